@@ -1,0 +1,146 @@
+# steerd: `make` prints help. Objects live under build/<variant>/, so that variants never disturb each other.
+# Adding a .c file to a room edits nothing here.
+
+CC      ?= gcc
+PYTHON  ?= /usr/bin/python3
+VARIANT ?= release
+B       := build/$(VARIANT)
+
+VERSION := 0.1.0
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+
+WARN   := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wpointer-arith
+HARDEN := -fstack-protector-strong -fPIE -fno-strict-overflow
+CFLAGS_release := -O2 -g -D_FORTIFY_SOURCE=2
+CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CFLAGS_tsan    := -O1 -g -fsanitize=thread
+CFLAGS_clang   := -O2 -g -D_FORTIFY_SOURCE=2
+LDFLAGS_release := -pie -Wl,-z,relro,-z,now
+LDFLAGS_asan    := -pie -fsanitize=address,undefined
+LDFLAGS_tsan    := -pie -fsanitize=thread
+LDFLAGS_clang   := -pie -Wl,-z,relro,-z,now
+
+# Summation order is a promise (docs/architecture.md): no fast-math, no contraction the source does not ask for.
+BASE   := -std=c11 -D_GNU_SOURCE -I. -MMD -MP $(WARN) $(HARDEN) -ffp-contract=off -pthread
+CFLAGS += $(BASE) $(CFLAGS_$(VARIANT)) $(EXTRA)
+LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -linih -lpcre2-8 -lz -lm -lpthread
+
+CORE_SRC   := $(wildcard core/*.c core/*/*.c core/math/ref/*.c core/math/cpu/*.c)
+API_SRC    := $(wildcard api/*.c)
+SERVER_SRC := $(wildcard server/*.c)
+LIB_OBJ    := $(patsubst %.c,$(B)/%.o,$(CORE_SRC) $(API_SRC) $(filter-out server/main.c,$(SERVER_SRC)))
+UNIT_SRC   := $(wildcard tests/unit/test_*.c)
+UNIT_BIN   := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRC))
+BENCH_SRC  := $(wildcard tests/bench/bench_*.c)
+BENCH_BIN  := $(patsubst tests/bench/%.c,$(B)/bench/%,$(BENCH_SRC))
+FUZZ_SRC   := $(wildcard tests/fuzz/fuzz_*.c)
+
+# Quiet lines; V=1 shows the commands.
+ifeq ($(V),1)
+Q :=
+SAY := @:
+else
+Q := @
+SAY := @printf '  %-5s %s\n'
+endif
+
+.PHONY: help all build cpu cuda deps test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'steerd $(VERSION) ($(COMMIT)): opens up a language model while it runs'
+	@echo
+	@echo '  make build    build/steerd, the daemon (CPU)          make test     install what is missing, build, all tests'
+	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
+	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
+	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
+	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local)'
+	@echo
+	@echo 'detected:'
+	@echo "  compiler   $$($(CC) --version | head -n 1)"
+	@echo "  processor  $$(grep -o -m1 -w -e avx512f /proc/cpuinfo 2>/dev/null || grep -o -m1 -w -e avx2 /proc/cpuinfo 2>/dev/null || echo 'no AVX2: generic kernels'), $$(nproc) threads"
+	@if command -v nvcc >/dev/null 2>&1; then echo "  CUDA       $$(nvcc --version | grep -o 'release [0-9.]*')"; else echo '  CUDA       no nvcc found: the CPU build needs none'; fi
+	@tests/tools/deps.sh --report
+
+all build cpu: build/steerd
+
+cuda:
+	@echo 'the CUDA backend is not built yet; the CPU build serves everything (make build)'; exit 1
+
+build/steerd: $(B)/steerd
+	$(Q)ln -sfn $(VARIANT)/steerd $@
+
+$(B)/steerd: $(B)/server/main.o $(LIB_OBJ)
+	$(SAY) LINK $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -o $@ $^ $(LDLIBS)
+
+# The vector kernels are compiled once for each instruction set and chosen at run time.
+$(B)/core/math/cpu/%_avx2.o: EXTRA := -O3 -mavx2 -mfma -mf16c
+$(B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(B)/core/math/cpu/%_generic.o: EXTRA := -O3
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(SAY) CC $<
+	$(Q)$(CC) $(CFLAGS) -DSTEERD_VERSION='"$(VERSION)"' -DSTEERD_COMMIT='"$(COMMIT)"' -c -o $@ $<
+
+$(B)/tests/%: tests/unit/%.c $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) TEST $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -MF $@.d -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
+
+$(B)/bench/%: tests/bench/%.c $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) BENCH $@
+	$(Q)$(CC) $(CFLAGS) -O3 -march=native $(LDFLAGS_$(VARIANT)) -MF $@.d -o $@ $< $(LIB_OBJ) $(LDLIBS)
+
+deps:
+	@tests/tools/deps.sh --install
+
+unit: $(UNIT_BIN)
+	@tests/tools/run_unit.sh $(UNIT_BIN)
+
+http: build/steerd
+	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/http
+
+test: deps
+	@$(MAKE) --no-print-directory check-layers build unit http
+
+check: check-layers check-warnings build unit
+
+asan:
+	@$(MAKE) --no-print-directory VARIANT=asan unit build/asan/steerd
+	@STEERD_BINARY=$(abspath build/asan)/steerd $(PYTHON) -m pytest -q tests/http
+
+tsan:
+	@$(MAKE) --no-print-directory VARIANT=tsan unit
+
+clang:
+	@$(MAKE) --no-print-directory VARIANT=clang CC=clang build/clang/steerd
+
+check-layers:
+	@tests/tools/check_layers.sh
+
+# Every file again with both compilers, warnings as errors, nothing kept.
+check-warnings:
+	@tests/tools/check_warnings.sh
+
+fuzz:
+	@tests/fuzz/run.sh $(FUZZ_SRC)
+
+bench: build/steerd $(BENCH_BIN)
+	@tests/bench/run.sh $(B)
+
+fmt:
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+PREFIX ?= /usr/local
+install: build/steerd
+	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
+	install -D -m 644 config/steerd.ini $(DESTDIR)$(PREFIX)/share/steerd/steerd.ini
+	cp -r config/models $(DESTDIR)$(PREFIX)/share/steerd/
+
+clean:
+	rm -rf build
+
+-include $(shell find build -name '*.d' 2>/dev/null)

@@ -1,0 +1,52 @@
+/* tokenizer.h: text to token ids and back.
+ *
+ * Kinds: byte-level BPE from a Hugging Face folder (tokenizer.json, or vocab.json + merges.txt) with the
+ * GPT-2 pre-tokenizer pattern run by PCRE2; and characters from a text file (the workshop's scheme).
+ * Immutable after loading and safe to share between threads. */
+#ifndef STEERD_CORE_MODEL_TOKENIZER_H
+#define STEERD_CORE_MODEL_TOKENIZER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+
+struct tokenizer;
+
+/* From a folder: tokenizer.json if it is there, else vocab.json + merges.txt. What steerd does not build yet
+ * (a normalizer, an unknown pre-tokenizer pattern, WordPiece ...) is refused by name. */
+struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) MUST_CHECK;
+
+/* One id for each distinct character of a UTF-8 text file, in code-point order, behind the special tokens
+ * <PAD> (0), <SOS> (1, used as BOS) and <EOS> (2). Newline and comma separate names and are no characters
+ * of the vocabulary. */
+struct tokenizer *tokenizer_open_characters(const char *text_path, struct error *error) MUST_CHECK;
+
+void tokenizer_free(struct tokenizer *tokenizer); /* NULL is fine */
+
+int32_t tokenizer_size(const struct tokenizer *t); /* ids are 0..size-1 (some may be unused) */
+int32_t tokenizer_bos(const struct tokenizer *t);  /* -1 when there is none */
+int32_t tokenizer_eos(const struct tokenizer *t);  /* -1 when there is none */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+
+/* Whether the model's habit is to begin with BOS when nothing else is said: yes for GPT-2 (as
+ * TransformerLens) and characters, unless tokenizer_config.json says otherwise. */
+bool tokenizer_prepends_bos(const struct tokenizer *t);
+
+enum tokenizer_flags {
+  TOKENIZE_BOS = 1,    /* put BOS in front unless the text already begins with its text */
+  TOKENIZE_SPECIAL = 2 /* texts of special tokens ("<|endoftext|>") become their ids */
+};
+
+/* Ids of text[0..length), valid UTF-8, into *ids (malloc'ed, caller frees; NULL when *count is 0).
+ * Errors: ERROR_ARGUMENT (invalid UTF-8 with its byte offset; a character that the vocabulary lacks, named),
+ * ERROR_MEMORY. Cost: O(n log n) in the longest pre-token. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
+                     size_t *count, struct error *error) MUST_CHECK;
+
+/* The raw bytes of one token (" the"; part of a character possibly; the literal "<|endoftext|>" for a
+ * special one). Borrowed; *length may be 0 for unused ids. An id outside 0..size-1 gives "". */
+const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *length);
+
+#endif

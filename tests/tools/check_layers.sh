@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The house's walls: includes go one way (docs/architecture.md). Every include is written from the root, so
+# the line itself names the room. Fails on an arrow that turns back and on a third-party header in a room
+# that may not know it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+bad=0
+# deny ROOM PATTERN: no file of ROOM may include a path that matches PATTERN.
+deny() {
+  local found
+  found=$(grep -rnE "#include [\"<]($2)" "$1" --include='*.[ch]' 2>/dev/null || true)
+  [ -z "$found" ] && return
+  echo "layer broken: $1 must not include $2"; echo "$found"; bad=1
+}
+# home HEADER DIR...: only these may include a third-party header.
+home() {
+  local header=$1 found; shift
+  found=$(grep -rlE "#include <$header>" server core api --include='*.[ch]' 2>/dev/null |
+          grep -vE "^($(IFS='|'; echo "$*"))" || true)
+  [ -z "$found" ] && return
+  echo "layer broken: <$header> belongs to $*, found in:"; echo "$found"; bad=1
+}
+
+rooms='core/|api/|server/'
+deny core/base   'core/(math|model|dict|engine|analysis|store)/|core/(core|lab)|api/|server/'
+deny core/math   'core/(model|dict|engine|analysis|store)/|core/core|api/|server/'
+deny core/model  'core/(dict|engine|analysis|store)/|core/core|api/|server/'
+deny core/dict   'core/(engine|analysis|store)/|core/core|api/|server/'
+deny core/store  'core/(math|model|dict|engine|analysis)/|core/core|api/|server/'
+deny core/engine 'core/(analysis|store)/|core/core|api/|server/'
+deny core/analysis 'core/store/|core/core|api/|server/'
+deny api         'core/(math|model|dict|engine|analysis|store)/|server/'
+deny server      'core/(math|model|dict|engine|analysis|store)/'
+
+home 'microhttpd\.h' server/
+home 'jansson\.h'    api/ core/base/json
+home 'sqlite3\.h'    core/store/
+home '(cblas|cublas[^>]*)\.h' core/math/
+home 'pcre2\.h'      core/model/
+home 'ini\.h'        server/ core/base/ini
+
+# No backend detail outside its own folder: the engine and the plan see ops.h only.
+deny core/engine 'core/math/(cpu|ref|cuda)/'
+deny core/model  'core/math/(cpu|ref|cuda)/'
+deny core/dict   'core/math/(cpu|ref|cuda)/'
+
+[ $bad -eq 0 ] && echo 'layers: every include points the right way'
+exit $bad

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Runs unit test programs one after the other; fails when any fails. `run_unit.sh PROGRAM...`
+set -u
+passed=0 failed=0
+for program in "$@"; do
+  log=$program.log
+  if "$program" >"$log" 2>&1; then
+    passed=$((passed + 1))
+    echo "ok    $(basename "$program")  $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1) $(grep -ac 'SKIPPED' "$log" | sed 's/^0$//; s/..*/(skips: &)/')"
+    grep -a 'skip:' "$log" | sort -u
+  else
+    failed=$((failed + 1))
+    echo "FAIL  $(basename "$program")"
+    cat "$log"
+  fi
+done
+echo "unit programs: $passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

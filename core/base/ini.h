@@ -1,0 +1,30 @@
+/* ini.h: INI files (through inih): config/steerd.ini and the small files that describe a model.
+ *
+ * Sections and keys keep their order and their line numbers, so that an error can say "file:line". Lines may
+ * be 4,096 bytes long; a file at most 1 MiB. A key that stands twice in a section is an error. */
+#ifndef STEERD_CORE_BASE_INI_H
+#define STEERD_CORE_BASE_INI_H
+
+#include <stddef.h>
+
+#include "core/base/error.h"
+
+struct ini_entry {
+  const char *section; /* "" before the first section */
+  const char *key;
+  const char *value;   /* trimmed; never NULL */
+  int line;
+};
+
+struct ini;
+
+/* NULL with ERROR_NOT_FOUND / ERROR_IO / ERROR_FORMAT naming file and line. */
+struct ini *ini_open(const char *path, struct error *error) MUST_CHECK;
+void ini_close(struct ini *ini); /* NULL is fine */
+
+size_t ini_count(const struct ini *ini);
+const struct ini_entry *ini_at(const struct ini *ini, size_t i); /* file order */
+const struct ini_entry *ini_find(const struct ini *ini, const char *section, const char *key); /* or NULL */
+const char *ini_path(const struct ini *ini); /* as given to ini_open */
+
+#endif

@@ -1,0 +1,327 @@
+/* ops.h: what a compute backend does. The contract between the plan (what to compute) and the kernels (how).
+ *
+ * A backend owns memory, prepared weight matrices and threads. The plan and the engine hold handles (spans,
+ * matrices) and never dereference them; the host reaches the content through write() and read() only, so
+ * that the same plan runs on the obvious path, on fast CPU kernels and on a GPU, and a test can run two
+ * backends side by side.
+ *
+ * Work arrives as a flat list of `struct op` with bound buffers plus one `struct step` that says which rows
+ * exist in this step, what they attend to, and which edits and taps touch them. Edits and taps are data:
+ * tables in the step, looked up by point. An empty table costs nothing.
+ *
+ * THE SUMMATION RULE (every backend but a GPU without --deterministic): the order in which an output element
+ * is summed depends on the shapes of the model alone, never on the number of rows in the step, on how rows
+ * are chunked into steps, or on the number of threads. Hence the same request gives the same bits at any load.
+ *
+ * Activations are f32, row-major; row r of a buffer starts at element r * ld. Products accumulate in f32 or
+ * better; norms, softmax and dot products in f32 or better.
+ *
+ * All functions that can fail return 0 or -1 with an error set (ERROR_MEMORY, ERROR_DEVICE). One thread, the
+ * engine's worker, calls run/encode/copy/read/write; alloc and matrix_new may be called from another thread
+ * only while no run is going on.
+ *
+ * vjp is reserved for gradients: the backward of an op, given the same op, the step, and a buffer of output
+ * cotangents. NULL until it is built. */
+#ifndef STEERD_CORE_MATH_OPS_H
+#define STEERD_CORE_MATH_OPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/error.h"
+#include "core/math/dtype.h"
+#include "core/math/point.h"
+#include "core/math/sparse.h"
+
+struct ops;
+struct memory; /* a block that belongs to a backend; opaque */
+
+/* The common head of every backend object. */
+struct backend {
+  const struct ops *ops;
+};
+
+/* A place inside backend memory. offset is in bytes and a multiple of 4. memory NULL means "not there". */
+struct span {
+  struct memory *memory;
+  size_t offset;
+};
+
+/* ---- weights ---------------------------------------------------------------------------------------- */
+
+/* How a matrix lies in its file. */
+enum matrix_layout {
+  ROWS_ARE_OUTPUTS, /* nn.Linear, embeddings: element (out, in) at out * ld + in */
+  ROWS_ARE_INPUTS   /* GPT-2 Conv1D, W_enc: element (out, in) at in * ld + out */
+};
+
+/* One piece of a matrix, stacked along the outputs (so that q, k and v of three tensors become one product). */
+struct matrix_part {
+  const void *data;  /* host memory, possibly unaligned, mapped read-only; borrowed while the matrix lives */
+  enum dtype dtype;  /* DTYPE_F32, DTYPE_F16 or DTYPE_BF16 */
+  enum matrix_layout layout;
+  int64_t n_out;
+  int64_t ld;        /* elements from one file row to the next */
+};
+#define MATRIX_MAX_PARTS 4
+
+/* A prepared matrix W [n_out, n_in]. Backends embed this as the first member of their own struct. They may
+ * keep a packed copy and forget the mapping, or use the mapping as it is; never both. */
+struct matrix {
+  int64_t n_out, n_in;
+  enum dtype dtype; /* as kept */
+  size_t bytes;     /* memory taken beyond the mapping */
+};
+
+/* ---- one step --------------------------------------------------------------------------------------- */
+
+#define KV_BLOCK 64 /* positions per block; blocks align to absolute positions: block b holds 64b..64b+63 */
+
+struct row_range {
+  int32_t begin, end; /* rows [begin, end) */
+};
+
+/* A session's rows in this step. They are contiguous, their positions ascend by one, and they share one layer
+ * interval. */
+struct step_slot {
+  struct row_range rows;
+  int32_t position;    /* absolute position of the first row */
+  int32_t first, last; /* layers [first, last) are computed for these rows; last = n_layer goes to the end */
+};
+
+/* Where a row's residual comes from when its first layer begins. */
+enum row_origin {
+  ORIGIN_EMBED, /* token and position embedding; first = 0 */
+  ORIGIN_FORK,  /* copy of the residual of row `source` of this step as it is when layer `first` begins, before
+                   edits at resid_pre.first; `source` must be active below `first`, reach it, and have no edit
+                   at resid_pre.first */
+  ORIGIN_SAVED  /* row `source` of step.saved */
+};
+
+/* What an edit does to the columns [column_begin, column_end) of each of its rows h. Vectors are f32, indexed
+ * from column_begin. `u` means a unit vector: the maker of the item normalises it. */
+enum edit_kind {
+  EDIT_ROW_ADD,     /* h += value * v */
+  EDIT_ROW_PROJECT, /* h += (value - 1) (h.u) u */
+  EDIT_ROW_CAP,     /* h += (min(h.u, value) - h.u) u */
+  EDIT_ROW_SCALE,   /* h *= value */
+  EDIT_ROW_FILL,    /* h  = value (0: zero ablation) */
+  EDIT_ROW_COPY,    /* h  = v */
+  EDIT_ROW_REPLACE, /* h of row r = v[(r - rows.begin) * width ..], width = column_end - column_begin */
+  EDIT_ROW_FEATURE_SET,  /* a = act(h.enc + bias); h += (value - a) * v        (clamp, ablate with error term) */
+  EDIT_ROW_FEATURE_SCALE /* a = act(h.enc + bias); h += (value * a - a) * v */
+};
+
+struct edit_item {
+  enum edit_kind kind;
+  struct row_range rows;
+  int32_t column_begin, column_end;
+  float value;
+  struct span v;   /* vector [column_end - column_begin], or rows of it for REPLACE */
+  struct span enc; /* FEATURE kinds: encoder vector, raw units with everything before the product folded in */
+  float bias;      /* FEATURE kinds: raw pre-activation bias */
+  float threshold; /* FEATURE kinds: act(p) = p > threshold ? max(p, 0) * fold : 0 (ReLU: threshold 0) */
+  float fold;      /* FEATURE kinds: raw to folded units (norm of the decoder row); v is the unit row */
+};
+
+/* Copies columns [0, width) of the point's rows out: row r goes to to + (r - rows.begin) * ld elements. */
+struct tap_item {
+  struct row_range rows;
+  struct span to;
+  int64_t ld;
+};
+
+/* All that changes from step to step. Arrays are host memory, borrowed for the call. */
+struct step {
+  int32_t n_rows;
+  const int32_t *token;      /* [n_rows]; 0 <= token < vocabulary for ORIGIN_EMBED */
+  const int32_t *position;   /* [n_rows]; 0 <= position < n_ctx */
+  const uint8_t *origin;     /* [n_rows] enum row_origin */
+  const int32_t *source;     /* [n_rows]; see enum row_origin */
+  struct span saved;         /* [., d_model] f32; only for ORIGIN_SAVED */
+
+  int32_t n_slots;
+  const struct step_slot *slots; /* by ascending rows; together they cover [0, n_rows) */
+
+  /* [n_layer + 1]: rows with first <= l < last, resp. first <= l <= last: contiguous by construction.
+   * `arriving` rows get their residual and the resid_pre point of layer l; `active` rows run the layer. At
+   * l = n_layer only arriving is used: the rows that came through to the end. */
+  const struct row_range *active, *arriving;
+
+  /* Key and value cache: block number of (slot, layer, position / 64), -1 where there is none. */
+  struct span kv;                /* the pool: block b starts at kv.offset + b * kv_block_bytes */
+  const int32_t *kv_table;       /* [n_slots][n_layer][kv_blocks] */
+  int32_t kv_blocks;
+
+  int32_t n_logit_rows;
+  const int32_t *logit_row;      /* [n_logit_rows]: rows whose logits are wanted; each arrives at n_layer */
+
+  /* Items of point p are [begin[p], begin[p + 1]), p = point_index; begin has n_layer * SITE_COUNT + 1 entries.
+   * A row obeys the items in this order. begin NULL: no items at all. */
+  const struct edit_item *edits;
+  const int32_t *edit_begin;
+  const struct tap_item *taps;
+  const int32_t *tap_begin;
+};
+
+/* ---- ops -------------------------------------------------------------------------------------------- */
+
+enum op_code {
+  OP_BEGIN,    /* arriving rows: residual from their origin, then edits and taps of resid_pre */
+  OP_NORM,     /* y = norm(x) */
+  OP_LINEAR,   /* y = act(x W^T + b) */
+  OP_GATE,     /* y = act(x) * up */
+  OP_ATTEND,   /* keys and values of this step into the cache, then z = attention; edits and taps of attn_z */
+  OP_SUBLAYER, /* edits and taps of the output; residual += output; edits and taps of the residual; norm */
+  OP_POINT,    /* edits and taps of one point, in place */
+  OP_GATHER,   /* y[i] = x[logit_row[i]] */
+  OP_CODE_COUNT
+};
+
+enum row_set {
+  ROWS_ARRIVING, /* step.arriving[layer] */
+  ROWS_ACTIVE,   /* step.active[layer] */
+  ROWS_LOGIT     /* compact rows 0..n_logit_rows-1 */
+};
+
+enum activation { ACT_NONE, ACT_RELU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_SILU };
+
+enum norm_kind {
+  NORM_NONE,
+  NORM_LAYER, /* (x - mean) / sqrt(mean((x - mean)^2) + eps) * gain + bias */
+  NORM_RMS    /* x / sqrt(mean(x^2) + eps) * gain */
+};
+
+struct norm {
+  enum norm_kind kind;
+  float eps;
+  struct span gain; /* f32 [width] */
+  struct span bias; /* f32 [width] or absent */
+};
+
+/* A buffer of rows. */
+struct rows {
+  struct span at;
+  int64_t ld; /* elements from row to row */
+};
+
+struct op {
+  enum op_code code;
+  enum row_set set;
+  int32_t layer; /* whose rows and whose points; n_layer for the head */
+  int64_t width; /* elements of a row: d_model unless said otherwise below */
+  union {
+    struct { /* residual at `to`; token row of `embed` + row `position` of `positions` [n_ctx, width] */
+      struct rows to;
+      const struct matrix *embed;
+      struct span positions; /* may be absent */
+      float embed_scale;     /* token rows are multiplied by it */
+    } begin;
+    struct {
+      struct rows x, y;
+      struct norm norm;
+    } norm;
+    struct { /* width unused: W says it */
+      const struct matrix *w;
+      struct rows x, y;
+      struct span bias; /* f32 [n_out] or absent */
+      enum activation act;
+    } linear;
+    struct { /* width = d_mlp; y may be x */
+      struct rows x, up, y;
+      enum activation act;
+    } gate;
+    struct { /* width = n_head * d_head. q, k, v: element offsets of their first columns inside a row of qkv */
+      struct rows qkv, z;
+      int64_t q, k, v;
+      int32_t n_head, n_kv_head, d_head; /* query head h uses KV head h / (n_head / n_kv_head) */
+      int32_t window;                    /* key j is seen by query i when i - window < j <= i; 0: no window */
+      float scale;                       /* scores = scale * q.k */
+      float soft_cap;                    /* scores = cap * tanh(scores / cap); 0: none */
+    } attend;
+    struct { /* site of `out`, then site of `resid`; y = norm(resid) unless norm.kind is NORM_NONE */
+      struct rows out, resid, y;
+      enum site out_site, resid_site;
+      struct norm norm;
+    } sublayer;
+    struct {
+      struct rows x;
+      enum site site;
+    } point;
+    struct {
+      struct rows x, y;
+    } gather;
+  } u;
+};
+
+/* ---- dictionaries ----------------------------------------------------------------------------------- */
+
+enum encode_kind {
+  ENCODE_RELU,     /* keep p > 0 */
+  ENCODE_JUMPRELU, /* keep p > max(threshold[f], 0) */
+  ENCODE_TOPK      /* the k largest p of the row (lower index first among equals), of these p > 0 */
+};
+
+/* p = (c(x) - subtract) W^T + bias, c(x) = x - mean(x) where center_mean, else x; kept entries are p * fold. */
+struct encode_args {
+  enum encode_kind kind;
+  const struct matrix *w;  /* [n_feat, d_in] */
+  struct rows x;           /* n_rows rows of d_in */
+  int64_t n_rows;
+  bool center_mean;
+  struct span subtract;    /* f32 [d_in] or absent */
+  struct span bias;        /* f32 [n_feat] or absent */
+  struct span threshold;   /* f32 [n_feat]; JUMPRELU */
+  struct span fold;        /* f32 [n_feat] or absent (1) */
+  int32_t k;               /* TOPK */
+};
+
+/* ---- the backend ------------------------------------------------------------------------------------ */
+
+struct ops {
+  const char *name; /* "ref", "cpu-avx512", ... as /v1/capabilities and the log show it */
+
+  /* Zeroed memory aligned to 64 bytes. */
+  int (*alloc)(struct backend *backend, size_t bytes, struct memory **out, struct error *error);
+  void (*free)(struct backend *backend, struct memory *memory); /* NULL is fine */
+  int (*write)(struct backend *backend, struct span to, const void *from, size_t bytes, struct error *error);
+  int (*read)(struct backend *backend, void *to, struct span from, size_t bytes, struct error *error);
+  int (*copy)(struct backend *backend, struct span to, struct span from, size_t bytes, struct error *error);
+
+  /* parts[0..n_parts) stacked along the outputs; every part has n_in inputs. */
+  int (*matrix_new)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                    struct matrix **out, struct error *error);
+  void (*matrix_free)(struct backend *backend, struct matrix *matrix); /* NULL is fine */
+
+  /* Bytes of one KV block: keys and values of all KV heads of one layer over KV_BLOCK positions. What lies
+   * where inside is the backend's own affair; whole blocks may be copied. */
+  size_t (*kv_block_bytes)(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+
+  /* Runs the list over the step. Returns when all results are in backend memory. n_layer and d_model are in
+   * the ops; the step's tables were built for the same model. */
+  int (*run)(struct backend *backend, const struct op *list, size_t count, const struct step *step,
+             struct error *error);
+
+  /* Appends n_rows rows to `out` (host). */
+  int (*encode)(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+  /* Reserved: NULL. */
+  int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,
+             struct error *error);
+
+  void (*close)(struct backend *backend);
+};
+
+/* Opens a backend by name: "ref", "cpu" (best instruction set of this machine), "cpu-avx512", "cpu-avx2",
+ * "cpu-generic". threads >= 1. NULL with ERROR_ARGUMENT naming what is known and what this machine has. */
+struct backend *backend_open(const char *name, int threads, struct error *error) MUST_CHECK;
+void backend_close(struct backend *backend); /* NULL is fine */
+
+/* A span `bytes` further on. */
+static inline struct span span_at(struct span span, size_t bytes) {
+  span.offset += bytes;
+  return span;
+}
+
+#endif

@@ -1,0 +1,255 @@
+/* core.h: the front door of the house: one verb for each thing a visitor can ask for.
+ *
+ * A lab holds models, their dictionaries ("sources"), the engine and the store. Everything a request needs is
+ * a plain struct in, a plain struct out; nothing of tensors, sockets or SQL shows. All functions may be
+ * called from any thread. Errors are for clients: the text says what was found and what is allowed, `field`
+ * names the request field where one is at fault (as spelled in these structs' comments). */
+#ifndef STEERD_CORE_CORE_H
+#define STEERD_CORE_CORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/arena.h"
+#include "core/base/buffer.h"
+#include "core/base/error.h"
+
+struct lab;
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+struct lab_model_spec {
+  const char *id;   /* "gpt2-small" */
+  const char *path; /* Hugging Face folder, or an ini that describes a model */
+};
+struct lab_source_spec {
+  const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
+  const char *path;                 /* dictionary folder or file, or an ini */
+};
+struct lab_options {
+  const struct lab_model_spec *models;
+  size_t n_models;
+  const struct lab_source_spec *sources;
+  size_t n_sources;
+  const char *store;        /* SQLite file; NULL or "": nothing is kept */
+  const char *aliases;      /* file of model aliases, NULL: none */
+  const char *backend;      /* see backend_open; "auto" = "cpu" */
+  int threads;              /* compute threads; 0 = processors this process may use */
+  int max_queue;            /* requests waiting for the engine */
+  int max_step_rows;        /* rows computed together at most: bounds the wait between two tokens */
+  int max_sessions;         /* sequences running at once */
+  size_t kv_bytes;          /* memory for keys and values of all sessions of a model; 0 = chosen by model */
+  int queue_timeout_ms;     /* longest wait in the queue */
+  int generation_timeout_ms; /* longest generation */
+};
+
+/* Loads everything; NULL with an error naming file and tensor. May take seconds. */
+struct lab *lab_open(const struct lab_options *options, struct error *error) MUST_CHECK;
+void lab_close(struct lab *lab); /* cancels what runs; NULL is fine */
+
+/* Stops admitting work: verbs that need the engine answer ERROR_BUSY. Running work goes on. */
+void lab_drain(struct lab *lab);
+
+/* ---- what is here ----------------------------------------------------------------------------------- */
+
+struct lab_source_info {
+  const char *id;          /* "7-res-jb" */
+  const char *set;         /* "res-jb" */
+  const char *model_id;
+  const char *kind;        /* "relu", "jumprelu", "topk" */
+  const char *point;       /* TransformerLens name it reads: "blocks.7.hook_resid_pre" */
+  const char *point_out;   /* where it writes; the same for an SAE */
+  int layer;
+  int64_t n_feat, d_in;
+  bool folded;             /* activations are in folded units (raw * norm of the decoder row) */
+  bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
+  size_t bytes;
+};
+struct lab_model_info {
+  const char *id;
+  const char *family;      /* "gpt2", "workshop" */
+  const char *path;
+  const char *dtype;       /* of the weights as kept */
+  int n_layer, n_head, n_kv_head;
+  int64_t d_model, d_mlp, n_ctx, vocabulary;
+  int64_t parameters;
+  size_t weight_bytes;
+  bool prepends_bos;
+  const struct lab_source_info *sources;
+  size_t n_sources;
+};
+
+size_t lab_models(const struct lab *lab, const struct lab_model_info **out); /* borrowed, lives as the lab */
+
+/* By id or alias; id NULL or "" finds the only model. NULL with ERROR_NOT_FOUND (field "modelId"; names what
+ * is loaded) or ERROR_ARGUMENT (several are loaded, so the id is needed). */
+const struct lab_model_info *lab_find_model(const struct lab *lab, const char *id, struct error *error) MUST_CHECK;
+
+/* NULL with ERROR_NOT_FOUND (field `field`, e.g. "features[0].layer"): names the nearest source. */
+const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model,
+                                              const char *id, const char *field, struct error *error) MUST_CHECK;
+
+struct lab_stats {
+  bool ready, draining;
+  const char *backend;
+  int threads;
+  int queued, running;           /* requests waiting / sequences in the batch */
+  int max_queue, max_sessions;
+  int64_t requests_done, requests_failed, requests_cancelled;
+  int64_t prompt_tokens, new_tokens;
+  int64_t steps, step_rows;      /* steps run and rows computed in them */
+  double busy_seconds;           /* time inside steps */
+  double mean_service_seconds;   /* of recent requests: for Retry-After */
+  size_t kv_bytes, kv_used_bytes;
+};
+void lab_stats(const struct lab *lab, struct lab_stats *out);
+
+/* ---- tokens ----------------------------------------------------------------------------------------- */
+
+struct lab_tokens {
+  int32_t *ids;
+  char **texts;        /* each token decoded alone, valid UTF-8 (U+FFFD for parts of characters) */
+  bool *special;
+  size_t count;
+  bool bos;            /* ids[0] is a BOS that was put in front or stood there */
+};
+
+enum lab_bos { LAB_BOS_DEFAULT, LAB_BOS_YES, LAB_BOS_NO };
+
+/* text: valid UTF-8. Result in the arena. Errors: ERROR_ARGUMENT, ERROR_LIMIT (more tokens than the model's
+ * context; field "text", names both numbers). */
+int lab_tokenize(const struct lab *lab, const struct lab_model_info *model, const char *text, size_t length,
+                 enum lab_bos bos, struct arena *arena, struct lab_tokens *out, struct error *error) MUST_CHECK;
+
+/* ---- jobs: work for the engine ---------------------------------------------------------------------- */
+
+/* Every verb below starts a job and returns at once. `wake` is called from the engine's thread whenever
+ * something new can be read and once when the job has ended; it must only note and schedule. A job has two
+ * owners, the caller and the engine; lab_job_free gives the caller's share back (and cancels), after which
+ * wake is never called again. */
+struct lab_job;
+struct lab_waker {
+  void (*wake)(void *context);
+  void *context;
+};
+
+enum lab_job_state { LAB_JOB_WAITING, LAB_JOB_RUNNING, LAB_JOB_DONE, LAB_JOB_FAILED };
+enum lab_job_state lab_job_state(const struct lab_job *job);
+void lab_job_error(const struct lab_job *job, struct error *out); /* copies; meaningful when FAILED */
+void lab_job_cancel(struct lab_job *job);                         /* stops within one step */
+void lab_job_free(struct lab_job *job);                           /* NULL is fine */
+void lab_job_usage(const struct lab_job *job, int64_t *prompt_tokens, int64_t *new_tokens);
+
+/* ---- steer ------------------------------------------------------------------------------------------ */
+
+enum lab_steer_method { LAB_STEER_ADD, LAB_STEER_ORTHOGONAL, LAB_STEER_CAP };
+
+struct lab_steer_feature {
+  const char *source_id; /* "7-res-jb" */
+  int64_t index;
+  double strength;       /* times strength_multiplier = L2 length of what is added (or c of the method) */
+};
+
+enum { LAB_STEERED, LAB_DEFAULT, LAB_STEER_OUTPUTS };
+
+struct lab_steer_args {
+  const struct lab_model_info *model;
+  const char *prompt;     /* valid UTF-8 */
+  size_t prompt_length;
+  const struct lab_steer_feature *features; /* none: STEERED equals DEFAULT */
+  size_t n_features;
+  enum lab_steer_method method;
+  double strength_multiplier;
+  bool want[LAB_STEER_OUTPUTS]; /* which outputs to make; at least one */
+  bool steer_special_tokens;    /* false: special tokens of the prompt (BOS) are not edited */
+  int64_t n_tokens;             /* most tokens to generate, >= 1 */
+  double temperature;           /* 0: greedy */
+  int64_t top_k;                /* 0: all */
+  double top_p;                 /* 1: all */
+  double frequency_penalty;     /* logit -= penalty * count among generated tokens */
+  int64_t seed;
+  int n_logprobs;               /* most likely tokens to report with each token; -1: none at all */
+};
+
+/* Fields named in errors: "prompt", "features[i].layer", "features[i].index", "n_tokens", "seed". */
+int lab_steer(struct lab *lab, const struct lab_steer_args *args, struct lab_waker waker, struct lab_job **out,
+              struct error *error) MUST_CHECK;
+
+struct lab_logprob {
+  const char *token;       /* decoded alone */
+  float logprob;           /* natural logarithm, of the distribution the token was drawn from at temperature 1 */
+  const struct lab_logprob *top; /* most likely first; n_top of them, their own top is NULL */
+  int n_top;
+};
+struct lab_generated {
+  char *text;              /* generated text only, whole characters, no EOS text */
+  size_t length;
+  const char *finish;      /* "stop" (EOS), "length", "timeout"; NULL while it runs */
+  int64_t n_tokens;
+  struct lab_logprob *logprobs; /* n_logprobs_tokens of them, when asked for */
+  size_t n_logprob_tokens;
+};
+
+/* A consistent copy of one output as it is now, into the arena: works while running and when done. An output
+ * that was not wanted has text NULL. Once LAB_JOB_DONE it is complete. */
+int lab_steer_read(struct lab_job *job, int output, struct arena *arena, struct lab_generated *out,
+                   struct error *error) MUST_CHECK;
+
+/* ---- activations ------------------------------------------------------------------------------------ */
+
+enum lab_activation_form {
+  LAB_ONE_FEATURE,   /* one source, one index: its value at every token */
+  LAB_TOP_BY_TOKEN,  /* one source: the strongest features at every token */
+  LAB_TOP_OVER_TEXT  /* one or more sources: the strongest features over the whole text */
+};
+
+struct lab_text {
+  const char *text; /* valid UTF-8 */
+  size_t length;
+};
+struct lab_activations_args {
+  const struct lab_model_info *model;
+  enum lab_activation_form form;
+  const char *const *source_ids;
+  size_t n_sources;
+  int64_t index;             /* LAB_ONE_FEATURE */
+  const struct lab_text *texts;
+  size_t n_texts;
+  int n_results;             /* top features per token or over the text */
+  enum lab_bos ignore_bos;   /* YES: the BOS position is left out; NO: it is shown (value 0 where the source does
+                                not count it); DEFAULT: left out unless the source counts it */
+  const int64_t *sort_positions; /* LAB_TOP_OVER_TEXT: rank by the sum of the values at these token positions */
+  size_t n_sort_positions;       /* 0: rank by maximum. Positions count in the tokens shown */
+};
+
+/* Fields: "source", "index", "text" or "text[i]", "sortIndexes[i]". */
+int lab_activations(struct lab *lab, const struct lab_activations_args *args, struct lab_waker waker,
+                    struct lab_job **out, struct error *error) MUST_CHECK;
+
+struct lab_feature_values {
+  const struct lab_source_info *source;
+  int64_t index;
+  const float *values;   /* [n_tokens], folded units */
+  float max, sum;        /* sum over sort_positions (0 without) */
+  int64_t max_position;  /* first maximum */
+};
+struct lab_token_feature {
+  int64_t index;
+  float value;
+};
+struct lab_text_activations {
+  size_t n_tokens;
+  const char *const *tokens; /* decoded alone, valid UTF-8 */
+  const int32_t *ids;
+  const bool *special;
+  int64_t position_offset;   /* position of tokens[0] in the full prompt: 1 when BOS was left out */
+  const struct lab_feature_values *features; /* ONE_FEATURE: 1; TOP_OVER_TEXT: n_features, best first */
+  size_t n_features;
+  const struct lab_token_feature *const *top; /* TOP_BY_TOKEN: [n_tokens][n_top[t]], strongest first, > 0 */
+  const int *n_top;
+};
+/* The result of a LAB_JOB_DONE activations job, one entry per text; owned by the job. */
+const struct lab_text_activations *lab_activations_result(const struct lab_job *job, size_t *n_texts);
+
+#endif

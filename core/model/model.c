@@ -1,0 +1,185 @@
+/* model.c: opens a model from the two kinds of places steerd reads: a Hugging Face folder and an ini. */
+#include "core/model/model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/ini.h"
+#include "core/base/log.h"
+#include "core/base/mapfile.h"
+#include "core/base/number.h"
+
+#define PATH_BYTES 4096
+#define CONFIG_LIMIT ((size_t)4 << 20)
+#define CONFIG_DEPTH 32
+
+bool path_is_ini(const char *path) {
+  size_t length = strlen(path);
+  return length > 4 && strcmp(path + length - 4, ".ini") == 0;
+}
+
+int ini_data_path(const struct ini *ini, const char *section, const char *key, char *out, size_t size,
+                  struct error *error) {
+  const struct ini_entry *entry = ini_find(ini, section, key);
+  if (!entry)
+    return error_set(error, ERROR_FORMAT, "'%s': section [%s] needs the key '%s'", ini_path(ini), section, key);
+  const char *data = getenv("STEERD_DATA");
+  int n = entry->value[0] == '/'
+              ? snprintf(out, size, "%s", entry->value)
+              : snprintf(out, size, "%s/%s", data && *data ? data : "../shared/data", entry->value);
+  if (n > 0 && (size_t)n < size) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s':%d: path of '%s' is longer than %zu bytes", ini_path(ini), entry->line,
+                   key, size - 1);
+}
+
+/* ---- a Hugging Face folder ---- */
+
+static int open_folder(struct model *model, struct error *error) {
+  char path[PATH_BYTES];
+  snprintf(path, sizeof path, "%s/config.json", model->path);
+  struct json_node *config = json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+  if (!config) return -1;
+  const struct arch_family *family = arch_find(config, error);
+  int failed = !family || family->read_config(config, &model->arch, error) != 0 ||
+               arch_check(&model->arch, error) != 0;
+  json_free(config);
+  if (failed) return error_prefix(error, "'%s'", model->path);
+  model->tensors = tensors_open(model->path, error);
+  if (!model->tensors) return -1;
+  if (weights_load(&model->arch, family, model->tensors, model->backend, &model->weights, error) != 0)
+    return error_prefix(error, "'%s'", model->path);
+  model->tokenizer = tokenizer_open_folder(model->path, error);
+  return model->tokenizer ? 0 : -1;
+}
+
+/* ---- an ini ---- */
+
+static int read_number(const struct ini *ini, const char *key, double low, double high, double *out,
+                       struct error *error) {
+  const struct ini_entry *entry = ini_find(ini, "model", key);
+  if (!entry) return error_set(error, ERROR_FORMAT, "'%s': section [model] needs the key '%s'", ini_path(ini), key);
+  if (number_parse_double(entry->value, out) && *out >= low && *out <= high) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s':%d: '%s' is '%s', allowed are %g to %g", ini_path(ini), entry->line, key,
+                   entry->value, low, high);
+}
+
+static int matrix_shape(const struct tensors *tensors, const char *name, int64_t *rows, int64_t *columns,
+                        struct error *error) {
+  const struct tensor *tensor = tensors_find(tensors, name);
+  if (!tensor || tensor->n_dims != 2)
+    return error_set(error, ERROR_FORMAT, "tensor '%s' is missing or no matrix: these are not workshop weights", name);
+  *rows = tensor->shape[0];
+  *columns = tensor->shape[1];
+  return 0;
+}
+
+static int count_layers(const struct tensors *tensors) {
+  char name[96];
+  int n = 0;
+  do snprintf(name, sizeof name, "core.layers.%d.attention_norm.weight", n);
+  while (tensors_find(tensors, name) && ++n < 1024);
+  return n;
+}
+
+/* The dimensions stand in the tensors' shapes, except the number of heads and the norm's epsilon. */
+static int workshop_arch(const struct ini *ini, const struct tensors *tensors, struct arch *arch, struct error *error) {
+  double heads, eps;
+  int64_t columns;
+  memset(arch, 0, sizeof *arch);
+  if (read_number(ini, "n_head", 1, 1024, &heads, error) != 0 ||
+      read_number(ini, "norm_eps", 0, 1, &eps, error) != 0 ||
+      matrix_shape(tensors, "embedding.weight", &arch->vocabulary, &arch->d_model, error) != 0 ||
+      matrix_shape(tensors, "core.PE.weight", &arch->n_ctx, &columns, error) != 0 ||
+      matrix_shape(tensors, "core.layers.0.mlp.fc_1.weight", &arch->d_mlp, &columns, error) != 0)
+    return -1;
+  arch->family = "workshop";
+  arch->n_layer = count_layers(tensors);
+  arch->n_head = arch->n_kv_head = (int32_t)heads;
+  arch->d_head = (int32_t)(arch->d_model / arch->n_head);
+  if ((int64_t)arch->d_head * arch->n_head != arch->d_model)
+    return error_set(error, ERROR_FORMAT, "'%s': n_head %d does not divide the width %lld of the embedding",
+                     ini_path(ini), arch->n_head, (long long)arch->d_model);
+  arch->norm = NORM_RMS;
+  arch->norm_eps = (float)eps;
+  arch->learned_positions = true;
+  arch->act = ACT_SILU;
+  arch->gated = arch->tied = true;
+  arch->embed_scale = 1.0f;
+  arch->attn_scale = 1.0f / sqrtf((float)arch->d_head);
+  return arch_check(arch, error);
+}
+
+static int check_vocabulary(const struct model *model, const char *path, struct error *error) {
+  int32_t size = tokenizer_size(model->tokenizer);
+  if (size == model->arch.vocabulary) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s' gives %d tokens, the embedding has %lld rows", path, size,
+                   (long long)model->arch.vocabulary);
+}
+
+static int open_workshop(struct model *model, const struct ini *ini, struct error *error) {
+  char weights[PATH_BYTES], vocabulary[PATH_BYTES];
+  if (ini_data_path(ini, "model", "weights", weights, sizeof weights, error) != 0 ||
+      ini_data_path(ini, "model", "vocabulary", vocabulary, sizeof vocabulary, error) != 0)
+    return -1;
+  model->tensors = tensors_open(weights, error);
+  if (!model->tensors) return -1;
+  if (workshop_arch(ini, model->tensors, &model->arch, error) != 0 ||
+      weights_load(&model->arch, &arch_workshop, model->tensors, model->backend, &model->weights, error) != 0)
+    return error_prefix(error, "'%s'", weights);
+  model->tokenizer = tokenizer_open_characters(vocabulary, error);
+  return model->tokenizer ? check_vocabulary(model, vocabulary, error) : -1;
+}
+
+static int open_ini(struct model *model, struct error *error) {
+  struct ini *ini = ini_open(model->path, error);
+  if (!ini) return -1;
+  const struct ini_entry *family = ini_find(ini, "model", "family");
+  int failed;
+  if (family && strcmp(family->value, "workshop") == 0)
+    failed = open_workshop(model, ini, error);
+  else
+    failed = error_set(error, ERROR_FORMAT, "'%s': section [model] needs 'family = workshop', found '%s'", model->path,
+                       family ? family->value : "nothing");
+  ini_close(ini);
+  return failed;
+}
+
+/* ---- both ---- */
+
+/* A folder's vocabulary may be padded (more rows than tokens), never smaller than its tokens. */
+static int check_tokens(const struct model *model, struct error *error) {
+  int32_t size = tokenizer_size(model->tokenizer);
+  if (size <= model->arch.vocabulary) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s': the tokenizer has %d tokens, the embedding only %lld rows", model->path,
+                   size, (long long)model->arch.vocabulary);
+}
+
+struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) {
+  struct model *model = calloc(1, sizeof *model);
+  if (!model) return error_memory(error, sizeof *model), NULL;
+  model->backend = backend;
+  model->id = strdup(id);
+  model->path = strdup(path);
+  int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : 0;
+  if (!failed) failed = path_is_ini(path) ? open_ini(model, error) : open_folder(model, error);
+  if (!failed) failed = check_tokens(model, error);
+  if (failed) {
+    error_prefix(error, "model '%s'", id);
+    model_close(model);
+    return NULL;
+  }
+  tensors_forget(model->tensors);
+  return model;
+}
+
+void model_close(struct model *model) {
+  if (!model) return;
+  weights_free(&model->weights, model->backend);
+  tensors_close(model->tensors);
+  tokenizer_free(model->tokenizer);
+  free(model->id);
+  free(model->path);
+  free(model);
+}

@@ -1,0 +1,35 @@
+/* model.h: an opened model: architecture, weights on a backend, tokenizer. Immutable once opened. */
+#ifndef STEERD_CORE_MODEL_MODEL_H
+#define STEERD_CORE_MODEL_MODEL_H
+
+#include "core/model/arch.h"
+#include "core/model/tensors.h"
+#include "core/model/tokenizer.h"
+#include "core/model/weights.h"
+
+struct model {
+  char *id, *path;
+  struct arch arch;
+  struct tokenizer *tokenizer;
+  struct tensors *tensors;
+  struct weights weights;
+  struct backend *backend; /* borrowed */
+};
+
+/* path: a Hugging Face folder (config.json + safetensors + tokenizer), or an .ini with a [model] section:
+ *   family = workshop, weights = FILE.pth, vocabulary = FILE.txt, n_head = N, norm_eps = X
+ * Relative paths in an ini start at the folder in STEERD_DATA (default ../shared/data).
+ * NULL with an error that names the file and what is wrong with it. */
+struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) MUST_CHECK;
+void model_close(struct model *model); /* NULL is fine */
+
+/* Ends in ".ini". */
+bool path_is_ini(const char *path);
+
+/* Value of `key` in `section` of an ini as a path: absolute, or below STEERD_DATA. Into out; ERROR_FORMAT when
+ * the key is absent or the path too long. */
+struct ini;
+int ini_data_path(const struct ini *ini, const char *section, const char *key, char *out, size_t size,
+                  struct error *error) MUST_CHECK;
+
+#endif

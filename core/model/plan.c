@@ -1,0 +1,262 @@
+/* plan.c: compiles a struct arch into ops. Every family passes through here; what differs between families is
+ * in the arch, so there is no branch on a family's name. Knows no kernel and no session. */
+#include "core/model/plan.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+
+#define OPS_PER_LAYER 12
+#define OPS_HEAD 3
+
+/* Buffers, each [max_rows, width] f32. Row strides are rounded up to whole cache lines. */
+enum buffer_name {
+  BUFFER_RESID,  /* the residual stream */
+  BUFFER_NORMED, /* input of the next product */
+  BUFFER_QKV, BUFFER_Z,
+  BUFFER_OUT,    /* output of a sublayer before it is added */
+  BUFFER_GATE, BUFFER_HIDDEN,
+  BUFFER_HEAD,   /* gathered residual, then its norm: [max_logit_rows, d_model] */
+  BUFFER_LOGITS, /* [max_logit_rows, vocabulary] */
+  BUFFER_COUNT
+};
+
+struct plan {
+  const struct model *model;
+  struct plan_limits limits;
+  struct memory *memory;
+  size_t bytes;
+  struct rows buffer[BUFFER_COUNT];
+  struct op *ops;
+  size_t n_ops;
+  size_t *segment; /* [n_layer + 2]: first op of each segment, then the end */
+};
+
+int64_t plan_site_width(const struct arch *arch, enum site site) {
+  if (site == SITE_ATTN_Z) return arch_dim(arch, DIM_ATTN);
+  return site == SITE_MLP_POST ? arch->d_mlp : arch->d_model;
+}
+
+/* ---- buffers ---- */
+
+static int64_t buffer_width(const struct arch *arch, enum buffer_name name) {
+  switch (name) {
+    case BUFFER_QKV: return arch_dim(arch, DIM_QKV);
+    case BUFFER_Z: return arch_dim(arch, DIM_ATTN);
+    case BUFFER_GATE: return arch->gated ? arch->d_mlp : 0;
+    case BUFFER_HIDDEN: return arch->d_mlp;
+    case BUFFER_LOGITS: return arch->vocabulary;
+    default: return arch->d_model;
+  }
+}
+
+static int place_buffers(struct plan *plan, struct error *error) {
+  const struct arch *arch = &plan->model->arch;
+  for (int i = 0; i < BUFFER_COUNT; i++) {
+    bool head = i == BUFFER_HEAD || i == BUFFER_LOGITS;
+    size_t rows = (size_t)(head ? plan->limits.max_logit_rows : plan->limits.max_rows), bytes;
+    size_t ld = size_round_up((size_t)buffer_width(arch, (enum buffer_name)i), 16);
+    plan->buffer[i] = (struct rows){{NULL, plan->bytes}, (int64_t)ld};
+    if (!checked_mul(rows * sizeof(float), ld, &bytes) || !checked_add(plan->bytes, bytes, &plan->bytes))
+      return error_memory(error, SIZE_MAX);
+  }
+  struct backend *backend = plan->model->backend;
+  if (backend->ops->alloc(backend, plan->bytes, &plan->memory, error) != 0)
+    return error_prefix(error, "buffers for %d rows", plan->limits.max_rows);
+  for (int i = 0; i < BUFFER_COUNT; i++) plan->buffer[i].at.memory = plan->memory;
+  return 0;
+}
+
+/* ---- ops ---- */
+
+static struct op *add(struct plan *plan, enum op_code code, int32_t layer, int64_t width) {
+  struct op *op = &plan->ops[plan->n_ops++];
+  memset(op, 0, sizeof *op);
+  op->code = code;
+  op->set = ROWS_ACTIVE;
+  op->layer = layer;
+  op->width = width;
+  return op;
+}
+
+static struct norm make_norm(const struct arch *arch, const struct weight_set *set, enum weight_slot gain,
+                             enum weight_slot bias) {
+  return (struct norm){arch->norm, arch->norm_eps, set->vector[gain], set->vector[bias]};
+}
+
+static struct op *add_linear(struct plan *plan, int32_t layer, const struct weight_set *set, enum weight_slot matrix,
+                             enum weight_slot bias, enum buffer_name x, enum buffer_name y) {
+  struct op *op = add(plan, OP_LINEAR, layer, 0);
+  op->u.linear.w = set->matrix[matrix];
+  op->u.linear.x = plan->buffer[x];
+  op->u.linear.y = plan->buffer[y];
+  op->u.linear.bias = set->vector[bias];
+  op->u.linear.act = ACT_NONE;
+  return op;
+}
+
+static void add_begin(struct plan *plan, int32_t layer) {
+  const struct arch *arch = &plan->model->arch;
+  const struct weight_set *once = &plan->model->weights.once;
+  struct op *op = add(plan, OP_BEGIN, layer, arch->d_model);
+  op->set = ROWS_ARRIVING;
+  op->u.begin.to = plan->buffer[BUFFER_RESID];
+  op->u.begin.embed = once->matrix[SLOT_EMBED];
+  op->u.begin.positions = once->vector[SLOT_POSITIONS];
+  op->u.begin.embed_scale = arch->embed_scale;
+}
+
+static void add_attend(struct plan *plan, int32_t layer) {
+  const struct arch *arch = &plan->model->arch;
+  struct op *op = add(plan, OP_ATTEND, layer, arch_dim(arch, DIM_ATTN));
+  op->u.attend.qkv = plan->buffer[BUFFER_QKV];
+  op->u.attend.z = plan->buffer[BUFFER_Z];
+  op->u.attend.q = 0;
+  op->u.attend.k = arch_dim(arch, DIM_ATTN);
+  op->u.attend.v = arch_dim(arch, DIM_ATTN) + arch_dim(arch, DIM_KV);
+  op->u.attend.n_head = arch->n_head;
+  op->u.attend.n_kv_head = arch->n_kv_head;
+  op->u.attend.d_head = arch->d_head;
+  op->u.attend.window = arch->window;
+  op->u.attend.scale = arch->attn_scale / (arch->scale_by_layer ? (float)(layer + 1) : 1.0f);
+  op->u.attend.soft_cap = arch->attn_soft_cap;
+}
+
+static void add_sublayer(struct plan *plan, int32_t layer, enum site out, enum site resid, struct norm norm) {
+  struct op *op = add(plan, OP_SUBLAYER, layer, plan->model->arch.d_model);
+  op->u.sublayer.out = plan->buffer[BUFFER_OUT];
+  op->u.sublayer.resid = plan->buffer[BUFFER_RESID];
+  op->u.sublayer.y = plan->buffer[BUFFER_NORMED];
+  op->u.sublayer.out_site = out;
+  op->u.sublayer.resid_site = resid;
+  op->u.sublayer.norm = norm;
+}
+
+static void add_norm(struct plan *plan, int32_t layer, enum row_set set, struct norm norm, enum buffer_name x,
+                     enum buffer_name y) {
+  struct op *op = add(plan, OP_NORM, layer, plan->model->arch.d_model);
+  op->set = set;
+  op->u.norm.x = plan->buffer[x];
+  op->u.norm.y = plan->buffer[y];
+  op->u.norm.norm = norm;
+}
+
+static void add_mlp(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  struct op *in = add_linear(plan, layer, set, SLOT_IN, SLOT_IN_BIAS, BUFFER_NORMED, BUFFER_HIDDEN);
+  if (arch->gated) {
+    add_linear(plan, layer, set, SLOT_GATE, SLOT_GATE_BIAS, BUFFER_NORMED, BUFFER_GATE);
+    struct op *gate = add(plan, OP_GATE, layer, arch->d_mlp);
+    gate->u.gate.x = plan->buffer[BUFFER_GATE];
+    gate->u.gate.up = gate->u.gate.y = plan->buffer[BUFFER_HIDDEN];
+    gate->u.gate.act = arch->act;
+  } else {
+    in->u.linear.act = arch->act;
+  }
+  struct op *point = add(plan, OP_POINT, layer, arch->d_mlp);
+  point->u.point.x = plan->buffer[BUFFER_HIDDEN];
+  point->u.point.site = SITE_MLP_POST;
+  add_linear(plan, layer, set, SLOT_OUT, SLOT_OUT_BIAS, BUFFER_HIDDEN, BUFFER_OUT);
+}
+
+static void add_layer(struct plan *plan, int32_t layer) {
+  const struct arch *arch = &plan->model->arch;
+  const struct weight_set *set = &plan->model->weights.layers[layer];
+  add_begin(plan, layer);
+  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS), BUFFER_RESID,
+           BUFFER_NORMED);
+  add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV);
+  add_attend(plan, layer);
+  add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT);
+  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, make_norm(arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS));
+  add_mlp(plan, layer, set);
+  add_sublayer(plan, layer, SITE_MLP_OUT, SITE_RESID_POST, (struct norm){.kind = NORM_NONE});
+}
+
+static void add_head(struct plan *plan) {
+  const struct arch *arch = &plan->model->arch;
+  const struct weight_set *once = &plan->model->weights.once;
+  struct op *gather = add(plan, OP_GATHER, arch->n_layer, arch->d_model);
+  gather->set = ROWS_LOGIT;
+  gather->u.gather.x = plan->buffer[BUFFER_RESID];
+  gather->u.gather.y = plan->buffer[BUFFER_HEAD];
+  add_norm(plan, arch->n_layer, ROWS_LOGIT, make_norm(arch, once, SLOT_FINAL_GAIN, SLOT_FINAL_BIAS), BUFFER_HEAD,
+           BUFFER_HEAD);
+  struct op *logits = add_linear(plan, arch->n_layer, once, SLOT_UNEMBED, SLOT_UNEMBED_BIAS, BUFFER_HEAD,
+                                 BUFFER_LOGITS);
+  logits->set = ROWS_LOGIT;
+}
+
+static int compile(struct plan *plan, struct error *error) {
+  int32_t n_layer = plan->model->arch.n_layer;
+  size_t most = (size_t)n_layer * OPS_PER_LAYER + OPS_HEAD;
+  plan->ops = calloc(most, sizeof *plan->ops);
+  plan->segment = calloc((size_t)n_layer + 2, sizeof *plan->segment);
+  if (!plan->ops || !plan->segment) return error_memory(error, most * sizeof *plan->ops);
+  for (int32_t l = 0; l < n_layer; l++) {
+    plan->segment[l] = plan->n_ops;
+    add_layer(plan, l);
+  }
+  plan->segment[n_layer] = plan->n_ops;
+  add_head(plan);
+  plan->segment[n_layer + 1] = plan->n_ops;
+  assert(plan->n_ops <= most);
+  return 0;
+}
+
+struct plan *plan_new(const struct model *model, struct plan_limits limits, struct error *error) {
+  struct plan *plan = calloc(1, sizeof *plan);
+  if (!plan) return error_memory(error, sizeof *plan), NULL;
+  plan->model = model;
+  plan->limits = limits;
+  if (place_buffers(plan, error) != 0 || compile(plan, error) != 0) {
+    plan_free(plan);
+    return NULL;
+  }
+  return plan;
+}
+
+void plan_free(struct plan *plan) {
+  if (!plan) return;
+  plan->model->backend->ops->free(plan->model->backend, plan->memory);
+  free(plan->ops);
+  free(plan->segment);
+  free(plan);
+}
+
+/* ---- running ---- */
+
+/* The layers that any row of the step runs: [*first, *last). Rows may arrive at *last and stop there. */
+static void step_layers(const struct step *step, int32_t *first, int32_t *last) {
+  *first = INT32_MAX;
+  *last = 0;
+  for (int32_t i = 0; i < step->n_slots; i++) {
+    if (step->slots[i].first < *first) *first = step->slots[i].first;
+    if (step->slots[i].last > *last) *last = step->slots[i].last;
+  }
+}
+
+int plan_run(struct plan *plan, const struct step *step, struct error *error) {
+  assert(step->n_rows <= plan->limits.max_rows && step->n_logit_rows <= plan->limits.max_logit_rows);
+  int32_t n_layer = plan->model->arch.n_layer, first, last;
+  if (step->n_rows == 0) return 0;
+  step_layers(step, &first, &last);
+  size_t begin = plan->segment[first], end = plan->segment[last];
+  if (last < n_layer)
+    end++; /* BEGIN of layer `last`: resid_pre of the rows that stop there */
+  else if (step->n_logit_rows)
+    end = plan->n_ops;
+  struct backend *backend = plan->model->backend;
+  return backend->ops->run(backend, plan->ops + begin, end - begin, step, error);
+}
+
+struct rows plan_logits(const struct plan *plan) { return plan->buffer[BUFFER_LOGITS]; }
+
+const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count) {
+  *count = plan->segment[segment + 1] - plan->segment[segment];
+  return plan->ops + plan->segment[segment];
+}
+
+size_t plan_bytes(const struct plan *plan) { return plan->bytes; }

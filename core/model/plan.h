@@ -1,0 +1,45 @@
+/* plan.h: a model compiled, once, into a flat list of ops with bound buffers.
+ *
+ * The list is cut into segments: one per layer, then the head. Segment l is
+ *
+ *   BEGIN(l)                 residual of arriving rows; edits and taps of resid_pre.l
+ *   NORM LINEAR ATTEND LINEAR   attention; edits and taps of attn_z
+ *   SUBLAYER                 attn_out, residual, resid_mid, second norm
+ *   LINEAR [LINEAR GATE] POINT LINEAR   MLP; edits and taps of mlp_post
+ *   SUBLAYER                 mlp_out, residual, resid_post
+ *
+ * and the head is GATHER NORM LINEAR over the rows whose logits are wanted. A step runs the segments its rows
+ * need and no more. The plan owns the buffers, all planned at plan_new; nothing is allocated while it runs.
+ * Used by one thread at a time. */
+#ifndef STEERD_CORE_MODEL_PLAN_H
+#define STEERD_CORE_MODEL_PLAN_H
+
+#include "core/math/ops.h"
+#include "core/model/model.h"
+
+struct plan;
+
+struct plan_limits {
+  int32_t max_rows;       /* rows in one step */
+  int32_t max_logit_rows; /* of these, rows whose logits can be asked for */
+};
+
+/* model is borrowed and outlives the plan. ERROR_MEMORY names the bytes. */
+struct plan *plan_new(const struct model *model, struct plan_limits limits, struct error *error) MUST_CHECK;
+void plan_free(struct plan *plan); /* NULL is fine */
+
+/* Runs a step: at most max_rows rows, max_logit_rows logit rows (asserted). */
+int plan_run(struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
+
+/* Logits of the last step, f32 [n_logit_rows, vocabulary], in the order of step.logit_row. */
+struct rows plan_logits(const struct plan *plan);
+
+/* The list of one segment: 0..n_layer-1, and n_layer for the head. For tests and for backends that capture. */
+const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count);
+
+/* Elements in a row at a site: d_model, n_head * d_head (attn_z) or d_mlp (mlp_post). */
+int64_t plan_site_width(const struct arch *arch, enum site site);
+
+size_t plan_bytes(const struct plan *plan); /* of all buffers */
+
+#endif

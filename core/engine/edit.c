@@ -1,0 +1,171 @@
+/* edit.c: keeps edit lists and lowers them to items. Knows positions and rows, not what the formulas do. */
+#include "core/engine/edit.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+
+struct kept {
+  struct edit edit;   /* v, enc and mask point into owned copies */
+  float *v, *enc;
+  uint8_t *mask;
+  size_t offset;      /* bytes of v in the list's memory; enc follows, 64-byte aligned */
+};
+
+struct edit_list {
+  struct kept *edits;
+  size_t count, capacity;
+  struct memory *memory; /* after upload */
+};
+
+struct edit_list *edit_list_new(struct error *error) {
+  struct edit_list *list = calloc(1, sizeof *list);
+  if (!list) error_memory(error, sizeof *list);
+  return list;
+}
+
+void edit_list_free(struct edit_list *list, struct backend *backend) {
+  if (!list) return;
+  for (size_t i = 0; i < list->count; i++) {
+    free(list->edits[i].v);
+    free(list->edits[i].enc);
+    free(list->edits[i].mask);
+  }
+  if (list->memory) backend->ops->free(backend, list->memory);
+  free(list->edits);
+  free(list);
+}
+
+static int copy_vector(const float *from, int32_t n, float **to, struct error *error) {
+  if (!from) return 0;
+  for (int32_t i = 0; i < n; i++)
+    if (!isfinite(from[i]))
+      return error_set(error, ERROR_ARGUMENT, "element %d of the vector is %s; finite numbers are needed", i,
+                       isnan(from[i]) ? "NaN" : "infinite");
+  *to = malloc((size_t)n * sizeof **to);
+  if (!*to) return error_memory(error, (size_t)n * sizeof **to);
+  memcpy(*to, from, (size_t)n * sizeof **to);
+  return 0;
+}
+
+static int copy_mask(const struct edit *edit, uint8_t **to, struct error *error) {
+  if (!edit->mask) return 0;
+  *to = malloc((size_t)edit->n_mask + 1);
+  if (!*to) return error_memory(error, (size_t)edit->n_mask);
+  memcpy(*to, edit->mask, (size_t)edit->n_mask);
+  return 0;
+}
+
+static int make_room(struct edit_list *list, struct error *error) {
+  if (list->count < list->capacity) return 0;
+  size_t capacity = size_max(8, list->capacity * 2);
+  struct kept *edits = realloc(list->edits, capacity * sizeof *edits);
+  if (!edits) return error_memory(error, capacity * sizeof *edits);
+  list->edits = edits;
+  list->capacity = capacity;
+  return 0;
+}
+
+int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) {
+  int32_t n = edit->column_end - edit->column_begin;
+  struct kept kept = {.edit = *edit};
+  if (make_room(list, error) != 0 || copy_vector(edit->v, n, &kept.v, error) != 0 ||
+      copy_vector(edit->enc, n, &kept.enc, error) != 0 || copy_mask(edit, &kept.mask, error) != 0) {
+    free(kept.v);
+    free(kept.enc);
+    return -1;
+  }
+  kept.edit.v = kept.v;
+  kept.edit.enc = kept.enc;
+  kept.edit.mask = kept.mask;
+  list->edits[list->count++] = kept;
+  return 0;
+}
+
+size_t edit_list_count(const struct edit_list *list) { return list ? list->count : 0; }
+
+int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer) {
+  int32_t first = n_layer;
+  for (size_t i = 0; i < edit_list_count(list); i++)
+    if (list->edits[i].edit.point.layer < first) first = list->edits[i].edit.point.layer;
+  return first;
+}
+
+/* ---- upload ---- */
+
+static size_t vector_bytes(const struct edit *edit) {
+  return size_round_up((size_t)(edit->column_end - edit->column_begin) * sizeof(float), 64);
+}
+
+static int write_vectors(struct edit_list *list, struct kept *kept, struct backend *backend, struct error *error) {
+  size_t bytes = (size_t)(kept->edit.column_end - kept->edit.column_begin) * sizeof(float);
+  struct span at = {list->memory, kept->offset};
+  if (kept->v && backend->ops->write(backend, at, kept->v, bytes, error) != 0) return -1;
+  if (!kept->enc) return 0;
+  return backend->ops->write(backend, span_at(at, vector_bytes(&kept->edit)), kept->enc, bytes, error);
+}
+
+int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < list->count; i++) {
+    list->edits[i].offset = bytes;
+    bytes += 2 * vector_bytes(&list->edits[i].edit);
+  }
+  if (!bytes) return 0;
+  if (backend->ops->alloc(backend, bytes, &list->memory, error) != 0) return -1;
+  for (size_t i = 0; i < list->count; i++)
+    if (write_vectors(list, &list->edits[i], backend, error) != 0) return -1;
+  return 0;
+}
+
+/* ---- lowering ---- */
+
+static bool selects(const struct edit *edit, int32_t position, int32_t n_prompt) {
+  if (position >= n_prompt) return edit->generated;
+  if (!edit->prompt) return false;
+  return !edit->mask || (position < edit->n_mask && edit->mask[position]);
+}
+
+static struct edit_item make_item(const struct edit_list *list, const struct kept *kept, struct row_range rows) {
+  const struct edit *e = &kept->edit;
+  struct span v = {list->memory, kept->offset};
+  struct span none = {NULL, 0};
+  return (struct edit_item){.kind = e->kind, .rows = rows, .column_begin = e->column_begin,
+                            .column_end = e->column_end, .value = e->value, .v = e->v ? v : none,
+                            .enc = e->enc ? span_at(v, vector_bytes(e)) : none, .bias = e->bias,
+                            .threshold = e->threshold, .fold = e->fold};
+}
+
+static int append(struct edit_placed placed, struct edit_placed **out, size_t *count, size_t *capacity,
+                  struct error *error) {
+  if (*count == *capacity) {
+    size_t bigger = size_max(32, *capacity * 2);
+    struct edit_placed *items = realloc(*out, bigger * sizeof *items);
+    if (!items) return error_memory(error, bigger * sizeof *items);
+    *out = items;
+    *capacity = bigger;
+  }
+  (*out)[(*count)++] = placed;
+  return 0;
+}
+
+int edit_list_lower(const struct edit_list *list, int32_t row, int32_t position, int32_t n, int32_t n_prompt,
+                    int32_t first, struct edit_placed **out, size_t *count, size_t *capacity,
+                    struct error *error) {
+  for (size_t i = 0; i < edit_list_count(list); i++) {
+    const struct kept *kept = &list->edits[i];
+    if (kept->edit.point.layer < first) continue;
+    /* Runs of selected positions become one item each. */
+    for (int32_t at = 0, end; at < n; at = end) {
+      bool on = selects(&kept->edit, position + at, n_prompt);
+      for (end = at + 1; end < n && selects(&kept->edit, position + end, n_prompt) == on;) end++;
+      if (!on) continue;
+      struct row_range rows = {row + at, row + end};
+      struct edit_placed placed = {point_index(kept->edit.point), make_item(list, kept, rows)};
+      if (append(placed, out, count, capacity, error) != 0) return -1;
+    }
+  }
+  return 0;
+}

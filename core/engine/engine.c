@@ -1,0 +1,440 @@
+/* engine.c: the worker thread, the queue in front of it, and the loop: admit, step, deliver.
+ *
+ * The mutex guards the queue, the stop flags and nothing else; no callback runs under it. */
+#include "core/engine/engine.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/engine/engine_int.h"
+
+/* The running mean of service time forgets with this weight, about the last 16 tasks. */
+#define SERVICE_WEIGHT (1.0 / 16)
+
+/* Room for taps in a step: two taps of full steps at d_model; more taps mean shorter chunks. */
+#define TAP_STEPS 2
+
+/* Most log-probabilities one token can be asked for. */
+#define MAX_LOGPROBS 64
+
+struct engine {
+  struct backend *backend;
+  struct engine_options options;
+  struct runner *runners;
+  size_t n_runners;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  struct engine_task *queue_head, *queue_tail;
+  int n_queued;
+  bool stop, draining;
+  atomic_int running;
+  _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
+  _Atomic double mean_service;
+};
+
+/* ---- the queue (any thread) ---- */
+
+static struct runner *runner_of(struct engine *engine, const struct model *model) {
+  for (size_t i = 0; i < engine->n_runners; i++)
+    if (engine->runners[i].model == model) return &engine->runners[i];
+  return NULL;
+}
+
+static int check_fits(const struct engine *engine, const struct engine_task *task, struct error *error) {
+  if (task->n_sequences > engine->options.max_sessions)
+    return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
+                     engine->options.max_sessions);
+  int32_t blocks = kv_pool_blocks(task->runner->kv);
+  if (task->blocks_needed > blocks)
+    return error_set(error, ERROR_LIMIT,
+                     "the request needs %d blocks of key-value memory, there are %d (shorten it or raise kv_mib)",
+                     task->blocks_needed, blocks);
+  return 0;
+}
+
+static int enqueue(struct engine *engine, struct engine_task *task, struct error *error) {
+  int failed = 0;
+  pthread_mutex_lock(&engine->mutex);
+  if (engine->stop || engine->draining) {
+    failed = error_set(error, ERROR_BUSY, "the server is shutting down");
+  } else if (engine->n_queued >= engine->options.max_queue) {
+    failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
+  } else {
+    if (engine->queue_tail)
+      engine->queue_tail->next = task;
+    else
+      engine->queue_head = task;
+    engine->queue_tail = task;
+    engine->n_queued++;
+    pthread_cond_signal(&engine->changed);
+  }
+  pthread_mutex_unlock(&engine->mutex);
+  return failed;
+}
+
+int engine_submit(struct engine *engine, const struct engine_task_args *args, struct engine_task **out,
+                  struct error *error) {
+  struct engine_task *task;
+  struct runner *runner = runner_of(engine, args->model);
+  assert(runner && args->n_sequences >= 1);
+  if (task_new(runner, args, &task, error) != 0) return -1;
+  *out = task; /* before the worker can end it */
+  if (check_fits(engine, task, error) == 0 && enqueue(engine, task, error) == 0) return 0;
+  *out = NULL;
+  task_free(task);
+  return -1;
+}
+
+void engine_cancel(struct engine *engine, struct engine_task *task) {
+  atomic_store(&task->cancelled, true);
+  pthread_mutex_lock(&engine->mutex);
+  pthread_cond_signal(&engine->changed);
+  pthread_mutex_unlock(&engine->mutex);
+}
+
+void engine_drain(struct engine *engine) {
+  pthread_mutex_lock(&engine->mutex);
+  engine->draining = true;
+  pthread_mutex_unlock(&engine->mutex);
+}
+
+/* ---- ending tasks (worker) ---- */
+
+static void count_end(struct engine *engine, const struct engine_task *task) {
+  if (!task->error.code)
+    atomic_fetch_add(&engine->done, 1);
+  else if (task->error.code == ERROR_CANCELLED)
+    atomic_fetch_add(&engine->cancelled, 1);
+  else
+    atomic_fetch_add(&engine->failed, 1);
+  if (!task->started_ns || task->error.code) return;
+  double seconds = (double)(clock_ns() - task->started_ns) * 1e-9, mean = atomic_load(&engine->mean_service);
+  atomic_store(&engine->mean_service, mean == 0 ? seconds : mean + SERVICE_WEIGHT * (seconds - mean));
+}
+
+/* done() may free what the asker knows of the task; the task itself goes here. */
+static void finish_task(struct engine *engine, struct engine_task *task) {
+  count_end(engine, task);
+  task->events->done(task->context, task->error.code ? &task->error : NULL);
+  task_free(task);
+}
+
+static void remove_running(struct runner *runner, const struct engine_task *task) {
+  int kept = 0;
+  for (int i = 0; i < runner->n_running; i++)
+    if (runner->running[i]->task != task) runner->running[kept++] = runner->running[i];
+  atomic_fetch_sub(&runner->engine->running, runner->n_running - kept);
+  runner->n_running = kept;
+  runner->next = kept ? runner->next % kept : 0;
+}
+
+/* Takes tasks off the running list whose sequences have all ended, or that must fail. */
+static void sweep(struct runner *runner) {
+  for (int i = 0; i < runner->n_running;) {
+    struct engine_task *task = runner->running[i]->task;
+    if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
+    if (task->n_running > 0 && !task->error.code) {
+      i++;
+      continue;
+    }
+    remove_running(runner, task);
+    finish_task(runner->engine, task);
+    i = 0;
+  }
+}
+
+/* ---- admitting (worker) ---- */
+
+static bool has_room(const struct engine_task *task) {
+  const struct runner *runner = task->runner;
+  return runner->n_running + task->n_sequences <= runner->max_sessions &&
+         task->blocks_needed <= kv_pool_blocks_free(runner->kv);
+}
+
+static bool waited_too_long(const struct engine *engine, const struct engine_task *task) {
+  int64_t limit = (int64_t)engine->options.queue_timeout_ms * 1000000;
+  return limit && clock_ns() - task->queued_ns > limit;
+}
+
+/* Unlinks the first task that can leave the queue: to run, or to end. NULL when none can. A task that waits for
+ * room holds back later ones of its model only, so that nobody overtakes it for ever. */
+static struct engine_task *dequeue(struct engine *engine) {
+  struct engine_task *before = NULL, *task;
+  pthread_mutex_lock(&engine->mutex);
+  for (task = engine->queue_head; task; before = task, task = task->next) {
+    if (engine->stop) error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
+    if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
+    if (waited_too_long(engine, task))
+      error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue",
+                engine->options.queue_timeout_ms);
+    bool blocked = false;
+    for (struct engine_task *t = engine->queue_head; t != task; t = t->next) blocked |= t->runner == task->runner;
+    if (task->error.code || (!blocked && has_room(task))) break;
+  }
+  if (task) {
+    if (before)
+      before->next = task->next;
+    else
+      engine->queue_head = task->next;
+    if (engine->queue_tail == task) engine->queue_tail = before;
+    engine->n_queued--;
+  }
+  pthread_mutex_unlock(&engine->mutex);
+  return task;
+}
+
+static void admit(struct engine *engine, struct engine_task *task) {
+  struct runner *runner = task->runner;
+  if (task->error.code || task_admit(task, &task->error) != 0) {
+    finish_task(engine, task);
+    return;
+  }
+  for (int i = 0; i < task->n_sequences; i++) runner->running[runner->n_running++] = &task->sequences[i];
+  atomic_fetch_add(&engine->running, task->n_sequences);
+}
+
+/* ---- delivering (worker) ---- */
+
+static int deliver_taps(struct runner *runner, const struct batch_part *part, struct error *error) {
+  const struct sequence *s = part->sequence;
+  size_t offset = part->tap_offset;
+  for (int i = 0; i < s->n_taps; i++) {
+    int64_t width = plan_site_width(&runner->model->arch, s->taps[i].site);
+    struct engine_tapped tapped = {.tap = i, .position = s->done, .n_rows = part->n_rows, .width = width,
+                                   .rows = {{runner->tap_memory, offset}, width}, .backend = runner->backend};
+    if (s->task->events->tapped(s->task->context, s->index, &tapped, error) != 0) return -1;
+    offset += (size_t)width * (size_t)part->n_rows * sizeof(float);
+  }
+  return 0;
+}
+
+static bool too_old(const struct engine *engine, const struct engine_task *task) {
+  int64_t limit = (int64_t)engine->options.generation_timeout_ms * 1000000;
+  return limit && clock_ns() - task->started_ns > limit;
+}
+
+/* Log-probabilities are the model's own: temperature 1, no penalty, no filter. */
+static void deliver_token(struct runner *runner, const struct sequence *s, int32_t token) {
+  struct sampler_likely likely[MAX_LOGPROBS];
+  struct engine_token event = {.token = token, .top = likely};
+  int64_t vocabulary = runner->model->arch.vocabulary;
+  if (s->n_logprobs >= 0) {
+    int want = s->n_logprobs < MAX_LOGPROBS ? s->n_logprobs : MAX_LOGPROBS;
+    event.logprob = sampler_logprob(runner->logits, vocabulary, token);
+    event.n_top = sampler_most_likely(runner->logits, vocabulary, want, likely);
+  }
+  s->task->events->token(s->task->context, s->index, &event);
+  atomic_fetch_add(&runner->engine->new_tokens, 1);
+}
+
+/* Draws the next token of a sequence from its row of logits. */
+static int draw(struct runner *runner, const struct batch_part *part, struct error *error) {
+  struct sequence *s = part->sequence;
+  struct rows all = plan_logits(runner->plan);
+  struct span row = span_at(all.at, (size_t)part->logit * (size_t)all.ld * sizeof(float));
+  size_t bytes = (size_t)runner->model->arch.vocabulary * sizeof(float);
+  if (runner->backend->ops->read(runner->backend, runner->logits, row, bytes, error) != 0) return -1;
+  int32_t token = sampler_draw(s->sampler, runner->logits);
+  if (token == s->eos) {
+    sequence_end(s, "stop");
+    return 0;
+  }
+  deliver_token(runner, s, token);
+  s->tokens[s->n_tokens++] = token;
+  if (++s->n_new >= s->max_new)
+    sequence_end(s, "length");
+  else if (too_old(runner->engine, s->task))
+    sequence_end(s, "timeout");
+  return 0;
+}
+
+/* What one sequence gets out of a step. */
+static int deliver(struct runner *runner, const struct batch_part *part, struct error *error) {
+  struct sequence *s = part->sequence;
+  bool prompt = !sequence_decodes(s);
+  if (s->n_taps && deliver_taps(runner, part, error) != 0) return -1;
+  s->done += part->n_rows;
+  if (prompt && !s->leader) atomic_fetch_add(&runner->engine->prompt_tokens, part->n_rows);
+  if (prompt && sequence_decodes(s)) {
+    if (s->leader && sequence_detach(s, error) != 0) return -1;
+    if (!s->sampler) sequence_end(s, "length");
+  }
+  return part->logit >= 0 ? draw(runner, part, error) : 0;
+}
+
+/* ---- stepping (worker) ---- */
+
+static void fail_all(struct runner *runner, const struct error *error) {
+  for (int i = 0; i < runner->batch.n_parts; i++) {
+    struct engine_task *task = runner->batch.parts[i].sequence->task;
+    error_set(&task->error, error->code, "%s", error->text);
+  }
+}
+
+/* Followers copy from their leader's blocks when they detach, so they are delivered before it can end. */
+static void deliver_all(struct runner *runner) {
+  for (int pass = 0; pass < 2; pass++) {
+    for (int i = 0; i < runner->batch.n_parts; i++) {
+      struct batch_part *part = &runner->batch.parts[i];
+      struct engine_task *task = part->sequence->task;
+      if (part->follower != (pass == 0) || task->error.code) continue;
+      if (deliver(runner, part, &task->error) != 0 && !task->error.code)
+        error_set(&task->error, ERROR_BUG, "a step failed without saying why");
+    }
+  }
+}
+
+static void step(struct runner *runner) {
+  struct error error = ERROR_INIT;
+  struct engine *engine = runner->engine;
+  int64_t begin = clock_ns();
+  if (batch_build(runner, &error) != 0 || plan_run(runner->plan, &runner->batch.step, &error) != 0)
+    fail_all(runner, &error);
+  else
+    deliver_all(runner);
+  atomic_fetch_add(&engine->steps, 1);
+  atomic_fetch_add(&engine->step_rows, runner->batch.n_rows);
+  atomic_fetch_add(&engine->busy_ns, clock_ns() - begin);
+}
+
+/* ---- the worker ---- */
+
+/* Sleeps until there is something to do; false when the engine stops and nothing is left. */
+static bool wait_for_work(struct engine *engine) {
+  pthread_mutex_lock(&engine->mutex);
+  while (!engine->stop && !engine->queue_head && atomic_load(&engine->running) == 0)
+    pthread_cond_wait(&engine->changed, &engine->mutex);
+  bool go_on = !engine->stop || engine->queue_head || atomic_load(&engine->running) > 0;
+  bool stop = engine->stop;
+  pthread_mutex_unlock(&engine->mutex);
+  for (size_t r = 0; stop && r < engine->n_runners; r++)
+    for (int i = 0; i < engine->runners[r].n_running; i++)
+      error_set(&engine->runners[r].running[i]->task->error, ERROR_CANCELLED, "the server is shutting down");
+  return go_on;
+}
+
+static void *worker(void *argument) {
+  struct engine *engine = argument;
+  while (wait_for_work(engine)) {
+    for (struct engine_task *task; (task = dequeue(engine));) admit(engine, task);
+    for (size_t r = 0; r < engine->n_runners; r++) {
+      struct runner *runner = &engine->runners[r];
+      sweep(runner);
+      if (!runner->n_running) continue;
+      step(runner);
+      sweep(runner);
+    }
+  }
+  return NULL;
+}
+
+/* ---- opening and closing ---- */
+
+static size_t kv_default(struct backend *backend, const struct arch *arch) {
+  size_t eight = 8 * kv_sequence_bytes(backend, arch, arch->n_ctx), least = eight / 8;
+  return size_max(least, size_min(size_max(eight, (size_t)64 << 20), (size_t)1 << 30));
+}
+
+static int runner_open(struct runner *runner, struct engine *engine, const struct model *model, struct error *error) {
+  struct backend *backend = engine->backend;
+  const struct arch *arch = &model->arch;
+  runner->engine = engine;
+  runner->model = model;
+  runner->backend = backend;
+  runner->max_sessions = engine->options.max_sessions;
+  runner->max_rows = engine->options.max_step_rows;
+  size_t kv = engine->options.kv_bytes ? engine->options.kv_bytes : kv_default(backend, arch);
+  int64_t widest = plan_site_width(arch, SITE_MLP_POST) > arch->d_model ? arch->d_mlp : arch->d_model;
+  runner->tap_elements = TAP_STEPS * (int64_t)runner->max_rows * widest;
+  struct plan_limits limits = {runner->max_rows, runner->max_sessions};
+  runner->running = calloc((size_t)runner->max_sessions, sizeof *runner->running);
+  runner->logits = malloc((size_t)arch->vocabulary * sizeof(float));
+  if (!runner->running || !runner->logits) return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
+  if (!(runner->plan = plan_new(model, limits, error)) || !(runner->kv = kv_pool_new(backend, arch, kv, error)) ||
+      batch_open(runner, error) != 0)
+    return -1;
+  size_t tap_bytes = (size_t)runner->tap_elements * sizeof(float);
+  if (backend->ops->alloc(backend, tap_bytes, &runner->tap_memory, error) != 0) return -1;
+  log_info("model %s: buffers %zu MiB, keys and values %zu MiB, taps %zu MiB", model->id,
+           plan_bytes(runner->plan) >> 20, kv_pool_bytes(runner->kv) >> 20, tap_bytes >> 20);
+  return 0;
+}
+
+static void runner_close(struct runner *runner) {
+  if (!runner->backend) return;
+  batch_close(runner);
+  runner->backend->ops->free(runner->backend, runner->tap_memory);
+  kv_pool_free(runner->kv);
+  plan_free(runner->plan);
+  free(runner->running);
+  free(runner->logits);
+}
+
+struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,
+                          const struct engine_options *options, struct error *error) {
+  struct engine *engine = calloc(1, sizeof *engine);
+  if (!engine) return error_memory(error, sizeof *engine), NULL;
+  pthread_mutex_init(&engine->mutex, NULL);
+  pthread_cond_init(&engine->changed, NULL);
+  engine->backend = backend;
+  engine->options = *options;
+  if (engine->options.max_step_rows < engine->options.max_sessions)
+    engine->options.max_step_rows = engine->options.max_sessions;
+  engine->runners = calloc(n_models ? n_models : 1, sizeof *engine->runners);
+  int failed = engine->runners ? 0 : error_memory(error, n_models * sizeof *engine->runners);
+  for (; !failed && engine->n_runners < n_models; engine->n_runners++) {
+    failed = runner_open(&engine->runners[engine->n_runners], engine, models[engine->n_runners], error);
+    if (failed) error_prefix(error, "model '%s'", models[engine->n_runners]->id);
+  }
+  if (!failed && pthread_create(&engine->thread, NULL, worker, engine) != 0)
+    failed = error_set(error, ERROR_IO, "the engine's thread could not be started");
+  engine->started = !failed;
+  if (!failed) return engine;
+  engine_free(engine);
+  return NULL;
+}
+
+void engine_free(struct engine *engine) {
+  if (!engine) return;
+  pthread_mutex_lock(&engine->mutex);
+  engine->stop = true;
+  pthread_cond_signal(&engine->changed);
+  pthread_mutex_unlock(&engine->mutex);
+  if (engine->started) pthread_join(engine->thread, NULL);
+  for (size_t i = 0; i < engine->n_runners; i++) runner_close(&engine->runners[i]);
+  free(engine->runners);
+  pthread_cond_destroy(&engine->changed);
+  pthread_mutex_destroy(&engine->mutex);
+  free(engine);
+}
+
+void engine_stats(struct engine *engine, struct engine_stats *out) {
+  memset(out, 0, sizeof *out);
+  pthread_mutex_lock(&engine->mutex);
+  out->queued = engine->n_queued;
+  out->draining = engine->draining || engine->stop;
+  pthread_mutex_unlock(&engine->mutex);
+  out->running = atomic_load(&engine->running);
+  out->tasks_done = atomic_load(&engine->done);
+  out->tasks_failed = atomic_load(&engine->failed);
+  out->tasks_cancelled = atomic_load(&engine->cancelled);
+  out->prompt_tokens = atomic_load(&engine->prompt_tokens);
+  out->new_tokens = atomic_load(&engine->new_tokens);
+  out->steps = atomic_load(&engine->steps);
+  out->step_rows = atomic_load(&engine->step_rows);
+  out->busy_seconds = (double)atomic_load(&engine->busy_ns) * 1e-9;
+  out->mean_service_seconds = atomic_load(&engine->mean_service);
+  for (size_t i = 0; i < engine->n_runners; i++) {
+    const struct kv_pool *kv = engine->runners[i].kv;
+    int32_t blocks = kv_pool_blocks(kv), used = blocks - kv_pool_blocks_free(kv);
+    out->kv_bytes += kv_pool_bytes(kv);
+    out->kv_used_bytes += kv_pool_bytes(kv) / (size_t)blocks * (size_t)used;
+  }
+}

@@ -1,0 +1,106 @@
+/* engine.h: the worker. One thread owns the models, the KV memory and the device; everyone else hands it a task.
+ *
+ * A TASK is one or more sequences over one model that end together: STEERED and DEFAULT of a steer request, or the
+ * texts of an activations request. A SEQUENCE is a prompt, an edit list, taps, and optionally tokens to generate.
+ * Sequences of all tasks run in shared steps: a step holds decode rows of many sequences and chunks of prompts;
+ * sequences join and leave between steps. What else is in a step changes no bit of an answer (ops.h).
+ *
+ * FORKS. Sequences of a task that say `fork` have the same prompt as sequence 0. While that prompt is read, they
+ * share its rows below their first edited layer, and afterwards the keys and values made there.
+ *
+ * CALLBACKS come from the worker's thread, in order, without any lock of the engine held; they must not wait.
+ * `done` is the last one and comes exactly once for every submitted task. */
+#ifndef STEERD_CORE_ENGINE_ENGINE_H
+#define STEERD_CORE_ENGINE_ENGINE_H
+
+#include "core/engine/edit.h"
+#include "core/engine/sampler.h"
+#include "core/model/model.h"
+
+struct engine;
+struct engine_task;
+
+struct engine_options {
+  int max_queue;             /* tasks waiting at most */
+  int max_sessions;          /* sequences running at once */
+  int max_step_rows;         /* rows in a step, >= max_sessions */
+  size_t kv_bytes;           /* per model; 0: room for eight contexts, between 64 MiB and 1 GiB */
+  int queue_timeout_ms, generation_timeout_ms; /* 0: none */
+};
+
+/* Starts the worker. models[0..n): borrowed, on the same backend, which from now on belongs to the worker. */
+struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,
+                          const struct engine_options *options, struct error *error) MUST_CHECK;
+
+/* Ends every task with ERROR_CANCELLED, stops the worker. NULL is fine. */
+void engine_free(struct engine *engine);
+
+/* Later engine_submit calls get ERROR_BUSY; running tasks go on. */
+void engine_drain(struct engine *engine);
+
+struct engine_token {
+  int32_t token;
+  float logprob;                     /* when n_logprobs >= 0 */
+  const struct sampler_likely *top;  /* [n_top], most likely first */
+  int n_top;
+};
+
+/* Rows of one tapped point, fresh from a step; in backend memory, valid during the callback. */
+struct engine_tapped {
+  int tap;            /* index into the sequence's taps */
+  int32_t position;   /* of the first row */
+  int32_t n_rows;
+  int64_t width;
+  struct rows rows;
+  struct backend *backend;
+};
+
+struct engine_events {
+  void (*token)(void *context, int sequence, const struct engine_token *token);
+  /* 0 to go on, -1 with an error to fail the task. May use the backend. */
+  int (*tapped)(void *context, int sequence, const struct engine_tapped *tapped, struct error *error);
+  void (*ended)(void *context, int sequence, const char *finish); /* "stop", "length", "timeout"; static text */
+  void (*done)(void *context, const struct error *error);         /* NULL: all well */
+};
+
+struct engine_sequence {
+  const int32_t *tokens;    /* prompt, copied; 1..n_ctx ids below the vocabulary */
+  int32_t n_tokens;
+  struct edit_list *edits;  /* taken, also when submit fails; NULL: none */
+  bool fork;                /* same tokens as sequence 0 (which has no edit at or below this one's first) */
+  int32_t last_layer;       /* layers [0, last_layer) are computed; n_layer for all. Below n_layer: no tokens */
+  const struct point *taps; /* copied */
+  int n_taps;
+  int32_t max_new;          /* tokens to generate; 0: read the prompt only */
+  int32_t eos;              /* generation ends at this id; -1: none */
+  int n_logprobs;           /* -1: no log-probabilities */
+  struct sampler_options sampling;
+};
+
+struct engine_task_args {
+  const struct model *model;
+  const struct engine_sequence *sequences;
+  int n_sequences;
+  const struct engine_events *events; /* static */
+  void *context;
+};
+
+/* Queues a task. ERROR_BUSY when the queue is full or the engine drains; ERROR_LIMIT when the task could never
+ * run (more sequences or KV memory than there is). *out is valid until `done` returns. */
+int engine_submit(struct engine *engine, const struct engine_task_args *args, struct engine_task **out,
+                  struct error *error) MUST_CHECK;
+
+/* Ends the task with ERROR_CANCELLED at the next step. Any thread, before `done` has returned. */
+void engine_cancel(struct engine *engine, struct engine_task *task);
+
+struct engine_stats {
+  int queued, running;           /* tasks waiting, sequences running */
+  int64_t tasks_done, tasks_failed, tasks_cancelled;
+  int64_t prompt_tokens, new_tokens, steps, step_rows;
+  double busy_seconds, mean_service_seconds;
+  size_t kv_bytes, kv_used_bytes;
+  bool draining;
+};
+void engine_stats(struct engine *engine, struct engine_stats *out); /* any thread */
+
+#endif

@@ -1,0 +1,109 @@
+/* engine_int.h: what the files of the engine share: tasks, sequences, one runner per model, the batch.
+ * Everything here belongs to the worker thread, except what engine.c guards with its mutex. */
+#ifndef STEERD_CORE_ENGINE_ENGINE_INT_H
+#define STEERD_CORE_ENGINE_ENGINE_INT_H
+
+#include <stdatomic.h>
+
+#include "core/engine/engine.h"
+#include "core/engine/kv.h"
+#include "core/model/plan.h"
+
+struct runner;
+
+struct sequence {
+  struct engine_task *task;
+  int index;                /* in the task */
+  int32_t *tokens;          /* [n_prompt + max_new] */
+  int32_t n_prompt, n_tokens, n_new, max_new;
+  int32_t done;             /* positions computed: [0, done) */
+  int32_t first, last;      /* layers of its next rows; first > 0 only while it follows its leader */
+  struct sequence *leader;  /* whose prompt rows it forks from; NULL once the prompt is read */
+  struct edit_list *edits;
+  struct point *taps;
+  int n_taps;
+  int64_t tap_width;        /* elements of all taps of one row */
+  int32_t *blocks;          /* [n_layer][n_blocks], -1: none */
+  int32_t n_blocks;
+  struct sampler *sampler;  /* NULL: no generation */
+  int32_t eos;
+  int n_logprobs;
+  bool ended;
+};
+
+struct engine_task {
+  struct engine_task *next; /* in the queue */
+  struct runner *runner;
+  const struct engine_events *events;
+  void *context;
+  struct sequence *sequences;
+  int n_sequences, n_running;
+  int32_t blocks_needed;    /* of KV memory, at most */
+  int64_t queued_ns, started_ns;
+  atomic_bool cancelled;
+  struct error error;       /* set when the task must fail */
+};
+
+/* ---- sequence.c ---- */
+
+/* Builds the task's sequences; takes the edit lists in any case. */
+int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
+             struct error *error) MUST_CHECK;
+void task_free(struct engine_task *task);
+
+/* Takes KV blocks and uploads edits. The caller has made sure that blocks_needed are free. */
+int task_admit(struct engine_task *task, struct error *error) MUST_CHECK;
+
+/* The prompt is read: a follower becomes a sequence of its own. */
+int sequence_detach(struct sequence *sequence, struct error *error) MUST_CHECK;
+
+void sequence_end(struct sequence *sequence, const char *finish);
+
+/* Rows it wants in its next step: prompt left, or 1. */
+static inline int32_t sequence_pending(const struct sequence *s) { return s->n_tokens - s->done; }
+static inline bool sequence_decodes(const struct sequence *s) { return s->done >= s->n_prompt; }
+
+/* ---- batch.c ---- */
+
+/* One sequence's share of a step. */
+struct batch_part {
+  struct sequence *sequence;
+  int32_t n_rows;
+  int32_t row;       /* first row, once placed */
+  int32_t logit;     /* index of its logits, -1: none */
+  bool follower;     /* forks from its leader in this step */
+  size_t tap_offset; /* bytes in the runner's tap memory */
+};
+
+struct batch {
+  struct batch_part *parts; /* [max_sessions] */
+  int n_parts;
+  int32_t n_rows;
+  struct step step;
+};
+
+struct runner {
+  struct engine *engine;
+  const struct model *model;
+  struct backend *backend;
+  struct plan *plan;
+  struct kv_pool *kv;
+  struct memory *tap_memory;
+  int64_t tap_elements;     /* room for taps in one step */
+  struct sequence **running; /* [max_sessions] */
+  int n_running;
+  int next;                 /* who is served first: rotates */
+  int max_sessions;
+  int32_t max_rows;
+  struct batch batch;
+  struct batch_tables *tables;
+  float *logits;            /* [vocabulary] host copy of one row */
+};
+
+int batch_open(struct runner *runner, struct error *error) MUST_CHECK;
+void batch_close(struct runner *runner);
+
+/* Chooses the rows of the next step and fills every table. n_rows 0: nothing to do. */
+int batch_build(struct runner *runner, struct error *error) MUST_CHECK;
+
+#endif

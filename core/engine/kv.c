@@ -1,0 +1,96 @@
+/* kv.c: the block pool. Which block holds which positions is the sequence's affair. */
+#include "core/engine/kv.h"
+
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "core/base/checked.h"
+
+struct kv_pool {
+  struct backend *backend;
+  struct memory *memory;
+  size_t block_bytes;
+  int32_t n_blocks;
+  int32_t *free;   /* stack of free blocks */
+  int32_t *owners; /* [n_blocks] */
+  atomic_int n_free;
+};
+
+size_t kv_sequence_bytes(struct backend *backend, const struct arch *arch, int64_t positions) {
+  size_t blocks = (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK) * (size_t)arch->n_layer;
+  return blocks * backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
+}
+
+static int allocate(struct kv_pool *pool, struct error *error) {
+  size_t n = (size_t)pool->n_blocks, bytes;
+  if (!checked_mul(n, pool->block_bytes, &bytes)) return error_memory(error, SIZE_MAX);
+  pool->free = calloc(n, sizeof *pool->free);
+  pool->owners = calloc(n, sizeof *pool->owners);
+  if (!pool->free || !pool->owners) return error_memory(error, n * sizeof *pool->free);
+  for (int32_t i = 0; i < pool->n_blocks; i++) pool->free[i] = pool->n_blocks - 1 - i;
+  atomic_store(&pool->n_free, pool->n_blocks);
+  return pool->backend->ops->alloc(pool->backend, bytes, &pool->memory, error);
+}
+
+struct kv_pool *kv_pool_new(struct backend *backend, const struct arch *arch, size_t bytes, struct error *error) {
+  struct kv_pool *pool = calloc(1, sizeof *pool);
+  if (!pool) return error_memory(error, sizeof *pool), NULL;
+  pool->backend = backend;
+  pool->block_bytes = backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
+  size_t least = kv_sequence_bytes(backend, arch, arch->n_ctx);
+  if (bytes < least) {
+    free(pool);
+    error_set(error, ERROR_LIMIT, "keys and values of one context of %lld tokens need %zu MiB, %zu MiB are allowed",
+              (long long)arch->n_ctx, (least >> 20) + 1, bytes >> 20);
+    return NULL;
+  }
+  pool->n_blocks = (int32_t)size_min(bytes / pool->block_bytes, INT32_MAX / 2);
+  if (allocate(pool, error) != 0) {
+    kv_pool_free(pool);
+    return NULL;
+  }
+  return pool;
+}
+
+void kv_pool_free(struct kv_pool *pool) {
+  if (!pool) return;
+  pool->backend->ops->free(pool->backend, pool->memory);
+  free(pool->free);
+  free(pool->owners);
+  free(pool);
+}
+
+struct span kv_pool_span(const struct kv_pool *pool) { return (struct span){pool->memory, 0}; }
+size_t kv_pool_bytes(const struct kv_pool *pool) { return (size_t)pool->n_blocks * pool->block_bytes; }
+int32_t kv_pool_blocks(const struct kv_pool *pool) { return pool->n_blocks; }
+int32_t kv_pool_blocks_free(const struct kv_pool *pool) { return atomic_load(&pool->n_free); }
+
+int32_t kv_block_take(struct kv_pool *pool) {
+  int left = atomic_load(&pool->n_free);
+  if (left == 0) return -1;
+  int32_t block = pool->free[left - 1];
+  atomic_store(&pool->n_free, left - 1);
+  pool->owners[block] = 1;
+  return block;
+}
+
+void kv_block_share(struct kv_pool *pool, int32_t block) {
+  assert(pool->owners[block] > 0);
+  pool->owners[block]++;
+}
+
+void kv_block_drop(struct kv_pool *pool, int32_t block) {
+  if (block < 0) return;
+  assert(pool->owners[block] > 0);
+  if (--pool->owners[block]) return;
+  int left = atomic_load(&pool->n_free);
+  pool->free[left] = block;
+  atomic_store(&pool->n_free, left + 1);
+}
+
+int kv_block_copy(struct kv_pool *pool, int32_t to, int32_t from, struct error *error) {
+  struct span base = kv_pool_span(pool);
+  return pool->backend->ops->copy(pool->backend, span_at(base, (size_t)to * pool->block_bytes),
+                                  span_at(base, (size_t)from * pool->block_bytes), pool->block_bytes, error);
+}

@@ -1,0 +1,33 @@
+/* kv.h: memory for keys and values of one model: a pool of blocks, each holding one layer's keys and values of
+ * KV_BLOCK positions for all KV heads. A block may be shared by several sequences (a common prefix) and goes
+ * back to the pool with its last owner. Worker only, except kv_pool_blocks_free. */
+#ifndef STEERD_CORE_ENGINE_KV_H
+#define STEERD_CORE_ENGINE_KV_H
+
+#include "core/math/ops.h"
+#include "core/model/arch.h"
+
+struct kv_pool;
+
+/* bytes: how much memory the pool may take; at least one sequence of the full context is required. */
+struct kv_pool *kv_pool_new(struct backend *backend, const struct arch *arch, size_t bytes,
+                            struct error *error) MUST_CHECK;
+void kv_pool_free(struct kv_pool *pool); /* NULL is fine */
+
+/* Bytes that one sequence of `positions` needs in all layers. */
+size_t kv_sequence_bytes(struct backend *backend, const struct arch *arch, int64_t positions);
+
+struct span kv_pool_span(const struct kv_pool *pool);
+size_t kv_pool_bytes(const struct kv_pool *pool);
+int32_t kv_pool_blocks(const struct kv_pool *pool);
+int32_t kv_pool_blocks_free(const struct kv_pool *pool); /* any thread: a recent value */
+
+/* One block with one owner, or -1 when the pool is empty. */
+int32_t kv_block_take(struct kv_pool *pool);
+void kv_block_share(struct kv_pool *pool, int32_t block); /* one owner more */
+void kv_block_drop(struct kv_pool *pool, int32_t block);  /* one owner less; -1 is fine */
+
+/* Copies a whole block. */
+int kv_block_copy(struct kv_pool *pool, int32_t to, int32_t from, struct error *error) MUST_CHECK;
+
+#endif

@@ -1,0 +1,163 @@
+/* sequence.c: the life of tasks and sequences: made by the asker's thread, admitted, run and ended by the
+ * worker. Knows KV blocks and prompts; which rows run when is batch.c's affair. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/engine/engine_int.h"
+
+static void sequence_free(struct sequence *s, struct runner *runner) {
+  int32_t n = s->blocks ? s->n_blocks * runner->model->arch.n_layer : 0;
+  for (int32_t i = 0; i < n; i++) kv_block_drop(runner->kv, s->blocks[i]);
+  edit_list_free(s->edits, runner->backend);
+  sampler_free(s->sampler);
+  free(s->tokens);
+  free(s->taps);
+  free(s->blocks);
+  memset(s, 0, sizeof *s);
+}
+
+void task_free(struct engine_task *task) {
+  if (!task) return;
+  for (int i = 0; i < task->n_sequences; i++) sequence_free(&task->sequences[i], task->runner);
+  free(task->sequences);
+  free(task);
+}
+
+/* ---- making ---- */
+
+static int copy_tokens(struct sequence *s, const struct engine_sequence *from, struct error *error) {
+  size_t n = (size_t)from->n_tokens + (size_t)from->max_new;
+  s->tokens = malloc(n * sizeof *s->tokens);
+  if (!s->tokens) return error_memory(error, n * sizeof *s->tokens);
+  memcpy(s->tokens, from->tokens, (size_t)from->n_tokens * sizeof *s->tokens);
+  s->n_prompt = s->n_tokens = from->n_tokens;
+  s->max_new = from->max_new;
+  return 0;
+}
+
+static int copy_taps(struct sequence *s, const struct engine_sequence *from, const struct arch *arch,
+                     struct error *error) {
+  if (!from->n_taps) return 0;
+  s->taps = malloc((size_t)from->n_taps * sizeof *s->taps);
+  if (!s->taps) return error_memory(error, (size_t)from->n_taps * sizeof *s->taps);
+  memcpy(s->taps, from->taps, (size_t)from->n_taps * sizeof *s->taps);
+  s->n_taps = from->n_taps;
+  for (int i = 0; i < s->n_taps; i++) s->tap_width += plan_site_width(arch, s->taps[i].site);
+  return 0;
+}
+
+/* Every position that is ever fed in needs a place; the last generated token never is. */
+static int make_block_table(struct sequence *s, const struct arch *arch, struct error *error) {
+  int32_t positions = s->n_prompt + (s->max_new > 0 ? s->max_new - 1 : 0);
+  s->n_blocks = (positions + KV_BLOCK - 1) / KV_BLOCK;
+  size_t n = (size_t)s->n_blocks * (size_t)arch->n_layer;
+  s->blocks = malloc(n * sizeof *s->blocks);
+  if (!s->blocks) return error_memory(error, n * sizeof *s->blocks);
+  for (size_t i = 0; i < n; i++) s->blocks[i] = -1;
+  return 0;
+}
+
+static int sequence_init(struct sequence *s, struct engine_task *task, int index, const struct engine_sequence *from,
+                         struct error *error) {
+  const struct arch *arch = &task->runner->model->arch;
+  assert(from->n_tokens >= 1 && from->n_tokens <= arch->n_ctx && from->last_layer <= arch->n_layer);
+  assert(from->max_new == 0 || from->last_layer == arch->n_layer);
+  s->task = task;
+  s->index = index;
+  s->last = from->last_layer;
+  s->eos = from->eos;
+  s->n_logprobs = from->n_logprobs;
+  if (from->fork && index > 0) {
+    s->leader = &task->sequences[0];
+    s->first = edit_list_first_layer(from->edits, arch->n_layer);
+    if (s->first >= arch->n_layer) s->first = arch->n_layer - 1;
+  }
+  if (copy_tokens(s, from, error) != 0 || copy_taps(s, from, arch, error) != 0 ||
+      make_block_table(s, arch, error) != 0)
+    return -1;
+  if (from->max_new == 0) return 0;
+  s->sampler = sampler_new(&from->sampling, arch->vocabulary, error);
+  return s->sampler ? 0 : -1;
+}
+
+int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
+             struct error *error) {
+  struct engine_task *task = calloc(1, sizeof *task);
+  if (task) task->sequences = calloc((size_t)args->n_sequences, sizeof *task->sequences);
+  int failed = 0;
+  if (task && task->sequences) {
+    task->runner = runner;
+    task->events = args->events;
+    task->context = args->context;
+    task->n_sequences = args->n_sequences;
+    task->queued_ns = clock_ns();
+    for (int i = 0; i < args->n_sequences; i++) {
+      /* Taken first, so that a failure further on frees every list. */
+      task->sequences[i].edits = args->sequences[i].edits;
+      if (!failed) failed = sequence_init(&task->sequences[i], task, i, &args->sequences[i], error);
+      task->blocks_needed += task->sequences[i].n_blocks * task->sequences[i].last;
+    }
+  } else {
+    for (int i = 0; i < args->n_sequences; i++) edit_list_free(args->sequences[i].edits, runner->backend);
+    free(task);
+    return error_memory(error, sizeof *task);
+  }
+  if (failed) {
+    task_free(task);
+    return -1;
+  }
+  *out = task;
+  return 0;
+}
+
+/* ---- running ---- */
+
+static int32_t *block_at(struct sequence *s, int32_t layer, int32_t block) {
+  return &s->blocks[layer * s->n_blocks + block];
+}
+
+/* All blocks at once, so that a running sequence never waits for memory. */
+static void take_blocks(struct sequence *s) {
+  for (int32_t l = 0; l < s->last; l++)
+    for (int32_t b = 0; b < s->n_blocks; b++) *block_at(s, l, b) = kv_block_take(s->task->runner->kv);
+}
+
+int task_admit(struct engine_task *task, struct error *error) {
+  task->started_ns = clock_ns();
+  task->n_running = task->n_sequences;
+  for (int i = 0; i < task->n_sequences; i++) {
+    struct sequence *s = &task->sequences[i];
+    take_blocks(s);
+    if (s->edits && edit_list_upload(s->edits, task->runner->backend, error) != 0) return -1;
+  }
+  return 0;
+}
+
+/* Whole prompt blocks below the first edited layer are shared with the leader, and its own go back; the one that
+ * both will go on writing to is copied. */
+int sequence_detach(struct sequence *s, struct error *error) {
+  struct sequence *leader = s->leader;
+  struct kv_pool *kv = s->task->runner->kv;
+  int32_t whole = s->n_prompt / KV_BLOCK, rest = s->n_prompt % KV_BLOCK;
+  for (int32_t l = 0; l < s->first; l++) {
+    for (int32_t b = 0; b < whole; b++) {
+      kv_block_drop(kv, *block_at(s, l, b));
+      *block_at(s, l, b) = *block_at(leader, l, b);
+      kv_block_share(kv, *block_at(s, l, b));
+    }
+  }
+  for (int32_t l = 0; rest && l < s->first; l++)
+    if (kv_block_copy(kv, *block_at(s, l, whole), *block_at(leader, l, whole), error) != 0) return -1;
+  s->first = 0;
+  s->leader = NULL;
+  return 0;
+}
+
+void sequence_end(struct sequence *s, const char *finish) {
+  if (s->ended) return;
+  s->ended = true;
+  s->task->n_running--;
+  if (s->task->events->ended) s->task->events->ended(s->task->context, s->index, finish);
+}

@@ -1,0 +1,294 @@
+/* tokenizer_files.c: finds and reads the files of a Hugging Face folder: tokenizer.json, or vocab.json +
+ * merges.txt, and the settings beside them that name BOS and EOS. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json.h"
+#include "core/base/log.h"
+#include "core/base/mapfile.h"
+#include "core/base/utf8.h"
+#include "core/model/tokenizer_vocabulary.h"
+
+#define VOCABULARY_BYTES_MAX ((size_t)64 << 20)
+#define SETTINGS_BYTES_MAX ((size_t)4 << 20)
+#define SETTINGS_DEPTH 64
+#define MERGE_LINE_BYTES (2 * BPE_PIECE_BYTES + 1)
+#define PATH_BYTES 4096
+
+/* GPT-2's only control token, both BOS and EOS, where no setting says otherwise. */
+#define END_OF_TEXT "<|endoftext|>"
+
+static int file_path(char path[PATH_BYTES], const char *folder, const char *name, struct error *error) {
+  if (snprintf(path, PATH_BYTES, "%s/%s", folder, name) >= PATH_BYTES)
+    return error_set(error, ERROR_ARGUMENT, "the path of '%s' has more than %d bytes", name, PATH_BYTES - 1);
+  return 0;
+}
+
+/* ---- vocab.json + merges.txt -----------------------------------------------------------------------------
+ */
+
+static size_t line_length(const char *text, size_t length) {
+  const char *end = memchr(text, '\n', length);
+  return end ? (size_t)(end - text) : length;
+}
+
+static int read_merge_line(struct bpe *bpe, const char *line, size_t length, size_t number,
+                           struct error *error) {
+  static const char version[] = "#version";
+  if (length && line[length - 1] == '\r')
+    length--;
+  if (length == 0 ||
+      (number == 1 && length >= sizeof version - 1 && memcmp(line, version, sizeof version - 1) == 0))
+    return 0;
+  struct error inner = ERROR_INIT;
+  if (length > MERGE_LINE_BYTES)
+    return error_set(error, ERROR_LIMIT, "line %zu has %zu bytes, at most %d are read", number, length,
+                     MERGE_LINE_BYTES);
+  if (vocabulary_merge_text(bpe, line, length, &inner) == 0)
+    return 0;
+  return error_set(error, inner.code, "line %zu: %s", number, inner.text);
+}
+
+static int read_merge_lines(struct bpe *bpe, const char *text, size_t length, struct error *error) {
+  size_t bad, number = 0;
+  if (!utf8_valid(text, length, &bad))
+    return error_set(error, ERROR_FORMAT, "not valid UTF-8 at byte %zu", bad);
+  for (size_t at = 0; at < length;) {
+    size_t n = line_length(text + at, length - at);
+    if (read_merge_line(bpe, text + at, n, ++number, error) != 0)
+      return -1;
+    at += n + 1;
+  }
+  return 0;
+}
+
+static size_t count_lines(const char *text, size_t length) {
+  size_t count = 1;
+  for (size_t i = 0; i < length; i++)
+    count += text[i] == '\n';
+  return count;
+}
+
+static int mark_end_of_text(struct tokenizer *t, const struct json_node *vocab, struct error *error) {
+  int64_t id = json_int_or(json_get(vocab, END_OF_TEXT), -1);
+  return id < 0 ? 0 : tokenizer_mark_special(t, (int32_t)id, error);
+}
+
+struct tokenizer *tokenizer_parse_vocabulary(const char *vocab_text, size_t vocab_length, const char *merges,
+                                             size_t merges_length, bool prefix_space, struct error *error) {
+  struct bpe_options options = {.prefix_space = prefix_space};
+  struct tokenizer *t = NULL;
+  struct json_node *vocab = json_parse(vocab_text, vocab_length, SETTINGS_DEPTH, error);
+  if (!vocab)
+    return error_prefix(error, "vocab.json"), NULL;
+  t = vocabulary_open(vocab, NULL, count_lines(merges, merges_length), error);
+  if (!t || vocabulary_read(t, vocab, error) != 0 || mark_end_of_text(t, vocab, error) != 0) {
+    error_prefix(error, "vocab.json");
+    goto fail;
+  }
+  if (read_merge_lines(vocabulary_bpe(t), merges, merges_length, error) != 0) {
+    error_prefix(error, "merges.txt");
+    goto fail;
+  }
+  options.split = pretokenizer_open(PRETOKENIZER_GPT2, error);
+  if (!options.split)
+    goto fail;
+  bpe_set_options(vocabulary_bpe(t), options);
+  json_free(vocab);
+  return t;
+fail:
+  json_free(vocab);
+  tokenizer_free(t);
+  return NULL;
+}
+
+/* ---- settings beside them --------------------------------------------------------------------------------
+ */
+
+struct settings {
+  struct json_node *tokenizer, *special, *generation, *model; /* NULL: no such file */
+};
+
+static int load_setting(const char *folder, const char *name, struct json_node **out, struct error *error) {
+  char path[PATH_BYTES];
+  if (file_path(path, folder, name, error) != 0)
+    return -1;
+  if (!path_is_file(path))
+    return 0;
+  *out = json_load(path, SETTINGS_BYTES_MAX, SETTINGS_DEPTH, error);
+  return *out ? 0 : -1;
+}
+
+static int settings_load(struct settings *s, const char *folder, struct error *error) {
+  if (load_setting(folder, "tokenizer_config.json", &s->tokenizer, error) != 0)
+    return -1;
+  if (load_setting(folder, "special_tokens_map.json", &s->special, error) != 0)
+    return -1;
+  if (load_setting(folder, "generation_config.json", &s->generation, error) != 0)
+    return -1;
+  return load_setting(folder, "config.json", &s->model, error);
+}
+
+static void settings_clear(struct settings *s) {
+  json_free(s->tokenizer);
+  json_free(s->special);
+  json_free(s->generation);
+  json_free(s->model);
+}
+
+/* "bos_token" is a text, or an object with the text as its content. */
+static const char *token_text(const struct json_node *node) {
+  const char *text = json_text(node, NULL);
+  return text ? text : json_text(json_get(node, "content"), NULL);
+}
+
+/* Marks the token that a settings file names; *id stays when it names none. *settled: the matter is decided,
+ * also by an explicit null. */
+static int token_by_text(struct tokenizer *t, const struct json_node *file, const char *key, int32_t *id,
+                         bool *settled, struct error *error) {
+  const struct json_node *node = json_get(file, key);
+  if (!node || *settled)
+    return 0;
+  *settled = true;
+  if (json_kind(node) == JSON_KIND_NULL)
+    return 0;
+  const char *text = token_text(node);
+  int32_t found = text ? pieces_find(&t->pieces, text, strlen(text)) : -1;
+  if (found < 0)
+    return error_set(error, ERROR_FORMAT, "the %s '%.64s' of the settings is not in the vocabulary", key,
+                     text ? text : "?");
+  *id = found;
+  return tokenizer_mark_special(t, found, error);
+}
+
+/* The model's own settings give ids, often ones of another vocabulary left behind: an id counts when it is a
+ * token that ordinary text cannot become. */
+static int token_by_id(struct tokenizer *t, const struct json_node *file, const char *key, int32_t *id,
+                       struct error *error) {
+  const struct json_node *node = json_get(file, key);
+  if (json_kind(node) == JSON_KIND_ARRAY)
+    node = json_at(node, 0);
+  if (*id >= 0 || json_kind(node) != JSON_KIND_INT)
+    return 0;
+  int64_t value = json_int_or(node, -1);
+  bool fits = value >= 0 && value <= INT32_MAX && pieces_has(&t->pieces, (int32_t)value);
+  if (!fits || bpe_makes(vocabulary_bpe(t), (int32_t)value)) {
+    log_warn("%s %lld is no control token of the vocabulary and is ignored", key, (long long)value);
+    return 0;
+  }
+  *id = (int32_t)value;
+  return tokenizer_mark_special(t, *id, error);
+}
+
+/* Who decides, in this order: the tokenizer's settings by text, the model's by id, GPT-2's habit. */
+static int settle_token(struct tokenizer *t, const struct settings *s, const char *key, const char *id_key,
+                        int32_t *id, struct error *error) {
+  bool settled = *id >= 0;
+  if (token_by_text(t, s->tokenizer, key, id, &settled, error) != 0)
+    return -1;
+  if (token_by_text(t, s->special, key, id, &settled, error) != 0)
+    return -1;
+  if (settled)
+    return 0;
+  if (token_by_id(t, s->generation, id_key, id, error) != 0 ||
+      token_by_id(t, s->model, id_key, id, error) != 0)
+    return -1;
+  int32_t usual = pieces_find(&t->pieces, END_OF_TEXT, sizeof END_OF_TEXT - 1);
+  if (*id < 0 && tokenizer_is_special(t, usual))
+    *id = usual;
+  return 0;
+}
+
+static int settings_apply(struct tokenizer *t, const struct settings *s, struct error *error) {
+  if (settle_token(t, s, "bos_token", "bos_token_id", &t->bos, error) != 0)
+    return -1;
+  if (settle_token(t, s, "eos_token", "eos_token_id", &t->eos, error) != 0)
+    return -1;
+  t->prepends_bos = t->bos >= 0 && json_bool_or(json_get(s->tokenizer, "add_bos_token"), true);
+  return 0;
+}
+
+/* ---- the folder ------------------------------------------------------------------------------------------
+ */
+
+static struct tokenizer *open_json(const char *path, struct error *error) {
+  char *text;
+  size_t length;
+  if (file_read(path, VOCABULARY_BYTES_MAX, &text, &length, error) != 0)
+    return NULL;
+  struct tokenizer *t = tokenizer_parse_json(text, length, error);
+  free(text);
+  if (!t)
+    error_prefix(error, "'%s'", path);
+  return t;
+}
+
+/* Older folders list further tokens in a file of their own. */
+static int check_added_tokens(const char *folder, struct error *error) {
+  char path[PATH_BYTES];
+  if (file_path(path, folder, "added_tokens.json", error) != 0)
+    return -1;
+  if (!path_is_file(path))
+    return 0;
+  return error_set(error, ERROR_UNSUPPORTED,
+                   "'%s' beside vocab.json is not supported; save the tokenizer as tokenizer.json", path);
+}
+
+static struct tokenizer *open_vocabulary(const char *folder, const struct settings *s, struct error *error) {
+  char path[PATH_BYTES], *vocab = NULL, *merges = NULL;
+  size_t vocab_length, merges_length;
+  struct tokenizer *t = NULL;
+  bool prefix_space = json_bool_or(json_get(s->tokenizer, "add_prefix_space"), false);
+  if (check_added_tokens(folder, error) != 0)
+    goto out;
+  if (file_path(path, folder, "vocab.json", error) != 0)
+    goto out;
+  if (file_read(path, VOCABULARY_BYTES_MAX, &vocab, &vocab_length, error) != 0)
+    goto out;
+  if (file_path(path, folder, "merges.txt", error) != 0)
+    goto out;
+  if (file_read(path, VOCABULARY_BYTES_MAX, &merges, &merges_length, error) != 0)
+    goto out;
+  t = tokenizer_parse_vocabulary(vocab, vocab_length, merges, merges_length, prefix_space, error);
+  if (!t)
+    error_prefix(error, "'%s'", folder);
+out:
+  free(vocab);
+  free(merges);
+  return t;
+}
+
+static int check_folder(const char *folder, struct error *error) {
+  char path[PATH_BYTES];
+  if (!path_is_directory(folder))
+    return error_set(error, ERROR_NOT_FOUND, "'%s' is not a folder", folder);
+  static const char *const names[] = {"tokenizer.json", "vocab.json"};
+  for (int i = 0; i < 2; i++) {
+    if (file_path(path, folder, names[i], error) != 0)
+      return -1;
+    if (path_is_file(path))
+      return 0;
+  }
+  return error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt",
+                   folder);
+}
+
+struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) {
+  char path[PATH_BYTES];
+  struct settings settings = {0};
+  struct tokenizer *t = NULL;
+  if (check_folder(folder, error) != 0 || settings_load(&settings, folder, error) != 0)
+    goto out;
+  if (file_path(path, folder, "tokenizer.json", error) != 0)
+    goto out;
+  t = path_is_file(path) ? open_json(path, error) : open_vocabulary(folder, &settings, error);
+  if (t && (settings_apply(t, &settings, error) != 0 || tokenizer_finish(t, error) != 0)) {
+    error_prefix(error, "'%s'", folder);
+    tokenizer_free(t);
+    t = NULL;
+  }
+out:
+  settings_clear(&settings);
+  return t;
+}

@@ -134,6 +134,7 @@ struct tap_item {
 
 /* All that changes from step to step. Arrays are host memory, borrowed for the call. */
 struct step {
+  int32_t n_layer;           /* layers of the model; the stride of kv_table */
   int32_t n_rows;
   const int32_t *token;      /* [n_rows]; 0 <= token < vocabulary for ORIGIN_EMBED */
   const int32_t *position;   /* [n_rows]; 0 <= position < n_ctx */
@@ -169,7 +170,7 @@ struct step {
 
 enum op_code {
   OP_BEGIN,    /* arriving rows: residual from their origin, then edits and taps of resid_pre */
-  OP_NORM,     /* y = norm(x) */
+  OP_NORM,     /* y = norm(x); a copy for NORM_NONE; y may be x */
   OP_LINEAR,   /* y = act(x W^T + b) */
   OP_GATE,     /* y = act(x) * up */
   OP_ATTEND,   /* keys and values of this step into the cache, then z = attention; edits and taps of attn_z */
@@ -196,7 +197,7 @@ enum norm_kind {
 struct norm {
   enum norm_kind kind;
   float eps;
-  struct span gain; /* f32 [width] */
+  struct span gain; /* f32 [width] or absent (1) */
   struct span bias; /* f32 [width] or absent */
 };
 
@@ -298,8 +299,8 @@ struct ops {
    * where inside is the backend's own affair; whole blocks may be copied. */
   size_t (*kv_block_bytes)(struct backend *backend, int32_t n_kv_head, int32_t d_head);
 
-  /* Runs the list over the step. Returns when all results are in backend memory. n_layer and d_model are in
-   * the ops; the step's tables were built for the same model. */
+  /* Runs the list over the step. Returns when all results are in backend memory. The step's tables were built
+   * for the model of the list; no op names a layer beyond step.n_layer. */
   int (*run)(struct backend *backend, const struct op *list, size_t count, const struct step *step,
              struct error *error);
 

@@ -1,0 +1,62 @@
+/* host.h: what the backends that live in host memory share: memory blocks, and reading a step's tables.
+ *
+ * Private to core/math: nobody above the backends may look inside a `struct memory`. */
+#ifndef STEERD_CORE_MATH_HOST_H
+#define STEERD_CORE_MATH_HOST_H
+
+#include <stddef.h>
+
+#include "core/base/error.h"
+#include "core/math/ops.h"
+
+struct memory {
+  unsigned char *data; /* aligned to 64 bytes, zeroed when it was made */
+  size_t bytes;        /* as asked for */
+  void *mapping;       /* of large blocks: what munmap takes; NULL for blocks from the heap */
+  size_t mapped;
+};
+
+/* The memory verbs of struct ops. Blocks of HOST_HUGE bytes or more are mapped on a 2 MiB boundary and offered
+ * to the kernel for huge pages; their pages come into being when they are first touched. */
+#define HOST_HUGE ((size_t)2 << 20)
+int host_alloc(struct backend *backend, size_t bytes, struct memory **out, struct error *error) MUST_CHECK;
+void host_free(struct backend *backend, struct memory *memory);
+int host_write(struct backend *backend, struct span to, const void *from, size_t bytes, struct error *error);
+int host_read(struct backend *backend, void *to, struct span from, size_t bytes, struct error *error);
+int host_copy(struct backend *backend, struct span to, struct span from, size_t bytes, struct error *error);
+
+/* The floats at a span, NULL when it is absent. */
+static inline float *span_floats(struct span span) {
+  return span.memory ? (float *)(void *)(span.memory->data + span.offset) : NULL;
+}
+
+static inline float *rows_at(struct rows rows, int64_t row) { return span_floats(rows.at) + row * rows.ld; }
+
+/* The rows an op works on. */
+struct row_range op_rows(const struct op *op, const struct step *step);
+
+/* Edits and taps of a point; counts are 0 beyond the last layer and where the step has no tables. */
+struct point_items {
+  const struct edit_item *edits;
+  const struct tap_item *taps;
+  int n_edits, n_taps;
+};
+struct point_items point_items(const struct step *step, int layer, enum site site);
+
+/* Block number of (slot, layer, block of positions). */
+static inline int32_t kv_block_of(const struct step *step, int slot, int layer, int block) {
+  return step->kv_table[((size_t)slot * (size_t)step->n_layer + (size_t)layer) * (size_t)step->kv_blocks +
+                        (size_t)block];
+}
+
+/* A slot's rows take part in layer l. */
+static inline bool slot_active(const struct step_slot *slot, int layer) {
+  return slot->first <= layer && layer < slot->last;
+}
+
+/* First position that the query at `position` sees. */
+static inline int32_t window_begin(int32_t position, int32_t window) {
+  return window > 0 && position >= window ? position - window + 1 : 0;
+}
+
+#endif

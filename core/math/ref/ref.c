@@ -1,0 +1,160 @@
+/* ref.c: the obvious backend: its matrices, and one function for each op. */
+#include "core/math/ref/ref.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int ref_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                          struct matrix **out, struct error *error) {
+  (void)backend;
+  assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
+  struct ref_matrix *matrix = calloc(1, sizeof *matrix);
+  if (!matrix) return error_memory(error, sizeof *matrix);
+  matrix->base = (struct matrix){.n_in = n_in, .dtype = parts[0].dtype};
+  matrix->n_parts = n_parts;
+  for (int i = 0; i < n_parts; i++) {
+    matrix->part[i] = parts[i];
+    matrix->base.n_out += parts[i].n_out;
+  }
+  *out = &matrix->base;
+  return 0;
+}
+
+static void ref_matrix_free(struct backend *backend, struct matrix *matrix) {
+  (void)backend;
+  free(matrix);
+}
+
+double ref_weight(const struct matrix *w, int64_t out, int64_t in) {
+  const struct ref_matrix *matrix = (const struct ref_matrix *)w;
+  const struct matrix_part *part = matrix->part;
+  for (; out >= part->n_out; part++) out -= part->n_out;
+  int64_t at = part->layout == ROWS_ARE_OUTPUTS ? out * part->ld + in : in * part->ld + out;
+  return dtype_f32_at(part->data, part->dtype, (size_t)at);
+}
+
+double ref_product(const struct matrix *w, int64_t out, const float *x) {
+  double sum = 0;
+  for (int64_t in = 0; in < w->n_in; in++) sum += x[in] * ref_weight(w, out, in);
+  return sum;
+}
+
+static void begin_row(const struct op *op, const struct step *step, int32_t row) {
+  float *to = rows_at(op->u.begin.to, row);
+  int32_t source = step->source ? step->source[row] : 0;
+  switch ((enum row_origin)step->origin[row]) {
+    case ORIGIN_EMBED: {
+      const float *positions = span_floats(op->u.begin.positions);
+      if (positions) positions += (int64_t)step->position[row] * op->width;
+      for (int64_t i = 0; i < op->width; i++)
+        to[i] = (float)(ref_weight(op->u.begin.embed, step->token[row], i) * op->u.begin.embed_scale +
+                        (positions ? positions[i] : 0.0));
+      return;
+    }
+    case ORIGIN_FORK: memcpy(to, rows_at(op->u.begin.to, source), (size_t)op->width * sizeof *to); return;
+    case ORIGIN_SAVED:
+      memcpy(to, span_floats(step->saved) + (int64_t)source * op->width, (size_t)op->width * sizeof *to);
+      return;
+  }
+  assert(!"unknown row origin");
+}
+
+/* All residuals first, edits after: a fork copies its source as it was before any edit of this point. */
+static void run_begin(const struct op *op, const struct step *step, struct row_range rows) {
+  for (int i = 0; i < step->n_slots; i++)
+    if (step->slots[i].first == op->layer)
+      for (int32_t row = step->slots[i].rows.begin; row < step->slots[i].rows.end; row++)
+        begin_row(op, step, row);
+  ref_point(step, op->layer, SITE_RESID_PRE, op->u.begin.to, rows, op->width);
+}
+
+static void run_linear(const struct op *op, struct row_range rows) {
+  const struct matrix *w = op->u.linear.w;
+  const float *bias = span_floats(op->u.linear.bias);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.linear.x, row);
+    float *y = rows_at(op->u.linear.y, row);
+    for (int64_t out = 0; out < w->n_out; out++)
+      y[out] = ref_activate(op->u.linear.act, (float)(ref_product(w, out, x) + (bias ? bias[out] : 0.0)));
+  }
+}
+
+static void run_gate(const struct op *op, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.gate.x, row), *up = rows_at(op->u.gate.up, row);
+    float *y = rows_at(op->u.gate.y, row);
+    for (int64_t i = 0; i < op->width; i++) y[i] = ref_activate(op->u.gate.act, x[i]) * up[i];
+  }
+}
+
+static void run_norm(const struct norm *norm, struct rows x, struct rows y, struct row_range rows, int64_t width) {
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    ref_norm_row(norm, width, rows_at(x, row), rows_at(y, row));
+}
+
+static void run_sublayer(const struct op *op, const struct step *step, struct row_range rows) {
+  ref_point(step, op->layer, op->u.sublayer.out_site, op->u.sublayer.out, rows, op->width);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    float *resid = rows_at(op->u.sublayer.resid, row);
+    const float *out = rows_at(op->u.sublayer.out, row);
+    for (int64_t i = 0; i < op->width; i++) resid[i] += out[i];
+  }
+  ref_point(step, op->layer, op->u.sublayer.resid_site, op->u.sublayer.resid, rows, op->width);
+  if (op->u.sublayer.norm.kind == NORM_NONE) return;
+  run_norm(&op->u.sublayer.norm, op->u.sublayer.resid, op->u.sublayer.y, rows, op->width);
+}
+
+static void run_gather(const struct op *op, const struct step *step) {
+  for (int32_t i = 0; i < step->n_logit_rows; i++)
+    memcpy(rows_at(op->u.gather.y, i), rows_at(op->u.gather.x, step->logit_row[i]),
+           (size_t)op->width * sizeof(float));
+}
+
+void ref_run_op(const struct op *op, const struct step *step) {
+  struct row_range rows = op_rows(op, step);
+  switch (op->code) {
+    case OP_BEGIN: run_begin(op, step, rows); return;
+    case OP_NORM: run_norm(&op->u.norm.norm, op->u.norm.x, op->u.norm.y, rows, op->width); return;
+    case OP_LINEAR: run_linear(op, rows); return;
+    case OP_GATE: run_gate(op, rows); return;
+    case OP_ATTEND: ref_attend(op, step); return;
+    case OP_SUBLAYER: run_sublayer(op, step, rows); return;
+    case OP_POINT: ref_point(step, op->layer, op->u.point.site, op->u.point.x, rows, op->width); return;
+    case OP_GATHER: run_gather(op, step); return;
+    case OP_CODE_COUNT: break;
+  }
+  assert(!"unknown op");
+}
+
+static int ref_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
+                   struct error *error) {
+  (void)backend, (void)error;
+  assert(step->n_layer > 0);
+  for (size_t i = 0; i < count; i++) ref_run_op(&list[i], step);
+  return 0;
+}
+
+static void ref_close(struct backend *backend) { free(backend); }
+
+static const struct ops ref_ops = {
+    .name = "ref",
+    .alloc = host_alloc,
+    .free = host_free,
+    .write = host_write,
+    .read = host_read,
+    .copy = host_copy,
+    .matrix_new = ref_matrix_new,
+    .matrix_free = ref_matrix_free,
+    .kv_block_bytes = ref_kv_block_bytes,
+    .run = ref_run,
+    .encode = ref_encode,
+    .close = ref_close,
+};
+
+struct backend *ref_open(struct error *error) {
+  struct backend *backend = calloc(1, sizeof *backend);
+  if (!backend) return error_memory(error, sizeof *backend), NULL;
+  backend->ops = &ref_ops;
+  return backend;
+}

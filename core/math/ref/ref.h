@@ -1,0 +1,40 @@
+/* ref.h: the obvious path: the formulas of ops.h as plain loops, to be read and to be compared with.
+ *
+ * One thread, sums in double, libm, weights read element by element from where the file was mapped. Nothing
+ * here is fast and nothing here should become fast. */
+#ifndef STEERD_CORE_MATH_REF_REF_H
+#define STEERD_CORE_MATH_REF_REF_H
+
+#include "core/math/host.h"
+
+/* The parts as they were given: no copy. */
+struct ref_matrix {
+  struct matrix base;
+  struct matrix_part part[MATRIX_MAX_PARTS];
+  int n_parts;
+};
+
+struct backend *ref_open(struct error *error) MUST_CHECK;
+
+/* Element (out, in) of W. */
+double ref_weight(const struct matrix *w, int64_t out, int64_t in);
+
+/* x . row `out` of W. */
+double ref_product(const struct matrix *w, int64_t out, const float *x);
+
+void ref_run_op(const struct op *op, const struct step *step);
+
+/* rows.c: formulas over one row. */
+float ref_activate(enum activation act, float x);
+void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y);
+void ref_point(const struct step *step, int layer, enum site site, struct rows x, struct row_range rows,
+               int64_t width);
+
+/* attend.c */
+size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+void ref_attend(const struct op *op, const struct step *step);
+
+/* encode.c */
+int ref_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+#endif

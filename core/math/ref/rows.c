@@ -1,0 +1,101 @@
+/* rows.c: formulas over one row: activations, norms, edits, taps. Knows nothing of where rows come from. */
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+#include "core/math/ref/ref.h"
+
+float ref_activate(enum activation act, float x) {
+  double v = x;
+  switch (act) {
+    case ACT_NONE: return x;
+    case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_GELU_TANH: return (float)(0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))));
+    case ACT_GELU_ERF: return (float)(0.5 * v * (1 + erf(v / sqrt(2))));
+    case ACT_SILU: return (float)(v / (1 + exp(-v)));
+  }
+  assert(!"unknown activation");
+  return x;
+}
+
+void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y) {
+  const float *gain = span_floats(norm->gain), *bias = span_floats(norm->bias);
+  double mean = 0, square = 0;
+  if (norm->kind == NORM_NONE) {
+    memmove(y, x, (size_t)width * sizeof *y);
+    return;
+  }
+  if (norm->kind == NORM_LAYER) {
+    for (int64_t i = 0; i < width; i++) mean += x[i];
+    mean /= (double)width;
+  }
+  for (int64_t i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
+  double scale = 1 / sqrt(square / (double)width + norm->eps);
+  for (int64_t i = 0; i < width; i++)
+    y[i] = (float)((x[i] - mean) * scale * (gain ? gain[i] : 1.0) + (bias ? bias[i] : 0.0));
+}
+
+static double dot(const float *a, const float *b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)a[i] * b[i];
+  return sum;
+}
+
+static void add_scaled(float *h, double scale, const float *v, int64_t n) {
+  for (int64_t i = 0; i < n; i++) h[i] = (float)(h[i] + scale * v[i]);
+}
+
+/* The activation of the item's feature at h, in folded units. */
+static double feature_value(const struct edit_item *item, const float *h, int64_t n) {
+  double p = dot(h, span_floats(item->enc), n) + item->bias;
+  return p > fmax(item->threshold, 0) ? p * item->fold : 0;
+}
+
+static void edit_row(const struct edit_item *item, int64_t row, float *h, int64_t n) {
+  const float *v = span_floats(item->v);
+  switch (item->kind) {
+    case EDIT_ROW_ADD: add_scaled(h, item->value, v, n); return;
+    case EDIT_ROW_PROJECT: add_scaled(h, (item->value - 1.0) * dot(h, v, n), v, n); return;
+    case EDIT_ROW_CAP: {
+      double along = dot(h, v, n);
+      add_scaled(h, fmin(along, item->value) - along, v, n);
+      return;
+    }
+    case EDIT_ROW_SCALE:
+      for (int64_t i = 0; i < n; i++) h[i] *= item->value;
+      return;
+    case EDIT_ROW_FILL:
+      for (int64_t i = 0; i < n; i++) h[i] = item->value;
+      return;
+    case EDIT_ROW_COPY: memcpy(h, v, (size_t)n * sizeof *h); return;
+    case EDIT_ROW_REPLACE: memcpy(h, v + (row - item->rows.begin) * n, (size_t)n * sizeof *h); return;
+    case EDIT_ROW_FEATURE_SET: add_scaled(h, item->value - feature_value(item, h, n), v, n); return;
+    case EDIT_ROW_FEATURE_SCALE: {
+      double a = feature_value(item, h, n);
+      add_scaled(h, item->value * a - a, v, n);
+      return;
+    }
+  }
+  assert(!"unknown edit");
+}
+
+static bool covers(struct row_range range, int32_t row) { return range.begin <= row && row < range.end; }
+
+void ref_point(const struct step *step, int layer, enum site site, struct rows x, struct row_range rows,
+               int64_t width) {
+  struct point_items items = point_items(step, layer, site);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    float *h = rows_at(x, row);
+    for (int i = 0; i < items.n_edits; i++) {
+      const struct edit_item *item = &items.edits[i];
+      if (!covers(item->rows, row)) continue;
+      assert(0 <= item->column_begin && item->column_begin <= item->column_end && item->column_end <= width);
+      edit_row(item, row, h + item->column_begin, item->column_end - item->column_begin);
+    }
+    for (int i = 0; i < items.n_taps; i++) {
+      const struct tap_item *tap = &items.taps[i];
+      if (covers(tap->rows, row))
+        memcpy(span_floats(tap->to) + (row - tap->rows.begin) * tap->ld, h, (size_t)width * sizeof *h);
+    }
+  }
+}

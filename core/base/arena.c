@@ -43,7 +43,7 @@ void *arena_alloc(struct arena *arena, size_t bytes, struct error *error) {
   if (bytes > SIZE_MAX / 2) return error_memory(error, bytes), NULL;
   size_t need = size_round_up(bytes ? bytes : 1, 16);
   if (arena->limit && (need > arena->limit || arena->used > arena->limit - need)) {
-    error_set(error, ERROR_LIMIT, "this request needs more than its %zu bytes of working memory", arena->limit);
+    error_set(error, ERROR_LIMIT, "more than the limit of %zu bytes of working memory is needed", arena->limit);
     return NULL;
   }
   struct arena_block *block = arena->head;

@@ -1,7 +1,9 @@
 /* ini.h: INI files (through inih): config/steerd.ini and the small files that describe a model.
  *
  * Sections and keys keep their order and their line numbers, so that an error can say "file:line". Lines may
- * be 4,096 bytes long; a file at most 1 MiB. A key that stands twice in a section is an error. */
+ * be 4,096 bytes long, section names 48; a file at most 1 MiB of UTF-8. A key that stands twice in a section is
+ * an error, also when the section was opened twice. `;` and `#` begin a comment line; " ;" behind a value begins
+ * a comment too. There are no continuation lines. */
 #ifndef STEERD_CORE_BASE_INI_H
 #define STEERD_CORE_BASE_INI_H
 
@@ -20,6 +22,9 @@ struct ini;
 
 /* NULL with ERROR_NOT_FOUND / ERROR_IO / ERROR_FORMAT naming file and line. */
 struct ini *ini_open(const char *path, struct error *error) MUST_CHECK;
+
+/* As ini_open, from memory; `path` is for error texts. */
+struct ini *ini_open_text(const char *path, const char *text, size_t length, struct error *error) MUST_CHECK;
 void ini_close(struct ini *ini); /* NULL is fine */
 
 size_t ini_count(const struct ini *ini);

@@ -1,0 +1,127 @@
+/* test_points.c: point names both ways, what is said about wrong ones, and the nearest-name helper. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include <string.h>
+
+#include "core/base/nearest.h"
+#include "core/model/points.h"
+
+static void parses_to(const char *name, int layer, enum site site) {
+  struct error error = ERROR_INIT;
+  struct point point = {-1, SITE_COUNT};
+  if (point_parse(name, 12, &point, &error) != 0) fail_msg("%s: %s", name, error.text);
+  if (point.layer != layer || point.site != site) fail_msg("%s: got layer %d site %d", name, point.layer, point.site);
+}
+
+static void both_spellings_mean_the_same_point(void **state) {
+  (void)state;
+  static const struct {
+    const char *long_name, *short_name;
+    enum site site;
+  } rows[] = {
+      {"blocks.7.hook_resid_pre", "resid_pre.7", SITE_RESID_PRE},
+      {"blocks.7.attn.hook_z", "z.7", SITE_ATTN_Z},
+      {"blocks.7.hook_attn_out", "attn_out.7", SITE_ATTN_OUT},
+      {"blocks.7.hook_resid_mid", "resid_mid.7", SITE_RESID_MID},
+      {"blocks.7.mlp.hook_post", "mlp_act.7", SITE_MLP_POST},
+      {"blocks.7.hook_mlp_out", "mlp_out.7", SITE_MLP_OUT},
+      {"blocks.7.hook_resid_post", "resid_post.7", SITE_RESID_POST},
+  };
+  assert_int_equal(sizeof rows / sizeof *rows, SITE_COUNT);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char name[POINT_NAME_BYTES];
+    parses_to(rows[i].long_name, 7, rows[i].site);
+    parses_to(rows[i].short_name, 7, rows[i].site);
+    assert_string_equal(point_name((struct point){7, rows[i].site}, name), rows[i].long_name);
+  }
+  parses_to("blocks.0.hook_resid_pre", 0, SITE_RESID_PRE);
+  parses_to("resid_post.11", 11, SITE_RESID_POST);
+}
+
+static void refuses(const char *name, enum error_code code, const char *text) {
+  struct error error = ERROR_INIT;
+  struct point point = {-1, SITE_COUNT};
+  if (point_parse(name, 12, &point, &error) == 0) fail_msg("%s was accepted", name);
+  assert_string_equal(error.text, text);
+  assert_int_equal(error.code, code);
+  assert_int_equal(point.layer, -1); /* written on success only */
+}
+
+#define SERVED "resid_pre.N, z.N, attn_out.N, resid_mid.N, mlp_act.N, mlp_out.N, resid_post.N"
+#define UNKNOWN(name) \
+  "unknown point '" name "', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' (served: " SERVED ")"
+
+static void wrong_names_are_told_apart(void **state) {
+  (void)state;
+  refuses("blocks.7.hook_resid_pr", ERROR_ARGUMENT,
+          "unknown point 'blocks.7.hook_resid_pr', did you mean 'blocks.7.hook_resid_pre'?");
+  refuses("Resid_Pre.3", ERROR_ARGUMENT, "unknown point 'Resid_Pre.3', did you mean 'resid_pre.3'?");
+  refuses("mlp_cat.3", ERROR_ARGUMENT, "unknown point 'mlp_cat.3', did you mean 'mlp_act.3'?");
+  refuses("blocks.07.hook_resid_pre", ERROR_ARGUMENT,
+          "unknown point 'blocks.07.hook_resid_pre', did you mean 'blocks.N.hook_resid_pre'?");
+  refuses("resid_pre.N", ERROR_ARGUMENT, "point 'resid_pre.N' names no layer, expected a number from 0 to 11 for N");
+  refuses("blocks.12.hook_resid_pre", ERROR_ARGUMENT,
+          "layer 12 of point 'blocks.12.hook_resid_pre' is out of range, expected 0 to 11");
+  refuses("z.-1", ERROR_ARGUMENT, "layer -1 of point 'z.-1' is out of range, expected 0 to 11");
+  refuses("", ERROR_ARGUMENT, UNKNOWN(""));
+  refuses("7", ERROR_ARGUMENT, UNKNOWN("7"));
+  refuses("...", ERROR_ARGUMENT, UNKNOWN("..."));
+  refuses("banana", ERROR_ARGUMENT, UNKNOWN("banana"));
+  refuses("blocks.7.attn.hook_pattern", ERROR_UNSUPPORTED,
+          "point 'blocks.7.attn.hook_pattern' is not served yet (served: " SERVED ")");
+  refuses("mlp_pre.7", ERROR_UNSUPPORTED, "point 'mlp_pre.7' is not served yet (served: " SERVED ")");
+  refuses("lm_head", ERROR_UNSUPPORTED, "point 'lm_head' is not served yet (served: " SERVED ")");
+}
+
+static void long_names_are_refused(void **state) {
+  (void)state;
+  char name[5000];
+  struct error error = ERROR_INIT;
+  struct point point;
+  memset(name, '7', sizeof name - 1);
+  name[sizeof name - 1] = '\0';
+  assert_int_equal(point_parse(name, 12, &point, &error), -1);
+  assert_int_equal(error.code, ERROR_ARGUMENT);
+  for (size_t i = 0; i < sizeof name - 1; i++) name[i] = i % 2 ? '.' : '7';
+  assert_int_equal(point_parse(name, 12, &point, NULL), -1);
+}
+
+static void nearest_finds_slips_and_nothing_else(void **state) {
+  (void)state;
+  const char *const names[] = {"prompt", "temperature", "n_tokens", "seed", "strength", "k"};
+  const size_t n = sizeof names / sizeof *names;
+  assert_string_equal(nearest_name("promt", names, n), "prompt");        /* dropped */
+  assert_string_equal(nearest_name("prommpt", names, n), "prompt");      /* inserted */
+  assert_string_equal(nearest_name("pronpt", names, n), "prompt");       /* replaced */
+  assert_string_equal(nearest_name("sede", names, n), "seed");           /* swapped: one slip, not two */
+  assert_string_equal(nearest_name("Temperature", names, n), "temperature");
+  assert_string_equal(nearest_name("tempreture", names, n), "temperature");
+  assert_string_equal(nearest_name("strenght", names, n), "strength");
+  assert_string_equal(nearest_name("K", names, n), "k");
+  assert_null(nearest_name("features", names, n));
+  assert_null(nearest_name("q", names, n));
+  assert_null(nearest_name("", names, n));
+  assert_null(nearest_name("seed", names, 0));
+  char word[200];
+  memset(word, 'a', sizeof word - 1);
+  word[sizeof word - 1] = '\0';
+  assert_null(nearest_name(word, names, n));
+  const char *const tall[] = {word, word + 199 - 63};
+  assert_ptr_equal(nearest_name(word + 199 - 63, tall, 2), tall[1]); /* 63 bytes are compared, 199 are not */
+  const char *const equals[] = {"hook_k", "hook_q"};
+  assert_string_equal(nearest_name("hook_x", equals, 2), "hook_k");
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(both_spellings_mean_the_same_point),
+      cmocka_unit_test(wrong_names_are_told_apart),
+      cmocka_unit_test(long_names_are_refused),
+      cmocka_unit_test(nearest_finds_slips_and_nothing_else),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

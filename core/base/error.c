@@ -10,26 +10,24 @@ static void set_text(struct error *error, enum error_code code, const char *fiel
   vsnprintf(error->text, sizeof error->text, format, args);
 }
 
-int error_set(struct error *error, enum error_code code, const char *format, ...) {
-  if (!error || error->code) return -1;
+void error_put(struct error *error, enum error_code code, const char *format, ...) {
+  if (!error || error->code) return;
   va_list args;
   va_start(args, format);
   set_text(error, code, "", format, args);
   va_end(args);
-  return -1;
 }
 
-int error_set_field(struct error *error, enum error_code code, const char *field, const char *format, ...) {
-  if (!error || error->code) return -1;
+void error_put_field(struct error *error, enum error_code code, const char *field, const char *format, ...) {
+  if (!error || error->code) return;
   va_list args;
   va_start(args, format);
   set_text(error, code, field, format, args);
   va_end(args);
-  return -1;
 }
 
-int error_prefix(struct error *error, const char *format, ...) {
-  if (!error || !error->code) return -1;
+void error_put_prefix(struct error *error, const char *format, ...) {
+  if (!error || !error->code) return;
   char old[sizeof error->text];
   memcpy(old, error->text, sizeof old);
   va_list args;
@@ -39,11 +37,10 @@ int error_prefix(struct error *error, const char *format, ...) {
   if (used < 0) used = 0;
   if ((size_t)used < sizeof error->text)
     snprintf(error->text + used, sizeof error->text - (size_t)used, ": %s", old);
-  return -1;
 }
 
-int error_memory(struct error *error, size_t bytes) {
-  return error_set(error, ERROR_MEMORY, "out of memory: %zu bytes could not be had", bytes);
+void error_put_memory(struct error *error, size_t bytes) {
+  error_put(error, ERROR_MEMORY, "out of memory: %zu bytes could not be had", bytes);
 }
 
 void error_clear(struct error *error) {

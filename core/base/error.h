@@ -46,19 +46,27 @@ struct error {
 #define MUST_CHECK
 #endif
 
-/* Sets code and text unless an error is already set. Always returns -1, so that
- * `return error_set(error, ...)` ends a function. */
-int error_set(struct error *error, enum error_code code, const char *format, ...) ERROR_PRINTF(3, 4);
+static inline int error_failed(void) { return -1; }
+
+/* Each of the four always has the value -1, so that `return error_set(error, ...)` ends a function. They are macros
+ * over functions only so that the compiler sees the -1 and can follow what is initialised.
+ *
+ * error_set sets code and text (printf format) unless an error is already set. */
+#define error_set(error, ...) (error_put((error), __VA_ARGS__), error_failed())
+void error_put(struct error *error, enum error_code code, const char *format, ...) ERROR_PRINTF(3, 4);
 
 /* As error_set, and names the request field at fault ("features[0].strength"). */
-int error_set_field(struct error *error, enum error_code code, const char *field, const char *format, ...)
+#define error_set_field(error, ...) (error_put_field((error), __VA_ARGS__), error_failed())
+void error_put_field(struct error *error, enum error_code code, const char *field, const char *format, ...)
     ERROR_PRINTF(4, 5);
 
-/* Puts "PREFIX: " in front of an error that is already set (cut to fit). Always returns -1. */
-int error_prefix(struct error *error, const char *format, ...) ERROR_PRINTF(2, 3);
+/* Puts "PREFIX: " in front of an error that is already set (cut to fit). */
+#define error_prefix(error, ...) (error_put_prefix((error), __VA_ARGS__), error_failed())
+void error_put_prefix(struct error *error, const char *format, ...) ERROR_PRINTF(2, 3);
 
-/* ERROR_MEMORY with the number of bytes that could not be had. Always returns -1. */
-int error_memory(struct error *error, size_t bytes);
+/* ERROR_MEMORY with the number of bytes that could not be had. */
+#define error_memory(error, bytes) (error_put_memory((error), (bytes)), error_failed())
+void error_put_memory(struct error *error, size_t bytes);
 
 void error_clear(struct error *error);
 

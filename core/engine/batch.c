@@ -350,6 +350,7 @@ int batch_build(struct runner *runner, struct error *error) {
   for (int i = 0; i < batch->n_parts; i++) fill_rows(runner, &batch->parts[i]);
   struct step *step = &batch->step;
   struct batch_tables *t = runner->tables;
+  step->n_layer = runner->model->arch.n_layer;
   step->n_rows = batch->n_rows;
   step->token = t->token;
   step->position = t->position;

@@ -117,8 +117,8 @@ struct lab_tokens {
 
 enum lab_bos { LAB_BOS_DEFAULT, LAB_BOS_YES, LAB_BOS_NO };
 
-/* text: valid UTF-8. Result in the arena. Errors: ERROR_ARGUMENT, ERROR_LIMIT (more tokens than the model's
- * context; field "text", names both numbers). */
+/* text: valid UTF-8; it may be longer than the model's context. Result in the arena. Errors: ERROR_ARGUMENT (field
+ * "text"), ERROR_MEMORY, ERROR_LIMIT (the arena's). */
 int lab_tokenize(const struct lab *lab, const struct lab_model_info *model, const char *text, size_t length,
                  enum lab_bos bos, struct arena *arena, struct lab_tokens *out, struct error *error) MUST_CHECK;
 
@@ -178,7 +178,7 @@ int lab_steer(struct lab *lab, const struct lab_steer_args *args, struct lab_wak
 
 struct lab_logprob {
   const char *token;       /* decoded alone */
-  float logprob;           /* natural logarithm, of the distribution the token was drawn from at temperature 1 */
+  float logprob;           /* natural logarithm of the model's probability: temperature 1, no penalty, no filter */
   const struct lab_logprob *top; /* most likely first; n_top of them, their own top is NULL */
   int n_top;
 };

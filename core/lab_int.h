@@ -1,0 +1,82 @@
+/* lab_int.h: what the files of the front door share (lab*.c). */
+#ifndef STEERD_CORE_LAB_INT_H
+#define STEERD_CORE_LAB_INT_H
+
+#include <pthread.h>
+
+#include "core/core.h"
+#include "core/dict/dict.h"
+#include "core/engine/engine.h"
+#include "core/model/model.h"
+
+struct lab_source {
+  struct dict *dict;
+  char *id, *set, *model_id, *point, *point_out;
+};
+
+struct lab_model {
+  struct model *model;
+  struct lab_source *sources;   /* [info.n_sources] */
+  struct lab_source_info *infos; /* [info.n_sources] */
+};
+
+struct lab_alias {
+  char *name, *id;
+};
+
+struct lab {
+  struct backend *backend;
+  struct lab_model *models;      /* [n_models] */
+  struct lab_model_info *infos;  /* [n_models], same order */
+  size_t n_models;
+  struct lab_alias *aliases;
+  size_t n_aliases;
+  struct engine *engine;
+  int threads;
+  struct lab_options options;    /* numbers only; its pointers are not kept */
+};
+
+/* The opened things behind the plain descriptions. */
+struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_info *info);
+struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info);
+
+/* ---- jobs (lab_job.c) ---- */
+
+/* Head of every kind of job. The mutex guards what the engine's thread writes and the asker reads. */
+struct lab_job {
+  pthread_mutex_t mutex;
+  int owners;                /* the asker and the engine */
+  struct lab_waker waker;    /* wake is NULL once the asker has left */
+  struct lab *lab;
+  struct engine_task *task;  /* NULL before it is queued and once it is done */
+  enum lab_job_state state;
+  struct error error;
+  int64_t prompt_tokens, new_tokens;
+  void (*destroy)(struct lab_job *job); /* frees the whole object, head included */
+};
+
+void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void (*destroy)(struct lab_job *));
+
+/* Queues the task whose events have this job as context. On failure the job is destroyed. */
+int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error);
+
+/* For destroy(): what job_init made. */
+void job_clear(struct lab_job *job);
+
+/* Under the mutex: tells the asker that there is something new. */
+void job_wake(struct lab_job *job);
+
+/* engine_events.done of every job: records the end, wakes, gives the engine's share back. */
+void job_done(void *context, const struct error *error);
+
+/* ---- tokens (lab_tokens.c) ---- */
+
+/* Ids of a text for a model, checked against its context. `room` more positions must remain (for new tokens).
+ * *ids is malloc'ed. Errors carry `field`. */
+int lab_encode(const struct model *model, const char *text, size_t length, bool bos, int64_t room, const char *field,
+               int32_t **ids, size_t *count, struct error *error) MUST_CHECK;
+
+/* A token decoded alone, valid UTF-8, in the arena. */
+char *lab_token_text(const struct tokenizer *tokenizer, int32_t id, struct arena *arena, struct error *error) MUST_CHECK;
+
+#endif

@@ -1,0 +1,86 @@
+/* lab_job.c: the life of a job between its two owners.
+ *
+ * The engine's share ends in job_done, the asker's in lab_job_free; whoever is last destroys. `wake` is called
+ * under the job's mutex, which is why lab_job_free can promise that it never comes again. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/lab_int.h"
+
+void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void (*destroy)(struct lab_job *)) {
+  pthread_mutex_init(&job->mutex, NULL);
+  job->lab = lab;
+  job->waker = waker;
+  job->owners = 1;
+  job->destroy = destroy;
+}
+
+void job_clear(struct lab_job *job) { pthread_mutex_destroy(&job->mutex); }
+
+void job_wake(struct lab_job *job) {
+  if (job->waker.wake) job->waker.wake(job->waker.context);
+}
+
+/* Unlocks, and destroys when nobody is left. */
+static void leave(struct lab_job *job) {
+  bool last = --job->owners == 0;
+  pthread_mutex_unlock(&job->mutex);
+  if (last) job->destroy(job);
+}
+
+int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
+  pthread_mutex_lock(&job->mutex);
+  job->owners = 2;
+  int failed = engine_submit(job->lab->engine, args, &job->task, error);
+  if (failed) job->owners = 1;
+  pthread_mutex_unlock(&job->mutex);
+  if (failed) job->destroy(job);
+  return failed;
+}
+
+void job_done(void *context, const struct error *error) {
+  struct lab_job *job = context;
+  pthread_mutex_lock(&job->mutex);
+  job->task = NULL;
+  job->state = error ? LAB_JOB_FAILED : LAB_JOB_DONE;
+  if (error) job->error = *error;
+  job_wake(job);
+  leave(job);
+}
+
+enum lab_job_state lab_job_state(const struct lab_job *job) {
+  struct lab_job *j = (struct lab_job *)(uintptr_t)job;
+  pthread_mutex_lock(&j->mutex);
+  enum lab_job_state state = j->state;
+  pthread_mutex_unlock(&j->mutex);
+  return state;
+}
+
+void lab_job_error(const struct lab_job *job, struct error *out) {
+  struct lab_job *j = (struct lab_job *)(uintptr_t)job;
+  pthread_mutex_lock(&j->mutex);
+  *out = j->error;
+  pthread_mutex_unlock(&j->mutex);
+}
+
+void lab_job_usage(const struct lab_job *job, int64_t *prompt_tokens, int64_t *new_tokens) {
+  struct lab_job *j = (struct lab_job *)(uintptr_t)job;
+  pthread_mutex_lock(&j->mutex);
+  *prompt_tokens = j->prompt_tokens;
+  *new_tokens = j->new_tokens;
+  pthread_mutex_unlock(&j->mutex);
+}
+
+void lab_job_cancel(struct lab_job *job) {
+  pthread_mutex_lock(&job->mutex);
+  if (job->task) engine_cancel(job->lab->engine, job->task);
+  pthread_mutex_unlock(&job->mutex);
+}
+
+void lab_job_free(struct lab_job *job) {
+  if (!job) return;
+  pthread_mutex_lock(&job->mutex);
+  job->waker.wake = NULL;
+  if (job->task) engine_cancel(job->lab->engine, job->task);
+  leave(job);
+}

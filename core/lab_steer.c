@@ -1,0 +1,292 @@
+/* lab_steer.c: the verb "steer": features become edits, STEERED and DEFAULT become two sequences that share their
+ * prompt below the first edited layer, tokens become text. */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/lab_int.h"
+#include "core/model/detokenizer.h"
+
+/* One kept log-probability: tokens are decoded when they are read. */
+struct kept_logprob {
+  int32_t token;
+  float logprob;
+};
+
+struct output {
+  bool wanted;
+  struct detokenizer text;
+  int64_t n_tokens;
+  const char *finish;
+  struct kept_logprob *logprobs; /* per token: its own, then n_top */
+  size_t n_logprobs, logprob_capacity;
+};
+
+struct steer_job {
+  struct lab_job job;
+  const struct model *model;
+  int n_top;                        /* -1: no log-probabilities */
+  struct output outputs[LAB_STEER_OUTPUTS];
+  int output_of[LAB_STEER_OUTPUTS]; /* of sequence 0, 1 */
+  bool same;                        /* no edits: STEERED is DEFAULT */
+};
+
+static struct steer_job *steer_job(struct lab_job *job) { return (struct steer_job *)job; }
+
+static void destroy(struct lab_job *job) {
+  struct steer_job *steer = steer_job(job);
+  for (int i = 0; i < LAB_STEER_OUTPUTS; i++) {
+    detokenizer_clear(&steer->outputs[i].text);
+    free(steer->outputs[i].logprobs);
+  }
+  job_clear(job);
+  free(steer);
+}
+
+/* ---- from the engine ---- */
+
+static bool keep_logprobs(struct output *output, const struct engine_token *token) {
+  size_t need = output->n_logprobs + 1 + (size_t)token->n_top;
+  if (need > output->logprob_capacity) {
+    size_t capacity = size_max(need, output->logprob_capacity * 2);
+    struct kept_logprob *bigger = realloc(output->logprobs, capacity * sizeof *bigger);
+    if (!bigger) return false;
+    output->logprobs = bigger;
+    output->logprob_capacity = capacity;
+  }
+  output->logprobs[output->n_logprobs++] = (struct kept_logprob){token->token, token->logprob};
+  for (int i = 0; i < token->n_top; i++)
+    output->logprobs[output->n_logprobs++] = (struct kept_logprob){token->top[i].token, token->top[i].logprob};
+  return true;
+}
+
+static void on_token(void *context, int sequence, const struct engine_token *token) {
+  struct lab_job *job = context;
+  struct steer_job *steer = steer_job(job);
+  struct output *output = &steer->outputs[steer->output_of[sequence]];
+  pthread_mutex_lock(&job->mutex);
+  job->state = LAB_JOB_RUNNING;
+  job->new_tokens++;
+  output->n_tokens++;
+  /* Out of memory: the text's buffer remembers it, and reading the output says so. */
+  if (detokenizer_push(&output->text, token->token) != 0 || (steer->n_top >= 0 && !keep_logprobs(output, token)))
+    output->text.text.failed = true;
+  job_wake(job);
+  pthread_mutex_unlock(&job->mutex);
+}
+
+static void on_ended(void *context, int sequence, const char *finish) {
+  struct lab_job *job = context;
+  struct steer_job *steer = steer_job(job);
+  struct output *output = &steer->outputs[steer->output_of[sequence]];
+  pthread_mutex_lock(&job->mutex);
+  detokenizer_finish(&output->text);
+  output->finish = finish;
+  job_wake(job);
+  pthread_mutex_unlock(&job->mutex);
+}
+
+static const struct engine_events events = {.token = on_token, .ended = on_ended, .done = job_done};
+
+/* ---- features to edits ---- */
+
+static double vector_norm(const float *v, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)v[i] * v[i];
+  return sqrt(sum);
+}
+
+/* PROJECT and CAP need a direction; ADD takes the row as it is (unit length where folding is on). */
+static int prepare_vector(const struct lab_steer_args *args, const char *field, float *v, int64_t n,
+                          struct error *error) {
+  if (args->method == LAB_STEER_ADD) return 0;
+  double norm = vector_norm(v, n);
+  if (norm == 0)
+    return error_set_field(error, ERROR_ARGUMENT, field,
+                           "%s: this feature's decoder row is zero, so it has no direction to project on", field);
+  for (int64_t i = 0; i < n; i++) v[i] = (float)(v[i] / norm);
+  return 0;
+}
+
+static enum edit_kind kind_of(enum lab_steer_method method) {
+  if (method == LAB_STEER_ORTHOGONAL) return EDIT_ROW_PROJECT;
+  return method == LAB_STEER_CAP ? EDIT_ROW_CAP : EDIT_ROW_ADD;
+}
+
+static int check_index(const struct lab_source_info *source, int64_t index, size_t i, struct error *error) {
+  char field[64];
+  if (index >= 0 && index < source->n_feat) return 0;
+  snprintf(field, sizeof field, "features[%zu].index", i);
+  return error_set_field(error, ERROR_NOT_FOUND, field, "%s is %lld, source '%s' has features 0 to %lld", field,
+                         (long long)index, source->id, (long long)source->n_feat - 1);
+}
+
+static int add_feature(struct lab *lab, const struct lab_steer_args *args, size_t i, const uint8_t *mask,
+                       int32_t n_mask, struct edit_list *list, struct error *error) {
+  const struct lab_steer_feature *feature = &args->features[i];
+  char field[64];
+  snprintf(field, sizeof field, "features[%zu].layer", i);
+  const struct lab_source_info *info = lab_find_source(lab, args->model, feature->source_id, field, error);
+  if (!info || check_index(info, feature->index, i, error) != 0) return -1;
+  const struct dict *dict = lab_source_of(lab, info)->dict;
+  const struct dict_info *shape = dict_info(dict);
+  float *v = malloc((size_t)shape->d_out * sizeof *v);
+  if (!v) return error_memory(error, (size_t)shape->d_out * sizeof *v);
+  dict_decoder_row(dict, feature->index, v);
+  snprintf(field, sizeof field, "features[%zu]", i);
+  int failed = prepare_vector(args, field, v, shape->d_out, error);
+  struct edit edit = {.point = shape->out, .kind = kind_of(args->method), .column_end = (int32_t)shape->d_out,
+                      .value = (float)(feature->strength * args->strength_multiplier), .v = v, .prompt = true,
+                      .generated = true, .mask = mask, .n_mask = n_mask};
+  if (!failed) failed = edit_list_add(list, &edit, error);
+  free(v);
+  return failed;
+}
+
+/* 1 for every prompt token that may be edited. */
+static uint8_t *make_mask(const struct model *model, const int32_t *ids, size_t n, struct error *error) {
+  uint8_t *mask = malloc(n + 1);
+  if (!mask) return error_memory(error, n), NULL;
+  for (size_t i = 0; i < n; i++) mask[i] = !tokenizer_is_special(model->tokenizer, ids[i]);
+  return mask;
+}
+
+static struct edit_list *make_edits(struct lab *lab, const struct lab_steer_args *args, const int32_t *ids, size_t n,
+                                    struct error *error) {
+  const struct model *model = lab_model_of(lab, args->model)->model;
+  struct edit_list *list = edit_list_new(error);
+  uint8_t *mask = NULL;
+  int failed = list ? 0 : -1;
+  if (!failed && !args->steer_special_tokens) failed = (mask = make_mask(model, ids, n, error)) ? 0 : -1;
+  for (size_t i = 0; !failed && i < args->n_features; i++)
+    failed = add_feature(lab, args, i, mask, (int32_t)n, list, error);
+  free(mask);
+  if (!failed) return list;
+  edit_list_free(list, model->backend);
+  return NULL;
+}
+
+/* ---- the verb ---- */
+
+static int32_t room_for(const struct model *model, size_t n_prompt, int64_t wanted) {
+  int64_t room = model->arch.n_ctx - (int64_t)n_prompt;
+  return (int32_t)(wanted < room ? wanted : room);
+}
+
+static struct engine_sequence make_sequence(const struct lab_steer_args *args, const struct model *model,
+                                            const int32_t *ids, size_t n) {
+  return (struct engine_sequence){
+      .tokens = ids, .n_tokens = (int32_t)n, .last_layer = model->arch.n_layer,
+      .max_new = room_for(model, n, args->n_tokens), .eos = tokenizer_eos(model->tokenizer),
+      .n_logprobs = args->n_logprobs,
+      .sampling = {.temperature = args->temperature, .top_k = args->top_k, .top_p = args->top_p,
+                   .frequency_penalty = args->frequency_penalty, .seed = args->seed}};
+}
+
+static struct steer_job *make_job(struct lab *lab, const struct lab_steer_args *args, struct lab_waker waker,
+                                  struct error *error) {
+  struct steer_job *steer = calloc(1, sizeof *steer);
+  if (!steer) return error_memory(error, sizeof *steer), NULL;
+  job_init(&steer->job, lab, waker, destroy);
+  steer->model = lab_model_of(lab, args->model)->model;
+  steer->n_top = args->n_logprobs;
+  steer->same = args->n_features == 0;
+  for (int i = 0; i < LAB_STEER_OUTPUTS; i++) {
+    steer->outputs[i].wanted = args->want[i];
+    detokenizer_init(&steer->outputs[i].text, steer->model->tokenizer);
+  }
+  return steer;
+}
+
+/* Sequence 0 is DEFAULT where it is wanted, so that STEERED can fork from it. Takes `edits`. */
+static int submit(struct steer_job *steer, const struct lab_steer_args *args, const int32_t *ids, size_t n,
+                  struct edit_list *edits, struct error *error) {
+  struct engine_sequence sequences[LAB_STEER_OUTPUTS];
+  int used = 0;
+  if (args->want[LAB_DEFAULT] || steer->same) {
+    steer->output_of[used] = LAB_DEFAULT;
+    sequences[used++] = make_sequence(args, steer->model, ids, n);
+  }
+  if (args->want[LAB_STEERED] && !steer->same) {
+    steer->output_of[used] = LAB_STEERED;
+    sequences[used] = make_sequence(args, steer->model, ids, n);
+    sequences[used].fork = used > 0;
+    sequences[used++].edits = edits;
+  } else {
+    edit_list_free(edits, steer->model->backend);
+  }
+  steer->job.prompt_tokens = (int64_t)n;
+  struct engine_task_args task = {.model = steer->model, .sequences = sequences, .n_sequences = used,
+                                  .events = &events, .context = &steer->job};
+  return job_submit(&steer->job, &task, error);
+}
+
+int lab_steer(struct lab *lab, const struct lab_steer_args *args, struct lab_waker waker, struct lab_job **out,
+              struct error *error) {
+  const struct model *model = lab_model_of(lab, args->model)->model;
+  int32_t *ids = NULL;
+  size_t n = 0;
+  assert(args->want[LAB_STEERED] || args->want[LAB_DEFAULT]);
+  if (lab_encode(model, args->prompt, args->prompt_length, true, 1, "prompt", &ids, &n, error) != 0) return -1;
+  struct edit_list *edits = make_edits(lab, args, ids, n, error);
+  struct steer_job *steer = edits ? make_job(lab, args, waker, error) : NULL;
+  int failed = steer ? submit(steer, args, ids, n, edits, error) : -1;
+  if (!steer) edit_list_free(edits, model->backend);
+  free(ids);
+  if (!failed) *out = &steer->job;
+  return failed;
+}
+
+/* ---- reading ---- */
+
+static int read_logprob(const struct steer_job *steer, const struct kept_logprob *kept, struct arena *arena,
+                        struct lab_logprob *out, struct error *error) {
+  out->token = lab_token_text(steer->model->tokenizer, kept->token, arena, error);
+  out->logprob = kept->logprob;
+  return out->token ? 0 : -1;
+}
+
+/* Kept entries come in groups of 1 + n_top; n_top is the same for every token. */
+static int read_logprobs(const struct steer_job *steer, const struct output *output, struct arena *arena,
+                         struct lab_generated *out, struct error *error) {
+  if (steer->n_top < 0 || output->n_tokens == 0) return 0;
+  size_t group = output->n_logprobs / (size_t)output->n_tokens, n = (size_t)output->n_tokens;
+  out->logprobs = arena_array(arena, n, sizeof *out->logprobs, error);
+  if (!out->logprobs) return -1;
+  for (size_t i = 0; i < n; i++) {
+    const struct kept_logprob *kept = output->logprobs + i * group;
+    struct lab_logprob *top = arena_array(arena, group, sizeof *top, error);
+    if (!top || read_logprob(steer, kept, arena, &out->logprobs[i], error) != 0) return -1;
+    for (size_t k = 1; k < group; k++)
+      if (read_logprob(steer, &kept[k], arena, &top[k - 1], error) != 0) return -1;
+    out->logprobs[i].top = top;
+    out->logprobs[i].n_top = (int)group - 1;
+  }
+  out->n_logprob_tokens = n;
+  return 0;
+}
+
+static int read_output(const struct steer_job *steer, const struct output *output, struct arena *arena,
+                       struct lab_generated *out, struct error *error) {
+  const struct buffer *text = &output->text.text;
+  if (buffer_check(text, error) != 0) return -1;
+  out->text = arena_text(arena, text->data ? text->data : "", text->length, error);
+  out->length = text->length;
+  out->finish = output->finish;
+  out->n_tokens = output->n_tokens;
+  return out->text ? read_logprobs(steer, output, arena, out, error) : -1;
+}
+
+int lab_steer_read(struct lab_job *job, int output, struct arena *arena, struct lab_generated *out,
+                   struct error *error) {
+  struct steer_job *steer = steer_job(job);
+  memset(out, 0, sizeof *out);
+  if (!steer->outputs[output].wanted) return 0;
+  pthread_mutex_lock(&job->mutex);
+  int failed = read_output(steer, &steer->outputs[steer->same ? LAB_DEFAULT : output], arena, out, error);
+  pthread_mutex_unlock(&job->mutex);
+  return failed;
+}

@@ -1,0 +1,81 @@
+/* lab_tokens.c: texts and token ids at the front door. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/lab_int.h"
+#include "core/model/detokenizer.h"
+
+/* Gives a text error the field it belongs to. */
+static int with_field(struct error *error, const struct error *inner, const char *field) {
+  return error_set_field(error, inner->code, field, "%s: %s", field, inner->text);
+}
+
+int lab_encode(const struct model *model, const char *text, size_t length, bool bos, int64_t room, const char *field,
+               int32_t **ids, size_t *count, struct error *error) {
+  struct error inner = ERROR_INIT;
+  bool has_bos = tokenizer_bos(model->tokenizer) >= 0;
+  if (tokenizer_encode(model->tokenizer, text, length, bos && has_bos ? TOKENIZE_BOS : 0, ids, count, &inner) != 0)
+    return with_field(error, &inner, field);
+  int64_t most = model->arch.n_ctx - room;
+  if (*count == 0)
+    error_set_field(&inner, ERROR_ARGUMENT, field, "it has no tokens, at least 1 is needed");
+  else if ((int64_t)*count > most && room)
+    error_set_field(&inner, ERROR_LIMIT, field,
+                    "it has %zu tokens, the model's context of %lld leaves no room to generate; shorten it to %lld",
+                    *count, (long long)model->arch.n_ctx, (long long)most);
+  else if ((int64_t)*count > most)
+    error_set_field(&inner, ERROR_LIMIT, field, "it has %zu tokens, the model's context is %lld", *count,
+                    (long long)model->arch.n_ctx);
+  if (!inner.code) return 0;
+  free(*ids);
+  *ids = NULL;
+  return with_field(error, &inner, field);
+}
+
+char *lab_token_text(const struct tokenizer *tokenizer, int32_t id, struct arena *arena, struct error *error) {
+  struct detokenizer d;
+  detokenizer_init(&d, tokenizer);
+  int failed = detokenizer_push(&d, id);
+  detokenizer_finish(&d);
+  if (failed || buffer_check(&d.text, error) != 0) {
+    error_memory(error, d.text.length);
+    detokenizer_clear(&d);
+    return NULL;
+  }
+  char *text = arena_text(arena, d.text.data ? d.text.data : "", d.text.length, error);
+  detokenizer_clear(&d);
+  return text;
+}
+
+static int fill(const struct model *model, const int32_t *ids, size_t count, struct arena *arena,
+                struct lab_tokens *out, struct error *error) {
+  const struct tokenizer *tokenizer = model->tokenizer;
+  out->count = count;
+  out->ids = arena_array(arena, count, sizeof *out->ids, error);
+  out->texts = arena_array(arena, count, sizeof *out->texts, error);
+  out->special = arena_array(arena, count, sizeof *out->special, error);
+  if (!out->ids || !out->texts || !out->special) return -1;
+  for (size_t i = 0; i < count; i++) {
+    out->ids[i] = ids[i];
+    out->special[i] = tokenizer_is_special(tokenizer, ids[i]);
+    out->texts[i] = lab_token_text(tokenizer, ids[i], arena, error);
+    if (!out->texts[i]) return -1;
+  }
+  out->bos = count > 0 && ids[0] == tokenizer_bos(tokenizer);
+  return 0;
+}
+
+int lab_tokenize(const struct lab *lab, const struct lab_model_info *info, const char *text, size_t length,
+                 enum lab_bos bos, struct arena *arena, struct lab_tokens *out, struct error *error) {
+  const struct model *model = lab_model_of(lab, info)->model;
+  bool with_bos = bos == LAB_BOS_YES || (bos == LAB_BOS_DEFAULT && tokenizer_prepends_bos(model->tokenizer));
+  int32_t *ids = NULL;
+  size_t count = 0;
+  struct error inner = ERROR_INIT;
+  int flags = with_bos && tokenizer_bos(model->tokenizer) >= 0 ? TOKENIZE_BOS : 0;
+  if (tokenizer_encode(model->tokenizer, text, length, flags, &ids, &count, &inner) != 0)
+    return with_field(error, &inner, "text");
+  int failed = fill(model, ids, count, arena, out, error);
+  free(ids);
+  return failed;
+}

@@ -1,5 +1,5 @@
-/* test_dict.c: dictionaries against what sae_lens and an independent NumPy twin recorded, the ways to read one
- * feature against each other, and what is said about files that are not what they claim. */
+/* test_dict.c: dictionaries against what sae_lens and an independent NumPy twin recorded, the ways to read
+ * one feature against each other, and what is said about files that are not what they claim. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,7 +36,8 @@ static struct dict *must_open(const char *path, const char *id, const struct dic
 }
 
 /* A recorded f32 tensor, contiguous and aligned as numpy writes it; NULL when the file does not have it. */
-static const float *recorded(const struct tensors *file, const char *source, const char *name, int64_t *rows) {
+static const float *recorded(const struct tensors *file, const char *source, const char *name,
+                             int64_t *rows) {
   char full[128];
   snprintf(full, sizeof full, "%s%s%s", source, *source ? "/" : "", name);
   const struct tensor *tensor = tensors_find(file, full);
@@ -98,7 +99,8 @@ static void column(const float *matrix, int64_t n_rows, int64_t n_feat, int64_t 
 }
 
 /* Feature by feature: the host path and the vector for edits must give what the full encode gives. */
-static void single_features_agree(const struct dict *dict, const float *x, int64_t n_rows, const float *features) {
+static void single_features_agree(const struct dict *dict, const float *x, int64_t n_rows,
+                                  const float *features) {
   const struct dict_info *info = dict_info(dict);
   float *want = test_calloc((size_t)n_rows, 4), *got = test_calloc((size_t)n_rows, 4);
   float *enc = test_calloc((size_t)info->d_in, 4);
@@ -128,12 +130,15 @@ static void matches_recording(const struct dict *dict, const float *x, int64_t n
   assert_int_equal(codes.n_rows, n_rows);
   float *got = dense(&codes, info->n_feat), *back = test_calloc((size_t)(n_rows * info->d_out), sizeof *back);
   all_close("features", got, features, (size_t)(n_rows * info->n_feat));
-  for (int64_t i = 0; i < n_rows * info->n_feat && info->kind != DICT_RELU; i++) /* ReLU has no gap around 0 */
-    if ((got[i] > 0) != (features[i] > 0)) fail_msg("element %lld is active in one of the two only", (long long)i);
+  for (int64_t i = 0; i < n_rows * info->n_feat && info->kind != DICT_RELU;
+       i++) /* ReLU has no gap around 0 */
+    if ((got[i] > 0) != (features[i] > 0))
+      fail_msg("element %lld is active in one of the two only", (long long)i);
   dict_decode(dict, &codes, 0, (size_t)n_rows, back);
   all_close("reconstruction", back, reconstruction, (size_t)(n_rows * info->d_out));
   dict_decode(dict, &codes, (size_t)n_rows - 1, 1, back);
-  all_close("reconstruction of the last row", back, reconstruction + (n_rows - 1) * info->d_out, (size_t)info->d_out);
+  all_close("reconstruction of the last row", back, reconstruction + (n_rows - 1) * info->d_out,
+            (size_t)info->d_out);
   if (info->kind != DICT_TOPK) single_features_agree(dict, x, n_rows, features);
   test_free(got);
   test_free(back);
@@ -164,12 +169,30 @@ static void tiny_source(const char *id) {
   tensors_close(file);
 }
 
-static void relu_as_recorded(void **state) { (void)state; tiny_source("1-res-relu"); }
-static void old_layout_as_recorded(void **state) { (void)state; tiny_source("1-res-old"); }
-static void jumprelu_as_recorded(void **state) { (void)state; tiny_source("2-res-jump"); }
-static void topk_as_recorded(void **state) { (void)state; tiny_source("0-mlp-topk"); }
-static void bf16_as_recorded(void **state) { (void)state; tiny_source("2-res-bf16"); }
-static void centred_as_recorded(void **state) { (void)state; tiny_source("2-res-center"); }
+static void relu_as_recorded(void **state) {
+  (void)state;
+  tiny_source("1-res-relu");
+}
+static void old_layout_as_recorded(void **state) {
+  (void)state;
+  tiny_source("1-res-old");
+}
+static void jumprelu_as_recorded(void **state) {
+  (void)state;
+  tiny_source("2-res-jump");
+}
+static void topk_as_recorded(void **state) {
+  (void)state;
+  tiny_source("0-mlp-topk");
+}
+static void bf16_as_recorded(void **state) {
+  (void)state;
+  tiny_source("2-res-bf16");
+}
+static void centred_as_recorded(void **state) {
+  (void)state;
+  tiny_source("2-res-center");
+}
 
 static void info_tells_what_was_opened(void **state) {
   (void)state;
@@ -209,8 +232,8 @@ static void info_tells_what_was_opened(void **state) {
 
 /* ---- one feature ------------------------------------------------------------------------------------ */
 
-/* The rows 64 e_0 .. 64 e_{d-1}: each product is then one weight, so a column or a sign mixed up shows at once. 64, as
- * most biases are made to keep features silent. */
+/* The rows 64 e_0 .. 64 e_{d-1}: each product is then one weight, so a column or a sign mixed up shows at
+ * once. 64, as most biases are made to keep features silent. */
 static void encoder_rows_reproduce_one_hot_rows(void **state) {
   (void)state;
   static const char *const ids[] = {"1-res-relu", "2-res-jump", "2-res-bf16", "2-res-center"};
@@ -306,7 +329,8 @@ static void villes_as_recorded(void **state) {
   assert_non_null(file);
   struct dict *dict = must_open("config/models/villes.ini", "0-res-ws", &villes);
   const struct dict_info *info = dict_info(dict);
-  assert_true(info->kind == DICT_RELU && info->n_feat == 128 && info->bos_counts && info->apply_b_dec_to_input);
+  assert_true(info->kind == DICT_RELU && info->n_feat == 128 && info->bos_counts &&
+              info->apply_b_dec_to_input);
   assert_string_equal(info->format, "workshop");
   all_close("norms", dict_norms(dict), recorded(file, "", "norms", NULL), 128);
   for (int n = 0; n < 5; n++) {
@@ -330,7 +354,7 @@ static void villes_golden_numbers(void **state) {
     size_t row;
     int32_t feature;
     float value;
-  } strongest[] = {{0, 103, 1.857592f}, {0, 2, 1.758281f},  {1, 109, .827924f}, {2, 39, .4966f},
+  } strongest[] = {{0, 103, 1.857592f}, {0, 2, 1.758281f},   {1, 109, .827924f}, {2, 39, .4966f},
                    {3, 10, .527248f},   {4, 120, 1.025343f}, {5, 53, .465296f}};
   struct tensors *file = tensors_open("tests/vectors/villes/expected.safetensors", NULL);
   struct dict *dict = must_open("config/models/villes.ini", "0-res-ws", &villes);
@@ -339,7 +363,8 @@ static void villes_golden_numbers(void **state) {
   encode(dict, recorded(file, "n0", "blocks.0.hook_resid_post", NULL), 6, &codes);
   for (size_t row = 0; row < 6; row++) assert_int_equal(codes.start[row + 1] - codes.start[row], l0[row]);
   for (size_t i = 0; i < sizeof strongest / sizeof *strongest; i++) {
-    float raw = sparse_find(&codes, strongest[i].row, strongest[i].feature) / dict_norms(dict)[strongest[i].feature];
+    float raw =
+        sparse_find(&codes, strongest[i].row, strongest[i].feature) / dict_norms(dict)[strongest[i].feature];
     assert_float_equal(raw, strongest[i].value, 2e-6);
   }
   sparse_clear(&codes);
@@ -374,7 +399,8 @@ static void write_weights(const struct item *items, size_t n) {
     size_t bytes = 4 * (size_t)items[i].rows * (size_t)(items[i].n_dims == 2 ? items[i].columns : 1);
     char shape[32];
     snprintf(shape, sizeof shape, items[i].n_dims == 2 ? "%d,%d" : "%d", items[i].rows, items[i].columns);
-    at += (size_t)snprintf(header + at, sizeof header - at, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+    at += (size_t)snprintf(header + at, sizeof header - at,
+                           "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
                            i ? "," : "", items[i].name, items[i].dtype, shape, used, used + bytes);
     memcpy(data + used, items[i].data, bytes);
     used += bytes;
@@ -395,8 +421,10 @@ static const float ones[64] = {1, 1, 1, 1, 1, 1};
 static const float broken[64] = {0, 0, 0, NAN, 0, 0, INFINITY};
 
 enum { W_ENC, W_DEC, B_ENC, B_DEC, EXTRA, ITEMS };
-static const struct item standard_items[ITEMS] = {{"W_enc", "F32", 2, 4, 6, w_enc}, {"W_dec", "F32", 2, 6, 4, w_dec},
-                                                  {"b_enc", "F32", 1, 6, 0, zeros}, {"b_dec", "F32", 1, 4, 0, zeros},
+static const struct item standard_items[ITEMS] = {{"W_enc", "F32", 2, 4, 6, w_enc},
+                                                  {"W_dec", "F32", 2, 6, 4, w_dec},
+                                                  {"b_enc", "F32", 1, 6, 0, zeros},
+                                                  {"b_dec", "F32", 1, 4, 0, zeros},
                                                   {"threshold", "F32", 1, 6, 0, zeros}};
 
 static int make_folder(void **state) {
@@ -419,12 +447,17 @@ static int drop_folder(void **state) {
   return rmdir(folder);
 }
 
-/* Opening must fail with exactly `text`, in which "CFG", "WEIGHTS" or "INI" at the front stands for the quoted
- * path. */
+/* Opening must fail with exactly `text`, in which "CFG", "WEIGHTS" or "INI" at the front stands for the
+ * quoted path. */
 static void refused(const char *path, const char *id, enum error_code code, const char *text) {
   char expected[1024];
-  const char *file = !strncmp(text, "CFG", 3) ? cfg_path : !strncmp(text, "WEIGHTS", 7) ? weights_path : description_path;
-  size_t skipped = !strncmp(text, "CFG", 3) ? 3 : !strncmp(text, "WEIGHTS", 7) ? 7 : !strncmp(text, "INI", 3) ? 3 : 0;
+  const char *file = !strncmp(text, "CFG", 3)       ? cfg_path
+                     : !strncmp(text, "WEIGHTS", 7) ? weights_path
+                                                    : description_path;
+  size_t skipped = !strncmp(text, "CFG", 3)       ? 3
+                   : !strncmp(text, "WEIGHTS", 7) ? 7
+                   : !strncmp(text, "INI", 3)     ? 3
+                                                  : 0;
   if (skipped)
     snprintf(expected, sizeof expected, "'%s'%s", file, text + skipped);
   else
@@ -458,7 +491,8 @@ static void wrong_descriptions_are_refused(void **state) {
        "CFG: 'k' is missing, expected the number of features TopK keeps"},
       {CFG(",\"activation_fn_str\":\"topk\""), ERROR_FORMAT,
        "CFG: 'k' is missing, expected the number of features TopK keeps"},
-      {CFG(",\"architecture\":\"topk\",\"k\":7"), ERROR_FORMAT, "CFG: k is 7, but the dictionary has 6 features"},
+      {CFG(",\"architecture\":\"topk\",\"k\":7"), ERROR_FORMAT,
+       "CFG: k is 7, but the dictionary has 6 features"},
       {CFG(",\"architecture\":\"topk\",\"k\":0"), ERROR_FORMAT, "CFG: 'k' is 0, expected 1 or more"},
       {CFG(",\"architecture\":\"topk\",\"k\":3000000000"), ERROR_FORMAT,
        "CFG: k is 3000000000, expected 1 to the number of features"},
@@ -485,7 +519,8 @@ static void wrong_descriptions_are_refused(void **state) {
        "CFG: unknown point 'blocks.1.hook_resid_prd', did you mean 'blocks.1.hook_resid_pre'?"},
       {"{\"hook_name\":\"blocks.2.hook_resid_pre\"}", ERROR_ARGUMENT,
        "CFG: layer 2 of point 'blocks.2.hook_resid_pre' is out of range, expected 0 to 1"},
-      {"{\"d_in\":4}", ERROR_FORMAT, "CFG: 'hook_name' is missing, expected a point such as 'blocks.7.hook_resid_pre'"},
+      {"{\"d_in\":4}", ERROR_FORMAT,
+       "CFG: 'hook_name' is missing, expected a point such as 'blocks.7.hook_resid_pre'"},
       {"{\"d_in\":768," POINT "}", ERROR_FORMAT,
        "CFG: d_in is 768, but 'blocks.1.hook_resid_pre' of model 'toy' is 4 wide"},
       {"{\"d_in\":\"4\"," POINT "}", ERROR_FORMAT, "CFG: 'd_in' is a string, expected an integer"},
@@ -498,7 +533,8 @@ static void wrong_descriptions_are_refused(void **state) {
        "WEIGHTS: the dictionary has 3000000000 features, expected 1 to 2147483647"},
       {CFG(",\"model_from_pretrained_kwargs\":{\"center_writing_weights\":1}"), ERROR_FORMAT,
        "CFG: 'model_from_pretrained_kwargs.center_writing_weights' is an integer, expected true or false"},
-      {CFG(",\"prepend_bos\":\"yes\""), ERROR_FORMAT, "CFG: 'prepend_bos' is a string, expected true or false"},
+      {CFG(",\"prepend_bos\":\"yes\""), ERROR_FORMAT,
+       "CFG: 'prepend_bos' is a string, expected true or false"},
       {"[1]", ERROR_FORMAT, "CFG is an array, expected an object"},
   };
   write_weights(standard_items, EXTRA);
@@ -510,7 +546,8 @@ static void wrong_descriptions_are_refused(void **state) {
 
 static void wrong_weights_are_refused(void **state) {
   (void)state;
-  static const char standard[] = CFG(""), jump[] = CFG(",\"architecture\":\"jumprelu\""), unsized[] = "{" POINT "}";
+  static const char standard[] = CFG(""), jump[] = CFG(",\"architecture\":\"jumprelu\""),
+                    unsized[] = "{" POINT "}";
   static const struct {
     const char *cfg;
     int changed; /* this item becomes `item` */
@@ -518,33 +555,72 @@ static void wrong_weights_are_refused(void **state) {
     enum error_code code;
     const char *text;
   } rows[] = {
-      {standard, W_ENC, {"W_enc", "F32", 2, 6, 4, w_enc}, ERROR_FORMAT,
+      {standard,
+       W_ENC,
+       {"W_enc", "F32", 2, 6, 4, w_enc},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'W_enc' is [6, 4] F32, expected [4, 6]"},
-      {unsized, W_ENC, {"W_enc", "F32", 1, 6, 0, w_enc}, ERROR_FORMAT,
+      {unsized,
+       W_ENC,
+       {"W_enc", "F32", 1, 6, 0, w_enc},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'W_enc' is [6] F32, expected [4, number of features]"},
-      {unsized, W_ENC, {"encoder", "F32", 2, 4, 6, w_enc}, ERROR_FORMAT,
+      {unsized,
+       W_ENC,
+       {"encoder", "F32", 2, 4, 6, w_enc},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'W_enc' is missing, expected [4, number of features]; the file has encoder, W_dec, b_enc, b_dec"},
-      {standard, W_DEC, {"W_dec", "F32", 2, 6, 5, w_dec}, ERROR_FORMAT,
+      {standard,
+       W_DEC,
+       {"W_dec", "F32", 2, 6, 5, w_dec},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'W_dec' is [6, 5] F32, expected [6, 4]"},
-      {standard, B_ENC, {"b_enc", "F32", 2, 1, 6, zeros}, ERROR_FORMAT,
+      {standard,
+       B_ENC,
+       {"b_enc", "F32", 2, 1, 6, zeros},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'b_enc' is [1, 6] F32, expected [6]"},
-      {standard, B_DEC, {"b_dec", "I32", 1, 4, 0, zeros}, ERROR_UNSUPPORTED,
+      {standard,
+       B_DEC,
+       {"b_dec", "I32", 1, 4, 0, zeros},
+       ERROR_UNSUPPORTED,
        "WEIGHTS: tensor 'b_dec' is [4] I32, expected F32, F16 or BF16"},
-      {standard, B_DEC, {"b_dek", "F32", 1, 4, 0, zeros}, ERROR_UNSUPPORTED,
+      {standard,
+       B_DEC,
+       {"b_dek", "F32", 1, 4, 0, zeros},
+       ERROR_UNSUPPORTED,
        "WEIGHTS: tensor 'b_dek' [4] F32 has no place in a dictionary of kind 'relu', expected W_enc, W_dec, b_enc, b_dec"},
-      {standard, B_ENC, {"b_enc", "F32", 1, 6, 0, broken}, ERROR_FORMAT,
+      {standard,
+       B_ENC,
+       {"b_enc", "F32", 1, 6, 0, broken},
+       ERROR_FORMAT,
        "WEIGHTS: element 3 of tensor 'b_enc' is nan, expected a finite number"},
-      {standard, W_DEC, {"W_dec", "F32", 2, 6, 4, broken}, ERROR_FORMAT,
+      {standard,
+       W_DEC,
+       {"W_dec", "F32", 2, 6, 4, broken},
+       ERROR_FORMAT,
        "WEIGHTS: row 0 of tensor 'W_dec' has the length nan, expected a finite one"},
-      {jump, W_ENC, {"W_enc", "F32", 2, 4, 6, w_enc}, ERROR_FORMAT,
+      {jump,
+       W_ENC,
+       {"W_enc", "F32", 2, 4, 6, w_enc},
+       ERROR_FORMAT,
        "WEIGHTS: tensor 'threshold' is missing, expected [6]; the file has W_enc, W_dec, b_enc, b_dec"},
-      {standard, EXTRA, {"threshold", "F32", 1, 6, 0, zeros}, ERROR_UNSUPPORTED,
+      {standard,
+       EXTRA,
+       {"threshold", "F32", 1, 6, 0, zeros},
+       ERROR_UNSUPPORTED,
        "WEIGHTS: tensor 'threshold' [6] F32 has no place in a dictionary of kind 'relu', expected W_enc, W_dec, b_enc, "
        "b_dec"},
-      {standard, EXTRA, {"W_skip", "F32", 2, 4, 4, zeros}, ERROR_UNSUPPORTED,
+      {standard,
+       EXTRA,
+       {"W_skip", "F32", 2, 4, 4, zeros},
+       ERROR_UNSUPPORTED,
        "WEIGHTS: tensor 'W_skip' [4, 4] F32 has no place in a dictionary of kind 'relu', expected W_enc, W_dec, b_enc, "
        "b_dec"},
-      {standard, EXTRA, {"scaling_factor", "F32", 1, 6, 0, zeros}, ERROR_UNSUPPORTED,
+      {standard,
+       EXTRA,
+       {"scaling_factor", "F32", 1, 6, 0, zeros},
+       ERROR_UNSUPPORTED,
        "WEIGHTS: tensor 'scaling_factor' [6] F32 has no place in a dictionary of kind 'relu', expected W_enc, W_dec, "
        "b_enc, b_dec"},
   };
@@ -560,17 +636,19 @@ static void wrong_weights_are_refused(void **state) {
 
 static void wrong_ids_and_paths_are_refused(void **state) {
   (void)state;
-  const char *number = "source id '7' cannot name a dictionary: a bare number means the neurons of a layer, expected an id "
-                       "such as '7-res-jb'";
+  const char *number =
+      "source id '7' cannot name a dictionary: a bare number means the neurons of a layer, expected an id "
+      "such as '7-res-jb'";
   refused(folder, "7", ERROR_ARGUMENT, number);
   struct error error = ERROR_INIT;
   assert_null(dict_open(folder, "", &toy, backend, &error));
   assert_int_equal(error.code, ERROR_ARGUMENT);
   refused("tests/vectors/none", "7-res-jb", ERROR_NOT_FOUND,
           "'tests/vectors/none' does not exist, expected a SAELens folder or an .ini file");
-  refused("Makefile", "7-res-jb", ERROR_ARGUMENT,
-          "'Makefile' is a file, expected a SAELens folder (cfg.json and sae_weights.safetensors) or an .ini that "
-          "describes it");
+  refused(
+      "Makefile", "7-res-jb", ERROR_ARGUMENT,
+      "'Makefile' is a file, expected a SAELens folder (cfg.json and sae_weights.safetensors) or an .ini that "
+      "describes it");
   error = (struct error)ERROR_INIT;
   assert_null(dict_open("tests/vectors", "7-res-jb", &toy, backend, &error));
   assert_int_equal(error.code, ERROR_NOT_FOUND);
@@ -615,6 +693,9 @@ static void wrong_sections_are_refused(void **state) {
        "INI line 7: fold is 'maybe', expected yes or no"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\nbos_count = yes\n", ERROR_FORMAT,
        "INI line 7: unknown key 'bos_count', did you mean 'bos_counts'?"},
+      {"weights = x\nkind = relu\npoint = resid_pre.1\nsparsity = 3\n", ERROR_FORMAT,
+       "INI line 7: unknown key 'sparsity', expected one of weights, kind, point, k, apply_b_dec_to_input, center, "
+       "fold, bos_counts, prepend_bos, context"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\ncontext = 0\n", ERROR_FORMAT,
        "INI line 7: context is '0', expected a number of tokens, 1 or more"},
   };
@@ -622,7 +703,8 @@ static void wrong_sections_are_refused(void **state) {
     write_ini(rows[i].body);
     refused(description_path, "1-res-toy", rows[i].code, rows[i].text);
   }
-  refused(description_path, "2-res-toy", ERROR_NOT_FOUND, "INI has no section [source 2-res-toy], it has [source 1-res-toy]");
+  refused(description_path, "2-res-toy", ERROR_NOT_FOUND,
+          "INI has no section [source 2-res-toy], it has [source 1-res-toy]");
 }
 
 static struct dict *open_described(const char *more) {
@@ -638,7 +720,8 @@ static void unfolded_sources_speak_raw_units(void **state) {
   static const float x[] = {1, 2, 3, 4};
   float row[4], back[2][4];
   write_weights(standard_items, EXTRA);
-  struct dict *folded = open_described(""), *raw = open_described("fold = no\ncontext = 64\nbos_counts = true\n");
+  struct dict *folded = open_described(""),
+              *raw = open_described("fold = no\ncontext = 64\nbos_counts = true\n");
   struct sparse codes[2];
   for (int i = 0; i < 2; i++) {
     const struct dict *dict = i ? raw : folded;
@@ -674,7 +757,8 @@ static void transposed_views_are_read_as_they_lie(void **state) {
   char here[4096], body[5000];
   assert_non_null(getcwd(here, sizeof here));
   for (int i = 0; i < 2; i++) {
-    snprintf(body, sizeof body, "weights = %s/tests/vectors/dict-views/%s\nkind = relu\npoint = resid_pre.1\n", here, files[i]);
+    snprintf(body, sizeof body,
+             "weights = %s/tests/vectors/dict-views/%s\nkind = relu\npoint = resid_pre.1\n", here, files[i]);
     write_ini(body);
     struct dict *dict = must_open(description_path, "1-res-toy", &toy);
     sparse_init(&codes[i]);
@@ -716,9 +800,11 @@ static void another_model_is_only_a_warning(void **state) {
 
 static void harmless_leftovers_are_accepted(void **state) {
   (void)state;
-  static const char old[] = CFG(",\"activation_fn_str\":\"relu\",\"normalize_activations\":false,\"hook_point_head_index\":null");
-  static const char top[] = CFG(",\"architecture\":\"standard\",\"activation_fn_str\":\"topk\",\"activation_fn_kwargs\":{\"k\":2},"
-                                "\"rescale_acts_by_decoder_norm\":true");
+  static const char old[] =
+      CFG(",\"activation_fn_str\":\"relu\",\"normalize_activations\":false,\"hook_point_head_index\":null");
+  static const char top[] =
+      CFG(",\"architecture\":\"standard\",\"activation_fn_str\":\"topk\",\"activation_fn_kwargs\":{\"k\":2},"
+          "\"rescale_acts_by_decoder_norm\":true");
   struct item items[ITEMS];
   memcpy(items, standard_items, sizeof items);
   items[EXTRA] = (struct item){"scaling_factor", "F32", 1, 6, 0, ones};

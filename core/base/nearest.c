@@ -21,7 +21,8 @@ static size_t edit_distance(const char *a, size_t n_a, const char *b, size_t n_b
       char x = lower(a[i - 1]), y = lower(b[j - 1]);
       size_t least = above[j - 1] + (x != y);
       least = size_min(least, size_min(above[j], row[j - 1]) + 1);
-      if (i > 1 && j > 1 && x == lower(b[j - 2]) && lower(a[i - 2]) == y) least = size_min(least, second[j - 2] + 1);
+      if (i > 1 && j > 1 && x == lower(b[j - 2]) && lower(a[i - 2]) == y)
+        least = size_min(least, second[j - 2] + 1);
       row[j] = least;
     }
   }

@@ -1,5 +1,5 @@
-/* decode.c: the decoder side of a dictionary: lengths of its rows, steering rows, reconstructions. Reads mapped
- * weights only, so all of it may run on any thread. */
+/* decode.c: the decoder side of a dictionary: lengths of its rows, steering rows, reconstructions. Reads
+ * mapped weights only, so all of it may run on any thread. */
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -26,8 +26,9 @@ int dict_measure_rows(const struct tensor *w_dec, const char *path, float *norms
   for (int64_t row = 0; row < w_dec->shape[0]; row++) {
     float length = (float)row_length(w_dec, row);
     if (!isfinite(length))
-      return error_set(error, ERROR_FORMAT, "'%s': row %lld of tensor 'W_dec' has the length %g, expected a finite one",
-                       path, (long long)row, (double)length);
+      return error_set(error, ERROR_FORMAT,
+                       "'%s': row %lld of tensor 'W_dec' has the length %g, expected a finite one", path,
+                       (long long)row, (double)length);
     norms[row] = length > 0 ? length : 1.0f;
   }
   return 0;
@@ -51,7 +52,8 @@ static void add_row(const struct tensor *w_dec, int64_t row, float scale, float 
   }
 }
 
-void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, float *out) {
+void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows,
+                 float *out) {
   size_t width = (size_t)dict->info.d_out;
   assert(first <= codes->n_rows && n_rows <= codes->n_rows - first);
   for (size_t row = 0; row < n_rows; row++, out += width) {

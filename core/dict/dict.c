@@ -1,6 +1,6 @@
-/* dict.c: opening a dictionary: its description, its tensors against the description and the model, what is kept
- * on the host and what goes to the backend. Owns the mapping of the weights. Knows no file format; the readers
- * of cfg.json and ini hand it a struct dict_config. */
+/* dict.c: opening a dictionary: its description, its tensors against the description and the model, what is
+ * kept on the host and what goes to the backend. Owns the mapping of the weights. Knows no file format; the
+ * readers of cfg.json and ini hand it a struct dict_config. */
 #include "core/dict/dict.h"
 
 #include <math.h>
@@ -19,7 +19,8 @@
 #include "core/model/points.h"
 
 const char *dict_kind_name(enum dict_kind kind) {
-  static const char *const names[] = {[DICT_RELU] = "relu", [DICT_JUMPRELU] = "jumprelu", [DICT_TOPK] = "topk"};
+  static const char *const names[] = {
+      [DICT_RELU] = "relu", [DICT_JUMPRELU] = "jumprelu", [DICT_TOPK] = "topk"};
   return names[kind];
 }
 
@@ -27,29 +28,36 @@ const struct dict_info *dict_info(const struct dict *dict) { return &dict->info;
 
 /* ---- description ------------------------------------------------------------------------------------ */
 
-static int read_config(const char *path, const char *id, const struct dict_host *host, struct dict_config *config,
-                       struct error *error) {
+static int read_config(const char *path, const char *id, const struct dict_host *host,
+                       struct dict_config *config, struct error *error) {
   int64_t layer;
   size_t length = strlen(path);
   if (!*id || number_parse_int(id, &layer))
-    return error_set(error, ERROR_ARGUMENT, "source id '%s' cannot name a dictionary: a bare number means the neurons of "
-                     "a layer, expected an id such as '7-res-jb'", id);
+    return error_set(error, ERROR_ARGUMENT,
+                     "source id '%.60s' cannot name a dictionary: a bare number means the neurons of "
+                     "a layer, expected an id such as '7-res-jb'",
+                     id);
   if (path_is_directory(path)) return saelens_read(path, host, config, error);
   if (length > 4 && !strcmp(path + length - 4, ".ini")) return dict_ini_read(path, id, host, config, error);
   if (path_is_file(path))
-    return error_set(error, ERROR_ARGUMENT, "'%s' is a file, expected a SAELens folder (cfg.json and "
-                     "sae_weights.safetensors) or an .ini that describes it", path);
-  return error_set(error, ERROR_NOT_FOUND, "'%s' does not exist, expected a SAELens folder or an .ini file", path);
+    return error_set(error, ERROR_ARGUMENT,
+                     "'%s' is a file, expected a SAELens folder (cfg.json and "
+                     "sae_weights.safetensors) or an .ini that describes it",
+                     path);
+  return error_set(error, ERROR_NOT_FOUND, "'%s' does not exist, expected a SAELens folder or an .ini file",
+                   path);
 }
 
 static int check_width(const struct dict_config *config, const struct dict_host *host, struct error *error) {
   char point[POINT_NAME_BYTES];
   if (!config->d_in || config->d_in == host->d_model) return 0;
-  return error_set(error, ERROR_FORMAT, "'%s': d_in is %lld, but '%s' of model '%s' is %lld wide", config->file,
-                   (long long)config->d_in, point_name(config->point, point), host->model_id, (long long)host->d_model);
+  return error_set(error, ERROR_FORMAT, "'%s': d_in is %lld, but '%s' of model '%s' is %lld wide",
+                   config->file, (long long)config->d_in, point_name(config->point, point), host->model_id,
+                   (long long)host->d_model);
 }
 
-static void fill_info(const struct dict_config *config, const struct dict_host *host, struct dict_info *info) {
+static void fill_info(const struct dict_config *config, const struct dict_host *host,
+                      struct dict_info *info) {
   *info = (struct dict_info){
       .kind = config->kind,
       .in = config->point,
@@ -70,21 +78,21 @@ static void fill_info(const struct dict_config *config, const struct dict_host *
 
 /* ---- tensors ---------------------------------------------------------------------------------------- */
 
-static int missing_tensor(const struct tensors *tensors, const char *path, const char *name, const char *shape,
-                          struct error *error) {
+static int missing_tensor(const struct tensors *tensors, const char *path, const char *name,
+                          const char *shape, struct error *error) {
   struct buffer names;
   buffer_init(&names, 200); /* the first ones are enough to see what kind of file it is */
   for (size_t i = 0; i < tensors_count(tensors); i++)
     buffer_printf(&names, "%s%s", i ? ", " : "", tensors_at(tensors, i)->name);
-  error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is missing, expected %s; the file has %s", path, name, shape,
-            names.length ? names.data : "no tensor");
+  error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is missing, expected %s; the file has %s", path, name,
+            shape, names.length ? names.data : "no tensor");
   buffer_clear(&names);
   return -1;
 }
 
 /* columns 0: a vector [rows]; else a matrix [rows, columns]. */
-static int find_tensor(const struct tensors *tensors, const char *path, const char *name, int64_t rows, int64_t columns,
-                       const struct tensor **out, struct error *error) {
+static int find_tensor(const struct tensors *tensors, const char *path, const char *name, int64_t rows,
+                       int64_t columns, const struct tensor **out, struct error *error) {
   char expected[64], found[128];
   if (columns)
     snprintf(expected, sizeof expected, "[%lld, %lld]", (long long)rows, (long long)columns);
@@ -95,37 +103,43 @@ static int find_tensor(const struct tensors *tensors, const char *path, const ch
   tensor_describe(tensor, found);
   bool fits = columns ? tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == columns
                       : tensor->n_dims == 1 && tensor->shape[0] == rows;
-  if (!fits) return error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is %s, expected %s", path, name, found, expected);
+  if (!fits)
+    return error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is %s, expected %s", path, name, found,
+                     expected);
   if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16)
-    return error_set(error, ERROR_UNSUPPORTED, "'%s': tensor '%s' is %s, expected F32, F16 or BF16", path, name, found);
+    return error_set(error, ERROR_UNSUPPORTED, "'%s': tensor '%s' is %s, expected F32, F16 or BF16", path,
+                     name, found);
   *out = tensor;
   return 0;
 }
 
-static int read_vector(const struct tensors *tensors, const char *path, const char *name, int64_t length, float *out,
-                       struct error *error) {
+static int read_vector(const struct tensors *tensors, const char *path, const char *name, int64_t length,
+                       float *out, struct error *error) {
   const struct tensor *tensor;
   if (find_tensor(tensors, path, name, length, 0, &tensor, error) != 0) return -1;
   dtype_to_f32(tensor->data, tensor->dtype, (size_t)tensor->stride[0], (size_t)length, out);
   for (int64_t i = 0; i < length; i++)
     if (!isfinite(out[i]))
-      return error_set(error, ERROR_FORMAT, "'%s': element %lld of tensor '%s' is %g, expected a finite number", path,
+      return error_set(error, ERROR_FORMAT,
+                       "'%s': element %lld of tensor '%s' is %g, expected a finite number", path,
                        (long long)i, name, (double)out[i]);
   return 0;
 }
 
 /* SAELens once wrote a factor per feature for its decoder, nearly always 1. */
 static bool is_unused_scale(const struct tensor *tensor) {
-  if (strcmp(tensor->name, "scaling_factor") != 0 && strcmp(tensor->name, "finetuning_scaling_factor") != 0) return false;
+  if (strcmp(tensor->name, "scaling_factor") != 0 && strcmp(tensor->name, "finetuning_scaling_factor") != 0)
+    return false;
   if (tensor->n_dims != 1) return false;
   for (int64_t i = 0; i < tensor->shape[0]; i++)
     if (dtype_f32_at(tensor->data, tensor->dtype, (size_t)(i * tensor->stride[0])) != 1.0f) return false;
   return true;
 }
 
-/* A tensor that the formula of this kind has no place for (a threshold, a gate, a skip, a scale) means that the
- * dictionary is something else than its description says. */
-static int check_no_other(const struct tensors *tensors, const char *path, enum dict_kind kind, struct error *error) {
+/* A tensor that the formula of this kind has no place for (a threshold, a gate, a skip, a scale) means that
+ * the dictionary is something else than its description says. */
+static int check_no_other(const struct tensors *tensors, const char *path, enum dict_kind kind,
+                          struct error *error) {
   static const char *const names[] = {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"};
   char found[128];
   size_t n = kind == DICT_JUMPRELU ? 5 : 4;
@@ -134,11 +148,12 @@ static int check_no_other(const struct tensors *tensors, const char *path, enum 
     bool known = is_unused_scale(tensor);
     for (size_t j = 0; j < n && !known; j++) known = !strcmp(tensor->name, names[j]);
     if (!known)
-      return error_set(error, ERROR_UNSUPPORTED,
-                       "'%s': tensor '%.60s' %s has no place in a dictionary of kind '%s', expected W_enc, W_dec, "
-                       "b_enc, b_dec%s",
-                       path, tensor->name, tensor_describe(tensor, found), dict_kind_name(kind),
-                       kind == DICT_JUMPRELU ? ", threshold" : "");
+      return error_set(
+          error, ERROR_UNSUPPORTED,
+          "'%s': tensor '%.60s' %s has no place in a dictionary of kind '%s', expected W_enc, W_dec, "
+          "b_enc, b_dec%s",
+          path, tensor->name, tensor_describe(tensor, found), dict_kind_name(kind),
+          kind == DICT_JUMPRELU ? ", threshold" : "");
   }
   return 0;
 }
@@ -147,11 +162,11 @@ static int check_no_other(const struct tensors *tensors, const char *path, enum 
 
 static int check_features(const struct dict_config *config, int64_t n_feat, struct error *error) {
   if (n_feat < 1 || n_feat > INT32_MAX)
-    return error_set(error, ERROR_FORMAT, "'%s': the dictionary has %lld features, expected 1 to %d", config->weights,
-                     (long long)n_feat, INT32_MAX);
+    return error_set(error, ERROR_FORMAT, "'%s': the dictionary has %lld features, expected 1 to %d",
+                     config->weights, (long long)n_feat, INT32_MAX);
   if (config->k > n_feat)
-    return error_set(error, ERROR_FORMAT, "'%s': k is %d, but the dictionary has %lld features", config->file, config->k,
-                     (long long)n_feat);
+    return error_set(error, ERROR_FORMAT, "'%s': k is %d, but the dictionary has %lld features", config->file,
+                     config->k, (long long)n_feat);
   return 0;
 }
 
@@ -183,7 +198,8 @@ static int find_weights(struct dict *dict, const struct dict_config *config, str
 
 static int make_room(struct dict *dict, struct error *error) {
   size_t n_feat = (size_t)dict->info.n_feat, d_out = (size_t)dict->info.d_out;
-  size_t floats = (dict->info.kind == DICT_JUMPRELU ? 3 : 2) * n_feat + d_out; /* n_feat < 2^31, d_out is in a file */
+  size_t floats =
+      (dict->info.kind == DICT_JUMPRELU ? 3 : 2) * n_feat + d_out; /* n_feat < 2^31, d_out is in a file */
   dict->host = malloc(floats * sizeof *dict->host);
   if (!dict->host) return error_memory(error, floats * sizeof *dict->host);
   dict->info.bytes += floats * sizeof *dict->host;
@@ -200,24 +216,27 @@ static int check_selection(const struct dict *dict, const struct dict_config *co
   if (!config->selects_folded) return 0;
   for (int64_t f = 0; f < dict->info.n_feat; f++)
     if (fabsf(dict->norms[f] - 1.0f) > 0x1p-8f)
-      return error_set(error, ERROR_UNSUPPORTED,
-                       "'%s': rescale_acts_by_decoder_norm with decoder rows of other length than 1 is not served (row "
-                       "%lld has %g); SAELens folds the lengths when it saves for inference",
-                       config->file, (long long)f, (double)dict->norms[f]);
+      return error_set(
+          error, ERROR_UNSUPPORTED,
+          "'%s': rescale_acts_by_decoder_norm with decoder rows of other length than 1 is not served (row "
+          "%lld has %g); SAELens folds the lengths when it saves for inference",
+          config->file, (long long)f, (double)dict->norms[f]);
   return 0;
 }
 
 static int read_host_side(struct dict *dict, const struct dict_config *config, struct error *error) {
   const struct dict_info *info = &dict->info;
   const char *path = config->weights;
-  if (make_room(dict, error) != 0 || read_vector(dict->tensors, path, "b_enc", info->n_feat, dict->b_enc, error) != 0 ||
+  if (make_room(dict, error) != 0 ||
+      read_vector(dict->tensors, path, "b_enc", info->n_feat, dict->b_enc, error) != 0 ||
       read_vector(dict->tensors, path, "b_dec", info->d_out, dict->b_dec, error) != 0)
     return -1;
   if (dict->threshold) {
     if (read_vector(dict->tensors, path, "threshold", info->n_feat, dict->threshold, error) != 0) return -1;
     for (int64_t f = 0; f < info->n_feat; f++) dict->threshold[f] = fmaxf(dict->threshold[f], 0.0f);
   }
-  if (dict_measure_rows(dict->w_dec, path, dict->norms, error) != 0 || check_selection(dict, config, error) != 0)
+  if (dict_measure_rows(dict->w_dec, path, dict->norms, error) != 0 ||
+      check_selection(dict, config, error) != 0)
     return -1;
   for (int64_t f = 0; f < info->n_feat && !info->folded; f++) dict->norms[f] = 1.0f;
   return 0;
@@ -231,12 +250,15 @@ static int prepare_encoder(struct dict *dict, const char *path, struct error *er
   struct matrix_part part = {w->data, w->dtype, ROWS_ARE_INPUTS, dict->info.n_feat, w->stride[0]};
   if (w->stride[1] != 1) { /* a .pth may hold the transposed view of [n_feat, d_in] */
     if (w->stride[0] != 1)
-      return error_set(error, ERROR_UNSUPPORTED, "'%s': tensor 'W_enc' %s is a view with gaps, expected whole rows or "
-                       "columns", path, tensor_describe(w, found));
+      return error_set(error, ERROR_UNSUPPORTED,
+                       "'%s': tensor 'W_enc' %s is a view with gaps, expected whole rows or "
+                       "columns",
+                       path, tensor_describe(w, found));
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
   }
-  if (dict->backend->ops->matrix_new(dict->backend, &part, 1, dict->info.d_in, &dict->encoder, error) != 0) return -1;
+  if (dict->backend->ops->matrix_new(dict->backend, &part, 1, dict->info.d_in, &dict->encoder, error) != 0)
+    return -1;
   dict->info.bytes += dict->encoder->bytes;
   return 0;
 }
@@ -254,12 +276,14 @@ static int upload(struct dict *dict, const float *vector, int64_t count, size_t 
 
 static int upload_vectors(struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
-  size_t used = 0, bytes = 3 * size_round_up((size_t)info->n_feat * 4, 64) + size_round_up((size_t)info->d_in * 4, 64);
+  size_t used = 0,
+         bytes = 3 * size_round_up((size_t)info->n_feat * 4, 64) + size_round_up((size_t)info->d_in * 4, 64);
   if (dict->backend->ops->alloc(dict->backend, bytes, &dict->memory, error) != 0) return -1;
   dict->info.bytes += bytes;
   if (upload(dict, dict->b_enc, info->n_feat, &used, &dict->bias, error) != 0) return -1;
   if (info->folded && upload(dict, dict->norms, info->n_feat, &used, &dict->fold, error) != 0) return -1;
-  if (dict->threshold && upload(dict, dict->threshold, info->n_feat, &used, &dict->cut, error) != 0) return -1;
+  if (dict->threshold && upload(dict, dict->threshold, info->n_feat, &used, &dict->cut, error) != 0)
+    return -1;
   if (!info->apply_b_dec_to_input) return 0;
   return upload(dict, dict->b_dec, info->d_in, &used, &dict->subtract, error);
 }
@@ -279,8 +303,8 @@ static int load(struct dict *dict, const struct dict_config *config, const struc
   return upload_vectors(dict, error);
 }
 
-struct dict *dict_open(const char *path, const char *id, const struct dict_host *host, struct backend *backend,
-                       struct error *error) {
+struct dict *dict_open(const char *path, const char *id, const struct dict_host *host,
+                       struct backend *backend, struct error *error) {
   struct dict_config *config = malloc(sizeof *config); /* 8 KiB of paths: too much for a thread's stack */
   struct dict *dict = calloc(1, sizeof *dict);
   int result = -1;

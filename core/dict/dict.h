@@ -7,7 +7,9 @@
  *   A   = a * n,  n_f = |W_dec[f]|  (n = 1 when folding is off)                      what is served and stored
  *   x^  = sum_f A_f (W_dec[f] / n_f) + b_dec                                                   reconstruction
  * Weights are never rewritten: n is kept beside them (decision 14). A steering row is W_dec[f] / n_f, so that a
- * strength is the L2 length of what is added. TopK selects on raw p.
+ * strength is the L2 length of what is added. TopK selects on raw p (a SAELens file that asks for selection on
+ * p * n is served where all n are 1 to 2^-8, as SAELens saves it for inference, else refused). A row of zeros
+ * has n = 1.
  *
  * A dict is immutable after opening. encode runs on the backend from the engine's worker; the row functions
  * read the mapped file and may be called from any thread. */
@@ -71,20 +73,25 @@ const float *dict_norms(const struct dict *dict);
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
 /* What an EDIT_ROW_FEATURE_* item needs: raw encoder column with b_dec and centring folded in, so that
- * act(h . enc + bias) * fold is A_f of the row h. Not for TOPK (whose features depend on each other). */
+ * act(h . enc + bias) * fold is A_f of the raw row h, enc f32 [d_in]. Not for TOPK, whose
+ * features depend on each other (asserted). */
 struct dict_encoder {
   float bias, threshold, fold;
 };
 struct dict_encoder dict_encoder_row(const struct dict *dict, int64_t index, float *enc);
 
-/* A_f of one feature on n_rows host rows x [n_rows, d_in]; for RELU and JUMPRELU without a full encode. */
+/* A_f of one feature on n_rows host rows x [n_rows, d_in]; for RELU and JUMPRELU (asserted), without a full
+ * encode. Summed in double: within decision 18 of dict_encode, not bit for bit, so that a p within rounding of its
+ * threshold may fall on the other side. */
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out);
 
 /* All features of rows x in backend memory; appends n_rows rows to out (folded units). Worker thread only. */
 int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
                 struct error *error) MUST_CHECK;
 
-/* x^ for n_rows sparse rows from row `first` of `codes`, f32 [n_rows, d_out] host memory; b_dec included. */
+/* x^ for n_rows sparse rows from row `first` of `codes`, f32 [n_rows, d_out] host memory; b_dec included. Where
+ * center_mean is set this is the reconstruction of c, the centred row: a splice into the raw stream adds
+ * x^ - c to x. */
 void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, float *out);
 
 #endif

@@ -1,4 +1,4 @@
-/* dict_ini.c: [source ID] -> struct dict_config. Knows no other section; the file may describe a model as well. */
+/* dict_ini.c: [source ID] -> struct dict_config. Knows no other section; the file may describe a model too. */
 #include "core/dict/dict_ini.h"
 
 #include <stdio.h>
@@ -18,16 +18,16 @@ struct section {
 
 static int wrong_value(const struct section *section, const struct ini_entry *entry, const char *expected,
                        struct error *error) {
-  return error_set(error, ERROR_FORMAT, "'%s' line %d: %s is '%.60s', expected %s", ini_path(section->ini), entry->line,
-                   entry->key, entry->value, expected);
+  return error_set(error, ERROR_FORMAT, "'%s' line %d: %s is '%.60s', expected %s", ini_path(section->ini),
+                   entry->line, entry->key, entry->value, expected);
 }
 
 static const struct ini_entry *find(const struct section *section, const char *key) {
   return ini_find(section->ini, section->name, key);
 }
 
-static int need(const struct section *section, const char *key, const char *expected, const struct ini_entry **out,
-                struct error *error) {
+static int need(const struct section *section, const char *key, const char *expected,
+                const struct ini_entry **out, struct error *error) {
   *out = find(section, key);
   if (*out && *(*out)->value) return 0;
   return error_set(error, ERROR_FORMAT, "'%s' [%s]: key '%s' is missing, expected %s", ini_path(section->ini),
@@ -46,8 +46,11 @@ static int get_bool(const struct section *section, const char *key, bool *out, s
 
 /* ---- keys ------------------------------------------------------------------------------------------- */
 
-static const char *const known_keys[] = {"weights", "kind", "point", "k",           "apply_b_dec_to_input",
-                                         "center",  "fold", "bos_counts", "prepend_bos", "context"};
+static const char *const known_keys[] = {
+    "weights", "kind", "point",      "k",           "apply_b_dec_to_input",
+    "center",  "fold", "bos_counts", "prepend_bos", "context"};
+#define KNOWN_KEYS \
+  "weights, kind, point, k, apply_b_dec_to_input, center, fold, bos_counts, prepend_bos, context"
 #define KNOWN_COUNT (sizeof known_keys / sizeof *known_keys)
 
 static bool is_known(const char *key) {
@@ -61,8 +64,9 @@ static int check_keys(const struct section *section, struct error *error) {
     const struct ini_entry *entry = ini_at(section->ini, i);
     if (strcmp(entry->section, section->name) != 0 || is_known(entry->key)) continue;
     const char *near = nearest_name(entry->key, known_keys, KNOWN_COUNT);
-    return error_set(error, ERROR_FORMAT, "'%s' line %d: unknown key '%.60s'%s%s%s", ini_path(section->ini), entry->line,
-                     entry->key, near ? ", did you mean '" : " (docs: core/dict/dict_ini.h)", near ? near : "", near ? "'?" : "");
+    return error_set(error, ERROR_FORMAT, "'%s' line %d: unknown key '%.60s'%s%s%s", ini_path(section->ini),
+                     entry->line, entry->key, near ? ", did you mean '" : ", expected one of " KNOWN_KEYS,
+                     near ? near : "", near ? "'?" : "");
   }
   return 0;
 }
@@ -98,7 +102,8 @@ static int read_kind(const struct section *section, struct error *error) {
       section->out->kind = (enum dict_kind)kind;
       return read_k(section, error);
     }
-  return error_set(error, ERROR_UNSUPPORTED, "'%s' line %d: kind '%.60s' is not served (served: relu, jumprelu, topk)",
+  return error_set(error, ERROR_UNSUPPORTED,
+                   "'%s' line %d: kind '%.60s' is not served (served: relu, jumprelu, topk)",
                    ini_path(section->ini), entry->line, entry->value);
 }
 
@@ -111,7 +116,8 @@ static int read_point(const struct section *section, const struct dict_host *hos
 static int read_flags(const struct section *section, struct error *error) {
   struct dict_config *out = section->out;
   if (get_bool(section, "apply_b_dec_to_input", &out->apply_b_dec_to_input, error) != 0 ||
-      get_bool(section, "center", &out->center_mean, error) != 0 || get_bool(section, "fold", &out->fold, error) != 0 ||
+      get_bool(section, "center", &out->center_mean, error) != 0 ||
+      get_bool(section, "fold", &out->fold, error) != 0 ||
       get_bool(section, "bos_counts", &out->bos_counts, error) != 0)
     return -1;
   return get_bool(section, "prepend_bos", &out->prepend_bos, error);
@@ -140,8 +146,8 @@ static int no_section(const struct section *section, struct error *error) {
     int n = snprintf(sources + used, sizeof sources - used, "%s[%s]", used ? ", " : "", name);
     used = size_min(used + (size_t)n, sizeof sources - 1);
   }
-  return error_set(error, ERROR_NOT_FOUND, "'%s' has no section [%s], it has %s", ini_path(section->ini), section->name,
-                   used ? sources : "no section [source ...] at all");
+  return error_set(error, ERROR_NOT_FOUND, "'%s' has no section [%s], it has %s", ini_path(section->ini),
+                   section->name, used ? sources : "no section [source ...] at all");
 }
 
 static int read_section(const struct section *section, const struct dict_host *host, struct error *error) {
@@ -149,8 +155,9 @@ static int read_section(const struct section *section, const struct dict_host *h
   for (size_t i = 0; i < ini_count(section->ini) && !found; i++)
     found = !strcmp(ini_at(section->ini, i)->section, section->name);
   if (!found) return no_section(section, error);
-  if (check_keys(section, error) != 0 || read_weights(section, error) != 0 || read_kind(section, error) != 0 ||
-      read_point(section, host, error) != 0 || read_flags(section, error) != 0)
+  if (check_keys(section, error) != 0 || read_weights(section, error) != 0 ||
+      read_kind(section, error) != 0 || read_point(section, host, error) != 0 ||
+      read_flags(section, error) != 0)
     return -1;
   return read_context(section, error);
 }
@@ -163,9 +170,11 @@ int dict_ini_read(const char *path, const char *id, const struct dict_host *host
   struct section section = {NULL, "", out};
   int length = snprintf(section.name, sizeof section.name, "source %s", id);
   if (length >= (int)sizeof section.name)
-    return error_set(error, ERROR_ARGUMENT, "source id '%.60s...' is longer than %zu bytes", id, sizeof section.name - 8);
+    return error_set(error, ERROR_ARGUMENT, "source id '%.60s...' is longer than %zu bytes", id,
+                     sizeof section.name - 8);
   if (snprintf(out->file, sizeof out->file, "%s", path) >= (int)sizeof out->file)
-    return error_set(error, ERROR_ARGUMENT, "path '%.60s...' is longer than %d bytes", path, DICT_PATH_BYTES - 1);
+    return error_set(error, ERROR_ARGUMENT, "path '%.60s...' is longer than %d bytes", path,
+                     DICT_PATH_BYTES - 1);
   struct ini *ini = ini_open(path, error);
   if (!ini) return -1;
   section.ini = ini;

@@ -24,16 +24,20 @@ struct dict {
 
 /* One weight as f32. */
 static inline float tensor_f32(const struct tensor *tensor, int64_t row, int64_t column) {
-  return dtype_f32_at(tensor->data, tensor->dtype, (size_t)(row * tensor->stride[0] + column * tensor->stride[1]));
+  return dtype_f32_at(tensor->data, tensor->dtype,
+                      (size_t)(row * tensor->stride[0] + column * tensor->stride[1]));
 }
 
 /* Columns [begin, begin + count) of a row as f32. */
-static inline void tensor_row(const struct tensor *tensor, int64_t row, int64_t begin, size_t count, float *out) {
+static inline void tensor_row(const struct tensor *tensor, int64_t row, int64_t begin, size_t count,
+                              float *out) {
   size_t first = (size_t)(row * tensor->stride[0] + begin * tensor->stride[1]);
-  dtype_to_f32(tensor->data + first * dtype_size(tensor->dtype), tensor->dtype, (size_t)tensor->stride[1], count, out);
+  dtype_to_f32(tensor->data + first * dtype_size(tensor->dtype), tensor->dtype, (size_t)tensor->stride[1],
+               count, out);
 }
 
 /* decode.c: n_f of every feature into norms, or ERROR_FORMAT for a row that is not finite. */
-int dict_measure_rows(const struct tensor *w_dec, const char *path, float *norms, struct error *error) MUST_CHECK;
+int dict_measure_rows(const struct tensor *w_dec, const char *path, float *norms,
+                      struct error *error) MUST_CHECK;
 
 #endif

@@ -1,5 +1,5 @@
-/* encode.c: the encoder side of a dictionary: all features of many rows on the backend, one feature on the host,
- * and one feature as a vector for edits. Knows no file format. */
+/* encode.c: the encoder side of a dictionary: all features of many rows on the backend, one feature on the
+ * host, and one feature as a vector for edits. Knows no file format. */
 #include <assert.h>
 
 #include "core/base/checked.h"
@@ -7,7 +7,8 @@
 
 #define BLOCK 32 /* host rows that share one walk down a column of W_enc */
 
-int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out, struct error *error) {
+int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
+                struct error *error) {
   static const enum encode_kind kinds[] = {
       [DICT_RELU] = ENCODE_RELU, [DICT_JUMPRELU] = ENCODE_JUMPRELU, [DICT_TOPK] = ENCODE_TOPK};
   const struct encode_args args = {

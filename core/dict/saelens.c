@@ -1,5 +1,5 @@
-/* saelens.c: cfg.json -> struct dict_config. Knows no tensor: the shapes that cfg.json claims are checked against
- * the weights by dict.c. */
+/* saelens.c: cfg.json -> struct dict_config. Knows no tensor: the shapes that cfg.json claims are checked
+ * against the weights by dict.c. */
 #include "core/dict/saelens.h"
 
 #include <stdio.h>
@@ -16,7 +16,8 @@ struct cfg {
   struct dict_config *out;
 };
 
-/* The first of `names` (a key and its older spellings) that is there and not null, in metadata or at the top. */
+/* The first of `names` (a key and its older spellings) that is there and not null, in metadata or at the
+ * top; *name is the spelling found. */
 static const struct json_node *find(const struct cfg *cfg, const char *const *names, const char **name) {
   const struct json_node *places[] = {json_get(cfg->root, "metadata"), cfg->root};
   for (; *names; names++)
@@ -29,10 +30,10 @@ static const struct json_node *find(const struct cfg *cfg, const char *const *na
   *name = *names;
   return NULL;
 }
-#define NAMES(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define NAMES(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-static int wrong_kind(const struct cfg *cfg, const char *name, const struct json_node *node, const char *expected,
-                      struct error *error) {
+static int wrong_kind(const struct cfg *cfg, const char *name, const struct json_node *node,
+                      const char *expected, struct error *error) {
   return error_set(error, ERROR_FORMAT, "'%s': '%s' is %s, expected %s", cfg->out->file, name,
                    json_kind_word(json_kind(node)), expected);
 }
@@ -71,8 +72,8 @@ static int get_int(const struct cfg *cfg, const char *const *names, int64_t *out
 
 static int refuse(const struct cfg *cfg, const char *key, const char *found, const char *served,
                   struct error *error) {
-  return error_set(error, ERROR_UNSUPPORTED, "'%s': %s '%.60s' is not served (served: %s)", cfg->out->file, key, found,
-                   served);
+  return error_set(error, ERROR_UNSUPPORTED, "'%s': %s '%.60s' is not served (served: %s)", cfg->out->file,
+                   key, found, served);
 }
 
 /* ---- what it computes ------------------------------------------------------------------------------- */
@@ -82,18 +83,19 @@ static int read_k(const struct cfg *cfg, struct error *error) {
   if (get_int(cfg, NAMES("k"), &k, error) != 0) return -1;
   const char *name;
   const struct json_node *more = find(cfg, NAMES("activation_fn_kwargs"), &name), *node = json_get(more, "k");
-  if (node && json_kind(node) != JSON_KIND_INT) return wrong_kind(cfg, "activation_fn_kwargs.k", node, "an integer", error);
+  if (node && json_kind(node) != JSON_KIND_INT)
+    return wrong_kind(cfg, "activation_fn_kwargs.k", node, "an integer", error);
   int64_t other = json_int_or(node, k);
   if (k && other != k)
-    return error_set(error, ERROR_FORMAT, "'%s': k is %lld, but activation_fn_kwargs.k is %lld", cfg->out->file,
-                     (long long)k, (long long)other);
+    return error_set(error, ERROR_FORMAT, "'%s': k is %lld, but activation_fn_kwargs.k is %lld",
+                     cfg->out->file, (long long)k, (long long)other);
   if (!node && !k)
     return error_set(error, ERROR_FORMAT, "'%s': 'k' is missing, expected the number of features TopK keeps",
                      cfg->out->file);
   return dict_config_k(cfg->out, other, error);
 }
 
-/* The activation function has the last word: files of TopK dictionaries exist whose architecture is "standard". */
+/* The activation function has the last word: old TopK files say "standard" and name topk only there. */
 static int read_kind(const struct cfg *cfg, struct error *error) {
   const char *architecture = "standard", *activation = NULL;
   if (get_text(cfg, NAMES("architecture"), &architecture, error) != 0 ||
@@ -102,8 +104,8 @@ static int read_kind(const struct cfg *cfg, struct error *error) {
   bool standard = !strcmp(architecture, "standard"), jump = !strcmp(architecture, "jumprelu");
   bool top = !strcmp(architecture, "topk");
   if (!standard && !jump && !top)
-    return refuse(cfg, "architecture", architecture, "standard, jumprelu, topk; BatchTopK as saved for inference: jumprelu",
-                  error);
+    return refuse(cfg, "architecture", architecture,
+                  "standard, jumprelu, topk; BatchTopK as saved for inference: jumprelu", error);
   if (activation && strcmp(activation, "relu") != 0 && (jump || strcmp(activation, "topk") != 0))
     return refuse(cfg, jump ? "architecture jumprelu with activation_fn" : "activation_fn", activation,
                   jump ? "relu" : "relu, topk", error);
@@ -141,9 +143,10 @@ static int read_output(const struct cfg *cfg, const char *hook, struct error *er
   const char *hook_out = hook;
   if (get_text(cfg, NAMES("hook_name_out"), &hook_out, error) != 0) return -1;
   if (!strcmp(hook_out, hook)) return 0;
-  return error_set(error, ERROR_UNSUPPORTED,
-                   "'%s': a transcoder from '%.80s' to '%.80s' is not served yet (served: one point, in and out)",
-                   cfg->out->file, hook, hook_out);
+  return error_set(
+      error, ERROR_UNSUPPORTED,
+      "'%s': a transcoder from '%.80s' to '%.80s' is not served yet (served: one point, in and out)",
+      cfg->out->file, hook, hook_out);
 }
 
 static int read_head(const struct cfg *cfg, struct error *error) {
@@ -160,22 +163,24 @@ static int read_point(const struct cfg *cfg, const struct dict_host *host, struc
   const char *hook = NULL;
   if (get_text(cfg, NAMES("hook_name", "hook_point"), &hook, error) != 0) return -1;
   if (!hook)
-    return error_set(error, ERROR_FORMAT, "'%s': 'hook_name' is missing, expected a point such as "
-                     "'blocks.7.hook_resid_pre'", cfg->out->file);
+    return error_set(error, ERROR_FORMAT,
+                     "'%s': 'hook_name' is missing, expected a point such as 'blocks.7.hook_resid_pre'",
+                     cfg->out->file);
   if (read_output(cfg, hook, error) != 0 || dict_config_point(cfg->out, hook, host, error) != 0) return -1;
   return read_head(cfg, error);
 }
 
 static int read_sizes(const struct cfg *cfg, struct error *error) {
   struct dict_config *out = cfg->out;
-  if (get_int(cfg, NAMES("d_in"), &out->d_in, error) != 0 || get_int(cfg, NAMES("d_sae"), &out->n_feat, error) != 0)
+  if (get_int(cfg, NAMES("d_in"), &out->d_in, error) != 0 ||
+      get_int(cfg, NAMES("d_sae"), &out->n_feat, error) != 0)
     return -1;
   int64_t expansion = 0;
   if (out->n_feat || !out->d_in) return 0;
   if (get_int(cfg, NAMES("expansion_factor"), &expansion, error) != 0) return -1;
   if (__builtin_mul_overflow(expansion, out->d_in, &out->n_feat))
-    return error_set(error, ERROR_FORMAT, "'%s': expansion_factor %lld times d_in %lld is too large", out->file,
-                     (long long)expansion, (long long)out->d_in);
+    return error_set(error, ERROR_FORMAT, "'%s': expansion_factor %lld times d_in %lld is too large",
+                     out->file, (long long)expansion, (long long)out->d_in);
   return 0;
 }
 
@@ -189,7 +194,8 @@ static int read_model(const struct cfg *cfg, const struct dict_host *host, struc
   const struct json_node *how = find(cfg, NAMES("model_from_pretrained_kwargs"), &name);
   const struct json_node *center = json_get(how, "center_writing_weights");
   if (center && json_kind(center) != JSON_KIND_BOOL)
-    return wrong_kind(cfg, "model_from_pretrained_kwargs.center_writing_weights", center, "true or false", error);
+    return wrong_kind(cfg, "model_from_pretrained_kwargs.center_writing_weights", center, "true or false",
+                      error);
   cfg->out->center_mean = json_bool_or(center, false);
   return 0;
 }
@@ -201,7 +207,8 @@ static int read_training(const struct cfg *cfg, const struct dict_host *host, st
   return read_model(cfg, host, error);
 }
 
-int saelens_read(const char *folder, const struct dict_host *host, struct dict_config *out, struct error *error) {
+int saelens_read(const char *folder, const struct dict_host *host, struct dict_config *out,
+                 struct error *error) {
   memset(out, 0, sizeof *out);
   out->apply_b_dec_to_input = out->prepend_bos = out->fold = true;
   out->format = "saelens";
@@ -213,8 +220,10 @@ int saelens_read(const char *folder, const struct dict_host *host, struct dict_c
   struct cfg cfg = {root, out};
   int result = -1;
   if (json_kind(root) != JSON_KIND_OBJECT)
-    error_set(error, ERROR_FORMAT, "'%s' is %s, expected an object", out->file, json_kind_word(json_kind(root)));
-  else if (read_arithmetic(&cfg, error) == 0 && read_point(&cfg, host, error) == 0 && read_sizes(&cfg, error) == 0)
+    error_set(error, ERROR_FORMAT, "'%s' is %s, expected an object", out->file,
+              json_kind_word(json_kind(root)));
+  else if (read_arithmetic(&cfg, error) == 0 && read_point(&cfg, host, error) == 0 &&
+           read_sizes(&cfg, error) == 0)
     result = read_training(&cfg, host, error);
   json_free(root);
   return result;

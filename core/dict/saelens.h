@@ -1,14 +1,15 @@
 /* saelens.h: cfg.json of a SAELens folder. Private to core/dict.
  *
- * Two layouts are read as one. Since version 6 what concerns the model stands in an object "metadata"; before, all
- * of it was flat and some keys had other names:
+ * Two layouts are read as one. Since version 6 what concerns the model stands in an object "metadata";
+ * before, all of it was flat and some keys had other names:
  *
  *   hook_point -> hook_name    hook_point_head_index -> hook_head_index    activation_fn_str -> activation_fn
  *   activation_fn "topk" + activation_fn_kwargs.k -> architecture topk, k
  *   normalize_activations true / false -> expected_average_only_in / none
  *
- * Absent: architecture standard, activation_fn relu, apply_b_dec_to_input and prepend_bos true, normalisation and
- * reshaping none. What changes the numbers and is not served is refused by name; other keys are not read. */
+ * Absent: architecture standard, activation_fn relu, apply_b_dec_to_input and prepend_bos true, normalisation
+ * and reshaping none. What changes the numbers and is not served is refused by name; other keys are not read.
+ */
 #ifndef STEERD_CORE_DICT_SAELENS_H
 #define STEERD_CORE_DICT_SAELENS_H
 

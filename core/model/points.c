@@ -92,7 +92,7 @@ static const struct {
 
 #define NAME_BYTES 64
 
-/* A name taken apart: "blocks.7.hook_resid_pre" is the pattern "blocks.N.hook_resid_pre" and the layer "7". */
+/* A name taken apart: "blocks.7.hook_resid_pre" is "blocks.N.hook_resid_pre" and "7". */
 struct parts {
   char pattern[NAME_BYTES];
   char layer[12]; /* "" when no component is a number */
@@ -145,20 +145,21 @@ static int unknown_point(const char *name, const struct parts *parts, struct err
   if (near)
     return error_set(error, ERROR_ARGUMENT, "unknown point '%.80s', did you mean '%s'?", name,
                      put_together(near, parts->layer, suggestion, sizeof suggestion));
-  return error_set(error, ERROR_ARGUMENT,
-                   "unknown point '%.80s', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' "
-                   "(served: " SERVED_NAMES ")",
-                   name);
+  return error_set(
+      error, ERROR_ARGUMENT,
+      "unknown point '%.80s', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' "
+      "(served: " SERVED_NAMES ")",
+      name);
 }
 
 static int check_layer(const char *name, const char *layer, int n_layer, int *out, struct error *error) {
   int64_t value;
   if (!*layer)
-    return error_set(error, ERROR_ARGUMENT, "point '%.80s' names no layer, expected a number from 0 to %d for N",
-                     name, n_layer - 1);
+    return error_set(error, ERROR_ARGUMENT,
+                     "point '%.80s' names no layer, expected a number from 0 to %d for N", name, n_layer - 1);
   if (!number_parse_int(layer, &value) || value < 0 || value >= n_layer)
-    return error_set(error, ERROR_ARGUMENT, "layer %s of point '%.80s' is out of range, expected 0 to %d", layer,
-                     name, n_layer - 1);
+    return error_set(error, ERROR_ARGUMENT, "layer %s of point '%.80s' is out of range, expected 0 to %d",
+                     layer, name, n_layer - 1);
   *out = (int)value;
   return 0;
 }
@@ -172,7 +173,8 @@ int point_parse(const char *name, int n_layer, struct point *out, struct error *
   int layer = 0;
   if (strchr(table[i].name, 'N') && check_layer(name, parts.layer, n_layer, &layer, error) != 0) return -1;
   if (table[i].site == NOT_SERVED)
-    return error_set(error, ERROR_UNSUPPORTED, "point '%.80s' is not served yet (served: " SERVED_NAMES ")", name);
+    return error_set(error, ERROR_UNSUPPORTED, "point '%.80s' is not served yet (served: " SERVED_NAMES ")",
+                     name);
   *out = (struct point){layer, table[i].site};
   return 0;
 }

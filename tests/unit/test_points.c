@@ -14,7 +14,8 @@ static void parses_to(const char *name, int layer, enum site site) {
   struct error error = ERROR_INIT;
   struct point point = {-1, SITE_COUNT};
   if (point_parse(name, 12, &point, &error) != 0) fail_msg("%s: %s", name, error.text);
-  if (point.layer != layer || point.site != site) fail_msg("%s: got layer %d site %d", name, point.layer, point.site);
+  if (point.layer != layer || point.site != site)
+    fail_msg("%s: got layer %d site %d", name, point.layer, point.site);
 }
 
 static void both_spellings_mean_the_same_point(void **state) {
@@ -52,8 +53,9 @@ static void refuses(const char *name, enum error_code code, const char *text) {
 }
 
 #define SERVED "resid_pre.N, z.N, attn_out.N, resid_mid.N, mlp_act.N, mlp_out.N, resid_post.N"
-#define UNKNOWN(name) \
-  "unknown point '" name "', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' (served: " SERVED ")"
+#define UNKNOWN(name)                                                                                        \
+  "unknown point '" name                                                                                     \
+  "', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' (served: " SERVED ")"
 
 static void wrong_names_are_told_apart(void **state) {
   (void)state;
@@ -63,7 +65,8 @@ static void wrong_names_are_told_apart(void **state) {
   refuses("mlp_cat.3", ERROR_ARGUMENT, "unknown point 'mlp_cat.3', did you mean 'mlp_act.3'?");
   refuses("blocks.07.hook_resid_pre", ERROR_ARGUMENT,
           "unknown point 'blocks.07.hook_resid_pre', did you mean 'blocks.N.hook_resid_pre'?");
-  refuses("resid_pre.N", ERROR_ARGUMENT, "point 'resid_pre.N' names no layer, expected a number from 0 to 11 for N");
+  refuses("resid_pre.N", ERROR_ARGUMENT,
+          "point 'resid_pre.N' names no layer, expected a number from 0 to 11 for N");
   refuses("blocks.12.hook_resid_pre", ERROR_ARGUMENT,
           "layer 12 of point 'blocks.12.hook_resid_pre' is out of range, expected 0 to 11");
   refuses("z.-1", ERROR_ARGUMENT, "layer -1 of point 'z.-1' is out of range, expected 0 to 11");
@@ -94,10 +97,10 @@ static void nearest_finds_slips_and_nothing_else(void **state) {
   (void)state;
   const char *const names[] = {"prompt", "temperature", "n_tokens", "seed", "strength", "k"};
   const size_t n = sizeof names / sizeof *names;
-  assert_string_equal(nearest_name("promt", names, n), "prompt");        /* dropped */
-  assert_string_equal(nearest_name("prommpt", names, n), "prompt");      /* inserted */
-  assert_string_equal(nearest_name("pronpt", names, n), "prompt");       /* replaced */
-  assert_string_equal(nearest_name("sede", names, n), "seed");           /* swapped: one slip, not two */
+  assert_string_equal(nearest_name("promt", names, n), "prompt");   /* dropped */
+  assert_string_equal(nearest_name("prommpt", names, n), "prompt"); /* inserted */
+  assert_string_equal(nearest_name("pronpt", names, n), "prompt");  /* replaced */
+  assert_string_equal(nearest_name("sede", names, n), "seed");      /* swapped: one slip, not two */
   assert_string_equal(nearest_name("Temperature", names, n), "temperature");
   assert_string_equal(nearest_name("tempreture", names, n), "temperature");
   assert_string_equal(nearest_name("strenght", names, n), "strength");

@@ -377,6 +377,24 @@ static void test_bos(void **state) {
   tokenizer_free(t);
 }
 
+/* A longer token that begins like BOS does not hide it, and BOS swallows the spaces it is set to swallow. */
+static void test_bos_overlap(void **state) {
+  (void)state;
+  char *folder = temporary_folder();
+  write_file(folder, "tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":"
+             "\"ByteLevel\","
+             "\"add_prefix_space\":false},\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"rstrip\":true},"
+             "{\"id\":2,\"content\":\"<s><s>\"}]}");
+  write_file(folder, "tokenizer_config.json", "{\"bos_token\":\"<s>\"}");
+  struct tokenizer *t = open_folder(folder);
+  EXPECT_IDS(t, "<s><s>a", TOKENIZE_SPECIAL, 2, 0);
+  EXPECT_IDS(t, "<s><s>a", TOKENIZE_BOS | TOKENIZE_SPECIAL, 1, 1, 0);
+  EXPECT_IDS(t, "<s> \n a", TOKENIZE_BOS, 1, 0);
+  tokenizer_free(t);
+  remove_folder(folder);
+}
+
 static void test_bytes(void **state) {
   (void)state;
   struct tokenizer *t = open_folder(VECTORS "/added");
@@ -883,6 +901,7 @@ int main(void) {
       cmocka_unit_test(test_families_refused),
       cmocka_unit_test(test_villes),
       cmocka_unit_test(test_bos),
+      cmocka_unit_test(test_bos_overlap),
       cmocka_unit_test(test_bytes),
       cmocka_unit_test(test_unused_ids),
       cmocka_unit_test(test_invalid_text),

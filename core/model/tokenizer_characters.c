@@ -19,8 +19,7 @@ struct characters {
   int32_t count;
 };
 
-/* ---- encoding --------------------------------------------------------------------------------------------
- */
+/* ---- encoding ----------------------------------------------------------------------------------- */
 
 static int32_t character_id(const struct characters *c, uint32_t point) {
   int32_t low = 0, high = c->count;
@@ -109,8 +108,7 @@ static void characters_free(void *state) {
 
 static const struct tokenizer_kind characters_kind = {characters_encode, characters_free};
 
-/* ---- reading ---------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------ */
 
 /* Names end at a comma or a line end, of either fashion. */
 static bool separates(uint32_t point) { return point == '\n' || point == '\r' || point == ','; }

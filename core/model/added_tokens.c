@@ -90,10 +90,6 @@ static const struct added_token *longest_at(const struct added_tokens *set, cons
   return best;
 }
 
-const struct added_token *added_tokens_at(const struct added_tokens *set, const char *text, size_t length) {
-  return longest_at(set, text, length, true);
-}
-
 static bool is_space(uint32_t p) {
   return (p >= 0x09 && p <= 0x0D) || p == 0x20 || p == 0x85 || p == 0xA0 || p == 0x1680 ||
          (p >= 0x2000 && p <= 0x200A) || p == 0x2028 || p == 0x2029 || p == 0x202F || p == 0x205F ||

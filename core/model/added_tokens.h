@@ -49,9 +49,6 @@ void added_tokens_clear(struct added_tokens *set);
 bool added_tokens_find(const struct added_tokens *set, const char *text, size_t from, size_t to, bool special,
                        struct added_match *match);
 
-/* The token whose text is the longest prefix of text[0..length), special ones included, or NULL. */
-const struct added_token *added_tokens_at(const struct added_tokens *set, const char *text, size_t length);
-
 /* How many bytes of Unicode white space text[0..length) begins with. */
 size_t space_prefix(const char *text, size_t length);
 

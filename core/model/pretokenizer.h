@@ -2,7 +2,9 @@
  *
  * A pattern is known by its text as tokenizer files write it; an unknown one is refused, because an almost
  * right pattern gives almost right ids. A further family is one more row of the table in pretokenizer.c.
- * Immutable and safe to share between threads. The only place that knows PCRE2. */
+ * What a letter or a number is comes from PCRE2's Unicode tables (14.0 in Debian 12): characters that are
+ * newer than these tables count as neither, where a reference with newer tables may differ. Immutable and
+ * safe to share between threads. The only place that knows PCRE2. */
 #ifndef STEERD_CORE_MODEL_PRETOKENIZER_H
 #define STEERD_CORE_MODEL_PRETOKENIZER_H
 

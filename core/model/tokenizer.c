@@ -48,9 +48,13 @@ int tokenizer_mark_special(struct tokenizer *t, int32_t id, struct error *error)
 }
 
 int tokenizer_finish(struct tokenizer *t, struct error *error) {
-  for (int i = 0; i < 2; i++)
+  for (int i = 0; i < 2; i++) {
     if (added_tokens_finish(&t->added[i], &t->pieces, error) != 0)
       return -1;
+    const struct added_token *bos = added_tokens_of(&t->added[i], t->bos);
+    if (bos)
+      t->bos_token = bos;
+  }
   return 0;
 }
 
@@ -88,13 +92,10 @@ static int encode_range(const struct tokenizer *t, int level, bool special, cons
 
 /* How many bytes at the front of the text are the BOS token itself. */
 static size_t bos_prefix(const struct tokenizer *t, const char *text, size_t length) {
-  for (int i = 0; i < 2; i++) {
-    const struct added_token *token = added_tokens_at(&t->added[i], text, length);
-    if (!token || token->id != t->bos)
-      continue;
-    return token->length + (token->rstrip ? space_prefix(text + token->length, length - token->length) : 0);
-  }
-  return 0;
+  const struct added_token *bos = t->bos_token;
+  if (!bos || length < bos->length || memcmp(text, bos->text, bos->length) != 0)
+    return 0;
+  return bos->length + (bos->rstrip ? space_prefix(text + bos->length, length - bos->length) : 0);
 }
 
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,

@@ -41,7 +41,7 @@ enum tokenizer_flags {
 
 /* Ids of text[0..length), valid UTF-8, into *ids (malloc'ed, caller frees; NULL when *count is 0).
  * Errors: ERROR_ARGUMENT (invalid UTF-8 with its byte offset; a character that the vocabulary lacks, named),
- * ERROR_MEMORY. Cost: O(n log n) in the longest pre-token. */
+ * ERROR_LIMIT (more than 1 GiB), ERROR_MEMORY. Cost: O(n log n) in the longest pre-token. */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
                      size_t *count, struct error *error) MUST_CHECK;
 

@@ -28,8 +28,7 @@ struct bpe {
   bool complete; /* every byte has a piece */
 };
 
-/* ---- tables ----------------------------------------------------------------------------------------------
- */
+/* ---- tables ------------------------------------------------------------------------------------- */
 
 /* The finalizer of SplitMix64 (Steele, Lea and Flood, 2014). */
 static uint64_t mix(uint64_t x) {
@@ -85,8 +84,7 @@ static int32_t *index_find(const struct bpe *bpe, const char *bytes, size_t leng
   return &bpe->index[slot];
 }
 
-/* ---- building --------------------------------------------------------------------------------------------
- */
+/* ---- building ----------------------------------------------------------------------------------- */
 
 static void bpe_free(void *state) {
   struct bpe *bpe = state;
@@ -206,8 +204,7 @@ int bpe_piece_bytes(const char *text, size_t length, char *out, size_t *out_leng
   return 0;
 }
 
-/* ---- merging ---------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------ */
 
 struct symbol {
   int32_t id;         /* -1: merged into the one before */

@@ -19,8 +19,7 @@ struct characters {
   int32_t count;
 };
 
-/* ---- encoding --------------------------------------------------------------------------------------------
- */
+/* ---- encoding ----------------------------------------------------------------------------------- */
 
 static int32_t character_id(const struct characters *c, uint32_t point) {
   int32_t low = 0, high = c->count;
@@ -34,14 +33,21 @@ static int32_t character_id(const struct characters *c, uint32_t point) {
   return low < c->count && c->points[low] == point ? ID_FIRST + low : -1;
 }
 
-/* A character as a message shows it: itself between quotes, or its number when it would not show. */
+/* Whether a message can show the character itself: no control, combining or direction mark, and of a range
+ * that most fonts have. */
+static bool shows(uint32_t point) {
+  return (point > 0x20 && point < 0x7F) || (point > 0xA0 && point < 0x300) ||
+         (point >= 0x370 && point < 0x2000) || (point >= 0x2070 && point < 0x3000);
+}
+
 static void show_point(struct buffer *out, uint32_t point) {
   char bytes[4];
-  if (point <= 0x20 || (point >= 0x7F && point <= 0xA0) || point > 0x2FFF) {
-    buffer_printf(out, point == ' ' ? "space" : "U+%04X", (unsigned)point);
-    return;
-  }
-  buffer_append(out, bytes, (size_t)utf8_put(point, bytes));
+  if (point == ' ')
+    buffer_text(out, "space");
+  else if (shows(point))
+    buffer_append(out, bytes, (size_t)utf8_put(point, bytes));
+  else
+    buffer_printf(out, "U+%04X", (unsigned)point);
 }
 
 /* "space ' - a-z à â": what the vocabulary has, runs shortened, cut where a message would get too long. */
@@ -77,7 +83,7 @@ static int unknown_character(const struct characters *c, uint32_t point, size_t 
   else
     error_set(error, ERROR_ARGUMENT,
               "the character '%s' (U+%04X) at byte %zu is not in the vocabulary; it has: %s", name.data,
-              (unsigned)point, at, all.data ? all.data : "nothing");
+              (unsigned)point, at, all.data);
   buffer_clear(&name);
   buffer_clear(&all);
   return -1;
@@ -109,8 +115,7 @@ static void characters_free(void *state) {
 
 static const struct tokenizer_kind characters_kind = {characters_encode, characters_free};
 
-/* ---- reading ---------------------------------------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------------------------------ */
 
 /* Names end at a comma or a line end, of either fashion. */
 static bool separates(uint32_t point) { return point == '\n' || point == '\r' || point == ','; }

@@ -25,8 +25,7 @@ static int file_path(char path[PATH_BYTES], const char *folder, const char *name
   return 0;
 }
 
-/* ---- vocab.json + merges.txt -----------------------------------------------------------------------------
- */
+/* ---- vocab.json + merges.txt -------------------------------------------------------------------- */
 
 static size_t line_length(const char *text, size_t length) {
   const char *end = memchr(text, '\n', length);
@@ -103,8 +102,7 @@ fail:
   return NULL;
 }
 
-/* ---- settings beside them --------------------------------------------------------------------------------
- */
+/* ---- settings beside them ----------------------------------------------------------------------- */
 
 struct settings {
   struct json_node *tokenizer, *special, *generation, *model; /* NULL: no such file */
@@ -209,8 +207,7 @@ static int settings_apply(struct tokenizer *t, const struct settings *s, struct 
   return 0;
 }
 
-/* ---- the folder ------------------------------------------------------------------------------------------
- */
+/* ---- the folder --------------------------------------------------------------------------------- */
 
 static struct tokenizer *open_json(const char *path, struct error *error) {
   char *text;

@@ -22,8 +22,7 @@ static bool is_type(const struct json_node *part, const char *type) {
   return strcmp(part_type(part), type) == 0;
 }
 
-/* ---- model -----------------------------------------------------------------------------------------------
- */
+/* ---- model -------------------------------------------------------------------------------------- */
 
 static bool is_empty_text(const struct json_node *node) {
   size_t length;
@@ -74,8 +73,7 @@ static int read_merges(struct bpe *bpe, const struct json_node *merges, struct e
   return 0;
 }
 
-/* ---- pre_tokenizer ---------------------------------------------------------------------------------------
- */
+/* ---- pre_tokenizer ------------------------------------------------------------------------------ */
 
 static int set_pattern(struct bpe_options *options, const char *pattern, struct error *error) {
   if (options->split)
@@ -101,32 +99,42 @@ static int read_split(const struct json_node *part, struct bpe_options *options,
   return set_pattern(options, pattern, error);
 }
 
-/* ByteLevel, or a Sequence of at most one Split and then ByteLevel. */
-static int read_pretokenizer(const struct json_node *part, struct bpe_options *options, struct error *error) {
-  if (is_type(part, "ByteLevel"))
-    return read_byte_level(part, options, error);
-  const struct json_node *parts = json_get(part, "pretokenizers");
-  size_t count = is_type(part, "Sequence") ? json_count(parts) : 0;
-  for (size_t i = 0; i < count; i++) {
-    const struct json_node *inner = json_at(parts, i);
-    bool last = i + 1 == count;
-    if (!is_type(inner, last ? "ByteLevel" : "Split")) {
-      part = inner;
-      count = 0;
-    } else if ((last ? read_byte_level : read_split)(inner, options, error) != 0) {
-      return -1;
-    }
-  }
-  if (count > 0)
-    return 0;
+static int refuse_pretokenizer(const struct json_node *part, struct error *error) {
   return error_set(error, ERROR_UNSUPPORTED,
-                   "the pre_tokenizer '%s' is not supported here; supported: ByteLevel, or a "
-                   "Sequence that ends with it",
+                   "the pre_tokenizer '%s' is not supported here; supported: ByteLevel, or a Sequence that "
+                   "ends with it",
                    part_type(part));
 }
 
-/* ---- added tokens ----------------------------------------------------------------------------------------
- */
+/* At most one Split and then ByteLevel. */
+static int read_sequence(const struct json_node *parts, struct bpe_options *options, struct error *error) {
+  size_t last = json_count(parts) - 1;
+  for (size_t i = 0; i < last; i++) {
+    const struct json_node *part = json_at(parts, i);
+    if (!is_type(part, "Split"))
+      return refuse_pretokenizer(part, error);
+    if (read_split(part, options, error) != 0)
+      return -1;
+  }
+  if (!is_type(json_at(parts, last), "ByteLevel"))
+    return refuse_pretokenizer(json_at(parts, last), error);
+  if (read_byte_level(json_at(parts, last), options, error) != 0)
+    return -1;
+  if (last > 0 && options->prefix_space) /* it would go in front of every stretch of the Split */
+    return error_set(error, ERROR_UNSUPPORTED, "add_prefix_space behind a Split is not supported");
+  return 0;
+}
+
+static int read_pretokenizer(const struct json_node *part, struct bpe_options *options, struct error *error) {
+  const struct json_node *parts = json_get(part, "pretokenizers");
+  if (is_type(part, "ByteLevel"))
+    return read_byte_level(part, options, error);
+  if (is_type(part, "Sequence") && json_count(parts) > 0)
+    return read_sequence(parts, options, error);
+  return refuse_pretokenizer(part, error);
+}
+
+/* ---- added tokens ------------------------------------------------------------------------------- */
 
 static int read_added_token(struct tokenizer *t, const struct json_node *vocab, const struct json_node *node,
                             struct error *error) {
@@ -153,8 +161,7 @@ static int read_added_tokens(struct tokenizer *t, const struct json_node *vocab,
   return 0;
 }
 
-/* ---- post_processor and decoder --------------------------------------------------------------------------
- */
+/* ---- post_processor and decoder ----------------------------------------------------------------- */
 
 /* A template for one text: nothing but the text, or one special token in front of it. */
 static int read_template(struct tokenizer *t, const struct json_node *part, struct error *error) {
@@ -208,8 +215,7 @@ static int check_absent_parts(const struct json_node *root, struct error *error)
   return 0;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---------------------------------------------------------------------------------- */
 
 static int read_parts(struct tokenizer *t, const struct json_node *root, struct bpe_options *options,
                       struct error *error) {

@@ -18,8 +18,9 @@ struct tokenizer {
   const struct tokenizer_kind *kind;
   void *state; /* of the kind, owned */
   struct pieces pieces;
-  struct added_tokens added[2]; /* [0] is cut out first, [1] ("normalized") out of what remains */
-  int32_t bos, eos;             /* -1: none */
+  struct added_tokens added[2];        /* [0] is cut out first, [1] ("normalized") out of what remains */
+  int32_t bos, eos;                    /* -1: none */
+  const struct added_token *bos_token; /* of bos, set by tokenizer_finish; NULL: none */
   bool prepends_bos;
 };
 

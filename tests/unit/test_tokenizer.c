@@ -1,77 +1,12 @@
-/* test_tokenizer.c: ids equal to those of the `tokenizers` library (tests/vectors/tokenizer), to llama.cpp's
- * GPT-2 vectors where the data is there, and every refusal by its reason. */
+/* test_tokenizer.c: ids equal to those of the `tokenizers` library (tests/vectors/tokenizer) and, where the
+ * data is there, to llama.cpp's GPT-2 vectors; BOS, special tokens, characters, long and invalid texts. */
 #include <pthread.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "core/base/buffer.h"
 #include "core/base/json.h"
-#include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/base/utf8.h"
 #include "core/model/detokenizer.h"
-#include "core/model/tokenizer.h"
-#include "core/model/tokenizer_private.h"
-
-#define VECTORS "tests/vectors/tokenizer"
-#define END "<|endoftext|>"
-
-/* ---- helpers ---------------------------------------------------------------------------------------------
- */
-
-static struct tokenizer *open_folder(const char *folder) {
-  struct error error = ERROR_INIT;
-  struct tokenizer *t = tokenizer_open_folder(folder, &error);
-  if (!t)
-    fail_msg("%s: %s", folder, error.text);
-  return t;
-}
-
-/* A folder of the shared data, or NULL after saying that it is absent. */
-static const char *data_path(const char *name) {
-  static char path[4096];
-  const char *root = getenv("STEERD_DATA");
-  snprintf(path, sizeof path, "%s/%s", root ? root : "../shared/data", name);
-  if (access(path, R_OK) == 0)
-    return path;
-  print_message("skip: %s (set STEERD_DATA)\n", name);
-  return NULL;
-}
-
-struct ids {
-  int32_t *at;
-  size_t count;
-};
-
-static struct ids encode(const struct tokenizer *t, const char *text, size_t length, int flags) {
-  struct error error = ERROR_INIT;
-  struct ids ids;
-  if (tokenizer_encode(t, text, length, flags, &ids.at, &ids.count, &error) != 0)
-    fail_msg("'%.60s': %s", text, error.text);
-  assert_true((ids.at == NULL) == (ids.count == 0));
-  return ids;
-}
-
-static void expect_ids(const struct tokenizer *t, const char *text, int flags, const int32_t *want,
-                       size_t count) {
-  struct ids ids = encode(t, text, strlen(text), flags);
-  if (ids.count != count || (count && memcmp(ids.at, want, count * sizeof *want) != 0)) {
-    for (size_t i = 0; i < ids.count; i++)
-      print_message(" %d", ids.at[i]);
-    fail_msg("'%s' gave the %zu ids above, not the %zu expected", text, ids.count, count);
-  }
-  free(ids.at);
-}
-#define EXPECT_IDS(t, text, flags, ...)                                                                      \
-  expect_ids(t, text, flags, (const int32_t[]){__VA_ARGS__},                                                 \
-             sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
+#include "tests/unit/tokenizer_helpers.h"
 
 /* The text of ids pushed one by one, whole characters after each. */
 static void expect_decoded(const struct tokenizer *t, struct ids ids, const char *text, size_t length) {
@@ -88,22 +23,6 @@ static void expect_decoded(const struct tokenizer *t, struct ids ids, const char
   detokenizer_clear(&d);
 }
 
-static char *temporary_folder(void) {
-  static char folder[64];
-  strcpy(folder, "/tmp/test_tokenizer_XXXXXX");
-  assert_non_null(mkdtemp(folder));
-  return folder;
-}
-
-static void write_file(const char *folder, const char *name, const char *text) {
-  char path[512];
-  snprintf(path, sizeof path, "%s/%s", folder, name);
-  FILE *out = fopen(path, "wb");
-  assert_non_null(out);
-  assert_int_equal(fwrite(text, 1, strlen(text), out), strlen(text));
-  assert_int_equal(fclose(out), 0);
-}
-
 static void copy_file(const char *folder, const char *name, const char *from) {
   char path[512], *text;
   size_t length;
@@ -113,21 +32,7 @@ static void copy_file(const char *folder, const char *name, const char *from) {
   free(text);
 }
 
-static void remove_folder(const char *folder) {
-  static const char *const names[] = {
-      "tokenizer.json",         "vocab.json",        "merges.txt",
-      "tokenizer_config.json",  "config.json",       "special_tokens_map.json",
-      "generation_config.json", "added_tokens.json", "corpus.txt"};
-  char path[512];
-  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-    snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-    unlink(path);
-  }
-  assert_int_equal(rmdir(folder), 0);
-}
-
-/* ---- recorded ids ----------------------------------------------------------------------------------------
- */
+/* ---- recorded ids ------------------------------------------------------------------------------- */
 
 static struct json_node *cases;
 
@@ -235,8 +140,7 @@ static void test_round_trip(void **state) {
   tokenizer_free(t);
 }
 
-/* ---- the shared data -------------------------------------------------------------------------------------
- */
+/* ---- the shared data ---------------------------------------------------------------------------- */
 
 static size_t parse_ids(const char *line, int32_t *ids, size_t room) {
   size_t count = 0;
@@ -352,8 +256,7 @@ static void test_villes(void **state) {
   tokenizer_free(t);
 }
 
-/* ---- BOS, special tokens, ids ----------------------------------------------------------------------------
- */
+/* ---- BOS, special tokens, ids ------------------------------------------------------------------- */
 
 static void test_bos(void **state) {
   (void)state;
@@ -375,6 +278,24 @@ static void test_bos(void **state) {
   free(end.at);
   free(second.at);
   tokenizer_free(t);
+}
+
+/* A longer token that begins like BOS does not hide it, and BOS swallows the spaces it is set to swallow. */
+static void test_bos_overlap(void **state) {
+  (void)state;
+  char *folder = temporary_folder();
+  write_file(folder, "tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":"
+             "\"ByteLevel\","
+             "\"add_prefix_space\":false},\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"rstrip\":true},"
+             "{\"id\":2,\"content\":\"<s><s>\"}]}");
+  write_file(folder, "tokenizer_config.json", "{\"bos_token\":\"<s>\"}");
+  struct tokenizer *t = open_folder(folder);
+  EXPECT_IDS(t, "<s><s>a", TOKENIZE_SPECIAL, 2, 0);
+  EXPECT_IDS(t, "<s><s>a", TOKENIZE_BOS | TOKENIZE_SPECIAL, 1, 1, 0);
+  EXPECT_IDS(t, "<s> \n a", TOKENIZE_BOS, 1, 0);
+  tokenizer_free(t);
+  remove_folder(folder);
 }
 
 static void test_bytes(void **state) {
@@ -413,19 +334,6 @@ static void test_unused_ids(void **state) {
   EXPECT_IDS(t, "ba", TOKENIZE_BOS, 1000, 3);
   tokenizer_free(t);
   remove_folder(folder);
-}
-
-static void expect_encode_error(const struct tokenizer *t, const char *text, size_t length,
-                                const char *reason) {
-  struct error error = ERROR_INIT;
-  int32_t *ids = (int32_t *)&error;
-  size_t count = 7;
-  assert_int_equal(tokenizer_encode(t, text, length, TOKENIZE_BOS, &ids, &count, &error), -1);
-  assert_int_equal(error.code, ERROR_ARGUMENT);
-  if (!strstr(error.text, reason))
-    fail_msg("'%s' does not say '%s'", error.text, reason);
-  assert_null(ids);
-  assert_int_equal(count, 0);
 }
 
 static void test_invalid_text(void **state) {
@@ -499,244 +407,7 @@ static void test_threads(void **state) {
   tokenizer_free(t);
 }
 
-/* ---- settings of a folder --------------------------------------------------------------------------------
- */
-
-/* A vocabulary of three letters, one merge and two control tokens. */
-#define SMALL_VOCAB "{\"a\":0,\"b\":1,\"\xC4\xA0\":2,\"ab\":3,\"" END "\":4,\"<s>\":5}"
-#define SMALL_MERGES "#version: 0.2\na b\n"
-
-struct setting {
-  const char *file, *text;
-  int bos, eos;
-  bool prepends;
-};
-
-static void test_settings(void **state) {
-  (void)state;
-  static const struct setting settings[] = {
-      {"corpus.txt", "", 4, 4, true},
-      {"tokenizer_config.json", "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"" END "\"}}", 5, 4,
-       true},
-      {"tokenizer_config.json", "{\"bos_token\":\"<s>\",\"add_bos_token\":false}", 5, 4, false},
-      {"tokenizer_config.json", "{\"bos_token\":null}", -1, 4, false},
-      {"special_tokens_map.json", "{\"eos_token\":\"<s>\"}", 4, 5, true},
-      {"config.json", "{\"bos_token_id\":5,\"eos_token_id\":4}", 5, 4, true},
-      {"config.json", "{\"bos_token_id\":50256,\"eos_token_id\":null}", 4, 4,
-       true},                                                                 /* of another vocabulary */
-      {"config.json", "{\"bos_token_id\":0,\"eos_token_id\":3}", 4, 4, true}, /* ordinary text */
-      {"generation_config.json", "{\"eos_token_id\":[5,4]}", 4, 5, true},
-  };
-  for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
-    const struct setting *s = &settings[i];
-    char *folder = temporary_folder();
-    write_file(folder, "vocab.json", SMALL_VOCAB);
-    write_file(folder, "merges.txt", SMALL_MERGES);
-    write_file(folder, s->file, s->text);
-    struct tokenizer *t = open_folder(folder);
-    if (tokenizer_bos(t) != s->bos || tokenizer_eos(t) != s->eos || tokenizer_prepends_bos(t) != s->prepends)
-      fail_msg("%s %s: bos %d, eos %d, prepends %d", s->file, s->text, tokenizer_bos(t), tokenizer_eos(t),
-               tokenizer_prepends_bos(t));
-    EXPECT_IDS(t, "ab ba", 0, 3, 2, 1, 0);
-    if (s->bos >= 0)
-      assert_true(tokenizer_is_special(t, s->bos));
-    expect_encode_error(t, "abc", 3, "no piece for byte 0x63 of the character U+0063 at byte 2");
-    tokenizer_free(t);
-    remove_folder(folder);
-  }
-}
-
-static void test_prefix_space_setting(void **state) {
-  (void)state;
-  char *folder = temporary_folder();
-  write_file(folder, "vocab.json", SMALL_VOCAB);
-  write_file(folder, "merges.txt", "a b\r\n\r\n"); /* no version line, ends of the other fashion */
-  write_file(folder, "tokenizer_config.json", "{\"add_prefix_space\":true}");
-  struct tokenizer *t = open_folder(folder);
-  EXPECT_IDS(t, "ab", 0, 2, 3);
-  EXPECT_IDS(t, " ab", 0, 2, 3);
-  EXPECT_IDS(t, "a" END "b", TOKENIZE_SPECIAL, 2, 0, 4, 2, 1);
-  tokenizer_free(t);
-  remove_folder(folder);
-}
-
-/* ---- refusals --------------------------------------------------------------------------------------------
- */
-
-#define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
-#define VOCAB "{\"a\":0,\"b\":1,\"ab\":2}"
-#define MODEL(vocab, merges, more)                                                                           \
-  "\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges more "}"
-#define GOOD MODEL(VOCAB, "[\"a b\"]", "")
-#define FILE_OF(model, pre, more) "{" model ",\"pre_tokenizer\":" pre more "}"
-#define ADDED(text) ",\"added_tokens\":[" text "]"
-
-static void test_refused_json(void **state) {
-  (void)state;
-  static const struct {
-    const char *text, *reason;
-    enum error_code code;
-  } files[] = {
-      {FILE_OF(GOOD, BYTE_LEVEL, ""), NULL, ERROR_NONE},
-      {"", "invalid JSON", ERROR_FORMAT},
-      {"[]", "tokenizer model 'nothing'", ERROR_UNSUPPORTED},
-      {"{\"model\":{\"type\":\"WordPiece\"}}", "'WordPiece' is not supported; supported: byte-level BPE",
-       ERROR_UNSUPPORTED},
-      {"{\"model\":{\"type\":\"Unigram\"}}", "'Unigram'", ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL(VOCAB, "[]", ",\"byte_fallback\":true"), BYTE_LEVEL, ""), "byte_fallback",
-       ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL(VOCAB, "[]", ",\"dropout\":0.1"), BYTE_LEVEL, ""), "dropout", ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL(VOCAB, "[]", ",\"unk_token\":\"a\""), BYTE_LEVEL, ""), "unk_token", ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL(VOCAB, "[]", ",\"end_of_word_suffix\":\"</w>\""), BYTE_LEVEL, ""),
-       "end_of_word_suffix '</w>'", ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL(VOCAB, "[]", ",\"continuing_subword_prefix\":\"##\""), BYTE_LEVEL, ""),
-       "continuing_subword_prefix '##'", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, BYTE_LEVEL, ",\"normalizer\":{\"type\":\"NFC\"}"), "normalizer 'NFC'",
-       ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, BYTE_LEVEL, ",\"decoder\":{\"type\":\"WordPiece\"}"), "decoder 'WordPiece'",
-       ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, BYTE_LEVEL, ",\"post_processor\":{\"type\":\"BertProcessing\"}"),
-       "post_processor 'BertProcessing'", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, BYTE_LEVEL,
-               ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{}},"
-               "{\"SpecialToken\":{\"id\":\"a\"}}]}"),
-       "TemplateProcessing", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, BYTE_LEVEL,
-               ",\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":"
-               "{\"id\":\"x\"}},{\"Sequence\":{}}],\"special_tokens\":{\"x\":{\"ids\":[9]}}}"),
-       "names 'x', which is no token", ERROR_FORMAT},
-      {FILE_OF(GOOD, "null", ""), "pre_tokenizer 'null'", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, "{\"type\":\"Metaspace\"}", ""), "pre_tokenizer 'Metaspace'", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\"}," BYTE_LEVEL "]}", ""),
-       "pre_tokenizer 'Digits'", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD, "{\"type\":\"Sequence\",\"pretokenizers\":[]}", ""), "pre_tokenizer 'Sequence'",
-       ERROR_UNSUPPORTED},
-      {FILE_OF(
-           GOOD,
-           "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a+)+\"},"
-           "\"behavior\":\"Isolated\"}," BYTE_LEVEL "]}",
-           ""),
-       "pattern '(a+)+' is not supported", ERROR_UNSUPPORTED},
-      {FILE_OF(GOOD,
-               "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a\"},"
-               "\"behavior\":\"Removed\"}," BYTE_LEVEL "]}",
-               ""),
-       "behavior 'Removed'", ERROR_UNSUPPORTED},
-      {FILE_OF(MODEL("[]", "[]", ""), BYTE_LEVEL, ""), "the vocabulary is an array", ERROR_FORMAT},
-      {FILE_OF(MODEL("{}", "[]", ""), BYTE_LEVEL, ""), "vocabulary is empty", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":\"0\"}", "[]", ""), BYTE_LEVEL, ""), "piece 'a' is a string", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":-1}", "[]", ""), BYTE_LEVEL, ""), "id -1 of piece 'a'", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":2000}", "[]", ""), BYTE_LEVEL, ""), "outside 0 to 1027", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":99999999999999}", "[]", ""), BYTE_LEVEL, ""), "id 99999999999999", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":1,\"b\":1}", "[]", ""), BYTE_LEVEL, ""), "id 1 stands twice", ERROR_FORMAT},
-      {FILE_OF(MODEL("{\"a\":1,\"a\":2}", "[]", ""), BYTE_LEVEL, ""), "duplicate object key", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "{}", ""), BYTE_LEVEL, ""), "merges are an object", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[7]", ""), BYTE_LEVEL, ""), "a merge is an integer", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[[\"a\",\"b\",\"a\"]]", ""), BYTE_LEVEL, ""), "a merge is an array",
-       ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\"ab\"]", ""), BYTE_LEVEL, ""), "'ab' is not two pieces", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\"a b b\"]", ""), BYTE_LEVEL, ""), "not two pieces", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\"a x\"]", ""), BYTE_LEVEL, ""),
-       "'a x': merge 0: the vocabulary lacks its right piece", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\"a b\",\"x a\"]", ""), BYTE_LEVEL, ""),
-       "merge 1: the vocabulary lacks its left piece", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\"b a\"]", ""), BYTE_LEVEL, ""), "lacks its result", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[\" b\"]", ""), BYTE_LEVEL, ""), "names ''", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[[\"a\",\"\xE6\xBC\xA2\"]]", ""), BYTE_LEVEL, ""),
-       "not of the byte-level alphabet", ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3}")), "no content", ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3.5,\"content\":\"x\"}")), "piece 'x' is a number",
-       ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3,\"content\":\"\"}")), "has 0 bytes", ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":2,\"content\":\"x\"}")), "id 2, which another piece has",
-       ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3,\"content\":\"ab\"}")), "the vocabulary gives it 2",
-       ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3,\"content\":\"x\"},{\"id\":4,\"content\":\"x\"}")),
-       "'x' stands twice", ERROR_FORMAT},
-      {FILE_OF(GOOD, BYTE_LEVEL, ADDED("{\"id\":3,\"content\":\"x\",\"single_word\":true}")), "single_word",
-       ERROR_UNSUPPORTED},
-  };
-  char *folder = temporary_folder();
-  for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-    struct error error = ERROR_INIT;
-    write_file(folder, "tokenizer.json", files[i].text);
-    struct tokenizer *t = tokenizer_open_folder(folder, &error);
-    bool good = files[i].reason == NULL;
-    if ((t != NULL) != good || error.code != files[i].code || (!good && !strstr(error.text, files[i].reason)))
-      fail_msg("%s: (%d) '%s' does not say '%s'", files[i].text, (int)error.code, error.text,
-               files[i].reason);
-    if (!good)
-      assert_non_null(strstr(error.text, folder)); /* the file is named */
-    tokenizer_free(t);
-  }
-  remove_folder(folder);
-}
-
-static void test_refused_merges(void **state) {
-  (void)state;
-  static const struct {
-    const char *vocab, *merges, *reason;
-  } files[] = {
-      {SMALL_VOCAB, "#version: 0.2\na b\nb a\n",
-       "line 3: the merge 'b a': merge 1: the vocabulary lacks its result"},
-      {SMALL_VOCAB, "a\n", "line 1: the merge 'a' is not two pieces"},
-      {SMALL_VOCAB, "a b\n#version: 0.2\n", "line 2"},
-      {SMALL_VOCAB, "a b\n\xFF\n", "not valid UTF-8 at byte 4"},
-      {"{\"a\":[]}", "", "vocab.json: the id of piece 'a' is an array"},
-      {"{\"a\":{\"b\":[1]}}", "", "the id of piece 'a' is an object"},
-      {"[1]", "", "the vocabulary is an array"},
-  };
-  char *folder = temporary_folder();
-  for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-    struct error error = ERROR_INIT;
-    write_file(folder, "vocab.json", files[i].vocab);
-    write_file(folder, "merges.txt", files[i].merges);
-    assert_null(tokenizer_open_folder(folder, &error));
-    assert_int_equal(error.code, ERROR_FORMAT);
-    if (!strstr(error.text, files[i].reason))
-      fail_msg("'%s' does not say '%s'", error.text, files[i].reason);
-  }
-  struct error error = ERROR_INIT;
-  char *line = malloc(20002);
-  assert_non_null(line);
-  memset(line, 'a', 20000);
-  memcpy(line + 20000, "\n", 2);
-  write_file(folder, "vocab.json", SMALL_VOCAB);
-  write_file(folder, "merges.txt", line);
-  assert_null(tokenizer_open_folder(folder, &error));
-  assert_non_null(strstr(error.text, "line 1 has 20000 bytes"));
-  free(line);
-  remove_folder(folder);
-}
-
-static void expect_folder_error(const char *folder, enum error_code code, const char *reason) {
-  struct error error = ERROR_INIT;
-  assert_null(tokenizer_open_folder(folder, &error));
-  if (error.code != code || !strstr(error.text, reason))
-    fail_msg("(%d) '%s' does not say '%s'", (int)error.code, error.text, reason);
-}
-
-static void test_refused_folders(void **state) {
-  (void)state;
-  expect_folder_error("/nowhere/at/all", ERROR_NOT_FOUND, "not a folder");
-  char *folder = temporary_folder();
-  expect_folder_error(folder, ERROR_NOT_FOUND, "neither tokenizer.json nor vocab.json");
-  write_file(folder, "vocab.json", SMALL_VOCAB);
-  expect_folder_error(folder, ERROR_NOT_FOUND, "merges.txt");
-  write_file(folder, "merges.txt", SMALL_MERGES);
-  write_file(folder, "tokenizer_config.json", "{\"bos_token\":\"<none>\"}");
-  expect_folder_error(folder, ERROR_FORMAT, "bos_token '<none>'");
-  write_file(folder, "tokenizer_config.json", "{");
-  expect_folder_error(folder, ERROR_FORMAT, "tokenizer_config.json");
-  write_file(folder, "tokenizer_config.json", "{}");
-  write_file(folder, "added_tokens.json", "{\"<x>\":6}");
-  expect_folder_error(folder, ERROR_UNSUPPORTED, "added_tokens.json");
-  remove_folder(folder);
-}
-
-/* ---- characters ------------------------------------------------------------------------------------------
- */
+/* ---- characters --------------------------------------------------------------------------------- */
 
 static struct tokenizer *open_characters(const char *corpus, struct error *error) {
   char *folder = temporary_folder(), path[128];
@@ -789,114 +460,17 @@ static void test_refused_characters(void **state) {
   assert_int_equal(error.code, ERROR_NOT_FOUND);
 }
 
-/* ---- detokenizer -----------------------------------------------------------------------------------------
- */
-
-/* The id of a single byte in the plain tokenizer. */
-static int32_t byte_id(const struct tokenizer *t, unsigned char byte) {
-  size_t length;
-  for (int32_t id = 0; id < tokenizer_size(t); id++)
-    if (*tokenizer_bytes(t, id, &length) == (char)byte && length == 1)
-      return id;
-  fail_msg("no piece for byte %d", byte);
-  return -1;
-}
-
-static void push_bytes(struct detokenizer *d, const char *bytes, size_t length) {
-  for (size_t i = 0; i < length; i++)
-    assert_int_equal(detokenizer_push(d, byte_id(d->tokenizer, (unsigned char)bytes[i])), 0);
-}
-
-static void test_detokenizer_waits(void **state) {
-  (void)state;
-  struct tokenizer *t = open_folder(VECTORS "/plain");
-  struct detokenizer d;
-  detokenizer_init(&d, t);
-  push_bytes(&d, "a\xF0\x9F\x9A", 4);
-  assert_string_equal(d.text.data, "a");
-  push_bytes(&d, "\x80", 1);
-  assert_string_equal(d.text.data, "a🚀");
-  assert_int_equal(detokenizer_push(&d, -1), 0);
-  assert_int_equal(detokenizer_push(&d, tokenizer_size(t)), 0);
-  push_bytes(&d, "\xC3", 1);
-  assert_string_equal(d.text.data, "a🚀");
-  assert_int_equal(detokenizer_push(&d, 0), 0); /* a control token does not complete a character */
-  assert_string_equal(d.text.data, "a🚀\xEF\xBF\xBD" END);
-  push_bytes(&d, "\xE6\xBC", 2);
-  detokenizer_finish(&d);
-  detokenizer_finish(&d);
-  assert_string_equal(d.text.data, "a🚀\xEF\xBF\xBD" END "\xEF\xBF\xBD");
-  detokenizer_clear(&d);
-  push_bytes(&d, "b", 1);
-  assert_string_equal(d.text.data, "b");
-  detokenizer_clear(&d);
-  tokenizer_free(t);
-}
-
-/* Results of Python's bytes.decode("utf-8", "replace"). */
-static void test_detokenizer_replaces(void **state) {
-  (void)state;
-  static const char *const texts[][2] = {
-      {"\xFF", "�"},
-      {"\x80\x80", "��"},
-      {"\xF0\x9F"
-       "A",
-       "�A"},
-      {"\xF0\x9F\x9F\xF0\x9F\x9A\x80", "�🚀"},
-      {"\xE2\x82\xC3\xA9", "�é"},
-      {"\xC0\xAF", "��"},
-      {"\xED\xA0\x80", "���"},
-      {"\xF4\x90\x80\x80", "����"},
-      {"\xE1\x80\xE2\xF0\x91\x92\xF1\xBF"
-       "A",
-       "����A"},
-      {"\xF1\xBF", "�"},
-  };
-  struct tokenizer *t = open_folder(VECTORS "/plain");
-  for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-    struct detokenizer d;
-    detokenizer_init(&d, t);
-    push_bytes(&d, texts[i][0], strlen(texts[i][0]));
-    detokenizer_finish(&d);
-    assert_string_equal(d.text.data, texts[i][1]);
-    detokenizer_clear(&d);
-  }
-  tokenizer_free(t);
-}
-
-static void drop_line(void *context, enum log_level level, const char *text) {
-  (void)context;
-  (void)level;
-  (void)text;
-}
-
 int main(void) {
-  log_set_sink(drop_line, NULL);
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_plain),
-      cmocka_unit_test(test_vocabulary_files),
-      cmocka_unit_test(test_added),
-      cmocka_unit_test(test_prefixed),
-      cmocka_unit_test(test_round_trip),
-      cmocka_unit_test(test_gpt2),
-      cmocka_unit_test(test_demo),
-      cmocka_unit_test(test_families_refused),
-      cmocka_unit_test(test_villes),
-      cmocka_unit_test(test_bos),
-      cmocka_unit_test(test_bytes),
-      cmocka_unit_test(test_unused_ids),
-      cmocka_unit_test(test_invalid_text),
-      cmocka_unit_test(test_long_stretches),
-      cmocka_unit_test(test_threads),
-      cmocka_unit_test(test_settings),
-      cmocka_unit_test(test_prefix_space_setting),
-      cmocka_unit_test(test_refused_json),
-      cmocka_unit_test(test_refused_merges),
-      cmocka_unit_test(test_refused_folders),
-      cmocka_unit_test(test_characters),
-      cmocka_unit_test(test_refused_characters),
-      cmocka_unit_test(test_detokenizer_waits),
-      cmocka_unit_test(test_detokenizer_replaces),
+      cmocka_unit_test(test_plain),          cmocka_unit_test(test_vocabulary_files),
+      cmocka_unit_test(test_added),          cmocka_unit_test(test_prefixed),
+      cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_gpt2),
+      cmocka_unit_test(test_demo),           cmocka_unit_test(test_families_refused),
+      cmocka_unit_test(test_villes),         cmocka_unit_test(test_bos),
+      cmocka_unit_test(test_bos_overlap),    cmocka_unit_test(test_bytes),
+      cmocka_unit_test(test_unused_ids),     cmocka_unit_test(test_invalid_text),
+      cmocka_unit_test(test_long_stretches), cmocka_unit_test(test_threads),
+      cmocka_unit_test(test_characters),     cmocka_unit_test(test_refused_characters),
   };
   return cmocka_run_group_tests_name("tokenizer", tests, load_cases, free_cases);
 }

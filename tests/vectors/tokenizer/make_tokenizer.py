@@ -5,12 +5,12 @@
 Trains a small byte-level BPE on training.txt and writes
   plain/tokenizer.json                 as GPT-2's
   vocabulary/vocab.json, merges.txt    the same tokenizer in the older files
-  added/tokenizer.json                 the same vocabulary with everything else that is supported: a leading space, merges
-                                       as pairs, tokens of every kind, a BOS template, a Split with GPT-2's pattern,
-                                       ignore_merges
+  added/tokenizer.json                 the same vocabulary with merges as pairs, added tokens of every kind, a BOS template, a
+                                       Split with GPT-2's pattern, ignore_merges
+  prefixed/tokenizer.json              the same with a leading space and without a pattern: a text is one stretch
   cases.json                           texts and the ids that the `tokenizers` library gives for them:
-                                       "plain", "added": special tokens are ordinary text;
-                                       "plain_special", "added_special": they become their ids (absent when equal)
+                                       "plain", "added", "prefixed": special tokens are ordinary
+                                       text; "plain_special" and so on: they become their ids (absent when equal)
 """
 import json
 import os

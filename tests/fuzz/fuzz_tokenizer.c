@@ -1,0 +1,103 @@
+/* fuzz_tokenizer.c: the first byte picks what the others are: a tokenizer.json, merges.txt under a fixed
+ * vocabulary, or a text to encode and decode. Whatever loads must encode, and ids must give the text back. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/model/detokenizer.h"
+#include "core/model/tokenizer_private.h"
+
+static const char vocab[] =
+    "{\"a\":0,\"b\":1,\"c\":2,\"\xC4\xA0\":3,\"ab\":4,\"aa\":5,\"aaaa\":6,\"abc\":7,\"bc\":8,"
+    "\"<|endoftext|>\":9,\"!\":30}";
+static const char text_probe[] = "aaab ab  <|endoftext|>abc!\n aa";
+
+/* A tokenizer with all 256 bytes, a few merges and tokens that overlap and swallow spaces. */
+static struct tokenizer *text_tokenizer(void) {
+  static struct tokenizer *made;
+  if (made)
+    return made;
+  struct buffer json;
+  buffer_init(&json, 0);
+  buffer_text(&json, "{\"model\":{\"type\":\"BPE\",\"vocab\":{");
+  for (int i = 0, id = 0; i < 324; i++) {
+    bool itself = (i >= 33 && i <= 126) || (i >= 161 && i <= 172) || (i >= 174 && i <= 255);
+    if (itself || i >= 256)
+      buffer_printf(&json, "\"\\u%04x\":%d,", (unsigned)i, id++);
+  }
+  buffer_text(&json,
+              "\"aa\":256,\"aaaa\":257,\"\\u0120\\u0120\":258,\"th\":259,\"the\":260},"
+              "\"merges\":[\"a a\",\"aa aa\",\"\\u0120 \\u0120\",\"t h\",\"th e\"]},"
+              "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},\"added_tokens\":["
+              "{\"id\":300,\"content\":\"<s>\",\"special\":true,\"normalized\":false},"
+              "{\"id\":301,\"content\":\"<s><s>\",\"normalized\":false},"
+              "{\"id\":302,\"content\":\"  \",\"normalized\":true}]}");
+  made = tokenizer_parse_json(json.data, json.length, NULL);
+  if (!made)
+    abort();
+  made->bos = 300;
+  if (tokenizer_finish(made, NULL) != 0)
+    abort();
+  buffer_clear(&json);
+  return made;
+}
+
+/* Nothing of the pieces above swallows white space, so the bytes of the ids from `first` on are the text. */
+static void check_round_trip(const struct tokenizer *t, const int32_t *ids, size_t first, size_t count,
+                             const char *text, size_t size) {
+  struct detokenizer d;
+  detokenizer_init(&d, t);
+  for (size_t i = first; i < count; i++)
+    if (detokenizer_push(&d, ids[i]) != 0)
+      abort();
+  if (d.waiting_count != 0 || d.text.length != size)
+    abort();
+  if (size && memcmp(d.text.data, text, size) != 0)
+    abort();
+  detokenizer_clear(&d);
+}
+
+static bool begins_with_bos(const char *text, size_t size) {
+  return size >= 3 && memcmp(text, "<s>", 3) == 0;
+}
+
+static void fuzz_text(const char *text, size_t size, int flags) {
+  const struct tokenizer *t = text_tokenizer();
+  int32_t *ids;
+  size_t count;
+  if (tokenizer_encode(t, text, size, flags, &ids, &count, NULL) != 0)
+    return;
+  check_round_trip(t, ids, count && (flags & TOKENIZE_BOS) && !begins_with_bos(text, size) ? 1 : 0, count,
+                   text, size);
+  free(ids);
+}
+
+static void fuzz_loaded(struct tokenizer *t) {
+  if (t && tokenizer_finish(t, NULL) == 0) {
+    int32_t *ids;
+    size_t count;
+    for (int flags = 0; flags < 4; flags++)
+      if (tokenizer_encode(t, text_probe, sizeof text_probe - 1, flags, &ids, &count, NULL) == 0) {
+        for (size_t i = 0; i < count; i++)
+          if (ids[i] < 0 || ids[i] >= tokenizer_size(t))
+            abort();
+        free(ids);
+      }
+  }
+  tokenizer_free(t);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  if (size == 0)
+    return 0;
+  const char *text = (const char *)data + 1;
+  size--;
+  if (data[0] % 3 == 0) {
+    fuzz_loaded(tokenizer_parse_json(text, size, NULL));
+  } else if (data[0] % 3 == 1) {
+    fuzz_loaded(tokenizer_parse_vocabulary(vocab, sizeof vocab - 1, text, size, data[0] & 8, NULL));
+  } else {
+    fuzz_text(text, size, data[0] / 3 % 4);
+  }
+  return 0;
+}

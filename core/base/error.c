@@ -28,15 +28,14 @@ void error_put_field(struct error *error, enum error_code code, const char *fiel
 
 void error_put_prefix(struct error *error, const char *format, ...) {
   if (!error || !error->code) return;
-  char old[sizeof error->text];
-  memcpy(old, error->text, sizeof old);
+  char prefix[sizeof error->text], joined[2 * sizeof error->text + 4];
   va_list args;
   va_start(args, format);
-  int used = vsnprintf(error->text, sizeof error->text, format, args);
+  vsnprintf(prefix, sizeof prefix, format, args);
   va_end(args);
-  if (used < 0) used = 0;
-  if ((size_t)used < sizeof error->text)
-    snprintf(error->text + used, sizeof error->text - (size_t)used, ": %s", old);
+  snprintf(joined, sizeof joined, "%s: %s", prefix, error->text);
+  memcpy(error->text, joined, sizeof error->text - 1);
+  error->text[sizeof error->text - 1] = '\0';
 }
 
 void error_put_memory(struct error *error, size_t bytes) {

@@ -260,6 +260,7 @@ static void test_headers(void **state) {
   assert_refused("[]", 0, "does not begin with '{'");
   assert_refused(" {}", 0, "does not begin with '{'");
   assert_refused("{} x", 0, "behind the end");
+  assert_refused("{\"a\":{\"dtype\":\"F32gggggggggggggg", 0, "longer than 15 bytes"); /* ends with the file */
   assert_refused("{\"a", 0, "ends inside a string");
   assert_refused("{\"a\\", 0, "unknown escape");
   assert_refused("{\"\\ud800\":", 0, "surrogate stands alone");

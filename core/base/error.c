@@ -37,8 +37,8 @@ int error_prefix(struct error *error, const char *format, ...) {
   int used = vsnprintf(error->text, sizeof error->text, format, args);
   va_end(args);
   if (used < 0) used = 0;
-  if ((size_t)used < sizeof error->text)
-    snprintf(error->text + used, sizeof error->text - (size_t)used, ": %s", old);
+  size_t room = (size_t)used < sizeof error->text ? sizeof error->text - (size_t)used : 0;
+  if (room && snprintf(error->text + used, room, ": %s", old) < 0) error->text[used] = '\0';
   return -1;
 }
 

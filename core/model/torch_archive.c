@@ -182,7 +182,8 @@ static int read_view(const struct archive *archive, const struct pickle_value *a
   struct pickle_value *const *item = arguments->as.items.list;
   if (arguments->as.items.count < 6 || arguments->as.items.count > 7 || item[1]->kind != PICKLE_INT)
     return error_set(error, ERROR_FORMAT,
-                     "it is rebuilt from %zu arguments, expected storage, offset, size, stride, requires_grad and hooks",
+                     "it is rebuilt from %zu arguments, expected storage, offset, size, stride, requires_grad and "
+                     "hooks",
                      arguments->as.items.count);
   if (read_storage(archive, item[0], &storage, error) != 0) return -1;
   if (read_integers(item[2], "size", out->shape, &out->n_dims, error) != 0) return -1;

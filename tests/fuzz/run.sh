@@ -13,7 +13,7 @@ command -v "$clang" >/dev/null || { echo "skip: fuzzing ($clang is not installed
 build=build/fuzz
 mkdir -p $build/crashes
 flags='-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined'
-echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n); int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n ? 0 : 0; }' >$build/probe.c
+echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n ? 0 : 0; }' >$build/probe.c
 $clang $flags -o $build/probe $build/probe.c 2>$build/probe.log || {
   echo "skip: fuzzing ($clang has no fuzzing runtime: apt-get install libclang-rt-dev)"; exit 0; }
 

@@ -71,7 +71,8 @@ static void check_f32(uint32_t bits) {
     if (!strchr(text, '.')) digits--; /* zeros that only give the size */
   if (digits < 2) return;
   snprintf(shorter, sizeof shorter, "%.*e", digits - 2, (double)value);
-  if (bits_of(strtof(shorter, NULL)) == bits) fail_msg("%08x is written as %s, %s is enough", (unsigned)bits, text, shorter);
+  if (bits_of(strtof(shorter, NULL)) == bits)
+    fail_msg("%08x is written as %s, %s is enough", (unsigned)bits, text, shorter);
 }
 
 static void test_f32_round_trip(void **state) {
@@ -181,7 +182,8 @@ static void test_writer(void **state) {
   jw_close(&w, '}');
   assert_int_equal(buffer_check(&out, &error), 0);
   assert_string_equal(out.data,
-                      "{\"a\":\"\\\"\\\\\\n\\t\\u0001\\u003c/script\\u003e\\u0026\\u007f\",\"list\":[0.5,null,null,-0.1],"
+                      "{\"a\":\"\\\"\\\\\\n\\t\\u0001\\u003c/script\\u003e\\u0026\\u007f\","
+                      "\"list\":[0.5,null,null,-0.1],"
                       "\"i\":-9223372036854775808,\"t\":true,\"n\":null,\"bad\":\"x\xEF\xBF\xBDy\xEF\xBF\xBD\","
                       "\"lines\":\"\\u2028\\u2029\xC3\xA9\",\"o\":{}}");
   struct json_node *root = json_parse(out.data, out.length, 4, &error);
@@ -333,7 +335,8 @@ static void test_errors(void **state) {
   error_clear(&error);
   error_prefix(&error, "no error to prefix");
   assert_string_equal(error.text, "");
-  for (int code = ERROR_NONE; code <= ERROR_BUG; code++) assert_string_not_equal(error_word((enum error_code)code), "unknown");
+  for (int code = ERROR_NONE; code <= ERROR_BUG; code++)
+    assert_string_not_equal(error_word((enum error_code)code), "unknown");
 }
 
 static void test_clock(void **state) {

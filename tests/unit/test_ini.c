@@ -39,7 +39,8 @@ static const char *value_of(const struct ini *ini, const char *section, const ch
 static void test_entries(void **state) {
   (void)state;
   struct ini *ini = must_read("\xEF\xBB\xBF" "first = 1\n\n; a comment\n# another\n[model demo]\r\n path=a b \t\r\n"
-                              "[server]\nlisten : 127.0.0.1:8080 ; behind\nempty =\nhash = a#b;c\nname = \xC3\xA9t\xC3\xA9");
+                              "[server]\nlisten : 127.0.0.1:8080 ; behind\nempty =\nhash = a#b;c\n"
+                              "name = \xC3\xA9t\xC3\xA9");
   assert_int_equal(ini_count(ini), 6);
   assert_string_equal(ini_at(ini, 0)->section, "");
   assert_string_equal(value_of(ini, "", "first"), "1");

@@ -75,9 +75,11 @@ static void test_villes_model(void **state) {
   assert_int_equal(tensors_count(tensors), 13);
   assert_string_equal(tensors_at(tensors, 1)->name, "core.PE.weight");
   check_ends(tensors, "embedding.weight", "[46, 32] F32", 0.359223932f, -0.362728268f, -0.134167209f);
-  check_ends(tensors, "core.layers.0.mlp.fc_2.weight", "[32, 128] F32", -0.006846081f, -0.0458984189f, -0.00479885517f);
+  check_ends(tensors, "core.layers.0.mlp.fc_2.weight", "[32, 128] F32", -0.006846081f, -0.0458984189f,
+             -0.00479885517f);
   check_ends(tensors, "out_norm.weight", "[32] F32", 1.93691301f, 1.96676576f, 1.92496157f);
-  assert_ptr_equal(must_find(tensors, "lm_head.weight")->data, must_find(tensors, "embedding.weight")->data); /* tied */
+  const struct tensor *head = must_find(tensors, "lm_head.weight"); /* tied */
+  assert_ptr_equal(head->data, must_find(tensors, "embedding.weight")->data);
   tensors_close(tensors);
 }
 
@@ -99,9 +101,11 @@ static void check_types(const struct tensors *tensors) {
     const char *name;
     enum dtype dtype;
     float first, second;
-  } types[] = {{"types.f16", DTYPE_F16, 1.5f, -2}, {"types.bf16", DTYPE_BF16, 1.5f, -2}, {"types.f64", DTYPE_F64, 1.5f, -2},
-               {"types.i8", DTYPE_I8, 3, -4},      {"types.u8", DTYPE_U8, 3, 250},       {"types.i16", DTYPE_I16, 3, -4},
-               {"types.i32", DTYPE_I32, 3, -4},    {"types.i64", DTYPE_I64, 3, -4},      {"types.bool", DTYPE_BOOL, 1, 0}};
+  } types[] = {{"types.f16", DTYPE_F16, 1.5f, -2}, {"types.bf16", DTYPE_BF16, 1.5f, -2},
+               {"types.f64", DTYPE_F64, 1.5f, -2}, {"types.i8", DTYPE_I8, 3, -4},
+               {"types.u8", DTYPE_U8, 3, 250},     {"types.i16", DTYPE_I16, 3, -4},
+               {"types.i32", DTYPE_I32, 3, -4},    {"types.i64", DTYPE_I64, 3, -4},
+               {"types.bool", DTYPE_BOOL, 1, 0}};
   for (size_t i = 0; i < sizeof types / sizeof types[0]; i++) {
     const struct tensor *tensor = must_find(tensors, types[i].name);
     assert_int_equal(tensor->dtype, types[i].dtype);

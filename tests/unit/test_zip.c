@@ -199,8 +199,8 @@ static void test_end_record(void **state) {
     int at; /* in the end record */
     unsigned char value;
     const char *part;
-  } lies[] = {{4, 1, "several disks"}, {8, 2, "several disks"}, {12, 1, "does not end at byte"}, {16, 1, "does not end"},
-              {20, 1, "no end record"}, {0, 0, "no end record"}};
+  } lies[] = {{4, 1, "several disks"},         {8, 2, "several disks"},  {12, 1, "does not end at byte"},
+              {16, 1, "does not end at byte"}, {20, 1, "no end record"}, {0, 0, "no end record"}};
   for (size_t i = 0; i < sizeof lies / sizeof lies[0]; i++) {
     char old = out.data[end + (size_t)lies[i].at];
     out.data[end + (size_t)lies[i].at] = (char)lies[i].value;

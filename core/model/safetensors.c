@@ -138,7 +138,7 @@ static int read_string(struct header *h, char *out, size_t room, size_t *length)
     if (bytes < 0) return -1;
     if (out && n + (size_t)bytes > room) {
       h->at = start;
-      return fail(h, "the name '%.40s...' is longer than %zu bytes", h->text + start, room);
+      return fail(h, "the name '%.*s...' is longer than %zu bytes", (int)size_min(room, 40), h->text + start, room);
     }
     if (out) memcpy(out + n, character, (size_t)bytes);
     n += (size_t)bytes;

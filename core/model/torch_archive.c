@@ -96,8 +96,8 @@ static int is_storage_id(const struct pickle_value *id) {
 static int read_storage(const struct archive *archive, const struct pickle_value *value, struct storage *out,
                         struct error *error) {
   if (value->kind != PICKLE_PERSISTENT || !is_storage_id(value->as.id))
-    return error_set(error, ERROR_FORMAT, "its storage is %s, expected ('storage', class, key, device, elements)",
-                     pickle_kind_word(value->kind));
+    return error_set(error, ERROR_FORMAT,
+                     "its storage is not given as ('storage', class, key, device, elements)");
   struct pickle_value *const *item = value->as.id->as.items.list;
   const char *key = item[2]->as.text.data;
   int key_length = (int)size_min(item[2]->as.text.length, 512);
@@ -177,12 +177,13 @@ static int place(struct tensor *tensor, const struct storage *storage, int64_t o
 /* (storage, offset, size, stride, requires_grad, hooks[, metadata]) */
 static int read_view(const struct archive *archive, const struct pickle_value *arguments, struct tensor *out,
                      struct error *error) {
-  struct storage storage;
+  struct storage storage = {0};
   int n_strides;
   struct pickle_value *const *item = arguments->as.items.list;
   if (arguments->as.items.count < 6 || arguments->as.items.count > 7 || item[1]->kind != PICKLE_INT)
     return error_set(error, ERROR_FORMAT,
-                     "it is rebuilt from %zu arguments, expected storage, offset, size, stride, requires_grad and hooks",
+                     "it is rebuilt from %zu arguments, expected storage, offset, size, stride, requires_grad and "
+                     "hooks",
                      arguments->as.items.count);
   if (read_storage(archive, item[0], &storage, error) != 0) return -1;
   if (read_integers(item[2], "size", out->shape, &out->n_dims, error) != 0) return -1;

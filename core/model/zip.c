@@ -86,7 +86,7 @@ static int read_end64(const struct zip *zip, size_t end, struct directory *out, 
 }
 
 static int read_end(const struct zip *zip, struct directory *out, struct error *error) {
-  size_t end;
+  size_t end = 0;
   if (find_end(zip, &end, error) != 0) return -1;
   const unsigned char *p = zip->data + end;
   if (u16(p + 4) != u16(p + 6) || (u16(p + 4) != 0 && u16(p + 4) != 0xFFFF) || u16(p + 8) != u16(p + 10))
@@ -274,7 +274,7 @@ static int read_entries(struct zip *zip, const struct directory *directory, stru
 }
 
 struct zip *zip_open(const unsigned char *data, size_t size, struct error *error) {
-  struct directory directory;
+  struct directory directory = {0};
   struct zip *zip = calloc(1, sizeof *zip);
   if (!zip) return error_memory(error, sizeof *zip), NULL;
   zip->data = data;

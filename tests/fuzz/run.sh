@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Builds each fuzz_*.c with libFuzzer, ASan and UBSan and runs it for FUZZ_SECONDS (default 20) each, one after
+# the other: `run.sh [FUZZ_SOURCE...]`. What it learns stays in build/fuzz/corpus, so that later runs go deeper;
+# an input that breaks a reader is kept in build/fuzz/crashes and belongs into a unit test. Skips by name where
+# clang or its fuzzing runtime is missing.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${FUZZ_SECONDS:-20}
+clang=${CLANG:-clang}
+[ $# -gt 0 ] || set -- tests/fuzz/fuzz_*.c
+
+command -v "$clang" >/dev/null || { echo "skip: fuzzing ($clang is not installed)"; exit 0; }
+build=build/fuzz
+mkdir -p $build/crashes
+flags='-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined'
+echo 'int LLVMFuzzerTestOneInput(const char *d, unsigned long n) { return d && n ? 0 : 0; }' >$build/probe.c
+$clang $flags -o $build/probe $build/probe.c 2>$build/probe.log || {
+  echo "skip: fuzzing ($clang has no fuzzing runtime: apt-get install libclang-rt-dev)"; exit 0; }
+
+# Seeds: real files of each format; the torch fuzzer also reads bare pickles.
+seeds() {
+  local to=$build/corpus/$1 vectors=tests/vectors/tensor_files
+  mkdir -p "$to"
+  case $1 in
+    fuzz_safetensors) cp $vectors/*.safetensors $vectors/sharded/*.safetensors "$to" ;;
+    fuzz_torch)
+      cp $vectors/{mixed,protocol4,no_crc}.pth "$to"
+      for file in mixed protocol4 no_crc; do
+        unzip -p $vectors/$file.pth "$file/data.pkl" >"$to/$file.pkl" 2>/dev/null || rm -f "$to/$file.pkl"
+      done ;;
+    fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
+  esac
+}
+
+# The readers alone are linked: what they need of base, and no server.
+sources='core/base/*.c core/model/safetensors.c core/model/torch_archive.c core/model/tensor*.c core/model/zip.c
+         core/model/pickle.c core/math/dtype.c'
+objects=()
+for source in $sources; do
+  object=$build/$(basename "$source" .c).o
+  objects+=("$object")
+  $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
+         -fno-sanitize-recover=undefined -c -o "$object" "$source" || exit 1
+done
+
+bad=0
+for source in "$@"; do
+  name=$(basename "$source" .c)
+  $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g $flags -o $build/"$name" "$source" "${objects[@]}" \
+         -ljansson -linih -lz -lm -lpthread || { bad=1; continue; }
+  seeds "$name"
+  if $build/"$name" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 \
+       -artifact_prefix=$build/crashes/"$name"- $build/corpus/"$name" >$build/"$name".log 2>&1; then
+    echo "ok    $name  $(grep -o 'number_of_executed_units: [0-9]*' $build/"$name".log)"
+  else
+    echo "FAIL  $name"; tail -n 40 $build/"$name".log; bad=1
+  fi
+done
+exit $bad

@@ -1,14 +1,55 @@
 /* backend.c: opens a backend by name. Knows which ones were built and what this processor can run, and
  * nothing of how they work. */
+#include <stdio.h>
 #include <string.h>
 
+#include "core/math/cpu/cpu.h"
 #include "core/math/ops.h"
 #include "core/math/ref/ref.h"
 
+#if defined(__x86_64__)
+static bool has_avx512(void) {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+/* Every processor with AVX2 has F16C, which not every compiler can ask for. */
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#endif
+
+static bool has_any(void) { return true; }
+
+/* Best first: "cpu" means the first one that runs here. */
+static const struct {
+  const struct kernels *kernels;
+  bool (*runs_here)(void);
+} table[] = {
+#if defined(__x86_64__)
+    {&kernels_avx512, has_avx512},
+    {&kernels_avx2, has_avx2},
+#endif
+    {&kernels_generic, has_any},
+};
+#define ROWS (sizeof table / sizeof *table)
+
+static void say_choices(const char *name, struct error *error) {
+  char known[128] = "", here[128] = "";
+  for (size_t i = 0; i < ROWS; i++) {
+    size_t at = strlen(known);
+    snprintf(known + at, sizeof known - at, ", %s", table[i].kernels->name);
+    at = strlen(here);
+    if (table[i].runs_here()) snprintf(here + at, sizeof here - at, ", %s", table[i].kernels->name);
+  }
+  error_set(error, ERROR_ARGUMENT, "backend '%s' cannot be opened; known: ref, cpu%s; this machine runs: ref, cpu%s",
+            name, known, here);
+}
+
 struct backend *backend_open(const char *name, int threads, struct error *error) {
-  (void)threads;
-  if (strcmp(name, "ref") == 0 || strcmp(name, "cpu") == 0) return ref_open(error);
-  error_set(error, ERROR_ARGUMENT, "backend '%s' is not known; known: ref, cpu", name);
+  if (strcmp(name, "ref") == 0) return ref_open(error);
+  for (size_t i = 0; i < ROWS; i++)
+    if (table[i].runs_here() && (strcmp(name, "cpu") == 0 || strcmp(name, table[i].kernels->name) == 0))
+      return cpu_open(table[i].kernels, threads, error);
+  say_choices(name, error);
   return NULL;
 }
 

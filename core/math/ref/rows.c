@@ -9,7 +9,7 @@ float ref_activate(enum activation act, float x) {
   double v = x;
   switch (act) {
     case ACT_NONE: return x;
-    case ACT_RELU: return x > 0 ? x : 0;
+    case ACT_RELU: return x < 0 ? 0 : x; /* NaN stays */
     case ACT_GELU_TANH: return (float)(0.5 * v * (1 + tanh(sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))));
     case ACT_GELU_ERF: return (float)(0.5 * v * (1 + erf(v / sqrt(2))));
     case ACT_SILU: return (float)(v / (1 + exp(-v)));

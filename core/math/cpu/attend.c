@@ -1,0 +1,104 @@
+/* attend.c: the units of attention: which rows, which blocks, in what order. The arithmetic is attend.inc.h's. */
+#include <assert.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cpu/cpu.h"
+
+#define UNIT_QUERIES 24 /* queries of a unit: enough that its keys and values are loaded once for many */
+
+size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head) {
+  (void)backend;
+  return (size_t)n_kv_head * (size_t)kv_head_floats(d_head) * sizeof(float);
+}
+
+float *kv_keys(const struct op *op, const struct step *step, int slot, int block, int kv_head) {
+  int32_t number = kv_block_of(step, slot, op->layer, block);
+  assert(block < step->kv_blocks && number >= 0);
+  size_t bytes = cpu_kv_block_bytes(NULL, op->u.attend.n_kv_head, op->u.attend.d_head);
+  return span_floats(span_at(step->kv, (size_t)number * bytes)) + kv_head * kv_head_floats(op->u.attend.d_head);
+}
+
+static int unit_rows(const struct op *op) {
+  int group = op->u.attend.n_head / op->u.attend.n_kv_head;
+  return group >= UNIT_QUERIES ? 1 : UNIT_QUERIES / group;
+}
+
+size_t attend_scratch_floats(const struct op *op) {
+  int group = op->u.attend.n_head / op->u.attend.n_kv_head;
+  return (size_t)(unit_rows(op) * group) * (QUERY_FLOATS + (size_t)value_width(op->u.attend.d_head));
+}
+
+/* ---- numbering ----------------------------------------------------------------------------------------- */
+
+/* Units are numbered slot by slot, pieces of a slot, and KV heads inside a piece. */
+struct place {
+  int slot, piece, kv_head;
+};
+
+static int slot_pieces(const struct op *op, const struct step_slot *slot, bool blocks) {
+  if (!slot_active(slot, op->layer)) return 0;
+  int rows = slot->rows.end - slot->rows.begin;
+  if (rows == 0) return 0;
+  if (blocks) return (slot->position + rows - 1) / KV_BLOCK - slot->position / KV_BLOCK + 1;
+  return (rows + unit_rows(op) - 1) / unit_rows(op);
+}
+
+static size_t count_units(const struct op *op, const struct step *step, bool blocks) {
+  size_t n = 0;
+  for (int i = 0; i < step->n_slots; i++) n += (size_t)slot_pieces(op, &step->slots[i], blocks);
+  return n * (size_t)op->u.attend.n_kv_head;
+}
+
+static struct place find_unit(const struct op *op, const struct step *step, bool blocks, size_t unit) {
+  struct place place = {0, 0, (int)(unit % (size_t)op->u.attend.n_kv_head)};
+  int piece = (int)(unit / (size_t)op->u.attend.n_kv_head), pieces;
+  while (piece >= (pieces = slot_pieces(op, &step->slots[place.slot], blocks))) {
+    piece -= pieces;
+    place.slot++;
+  }
+  place.piece = piece;
+  return place;
+}
+
+/* ---- keys and values into the cache --------------------------------------------------------------------- */
+
+static void store_position(const struct op *op, const float *qkv, int kv_head, float *keys, int at) {
+  int d_head = op->u.attend.d_head;
+  const float *k = qkv + op->u.attend.k + kv_head * d_head, *v = qkv + op->u.attend.v + kv_head * d_head;
+  for (int i = 0; i < d_head; i++) keys[i * KV_BLOCK + at] = k[i];
+  memcpy(keys + (int64_t)KV_BLOCK * d_head + at * value_width(d_head), v, (size_t)d_head * sizeof *v);
+}
+
+/* One KV head, the positions of one slot that fall into one block. */
+static void store_unit(const struct op *op, const struct step *step, struct place place) {
+  const struct step_slot *slot = &step->slots[place.slot];
+  int block = slot->position / KV_BLOCK + place.piece;
+  float *keys = kv_keys(op, step, place.slot, block, place.kv_head);
+  for (int at = 0; at < KV_BLOCK; at++) {
+    int32_t row = slot->rows.begin + block * KV_BLOCK + at - slot->position;
+    if (row >= slot->rows.begin && row < slot->rows.end)
+      store_position(op, rows_at(op->u.attend.qkv, row), place.kv_head, keys, at);
+  }
+}
+
+void attend_store(const struct op *op, const struct step *step, struct pool_worker *worker) {
+  size_t total = count_units(op, step, true), unit, end;
+  while (pool_take(worker, total, 1, &unit, &end)) store_unit(op, step, find_unit(op, step, true, unit));
+}
+
+/* ---- queries --------------------------------------------------------------------------------------------- */
+
+/* Units are taken from the last to the first: later rows see more positions, and the long units should not be
+ * the ones that are left over. */
+void attend_walk(const struct op *op, const struct step *step, const struct kernels *kernels,
+                 struct pool_worker *worker, float *scratch) {
+  size_t total = count_units(op, step, false), at, end;
+  while (pool_take(worker, total, 1, &at, &end)) {
+    struct place place = find_unit(op, step, false, total - 1 - at);
+    struct row_range rows = step->slots[place.slot].rows;
+    rows.begin += place.piece * unit_rows(op);
+    if (rows.end > rows.begin + unit_rows(op)) rows.end = rows.begin + unit_rows(op);
+    kernels->attend(&(struct attend_unit){op, step, place.slot, place.kv_head, rows}, scratch);
+  }
+}

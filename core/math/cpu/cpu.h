@@ -1,0 +1,160 @@
+/* cpu.h: the fast CPU backend, private to core/math/cpu.
+ *
+ * Two halves. The drivers (cpu.c, run.c, product.c, pack.c, points.c, attend.c, encode.c) are plain C compiled for the
+ * baseline: they cut work into units for the thread pool. The kernels (*.inc.h, compiled as kernels_*.c for
+ * each instruction set) do the arithmetic of one unit and are reached through `struct kernels`.
+ *
+ * What keeps the summation rule: a lane of a vector is an output element, so the products of one output are
+ * added by one chain of fused multiply-adds in the order of the inputs, whatever rows, tiles, blocks or threads
+ * surround it. Blocking over the inputs stores the partial sums in f32, which is what the lanes hold anyway, and
+ * loads them again: the chain goes on unchanged. Sums across lanes (norms, dot products, softmax) are taken in
+ * sixteen lanes and folded by one fixed tree. */
+#ifndef STEERD_CORE_MATH_CPU_CPU_H
+#define STEERD_CORE_MATH_CPU_CPU_H
+
+#include "core/base/pool.h"
+#include "core/math/host.h"
+
+#define LANES 16 /* outputs of a panel, floats of a `vf` */
+
+/* W in panels of 16 outputs: panel p holds [n_in][16] in the dtype of the file, zero beyond n_out. */
+struct cpu_matrix {
+  struct matrix base;
+  struct memory *memory;
+  const unsigned char *data;
+  int64_t n_panels;
+  size_t panel_bytes; /* from panel to panel; a little more than the panel where that would be a power of two */
+};
+
+/* ---- kernels ----------------------------------------------------------------------------------------- */
+
+#define TILE_ROWS 12   /* most rows of a tile on any instruction set */
+#define STREAM_PANELS 8 /* most panels that a single row meets at once */
+
+struct product;
+
+/* c[r][0 .. 16 panels) (+)= sum over k < n of x[k][r] w[k], for a tile of rows packed as x [n][rows]. Panels of
+ * w are panel_floats apart. `add`: go on from what c holds, else from zero. */
+typedef void tile_fn(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, bool add);
+
+struct attend_unit {
+  const struct op *op;
+  const struct step *step;
+  int slot, kv_head;
+  struct row_range rows; /* of the step, inside the slot */
+};
+
+struct kernels {
+  const char *name;
+  /* tile[i][rows - 1]: kernel of 2^i panels; tile_rows[i]: the tallest there is, 0 when none. */
+  tile_fn *const *tile[3];
+  int tile_rows[3];
+  int many; /* the i for more rows than any tile holds */
+  /* c[0 .. 16 panels) = x W^T of one row, weights as they are kept; 1 <= panels <= STREAM_PANELS. */
+  void (*stream)(enum dtype dtype, int64_t n, const void *w, size_t panel_bytes, int panels, const float *x, float *c);
+  void (*widen)(enum dtype dtype, int64_t n_vectors, const void *from, float *to); /* F16 or BF16 to f32 */
+  /* What becomes of finished sums c [rows][16 panels]: see struct product. */
+  void (*finish_linear)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);
+  void (*finish_encode)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);
+
+  float (*dot)(const float *a, const float *b, int64_t n);
+  float (*mean)(const float *x, int64_t n);
+  void (*add_scaled)(float *h, float scale, const float *v, int64_t n); /* h += scale v */
+  void (*norm)(const struct norm *norm, int64_t n, const float *x, float *y);
+  void (*gate)(enum activation act, int64_t n, const float *x, const float *up, float *y);
+  void (*attend)(const struct attend_unit *unit, float *scratch);
+  /* Keeps the elements of value [n] that are not less than `least`, and their index, in place and in order. */
+  int64_t (*filter)(float least, int64_t n, float *value, int32_t *index);
+};
+
+extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
+
+/* ---- products ---------------------------------------------------------------------------------------- */
+
+/* y = x W^T over some rows, and what to do with the sums. */
+struct product {
+  const struct kernels *kernels;
+  const struct cpu_matrix *w;
+  const float *x; /* row 0 */
+  int64_t ld_x, rows;
+  float *tiles;   /* x packed by product_pack; not needed for one row */
+  const float *bias;
+  void (*finish)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);
+  /* finish_linear */
+  float *y;
+  int64_t ld_y;
+  enum activation act;
+  /* finish_encode: entries above the limit go to the segment of (row, group of panels) */
+  const float *threshold;
+  struct segments *segments;
+};
+
+/* Floats of product.tiles, and of a thread's scratch. */
+size_t product_tile_floats(int64_t rows, int64_t n_in);
+size_t product_scratch_floats(void);
+
+/* Both are called by all threads of a run. pack ends with a barrier; walk does not. */
+void product_pack(const struct product *product, struct pool_worker *worker);
+void product_walk(const struct product *product, struct pool_worker *worker, float *scratch);
+
+/* Kept pre-activations of a chunk of rows: segment (row, group) is room for the features of one group of panels,
+ * of which the first `count` are there, ascending. */
+#define GROUP_PANELS 8 /* panels of a unit of work, at most; exactly so in an encode */
+#define SEGMENT (GROUP_PANELS * LANES)
+#define SEGMENT_ROOM (SEGMENT + LANES) /* vf_keep writes whole vectors */
+struct segments {
+  int64_t n_groups;
+  float *value;   /* [rows][n_groups][SEGMENT_ROOM] */
+  int32_t *index; /* the same */
+  int32_t *count; /* [rows][n_groups] */
+  float *largest; /* [rows][n_groups], of the kept ones; 0 when none */
+};
+
+/* ---- the rest ---------------------------------------------------------------------------------------- */
+
+struct cpu_backend {
+  struct backend base;
+  struct ops ops; /* a copy, for the name */
+  const struct kernels *kernels;
+  struct pool *pool;
+  /* Scratch of a run, grown when a step needs more: packed rows, then a part for each thread. */
+  struct memory *scratch;
+};
+
+struct backend *cpu_open(const struct kernels *kernels, int threads, struct error *error) MUST_CHECK;
+
+/* Scratch of at least so many floats; what was in it is lost. */
+float *cpu_scratch(struct cpu_backend *cpu, size_t floats, struct error *error) MUST_CHECK;
+
+int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                   struct matrix **out, struct error *error);
+void cpu_matrix_free(struct backend *backend, struct matrix *matrix);
+/* row[k] = W(out, k) * scale. */
+void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row);
+
+int cpu_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
+            struct error *error);
+int cpu_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+/* Edits and taps of a point on row `row`, whose elements are at h. */
+void point_row(const struct kernels *kernels, const struct point_items *items, int32_t row, float *h, int64_t width);
+
+/* A KV block of one layer: for each KV head the keys, transposed [d_head][64] so that a vector of scores is a
+ * vector of positions, then the values [64][value_width]. */
+static inline int64_t value_width(int32_t d_head) { return (d_head + LANES - 1) / LANES * LANES; }
+static inline int64_t kv_head_floats(int32_t d_head) { return KV_BLOCK * (d_head + value_width(d_head)); }
+size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+
+/* Keys of (slot, layer, block, KV head); the values are KV_BLOCK * d_head floats further on. NULL where the
+ * table has no block. */
+float *kv_keys(const struct op *op, const struct step *step, int slot, int block, int kv_head);
+
+/* Floats of scratch of a unit of attention: a struct query and a row of values for each of its queries. */
+#define QUERY_FLOATS 24
+size_t attend_scratch_floats(const struct op *op);
+/* The two phases of OP_ATTEND; a barrier belongs between them. */
+void attend_store(const struct op *op, const struct step *step, struct pool_worker *worker);
+void attend_walk(const struct op *op, const struct step *step, const struct kernels *kernels,
+                 struct pool_worker *worker, float *scratch);
+
+#endif

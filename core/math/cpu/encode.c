@@ -1,0 +1,222 @@
+/* encode.c: sparse codes of rows, chunk by chunk: centre and pack the rows, multiply and keep what is above the
+ * limit while the sums are still in the cache, choose the k largest where asked, and append to the result.
+ *
+ * The k largest are found without sorting: the k-th largest of the segments' maxima is a bound that at least k
+ * entries reach; few entries beyond those do, and among them the k-th is found exactly. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cpu/cpu.h"
+
+#define CHUNK_ROWS 192              /* rows of a chunk: the weights are read once for each chunk */
+#define CHUNK_BYTES ((size_t)48 << 20) /* and no more room for segments than this, unless one row needs it */
+
+struct encoding {
+  struct cpu_backend *cpu;
+  const struct encode_args *args;
+  struct product product;
+  struct segments segments;
+  int64_t first_row; /* of the chunk */
+  float *centred;    /* [chunk][d_in] */
+  float *scratch;    /* product_scratch_floats for each thread */
+  uint64_t *keys;    /* [threads][room for all kept entries of a row] */
+  int64_t *kept;     /* [chunk]: entries of the row, gathered at the row's first segment */
+};
+
+/* ---- products -------------------------------------------------------------------------------------------- */
+
+static void centre_row(const struct encoding *e, int64_t row) {
+  const struct encode_args *args = e->args;
+  int64_t n = args->w->n_in;
+  const float *x = rows_at(args->x, e->first_row + row), *subtract = span_floats(args->subtract);
+  float *to = e->centred + row * n, mean = args->center_mean ? e->cpu->kernels->mean(x, n) : 0.0f;
+  for (int64_t i = 0; i < n; i++) to[i] = (x[i] - mean) - (subtract ? subtract[i] : 0.0f);
+}
+
+static void multiply(struct pool_worker *worker, void *context) {
+  struct encoding *e = context;
+  size_t row, end;
+  while (pool_take(worker, (size_t)e->product.rows, 1, &row, &end)) centre_row(e, (int64_t)row);
+  pool_barrier(worker);
+  if (e->product.rows > 1) product_pack(&e->product, worker);
+  product_walk(&e->product, worker, e->scratch + (size_t)worker->index * product_scratch_floats());
+}
+
+/* ---- choosing -------------------------------------------------------------------------------------------- */
+
+/* Larger values first, then lower indices: the order of keys, from the largest down. Values are positive, so
+ * their bits are ordered as they are. */
+static uint64_t key_of(float value, int32_t index) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return (uint64_t)bits << 32 | (uint32_t)(INT32_MAX - index);
+}
+
+static void swap_keys(uint64_t *a, uint64_t *b) {
+  uint64_t c = *a;
+  *a = *b;
+  *b = c;
+}
+
+/* The k-th largest of n different keys, 1 <= k <= n: Hoare's selection around the middle of three. */
+static uint64_t select_key(uint64_t *keys, int64_t n, int64_t k) {
+  int64_t low = 0, high = n - 1, want = k - 1;
+  while (low < high) {
+    int64_t middle = low + (high - low) / 2, i = low, j = high;
+    if (keys[middle] > keys[low]) swap_keys(&keys[middle], &keys[low]);
+    if (keys[high] > keys[low]) swap_keys(&keys[high], &keys[low]);
+    if (keys[high] > keys[middle]) swap_keys(&keys[high], &keys[middle]);
+    uint64_t pivot = keys[middle];
+    while (i <= j) {
+      while (keys[i] > pivot) i++;
+      while (keys[j] < pivot) j--;
+      if (i <= j) swap_keys(&keys[i++], &keys[j--]);
+    }
+    if (want <= j)
+      high = j;
+    else if (want >= i)
+      low = i;
+    else
+      break;
+  }
+  return keys[want];
+}
+
+/* A value that at least k entries of the row are not below; 0 where the maxima cannot tell. */
+static float bound_of(const struct segments *segments, int64_t row, int64_t k, uint64_t *keys) {
+  const float *largest = segments->largest + row * segments->n_groups;
+  if (segments->n_groups < k) return 0;
+  for (int64_t i = 0; i < segments->n_groups; i++) keys[i] = key_of(largest[i], (int32_t)i);
+  uint64_t key = select_key(keys, segments->n_groups, k);
+  uint32_t bits = (uint32_t)(key >> 32);
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* Moves the segments of a row together, leaving out what is below `least`. */
+static int64_t gather(const struct encoding *e, int64_t row, float least) {
+  const struct segments *segments = &e->segments;
+  float *value = segments->value + row * segments->n_groups * SEGMENT_ROOM;
+  int32_t *index = segments->index + row * segments->n_groups * SEGMENT_ROOM;
+  int64_t kept = 0;
+  for (int64_t group = 0; group < segments->n_groups; group++) {
+    int64_t at = group * SEGMENT_ROOM, n = segments->count[row * segments->n_groups + group];
+    if (n == 0 || segments->largest[row * segments->n_groups + group] < least) continue;
+    if (least > 0) n = e->cpu->kernels->filter(least, n, value + at, index + at);
+    if (at != kept) {
+      memmove(value + kept, value + at, (size_t)n * sizeof *value);
+      memmove(index + kept, index + at, (size_t)n * sizeof *index);
+    }
+    kept += n;
+  }
+  return kept;
+}
+
+static int64_t keep_largest(const struct encoding *e, int64_t row, int64_t kept, uint64_t *keys) {
+  float *value = e->segments.value + row * e->segments.n_groups * SEGMENT_ROOM;
+  int32_t *index = e->segments.index + row * e->segments.n_groups * SEGMENT_ROOM;
+  int64_t n = 0;
+  for (int64_t i = 0; i < kept; i++) keys[i] = key_of(value[i], index[i]);
+  uint64_t least = select_key(keys, kept, e->args->k);
+  for (int64_t i = 0; i < kept; i++) {
+    if (key_of(value[i], index[i]) < least) continue;
+    value[n] = value[i];
+    index[n++] = index[i];
+  }
+  return n;
+}
+
+static void choose_row(const struct encoding *e, int64_t row, uint64_t *keys) {
+  bool top = e->args->kind == ENCODE_TOPK;
+  int64_t k = e->args->k;
+  if (top && k <= 0) {
+    e->kept[row] = 0;
+    return;
+  }
+  int64_t kept = gather(e, row, top ? bound_of(&e->segments, row, k, keys) : 0);
+  e->kept[row] = top && kept > k ? keep_largest(e, row, kept, keys) : kept;
+}
+
+static void choose(struct pool_worker *worker, void *context) {
+  const struct encoding *e = context;
+  size_t row, end;
+  uint64_t *keys = e->keys + (size_t)worker->index * (size_t)(e->segments.n_groups * SEGMENT);
+  while (pool_take(worker, (size_t)e->product.rows, 1, &row, &end)) choose_row(e, (int64_t)row, keys);
+}
+
+static int append_row(const struct encoding *e, int64_t row, struct sparse *out, struct error *error) {
+  const float *fold = span_floats(e->args->fold), *value = e->segments.value;
+  const int32_t *index = e->segments.index;
+  int64_t at = row * e->segments.n_groups * SEGMENT_ROOM;
+  if (sparse_row(out, (size_t)e->kept[row], error) != 0) return -1;
+  for (int64_t i = at; i < at + e->kept[row]; i++)
+    sparse_push(out, index[i], fold ? value[i] * fold[index[i]] : value[i]);
+  return 0;
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------- */
+
+/* Cuts a block into arrays: with base NULL it only measures. */
+static void *cut(unsigned char *base, size_t *used, size_t count, size_t size) {
+  void *at = base ? base + *used : NULL;
+  *used += size_round_up(count * size, 64);
+  return at;
+}
+
+static size_t lay_out(struct encoding *e, unsigned char *base, size_t rows) {
+  size_t used = 0, d_in = (size_t)e->args->w->n_in, groups = (size_t)e->segments.n_groups;
+  size_t threads = (size_t)pool_threads(e->cpu->pool);
+  e->segments.value = cut(base, &used, rows * groups * SEGMENT_ROOM, sizeof *e->segments.value);
+  e->segments.index = cut(base, &used, rows * groups * SEGMENT_ROOM, sizeof *e->segments.index);
+  e->segments.count = cut(base, &used, rows * groups, sizeof *e->segments.count);
+  e->segments.largest = cut(base, &used, rows * groups, sizeof *e->segments.largest);
+  e->centred = cut(base, &used, rows * d_in, sizeof *e->centred);
+  e->product.tiles = cut(base, &used, product_tile_floats((int64_t)rows, (int64_t)d_in), sizeof *e->product.tiles);
+  e->scratch = cut(base, &used, threads * product_scratch_floats(), sizeof *e->scratch);
+  e->keys = cut(base, &used, threads * groups * SEGMENT, sizeof *e->keys);
+  e->kept = cut(base, &used, rows, sizeof *e->kept);
+  return used;
+}
+
+static int64_t chunk_rows(const struct encoding *e) {
+  size_t row = (size_t)e->segments.n_groups * SEGMENT_ROOM * (sizeof(float) + sizeof(int32_t));
+  int64_t fit = (int64_t)size_max(1, CHUNK_BYTES / row), rows = e->args->n_rows;
+  if (rows > CHUNK_ROWS) rows = CHUNK_ROWS;
+  return fit < rows ? fit : rows;
+}
+
+static int encode_chunk(struct encoding *e, struct sparse *out, struct error *error) {
+  pool_run(e->cpu->pool, multiply, e);
+  pool_run(e->cpu->pool, choose, e);
+  for (int64_t row = 0; row < e->product.rows; row++)
+    if (append_row(e, row, out, error) != 0) return -1;
+  return 0;
+}
+
+int cpu_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error) {
+  struct cpu_backend *cpu = (struct cpu_backend *)backend;
+  struct encoding e = {.cpu = cpu, .args = args};
+  const struct cpu_matrix *w = (const struct cpu_matrix *)args->w;
+  if (args->n_rows <= 0) return 0;
+  e.segments.n_groups = (w->n_panels + GROUP_PANELS - 1) / GROUP_PANELS;
+  int64_t chunk = chunk_rows(&e);
+  unsigned char *block = (unsigned char *)cpu_scratch(cpu, lay_out(&e, NULL, (size_t)chunk) / sizeof(float), error);
+  if (!block) return -1;
+  lay_out(&e, block, (size_t)chunk);
+  e.product.kernels = cpu->kernels;
+  e.product.w = w;
+  e.product.x = e.centred;
+  e.product.ld_x = w->base.n_in;
+  e.product.bias = span_floats(args->bias);
+  e.product.finish = cpu->kernels->finish_encode;
+  e.product.threshold = args->kind == ENCODE_JUMPRELU ? span_floats(args->threshold) : NULL;
+  e.product.segments = &e.segments;
+  for (; e.first_row < args->n_rows; e.first_row += chunk) {
+    e.product.rows = args->n_rows - e.first_row < chunk ? args->n_rows - e.first_row : chunk;
+    if (encode_chunk(&e, out, error) != 0) return -1;
+  }
+  return 0;
+}

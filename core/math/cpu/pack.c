@@ -1,0 +1,177 @@
+/* pack.c: matrices of a file into panels (cpu.h), in parallel, and rows back out of them.
+ *
+ * Knows dtypes only by their size: packing moves elements and never converts them, except for a matrix whose
+ * parts differ in dtype, which is kept in f32. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cpu/cpu.h"
+
+/* A unit of packing: this many panels by this many inputs, so that a file whose rows are inputs is read in runs
+ * of 2 KiB and one whose rows are outputs in runs of 2 KiB as well. */
+#define UNIT_PANELS 32
+#define UNIT_INPUTS 512
+
+struct packing {
+  const struct matrix_part *parts;
+  int n_parts;
+  struct cpu_matrix *matrix;
+  unsigned char *data;
+};
+
+/* Where an output comes from. */
+struct origin {
+  const struct matrix_part *part;
+  int64_t out; /* inside the part */
+};
+
+static struct origin find_output(const struct packing *packing, int64_t out) {
+  const struct matrix_part *part = packing->parts;
+  for (; out >= part->n_out; part++) out -= part->n_out;
+  return (struct origin){part, out};
+}
+
+static const unsigned char *element(struct origin from, int64_t in) {
+  const struct matrix_part *part = from.part;
+  int64_t at = part->layout == ROWS_ARE_OUTPUTS ? from.out * part->ld + in : in * part->ld + from.out;
+  return (const unsigned char *)part->data + (size_t)at * dtype_size(part->dtype);
+}
+
+/* Any panel, one element at a time: those with a tail, or where two parts meet. */
+static void pack_slowly(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
+  const struct matrix *base = &packing->matrix->base;
+  size_t size = dtype_size(base->dtype);
+  unsigned char *to = packing->data + (size_t)panel * packing->matrix->panel_bytes;
+  for (int lane = 0; lane < LANES && panel * LANES + lane < base->n_out; lane++) {
+    struct origin from = find_output(packing, panel * LANES + lane);
+    for (int64_t in = begin; in < end; in++) {
+      unsigned char *at = to + (size_t)(in * LANES + lane) * size;
+      if (from.part->dtype == base->dtype) {
+        memcpy(at, element(from, in), size);
+      } else {
+        float value = dtype_f32_at(element(from, in), from.part->dtype, 0);
+        memcpy(at, &value, sizeof value);
+      }
+    }
+  }
+}
+
+/* Rows of the file are inputs: sixteen outputs lie side by side. */
+static void pack_columns(struct origin from, size_t size, int64_t begin, int64_t end, unsigned char *to) {
+  size_t line = LANES * size;
+  const unsigned char *source = element(from, begin);
+  for (int64_t in = begin; in < end; in++, source += (size_t)from.part->ld * size)
+    memcpy(to + (size_t)in * line, source, line);
+}
+
+/* Rows of the file are outputs: sixteen of them are read side by side and turned. */
+#define PACK_ROWS(name, type)                                                                        \
+  static void name(struct origin from, int64_t begin, int64_t end, unsigned char *to) {              \
+    const unsigned char *source = element(from, 0);                                                  \
+    size_t ld = (size_t)from.part->ld * sizeof(type);                                                \
+    for (int64_t in = begin; in < end; in++) {                                                       \
+      type line[LANES];                                                                              \
+      for (int lane = 0; lane < LANES; lane++)                                                       \
+        memcpy(&line[lane], source + (size_t)lane * ld + (size_t)in * sizeof(type), sizeof(type));   \
+      memcpy(to + (size_t)in * sizeof line, line, sizeof line);                                      \
+    }                                                                                                \
+  }
+PACK_ROWS(pack_rows_32, uint32_t)
+PACK_ROWS(pack_rows_16, uint16_t)
+
+static void pack_panel(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
+  const struct cpu_matrix *matrix = packing->matrix;
+  struct origin from = find_output(packing, panel * LANES);
+  size_t size = dtype_size(matrix->base.dtype);
+  unsigned char *to = packing->data + (size_t)panel * matrix->panel_bytes;
+  if (from.out + LANES > from.part->n_out || from.part->dtype != matrix->base.dtype)
+    pack_slowly(packing, panel, begin, end);
+  else if (from.part->layout == ROWS_ARE_INPUTS)
+    pack_columns(from, size, begin, end, to);
+  else if (size == 4)
+    pack_rows_32(from, begin, end, to);
+  else
+    pack_rows_16(from, begin, end, to);
+}
+
+/* Inputs are taken 32 at a time across the panels of a unit where rows are inputs, so that their rows stay in
+ * the cache from panel to panel. */
+static void pack_unit(const struct packing *packing, int64_t panel, int64_t n_panels, int64_t begin, int64_t end) {
+  int64_t step = find_output(packing, panel * LANES).part->layout == ROWS_ARE_INPUTS ? 32 : UNIT_INPUTS;
+  for (int64_t in = begin; in < end; in += step)
+    for (int64_t p = panel; p < panel + n_panels; p++)
+      pack_panel(packing, p, in, in + step < end ? in + step : end);
+}
+
+static void pack_work(struct pool_worker *worker, void *context) {
+  const struct packing *packing = context;
+  int64_t n_panels = packing->matrix->n_panels, n_in = packing->matrix->base.n_in;
+  size_t across = (size_t)((n_panels + UNIT_PANELS - 1) / UNIT_PANELS);
+  size_t down = (size_t)((n_in + UNIT_INPUTS - 1) / UNIT_INPUTS), unit, end;
+  while (pool_take(worker, across * down, 1, &unit, &end)) {
+    int64_t panel = (int64_t)(unit / down) * UNIT_PANELS, in = (int64_t)(unit % down) * UNIT_INPUTS;
+    pack_unit(packing, panel, panel + UNIT_PANELS < n_panels ? UNIT_PANELS : n_panels - panel, in,
+              in + UNIT_INPUTS < n_in ? in + UNIT_INPUTS : n_in);
+  }
+}
+
+/* Bytes from panel to panel. Panels that lie a multiple of 2 KiB apart would fall into the same few sets of a
+ * cache when several are read side by side; one line more spreads them. */
+static int size_panels(struct cpu_matrix *matrix, size_t *bytes, struct error *error) {
+  size_t panel;
+  matrix->n_panels = (matrix->base.n_out + LANES - 1) / LANES;
+  if (!checked_mul((size_t)matrix->base.n_in, LANES * dtype_size(matrix->base.dtype), &panel) ||
+      panel > SIZE_MAX / 4)
+    return error_memory(error, SIZE_MAX);
+  panel = size_round_up(panel, 64);
+  if (panel % 2048 == 0) panel += 64;
+  matrix->panel_bytes = panel;
+  if (!checked_mul((size_t)matrix->n_panels, panel, bytes)) return error_memory(error, SIZE_MAX);
+  return 0;
+}
+
+static void describe(const struct matrix_part *parts, int n_parts, int64_t n_in, struct matrix *out) {
+  *out = (struct matrix){.n_in = n_in, .dtype = parts[0].dtype};
+  for (int i = 0; i < n_parts; i++) {
+    assert(parts[i].dtype == DTYPE_F32 || parts[i].dtype == DTYPE_F16 || parts[i].dtype == DTYPE_BF16);
+    assert(parts[i].n_out > 0);
+    out->n_out += parts[i].n_out;
+    if (parts[i].dtype != out->dtype) out->dtype = DTYPE_F32;
+  }
+}
+
+int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                   struct matrix **out, struct error *error) {
+  assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
+  struct cpu_matrix *matrix = calloc(1, sizeof *matrix);
+  if (!matrix) return error_memory(error, sizeof *matrix);
+  size_t bytes = 0;
+  describe(parts, n_parts, n_in, &matrix->base);
+  if (size_panels(matrix, &bytes, error) != 0 || host_alloc(backend, bytes, &matrix->memory, error) != 0) {
+    free(matrix);
+    return -1;
+  }
+  struct packing packing = {parts, n_parts, matrix, matrix->memory->data};
+  pool_run(((struct cpu_backend *)backend)->pool, pack_work, &packing);
+  matrix->data = matrix->memory->data;
+  matrix->base.bytes = bytes;
+  *out = &matrix->base;
+  return 0;
+}
+
+void cpu_matrix_free(struct backend *backend, struct matrix *matrix) {
+  if (!matrix) return;
+  host_free(backend, ((struct cpu_matrix *)matrix)->memory);
+  free(matrix);
+}
+
+void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row) {
+  const struct cpu_matrix *w = (const struct cpu_matrix *)matrix;
+  assert(0 <= out && out < matrix->n_out);
+  const unsigned char *panel = w->data + (size_t)(out / LANES) * w->panel_bytes;
+  size_t lane = (size_t)(out % LANES);
+  for (int64_t k = 0; k < matrix->n_in; k++)
+    row[k] = dtype_f32_at(panel, matrix->dtype, (size_t)k * LANES + lane) * scale;
+}

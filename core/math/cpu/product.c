@@ -1,0 +1,196 @@
+/* product.c: cuts a product into units of work and walks a unit through the caches.
+ *
+ * Few rows stream the weights once. Many rows are cut into tiles; a unit is a block of tiles by a group of
+ * panels. Inside, the inputs go in blocks: a block of a panel pair (32 KiB at most) stays in the first cache
+ * while the tiles, packed [input][row], come by from the second; sums wait in scratch between blocks, which
+ * changes no bit of them (cpu.h). Every number here is a matter of speed alone. */
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cpu/cpu.h"
+
+#define BLOCK_INPUTS 256 /* inputs of a block */
+#define BLOCK_ROWS 192   /* rows of a unit: 192 packed rows of 256 inputs are 192 KiB */
+#define UNIT_TILES (BLOCK_ROWS / TILE_ROWS)
+#define MAX_PANELS 4     /* of the widest tile */
+
+/* Rows cut into tiles of nearly equal height: `extra` tiles of height + 1, then tiles of `height`. */
+struct tiling {
+  int shift; /* tiles are 2^shift panels wide */
+  int64_t n_tiles, height, extra;
+};
+
+static struct tiling tiling_of(const struct kernels *kernels, int64_t rows) {
+  int shift = kernels->many;
+  for (int i = 2; i > shift; i--)
+    if (rows <= kernels->tile_rows[i]) shift = i;
+  int64_t tallest = kernels->tile_rows[shift], n = (rows + tallest - 1) / tallest;
+  return (struct tiling){shift, n, rows / n, rows % n};
+}
+
+static int64_t tile_row(const struct tiling *tiling, int64_t tile) {
+  return tile * tiling->height + (tile < tiling->extra ? tile : tiling->extra);
+}
+
+static int tile_height(const struct tiling *tiling, int64_t tile) {
+  return (int)(tiling->height + (tile < tiling->extra));
+}
+
+size_t product_tile_floats(int64_t rows, int64_t n_in) { return rows > 1 ? (size_t)(rows * n_in) : 0; }
+
+size_t product_scratch_floats(void) {
+  return (size_t)BLOCK_ROWS * GROUP_PANELS * LANES + (size_t)MAX_PANELS * BLOCK_INPUTS * LANES;
+}
+
+/* ---- packing rows ------------------------------------------------------------------------------------- */
+
+/* Inputs [begin, end) of a tile: to[k][r] = x[r][k]. Four rows at a time, so that the reads are few streams. */
+static void pack_tile(const float *x, int64_t ld, int height, int64_t begin, int64_t end, float *to) {
+  int r = 0;
+  for (; r + 4 <= height; r += 4) {
+    const float *a = x + r * ld, *b = a + ld, *c = b + ld, *d = c + ld;
+    for (int64_t k = begin; k < end; k++) {
+      float *at = to + k * height + r;
+      at[0] = a[k];
+      at[1] = b[k];
+      at[2] = c[k];
+      at[3] = d[k];
+    }
+  }
+  for (; r < height; r++)
+    for (int64_t k = begin; k < end; k++) to[k * height + r] = x[r * ld + k];
+}
+
+void product_pack(const struct product *product, struct pool_worker *worker) {
+  struct tiling tiling = tiling_of(product->kernels, product->rows);
+  int64_t n_in = product->w->base.n_in;
+  size_t blocks = (size_t)((n_in + BLOCK_INPUTS - 1) / BLOCK_INPUTS), unit, end;
+  while (pool_take(worker, blocks * (size_t)tiling.n_tiles, 1, &unit, &end)) {
+    int64_t tile = (int64_t)(unit / blocks), begin = (int64_t)(unit % blocks) * BLOCK_INPUTS;
+    int64_t row = tile_row(&tiling, tile), stop = begin + BLOCK_INPUTS < n_in ? begin + BLOCK_INPUTS : n_in;
+    pack_tile(product->x + row * product->ld_x, product->ld_x, tile_height(&tiling, tile), begin, stop,
+              product->tiles + row * n_in);
+  }
+  pool_barrier(worker);
+}
+
+/* ---- one row ------------------------------------------------------------------------------------------- */
+
+static void walk_row(const struct product *product, struct pool_worker *worker) {
+  const struct cpu_matrix *w = product->w;
+  float c[STREAM_PANELS * LANES];
+  size_t panels = (size_t)w->n_panels, begin, end;
+  while (pool_take(worker, panels, STREAM_PANELS, &begin, &end)) {
+    int n = (int)(end - begin);
+    product->kernels->stream(w->base.dtype, w->base.n_in, w->data + begin * w->panel_bytes, w->panel_bytes, n,
+                             product->x, c);
+    product->finish(product, 0, 1, (int64_t)begin, n, c);
+  }
+}
+
+/* ---- tiles --------------------------------------------------------------------------------------------- */
+
+/* One unit: tiles [tile, tile_end) by panels [panel, panel_end). */
+struct unit {
+  const struct product *product;
+  struct tiling tiling;
+  int64_t tile, tile_end, panel, panel_end;
+  float *sums;  /* [panel][row][..]: 16 floats for each row and panel of the unit */
+  float *block; /* a block of weights in f32 */
+};
+
+/* How many panels the next tile takes: the widest of 1, 2, 4 that fits. */
+static int tile_shift(const struct unit *unit, int64_t panel) {
+  int shift = unit->tiling.shift;
+  while (panel + (1 << shift) > unit->panel_end) shift--;
+  return shift;
+}
+
+static float *unit_sums(const struct unit *unit, int64_t panel, int64_t tile, int panels) {
+  int64_t first = tile_row(&unit->tiling, unit->tile), rows = tile_row(&unit->tiling, unit->tile_end) - first;
+  return unit->sums + ((panel - unit->panel) * rows + (tile_row(&unit->tiling, tile) - first) * panels) * LANES;
+}
+
+/* Weights of `panels` panels, inputs [begin, begin + n), as f32; *stride is from panel to panel in floats. */
+static const float *unit_weights(const struct unit *unit, int64_t panel, int panels, int64_t begin, int64_t n,
+                                 size_t *stride) {
+  const struct cpu_matrix *w = unit->product->w;
+  size_t size = dtype_size(w->base.dtype);
+  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * LANES * size;
+  if (w->base.dtype == DTYPE_F32) {
+    *stride = w->panel_bytes / sizeof(float);
+    return (const float *)(const void *)data;
+  }
+  *stride = BLOCK_INPUTS * LANES;
+  for (int p = 0; p < panels; p++)
+    unit->product->kernels->widen(w->base.dtype, n, data + (size_t)p * w->panel_bytes,
+                                  unit->block + (size_t)p * *stride);
+  return unit->block;
+}
+
+static void unit_block(const struct unit *unit, int64_t begin, int64_t n) {
+  const struct product *product = unit->product;
+  int64_t n_in = product->w->base.n_in;
+  for (int64_t panel = unit->panel; panel < unit->panel_end;) {
+    int shift = tile_shift(unit, panel), panels = 1 << shift;
+    size_t stride;
+    const float *w = unit_weights(unit, panel, panels, begin, n, &stride);
+    for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
+      int height = tile_height(&unit->tiling, tile);
+      const float *x = product->tiles + tile_row(&unit->tiling, tile) * n_in + begin * height;
+      product->kernels->tile[shift][height - 1](n, w, stride, x, unit_sums(unit, panel, tile, panels), begin > 0);
+    }
+    panel += panels;
+  }
+}
+
+static void unit_finish(const struct unit *unit) {
+  for (int64_t panel = unit->panel; panel < unit->panel_end;) {
+    int panels = 1 << tile_shift(unit, panel);
+    for (int64_t tile = unit->tile; tile < unit->tile_end; tile++)
+      unit->product->finish(unit->product, tile_row(&unit->tiling, tile), tile_height(&unit->tiling, tile), panel,
+                            panels, unit_sums(unit, panel, tile, panels));
+    panel += panels;
+  }
+}
+
+static void unit_run(const struct unit *unit) {
+  int64_t n_in = unit->product->w->base.n_in;
+  for (int64_t begin = 0; begin < n_in; begin += BLOCK_INPUTS)
+    unit_block(unit, begin, begin + BLOCK_INPUTS < n_in ? BLOCK_INPUTS : n_in - begin);
+  unit_finish(unit);
+}
+
+/* Panels of a unit: fewer where there would be too few units to share out evenly. The groups of an encode are
+ * fixed. */
+static int64_t group_of(const struct product *product, const struct tiling *tiling, int64_t row_blocks, int threads) {
+  int64_t group = GROUP_PANELS;
+  if (product->segments) return group;
+  while (group > 1 << tiling->shift && row_blocks * (product->w->n_panels / group) < 4 * threads) group /= 2;
+  return group;
+}
+
+static void walk_tiles(const struct product *product, struct pool_worker *worker, float *scratch) {
+  struct unit unit = {.product = product, .tiling = tiling_of(product->kernels, product->rows)};
+  int64_t row_blocks = (unit.tiling.n_tiles + UNIT_TILES - 1) / UNIT_TILES;
+  int64_t group = group_of(product, &unit.tiling, row_blocks, worker->threads);
+  int64_t n_panels = product->w->n_panels, n_groups = (n_panels + group - 1) / group;
+  size_t at, end;
+  unit.sums = scratch;
+  unit.block = scratch + BLOCK_ROWS * GROUP_PANELS * LANES;
+  while (pool_take(worker, (size_t)(n_groups * row_blocks), 1, &at, &end)) {
+    int64_t rows = (int64_t)at % row_blocks;
+    unit.panel = (int64_t)at / row_blocks * group;
+    unit.panel_end = unit.panel + group < n_panels ? unit.panel + group : n_panels;
+    unit.tile = unit.tiling.n_tiles * rows / row_blocks;
+    unit.tile_end = unit.tiling.n_tiles * (rows + 1) / row_blocks;
+    unit_run(&unit);
+  }
+}
+
+void product_walk(const struct product *product, struct pool_worker *worker, float *scratch) {
+  if (product->rows == 1)
+    walk_row(product, worker);
+  else
+    walk_tiles(product, worker, scratch);
+}

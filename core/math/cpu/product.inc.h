@@ -1,0 +1,145 @@
+/* product.inc.h: the micro-kernels of a product. Included by kernels.inc.h.
+ *
+ * A tile keeps rows x panels accumulators in registers: with AVX-512, 12 rows by 2 panels are 24 accumulators, 2
+ * vectors of weights and 1 broadcast of 32 registers, and each step over k is 24 fused multiply-adds for 14
+ * loads. The loops over an accumulator array must be unrolled to the last one, or the array lives in memory;
+ * hence one function for each shape, made from one body with constant arguments. */
+
+#define UNROLL _Pragma("GCC unroll 16")
+#define TILE_MAX_PANELS 4
+
+VF void tile_body(const int panels, const int rows, int64_t n, const float *w, size_t panel_floats, const float *x,
+                  float *c, bool add) {
+  vf sum[TILE_ROWS][TILE_MAX_PANELS];
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int p = 0; p < panels; p++)
+      sum[r][p] = add ? vf_load(c + (r * panels + p) * LANES) : vf_set1(0.0f);
+  }
+  for (int64_t k = 0; k < n; k++) {
+    vf weight[TILE_MAX_PANELS];
+    UNROLL for (int p = 0; p < panels; p++) weight[p] = vf_load(w + (size_t)p * panel_floats);
+    UNROLL for (int r = 0; r < rows; r++) {
+      vf value = vf_set1(x[r]);
+      UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(value, weight[p], sum[r][p]);
+    }
+    w += LANES;
+    x += rows;
+  }
+  UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int p = 0; p < panels; p++) vf_store(c + (r * panels + p) * LANES, sum[r][p]);
+  }
+}
+
+#define TILE(panels, rows)                                                                                    \
+  static void tile_##panels##x##rows(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, \
+                                     bool add) {                                                              \
+    tile_body(panels, rows, n, w, panel_floats, x, c, add);                                                   \
+  }
+
+#define STREAM_LOAD_F32(p) vf_load((const float *)(const void *)(p))
+#define STREAM_LOAD_F16(p) vf_load_f16((const uint16_t *)(const void *)(p))
+#define STREAM_LOAD_BF16(p) vf_load_bf16((const uint16_t *)(const void *)(p))
+
+/* One row: every panel is a stream of its own from memory, and a chain of its own, so that four or more of them
+ * hide the latency of the multiply-add and keep several fetches under way. */
+#define STREAM(dtype, size)                                                                                    \
+  VF void stream_##dtype##_body(const int panels, int64_t n, const unsigned char *w, size_t panel_bytes,        \
+                                const float *x, float *c) {                                                    \
+    vf sum[STREAM_PANELS];                                                                                     \
+    UNROLL for (int p = 0; p < panels; p++) sum[p] = vf_set1(0.0f);                                             \
+    for (int64_t k = 0; k < n; k++) {                                                                          \
+      vf value = vf_set1(x[k]);                                                                                \
+      UNROLL for (int p = 0; p < panels; p++)                                                                   \
+        sum[p] = vf_fma(value, STREAM_LOAD_##dtype(w + (size_t)p * panel_bytes), sum[p]);                       \
+      w += LANES * size;                                                                                       \
+    }                                                                                                          \
+    UNROLL for (int p = 0; p < panels; p++) vf_store(c + p * LANES, sum[p]);                                    \
+  }                                                                                                            \
+  static void stream_##dtype(int64_t n, const unsigned char *w, size_t panel_bytes, int panels, const float *x, \
+                             float *c) {                                                                       \
+    for (; panels >= STREAM_WIDE; panels -= STREAM_WIDE, w += STREAM_WIDE * panel_bytes, c += STREAM_WIDE * LANES) \
+      stream_##dtype##_body(STREAM_WIDE, n, w, panel_bytes, x, c);                                             \
+    for (; panels >= 2; panels -= 2, w += 2 * panel_bytes, c += 2 * LANES)                                      \
+      stream_##dtype##_body(2, n, w, panel_bytes, x, c);                                                       \
+    if (panels) stream_##dtype##_body(1, n, w, panel_bytes, x, c);                                              \
+  }
+
+STREAM(F32, 4)
+STREAM(F16, 2)
+STREAM(BF16, 2)
+
+static void stream(enum dtype dtype, int64_t n, const void *w, size_t panel_bytes, int panels, const float *x,
+                   float *c) {
+  if (dtype == DTYPE_F32)
+    stream_F32(n, w, panel_bytes, panels, x, c);
+  else if (dtype == DTYPE_F16)
+    stream_F16(n, w, panel_bytes, panels, x, c);
+  else
+    stream_BF16(n, w, panel_bytes, panels, x, c);
+}
+
+static void widen(enum dtype dtype, int64_t n_vectors, const void *from, float *to) {
+  const uint16_t *half = from;
+  if (dtype == DTYPE_F16)
+    for (int64_t i = 0; i < n_vectors; i++) vf_store(to + i * LANES, vf_load_f16(half + i * LANES));
+  else
+    for (int64_t i = 0; i < n_vectors; i++) vf_store(to + i * LANES, vf_load_bf16(half + i * LANES));
+}
+
+/* The bias of a panel is added to the finished sum, and then the activation is taken. */
+static void finish_linear(const struct product *product, int64_t row, int rows, int64_t panel, int panels,
+                          const float *c) {
+  for (int p = 0; p < panels; p++) {
+    int64_t first = (panel + p) * LANES, n = product->w->base.n_out - first;
+    vf bias = vf_set1(0.0f);
+    if (n > LANES) n = LANES;
+    if (product->bias) bias = vf_load_part(product->bias + first, n);
+    for (int r = 0; r < rows; r++) {
+      vf sum = vf_add(vf_load(c + (r * panels + p) * LANES), bias);
+      float *y = product->y + (row + r) * product->ld_y + first;
+      sum = vf_activate(product->act, sum);
+      if (n == LANES)
+        vf_store(y, sum);
+      else
+        vf_store_part(y, sum, n);
+    }
+  }
+}
+
+/* Pre-activations above the limit go to the segment of their row; the panels of a group come in order. */
+static void finish_encode(const struct product *product, int64_t row, int rows, int64_t panel, int panels,
+                          const float *c) {
+  const struct segments *segments = product->segments;
+  for (int p = 0; p < panels; p++) {
+    int64_t first = (panel + p) * LANES, n = product->w->base.n_out - first, group = first / SEGMENT;
+    if (n > LANES) n = LANES;
+    vf bias = product->bias ? vf_load_part(product->bias + first, n) : vf_set1(0.0f), limit = vf_set1(0.0f);
+    if (product->threshold) limit = vf_max(vf_load_part(product->threshold + first, n), limit);
+    for (int r = 0; r < rows; r++) {
+      int64_t at = (row + r) * segments->n_groups + group;
+      if (first % SEGMENT == 0) {
+        segments->count[at] = 0;
+        segments->largest[at] = 0;
+      }
+      vf sum = vf_add(vf_load(c + (r * panels + p) * LANES), bias);
+      uint32_t kept = vf_mask_less(limit, sum) & ((1u << n) - 1);
+      if (!kept) continue;
+      int64_t place = at * SEGMENT_ROOM + segments->count[at];
+      segments->count[at] += vf_keep(sum, kept, (int32_t)first, segments->value + place, segments->index + place);
+      float largest = vf_largest(sum);
+      if (largest > segments->largest[at]) segments->largest[at] = largest;
+    }
+  }
+}
+
+static int64_t filter(float least, int64_t n, float *value, int32_t *index) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < n; i++) {
+    float v = value[i];
+    int32_t at = index[i];
+    value[kept] = v;
+    index[kept] = at;
+    kept += v >= least;
+  }
+  return kept;
+}

@@ -1,0 +1,76 @@
+/* rows.inc.h: formulas along one row. Included by kernels.inc.h.
+ *
+ * Sums run in sixteen lanes (lane i takes elements i, i + 16, ...) and are folded by vf_sum, so that they depend
+ * on the length of the row alone. */
+
+static float dot(const float *a, const float *b, int64_t n) {
+  vf sum = vf_set1(0.0f);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) sum = vf_fma(vf_load(a + i), vf_load(b + i), sum);
+  if (i < n) sum = vf_fma(vf_load_part(a + i, n - i), vf_load_part(b + i, n - i), sum);
+  return vf_sum(sum);
+}
+
+static float mean_of(const float *x, int64_t n) {
+  vf sum = vf_set1(0.0f);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) sum = vf_add(sum, vf_load(x + i));
+  if (i < n) sum = vf_add(sum, vf_load_part(x + i, n - i));
+  return vf_sum(sum) / (float)n;
+}
+
+static void add_scaled(float *h, float scale, const float *v, int64_t n) {
+  vf s = vf_set1(scale);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vf_store(h + i, vf_fma(s, vf_load(v + i), vf_load(h + i)));
+  if (i < n) vf_store_part(h + i, vf_fma(s, vf_load_part(v + i, n - i), vf_load_part(h + i, n - i)), n - i);
+}
+
+/* The sum of (x - mean)^2; lanes beyond the row hold `mean` and so add nothing. */
+static float spread(const float *x, float mean, int64_t n) {
+  vf sum = vf_set1(0.0f), middle = vf_set1(mean);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) {
+    vf away = vf_sub(vf_load(x + i), middle);
+    sum = vf_fma(away, away, sum);
+  }
+  if (i < n) {
+    float rest[LANES];
+    vf_store(rest, middle);
+    for (int64_t k = i; k < n; k++) rest[k - i] = x[k];
+    vf away = vf_sub(vf_load(rest), middle);
+    sum = vf_fma(away, away, sum);
+  }
+  return vf_sum(sum);
+}
+
+VF vf norm_vector(vf x, vf mean, vf scale, const float *gain, const float *bias, int64_t i, int64_t n) {
+  vf y = vf_mul(vf_sub(x, mean), scale);
+  if (gain) y = vf_mul(y, vf_load_part(gain + i, n));
+  if (bias) y = vf_add(y, vf_load_part(bias + i, n));
+  return y;
+}
+
+static void norm_row(const struct norm *norm, int64_t n, const float *x, float *y) {
+  if (norm->kind == NORM_NONE) {
+    memmove(y, x, (size_t)n * sizeof *y);
+    return;
+  }
+  const float *gain = span_floats(norm->gain), *bias = span_floats(norm->bias);
+  float mean = norm->kind == NORM_LAYER ? mean_of(x, n) : 0.0f;
+  float variance = spread(x, mean, n) / (float)n;
+  vf middle = vf_set1(mean), scale = vf_set1(1.0f / sqrtf(variance + norm->eps));
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES)
+    vf_store(y + i, norm_vector(vf_load(x + i), middle, scale, gain, bias, i, LANES));
+  if (i < n) vf_store_part(y + i, norm_vector(vf_load_part(x + i, n - i), middle, scale, gain, bias, i, n - i), n - i);
+}
+
+static void gate_row(enum activation act, int64_t n, const float *x, const float *up, float *y) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vf_store(y + i, vf_mul(vf_activate(act, vf_load(x + i)), vf_load(up + i)));
+  if (i < n) {
+    vf last = vf_mul(vf_activate(act, vf_load_part(x + i, n - i)), vf_load_part(up + i, n - i));
+    vf_store_part(y + i, last, n - i);
+  }
+}

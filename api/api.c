@@ -85,19 +85,12 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
   return call->replied;
 }
 
-/* A preflight, or a question for the methods of a path. */
-static void answer_options(struct api_call *call, const struct route *allowed) {
-  call_add_header(call, "Allow", call->api->wrong_method[allowed - routes].header.value);
-  call->status = 204;
-  call->replied = true;
-}
-
 static int run_handler(struct api_call *call, struct error *error) {
   const struct route *row = call->route;
   const struct api_options *options = &call->api->options;
   if (!row->handler)
-    return error_set(error, ERROR_UNSUPPORTED, "'%s %s' is planned but not built yet: GET /docs lists what is", row->method,
-                     row->path);
+    return error_set(error, ERROR_UNSUPPORTED, "'%s %s' (%s) is planned but not built yet; GET /docs lists what is",
+                     row->method, row->path, row->summary);
   if ((row->flags & ROUTE_ENGINE) && atomic_load(&call->api->draining))
     return error_set(error, ERROR_BUSY, TEXT_CLOSING);
   if (row->fields) {
@@ -120,10 +113,6 @@ static void settle(struct api_call *call, int result, struct error *error) {
 static void answer(struct api_call *call) {
   const struct route *allowed;
   call->route = route_find(call->request->method, call->request->path, &allowed);
-  if (!call->route && allowed && strcmp(call->request->method, "OPTIONS") == 0) {
-    answer_options(call, allowed);
-    return;
-  }
   if (refuse_head(call, allowed)) return;
   struct error error = ERROR_INIT;
   int result = run_handler(call, &error);
@@ -144,7 +133,6 @@ struct api_call *api_begin(struct api *api, const struct api_request *request, v
   arena_init(&call->arena, api->options.max_result + CALL_MEMORY);
   buffer_init(&call->body, api->options.max_result);
   atomic_fetch_add(&api->in_flight, 1);
-  cors_apply(call);
   answer(call);
   return call;
 }

@@ -19,6 +19,14 @@
 #include "core/base/json_writer.h"
 #include "core/core.h"
 
+/* Given by the build. */
+#ifndef STEERD_VERSION
+#define STEERD_VERSION "unknown"
+#endif
+#ifndef STEERD_COMMIT
+#define STEERD_COMMIT "unknown"
+#endif
+
 enum { API_BUCKETS = 14, API_RETRY_MOST = 600 };
 
 /* What /metrics shows of this room. Durations are from api_begin to api_end. */
@@ -103,10 +111,6 @@ bool preview_wrong_kind(const struct api_request *head, const struct route *row)
 
 /* Value of a header, NULL when absent. */
 const char *request_header(const struct api_request *request, const char *name);
-
-/* Cross-origin answers: adds the headers that let a page of an allowed origin read the reply. */
-void cors_apply(struct api_call *call);
-bool cors_allowed(const char *origin, const char *list);
 
 /* Counts an ended call for /metrics. */
 void count_call(struct api_call *call);

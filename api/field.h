@@ -36,7 +36,6 @@ struct field {
   const char *fallback;     /* value when absent, as JSON without quotes; NULL: none */
   double min, max;          /* inclusive; a text or list with max 0 is bounded by the body's size only */
   enum field_cap cap;       /* replaces max */
-  const char *unit;         /* "tokens"; NULL: none */
   const char *text;         /* one sentence for the reader of the documentation */
   const char *choices;      /* words separated by spaces */
   const struct field *inner;

@@ -150,7 +150,7 @@ static int check_length(struct parser *p, const struct field *row, const char *p
 }
 
 static void element_path(char *out, size_t size, const char *path, size_t i) {
-  snprintf(out, size, "%s[%zu]", path, i);
+  snprintf(out, size, "%.40s[%zu]", path, i);
 }
 
 static int check_texts(struct parser *p, const struct field *row, const char *path, const json_t *json) {

@@ -99,7 +99,6 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
   int shape = route_family_of(head->path) == FAMILY_OPENAI;
   if (content_length != UINT64_MAX && content_length > api->options.max_body)
     return turn_away(api, &api->large[shape], NULL, reply);
-  if (request_header(head, "Origin") || strcmp(head->method, "OPTIONS") == 0) return 0;
   const struct route *allowed, *row = route_find(head->method, head->path, &allowed);
   if (!row && !allowed) return turn_away(api, &api->missing[shape], NULL, reply);
   if (!row) return turn_away(api, &api->wrong_method[allowed - routes], NULL, reply);

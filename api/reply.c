@@ -107,9 +107,9 @@ void reply_error_event(struct api_call *call, const struct error *error, struct 
   buffer_text(out, "\n\n");
 }
 
-void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t first, size_t count) {
+void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t count) {
   jw_key(w, key);
   jw_open(w, '[');
-  for (size_t i = first; i < count; i++) jw_text(w, texts[i]);
+  for (size_t i = 0; i < count; i++) jw_text(w, texts[i]);
   jw_close(w, ']');
 }

@@ -33,6 +33,6 @@ void reply_error_event(struct api_call *call, const struct error *error, struct 
 int reply_retry_seconds(const struct lab_stats *stats);
 
 /* Writers of the small shapes that several endpoints share. */
-void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t first, size_t count);
+void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t count);
 
 #endif

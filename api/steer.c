@@ -11,7 +11,7 @@ static const struct field feature_rows[] = {
     {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
     {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,
      .text = "Times strength_multiplier, the length of what is added (or the factor or cap of the method)."},
-    {NULL}};
+    {.name = NULL}};
 
 const struct field steer_fields[] = {
     {"prompt", NULL, FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The text to continue."},
@@ -19,7 +19,7 @@ const struct field steer_fields[] = {
     {"features", NULL, FIELD_OBJECTS, .required = true, .cap = CAP_FEATURES, .inner = feature_rows,
      .text = "What to steer with; [] gives the same text twice."},
     {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},
-    {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS, .unit = "tokens",
+    {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS,
      .text = "Most tokens to generate."},
     {"freq_penalty", "frequency_penalty", FIELD_NUMBER, .fallback = "0", .min = -2, .max = 2,
      .text = "Taken from a token's logit once for each time it was generated before."},
@@ -41,7 +41,7 @@ const struct field steer_fields[] = {
     {"n_logprobs", "logprobs", FIELD_INT, .max = 10,
      .text = "Give the log probability of each token, with so many alternatives; left out: none are given."},
     {"share", NULL, FIELD_BOOL, .fallback = "false", .text = "Accepted; share links are not built yet and shareUrl is null."},
-    {NULL}};
+    {.name = NULL}};
 
 struct steer_plan {
   struct lab_steer_args args;

@@ -16,9 +16,15 @@ double field_max(const struct field *field, const struct api_options *options) {
   }
 }
 
+double field_default(const struct field *field, const struct api_options *options) {
+  double value = 0, max = field_max(field, options);
+  if (!field->fallback || !number_parse_double(field->fallback, &value)) return 0;
+  return value < max ? value : max;
+}
+
 int field_max_texts(const struct api_options *options) { return options->max_texts > 0 ? options->max_texts : 1; }
 
-/* "of 1 to 20 elements", or nothing when neither end is set. */
+/* "of 1 to 20 objects", or nothing when neither end is set. */
 static void add_count(char *out, size_t size, double min, double max, const char *things) {
   size_t used = strlen(out);
   char low[32], high[32];
@@ -28,6 +34,11 @@ static void add_count(char *out, size_t size, double min, double max, const char
     snprintf(out + used, size - used, " of %s to %s %s", low, high, things);
   else if (min > 0)
     snprintf(out + used, size - used, " of at least %s %s", low, things);
+}
+
+static void add_texts(char *out, size_t size, int most) {
+  size_t used = strlen(out);
+  snprintf(out + used, size - used, " up to %d strings, each", most);
 }
 
 static void add_range(char *out, size_t size, double min, double max) {
@@ -56,13 +67,13 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_INDEX] = "an integer, or a string of digits,",
       [FIELD_TEXT] = "a string",
       [FIELD_SOURCE] = "a string such as '7-res-jb', or the integer of a layer",
-      [FIELD_TEXTS] = "a string, or an array of strings, each",
+      [FIELD_TEXTS] = "a string, or an array of",
       [FIELD_CHOICE] = "one of",
       [FIELD_CHOICES] = "an array of one or more of",
-      [FIELD_NAMES] = "an array of strings",
-      [FIELD_INTS] = "an array of integers from 0 up",
+      [FIELD_NAMES] = "an array",
+      [FIELD_INTS] = "an array",
       [FIELD_OBJECT] = "an object",
-      [FIELD_OBJECTS] = "an array of objects",
+      [FIELD_OBJECTS] = "an array",
   };
   double max = field_max(field, options);
   snprintf(out, size, "%s", words[field->type]);
@@ -70,13 +81,13 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_INT:
     case FIELD_NUMBER:
     case FIELD_INDEX: add_range(out, size, field->min, max); break;
-    case FIELD_TEXT:
-    case FIELD_TEXTS: add_count(out, size, field->min, max, "characters"); break;
+    case FIELD_TEXTS: add_texts(out, size, field_max_texts(options)); /* fall through */
+    case FIELD_TEXT: add_count(out, size, field->min, max, "characters"); break;
     case FIELD_CHOICE:
     case FIELD_CHOICES: add_choices(out, size, field->choices); break;
-    case FIELD_NAMES:
-    case FIELD_INTS:
-    case FIELD_OBJECTS: add_count(out, size, field->min, max, "elements"); break;
+    case FIELD_NAMES: add_count(out, size, field->min, max, "strings"); break;
+    case FIELD_INTS: add_count(out, size, field->min, max, "integers from 0 up"); break;
+    case FIELD_OBJECTS: add_count(out, size, field->min, max, "objects"); break;
     default: break;
   }
 }

@@ -45,6 +45,9 @@ struct field {
 /* The upper end that is in force. */
 double field_max(const struct field *field, const struct api_options *options);
 
+/* The number a field has when it is left out, never beyond the upper end in force; 0 without a default. */
+double field_default(const struct field *field, const struct api_options *options);
+
 /* How many texts a FIELD_TEXTS may hold. */
 int field_max_texts(const struct api_options *options);
 

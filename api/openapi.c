@@ -5,7 +5,6 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
-#include "core/base/number.h"
 
 /* Numbers of rows are whole or short decimals: written as a whole number where they are one. */
 static void write_number(struct json_writer *w, const char *key, double value) {
@@ -105,14 +104,13 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
   }
 }
 
-static void write_default(struct json_writer *w, const struct field *field) {
+static void write_default(struct json_writer *w, const struct field *field, const struct api_options *options) {
   if (!field->fallback) return;
   if (field->type == FIELD_BOOL)
     jw_member_bool(w, "default", strcmp(field->fallback, "true") == 0);
-  else if (field->type == FIELD_INT || field->type == FIELD_NUMBER) {
-    double value = 0;
-    if (number_parse_double(field->fallback, &value)) write_number(w, "default", value);
-  } else
+  else if (field->type == FIELD_INT || field->type == FIELD_NUMBER)
+    write_number(w, "default", field_default(field, options));
+  else
     jw_member_text(w, "default", field->fallback);
 }
 
@@ -139,7 +137,7 @@ static void write_field(struct json_writer *w, const struct field *field, bool s
   }
   write_type(w, field, strict, options);
   if (list) jw_close(w, '}');
-  write_default(w, field);
+  write_default(w, field, options);
   write_description(w, field);
   jw_close(w, '}');
 }

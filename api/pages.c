@@ -5,6 +5,7 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
+#include "core/base/number.h"
 
 static const char style[] =
     "body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222;"
@@ -96,6 +97,13 @@ int root_get(struct api_call *call, struct error *error) {
 
 /* ---- /docs -------------------------------------------------------------------------------------------- */
 
+static void add_default(struct buffer *out, const struct field *row, const struct api_options *options) {
+  char number[32];
+  number_f64(field_default(row, options), number);
+  bool is_number = row->type == FIELD_INT || row->type == FIELD_NUMBER;
+  add_escaped(out, row->required ? "required" : !row->fallback ? "" : is_number ? number : row->fallback);
+}
+
 static void add_rows(struct buffer *out, const struct field *rows, const char *prefix,
                      const struct api_options *options) {
   for (const struct field *row = rows; row->name; row++) {
@@ -112,7 +120,7 @@ static void add_rows(struct buffer *out, const struct field *rows, const char *p
     buffer_text(out, "</td><td>");
     add_escaped(out, allowed);
     buffer_text(out, "</td><td>");
-    add_escaped(out, row->required ? "required" : row->fallback ? row->fallback : "");
+    add_default(out, row, options);
     buffer_text(out, "</td><td>");
     add_escaped(out, row->text);
     buffer_text(out, "</td></tr>\n");

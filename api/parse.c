@@ -24,6 +24,7 @@ struct value {
 
 struct values {
   json_t *root; /* owned by the outermost only */
+  const struct api_options *options;
   const struct field *rows;
   struct value *given; /* beside rows */
 };
@@ -309,6 +310,7 @@ static struct values *check_object(struct parser *p, const struct field *rows, c
   }
   struct values *values = arena_alloc(p->arena, sizeof *values, p->error);
   if (!values) return NULL;
+  values->options = p->options;
   values->rows = rows;
   values->given = arena_array(p->arena, count_rows(rows), sizeof *values->given, p->error);
   if (!values->given || collect(p, values, path, json) != 0) return NULL;
@@ -399,18 +401,16 @@ int64_t values_int(const struct values *values, const char *name) {
   assert(row->type == FIELD_INT || row->type == FIELD_INDEX);
   const json_t *json = values->given[i].json;
   int64_t number = 0;
-  if (json && json_is_integer(json)) return (int64_t)json_integer_value(json);
-  const char *text = json ? json_string_value(json) : row->fallback;
-  return text && number_parse_int(text, &number) ? number : 0;
+  if (!json) return (int64_t)field_default(row, values->options);
+  if (json_is_integer(json)) return (int64_t)json_integer_value(json);
+  return number_parse_int(json_string_value(json), &number) ? number : 0;
 }
 
 double values_number(const struct values *values, const char *name) {
   size_t i = find(values, name);
-  const struct field *row = &values->rows[i];
-  assert(row->type == FIELD_NUMBER);
-  double number = 0;
-  if (values->given[i].json) return json_number_value(values->given[i].json);
-  return row->fallback && number_parse_double(row->fallback, &number) ? number : 0;
+  const json_t *json = values->given[i].json;
+  assert(values->rows[i].type == FIELD_NUMBER);
+  return json ? json_number_value(json) : field_default(&values->rows[i], values->options);
 }
 
 static const char *string_text(const json_t *json, size_t *length) {

@@ -61,7 +61,7 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
   } all[] = {
       {&api->missing[shape], {404, "not_found", "", TEXT_MISSING}},
       {&api->large[shape], {413, "too_large", "", TEXT_LARGE}},
-      {&api->kind[shape], {415, "content_type", "Content-Type", TEXT_KIND}},
+      {&api->kind[shape], {415, "content_type", "", TEXT_KIND}},
       {&api->busy[shape], {503, "busy", "", TEXT_BUSY}},
       {&api->closing[shape], {503, "busy", "", TEXT_CLOSING}},
   };

@@ -89,7 +89,8 @@ void api_end(struct api_call *call);
 void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new_tokens);
 
 /* Before the body is read: what the head of a request alone can decide. Returns 0 to go on, else a complete
- * reply in *reply (404, 405 with Allow, 413, 415, 503 with Retry-After), memory static or owned by the api. */
+ * reply in *reply (404, 405 with Allow, 413, 415, 503 with Retry-After), memory static or owned by the api.
+ * content_length UINT64_MAX: not known beforehand (chunked). */
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply);
 
 /* An error reply in the family of the path, for the porch's own refusals (431, 400, 408, 421, 501): body into

@@ -1,0 +1,222 @@
+/* api.c: the life of a call: begin, poll, read, cancel, end. Knows no endpoint: the table of routes.c does. */
+#include "api/api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/reply.h"
+#include "core/base/clock.h"
+
+/* Working memory of one call beyond its reply: parsed fields and the result as it is read from the lab. */
+#define CALL_MEMORY ((size_t)4 << 20)
+
+/* ---- the api ------------------------------------------------------------------------------------------ */
+
+struct api *api_new(struct lab *lab, const struct api_options *options, struct error *error) {
+  struct api *api = calloc(1, sizeof *api);
+  if (!api) return error_memory(error, sizeof *api), NULL;
+  api->lab = lab;
+  api->options = *options;
+  api->started_ns = clock_ns();
+  arena_init(&api->arena, 0);
+  if (preview_prepare(api, error) == 0) return api;
+  api_free(api);
+  return NULL;
+}
+
+void api_free(struct api *api) {
+  if (!api) return;
+  arena_clear(&api->arena);
+  free(api);
+}
+
+void api_drain(struct api *api) {
+  atomic_store(&api->draining, true);
+  lab_drain(api->lab);
+}
+
+int api_in_flight(const struct api *api) { return atomic_load(&api->in_flight); }
+
+void api_set_porch(struct api *api, void (*read_porch)(void *context, struct api_porch *out), void *context) {
+  api->read_porch = read_porch;
+  api->porch_context = context;
+}
+
+void api_print_routes(void) {
+  for (size_t i = 0; i < n_routes; i++)
+    printf("%-6s %-44s  %s%s\n", routes[i].method, routes[i].path, routes[i].summary,
+           routes[i].handler ? "" : " (not built yet)");
+}
+
+/* ---- helpers of handlers ------------------------------------------------------------------------------ */
+
+void call_add_header(struct api_call *call, const char *name, const char *value) {
+  if (call->n_headers < CALL_HEADERS) call->headers[call->n_headers++] = (struct api_pair){name, value};
+}
+
+const struct lab_model_info *call_model(struct api_call *call, const struct values *values, const char *field,
+                                        struct error *error) {
+  return lab_find_model(call->api->lab, values_text(values, field, NULL), error);
+}
+
+int call_check_source(const char *source, const char *field, struct error *error) {
+  if (source[strspn(source, "0123456789")] != '\0') return 0;
+  return error_set_field(error, ERROR_UNSUPPORTED, field,
+                         "'%s' names the MLP neurons of layer %.20s, which are not served yet: name a source such "
+                         "as '%.20s-res-jb' (GET /models lists them)",
+                         field, source, source);
+}
+
+/* ---- begin -------------------------------------------------------------------------------------------- */
+
+/* Answers what the head alone refuses; true when it did. */
+static bool refuse_head(struct api_call *call, const struct route *allowed) {
+  struct api *api = call->api;
+  if (!call->route && !allowed)
+    reply_refuse(call, 404, "not_found", TEXT_MISSING);
+  else if (!call->route) {
+    call_add_header(call, "Allow", api->wrong_method[allowed - routes].header.value);
+    reply_refuse(call, 405, "method", TEXT_METHOD);
+  } else if (call->request->body_length > api->options.max_body)
+    reply_refuse(call, 413, "too_large", TEXT_LARGE);
+  else if (preview_wrong_kind(call->request, call->route))
+    reply_refuse(call, 415, "content_type", TEXT_KIND);
+  return call->replied;
+}
+
+static int run_handler(struct api_call *call, struct error *error) {
+  const struct route *row = call->route;
+  const struct api_options *options = &call->api->options;
+  if (!row->handler)
+    return error_set(error, ERROR_UNSUPPORTED, "'%s %s' (%s) is planned but not built yet; GET /docs lists what is",
+                     row->method, row->path, row->summary);
+  if ((row->flags & ROUTE_ENGINE) && atomic_load(&call->api->draining))
+    return error_set(error, ERROR_BUSY, TEXT_CLOSING);
+  if (row->fields) {
+    call->values = parse_body(call->request->body, call->request->body_length, row->fields,
+                              row->flags & ROUTE_STRICT, options, &call->arena, error);
+    if (!call->values) return -1;
+  }
+  return row->handler(call, error);
+}
+
+/* Takes a whole reply as it was written; a reply that did not fit becomes an error. */
+static void settle(struct api_call *call, int result, struct error *error) {
+  if (result == 0) result = buffer_check(&call->body, error);
+  if (result != 0)
+    reply_error(call, error);
+  else
+    call->replied = true;
+}
+
+static void answer(struct api_call *call) {
+  const struct route *allowed;
+  call->route = route_find(call->request->method, call->request->path, &allowed);
+  if (refuse_head(call, allowed)) return;
+  struct error error = ERROR_INIT;
+  int result = run_handler(call, &error);
+  if (result != 0 || !call->job) settle(call, result, &error);
+}
+
+struct api_call *api_begin(struct api *api, const struct api_request *request, void (*wake)(void *context),
+                           void *context) {
+  struct api_call *call = calloc(1, sizeof *call);
+  if (!call) return NULL;
+  call->api = api;
+  call->request = request;
+  call->family = route_family_of(request->path);
+  call->waker = (struct lab_waker){wake, context};
+  call->began_ns = clock_ns();
+  call->status = 200;
+  call->content_type = "application/json";
+  arena_init(&call->arena, api->options.max_result + CALL_MEMORY);
+  buffer_init(&call->body, api->options.max_result);
+  atomic_fetch_add(&api->in_flight, 1);
+  answer(call);
+  return call;
+}
+
+/* ---- poll and read ------------------------------------------------------------------------------------ */
+
+static void fail_from_job(struct api_call *call) {
+  struct error error = ERROR_INIT;
+  lab_job_error(call->job, &error);
+  if (!error.code) error_set(&error, ERROR_BUG, "a job failed without saying why");
+  reply_error(call, &error);
+}
+
+/* Looks how far the job is. The state is read before anything else, so that whatever happens later comes
+ * with a wake of its own. */
+static void advance(struct api_call *call) {
+  enum lab_job_state state = lab_job_state(call->job);
+  struct error error = ERROR_INIT;
+  if (state == LAB_JOB_FAILED)
+    fail_from_job(call);
+  else if (call->stream && state != LAB_JOB_WAITING) {
+    call->content_type = "text/event-stream; charset=utf-8";
+    call_add_header(call, "Cache-Control", "no-cache");
+    call->replied = true;
+  } else if (!call->stream && state == LAB_JOB_DONE)
+    settle(call, call->finish(call, &error), &error);
+}
+
+int api_poll(struct api_call *call, struct api_reply *reply) {
+  static const char no_memory[] = "{\"error\":\"out of memory\",\"message\":\"out of memory\",\"code\":\"memory\"}";
+  if (!call->replied) advance(call);
+  if (!call->replied) return 0;
+  *reply = (struct api_reply){.status = call->status, .content_type = call->content_type, .headers = call->headers,
+                              .n_headers = call->n_headers, .stream = call->stream};
+  if (call->stream) return 1;
+  reply->body = call->body.failed ? no_memory : call->body.data ? call->body.data : "";
+  reply->body_length = call->body.failed ? sizeof no_memory - 1 : call->body.length;
+  return 1;
+}
+
+/* Writes the next event into the body, if there is one. */
+static void next_event(struct api_call *call) {
+  struct error error = ERROR_INIT;
+  enum lab_job_state state = lab_job_state(call->job);
+  call->sent = call->body.length = 0;
+  if (state == LAB_JOB_FAILED)
+    lab_job_error(call->job, &error);
+  else if (call->frame(call, &call->body, state == LAB_JOB_DONE, &error) == 0)
+    (void)!buffer_check(&call->body, &error);
+  call->ended = error.code || state == LAB_JOB_DONE || state == LAB_JOB_FAILED;
+  if (!error.code) return;
+  buffer_clear(&call->body);
+  reply_error_event(call, &error, &call->body);
+  lab_job_cancel(call->job);
+}
+
+ssize_t api_read(struct api_call *call, char *out, size_t size) {
+  if (call->sent == call->body.length && !call->ended) next_event(call);
+  size_t left = call->body.length - call->sent;
+  if (left == 0) return call->ended ? -1 : 0;
+  size_t n = left < size ? left : size;
+  memcpy(out, call->body.data + call->sent, n);
+  call->sent += n;
+  return (ssize_t)n;
+}
+
+/* ---- end ---------------------------------------------------------------------------------------------- */
+
+void api_cancel(struct api_call *call) {
+  if (call->job) lab_job_cancel(call->job);
+}
+
+void api_end(struct api_call *call) {
+  if (!call) return;
+  lab_job_free(call->job); /* from here on nobody wakes the porch */
+  count_call(call);
+  parse_free(call->values);
+  buffer_clear(&call->body);
+  arena_clear(&call->arena);
+  atomic_fetch_sub(&call->api->in_flight, 1);
+  free(call);
+}
+
+void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new_tokens) {
+  *prompt_tokens = *new_tokens = 0;
+  if (call->job) lab_job_usage(call->job, prompt_tokens, new_tokens);
+}

@@ -1,0 +1,121 @@
+/* call.h: one request while this room works on it: what handlers see. Private to api/.
+ *
+ * A handler either writes its whole reply (call->body through json_writer, call->status when not 200), or
+ * starts one job and leaves it in call->job together with what to do later:
+ *   finish  writes the whole reply once the job is done;
+ *   frame   writes one event of a stream into `out`; `last` when the job is done (call->stream set).
+ * No lock is needed: the job is started before api_begin returns and given back in api_end, and the porch
+ * never runs two of begin, poll, read and end at once. */
+#ifndef STEERD_API_CALL_H
+#define STEERD_API_CALL_H
+
+#include <stdatomic.h>
+
+#include "api/api.h"
+#include "api/parse.h"
+#include "api/route.h"
+#include "core/base/arena.h"
+#include "core/base/buffer.h"
+#include "core/base/json_writer.h"
+#include "core/core.h"
+
+/* Given by the build. */
+#ifndef STEERD_VERSION
+#define STEERD_VERSION "unknown"
+#endif
+#ifndef STEERD_COMMIT
+#define STEERD_COMMIT "unknown"
+#endif
+
+enum { API_BUCKETS = 14, API_RETRY_MOST = 600 };
+
+/* What /metrics shows of this room. Durations are from api_begin to api_end. */
+struct api_counts {
+  _Atomic int64_t replies[6];                          /* by hundreds of the status; [0] unused */
+  _Atomic int64_t buckets[FAMILY_COUNT][API_BUCKETS];  /* the last one has no upper end */
+  _Atomic int64_t nanoseconds[FAMILY_COUNT];
+};
+extern const double api_bucket_ends[API_BUCKETS - 1]; /* seconds */
+
+/* Replies that can be given before a body is read: made once, so that shedding allocates nothing. */
+struct canned {
+  struct api_reply reply;
+  struct api_pair header;
+};
+
+struct api {
+  struct lab *lab; /* borrowed */
+  struct api_options options;
+  _Atomic bool draining;
+  _Atomic int in_flight;
+  struct api_counts counts;
+  void (*read_porch)(void *context, struct api_porch *out);
+  void *porch_context;
+  int64_t started_ns;
+
+  struct arena arena; /* what canned replies point to */
+  struct canned missing[2], large[2], kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
+  struct canned *wrong_method;                                      /* 405, beside routes */
+  struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */
+};
+
+enum { CALL_HEADERS = 8 };
+
+struct api_call {
+  struct api *api;
+  const struct api_request *request;
+  const struct route *route; /* NULL when none was found */
+  enum route_family family;
+  struct lab_waker waker;
+  int64_t began_ns;
+
+  struct arena arena;   /* lives as long as the call */
+  struct values *values; /* of the body; NULL for routes without fields */
+
+  int status;
+  const char *content_type;
+  struct api_pair headers[CALL_HEADERS];
+  size_t n_headers;
+  struct buffer body; /* whole reply, or what of a stream was not read yet */
+
+  struct lab_job *job;
+  int (*finish)(struct api_call *call, struct error *error);
+  int (*frame)(struct api_call *call, struct buffer *out, bool last, struct error *error);
+  void *plan; /* the handler's own, in the arena */
+  bool stream;
+  bool replied; /* the whole reply stands, or the stream has begun */
+  bool ended;   /* the stream's last event was written */
+  size_t sent;  /* bytes of body that api_read gave out */
+};
+
+/* Adds a header to the reply; both texts must live as long as the call. */
+void call_add_header(struct api_call *call, const char *name, const char *value);
+
+/* The model that a field names (absent: the only one). NULL with an error that names the field. */
+const struct lab_model_info *call_model(struct api_call *call, const struct values *values, const char *field,
+                                        struct error *error) MUST_CHECK;
+
+/* The sentences of refusals that are given both before and after the body was read. */
+#define TEXT_MISSING "there is nothing at this path; GET /docs lists what there is"
+#define TEXT_METHOD "this path does not answer that method; the Allow header lists those it does"
+#define TEXT_LARGE "the body is larger than this server accepts"
+#define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
+#define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
+#define TEXT_CLOSING "the server is shutting down"
+
+/* Makes the canned replies of a new api. */
+int preview_prepare(struct api *api, struct error *error) MUST_CHECK;
+
+/* Whether a head with this row needs a JSON content type and has another one. */
+bool preview_wrong_kind(const struct api_request *head, const struct route *row);
+
+/* Value of a header, NULL when absent. */
+const char *request_header(const struct api_request *request, const char *name);
+
+/* Counts an ended call for /metrics. */
+void count_call(struct api_call *call);
+
+/* Refuses a source that is a bare layer number: those mean MLP neurons, which are not served yet. */
+int call_check_source(const char *source, const char *field, struct error *error) MUST_CHECK;
+
+#endif

@@ -1,0 +1,66 @@
+/* field.h: one row for each field of a request body.
+ *
+ * The rows of a route are its contract: parse.c validates with them and words its errors from them, openapi.c
+ * and pages.c print them. A handler therefore never checks a type or a range again. */
+#ifndef STEERD_API_FIELD_H
+#define STEERD_API_FIELD_H
+
+#include <stdbool.h>
+
+#include "api/api.h"
+
+enum field_type {
+  FIELD_BOOL,
+  FIELD_INT,     /* a JSON integer; 2.0 is refused */
+  FIELD_NUMBER,  /* a JSON integer or real */
+  FIELD_INDEX,   /* a JSON integer, or a string of decimal digits */
+  FIELD_TEXT,    /* a string; min and max count characters (Unicode code points) */
+  FIELD_SOURCE,  /* as FIELD_TEXT, or an integer: the layer whose MLP neurons are meant */
+  FIELD_TEXTS,   /* a string or an array of strings; min and max count the characters of each */
+  FIELD_CHOICE,  /* one of `choices` */
+  FIELD_CHOICES, /* an array of one or more of `choices` */
+  FIELD_NAMES,   /* an array of strings or layer integers; min and max count elements */
+  FIELD_INTS,    /* an array of integers, each at least 0; min and max count elements */
+  FIELD_OBJECT,  /* an object with the rows `inner` */
+  FIELD_OBJECTS  /* an array of such objects; min and max count elements */
+};
+
+/* Where the upper end of a range is a setting of the server rather than a constant of the row. */
+enum field_cap { CAP_ROW, CAP_NEW_TOKENS, CAP_FEATURES, CAP_PROMPT };
+
+struct field {
+  const char *name;         /* as documented; camelCase and snake_case spellings are the same name */
+  const char *aliases;      /* other names it answers to, separated by spaces; NULL: none */
+  enum field_type type;
+  bool required;
+  const char *fallback;     /* value when absent, as JSON without quotes; NULL: none */
+  double min, max;          /* inclusive; a text or list with max 0 is bounded by the body's size only */
+  enum field_cap cap;       /* replaces max */
+  const char *text;         /* one sentence for the reader of the documentation */
+  const char *choices;      /* words separated by spaces */
+  const struct field *inner;
+};
+/* An array of rows ends with one whose name is NULL. */
+
+/* The upper end that is in force. */
+double field_max(const struct field *field, const struct api_options *options);
+
+/* The number a field has when it is left out, never beyond the upper end in force; 0 without a default. */
+double field_default(const struct field *field, const struct api_options *options);
+
+/* How many texts a FIELD_TEXTS may hold. */
+int field_max_texts(const struct api_options *options);
+
+/* What is allowed, for a reader: "an integer from 1 to 256", "one of 'STEERED', 'DEFAULT'". */
+void field_allowed(const struct field *field, const struct api_options *options, char *out, size_t size);
+
+/* Whether `given` is the same name as `name`, whichever way its words are joined ("nTokens", "n_tokens"). */
+bool field_same_name(const char *given, const char *name);
+
+/* Whether `given` is the row's name or one of its aliases. */
+bool field_answers(const struct field *field, const char *given);
+
+/* Whether word[0..length) is one of the words in `words`. */
+bool field_word_in(const char *words, const char *word, size_t length);
+
+#endif

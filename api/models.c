@@ -1,0 +1,139 @@
+/* models.c: what is loaded: plainly at GET /models, and in Neuronpedia's shapes. */
+#include <string.h>
+
+#include "api/call.h"
+#include "api/handlers.h"
+
+const struct field model_list_fields[] = {{.name = NULL}};
+
+const struct field model_get_fields[] = {
+    {"id", "modelId", FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "The model's id or an alias of it."},
+    {.name = NULL}};
+
+/* ---- GET /models -------------------------------------------------------------------------------------- */
+
+static void write_source(struct json_writer *w, const struct lab_source_info *source) {
+  jw_open(w, '{');
+  jw_member_text(w, "id", source->id);
+  jw_member_text(w, "set", source->set);
+  jw_member_text(w, "kind", source->kind);
+  jw_member_int(w, "layer", source->layer);
+  jw_member_text(w, "point", source->point);
+  jw_member_text(w, "pointOut", source->point_out);
+  jw_member_int(w, "features", source->n_feat);
+  jw_member_int(w, "width", source->d_in);
+  jw_member_bool(w, "folded", source->folded);
+  jw_member_bool(w, "bosCounts", source->bos_counts);
+  jw_member_int(w, "bytes", (int64_t)source->bytes);
+  jw_close(w, '}');
+}
+
+static void write_model(struct json_writer *w, const struct lab_model_info *model) {
+  jw_open(w, '{');
+  jw_member_text(w, "id", model->id);
+  jw_member_text(w, "family", model->family);
+  jw_member_text(w, "dtype", model->dtype);
+  jw_member_int(w, "layers", model->n_layer);
+  jw_member_int(w, "heads", model->n_head);
+  jw_member_int(w, "kvHeads", model->n_kv_head);
+  jw_member_int(w, "width", model->d_model);
+  jw_member_int(w, "mlpWidth", model->d_mlp);
+  jw_member_int(w, "context", model->n_ctx);
+  jw_member_int(w, "vocabulary", model->vocabulary);
+  jw_member_int(w, "parameters", model->parameters);
+  jw_member_int(w, "bytes", (int64_t)model->weight_bytes);
+  jw_member_bool(w, "prependsBos", model->prepends_bos);
+  jw_key(w, "sources");
+  jw_open(w, '[');
+  for (size_t i = 0; i < model->n_sources; i++) write_source(w, &model->sources[i]);
+  jw_close(w, ']');
+  jw_close(w, '}');
+}
+
+int models_get(struct api_call *call, struct error *error) {
+  (void)error;
+  const struct lab_model_info *models;
+  size_t count = lab_models(call->api->lab, &models);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_key(&w, "models");
+  jw_open(&w, '[');
+  for (size_t i = 0; i < count; i++) write_model(&w, &models[i]);
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
+/* ---- Neuronpedia's shapes ----------------------------------------------------------------------------- */
+
+static void write_set_sources(struct json_writer *w, const struct lab_model_info *model, const char *set) {
+  jw_key(w, "sources");
+  jw_open(w, '[');
+  for (size_t i = 0; i < model->n_sources; i++) {
+    const struct lab_source_info *source = &model->sources[i];
+    if (strcmp(source->set, set) != 0) continue;
+    jw_open(w, '{');
+    jw_member_text(w, "id", source->id);
+    jw_member_text(w, "modelId", model->id);
+    jw_member_text(w, "setName", source->set);
+    jw_member_text(w, "hookName", source->point);
+    jw_member_bool(w, "inferenceEnabled", true);
+    jw_member_text(w, "visibility", "PUBLIC");
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+}
+
+/* Whether source i is the first of its set. */
+static bool opens_set(const struct lab_model_info *model, size_t i) {
+  for (size_t k = 0; k < i; k++)
+    if (strcmp(model->sources[k].set, model->sources[i].set) == 0) return false;
+  return true;
+}
+
+static void write_web_model(struct json_writer *w, const struct lab_model_info *model) {
+  jw_open(w, '{');
+  jw_member_text(w, "id", model->id);
+  jw_member_text(w, "displayName", model->id);
+  jw_member_text(w, "displayNameShort", model->id);
+  jw_member_int(w, "layers", model->n_layer);
+  jw_member_int(w, "neuronsPerLayer", model->d_mlp);
+  jw_member_int(w, "dimension", model->d_model);
+  jw_member_bool(w, "inferenceEnabled", true);
+  jw_member_text(w, "visibility", "PUBLIC");
+  jw_key(w, "sourceSets");
+  jw_open(w, '[');
+  for (size_t i = 0; i < model->n_sources; i++) {
+    if (!opens_set(model, i)) continue;
+    jw_open(w, '{');
+    jw_member_text(w, "modelId", model->id);
+    jw_member_text(w, "name", model->sources[i].set);
+    jw_member_text(w, "visibility", "PUBLIC");
+    write_set_sources(w, model, model->sources[i].set);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+  jw_close(w, '}');
+}
+
+int model_list_post(struct api_call *call, struct error *error) {
+  (void)error;
+  const struct lab_model_info *models;
+  size_t count = lab_models(call->api->lab, &models);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '[');
+  for (size_t i = 0; i < count; i++) write_web_model(&w, &models[i]);
+  jw_close(&w, ']');
+  return 0;
+}
+
+int model_get_post(struct api_call *call, struct error *error) {
+  const struct lab_model_info *model = call_model(call, call->values, "id", error);
+  if (!model) return -1;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  write_web_model(&w, model);
+  return 0;
+}

@@ -1,0 +1,357 @@
+/* openapi.c: GET /openapi.json: the table of routes as OpenAPI 3.1. What is written here is what validates. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/handlers.h"
+
+/* Numbers of rows are whole or short decimals: written as a whole number where they are one. */
+static void write_number(struct json_writer *w, const char *key, double value) {
+  if (value == (double)(int64_t)value)
+    jw_member_int(w, key, (int64_t)value);
+  else
+    jw_member_f64(w, key, value);
+}
+
+static void write_words(struct json_writer *w, const char *key, const char *words) {
+  jw_key(w, key);
+  jw_open(w, '[');
+  for (const char *at = words; *at;) {
+    size_t n = strcspn(at, " ");
+    jw_string(w, at, n);
+    at += n;
+    at += strspn(at, " ");
+  }
+  jw_close(w, ']');
+}
+
+static void write_range(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  write_number(w, "minimum", field->min);
+  write_number(w, "maximum", field_max(field, options));
+}
+
+/* As write_range for lengths: there, 0 means that nothing is set. */
+static void write_count(struct json_writer *w, const struct field *field, const struct api_options *options,
+                        const char *low, const char *high) {
+  double max = field_max(field, options);
+  if (field->min > 0) write_number(w, low, field->min);
+  if (max > 0) write_number(w, high, max);
+}
+
+static void write_string(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_member_text(w, "type", "string");
+  write_count(w, field, options, "minLength", "maxLength");
+}
+
+static void write_index(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  jw_open(w, '{');
+  jw_member_text(w, "type", "integer");
+  write_range(w, field, options);
+  jw_close(w, '}');
+  jw_open(w, '{');
+  jw_member_text(w, "type", "string");
+  jw_member_text(w, "pattern", "^[0-9]+$");
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
+static void write_texts(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  jw_open(w, '{');
+  write_string(w, field, options);
+  jw_close(w, '}');
+  jw_open(w, '{');
+  jw_member_text(w, "type", "array");
+  jw_member_int(w, "minItems", 1);
+  jw_member_int(w, "maxItems", field_max_texts(options));
+  jw_key(w, "items");
+  jw_open(w, '{');
+  write_string(w, field, options);
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
+static void write_object(struct json_writer *w, const struct field *rows, bool strict,
+                         const struct api_options *options);
+
+/* The schema of a list's elements, or of the field itself when it is none. */
+static void write_type(struct json_writer *w, const struct field *field, bool strict,
+                       const struct api_options *options) {
+  switch (field->type) {
+    case FIELD_BOOL: jw_member_text(w, "type", "boolean"); return;
+    case FIELD_INT:
+    case FIELD_NUMBER:
+      jw_member_text(w, "type", field->type == FIELD_INT ? "integer" : "number");
+      write_range(w, field, options);
+      return;
+    case FIELD_INDEX: write_index(w, field, options); return;
+    case FIELD_TEXT: write_string(w, field, options); return;
+    case FIELD_TEXTS: write_texts(w, field, options); return;
+    case FIELD_SOURCE:
+    case FIELD_NAMES: write_words(w, "type", "string integer"); return;
+    case FIELD_CHOICE:
+    case FIELD_CHOICES: write_words(w, "enum", field->choices); return;
+    case FIELD_INTS:
+      jw_member_text(w, "type", "integer");
+      jw_member_int(w, "minimum", 0);
+      return;
+    default: write_object(w, field->inner, strict, options); return;
+  }
+}
+
+static void write_default(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  if (!field->fallback) return;
+  if (field->type == FIELD_BOOL)
+    jw_member_bool(w, "default", strcmp(field->fallback, "true") == 0);
+  else if (field->type == FIELD_INT || field->type == FIELD_NUMBER)
+    write_number(w, "default", field_default(field, options));
+  else
+    jw_member_text(w, "default", field->fallback);
+}
+
+static void write_description(struct json_writer *w, const struct field *field) {
+  char text[512];
+  snprintf(text, sizeof text, "%s%s%s", field->text, field->aliases ? " Also answers to: " : "", field->aliases ? field->aliases : "");
+  jw_member_text(w, "description", text);
+}
+
+static void write_field(struct json_writer *w, const struct field *field, bool strict,
+                        const struct api_options *options) {
+  bool list = field->type == FIELD_CHOICES || field->type == FIELD_NAMES || field->type == FIELD_INTS ||
+              field->type == FIELD_OBJECTS;
+  jw_key(w, field->name);
+  jw_open(w, '{');
+  if (list) {
+    jw_member_text(w, "type", "array");
+    if (field->type == FIELD_CHOICES)
+      jw_member_int(w, "minItems", 1);
+    else
+      write_count(w, field, options, "minItems", "maxItems");
+    jw_key(w, "items");
+    jw_open(w, '{');
+  }
+  write_type(w, field, strict, options);
+  if (list) jw_close(w, '}');
+  write_default(w, field, options);
+  write_description(w, field);
+  jw_close(w, '}');
+}
+
+static void write_object(struct json_writer *w, const struct field *rows, bool strict,
+                         const struct api_options *options) {
+  bool required = false;
+  jw_member_text(w, "type", "object");
+  jw_key(w, "properties");
+  jw_open(w, '{');
+  for (const struct field *row = rows; row->name; row++) {
+    write_field(w, row, strict, options);
+    required = required || row->required;
+  }
+  jw_close(w, '}');
+  if (strict) jw_member_bool(w, "additionalProperties", false);
+  if (!required) return;
+  jw_key(w, "required");
+  jw_open(w, '[');
+  for (const struct field *row = rows; row->name; row++)
+    if (row->required) jw_text(w, row->name);
+  jw_close(w, ']');
+}
+
+/* ---- operations --------------------------------------------------------------------------------------- */
+
+/* "post_api_steer": the same letters in every build, so that generated clients keep their names. */
+static void write_id(struct json_writer *w, const struct route *row) {
+  char id[160];
+  size_t n = 0;
+  for (const char *c = row->method; *c && n + 1 < sizeof id; c++) id[n++] = (char)tolower((unsigned char)*c);
+  for (const char *c = row->path; *c && n + 1 < sizeof id; c++)
+    if (isalnum((unsigned char)*c) || (id[n - 1] != '_')) id[n++] = isalnum((unsigned char)*c) ? *c : '_';
+  while (n > 0 && id[n - 1] == '_') n--;
+  jw_key(w, "operationId");
+  jw_string(w, id, n);
+}
+
+static void write_parameters(struct json_writer *w, const char *path) {
+  if (!strchr(path, '{')) return;
+  jw_key(w, "parameters");
+  jw_open(w, '[');
+  for (const char *at = strchr(path, '{'); at; at = strchr(at, '{')) {
+    size_t n = strcspn(++at, "}");
+    jw_open(w, '{');
+    jw_key(w, "name");
+    jw_string(w, at, n);
+    jw_member_text(w, "in", "path");
+    jw_member_bool(w, "required", true);
+    jw_key(w, "schema");
+    jw_open(w, '{');
+    jw_member_text(w, "type", "string");
+    jw_close(w, '}');
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+}
+
+static void write_body(struct json_writer *w, const struct route *row, const struct api_options *options) {
+  if (!row->fields) return;
+  jw_key(w, "requestBody");
+  jw_open(w, '{');
+  jw_member_bool(w, "required", row->fields->name != NULL);
+  jw_key(w, "content");
+  jw_open(w, '{');
+  jw_key(w, "application/json");
+  jw_open(w, '{');
+  jw_key(w, "schema");
+  jw_open(w, '{');
+  write_object(w, row->fields, row->flags & ROUTE_STRICT, options);
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+}
+
+static void write_error_reply(struct json_writer *w, const char *status, const char *text, const char *schema) {
+  jw_key(w, status);
+  jw_open(w, '{');
+  jw_member_text(w, "description", text);
+  jw_key(w, "content");
+  jw_open(w, '{');
+  jw_key(w, "application/json");
+  jw_open(w, '{');
+  jw_key(w, "schema");
+  jw_open(w, '{');
+  jw_member_text(w, "$ref", schema);
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+}
+
+static void write_replies(struct json_writer *w, const struct route *row) {
+  const char *schema = row->family == FAMILY_OPENAI ? "#/components/schemas/OpenAIError" : "#/components/schemas/Error";
+  jw_key(w, "responses");
+  jw_open(w, '{');
+  if (row->handler) {
+    jw_key(w, "200");
+    jw_open(w, '{');
+    jw_member_text(w, "description", row->summary);
+    jw_close(w, '}');
+    write_error_reply(w, "default", "Refused or failed.", schema);
+  } else {
+    write_error_reply(w, "501", "Planned, not built yet.", schema);
+  }
+  jw_close(w, '}');
+}
+
+static void write_operation(struct json_writer *w, const struct route *row, const struct api_options *options) {
+  char method[16];
+  size_t n = 0;
+  for (; row->method[n] && n + 1 < sizeof method; n++) method[n] = (char)tolower((unsigned char)row->method[n]);
+  method[n] = '\0';
+  jw_key(w, method);
+  jw_open(w, '{');
+  write_id(w, row);
+  jw_member_text(w, "summary", row->summary);
+  jw_key(w, "tags");
+  jw_open(w, '[');
+  jw_text(w, route_family_word(row->family));
+  jw_close(w, ']');
+  write_parameters(w, row->path);
+  write_body(w, row, options);
+  write_replies(w, row);
+  jw_close(w, '}');
+}
+
+static bool first_of_path(size_t i) {
+  for (size_t k = 0; k < i; k++)
+    if (strcmp(routes[k].path, routes[i].path) == 0) return false;
+  return true;
+}
+
+static void write_paths(struct json_writer *w, const struct api_options *options) {
+  jw_key(w, "paths");
+  jw_open(w, '{');
+  for (size_t i = 0; i < n_routes; i++) {
+    if (!first_of_path(i)) continue;
+    jw_key(w, routes[i].path);
+    jw_open(w, '{');
+    for (size_t k = i; k < n_routes; k++)
+      if (strcmp(routes[k].path, routes[i].path) == 0) write_operation(w, &routes[k], options);
+    jw_close(w, '}');
+  }
+  jw_close(w, '}');
+}
+
+/* An object schema of the named members, each a string (or a string and null). */
+static void write_strings(struct json_writer *w, const char *members, const char *required) {
+  jw_member_text(w, "type", "object");
+  jw_key(w, "properties");
+  jw_open(w, '{');
+  for (const char *at = members; *at;) {
+    char name[32];
+    size_t n = strcspn(at, " ");
+    snprintf(name, sizeof name, "%.*s", (int)n, at);
+    jw_key(w, name);
+    jw_open(w, '{');
+    write_words(w, "type", strcmp(name, "param") == 0 ? "string null" : "string");
+    jw_close(w, '}');
+    at += n;
+    at += strspn(at, " ");
+  }
+  jw_close(w, '}');
+  write_words(w, "required", required);
+}
+
+static void write_components(struct json_writer *w) {
+  jw_key(w, "components");
+  jw_open(w, '{');
+  jw_key(w, "schemas");
+  jw_open(w, '{');
+  jw_key(w, "Error");
+  jw_open(w, '{');
+  write_strings(w, "error message code field", "error message code");
+  jw_close(w, '}');
+  jw_key(w, "OpenAIError");
+  jw_open(w, '{');
+  jw_member_text(w, "type", "object");
+  jw_key(w, "properties");
+  jw_open(w, '{');
+  jw_key(w, "error");
+  jw_open(w, '{');
+  write_strings(w, "message type param code", "message type param code");
+  jw_close(w, '}');
+  jw_close(w, '}');
+  write_words(w, "required", "error");
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+}
+
+int openapi_get(struct api_call *call, struct error *error) {
+  (void)error;
+  const struct api_options *options = &call->api->options;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "openapi", "3.1.0");
+  jw_key(&w, "info");
+  jw_open(&w, '{');
+  jw_member_text(&w, "title", "steerd");
+  jw_member_text(&w, "version", STEERD_VERSION);
+  jw_member_text(&w, "description", "Opens up a language model while it runs: steering, features, activations.");
+  jw_close(&w, '}');
+  jw_key(&w, "servers");
+  jw_open(&w, '[');
+  jw_open(&w, '{');
+  jw_member_text(&w, "url", options->base_url ? options->base_url : "/");
+  jw_close(&w, '}');
+  jw_close(&w, ']');
+  write_paths(&w, options);
+  write_components(&w);
+  jw_close(&w, '}');
+  return 0;
+}

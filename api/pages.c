@@ -1,0 +1,167 @@
+/* pages.c: the plain pages: / and /docs, with their style. No inline script or style, everything escaped; the
+ * documentation is written from the table of routes, so it cannot say anything else than the code does. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/call.h"
+#include "api/handlers.h"
+#include "core/base/number.h"
+
+static const char style[] =
+    "body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222;"
+    "background:#fff}\n"
+    "h1,h2,h3{line-height:1.2}h3{margin-top:2rem}\n"
+    "code,pre{font:14px/1.4 ui-monospace,monospace;background:#f4f4f2;border-radius:3px}\n"
+    "code{padding:.1em .3em}pre{padding:.8em;overflow-x:auto}\n"
+    "table{border-collapse:collapse;width:100%;font-size:14px}\n"
+    "th,td{text-align:left;vertical-align:top;padding:.3em .6em;border-bottom:1px solid #ddd}\n"
+    ".planned{color:#777}.planned code{color:#777}\n"
+    "@media (prefers-color-scheme:dark){body{color:#ddd;background:#181818}code,pre{background:#282828}"
+    "th,td{border-color:#444}a{color:#8ab4f8}}\n";
+
+int style_get(struct api_call *call, struct error *error) {
+  (void)error;
+  call->content_type = "text/css; charset=utf-8";
+  buffer_text(&call->body, style);
+  return 0;
+}
+
+static void add_escaped(struct buffer *out, const char *text) {
+  for (; *text; text++) {
+    switch (*text) {
+      case '<': buffer_text(out, "&lt;"); break;
+      case '>': buffer_text(out, "&gt;"); break;
+      case '&': buffer_text(out, "&amp;"); break;
+      case '"': buffer_text(out, "&quot;"); break;
+      case '\'': buffer_text(out, "&#39;"); break;
+      default: buffer_char(out, *text);
+    }
+  }
+}
+
+static void add_element(struct buffer *out, const char *tag, const char *text) {
+  buffer_printf(out, "<%s>", tag);
+  add_escaped(out, text);
+  buffer_printf(out, "</%s>", tag);
+}
+
+static void open_page(struct api_call *call, const char *title) {
+  call->content_type = "text/html; charset=utf-8";
+  buffer_text(&call->body, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
+                           "<meta name=\"viewport\" content=\"width=device-width\"><title>");
+  add_escaped(&call->body, title);
+  buffer_text(&call->body, "</title><link rel=\"stylesheet\" href=\"/static/docs.css\"></head><body>\n");
+  add_element(&call->body, "h1", title);
+}
+
+static void close_page(struct api_call *call) { buffer_text(&call->body, "</body></html>\n"); }
+
+/* ---- / ------------------------------------------------------------------------------------------------ */
+
+static void add_models(struct api_call *call) {
+  const struct lab_model_info *models;
+  size_t count = lab_models(call->api->lab, &models);
+  struct buffer *out = &call->body;
+  buffer_text(out, "<h2>Loaded</h2>\n<ul>\n");
+  for (size_t i = 0; i < count; i++) {
+    buffer_text(out, "<li>");
+    add_element(out, "code", models[i].id);
+    buffer_printf(out, ": %d layers, width %lld, sources:", models[i].n_layer, (long long)models[i].d_model);
+    for (size_t k = 0; k < models[i].n_sources; k++) {
+      buffer_char(out, ' ');
+      add_element(out, "code", models[i].sources[k].id);
+    }
+    buffer_text(out, models[i].n_sources ? "</li>\n" : " none</li>\n");
+  }
+  buffer_text(out, "</ul>\n");
+}
+
+int root_get(struct api_call *call, struct error *error) {
+  (void)error;
+  struct buffer *out = &call->body;
+  open_page(call, "steerd");
+  buffer_text(out, "<p>A daemon that opens up a language model while it runs: it generates text with features of sparse "
+                   "dictionaries turned up or down, and tells which features a text turns on.</p>\n"
+                   "<ul><li><a href=\"/docs\">What can be asked, with every field</a></li>"
+                   "<li><a href=\"/openapi.json\">The same for machines (OpenAPI 3.1)</a></li>"
+                   "<li><a href=\"/models\">Models and sources</a></li>"
+                   "<li><a href=\"/metrics\">Metrics</a>, <a href=\"/health\">health</a>, "
+                   "<a href=\"/ready\">readiness</a>, <a href=\"/version\">version</a></li></ul>\n");
+  add_models(call);
+  buffer_text(out, "<h2>A first request</h2>\n<pre>curl ");
+  add_escaped(out, call->api->options.base_url ? call->api->options.base_url : "http://127.0.0.1:8080");
+  buffer_text(out, "/steer -d '{\"prompt\": \"Hello\", \"features\": []}'</pre>\n");
+  close_page(call);
+  return 0;
+}
+
+/* ---- /docs -------------------------------------------------------------------------------------------- */
+
+static void add_default(struct buffer *out, const struct field *row, const struct api_options *options) {
+  char number[32];
+  number_f64(field_default(row, options), number);
+  bool is_number = row->type == FIELD_INT || row->type == FIELD_NUMBER;
+  add_escaped(out, row->required ? "required" : !row->fallback ? "" : is_number ? number : row->fallback);
+}
+
+static void add_rows(struct buffer *out, const struct field *rows, const char *prefix,
+                     const struct api_options *options) {
+  for (const struct field *row = rows; row->name; row++) {
+    char name[128], allowed[200];
+    bool list = row->type == FIELD_OBJECTS;
+    snprintf(name, sizeof name, "%s%s%s", prefix, row->name, list ? "[]" : "");
+    field_allowed(row, options, allowed, sizeof allowed);
+    buffer_text(out, "<tr><td>");
+    add_element(out, "code", name);
+    if (row->aliases) {
+      buffer_text(out, "<br>or ");
+      add_element(out, "code", row->aliases);
+    }
+    buffer_text(out, "</td><td>");
+    add_escaped(out, allowed);
+    buffer_text(out, "</td><td>");
+    add_default(out, row, options);
+    buffer_text(out, "</td><td>");
+    add_escaped(out, row->text);
+    buffer_text(out, "</td></tr>\n");
+    if (!row->inner) continue;
+    size_t used = strlen(name);
+    snprintf(name + used, sizeof name - used, ".");
+    add_rows(out, row->inner, name, options);
+  }
+}
+
+static void add_route(struct buffer *out, const struct route *row, const struct api_options *options) {
+  char title[160];
+  snprintf(title, sizeof title, "%s %s", row->method, row->path);
+  buffer_text(out, row->handler ? "<h3>" : "<h3 class=\"planned\">");
+  add_element(out, "code", title);
+  buffer_text(out, row->handler ? "</h3>\n<p>" : " (not built yet: answers 501)</h3>\n<p class=\"planned\">");
+  add_escaped(out, row->summary);
+  buffer_text(out, ".</p>\n");
+  if (!row->handler || !row->fields || !row->fields->name) return;
+  buffer_text(out, row->flags & ROUTE_STRICT ? "<p>Unknown fields are refused.</p>\n"
+                                             : "<p>Unknown fields are ignored.</p>\n");
+  buffer_text(out, "<table><tr><th>field</th><th>allowed</th><th>when left out</th><th></th></tr>\n");
+  add_rows(out, row->fields, "", options);
+  buffer_text(out, "</table>\n");
+}
+
+int docs_get(struct api_call *call, struct error *error) {
+  (void)error;
+  static const char *const titles[FAMILY_COUNT] = {"The short four", "As Neuronpedia", "As OpenAI", "The laboratory",
+                                                   "Operations"};
+  struct buffer *out = &call->body;
+  open_page(call, "steerd: what can be asked");
+  buffer_text(out, "<p>JSON in, JSON out. Field names may be written in camelCase or snake_case; a trailing slash changes "
+                   "nothing; null is the same as leaving a field out. The same table for machines: "
+                   "<a href=\"/openapi.json\">/openapi.json</a>.</p>\n");
+  for (int family = 0; family < FAMILY_COUNT; family++) {
+    add_element(out, "h2", titles[family]);
+    buffer_char(out, '\n');
+    for (size_t i = 0; i < n_routes; i++)
+      if ((int)routes[i].family == family) add_route(out, &routes[i], &call->api->options);
+  }
+  close_page(call);
+  return 0;
+}

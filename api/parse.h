@@ -1,0 +1,47 @@
+/* parse.h: a request body becomes checked values.
+ *
+ * parse_body validates the whole body by its rows: the first thing that is wrong is the error, with the field
+ * named, what was found and what is allowed. After that the getters cannot fail: a handler names a field as
+ * its row does and gets the value, or the row's default. Asking for a field that has no row, or as another
+ * type than the row's, is a mistake of the handler and ends in an assertion. */
+#ifndef STEERD_API_PARSE_H
+#define STEERD_API_PARSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "api/field.h"
+#include "core/base/arena.h"
+#include "core/base/error.h"
+
+struct values; /* the fields of one object */
+
+/* Parses and validates; an empty body is {}. `strict` refuses unknown fields and suggests the nearest name.
+ * The values live in the arena and refer to the parsed document, which parse_free gives back. NULL with
+ * ERROR_ARGUMENT (or ERROR_MEMORY, ERROR_LIMIT). */
+struct values *parse_body(const char *body, size_t length, const struct field *rows, bool strict,
+                          const struct api_options *options, struct arena *arena, struct error *error) MUST_CHECK;
+void parse_free(struct values *values); /* the values of a parse_body; NULL is fine */
+
+/* True when the client gave the field and it is not null. */
+bool values_has(const struct values *values, const char *name);
+
+bool values_bool(const struct values *values, const char *name);      /* absent without default: false */
+int64_t values_int(const struct values *values, const char *name);    /* FIELD_INT, FIELD_INDEX; absent: 0 */
+double values_number(const struct values *values, const char *name);  /* absent: 0 */
+
+/* FIELD_TEXT, FIELD_SOURCE, FIELD_CHOICE: NUL-terminated valid UTF-8 without NUL inside; NULL when absent
+ * without default. length may be NULL. */
+const char *values_text(const struct values *values, const char *name, size_t *length);
+
+/* Lists. A FIELD_TEXTS given as one string is a list of one; values_is_list tells the two apart. */
+size_t values_count(const struct values *values, const char *name);
+bool values_is_list(const struct values *values, const char *name);
+const char *values_text_at(const struct values *values, const char *name, size_t i, size_t *length);
+int64_t values_int_at(const struct values *values, const char *name, size_t i);
+
+/* FIELD_OBJECT (i = 0) and FIELD_OBJECTS; NULL when absent. */
+const struct values *values_at(const struct values *values, const char *name, size_t i);
+
+#endif

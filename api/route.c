@@ -1,0 +1,66 @@
+/* route.c: which row a path means. Knows nothing of what the rows do. */
+#include "api/route.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Length of the segment at `path`; a slash that ends the path ends its last segment. */
+static size_t segment(const char *path) { return strcspn(path, "/"); }
+
+static const char *skip_slash(const char *path) { return *path == '/' ? path + 1 : path; }
+
+bool route_matches(const char *pattern, const char *path) {
+  if (*pattern != '/' || *path != '/') return false;
+  pattern++, path++;
+  while (*pattern && *path) {
+    size_t want = segment(pattern), have = segment(path);
+    if (have == 0) return false;
+    bool placeholder = *pattern == '{';
+    if (!placeholder && (want != have || memcmp(pattern, path, want) != 0)) return false;
+    pattern = skip_slash(pattern + want);
+    path = skip_slash(path + have);
+  }
+  return *pattern == '\0' && *path == '\0';
+}
+
+const struct route *route_find(const char *method, const char *path, const struct route **allowed) {
+  *allowed = NULL;
+  const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
+  for (size_t i = 0; i < n_routes; i++) {
+    const struct route *row = &routes[i];
+    if (!route_matches(row->path, path)) continue;
+    if (strcmp(row->method, wanted) == 0) return row;
+    if (!*allowed) *allowed = row;
+  }
+  return NULL;
+}
+
+void route_allow(const struct route *row, char *out, size_t size) {
+  out[0] = '\0';
+  for (size_t i = 0; i < n_routes; i++) {
+    if (strcmp(routes[i].path, row->path) != 0) continue;
+    const char *method = routes[i].method;
+    size_t used = strlen(out);
+    snprintf(out + used, size - used, "%s%s%s", used ? ", " : "", method,
+             strcmp(method, "GET") == 0 ? ", HEAD" : "");
+  }
+}
+
+static bool begins(const char *path, const char *prefix) {
+  size_t length = strlen(prefix);
+  return strncmp(path, prefix, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+enum route_family route_family_of(const char *path) {
+  for (size_t i = 0; i < n_routes; i++)
+    if (route_matches(routes[i].path, path)) return routes[i].family;
+  if (begins(path, "/api") || begins(path, "/v1/activation") || begins(path, "/v1/steer")) return FAMILY_NEURONPEDIA;
+  if (begins(path, "/v1/models") || begins(path, "/v1/completions") || begins(path, "/v1/chat")) return FAMILY_OPENAI;
+  if (begins(path, "/v1")) return FAMILY_LAB;
+  return FAMILY_OPERATIONS;
+}
+
+const char *route_family_word(enum route_family family) {
+  static const char *const words[FAMILY_COUNT] = {"short", "neuronpedia", "openai", "lab", "operations"};
+  return words[family];
+}

@@ -1,0 +1,65 @@
+/* route.h: an endpoint is one row; the table of all rows is in routes.c.
+ *
+ * The same rows find the handler, validate the body (field.h), answer 404, 405 and 501, and become
+ * /openapi.json, /docs and `steerd routes`. */
+#ifndef STEERD_API_ROUTE_H
+#define STEERD_API_ROUTE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "api/field.h"
+#include "core/base/error.h"
+
+struct api_call;
+
+/* Whose habits a path follows: decides the shape of error bodies and the group in the documentation. */
+enum route_family {
+  FAMILY_SHORT,       /* the card's four */
+  FAMILY_NEURONPEDIA, /* /api/..., and the inference server's /v1/... */
+  FAMILY_OPENAI,
+  FAMILY_LAB,
+  FAMILY_OPERATIONS,
+  FAMILY_COUNT
+};
+
+enum {
+  ROUTE_STRICT = 1, /* unknown fields are refused */
+  ROUTE_ENGINE = 2, /* refused while the engine's queue is full or the server shuts down */
+};
+
+struct route {
+  const char *method;   /* "GET" (answers HEAD too) or "POST", "DELETE" */
+  const char *path;     /* "/feature/{model}/{source}/{index}"; literal rows stand before rows that would hide them */
+  const char *summary;  /* one line for the documentation */
+  enum route_family family;
+  const struct field *fields; /* of the JSON body; NULL: no body is read */
+
+  /* Writes the whole reply, or starts a job (call.h). -1 with an error is answered by reply_error. NULL: the
+   * endpoint is known but not built, and answers 501. */
+  int (*handler)(struct api_call *call, struct error *error);
+  int flags;
+};
+
+extern const struct route routes[];
+extern const size_t n_routes;
+
+enum { ROUTE_SEGMENTS = 16 }; /* a path with more segments matches nothing */
+
+/* Whether `path` is `pattern` with something in each {placeholder}. A trailing slash changes nothing. */
+bool route_matches(const char *pattern, const char *path);
+
+/* The row for a method and a path. NULL: 405 when *allowed is set (a row of that path, to be given to
+ * route_allow), else 404. HEAD finds GET rows. */
+const struct route *route_find(const char *method, const char *path, const struct route **allowed);
+
+/* The methods of all rows that share row's path, as an Allow header: "GET, HEAD, POST". */
+void route_allow(const struct route *row, char *out, size_t size);
+
+/* The family of any path, known or not. */
+enum route_family route_family_of(const char *path);
+
+/* The word of a family, for metrics and documentation: "short", "neuronpedia", ... */
+const char *route_family_word(enum route_family family);
+
+#endif

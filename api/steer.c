@@ -1,0 +1,225 @@
+/* steer.c: POST /steer: a prompt and features in, the steered text beside the plain one out. */
+#include <stdio.h>
+#include <string.h>
+
+#include "api/handlers.h"
+#include "api/reply.h"
+
+static const struct field feature_rows[] = {
+    {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "If given, it must be the model of the request."},
+    {"layer", "source", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
+    {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,
+     .text = "Times strength_multiplier, the length of what is added (or the factor or cap of the method)."},
+    {.name = NULL}};
+
+const struct field steer_fields[] = {
+    {"prompt", NULL, FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The text to continue."},
+    {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."},
+    {"features", NULL, FIELD_OBJECTS, .required = true, .cap = CAP_FEATURES, .inner = feature_rows,
+     .text = "What to steer with; [] gives the same text twice."},
+    {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},
+    {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS,
+     .text = "Most tokens to generate."},
+    {"freq_penalty", "frequency_penalty", FIELD_NUMBER, .fallback = "0", .min = -2, .max = 2,
+     .text = "Taken from a token's logit once for each time it was generated before."},
+    {"seed", NULL, FIELD_NUMBER, .fallback = "42", .min = -1e8, .max = 1e8,
+     .text = "Same request, same seed, same text; a fraction is cut off."},
+    {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."},
+    {"stream", NULL, FIELD_BOOL, .fallback = "false",
+     .text = "Server-sent events, each with all of the reply so far; only the last has an id."},
+    {"steer_method", NULL, FIELD_CHOICE, .fallback = "SIMPLE_ADDITIVE",
+     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP", .text = "How a feature changes the residual stream."},
+    {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
+     .text = "false leaves the special tokens of the prompt (BOS) unsteered."},
+    {"include_prompt", NULL, FIELD_BOOL, .fallback = "true", .text = "false returns the generated text only."},
+    {"types", NULL, FIELD_CHOICES, .choices = "STEERED DEFAULT",
+     .text = "Which texts to generate; both when left out. The other is null."},
+    {"top_k", NULL, FIELD_INT, .fallback = "0", .max = 1e6, .text = "Draw from the k likeliest tokens; 0 from all."},
+    {"top_p", NULL, FIELD_NUMBER, .fallback = "1", .max = 1,
+     .text = "Draw from the likeliest tokens that together reach this probability."},
+    {"n_logprobs", "logprobs", FIELD_INT, .max = 10,
+     .text = "Give the log probability of each token, with so many alternatives; left out: none are given."},
+    {"share", NULL, FIELD_BOOL, .fallback = "false", .text = "Accepted; share links are not built yet and shareUrl is null."},
+    {.name = NULL}};
+
+struct steer_plan {
+  struct lab_steer_args args;
+  const char *prompt; /* what the texts begin with */
+  size_t prompt_length;
+  int64_t written[LAB_STEER_OUTPUTS]; /* tokens in the last event, -1 before the first */
+};
+
+/* ---- in ----------------------------------------------------------------------------------------------- */
+
+static enum lab_steer_method read_method(const struct values *values) {
+  const char *word = values_text(values, "steer_method", NULL);
+  if (strcmp(word, "ORTHOGONAL_DECOMP") == 0) return LAB_STEER_ORTHOGONAL;
+  return strcmp(word, "PROJECTION_CAP") == 0 ? LAB_STEER_CAP : LAB_STEER_ADD;
+}
+
+static void read_types(const struct values *values, bool want[LAB_STEER_OUTPUTS]) {
+  size_t count = values_count(values, "types");
+  want[LAB_STEERED] = want[LAB_DEFAULT] = count == 0;
+  for (size_t i = 0; i < count; i++)
+    want[strcmp(values_text_at(values, "types", i, NULL), "STEERED") == 0 ? LAB_STEERED : LAB_DEFAULT] = true;
+}
+
+static int read_feature(struct api_call *call, const struct values *values, size_t i,
+                        const struct lab_model_info *model, struct lab_steer_feature *out, struct error *error) {
+  char field[64];
+  if (values_has(values, "modelId")) {
+    const struct lab_model_info *own = call_model(call, values, "modelId", error);
+    snprintf(field, sizeof field, "features[%zu].modelId", i);
+    if (!own) return -1;
+    if (own != model)
+      return error_set_field(error, ERROR_ARGUMENT, field, "'%s' is '%.64s', but the request is for model '%.64s'",
+                             field, own->id, model->id);
+  }
+  snprintf(field, sizeof field, "features[%zu].layer", i);
+  out->source_id = values_text(values, "layer", NULL);
+  out->index = values_int(values, "index");
+  out->strength = values_number(values, "strength");
+  return call_check_source(out->source_id, field, error);
+}
+
+static int read_features(struct api_call *call, struct lab_steer_args *args, struct error *error) {
+  args->n_features = values_count(call->values, "features");
+  struct lab_steer_feature *features = arena_array(&call->arena, args->n_features, sizeof *features, error);
+  if (!features) return -1;
+  for (size_t i = 0; i < args->n_features; i++)
+    if (read_feature(call, values_at(call->values, "features", i), i, args->model, &features[i], error) != 0) return -1;
+  args->features = features;
+  return 0;
+}
+
+static int read_args(struct api_call *call, struct lab_steer_args *args, struct error *error) {
+  const struct values *values = call->values;
+  args->model = call_model(call, values, "modelId", error);
+  if (!args->model) return -1;
+  args->prompt = values_text(values, "prompt", &args->prompt_length);
+  args->method = read_method(values);
+  args->strength_multiplier = values_number(values, "strength_multiplier");
+  read_types(values, args->want);
+  args->steer_special_tokens = values_bool(values, "steer_special_tokens");
+  args->n_tokens = values_int(values, "n_tokens");
+  args->temperature = values_number(values, "temperature");
+  args->top_k = values_int(values, "top_k");
+  args->top_p = values_number(values, "top_p");
+  args->frequency_penalty = values_number(values, "freq_penalty");
+  args->seed = (int64_t)values_number(values, "seed");
+  args->n_logprobs = values_has(values, "n_logprobs") ? (int)values_int(values, "n_logprobs") : -1;
+  return read_features(call, args, error);
+}
+
+/* ---- out ---------------------------------------------------------------------------------------------- */
+
+/* prompt + text as one JSON string. */
+static int write_text(struct json_writer *w, const struct steer_plan *plan, const struct lab_generated *output,
+                      struct arena *arena, struct error *error) {
+  if (!output->text) return jw_null(w), 0;
+  size_t length = plan->prompt_length + output->length;
+  char *text = arena_alloc(arena, length + 1, error);
+  if (!text) return -1;
+  memcpy(text, plan->prompt, plan->prompt_length);
+  memcpy(text + plan->prompt_length, output->text, output->length);
+  jw_string(w, text, length);
+  return 0;
+}
+
+static void write_logprob(struct json_writer *w, const struct lab_logprob *logprob, bool with_top) {
+  jw_open(w, '{');
+  jw_member_text(w, "token", logprob->token);
+  jw_member_f32(w, "logprob", logprob->logprob);
+  if (with_top) {
+    jw_key(w, "topLogprobs");
+    jw_open(w, '[');
+    for (int i = 0; i < logprob->n_top; i++) write_logprob(w, &logprob->top[i], false);
+    jw_close(w, ']');
+  }
+  jw_close(w, '}');
+}
+
+static void write_logprobs(struct json_writer *w, const char *key, const struct lab_generated *output, bool wanted) {
+  jw_key(w, key);
+  if (!wanted || !output->text) {
+    jw_null(w);
+    return;
+  }
+  jw_open(w, '[');
+  for (size_t i = 0; i < output->n_logprob_tokens; i++) write_logprob(w, &output->logprobs[i], true);
+  jw_close(w, ']');
+}
+
+/* The reply as far as it is known. id stays null until it is complete. */
+static int write_reply(struct api_call *call, struct buffer *out, const struct lab_generated outputs[], bool complete,
+                       struct arena *arena, struct error *error) {
+  const struct steer_plan *plan = call->plan;
+  bool logprobs = plan->args.n_logprobs >= 0;
+  struct json_writer w;
+  jw_init(&w, out);
+  jw_open(&w, '{');
+  jw_key(&w, "STEERED");
+  if (write_text(&w, plan, &outputs[LAB_STEERED], arena, error) != 0) return -1;
+  jw_key(&w, "DEFAULT");
+  if (write_text(&w, plan, &outputs[LAB_DEFAULT], arena, error) != 0) return -1;
+  write_logprobs(&w, "steeredLogProbs", &outputs[LAB_STEERED], logprobs);
+  write_logprobs(&w, "defaultLogProbs", &outputs[LAB_DEFAULT], logprobs);
+  jw_member_text(&w, "id", complete ? call->request->request_id : NULL);
+  jw_member_null(&w, "shareUrl");
+  jw_member_null(&w, "limit");
+  jw_close(&w, '}');
+  return 0;
+}
+
+static int read_outputs(struct api_call *call, struct arena *arena, struct lab_generated outputs[],
+                        struct error *error) {
+  for (int i = 0; i < LAB_STEER_OUTPUTS; i++)
+    if (lab_steer_read(call->job, i, arena, &outputs[i], error) != 0) return -1;
+  return 0;
+}
+
+static int steer_finish(struct api_call *call, struct error *error) {
+  struct lab_generated outputs[LAB_STEER_OUTPUTS] = {{0}};
+  if (read_outputs(call, &call->arena, outputs, error) != 0) return -1;
+  return write_reply(call, &call->body, outputs, true, &call->arena, error);
+}
+
+/* Whether an output has tokens that no event has shown. */
+static bool has_news(struct steer_plan *plan, const struct lab_generated outputs[]) {
+  bool news = false;
+  for (int i = 0; i < LAB_STEER_OUTPUTS; i++) {
+    news = news || outputs[i].n_tokens != plan->written[i];
+    plan->written[i] = outputs[i].n_tokens;
+  }
+  return news;
+}
+
+/* One event; its memory is its own, so that a long stream holds one event at a time. */
+static int steer_frame(struct api_call *call, struct buffer *out, bool last, struct error *error) {
+  struct arena arena;
+  struct lab_generated outputs[LAB_STEER_OUTPUTS] = {{0}};
+  arena_init(&arena, call->arena.limit);
+  int result = read_outputs(call, &arena, outputs, error);
+  if (result == 0 && (has_news(call->plan, outputs) || last)) {
+    buffer_text(out, "data: ");
+    result = write_reply(call, out, outputs, last, &arena, error);
+    buffer_text(out, "\n\n");
+  }
+  arena_clear(&arena);
+  return result;
+}
+
+int steer_post(struct api_call *call, struct error *error) {
+  struct steer_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
+  if (!plan || read_args(call, &plan->args, error) != 0) return -1;
+  bool echo = values_bool(call->values, "include_prompt");
+  plan->prompt = plan->args.prompt;
+  plan->prompt_length = echo ? plan->args.prompt_length : 0;
+  for (int i = 0; i < LAB_STEER_OUTPUTS; i++) plan->written[i] = -1;
+  call->plan = plan;
+  call->stream = values_bool(call->values, "stream");
+  call->finish = steer_finish;
+  call->frame = steer_frame;
+  return lab_steer(call->api->lab, &plan->args, call->waker, &call->job, error);
+}

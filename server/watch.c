@@ -245,6 +245,13 @@ void peer_close(struct peer *peer) {
   free(peer);
 }
 
+void peer_attach(struct peer *peer, void *request) {
+  pthread_mutex_lock(&peer->lock);
+  peer->request = request;
+  if (peer->phase == PEER_IDLE) set_phase(peer, PEER_HEAD);
+  pthread_mutex_unlock(&peer->lock);
+}
+
 bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
   struct tcp_info info;
   pthread_mutex_lock(&peer->lock);

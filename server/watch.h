@@ -74,6 +74,9 @@ struct peer *peer_open(struct watch *watch, struct MHD_Connection *connection, i
 /* The library is about to close the socket. NULL is fine. */
 void peer_close(struct peer *peer);
 
+/* The request line was read: `request` is what `overdue` will get. A head's deadline goes on. */
+void peer_attach(struct peer *peer, void *request);
+
 /* Enters a phase and starts its deadline. False when the peer was overdue: the request must leave, because
  * something was already written behind its back. */
 bool peer_enter(struct peer *peer, enum peer_phase phase, void *request);

@@ -1,0 +1,461 @@
+/* Owns one request's life: judging its head, collecting its body, asking the reception, sleeping. Refuses to
+ * know what the request means, and sockets beyond one emergency reply. */
+#include "server/exchange.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#include "core/base/arena.h"
+#include "core/base/buffer.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "server/access_log.h"
+#include "server/reply.h"
+
+/* Bytes of a refused body that are read and dropped, so that the client can see why. */
+#define SWALLOW_MOST ((uint64_t)4 << 20)
+
+enum { ID_BYTES = 65, ERROR_BYTES = 1024 };
+
+struct exchange {
+  struct exchanges *all;
+  struct exchange *previous, *next;
+  struct peer *peer;
+  struct MHD_Connection *connection;
+  struct arena arena;
+  int64_t begin_ns;
+  char id[ID_BYTES];
+  char *target;           /* a copy, still encoded */
+  const char *raw_target; /* where the library keeps it */
+  const char *version;
+  bool has_head, gzip, preflight;
+  const char *origin;     /* an allowed one, or NULL */
+  struct guard_body framing;
+  struct api_request request;
+  struct buffer body;
+  size_t body_limit;
+  uint64_t received;
+  struct guard_refusal refusal; /* status 0: not refused */
+  struct api_reply early;       /* the reception's own refusal, when early.status is set */
+  struct api_call *call;        /* changed under all->lock: exchanges_cancel reads it */
+  int status;
+  int64_t bytes_out;
+};
+
+static int64_t add(int64_t *counter, int64_t n) { return __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
+
+/* ---- the list --------------------------------------------------------------------------------------- */
+
+void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *rules) {
+  memset(exchanges, 0, sizeof *exchanges);
+  exchanges->rules = *rules;
+  pthread_mutex_init(&exchanges->lock, NULL);
+}
+
+void exchanges_clear(struct exchanges *exchanges) { pthread_mutex_destroy(&exchanges->lock); }
+
+size_t exchanges_count(struct exchanges *exchanges) {
+  pthread_mutex_lock(&exchanges->lock);
+  size_t count = exchanges->count;
+  pthread_mutex_unlock(&exchanges->lock);
+  return count;
+}
+
+void exchanges_cancel(struct exchanges *exchanges) {
+  pthread_mutex_lock(&exchanges->lock);
+  for (struct exchange *x = exchanges->first; x; x = x->next)
+    if (x->call) api_cancel(x->call);
+  pthread_mutex_unlock(&exchanges->lock);
+}
+
+static void list_add(struct exchange *x) {
+  pthread_mutex_lock(&x->all->lock);
+  x->next = x->all->first;
+  if (x->next) x->next->previous = x;
+  x->all->first = x;
+  x->all->count++;
+  pthread_mutex_unlock(&x->all->lock);
+}
+
+static void list_remove(struct exchange *x) {
+  pthread_mutex_lock(&x->all->lock);
+  if (x->previous) x->previous->next = x->next;
+  else x->all->first = x->next;
+  if (x->next) x->next->previous = x->previous;
+  x->all->count--;
+  pthread_mutex_unlock(&x->all->lock);
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------- */
+
+static void make_id(char out[ID_BYTES]) {
+  unsigned char bytes[8] = {0};
+  if (getrandom(bytes, sizeof bytes, GRND_NONBLOCK) < 0) {
+    int64_t now = clock_ns();
+    memcpy(bytes, &now, sizeof bytes);
+  }
+  for (size_t i = 0; i < sizeof bytes; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, const char *target) {
+  struct exchange *x = calloc(1, sizeof *x);
+  if (!x) return NULL;
+  x->all = exchanges;
+  x->peer = peer;
+  x->begin_ns = clock_ns();
+  /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
+  arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
+  x->raw_target = target;
+  x->target = arena_text(&x->arena, target, strlen(target), NULL);
+  if (!x->target) {
+    arena_clear(&x->arena);
+    free(x);
+    return NULL;
+  }
+  make_id(x->id);
+  buffer_init(&x->body, exchanges->rules.max_batch_body);
+  x->body_limit = exchanges->rules.max_body;
+  x->request.method = x->request.path = "";
+  x->request.request_id = x->id;
+  x->request.key = "";
+  list_add(x);
+  peer_attach(peer, x);
+  return x;
+}
+
+bool exchange_has_head(const struct exchange *exchange) { return exchange->has_head; }
+
+/* ---- the head --------------------------------------------------------------------------------------- */
+
+/* The header fields while they are collected. */
+struct collector {
+  struct exchange *exchange;
+  struct api_pair *raw; /* as they lie in the library's memory */
+  size_t count, most;
+  bool nul;             /* a name or value is longer than its text */
+};
+
+static enum MHD_Result collect(void *context, enum MHD_ValueKind kind, const char *name, size_t name_size,
+                               const char *value, size_t value_size) {
+  (void)kind;
+  struct collector *c = context;
+  if (c->count < c->most) c->raw[c->count] = (struct api_pair){name, value ? value : ""};
+  c->count++;
+  c->nul |= strlen(name) != name_size || (value && strlen(value) != value_size);
+  return MHD_YES;
+}
+
+static int out_of_memory(struct exchange *x) {
+  return guard_refuse(&x->refusal, 503, "memory", true, "out of memory; try again later");
+}
+
+static char *trimmed(struct exchange *x, const char *text) {
+  size_t n = strlen(text);
+  while (n && (text[n - 1] == ' ' || text[n - 1] == '\t')) n--;
+  return arena_text(&x->arena, text, n, NULL);
+}
+
+static int keep_headers(struct exchange *x, const struct collector *c) {
+  struct api_pair *pairs = arena_array(&x->arena, c->count + 1, sizeof *pairs, NULL);
+  if (!pairs) return out_of_memory(x);
+  for (size_t i = 0; i < c->count; i++) {
+    pairs[i].name = trimmed(x, c->raw[i].name);
+    pairs[i].value = trimmed(x, c->raw[i].value);
+    if (!pairs[i].name || !pairs[i].value) return out_of_memory(x);
+  }
+  x->request.headers = pairs;
+  x->request.n_headers = c->count;
+  return 0;
+}
+
+/* Bytes of the head, from the first of the method; 0 when the library does not tell. */
+static size_t head_bytes(struct exchange *x) {
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+  return info ? info->header_size : 0;
+}
+
+/* The library reads lines as C strings, so a NUL byte hides what follows it. Its 0.9 series parses in place,
+ * which shows: the fields lie one behind the other, and the version right behind the target. From 1.0 on it
+ * refuses NUL bytes itself. */
+static bool is_seamless(struct exchange *x, const char *method, const struct collector *c, size_t bytes) {
+  if (c->nul) return false;
+  if (strncmp(MHD_get_version(), "0.9.", 4)) return true;
+  const char *behind = x->version + strlen(x->version);
+  return x->version == x->raw_target + strlen(x->target) + 1 && behind > method && behind < method + bytes &&
+         guard_is_seamless(behind, method + bytes, c->raw, c->count);
+}
+
+static int read_head(struct exchange *x, const char *method) {
+  size_t most = x->all->rules.limits.max_fields, bytes = head_bytes(x);
+  struct collector c = {.exchange = x, .most = most};
+  c.raw = arena_array(&x->arena, most, sizeof *c.raw, NULL);
+  if (!c.raw) return out_of_memory(x);
+  MHD_get_connection_values_n(x->connection, MHD_HEADER_KIND, collect, &c);
+  struct guard_head head = {method, x->version, x->target, c.raw, c.count, bytes};
+  if (c.count <= most && !is_seamless(x, method, &c, bytes))
+    return guard_refuse(&x->refusal, 400, "header", true, "the head has a folded line or a NUL byte");
+  if (guard_check(&head, &x->all->rules.limits, &x->framing, &x->refusal)) return -1;
+  return keep_headers(x, &c);
+}
+
+static const char *header(const struct exchange *x, const char *name) {
+  return guard_header(x->request.headers, x->request.n_headers, name);
+}
+
+static int read_target(struct exchange *x) {
+  struct guard_target target;
+  if (guard_split(x->target, &x->arena, &target, &x->refusal)) return -1;
+  x->request.path = target.path;
+  x->request.query = target.query;
+  x->request.n_query = target.n_query;
+  return 0;
+}
+
+static int check_host(struct exchange *x) {
+  switch (origin_check_host(header(x, "Host"), x->all->rules.hosts)) {
+  case ORIGIN_HOST_GOOD: return 0;
+  case ORIGIN_HOST_MALFORMED:
+    return guard_refuse(&x->refusal, 400, "host", true, "the Host header is not a name or address with an optional port");
+  default:
+    return guard_refuse(&x->refusal, 421, "host", false,
+                        "this server does not answer under that name; the setting 'hosts' allows further names");
+  }
+}
+
+static int check_origin(struct exchange *x) {
+  const char *origin = header(x, "Origin");
+  if (!origin) return 0;
+  if (!origin_allowed(origin, header(x, "Host"), x->all->rules.origins))
+    return guard_refuse(&x->refusal, 403, "origin", false,
+                        "pages of that origin may not use this server; the setting 'cors_origins' allows further ones");
+  x->origin = origin;
+  x->preflight = !strcmp(x->request.method, "OPTIONS") && header(x, "Access-Control-Request-Method");
+  return 0;
+}
+
+static const char *sent_key(const struct exchange *x) {
+  const char *key = header(x, "X-Api-Key");
+  if (!key) key = header(x, "X-Secret-Key");
+  if (key) return key;
+  const char *authorization = header(x, "Authorization");
+  if (!authorization || strncasecmp(authorization, "Bearer ", 7)) return "";
+  return authorization + 7 + strspn(authorization + 7, " ");
+}
+
+static int check_key(struct exchange *x) {
+  if (!keys_count(x->all->rules.keys) || x->preflight) return 0;
+  x->request.key = sent_key(x);
+  if (keys_match(x->all->rules.keys, x->request.key)) return 0;
+  x->request.key = "";
+  if (!strcmp(x->request.path, "/health")) return 0;
+  return guard_refuse(&x->refusal, 401, "key", false,
+                      "a valid key is needed in X-Api-Key, X-Secret-Key or Authorization: Bearer");
+}
+
+static int ask_preview(struct exchange *x, uint64_t length) {
+  if (x->preflight) return 0;
+  struct api_reply early;
+  memset(&early, 0, sizeof early);
+  if (!api_preview(x->all->rules.api, &x->request, length, &early)) return 0;
+  x->early = early;
+  return -1;
+}
+
+static int judge(struct exchange *x, const char *method) {
+  const char *copy = arena_text(&x->arena, method, strlen(method), NULL);
+  if (!copy) return out_of_memory(x);
+  x->request.method = copy;
+  if (read_head(x, method)) return -1;
+  const char *id = header(x, "X-Request-Id");
+  if (id && guard_is_request_id(id)) snprintf(x->id, sizeof x->id, "%s", id);
+  x->gzip = guard_accepts_gzip(header(x, "Accept-Encoding"));
+  if (read_target(x) || check_host(x) || check_origin(x) || check_key(x)) return -1;
+  return ask_preview(x, x->framing.length);
+}
+
+static bool refused(const struct exchange *x) { return x->refusal.status || x->early.status; }
+
+/* ---- replies ---------------------------------------------------------------------------------------- */
+
+static struct reply_manner manner(const struct exchange *x) {
+  return (struct reply_manner){.request_id = x->id,
+                               .origin = x->origin,
+                               .preflight = x->preflight,
+                               .gzip = x->gzip,
+                               .close = x->refusal.close ||
+                                        __atomic_load_n(&x->all->draining, __ATOMIC_RELAXED)};
+}
+
+static enum MHD_Result send_whole(struct exchange *x, const struct api_reply *reply, bool lasting) {
+  struct reply_manner how = manner(x);
+  if (!peer_enter(x->peer, PEER_SEND, x)) return MHD_NO;
+  x->bytes_out = reply_queue(x->connection, reply, lasting, &how);
+  if (x->bytes_out < 0) {
+    x->bytes_out = 0;
+    return MHD_NO;
+  }
+  x->status = reply->status;
+  return MHD_YES;
+}
+
+static enum MHD_Result send_refusal(struct exchange *x) {
+  add(&x->all->refused, 1);
+  if (x->early.status) return send_whole(x, &x->early, false);
+  char body[ERROR_BYTES];
+  struct api_pair extra = {"WWW-Authenticate", "Bearer"};
+  if (x->refusal.status == 503) extra = (struct api_pair){"Retry-After", "1"};
+  const char *path = *x->request.path ? x->request.path : "/";
+  struct api_reply reply = {.status = x->refusal.status, .content_type = "application/json", .body = body};
+  reply.headers = &extra;
+  reply.n_headers = x->refusal.status == 401 || x->refusal.status == 503;
+  reply.body_length =
+      api_error_body(path, x->refusal.status, x->refusal.word, x->refusal.text, body, sizeof body);
+  return send_whole(x, &reply, false);
+}
+
+static enum MHD_Result send_preflight(struct exchange *x) {
+  struct api_reply reply = {.status = 204, .body = ""};
+  return send_whole(x, &reply, true);
+}
+
+/* The library's content reader: sleeps when the stream has nothing yet. */
+static ssize_t read_stream(void *context, uint64_t position, char *out, size_t size) {
+  (void)position;
+  struct exchange *x = context;
+  for (;;) {
+    ssize_t n = api_read(x->call, out, size);
+    if (n < 0) return MHD_CONTENT_READER_END_OF_STREAM;
+    if (n > 0) {
+      x->bytes_out += n;
+      return peer_enter(x->peer, PEER_SEND, x) ? n : MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    peer_enter(x->peer, PEER_WORK, x);
+    enum peer_sleep sleep = peer_sleep(x->peer);
+    if (sleep == PEER_ASLEEP) return 0;
+    if (sleep == PEER_LEAVE) return MHD_CONTENT_READER_END_WITH_ERROR;
+  }
+}
+
+static enum MHD_Result send_reply(struct exchange *x, const struct api_reply *reply) {
+  if (!reply->stream) return send_whole(x, reply, true);
+  struct reply_manner how = manner(x);
+  if (!peer_enter(x->peer, PEER_SEND, x)) return MHD_NO;
+  x->status = reply->status;
+  return reply_queue_stream(x->connection, reply, read_stream, x, &how) ? MHD_NO : MHD_YES;
+}
+
+/* A reply written past the library, which cannot answer while a body is still coming. */
+static void print_raw(struct exchange *x, int fd, int status, const char *word, const char *text) {
+  char out[2 * ERROR_BYTES];
+  size_t n = reply_print_error(*x->request.path ? x->request.path : "/", status, word, text, x->id, out, sizeof out);
+  if (send(fd, out, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n) x->status = status;
+}
+
+void exchange_print_overdue(int fd, void *exchange) {
+  print_raw(exchange, fd, 408, "timeout", "the request did not arrive in time");
+}
+
+/* ---- the library's calls ---------------------------------------------------------------------------- */
+
+enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connection, const char *method,
+                              const char *version) {
+  x->has_head = true;
+  x->connection = connection;
+  x->version = version;
+  add(&x->all->requests, 1);
+  judge(x, method);
+  bool body = x->framing.chunked || x->framing.length > 0;
+  if (!peer_enter(x->peer, body ? PEER_BODY : PEER_WORK, x)) return MHD_NO;
+  if (!refused(x) || !body) return refused(x) ? send_refusal(x) : MHD_YES;
+  bool swallow = !x->refusal.close && !x->framing.waits && x->framing.length <= SWALLOW_MOST;
+  return swallow ? MHD_YES : send_refusal(x);
+}
+
+/* The body has outgrown max_body: only a route that takes batches may go on. */
+static void check_growth(struct exchange *x, size_t size) {
+  uint64_t total = (uint64_t)x->body.length + size;
+  if (total <= x->body_limit || ask_preview(x, total)) return;
+  x->body_limit = x->all->rules.max_batch_body;
+  if (total > x->body_limit)
+    guard_refuse(&x->refusal, 413, "limit", false, "the body has more than %zu bytes, the most that is read", x->body_limit);
+}
+
+static enum MHD_Result swallow(struct exchange *x) {
+  buffer_clear(&x->body);
+  if (x->received <= x->all->rules.max_batch_body + SWALLOW_MOST) return MHD_YES;
+  print_raw(x, x->peer->fd, 413, "limit", "the body has more bytes than are read here");
+  return MHD_NO;
+}
+
+enum MHD_Result exchange_body(struct exchange *x, const char *data, size_t size) {
+  x->received += size;
+  add(&x->all->bytes_in, (int64_t)size);
+  if (!refused(x)) check_growth(x, size);
+  if (!refused(x)) {
+    buffer_append(&x->body, data, size);
+    if (x->body.failed) out_of_memory(x);
+  }
+  return refused(x) ? swallow(x) : MHD_YES;
+}
+
+static void wake(void *context) { peer_wake(context); }
+
+static int begin_call(struct exchange *x) {
+  x->request.body = x->body.data;
+  x->request.body_length = x->body.length;
+  struct api_call *call = api_begin(x->all->rules.api, &x->request, wake, x->peer);
+  pthread_mutex_lock(&x->all->lock);
+  x->call = call;
+  pthread_mutex_unlock(&x->all->lock);
+  return call ? 0 : out_of_memory(x);
+}
+
+enum MHD_Result exchange_answer(struct exchange *x) {
+  if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
+  if (refused(x)) return send_refusal(x);
+  if (x->preflight) return send_preflight(x);
+  if (!x->call && begin_call(x)) return send_refusal(x);
+  for (;;) {
+    struct api_reply reply;
+    memset(&reply, 0, sizeof reply);
+    if (api_poll(x->call, &reply)) return send_reply(x, &reply);
+    enum peer_sleep sleep = peer_sleep(x->peer);
+    if (sleep != PEER_WOKEN) return sleep == PEER_ASLEEP ? MHD_YES : MHD_NO;
+  }
+}
+
+/* ---- closing ---------------------------------------------------------------------------------------- */
+
+static void write_log(struct exchange *x, int status, bool cut) {
+  const char *path = x->request.path;
+  if (!*path) {
+    x->target[strcspn(x->target, "?")] = '\0'; /* a query may hold what a user typed */
+    path = x->target;
+  }
+  struct access_entry entry = {.id = x->id, .method = x->request.method, .path = path};
+  entry.status = x->status ? x->status : status;
+  entry.ms = (double)(clock_ns() - x->begin_ns) / 1e6;
+  entry.bytes_in = x->received;
+  entry.bytes_out = (uint64_t)x->bytes_out;
+  if (x->call && x->status) api_usage(x->call, &entry.prompt_tokens, &entry.new_tokens);
+  entry.cut = cut;
+  access_log_write(&entry);
+}
+
+void exchange_close(struct exchange *x, int status, bool cut) {
+  if (!x) return;
+  /* First out of everybody's sight, so that neither the watcher nor a cancel holds it while it goes. */
+  peer_enter(x->peer, PEER_IDLE, NULL);
+  list_remove(x);
+  add(&x->all->bytes_out, x->bytes_out);
+  write_log(x, status, cut);
+  if (x->call) api_end(x->call);
+  buffer_clear(&x->body);
+  arena_clear(&x->arena);
+  free(x);
+}

@@ -1,0 +1,373 @@
+/* steerd: the command line, and the life of the daemon from its settings to its last reply. The only file
+ * that may end the process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "api/api.h"
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/mapfile.h"
+#include "core/core.h"
+#include "server/access_log.h"
+#include "server/config.h"
+#include "server/http.h"
+#include "server/keys.h"
+#include "server/listener.h"
+#include "server/options.h"
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* After the drain time: how long a cancelled request may take to say so to its client. */
+#define FAREWELL_MS 2000
+#define GLANCE_MS 10
+
+static int complain(const struct error *error) {
+  fprintf(stderr, "steerd: %s\n", error->text);
+  return error->code == ERROR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/* ---- signals ---------------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t serving, signals;
+static int signal_pipe[2] = {-1, -1};
+
+/* Before anything is served there is nothing to drain; the second signal means now. */
+static void on_signal(int number) {
+  (void)number;
+  if (!serving) _exit(EXIT_DONE);
+  if (++signals > 1) _exit(EXIT_FAILED);
+  int saved = errno;
+  if (write(signal_pipe[1], "", 1) < 0) _exit(EXIT_FAILED);
+  errno = saved;
+}
+
+static int catch_signals(struct error *error) {
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  if (pipe2(signal_pipe, O_CLOEXEC) || sigaction(SIGTERM, &action, NULL) || sigaction(SIGINT, &action, NULL))
+    return error_set(error, ERROR_IO, "cannot catch signals: %s", strerror(errno));
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, NULL);
+  return 0;
+}
+
+static void wait_for_signal(void) {
+  char byte;
+  while (read(signal_pipe[0], &byte, 1) < 0 && errno == EINTR) {
+  }
+}
+
+/* ---- one daemon ------------------------------------------------------------------------------------- */
+
+struct daemon {
+  struct options options;
+  struct keys *keys;
+  struct listener *listeners;
+  size_t n_listeners;
+  struct lab_model_spec *models;
+  struct lab_source_spec *sources;
+  struct lab *lab;
+  struct api *api;
+  struct http *http;
+};
+
+static int split_model(struct daemon *d, const char *item, struct lab_model_spec *out, struct error *error) {
+  const char *equals = strchr(item, '=');
+  if (!equals || equals == item || !equals[1])
+    return error_set(error, ERROR_ARGUMENT, "model: '%.200s' is not ID=PATH; example: gpt2-small=/models/gpt2", item);
+  out->id = arena_text(&d->options.arena, item, (size_t)(equals - item), error);
+  out->path = equals + 1;
+  return out->id ? 0 : -1;
+}
+
+/* A model's id may hold slashes, a source's may not. */
+static int split_source(struct daemon *d, const char *item, struct lab_source_spec *out, struct error *error) {
+  const char *equals = strchr(item, '=');
+  const char *slash = equals ? memrchr(item, '/', (size_t)(equals - item)) : NULL;
+  if (!slash || slash == item || slash + 1 == equals || !equals[1])
+    return error_set(error, ERROR_ARGUMENT,
+                     "source: '%.200s' is not MODEL/SOURCE=PATH; example: gpt2-small/7-res-jb=/saes/7", item);
+  out->model_id = arena_text(&d->options.arena, item, (size_t)(slash - item), error);
+  out->source_id = arena_text(&d->options.arena, slash + 1, (size_t)(equals - slash - 1), error);
+  out->path = equals + 1;
+  return out->model_id && out->source_id ? 0 : -1;
+}
+
+static int read_specs(struct daemon *d, struct error *error) {
+  const struct option_list *models = &d->options.model, *sources = &d->options.source;
+  d->models = arena_array(&d->options.arena, models->count + 1, sizeof *d->models, error);
+  d->sources = arena_array(&d->options.arena, sources->count + 1, sizeof *d->sources, error);
+  if (!d->models || !d->sources) return -1;
+  for (size_t i = 0; i < models->count; i++)
+    if (split_model(d, models->items[i], &d->models[i], error)) return -1;
+  for (size_t i = 0; i < sources->count; i++)
+    if (split_source(d, sources->items[i], &d->sources[i], error)) return -1;
+  return 0;
+}
+
+static int open_listeners(struct daemon *d, struct error *error) {
+  const struct option_list *listen = &d->options.listen;
+  d->listeners = arena_array(&d->options.arena, listen->count, sizeof *d->listeners, error);
+  if (!d->listeners) return -1;
+  for (size_t i = 0; i < listen->count; i++) {
+    if (listener_open(listen->items[i], &d->listeners[i], error)) return -1;
+    d->n_listeners++;
+    bool open_to_all = !d->listeners[i].loopback && !keys_count(d->keys);
+    if (open_to_all && !d->options.insecure)
+      return error_set(error, ERROR_ARGUMENT,
+                       "listen: %s can be reached from other machines; set keys, or --insecure yes", listen->items[i]);
+    if (open_to_all) log_warn("%s answers other machines without keys", d->listeners[i].url);
+  }
+  return 0;
+}
+
+static int open_lab(struct daemon *d, struct error *error) {
+  const struct options *o = &d->options;
+  struct lab_options lab = {
+      .models = d->models,
+      .n_models = o->model.count,
+      .sources = d->sources,
+      .n_sources = o->source.count,
+      .store = o->store,
+      .aliases = *o->aliases ? o->aliases : NULL,
+      .backend = o->backend,
+      .threads = (int)o->threads,
+      .max_queue = (int)o->max_queue,
+      .max_step_rows = (int)o->max_step_rows,
+      .max_sessions = (int)o->max_sessions,
+      .kv_bytes = (size_t)o->kv_mib << 20,
+      .queue_timeout_ms = (int)o->queue_timeout,
+      .generation_timeout_ms = (int)o->generation_timeout,
+  };
+  d->lab = lab_open(&lab, error);
+  return d->lab ? 0 : -1;
+}
+
+/* The list again as one text, for the reception. */
+static char *join(struct arena *arena, const struct option_list *list, struct error *error) {
+  char *text = arena_text(arena, "", 0, error);
+  for (size_t i = 0; text && i < list->count; i++)
+    text = arena_printf(arena, error, "%s%s%s", text, i ? "," : "", list->items[i]);
+  return text;
+}
+
+static int open_api(struct daemon *d, struct error *error) {
+  struct options *o = &d->options;
+  struct api_options api = {
+      .max_body = (size_t)o->max_body,
+      .max_json_depth = (size_t)o->max_json_depth,
+      .max_result = (size_t)o->max_result,
+      .max_features = (int)o->max_features,
+      .max_texts = (int)o->max_texts,
+      .max_new_tokens = (int)o->max_new_tokens,
+      .max_prompt_chars = (size_t)o->max_prompt_chars,
+      .cors_origins = join(&o->arena, &o->cors_origins, error),
+      .base_url = d->listeners[0].url,
+  };
+  if (!api.cors_origins) return -1;
+  d->api = api_new(d->lab, &api, error);
+  return d->api ? 0 : -1;
+}
+
+static int open_http(struct daemon *d, struct error *error) {
+  const struct options *o = &d->options;
+  struct http_options http = {
+      .listeners = d->listeners,
+      .n_listeners = d->n_listeners,
+      .rules = {.api = d->api,
+                .keys = d->keys,
+                .hosts = {o->hosts.items, o->hosts.count},
+                .origins = {o->cors_origins.items, o->cors_origins.count},
+                .limits = {(size_t)o->max_headers_bytes, (size_t)o->max_header_count},
+                .max_body = (size_t)o->max_body,
+                .max_batch_body = (size_t)o->max_batch_body},
+      .watch = {.timeout_ms = {[PEER_HEAD] = o->header_timeout,
+                               [PEER_IDLE] = o->idle_timeout,
+                               [PEER_BODY] = o->body_timeout,
+                               [PEER_SEND] = o->stall_timeout},
+                .max_peers = (size_t)o->max_connections},
+      .max_per_address = (size_t)o->max_connections_per_address,
+      .threads = (unsigned)o->http_threads,
+  };
+  for (size_t i = 0; i < d->n_listeners; i++)
+    if (listener_listen(&d->listeners[i], error)) return -1;
+  d->http = http_start(&http, error);
+  return d->http ? 0 : -1;
+}
+
+static int open_daemon(struct daemon *d, struct error *error) {
+  if (read_specs(d, error)) return -1;
+  d->keys = keys_open(d->options.keys.items, d->options.keys.count, error);
+  if (!d->keys || open_listeners(d, error)) return -1;
+  return open_lab(d, error) || open_api(d, error) || open_http(d, error) ? -1 : 0;
+}
+
+static void close_daemon(struct daemon *d) {
+  http_stop(d->http);
+  if (d->api) api_free(d->api);
+  lab_close(d->lab);
+  for (size_t i = 0; i < d->n_listeners; i++) listener_close(&d->listeners[i]);
+  keys_close(d->keys);
+}
+
+static bool is_busy(const struct daemon *d) { return http_busy(d->http) > 0 || api_in_flight(d->api) > 0; }
+
+static void wait_until_idle(const struct daemon *d, int64_t ms) {
+  int64_t end = clock_ns() + ms * 1000000;
+  while (is_busy(d) && clock_ns() < end) poll(NULL, 0, GLANCE_MS);
+}
+
+static void drain(struct daemon *d) {
+  log_info("stopping requests=%zu", http_busy(d->http));
+  http_quiesce(d->http);
+  api_drain(d->api);
+  lab_drain(d->lab);
+  wait_until_idle(d, d->options.drain_timeout);
+  if (!is_busy(d)) return;
+  log_warn("cancelled after the drain time requests=%zu", http_busy(d->http));
+  http_cancel(d->http);
+  wait_until_idle(d, FAREWELL_MS);
+}
+
+static void say_ready(const struct daemon *d) {
+  for (size_t i = 0; i < d->n_listeners; i++) printf("ready %s\n", d->listeners[i].url);
+  fflush(stdout);
+}
+
+static enum log_level level_of(const char *word) {
+  return !strcmp(word, "error") ? LOG_LEVEL_ERROR
+         : !strcmp(word, "warn") ? LOG_LEVEL_WARN
+         : !strcmp(word, "info") ? LOG_LEVEL_INFO
+                                 : LOG_LEVEL_DEBUG;
+}
+
+static void prepare_process(const struct options *o) {
+  enum log_level level = level_of(o->log_level);
+  log_set_level(level);
+  access_log_install(!strcmp(o->log_format, "json"), level >= LOG_LEVEL_INFO);
+  if (!o->core_dumps) prctl(PR_SET_DUMPABLE, 0);
+  mapfile_guard_install();
+}
+
+static int run_daemon(struct daemon *d, struct error *error) {
+  prepare_process(&d->options);
+  if (catch_signals(error)) return -1;
+  int rc = open_daemon(d, error);
+  if (!rc) {
+    serving = 1;
+    say_ready(d);
+    wait_for_signal();
+    drain(d);
+  }
+  close_daemon(d);
+  return rc;
+}
+
+/* ---- verbs ------------------------------------------------------------------------------------------ */
+
+static void help_serve(void) {
+  puts("steerd serve [--config FILE] [--KEY VALUE ...]\n\n"
+       "Serves models and their dictionaries over HTTP until SIGTERM. Prints 'ready URL' on standard output\n"
+       "for each address once it answers.\n\n"
+       "The first of these that says something wins: flag, environment (STEERD_MAX_BODY=1048576), --config FILE,\n"
+       CONFIG_SYSTEM_FILE ", built-in default. 'steerd config' prints them as a file.");
+  options_print_help(stdout);
+}
+
+static int run_serve(int argc, char **argv) {
+  struct error error = ERROR_INIT;
+  struct daemon d;
+  bool help = false;
+  memset(&d, 0, sizeof d);
+  int rc = config_read(&d.options, argc, argv, CONFIG_SYSTEM_FILE, &help, &error);
+  if (!rc && help) help_serve();
+  else if (!rc) rc = run_daemon(&d, &error);
+  options_clear(&d.options);
+  return rc ? complain(&error) : EXIT_DONE;
+}
+
+static int run_routes(int argc, char **argv) {
+  (void)argc, (void)argv;
+  api_print_routes();
+  return EXIT_DONE;
+}
+
+static int run_config(int argc, char **argv) {
+  (void)argc, (void)argv;
+  options_print_ini(stdout);
+  return EXIT_DONE;
+}
+
+static int run_version(int argc, char **argv) {
+  (void)argc, (void)argv;
+  printf("steerd %s (%s)\n", STEERD_VERSION, STEERD_COMMIT);
+  return EXIT_DONE;
+}
+
+static int run_help(int argc, char **argv);
+
+static const struct verb {
+  const char *name, *arguments, *text;
+  int (*run)(int argc, char **argv);
+  bool takes_arguments;
+} verbs[] = {
+    {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
+    {"routes", "", "prints every route with its summary", run_routes, false},
+    {"config", "", "prints every setting at its default, as an INI file", run_config, false},
+    {"version", "", "prints version and commit", run_version, false},
+    {"help", "[VERB]", "prints this, or more about a verb", run_help, true},
+};
+enum { VERBS = sizeof verbs / sizeof verbs[0] };
+
+static const struct verb *find_verb(const char *name) {
+  for (size_t i = 0; i < VERBS; i++)
+    if (!strcmp(verbs[i].name, name)) return &verbs[i];
+  return NULL;
+}
+
+static int unknown_verb(const char *name) {
+  fprintf(stderr, "steerd: unknown verb '%.100s'; steerd help lists them\n", name);
+  return EXIT_USAGE;
+}
+
+static int help_verb(const struct verb *verb) {
+  if (verb->run == run_serve) help_serve();
+  else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);
+  return EXIT_DONE;
+}
+
+static int run_help(int argc, char **argv) {
+  if (argc > 0) {
+    const struct verb *verb = find_verb(argv[0]);
+    return verb ? help_verb(verb) : unknown_verb(argv[0]);
+  }
+  puts("steerd: opens up a language model while it runs\n");
+  for (size_t i = 0; i < VERBS; i++) printf("  steerd %-8s %-36s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].text);
+  puts("\nsteerd help serve lists every setting.");
+  return EXIT_DONE;
+}
+
+static bool is_help(const char *word) { return !strcmp(word, "--help") || !strcmp(word, "-h"); }
+
+int main(int argc, char **argv) {
+  if (argc > 1 && is_help(argv[1])) return run_help(0, NULL);
+  if (argc > 1 && !strcmp(argv[1], "--version")) return run_version(0, NULL);
+  if (argc < 2 || argv[1][0] == '-') return run_serve(argc - 1, argv + 1);
+  const struct verb *verb = find_verb(argv[1]);
+  if (!verb) return unknown_verb(argv[1]);
+  if (argc > 2 && is_help(argv[2])) return help_verb(verb);
+  if (argc > 2 && !verb->takes_arguments) {
+    fprintf(stderr, "steerd: '%s' takes no arguments, found '%.100s'\n", verb->name, argv[2]);
+    return EXIT_USAGE;
+  }
+  return verb->run(argc - 2, argv + 2);
+}

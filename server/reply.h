@@ -1,0 +1,39 @@
+/* reply.h: from the reception's reply to the library's response: the headers that every reply carries, gzip,
+ * CORS. */
+#ifndef STEERD_SERVER_REPLY_H
+#define STEERD_SERVER_REPLY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "api/api.h"
+
+struct MHD_Connection;
+
+/* What the reply must know of its request. */
+struct reply_manner {
+  const char *request_id;
+  const char *origin; /* an allowed Origin to be named in the reply, or NULL */
+  bool preflight;     /* the reply of a CORS preflight */
+  bool gzip;          /* the client can read it */
+  bool close;         /* last reply on this connection */
+};
+
+/* Queues a whole reply. A body that is `lasting` stays where it is until the request has ended; another one
+ * is copied. Returns the bytes of the body as sent, or -1 when the reply could not be queued. */
+int64_t reply_queue(struct MHD_Connection *connection, const struct api_reply *reply, bool lasting,
+                    const struct reply_manner *manner);
+
+/* Queues a stream: `read` is the library's content reader, called until it answers an end. 0 or -1. */
+int reply_queue_stream(struct MHD_Connection *connection, const struct api_reply *reply,
+                       ssize_t (*read)(void *context, uint64_t position, char *out, size_t size), void *context,
+                       const struct reply_manner *manner);
+
+/* A complete error reply as bytes, for a socket where the library has no say (an overdue head or body, a body
+ * that never ends): at most size bytes. Returns its length. */
+size_t reply_print_error(const char *path, int status, const char *word, const char *text,
+                         const char *request_id, char *out, size_t size);
+
+#endif

@@ -1,0 +1,289 @@
+/* Owns the watcher thread, the deadlines and the suspend/resume handshake. Refuses to know what a request
+ * is. */
+#include "server/watch.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <microhttpd.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+
+#define TICK_MS 50 /* how late a deadline may be noticed */
+#define MS 1000000LL
+#define BELL 0 /* the id of the eventfd; peers begin at 1 */
+
+struct watch {
+  struct watch_options options;
+  pthread_t thread;
+  int epoll, bell;
+  pthread_mutex_t lock; /* guards the list */
+  struct peer *first;
+  size_t count;
+  uint64_t last_id;
+  bool stop;              /* under lock */
+  bool released; /* atomic, set once */
+};
+
+/* ---- a peer's state; its lock is held --------------------------------------------------------------- */
+
+static bool tcp_state(int fd, struct tcp_info *info) {
+  socklen_t size = sizeof *info;
+  memset(info, 0, sizeof *info);
+  return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0;
+}
+
+static void resume(struct peer *peer) {
+  if (!peer->asleep) return;
+  peer->asleep = false;
+  MHD_resume_connection(peer->connection);
+}
+
+static void set_phase(struct peer *peer, enum peer_phase phase) {
+  int64_t timeout = peer->watch->options.timeout_ms[phase];
+  peer->phase = phase;
+  peer->deadline_ns = timeout ? clock_ns() + timeout * MS : 0;
+}
+
+/* What the kernel saw since the last look: a first byte ends idleness, an acknowledged byte is progress. */
+static void look(struct peer *peer) {
+  struct tcp_info info;
+  if ((peer->phase != PEER_IDLE && peer->phase != PEER_SEND) || !tcp_state(peer->fd, &info)) return;
+  if (peer->phase == PEER_IDLE && info.tcpi_bytes_received != peer->progress) {
+    set_phase(peer, PEER_HEAD);
+  } else if (peer->phase == PEER_SEND && info.tcpi_bytes_acked != peer->progress) {
+    peer->progress = info.tcpi_bytes_acked;
+    set_phase(peer, PEER_SEND);
+  }
+}
+
+static void expire(struct peer *peer) {
+  peer->overdue = true;
+  peer->deadline_ns = 0;
+  bool early = peer->phase == PEER_HEAD || peer->phase == PEER_BODY;
+  if (early && peer->request && peer->watch->options.overdue)
+    peer->watch->options.overdue(peer->fd, peer->request);
+  shutdown(peer->fd, SHUT_RDWR);
+  resume(peer);
+}
+
+/* ---- the thread ------------------------------------------------------------------------------------- */
+
+static void check_deadlines(struct watch *watch) {
+  int64_t now = clock_ns();
+  for (struct peer *peer = watch->first; peer; peer = peer->next) {
+    pthread_mutex_lock(&peer->lock);
+    look(peer);
+    if (peer->deadline_ns && peer->deadline_ns <= now) expire(peer);
+    pthread_mutex_unlock(&peer->lock);
+  }
+}
+
+static void note_hangup(struct watch *watch, uint64_t id) {
+  for (struct peer *peer = watch->first; peer; peer = peer->next) {
+    if (peer->id != id) continue;
+    pthread_mutex_lock(&peer->lock);
+    peer->gone = true;
+    resume(peer);
+    pthread_mutex_unlock(&peer->lock);
+    return;
+  }
+}
+
+static void drain_bell(struct watch *watch) {
+  uint64_t value;
+  if (read(watch->bell, &value, sizeof value) < 0 && errno != EAGAIN) log_error("watch: %s", strerror(errno));
+}
+
+static void *run(void *context) {
+  struct watch *watch = context;
+  struct epoll_event events[64];
+  for (;;) {
+    pthread_mutex_lock(&watch->lock);
+    bool stop = watch->stop, idle = watch->count == 0;
+    pthread_mutex_unlock(&watch->lock);
+    if (stop) return NULL;
+    int n = epoll_wait(watch->epoll, events, 64, idle ? -1 : TICK_MS);
+    pthread_mutex_lock(&watch->lock);
+    for (int i = 0; i < n; i++)
+      if (events[i].data.u64 == BELL)
+        drain_bell(watch);
+      else
+        note_hangup(watch, events[i].data.u64);
+    check_deadlines(watch);
+    pthread_mutex_unlock(&watch->lock);
+  }
+}
+
+static void ring(struct watch *watch) {
+  uint64_t one = 1;
+  if (write(watch->bell, &one, sizeof one) < 0) log_error("watch: %s", strerror(errno));
+}
+
+static int open_fds(struct watch *watch, struct error *error) {
+  watch->epoll = epoll_create1(EPOLL_CLOEXEC);
+  watch->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = BELL};
+  if (watch->epoll < 0 || watch->bell < 0 || epoll_ctl(watch->epoll, EPOLL_CTL_ADD, watch->bell, &event))
+    return error_set(error, ERROR_IO, "cannot watch connections: %s", strerror(errno));
+  return 0;
+}
+
+static void close_fds(struct watch *watch) {
+  if (watch->epoll >= 0) close(watch->epoll);
+  if (watch->bell >= 0) close(watch->bell);
+}
+
+struct watch *watch_new(const struct watch_options *options, struct error *error) {
+  struct watch *watch = calloc(1, sizeof *watch);
+  if (!watch) {
+    error_memory(error, sizeof *watch);
+    return NULL;
+  }
+  watch->options = *options;
+  watch->epoll = watch->bell = -1;
+  pthread_mutex_init(&watch->lock, NULL);
+  if (open_fds(watch, error)) goto fail;
+  int rc = pthread_create(&watch->thread, NULL, run, watch);
+  if (!rc) return watch;
+  error_set(error, ERROR_IO, "cannot start the watcher thread: %s", strerror(rc));
+fail:
+  close_fds(watch);
+  pthread_mutex_destroy(&watch->lock);
+  free(watch);
+  return NULL;
+}
+
+void watch_free(struct watch *watch) {
+  if (!watch) return;
+  pthread_mutex_lock(&watch->lock);
+  watch->stop = true;
+  pthread_mutex_unlock(&watch->lock);
+  ring(watch);
+  pthread_join(watch->thread, NULL);
+  close_fds(watch);
+  pthread_mutex_destroy(&watch->lock);
+  free(watch);
+}
+
+void watch_release(struct watch *watch) {
+  pthread_mutex_lock(&watch->lock);
+  __atomic_store_n(&watch->released, true, __ATOMIC_SEQ_CST);
+  for (struct peer *peer = watch->first; peer; peer = peer->next) {
+    pthread_mutex_lock(&peer->lock);
+    resume(peer);
+    pthread_mutex_unlock(&peer->lock);
+  }
+  pthread_mutex_unlock(&watch->lock);
+}
+
+size_t watch_count(struct watch *watch) {
+  pthread_mutex_lock(&watch->lock);
+  size_t count = watch->count;
+  pthread_mutex_unlock(&watch->lock);
+  return count;
+}
+
+/* ---- peers ------------------------------------------------------------------------------------------ */
+
+/* False when there is no room; the first peer wakes the thread from its endless wait. */
+static bool list_add(struct watch *watch, struct peer *peer) {
+  pthread_mutex_lock(&watch->lock);
+  bool room = watch->count < watch->options.max_peers, first = watch->count == 0;
+  if (room) {
+    peer->id = ++watch->last_id;
+    peer->next = watch->first;
+    if (peer->next) peer->next->previous = peer;
+    watch->first = peer;
+    watch->count++;
+  }
+  pthread_mutex_unlock(&watch->lock);
+  if (room && first) ring(watch);
+  return room;
+}
+
+static void list_remove(struct watch *watch, struct peer *peer) {
+  pthread_mutex_lock(&watch->lock);
+  if (peer->previous) peer->previous->next = peer->next;
+  else watch->first = peer->next;
+  if (peer->next) peer->next->previous = peer->previous;
+  watch->count--;
+  pthread_mutex_unlock(&watch->lock);
+}
+
+struct peer *peer_open(struct watch *watch, struct MHD_Connection *connection, int fd) {
+  struct peer *peer = calloc(1, sizeof *peer);
+  if (!peer) goto refuse;
+  peer->watch = watch;
+  peer->connection = connection;
+  peer->fd = fd;
+  pthread_mutex_init(&peer->lock, NULL);
+  set_phase(peer, PEER_HEAD);
+  if (!list_add(watch, peer)) goto refuse;
+  /* Edge-triggered and for hang-ups only: data that arrives wakes nobody here. */
+  struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.u64 = peer->id};
+  if (epoll_ctl(watch->epoll, EPOLL_CTL_ADD, fd, &event)) log_warn("watch: %s", strerror(errno));
+  return peer;
+refuse:
+  free(peer);
+  shutdown(fd, SHUT_RDWR);
+  return NULL;
+}
+
+void peer_close(struct peer *peer) {
+  if (!peer) return;
+  epoll_ctl(peer->watch->epoll, EPOLL_CTL_DEL, peer->fd, NULL);
+  list_remove(peer->watch, peer);
+  pthread_mutex_destroy(&peer->lock);
+  free(peer);
+}
+
+void peer_attach(struct peer *peer, void *request) {
+  pthread_mutex_lock(&peer->lock);
+  peer->request = request;
+  if (peer->phase == PEER_IDLE) set_phase(peer, PEER_HEAD);
+  pthread_mutex_unlock(&peer->lock);
+}
+
+bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
+  struct tcp_info info;
+  pthread_mutex_lock(&peer->lock);
+  peer->request = request;
+  bool good = !peer->overdue;
+  if (good) set_phase(peer, phase);
+  if (phase == PEER_IDLE && tcp_state(peer->fd, &info)) peer->progress = info.tcpi_bytes_received;
+  if (phase == PEER_SEND) peer->progress = UINT64_MAX; /* whatever is acknowledged first is progress */
+  pthread_mutex_unlock(&peer->lock);
+  return good;
+}
+
+enum peer_sleep peer_sleep(struct peer *peer) {
+  enum peer_sleep answer = PEER_ASLEEP;
+  pthread_mutex_lock(&peer->lock);
+  if (peer->gone || peer->overdue || __atomic_load_n(&peer->watch->released, __ATOMIC_SEQ_CST)) {
+    answer = PEER_LEAVE;
+  } else if (peer->woken) {
+    peer->woken = false;
+    answer = PEER_WOKEN;
+  } else {
+    peer->asleep = true;
+    MHD_suspend_connection(peer->connection);
+  }
+  pthread_mutex_unlock(&peer->lock);
+  return answer;
+}
+
+void peer_wake(struct peer *peer) {
+  pthread_mutex_lock(&peer->lock);
+  /* A peer that is awake will look again before it sleeps; one that sleeps is about to. */
+  if (peer->asleep) resume(peer);
+  else peer->woken = true;
+  pthread_mutex_unlock(&peer->lock);
+}

@@ -169,7 +169,8 @@ static const struct batch_part *part_of(const struct batch *batch, const struct 
 static void fill_rows(struct runner *runner, const struct batch_part *part) {
   struct batch_tables *t = runner->tables;
   const struct sequence *s = part->sequence;
-  const struct batch_part *leader = s->leader ? part_of(&runner->batch, s->leader) : NULL;
+  /* A follower from layer 0 shares no row: both begin with the embedding. */
+  const struct batch_part *leader = s->leader && s->first > 0 ? part_of(&runner->batch, s->leader) : NULL;
   for (int32_t i = 0; i < part->n_rows; i++) {
     int32_t row = part->row + i;
     t->token[row] = s->tokens[s->done + i];

@@ -4,7 +4,10 @@
  * Files are hostile until checked: every size, offset, count and name is verified against the file before
  * anything is allocated or followed (rules: docs/formats.md). Pickles are never executed: a small machine
  * builds dicts, lists, strings, numbers and tensors, and refuses everything else by name. Tensor data is
- * mapped, not copied, and may be unaligned: read it with dtype_f32_at / memcpy. */
+ * mapped, not copied, and may be unaligned: read it with dtype_f32_at / memcpy.
+ *
+ * Names are those of the file. Of a .pth they are the keys of its dict; what lies in dicts and lists below it is
+ * joined with a dot ("state_dict.W_enc"), and values that are no tensors are left out. */
 #ifndef STEERD_CORE_MODEL_TENSORS_H
 #define STEERD_CORE_MODEL_TENSORS_H
 
@@ -21,7 +24,8 @@ struct tensor {
   enum dtype dtype;
   int n_dims;                    /* 0 = scalar */
   int64_t shape[TENSOR_MAX_DIMS];
-  int64_t stride[TENSOR_MAX_DIMS]; /* elements; row-major unless a .pth view is transposed */
+  int64_t stride[TENSOR_MAX_DIMS]; /* elements; row-major unless a .pth view is transposed or a slice; no two
+                                    * indices ever share an element */
   const unsigned char *data;     /* element 0; mapped, borrowed; all strided elements lie inside the file */
   size_t bytes;                  /* of the elements when contiguous: product(shape) * dtype_size */
 };

@@ -7,7 +7,10 @@
  *
  * Names: the top must be a dict. Its tensors keep their keys; dicts, lists and tuples below it are flattened
  * with a dot between ("state_dict.W_enc", "experts.0"). Everything that is no tensor is left out: torch files
- * carry step counters and settings beside their weights. */
+ * carry step counters and settings beside their weights.
+ *
+ * The CRC-32 of data.pkl is compared; those of the storages are not, which would read a file of gigabytes whole
+ * before its first use. */
 #ifndef STEERD_CORE_MODEL_TORCH_ARCHIVE_H
 #define STEERD_CORE_MODEL_TORCH_ARCHIVE_H
 

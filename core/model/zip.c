@@ -77,7 +77,8 @@ static int read_end64(const struct zip *zip, size_t end, struct directory *out, 
   if (u64(p + 4) != room - at - 12)
     return error_set(error, ERROR_FORMAT, "the zip64 end record at byte %llu claims %llu bytes, expected %llu",
                      (unsigned long long)at, (unsigned long long)u64(p + 4), (unsigned long long)(room - at - 12));
-  bool one_disk = u32(p + 16) == 0 && u32(p + 20) == 0 && u64(p + 24) == u64(p + 32) && u32(locator + 4) == 0;
+  bool one_disk = u32(p + 16) == 0 && u32(p + 20) == 0 && u64(p + 24) == u64(p + 32) && u32(locator + 4) == 0 &&
+                  u32(locator + 16) <= 1; /* the number of disks */
   if (!one_disk) return error_set(error, ERROR_FORMAT, "the archive spans several disks");
   *out = (struct directory){.begin = u64(p + 48), .bytes = u64(p + 40), .count = u64(p + 32), .end = (size_t)at};
   bool same = agrees(u16(narrow + 10), 0xFFFF, out->count) && agrees(u32(narrow + 12), 0xFFFFFFFF, out->bytes) &&

@@ -32,22 +32,22 @@ seeds() {
   esac
 }
 
-# The readers alone are linked: what they need of base, and no server.
-sources='core/base/*.c core/model/safetensors.c core/model/torch_archive.c core/model/tensor*.c core/model/zip.c
-         core/model/pickle.c core/math/dtype.c'
-objects=()
-for source in $sources; do
-  object=$build/$(basename "$source" .c).o
-  objects+=("$object")
-  $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
-         -fno-sanitize-recover=undefined -c -o "$object" "$source" || exit 1
-done
+# The parsers in one archive, of which each fuzzer takes what it needs.
+library=$build/parsers.a
+if [ ! -e $library ] || [ -n "$(find core -name '*.[ch]' -newer $library | head -n 1)" ]; then
+  rm -f $library
+  for source in core/base/*.c core/model/*.c core/math/dtype.c; do
+    object=$build/$(echo "$source" | tr / _).o
+    $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
+           -fno-sanitize-recover=undefined -c -o "$object" "$source" && ar rcs $library "$object" || exit 1
+  done
+fi
 
 bad=0
 for source in "$@"; do
   name=$(basename "$source" .c)
-  $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g $flags -o $build/"$name" "$source" "${objects[@]}" \
-         -ljansson -linih -lz -lm -lpthread || { bad=1; continue; }
+  $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g $flags -o $build/"$name" "$source" $library \
+         -ljansson -linih -lpcre2-8 -lz -lm -lpthread || { bad=1; continue; }
   seeds "$name"
   if $build/"$name" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 \
        -artifact_prefix=$build/crashes/"$name"- $build/corpus/"$name" >$build/"$name".log 2>&1; then

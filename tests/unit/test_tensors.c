@@ -295,6 +295,20 @@ static void test_name_length(void **state) {
   assert_contains(error.text, "longer than 1024 bytes");
 }
 
+/* The list checks names again for every reader. */
+static void test_list_names(void **state) {
+  (void)state;
+  char name[1025];
+  struct error error = ERROR_INIT;
+  struct tensor_list list;
+  memset(name, 'n', sizeof name);
+  tensor_list_init(&list);
+  assert_non_null(tensor_list_add(&list, name, 1024, &error));
+  assert_null(tensor_list_add(&list, name, 1025, &error));
+  assert_contains(error.text, "has 1025 bytes, at most 1024");
+  tensor_list_clear(&list);
+}
+
 /* Every combination of the numbers at which size arithmetic has gone wrong in other readers, in two dimensions
  * and both offsets of a U8 tensor over one byte of data: one file of the 4,096 is true. */
 static void test_boundaries(void **state) {
@@ -489,6 +503,7 @@ int main(void) {
       cmocka_unit_test(test_shapes),
       cmocka_unit_test(test_headers),
       cmocka_unit_test(test_name_length),
+      cmocka_unit_test(test_list_names),
       cmocka_unit_test(test_boundaries),
       cmocka_unit_test(test_many_tensors),
       cmocka_unit_test_setup_teardown(test_index, make_folder, remove_folder),

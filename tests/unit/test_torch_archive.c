@@ -417,6 +417,10 @@ static void test_mutations(void **state) {
       copy[i] = old;
     }
   }
+  struct error disks = ERROR_INIT; /* the zip64 locator's number of disks, right before the end record */
+  copy[file.size - 22 - 4] = 2;
+  assert_int_equal(read_archive(copy, file.size, NULL, &disks), -1);
+  assert_non_null(strstr(disks.text, "several disks"));
   for (size_t size = 0; size < file.size; size++) {
     struct error error = ERROR_INIT;
     assert_int_equal(read_archive(copy, size, NULL, &error), -1);

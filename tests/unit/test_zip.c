@@ -148,6 +148,8 @@ static void test_kinds(void **state) {
   part.flags = 32;
   assert_refused(&part, 1, "patch");
   part.flags = 0;
+  part.unpacked_size = 400; /* a stored member that claims more than lies there */
+  assert_refused(&part, 1, "its two sizes differ");
   part.method = 12;
   assert_refused(&part, 1, "neither stored nor deflate");
 }

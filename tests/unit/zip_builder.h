@@ -19,6 +19,7 @@ struct zip_part {
   uint32_t local_size;        /* 0: the truth */
   uint32_t central_size;      /* 0: the truth, of both size fields */
   uint32_t central_offset;    /* 0: the truth */
+  uint32_t unpacked_size;     /* of both headers; 0: the truth */
   uint32_t descriptor_size;   /* with flag bit 3; 0: the truth */
   int local_zip64;            /* sizes in an extra field, as numpy.savez writes them */
   int central_zip64;          /* 1: sizes and offset in an extra field; 2: the field is cut short */
@@ -45,7 +46,7 @@ static void put_local(struct buffer *out, const struct zip_part *part) {
   zip_put(out, 0, 4);
   zip_put(out, later ? 0 : part_crc(part), 4);
   zip_put(out, part->local_zip64 ? 0xFFFFFFFF : later ? 0 : size, 4);
-  zip_put(out, part->local_zip64 ? 0xFFFFFFFF : later ? 0 : size, 4);
+  zip_put(out, part->local_zip64 ? 0xFFFFFFFF : later ? 0 : part->unpacked_size ? part->unpacked_size : size, 4);
   zip_put(out, part_name_length(part), 2);
   zip_put(out, part->local_zip64 ? 20 : 0, 2);
   buffer_append(out, name, part_name_length(part));
@@ -74,7 +75,7 @@ static void put_central(struct buffer *out, const struct zip_part *part, size_t 
   zip_put(out, 0, 4);
   zip_put(out, part_crc(part), 4);
   zip_put(out, wide ? 0xFFFFFFFF : size, 4);
-  zip_put(out, wide ? 0xFFFFFFFF : size, 4);
+  zip_put(out, wide ? 0xFFFFFFFF : part->unpacked_size ? part->unpacked_size : size, 4);
   zip_put(out, part_name_length(part), 2);
   zip_put(out, wide ? (uint64_t)extra + 4 : 0, 2);
   zip_put(out, 0, 6); /* comment, disk, internal attributes */

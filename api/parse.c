@@ -328,6 +328,7 @@ static struct values *check_object(struct parser *p, const struct field *rows, c
 
 static int refuse_syntax(const json_error_t *why, struct error *error) {
   const char *text = why->text;
+  if (why->line < 1) return error_set(error, ERROR_MEMORY, "out of memory while reading the body");
   switch (json_error_code(why)) {
     case json_error_out_of_memory: return error_set(error, ERROR_MEMORY, "out of memory while reading the body");
     case json_error_null_character: text = "the character \\u0000 is not allowed in a text"; break;

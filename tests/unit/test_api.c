@@ -713,6 +713,9 @@ static void test_drain(void **state) {
   (void)state;
   need_house();
   api_drain(api);
+  struct lab_stats stats;
+  lab_stats(lab, &stats);
+  assert_true(stats.draining);
   struct exchange x = ask("GET", "/ready", NULL);
   assert_int_equal(x.status, 503);
   forget(&x);

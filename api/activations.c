@@ -143,8 +143,8 @@ static int check_selected(const struct values *values, const struct lab_model_in
     if (set_has(model, set, id)) continue;
     char field[64];
     snprintf(field, sizeof field, "selectedLayers[%zu]", i);
-    return error_set_field(error, ERROR_NOT_FOUND, field, "'%s': the set '%.64s' of model '%.64s' has no source '%.64s'",
-                           field, set, model->id, id);
+    return error_set_field(error, ERROR_NOT_FOUND, field,
+                           "'%s': the set '%.64s' of model '%.64s' has no source '%.64s'", field, set, model->id, id);
   }
   return 0;
 }

@@ -165,6 +165,7 @@ int api_poll(struct api_call *call, struct api_reply *reply) {
   static const char no_memory[] = "{\"error\":\"out of memory\",\"message\":\"out of memory\",\"code\":\"memory\"}";
   if (!call->replied) advance(call);
   if (!call->replied) return 0;
+  if (call->body.failed) call->status = 503;
   *reply = (struct api_reply){.status = call->status, .content_type = call->content_type, .headers = call->headers,
                               .n_headers = call->n_headers, .stream = call->stream};
   if (call->stream) return 1;

@@ -116,7 +116,8 @@ static void write_default(struct json_writer *w, const struct field *field, cons
 
 static void write_description(struct json_writer *w, const struct field *field) {
   char text[512];
-  snprintf(text, sizeof text, "%s%s%s", field->text, field->aliases ? " Also answers to: " : "", field->aliases ? field->aliases : "");
+  const char *aliases = field->aliases ? field->aliases : "";
+  snprintf(text, sizeof text, "%s%s%s", field->text, aliases[0] ? " Also answers to: " : "", aliases);
   jw_member_text(w, "description", text);
 }
 

@@ -14,6 +14,9 @@
 #include "core/base/number.h"
 #include "core/base/utf8.h"
 
+/* Members of one object: far more than any endpoint has fields, few enough that looking each up costs nothing. */
+#define MEMBERS_MOST 1000
+
 /* One field that was given. */
 struct value {
   const json_t *json;     /* NULL: absent or null */
@@ -283,6 +286,9 @@ static int refuse_unknown(struct parser *p, const struct field *rows, const char
 static int collect(struct parser *p, struct values *values, const char *path, const json_t *json) {
   const char *key;
   json_t *member, *object = (json_t *)(uintptr_t)json; /* jansson's iterator wants it writable, and writes not */
+  if (json_object_size(json) > MEMBERS_MOST)
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "an object may have at most %d members, found %zu",
+                           MEMBERS_MOST, json_object_size(json));
   json_object_foreach(object, key, member) {
     size_t i = 0;
     while (values->rows[i].name && !field_answers(&values->rows[i], key)) i++;
@@ -328,6 +334,7 @@ static struct values *check_object(struct parser *p, const struct field *rows, c
 
 static int refuse_syntax(const json_error_t *why, struct error *error) {
   const char *text = why->text;
+  if (why->line < 1) return error_set(error, ERROR_MEMORY, "out of memory while reading the body");
   switch (json_error_code(why)) {
     case json_error_out_of_memory: return error_set(error, ERROR_MEMORY, "out of memory while reading the body");
     case json_error_null_character: text = "the character \\u0000 is not allowed in a text"; break;

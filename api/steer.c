@@ -29,7 +29,8 @@ const struct field steer_fields[] = {
     {"stream", NULL, FIELD_BOOL, .fallback = "false",
      .text = "Server-sent events, each with all of the reply so far; only the last has an id."},
     {"steer_method", NULL, FIELD_CHOICE, .fallback = "SIMPLE_ADDITIVE",
-     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP", .text = "How a feature changes the residual stream."},
+     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP",
+     .text = "How a feature changes the residual stream."},
     {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
      .text = "false leaves the special tokens of the prompt (BOS) unsteered."},
     {"include_prompt", NULL, FIELD_BOOL, .fallback = "true", .text = "false returns the generated text only."},
@@ -40,7 +41,8 @@ const struct field steer_fields[] = {
      .text = "Draw from the likeliest tokens that together reach this probability."},
     {"n_logprobs", "logprobs", FIELD_INT, .max = 10,
      .text = "Give the log probability of each token, with so many alternatives; left out: none are given."},
-    {"share", NULL, FIELD_BOOL, .fallback = "false", .text = "Accepted; share links are not built yet and shareUrl is null."},
+    {"share", NULL, FIELD_BOOL, .fallback = "false",
+     .text = "Accepted; share links are not built yet and shareUrl is null."},
     {.name = NULL}};
 
 struct steer_plan {

@@ -261,6 +261,10 @@ static void test_syntax(void **state) {
   expect_error("POST", "/steer", "{\"prompt\":\"a\",\"prompt\":\"b\"}", 400, "argument", NULL, "duplicate");
   expect_error("POST", "/steer", "{\"prompt\":\"a\\u0000b\"}", 400, "argument", NULL, "\\u0000 is not allowed");
   expect_error("POST", "/steer", "{\"prompt\":\"\xff\"}", 400, "argument", NULL, "not UTF-8");
+  char wide[16000] = "{";
+  for (int i = 0; i < 1001; i++) sprintf(wide + strlen(wide), "\"m%d\":0,", i);
+  strcat(wide, "\"x\":0}");
+  expect_error("POST", "/steer", wide, 400, "argument", NULL, "at most 1000 members, found 1002");
   char deep[400] = "{\"x\":";
   for (int i = 0; i < 100; i++) strcat(deep, "[");
   expect_error("POST", "/steer", deep, 400, "argument", NULL, "deeper than 64 levels at byte");
@@ -713,6 +717,9 @@ static void test_drain(void **state) {
   (void)state;
   need_house();
   api_drain(api);
+  struct lab_stats stats;
+  lab_stats(lab, &stats);
+  assert_true(stats.draining);
   struct exchange x = ask("GET", "/ready", NULL);
   assert_int_equal(x.status, 503);
   forget(&x);

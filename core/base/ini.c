@@ -193,3 +193,19 @@ const struct ini_entry *ini_find(const struct ini *ini, const char *section, con
 }
 
 const char *ini_path(const struct ini *ini) { return ini->path; }
+
+int ini_value_path(const struct ini *ini, const struct ini_entry *entry, char *out, size_t size,
+                   struct error *error) {
+  const char *data = getenv("STEERD_DATA");
+  if (!data || !*data) data = "../shared/data";
+  bool absolute = *entry->value == '/';
+  int n = snprintf(out, size, "%s%s%s", absolute ? "" : data, absolute ? "" : "/", entry->value);
+  if (n > 0 && (size_t)n < size) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s' line %d: the path of '%s' is longer than %zu bytes", ini_path(ini),
+                   entry->line, entry->key, size - 1);
+}
+
+bool ini_is_path(const char *path) {
+  size_t length = strlen(path);
+  return length > 4 && strcmp(path + length - 4, ".ini") == 0;
+}

@@ -7,6 +7,7 @@
 #ifndef STEERD_CORE_BASE_INI_H
 #define STEERD_CORE_BASE_INI_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/base/error.h"
@@ -31,5 +32,13 @@ size_t ini_count(const struct ini *ini);
 const struct ini_entry *ini_at(const struct ini *ini, size_t i); /* file order */
 const struct ini_entry *ini_find(const struct ini *ini, const char *section, const char *key); /* or NULL */
 const char *ini_path(const struct ini *ini); /* as given to ini_open */
+
+/* Whether a path names an INI file: it ends in ".ini". */
+bool ini_is_path(const char *path);
+
+/* The value of `entry` as a path: an absolute one as it is, a relative one below the folder in the environment
+ * variable STEERD_DATA (default ../shared/data). ERROR_FORMAT when it does not fit into `size` bytes. */
+int ini_value_path(const struct ini *ini, const struct ini_entry *entry, char *out, size_t size,
+                   struct error *error) MUST_CHECK;
 
 #endif

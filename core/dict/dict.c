@@ -10,6 +10,7 @@
 
 #include "core/base/buffer.h"
 #include "core/base/checked.h"
+#include "core/base/ini.h"
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
 #include "core/dict/dict_config.h"
@@ -31,14 +32,13 @@ const struct dict_info *dict_info(const struct dict *dict) { return &dict->info;
 static int read_config(const char *path, const char *id, const struct dict_host *host,
                        struct dict_config *config, struct error *error) {
   int64_t layer;
-  size_t length = strlen(path);
   if (!*id || number_parse_int(id, &layer))
     return error_set(error, ERROR_ARGUMENT,
                      "source id '%.60s' cannot name a dictionary: a bare number means the neurons of "
                      "a layer, expected an id such as '7-res-jb'",
                      id);
   if (path_is_directory(path)) return saelens_read(path, host, config, error);
-  if (length > 4 && !strcmp(path + length - 4, ".ini")) return dict_ini_read(path, id, host, config, error);
+  if (ini_is_path(path)) return dict_ini_read(path, id, host, config, error);
   if (path_is_file(path))
     return error_set(error, ERROR_ARGUMENT,
                      "'%s' is a file, expected a SAELens folder (cfg.json and "

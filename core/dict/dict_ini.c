@@ -74,12 +74,7 @@ static int check_keys(const struct section *section, struct error *error) {
 static int read_weights(const struct section *section, struct error *error) {
   const struct ini_entry *entry;
   if (need(section, "weights", "a .pth or .safetensors file", &entry, error) != 0) return -1;
-  const char *data = getenv("STEERD_DATA");
-  if (!data || !*data) data = "../shared/data";
-  if (*entry->value != '/') return dict_path(data, entry->value, section->out->weights, error);
-  if (strlen(entry->value) >= DICT_PATH_BYTES) return wrong_value(section, entry, "a shorter path", error);
-  strcpy(section->out->weights, entry->value);
-  return 0;
+  return ini_value_path(section->ini, entry, section->out->weights, sizeof section->out->weights, error);
 }
 
 static int read_k(const struct section *section, struct error *error) {

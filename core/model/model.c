@@ -15,23 +15,10 @@
 #define CONFIG_LIMIT ((size_t)4 << 20)
 #define CONFIG_DEPTH 32
 
-bool path_is_ini(const char *path) {
-  size_t length = strlen(path);
-  return length > 4 && strcmp(path + length - 4, ".ini") == 0;
-}
-
-int ini_data_path(const struct ini *ini, const char *section, const char *key, char *out, size_t size,
-                  struct error *error) {
-  const struct ini_entry *entry = ini_find(ini, section, key);
-  if (!entry)
-    return error_set(error, ERROR_FORMAT, "'%s': section [%s] needs the key '%s'", ini_path(ini), section, key);
-  const char *data = getenv("STEERD_DATA");
-  int n = entry->value[0] == '/'
-              ? snprintf(out, size, "%s", entry->value)
-              : snprintf(out, size, "%s/%s", data && *data ? data : "../shared/data", entry->value);
-  if (n > 0 && (size_t)n < size) return 0;
-  return error_set(error, ERROR_FORMAT, "'%s':%d: path of '%s' is longer than %zu bytes", ini_path(ini), entry->line,
-                   key, size - 1);
+static int data_path(const struct ini *ini, const char *key, char *out, size_t size, struct error *error) {
+  const struct ini_entry *entry = ini_find(ini, "model", key);
+  if (entry) return ini_value_path(ini, entry, out, size, error);
+  return error_set(error, ERROR_FORMAT, "'%s': section [model] needs the key '%s'", ini_path(ini), key);
 }
 
 /* ---- a Hugging Face folder ---- */
@@ -120,8 +107,8 @@ static int check_vocabulary(const struct model *model, const char *path, struct 
 
 static int open_workshop(struct model *model, const struct ini *ini, struct error *error) {
   char weights[PATH_BYTES], vocabulary[PATH_BYTES];
-  if (ini_data_path(ini, "model", "weights", weights, sizeof weights, error) != 0 ||
-      ini_data_path(ini, "model", "vocabulary", vocabulary, sizeof vocabulary, error) != 0)
+  if (data_path(ini, "weights", weights, sizeof weights, error) != 0 ||
+      data_path(ini, "vocabulary", vocabulary, sizeof vocabulary, error) != 0)
     return -1;
   model->tensors = tensors_open(weights, error);
   if (!model->tensors) return -1;
@@ -163,7 +150,7 @@ struct model *model_open(const char *id, const char *path, struct backend *backe
   model->id = strdup(id);
   model->path = strdup(path);
   int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : 0;
-  if (!failed) failed = path_is_ini(path) ? open_ini(model, error) : open_folder(model, error);
+  if (!failed) failed = ini_is_path(path) ? open_ini(model, error) : open_folder(model, error);
   if (!failed) failed = check_tokens(model, error);
   if (failed) {
     error_prefix(error, "model '%s'", id);

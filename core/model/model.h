@@ -23,13 +23,4 @@ struct model {
 struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) MUST_CHECK;
 void model_close(struct model *model); /* NULL is fine */
 
-/* Ends in ".ini". */
-bool path_is_ini(const char *path);
-
-/* Value of `key` in `section` of an ini as a path: absolute, or below STEERD_DATA. Into out; ERROR_FORMAT when
- * the key is absent or the path too long. */
-struct ini;
-int ini_data_path(const struct ini *ini, const char *section, const char *key, char *out, size_t size,
-                  struct error *error) MUST_CHECK;
-
 #endif

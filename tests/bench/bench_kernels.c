@@ -1,17 +1,17 @@
 /* bench_kernels: products at the shapes of GPT-2 small, as shares of the limits measured between them.
  *
- * Inside the window: one run() of one OP_LINEAR, all threads. Enough copies of the weights take turns that none
- * is found in a cache (64 MiB of them at least), as in a model whose layers follow each other. OpenBLAS, where
- * it can be opened, multiplies the same shapes and copies; it packs on every call what we pack once.
+ * Inside the window: one run() of a list of OP_LINEAR, one for each of so many copies of the weights that none is
+ * found in a cache (160 MiB of them at least), as the layers of a model follow each other. OpenBLAS, where it can
+ * be opened, multiplies the same shapes and copies; it packs on every call what we pack once.
  *
- *   bench_kernels [BACKEND [ROUNDS]] */
+ *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows */
 #include <dlfcn.h>
 
 #include "core/math/ops.h"
 #include "tests/bench/limits.h"
 
-#define COPIES_BYTES ((size_t)64 << 20)
-#define MAX_COPIES 32
+#define COPIES_BYTES ((size_t)160 << 20)
+#define MAX_COPIES 48
 
 typedef void sgemm_fn(int order, int trans_a, int trans_b, int m, int n, int k, float alpha, const float *a, int lda,
                       const float *b, int ldb, float beta, float *c, int ldc);
@@ -31,7 +31,6 @@ struct work {
   float *plain; /* copies of [n_out, n_in] for OpenBLAS */
   float *host_x, *host_y;
   struct span x, y;
-  int turn;
 };
 
 static void die(const char *what) {
@@ -40,28 +39,33 @@ static void die(const char *what) {
 }
 
 static void multiply(struct work *work) {
-  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT};
-  op.u.linear.w = work->w[work->turn++ % work->copies];
-  op.u.linear.x = (struct rows){work->x, work->n_in};
-  op.u.linear.y = (struct rows){work->y, work->n_out};
+  struct op list[MAX_COPIES] = {{.code = OP_LINEAR}};
+  for (int i = 0; i < work->copies; i++) {
+    list[i] = (struct op){.code = OP_LINEAR, .set = ROWS_LOGIT};
+    list[i].u.linear.w = work->w[i];
+    list[i].u.linear.x = (struct rows){work->x, work->n_in};
+    list[i].u.linear.y = (struct rows){work->y, work->n_out};
+  }
+  struct backend *backend = work->bench->backend;
   struct step step = {.n_layer = 1, .n_rows = work->rows, .n_logit_rows = work->rows};
-  if (work->bench->backend->ops->run(work->bench->backend, &op, 1, &step, NULL) != 0) die("a product failed");
+  if (backend->ops->run(backend, list, (size_t)work->copies, &step, NULL) != 0) die("a product failed");
 }
 
 static void multiply_blas(struct work *work) {
-  const float *w = work->plain + (size_t)(work->turn++ % work->copies) * (size_t)work->n_out * (size_t)work->n_in;
-  work->bench->sgemm(101, 111, 112, work->rows, work->n_out, work->n_in, 1, work->host_x, work->n_in, w, work->n_in, 0,
-                     work->host_y, work->n_out);
+  size_t floats = (size_t)work->n_out * (size_t)work->n_in;
+  for (int i = 0; i < work->copies; i++)
+    work->bench->sgemm(101, 111, 112, work->rows, work->n_out, work->n_in, 1, work->host_x, work->n_in,
+                       work->plain + (size_t)i * floats, work->n_in, 0, work->host_y, work->n_out);
 }
 
-/* Seconds of one call: as many calls as fill 10 ms, at least two. */
+/* Seconds of one product: as many lists as fill 10 ms. */
 static double time_calls(struct work *work, void (*call)(struct work *)) {
   int64_t start = clock_ns();
   int n = 0;
   do {
     call(work);
-    n++;
-  } while (n < 2 || limits_seconds(start) < 0.01);
+    n += work->copies;
+  } while (limits_seconds(start) < 0.01);
   return limits_seconds(start) / n;
 }
 
@@ -158,7 +162,8 @@ int main(int argc, char **argv) {
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
     for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype += DTYPE_BF16)
       for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-        measure(&bench, shapes[s][0], shapes[s][1], rows[r], (enum dtype)dtype);
+        if (argc < 4 || atoi(argv[3]) == rows[r])
+          measure(&bench, shapes[s][0], shapes[s][1], rows[r], (enum dtype)dtype);
   limits_close(&bench.limits);
   backend_close(bench.backend);
   return 0;

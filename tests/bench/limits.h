@@ -47,7 +47,8 @@ static inline double limits_median(double *values, int n) {
   return values[n / 2];
 }
 
-/* Four places at once: one stream is 10-15 % slower. */
+/* Four places at once, each fetched 4 KiB ahead: one stream is 10-15 % slower, and so is leaving the fetching to
+ * the hardware, whose prefetchers stop at the end of a page. */
 static void limits_read_work(struct pool_worker *worker, void *context) {
   const unsigned char *block = context;
   size_t begin, end;
@@ -57,6 +58,8 @@ static void limits_read_work(struct pool_worker *worker, void *context) {
     for (size_t at = begin; at < begin + READ_CHUNK / 4; at += 128)
       for (int i = 0; i < 4; i++) {
         const float *p = (const float *)(const void *)(block + at + (size_t)i * READ_CHUNK / 4);
+        __builtin_prefetch(p + 1024, 0, 3);
+        __builtin_prefetch(p + 1040, 0, 3);
         sum[2 * i] = vf_add(sum[2 * i], vf_load(p));
         sum[2 * i + 1] = vf_add(sum[2 * i + 1], vf_load(p + 16));
       }

@@ -29,13 +29,21 @@ struct cpu_matrix {
 /* ---- kernels ----------------------------------------------------------------------------------------- */
 
 #define TILE_ROWS 12   /* most rows of a tile on any instruction set */
-#define STREAM_PANELS 8 /* most panels that a single row meets at once */
+#define STREAM_PANELS 4 /* panels that a single row meets at once, at most */
 
 struct product;
 
+/* Memory that will be wanted soon: one stream for each panel of a tile, `stride` bytes apart, fetched `step`
+ * bytes further with each input. */
+struct ahead {
+  const unsigned char *at;
+  size_t stride, step;
+};
+
 /* c[r][0 .. 16 panels) (+)= sum over k < n of x[k][r] w[k], for a tile of rows packed as x [n][rows]. Panels of
  * w are panel_floats apart. `add`: go on from what c holds, else from zero. */
-typedef void tile_fn(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, bool add);
+typedef void tile_fn(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, bool add,
+                     const struct ahead *ahead);
 
 struct attend_unit {
   const struct op *op;
@@ -50,8 +58,10 @@ struct kernels {
   tile_fn *const *tile[3];
   int tile_rows[3];
   int many; /* the i for more rows than any tile holds */
-  /* c[0 .. 16 panels) = x W^T of one row, weights as they are kept; 1 <= panels <= STREAM_PANELS. */
-  void (*stream)(enum dtype dtype, int64_t n, const void *w, size_t panel_bytes, int panels, const float *x, float *c);
+  /* c[0 .. 16 panels) = x W^T of one row, weights as they are kept; 1 <= panels <= STREAM_PANELS. next: panels
+   * that will be wanted after these. */
+  void (*stream)(enum dtype dtype, int64_t n, const unsigned char *w, size_t panel_bytes, int panels,
+                 const unsigned char *next, const float *x, float *c);
   void (*widen)(enum dtype dtype, int64_t n_vectors, const void *from, float *to); /* F16 or BF16 to f32 */
   /* What becomes of finished sums c [rows][16 panels]: see struct product. */
   void (*finish_linear)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);

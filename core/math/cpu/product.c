@@ -82,7 +82,9 @@ static void walk_row(const struct product *product, struct pool_worker *worker) 
   size_t panels = (size_t)w->n_panels, begin, end;
   while (pool_take(worker, panels, STREAM_PANELS, &begin, &end)) {
     int n = (int)(end - begin);
-    product->kernels->stream(w->base.dtype, w->base.n_in, w->data + begin * w->panel_bytes, w->panel_bytes, n,
+    const unsigned char *here = w->data + begin * w->panel_bytes;
+    size_t next = size_min(panels - (size_t)n, begin + (size_t)worker->threads * STREAM_PANELS);
+    product->kernels->stream(w->base.dtype, w->base.n_in, here, w->panel_bytes, n, w->data + next * w->panel_bytes,
                              product->x, c);
     product->finish(product, 0, 1, (int64_t)begin, n, c);
   }
@@ -128,6 +130,20 @@ static const float *unit_weights(const struct unit *unit, int64_t panel, int pan
   return unit->block;
 }
 
+/* What tile number i of a block fetches: its share of the block that comes next. Without it a core waits for
+ * memory at the start of every block; the prefetchers of the hardware stop at the end of a page. */
+static struct ahead ahead_of(const struct unit *unit, int64_t panel, int64_t begin, int64_t n, int64_t i) {
+  const struct cpu_matrix *w = unit->product->w;
+  size_t line = LANES * dtype_size(w->base.dtype), tiles = (size_t)(unit->tile_end - unit->tile);
+  if (panel >= unit->panel_end && begin + n < w->base.n_in) {
+    panel = unit->panel;
+    begin += n;
+  }
+  if (panel >= w->n_panels) panel = w->n_panels - 1;
+  const unsigned char *at = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * line;
+  return (struct ahead){at + (size_t)i * ((size_t)n * line / tiles), w->panel_bytes, line / tiles};
+}
+
 static void unit_block(const struct unit *unit, int64_t begin, int64_t n) {
   const struct product *product = unit->product;
   int64_t n_in = product->w->base.n_in;
@@ -138,7 +154,9 @@ static void unit_block(const struct unit *unit, int64_t begin, int64_t n) {
     for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
       int height = tile_height(&unit->tiling, tile);
       const float *x = product->tiles + tile_row(&unit->tiling, tile) * n_in + begin * height;
-      product->kernels->tile[shift][height - 1](n, w, stride, x, unit_sums(unit, panel, tile, panels), begin > 0);
+      struct ahead ahead = ahead_of(unit, panel + panels, begin, n, tile - unit->tile);
+      product->kernels->tile[shift][height - 1](n, w, stride, x, unit_sums(unit, panel, tile, panels), begin > 0,
+                                                &ahead);
     }
     panel += panels;
   }

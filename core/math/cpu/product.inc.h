@@ -9,7 +9,9 @@
 #define TILE_MAX_PANELS 4
 
 VF void tile_body(const int panels, const int rows, int64_t n, const float *w, size_t panel_floats, const float *x,
-                  float *c, bool add) {
+                  float *c, bool add, const struct ahead *ahead) {
+  const unsigned char *fetch = ahead->at;
+  size_t fetch_stride = ahead->stride, fetch_step = ahead->step;
   vf sum[TILE_ROWS][TILE_MAX_PANELS];
   UNROLL for (int r = 0; r < rows; r++) {
     UNROLL for (int p = 0; p < panels; p++)
@@ -17,7 +19,11 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
   }
   for (int64_t k = 0; k < n; k++) {
     vf weight[TILE_MAX_PANELS];
-    UNROLL for (int p = 0; p < panels; p++) weight[p] = vf_load(w + (size_t)p * panel_floats);
+    UNROLL for (int p = 0; p < panels; p++) {
+      weight[p] = vf_load(w + (size_t)p * panel_floats);
+      __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 2);
+    }
+    fetch += fetch_step;
     UNROLL for (int r = 0; r < rows; r++) {
       vf value = vf_set1(x[r]);
       UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(value, weight[p], sum[r][p]);
@@ -32,50 +38,62 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
 
 #define TILE(panels, rows)                                                                                    \
   static void tile_##panels##x##rows(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, \
-                                     bool add) {                                                              \
-    tile_body(panels, rows, n, w, panel_floats, x, c, add);                                                   \
+                                     bool add, const struct ahead *ahead) {                                   \
+    tile_body(panels, rows, n, w, panel_floats, x, c, add, ahead);                                            \
   }
 
 #define STREAM_LOAD_F32(p) vf_load((const float *)(const void *)(p))
 #define STREAM_LOAD_F16(p) vf_load_f16((const uint16_t *)(const void *)(p))
 #define STREAM_LOAD_BF16(p) vf_load_bf16((const uint16_t *)(const void *)(p))
 
-/* One row: every panel is a stream of its own from memory, and a chain of its own, so that four or more of them
- * hide the latency of the multiply-add and keep several fetches under way. */
+/* One row: every panel is a stream of its own from memory, and a chain of its own, so that several of them hide
+ * the latency of the multiply-add and keep many fetches under way. The streams fetch STREAM_AHEAD bytes ahead of
+ * themselves; over their last piece they fetch the beginnings of the panels that this thread will meet next,
+ * where the prefetchers of the hardware would have to learn eight new streams. */
+#define STREAM_AHEAD 4096
 #define STREAM(dtype, size)                                                                                    \
   VF void stream_##dtype##_body(const int panels, int64_t n, const unsigned char *w, size_t panel_bytes,        \
-                                const float *x, float *c) {                                                    \
+                                const unsigned char *next, const float *x, float *c) {                          \
+    const int64_t last = n > STREAM_AHEAD / (LANES * size) ? n - STREAM_AHEAD / (LANES * size) : 0;             \
     vf sum[STREAM_PANELS];                                                                                     \
     UNROLL for (int p = 0; p < panels; p++) sum[p] = vf_set1(0.0f);                                             \
-    for (int64_t k = 0; k < n; k++) {                                                                          \
-      vf value = vf_set1(x[k]);                                                                                \
-      UNROLL for (int p = 0; p < panels; p++)                                                                   \
-        sum[p] = vf_fma(value, STREAM_LOAD_##dtype(w + (size_t)p * panel_bytes), sum[p]);                       \
-      w += LANES * size;                                                                                       \
+    for (int64_t k = 0; k < n;) {                                                                              \
+      const int64_t end = k < last ? last : n;                                                                 \
+      const unsigned char *fetch = k < last ? w + STREAM_AHEAD : next;                                         \
+      for (; k < end; k++) {                                                                                   \
+        vf value = vf_set1(x[k]);                                                                              \
+        UNROLL for (int p = 0; p < panels; p++) {                                                               \
+          sum[p] = vf_fma(value, STREAM_LOAD_##dtype(w + (size_t)p * panel_bytes), sum[p]);                     \
+          __builtin_prefetch(fetch + (size_t)p * panel_bytes, 0, 3);                                            \
+        }                                                                                                      \
+        w += LANES * size;                                                                                     \
+        fetch += LANES * size;                                                                                 \
+      }                                                                                                        \
     }                                                                                                          \
     UNROLL for (int p = 0; p < panels; p++) vf_store(c + p * LANES, sum[p]);                                    \
   }                                                                                                            \
-  static void stream_##dtype(int64_t n, const unsigned char *w, size_t panel_bytes, int panels, const float *x, \
-                             float *c) {                                                                       \
-    for (; panels >= STREAM_WIDE; panels -= STREAM_WIDE, w += STREAM_WIDE * panel_bytes, c += STREAM_WIDE * LANES) \
-      stream_##dtype##_body(STREAM_WIDE, n, w, panel_bytes, x, c);                                             \
-    for (; panels >= 2; panels -= 2, w += 2 * panel_bytes, c += 2 * LANES)                                      \
-      stream_##dtype##_body(2, n, w, panel_bytes, x, c);                                                       \
-    if (panels) stream_##dtype##_body(1, n, w, panel_bytes, x, c);                                              \
+  static void stream_##dtype(int64_t n, const unsigned char *w, size_t panel_bytes, int panels,                 \
+                             const unsigned char *next, const float *x, float *c) {                            \
+    if (panels == STREAM_PANELS) {                                                                             \
+      stream_##dtype##_body(STREAM_PANELS, n, w, panel_bytes, next, x, c);                                     \
+      return;                                                                                                  \
+    }                                                                                                          \
+    for (; panels > 0; panels--, w += panel_bytes, c += LANES)                                                  \
+      stream_##dtype##_body(1, n, w, panel_bytes, next, x, c);                                                 \
   }
 
 STREAM(F32, 4)
 STREAM(F16, 2)
 STREAM(BF16, 2)
 
-static void stream(enum dtype dtype, int64_t n, const void *w, size_t panel_bytes, int panels, const float *x,
-                   float *c) {
+static void stream(enum dtype dtype, int64_t n, const unsigned char *w, size_t panel_bytes, int panels,
+                   const unsigned char *next, const float *x, float *c) {
   if (dtype == DTYPE_F32)
-    stream_F32(n, w, panel_bytes, panels, x, c);
+    stream_F32(n, w, panel_bytes, panels, next, x, c);
   else if (dtype == DTYPE_F16)
-    stream_F16(n, w, panel_bytes, panels, x, c);
+    stream_F16(n, w, panel_bytes, panels, next, x, c);
   else
-    stream_BF16(n, w, panel_bytes, panels, x, c);
+    stream_BF16(n, w, panel_bytes, panels, next, x, c);
 }
 
 static void widen(enum dtype dtype, int64_t n_vectors, const void *from, float *to) {

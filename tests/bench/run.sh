@@ -14,9 +14,18 @@ echo "processor: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), 
 echo
 run "$build/bench/bench_limits"
 run "$build/bench/bench_kernels"
+
+# A model of the size of GPT-2 small with random weights, made once: speed does not depend on what they are.
+data=build/bench-data
+for dtype in f32 bf16; do
+  [ -f "$data/$dtype/config.json" ] || /usr/bin/python3 tests/tools/make_gpt2_small_shaped.py --out "$data/$dtype" \
+    --dtype "$dtype" --dictionary 2048,11,last >/dev/null
+  run "$build/bench/bench_model" "$data/$dtype"
+done
+
 for program in "$build"/bench/bench_*; do
   case $(basename "$program") in
-    bench_limits | bench_kernels | *.d | *.log) continue ;;
+    bench_limits | bench_kernels | bench_model | *.d | *.log) continue ;;
   esac
   [ -x "$program" ] && run "$program"
 done

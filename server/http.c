@@ -36,7 +36,10 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
                           enum MHD_ConnectionNotificationCode code) {
   struct http *http = context;
   if (code == MHD_CONNECTION_NOTIFY_CLOSED) {
-    peer_close(*socket_context);
+    /* Where the library runs out of a connection's memory, it ends a request without saying so. */
+    struct peer *peer = *socket_context;
+    if (peer) exchange_close(peer->request, 0, true);
+    peer_close(peer);
     *socket_context = NULL;
     return;
   }

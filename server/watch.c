@@ -64,6 +64,14 @@ static void look(struct peer *peer) {
   }
 }
 
+/* The library may have missed the end of its input when that came together with the last bytes, and would wait
+ * for more. Shutting the reading side, as often as needed, shows it the end again; what was received before can
+ * still be read. */
+static void show_end(struct peer *peer) {
+  bool reading = peer->phase == PEER_HEAD || peer->phase == PEER_IDLE || peer->phase == PEER_BODY;
+  if (peer->gone && reading) shutdown(peer->fd, SHUT_RD);
+}
+
 static void expire(struct peer *peer) {
   peer->overdue = true;
   peer->deadline_ns = 0;
@@ -81,6 +89,7 @@ static void check_deadlines(struct watch *watch) {
   for (struct peer *peer = watch->first; peer; peer = peer->next) {
     pthread_mutex_lock(&peer->lock);
     look(peer);
+    show_end(peer);
     if (peer->deadline_ns && peer->deadline_ns <= now) expire(peer);
     pthread_mutex_unlock(&peer->lock);
   }
@@ -91,6 +100,7 @@ static void note_hangup(struct watch *watch, uint64_t id) {
     if (peer->id != id) continue;
     pthread_mutex_lock(&peer->lock);
     peer->gone = true;
+    show_end(peer);
     resume(peer);
     pthread_mutex_unlock(&peer->lock);
     return;
@@ -260,6 +270,7 @@ bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
   if (good) set_phase(peer, phase);
   if (phase == PEER_IDLE && tcp_state(peer->fd, &info)) peer->progress = info.tcpi_bytes_received;
   if (phase == PEER_SEND) peer->progress = UINT64_MAX; /* whatever is acknowledged first is progress */
+  show_end(peer);
   pthread_mutex_unlock(&peer->lock);
   return good;
 }

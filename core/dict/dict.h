@@ -81,8 +81,8 @@ struct dict_encoder {
 struct dict_encoder dict_encoder_row(const struct dict *dict, int64_t index, float *enc);
 
 /* A_f of one feature on n_rows host rows x [n_rows, d_in]; for RELU and JUMPRELU (asserted), without a full
- * encode. Summed in double: within decision 18 of dict_encode, not bit for bit, so that a p within rounding of its
- * threshold may fall on the other side. */
+ * encode. The same bits as dict_encode on the CPU backends with fused multiply-add (cpu-avx2, cpu-avx512) unless the
+ * dictionary is centred; within decision 18 of it elsewhere. */
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out);
 
 /* All features of rows x in backend memory; appends n_rows rows to out (folded units). Worker thread only. */

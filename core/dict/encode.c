@@ -1,6 +1,7 @@
 /* encode.c: the encoder side of a dictionary: all features of many rows on the backend, one feature on the
  * host, and one feature as a vector for edits. Knows no file format. */
 #include <assert.h>
+#include <math.h>
 
 #include "core/base/checked.h"
 #include "core/dict/dict_internal.h"
@@ -50,20 +51,20 @@ static double row_mean(const float *x, int64_t d_in) {
   return sum / (double)d_in;
 }
 
+/* The arithmetic of the fast CPU backends, step by step (one chain of f32 multiply-adds over the inputs in order, then
+ * the bias), so that a feature has the same value here as among all features. */
 static void feature_block(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
   int64_t d_in = dict->info.d_in;
-  double p[BLOCK], mean[BLOCK];
-  for (size_t r = 0; r < n_rows; r++) {
-    p[r] = dict->b_enc[index];
-    mean[r] = dict->info.center_mean ? row_mean(x + (int64_t)r * d_in, d_in) : 0;
-  }
+  float p[BLOCK] = {0}, mean[BLOCK] = {0};
+  for (size_t r = 0; dict->info.center_mean && r < n_rows; r++)
+    mean[r] = (float)row_mean(x + (int64_t)r * d_in, d_in);
   for (int64_t i = 0; i < d_in; i++) {
-    double w = tensor_f32(dict->w_enc, i, index), s = dict->info.apply_b_dec_to_input ? dict->b_dec[i] : 0;
-    for (size_t r = 0; r < n_rows; r++) p[r] += (x[(int64_t)r * d_in + i] - mean[r] - s) * w;
+    float w = tensor_f32(dict->w_enc, i, index), s = dict->info.apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
+    for (size_t r = 0; r < n_rows; r++) p[r] = fmaf((x[(int64_t)r * d_in + i] - mean[r]) - s, w, p[r]);
   }
   float threshold = dict->threshold ? dict->threshold[index] : 0.0f;
   for (size_t r = 0; r < n_rows; r++) {
-    float raw = (float)p[r];
+    float raw = p[r] + dict->b_enc[index];
     out[r] = raw > threshold ? raw * dict->norms[index] : 0.0f;
   }
 }

@@ -76,7 +76,9 @@ class Daemon:
                 flags += ["--" + name.replace("_", "-"), str(item)]
         self.command = [binary(), "serve", *flags]
         self.log_file = open(self.log_path, "wb")
+        # Only the place of the data passes through: a developer's own settings must not change a test.
         clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERD_")}
+        clean["STEERD_DATA"] = os.environ.get("STEERD_DATA", str(ROOT.parent / "shared" / "data"))
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.log_file,
                                         stdin=subprocess.DEVNULL, cwd=self.folder, env={**clean, **(environment or {})})
         running.append(self)
@@ -171,10 +173,14 @@ def daemon():
 
 @pytest.fixture
 def start_daemon():
-    """A factory: start_daemon(header_timeout=0.5). Every daemon it made must end well."""
+    """A factory: start_daemon(header_timeout=0.5), or start_daemon(models={id: path}, sources={"id/source": path}) in
+    place of tiny-gpt2. Every daemon it made must end well."""
     made = []
 
-    def start(arguments=None, environment=None, **options):
+    def start(arguments=None, environment=None, models=None, sources=None, **options):
+        if models is not None:
+            arguments = [flag for name, path in models.items() for flag in ("--model", f"{name}={path}")]
+            arguments += [flag for name, path in (sources or {}).items() for flag in ("--source", f"{name}={path}")]
         made.append(Daemon(model_options() if arguments is None else arguments, environment, **options))
         return made[-1]
 

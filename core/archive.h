@@ -1,0 +1,97 @@
+/* archive.h: the front door's second page: what the lab remembers about features, and work that outlives a request.
+ *
+ * Plain structs of the store (core/store/ headers; no SQL in them) are handed through as they are: what is stored is what
+ * is answered. Reading verbs may be called from any thread and take a few milliseconds at most; those that can need
+ * the engine are jobs (core.h). Without a store (`--store` not given) reading verbs find nothing, writing verbs
+ * answer ERROR_UNSUPPORTED with the remedy, and lab_feature still tells what the dictionary alone tells. */
+#ifndef STEERD_CORE_ARCHIVE_H
+#define STEERD_CORE_ARCHIVE_H
+
+#include "core/core.h"
+#include "core/store/explanations.h"
+#include "core/store/features.h"
+#include "core/store/jobs.h"
+#include "core/store/shares.h"
+#include "core/store/sources.h"
+#include "core/store/store.h"
+#include "core/store/vectors.h"
+
+/* The lab's store, NULL when there is none. Handlers may call the store's verbs for which the lab adds nothing
+ * (explanations, vectors, shares); texts they show come from clients or from store errors. */
+struct store *lab_store(const struct lab *lab);
+
+/* The store's number of a loaded source (made when it is first opened), 0 without a store. */
+int64_t lab_store_source(const struct lab *lab, const struct lab_source_info *source);
+
+/* ERROR_UNSUPPORTED: "... needs a store: start the daemon with --store FILE". Always -1. */
+int lab_needs_store(struct error *error);
+
+/* ---- one feature ------------------------------------------------------------------------------------ */
+
+/* Everything known of a feature, as a job: at once when it is stored; else logits and neighbours are computed in the
+ * engine's background and (with a store) kept. Field: "index". max_examples bounds the examples read. */
+int lab_feature(struct lab *lab, const struct lab_source_info *source, int64_t index, size_t max_examples,
+                struct lab_waker waker, struct lab_job **out, struct error *error) MUST_CHECK;
+
+struct lab_feature {
+  const struct lab_source_info *source;
+  struct store_feature stored;          /* groups says which parts are there */
+  struct store_statistics statistics;   /* of the source: conventions, n_tokens */
+  float decoder_norm;                   /* n_f */
+};
+/* The result of a LAB_JOB_DONE feature job; owned by the job. */
+const struct lab_feature *lab_feature_result(const struct lab_job *job);
+
+/* The n features of `target` whose decoder rows are nearest to the decoder row of (source, index), or to vector
+ * [d_out] when it is not NULL; as a job. Largest cosine first, lower index among equals. */
+int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector,
+               const struct lab_source_info *target, int n, struct lab_waker waker, struct lab_job **out,
+               struct error *error) MUST_CHECK;
+struct lab_neighbours {
+  const uint32_t *indices;
+  const float *cosines; /* [-1, 1] */
+  size_t n;
+};
+const struct lab_neighbours *lab_cossim_result(const struct lab_job *job);
+
+/* ---- long jobs -------------------------------------------------------------------------------------- */
+
+/* Statistics of a source over a text. */
+struct lab_stats_args {
+  const char *model_id, *source_id;
+  const char *corpus;    /* path of a UTF-8 text file the daemon may read */
+  bool lines;            /* one document a line; else chunks of the context */
+  int n_top;             /* top examples a feature, 0..100 */
+  int n_quantile;        /* examples in each of the 8 activation intervals, 0..10 */
+  int window;            /* tokens of an example at most, 8..256; the qualifying token lies 3/4 in */
+  int64_t max_tokens;    /* stop after so many counted tokens; 0: the whole text */
+  bool logits, neighbours, explain; /* which of the dictionary's tables to make too */
+};
+#define LAB_STATS_DEFAULTS {NULL, NULL, NULL, false, 20, 2, 64, 0, true, true, true}
+
+/* Creates the job in the store and starts it; *id is its number. Jobs run one after the other in the engine's
+ * background. A job that runs keeps its progress in the store and goes on where it was after a restart.
+ * ERROR_UNSUPPORTED without a store; ERROR_NOT_FOUND / ERROR_ARGUMENT with field. */
+int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t *id, struct error *error) MUST_CHECK;
+
+/* Progress of jobs, from the store plus the running job's latest figures. */
+struct lab_progress {
+  struct store_job job;   /* strings in the arena */
+  double rate;            /* units a second now; 0 when it does not run */
+  double seconds_left;    /* -1: not known */
+};
+int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_progress *out,
+                 struct error *error) MUST_CHECK; /* ERROR_NOT_FOUND */
+int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n,
+                  struct error *error) MUST_CHECK; /* newest first, at most 100 */
+int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) MUST_CHECK;
+int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) MUST_CHECK;
+
+/* A waker that is called (any thread) whenever a long job's progress changes, at most a few times a second; for
+ * event streams. Returns a handle for lab_unwatch; after that returns the waker is never called again. NULL when
+ * out of memory. */
+struct lab_watch;
+struct lab_watch *lab_watch(struct lab *lab, struct lab_waker waker);
+void lab_unwatch(struct lab *lab, struct lab_watch *watch);
+
+#endif

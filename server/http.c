@@ -159,11 +159,12 @@ struct http *http_start(const struct http_options *options, struct error *error)
   http->watch = watch_new(&watching, error);
   http->daemons = calloc(options->n_listeners + 1, sizeof *http->daemons);
   if (!http->daemons) error_memory(error, options->n_listeners * sizeof *http->daemons);
+  /* Before the first thread of the library: /metrics reads it without a lock. */
+  api_set_porch(options->rules.api, read_porch, http);
   if (!http->watch || !http->daemons || start_daemons(http, options, error)) {
     http_stop(http);
     return NULL;
   }
-  api_set_porch(options->rules.api, read_porch, http);
   return http;
 }
 

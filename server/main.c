@@ -61,8 +61,8 @@ static int catch_signals(struct error *error) {
 }
 
 static void wait_for_signal(void) {
-  char byte;
-  while (read(signal_pipe[0], &byte, 1) < 0 && errno == EINTR) {
+  struct pollfd pipe_end = {.fd = signal_pipe[0], .events = POLLIN};
+  while (poll(&pipe_end, 1, -1) != 1) {
   }
 }
 

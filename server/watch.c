@@ -56,10 +56,10 @@ static void set_phase(struct peer *peer, enum peer_phase phase) {
 static void look(struct peer *peer) {
   struct tcp_info info;
   if ((peer->phase != PEER_IDLE && peer->phase != PEER_SEND) || !tcp_state(peer->fd, &info)) return;
-  if (peer->phase == PEER_IDLE && info.tcpi_bytes_received != peer->progress) {
+  if (peer->phase == PEER_IDLE && info.tcpi_bytes_received != peer->received) {
     set_phase(peer, PEER_HEAD);
-  } else if (peer->phase == PEER_SEND && info.tcpi_bytes_acked != peer->progress) {
-    peer->progress = info.tcpi_bytes_acked;
+  } else if (peer->phase == PEER_SEND && info.tcpi_bytes_acked != peer->acknowledged) {
+    peer->acknowledged = info.tcpi_bytes_acked;
     set_phase(peer, PEER_SEND);
   }
 }
@@ -268,8 +268,10 @@ bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
   peer->request = request;
   bool good = !peer->overdue;
   if (good) set_phase(peer, phase);
-  if (phase == PEER_IDLE && tcp_state(peer->fd, &info)) peer->progress = info.tcpi_bytes_received;
-  if (phase == PEER_SEND) peer->progress = UINT64_MAX; /* whatever is acknowledged first is progress */
+  if (phase == PEER_SEND && tcp_state(peer->fd, &info)) {
+    peer->received = info.tcpi_bytes_received;
+    peer->acknowledged = info.tcpi_bytes_acked;
+  }
   show_end(peer);
   pthread_mutex_unlock(&peer->lock);
   return good;

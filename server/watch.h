@@ -52,9 +52,10 @@ struct peer {
   struct peer *previous, *next;
   pthread_mutex_t lock; /* guards what follows */
   enum peer_phase phase;
-  int64_t deadline_ns;  /* 0: none */
-  uint64_t progress;    /* bytes received when it fell idle, or acknowledged while sending */
-  void *request;        /* for `overdue`; NULL before the request line was read */
+  int64_t deadline_ns;   /* 0: none */
+  uint64_t received;     /* bytes when the last reply began: more of them are the next request's */
+  uint64_t acknowledged; /* bytes, while sending */
+  void *request;         /* for `overdue`; NULL before the request line was read */
   bool asleep, woken, gone, overdue;
 };
 

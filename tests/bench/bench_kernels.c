@@ -4,7 +4,8 @@
  * found in a cache (160 MiB of them at least), as the layers of a model follow each other. OpenBLAS, where it can
  * be opened, multiplies the same shapes and copies; it packs on every call what we pack once.
  *
- *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows */
+ *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows; 0: only
+ *                                             packing, encoding and attention */
 #include <dlfcn.h>
 
 #include "core/math/ops.h"
@@ -36,6 +37,13 @@ struct work {
 static void die(const char *what) {
   fprintf(stderr, "bench_kernels: %s\n", what);
   exit(1);
+}
+
+/* In [-0.5, 0.5), without a pattern that sums could follow. */
+static float scatter(size_t i) {
+  uint32_t h = (uint32_t)i * 2654435761u;
+  h = (h ^ h >> 15) * 2246822519u;
+  return (float)((h ^ h >> 13) >> 8) * 0x1p-24f - 0.5f;
 }
 
 static void multiply(struct work *work) {
@@ -77,7 +85,7 @@ static void open_work(struct work *work) {
   unsigned char *file = malloc(floats * size);
   if (!file) die("no memory");
   for (size_t i = 0; i < floats; i++) {
-    float value = (float)(i % 251) / 251 - 0.5f;
+    float value = scatter(i);
     memcpy(file + i * size, (unsigned char *)&value + (4 - size), size); /* the upper half of an f32 is its bf16 */
   }
   struct matrix_part part = {file, work->dtype, ROWS_ARE_OUTPUTS, work->n_out, work->n_in};
@@ -90,12 +98,12 @@ static void open_work(struct work *work) {
     die("no memory");
   work->host_x = calloc(1, x);
   work->host_y = calloc(1, y);
-  for (size_t i = 0; i < x / 4; i++) work->host_x[i] = (float)(i % 127) / 127 - 0.5f;
+  for (size_t i = 0; i < x / 4; i++) work->host_x[i] = scatter(i + 12345);
   if (backend->ops->write(backend, work->x, work->host_x, x, NULL) != 0) die("no memory");
   if (!work->bench->sgemm || work->dtype != DTYPE_F32) return;
   work->plain = malloc(floats * 4 * (size_t)work->copies);
   if (!work->plain) die("no memory");
-  for (size_t i = 0; i < floats * (size_t)work->copies; i++) work->plain[i] = (float)(i % 251) / 251 - 0.5f;
+  for (size_t i = 0; i < floats * (size_t)work->copies; i++) work->plain[i] = scatter(i);
 }
 
 static void close_work(struct work *work) {
@@ -131,6 +139,120 @@ static void measure(struct bench *bench, int n_out, int n_in, int rows, enum dty
   close_work(&work);
 }
 
+/* ---- packing and encoding ------------------------------------------------------------------------------ */
+
+/* matrix_new and matrix_free of the vocabulary matrix; the file is in memory. Bytes are read once and written
+ * once, to pages that the kernel has yet to clear: about a third of the read rate is the limit. */
+static void measure_pack(struct bench *bench, enum matrix_layout layout, enum dtype dtype) {
+  const int64_t n_out = 50257, n_in = 768;
+  size_t bytes = (size_t)(n_out * n_in) * dtype_size(dtype);
+  double seconds[32], read[32];
+  unsigned char *file = calloc(1, bytes + 1);
+  if (!file) die("no memory");
+  memset(file, 1, bytes + 1);
+  struct matrix_part part = {file + 1, dtype, layout, n_out, layout == ROWS_ARE_OUTPUTS ? n_in : n_out};
+  for (int i = 0; i < bench->rounds; i++) {
+    struct matrix *w = NULL;
+    read[i] = limits_read(&bench->limits, bench->limits.all);
+    int64_t start = clock_ns();
+    if (bench->backend->ops->matrix_new(bench->backend, &part, 1, n_in, &w, NULL) != 0) die("no memory");
+    seconds[i] = limits_seconds(start);
+    bench->backend->ops->matrix_free(bench->backend, w);
+  }
+  double s = limits_median(seconds, bench->rounds);
+  printf("pack %-4s 50257 x 768, rows are %-8s %6.1f ms %6.1f GB/s %3.0f %% of read\n", dtype_name(dtype),
+         layout == ROWS_ARE_OUTPUTS ? "outputs" : "inputs", s * 1e3, (double)bytes / s * 1e-9,
+         (double)bytes / s * 1e-7 / limits_median(read, bench->rounds));
+  free(file);
+}
+
+static void measure_encode(struct bench *bench, enum encode_kind kind, int rows) {
+  struct work work = {.bench = bench, .n_out = 24576, .n_in = 768, .rows = rows, .dtype = DTYPE_F32};
+  double seconds[32], read[32], fma[32];
+  struct sparse out;
+  open_work(&work);
+  sparse_init(&out);
+  /* sums have a deviation of about 2.3: with -5 some 1.5 % are kept, as by a usual dictionary */
+  struct span bias = {NULL, 0};
+  float *fives = malloc((size_t)work.n_out * 4);
+  if (!fives || bench->backend->ops->alloc(bench->backend, (size_t)work.n_out * 4, &bias.memory, NULL) != 0)
+    die("no memory");
+  for (int i = 0; i < work.n_out; i++) fives[i] = kind == ENCODE_TOPK ? 0 : -5;
+  if (bench->backend->ops->write(bench->backend, bias, fives, (size_t)work.n_out * 4, NULL) != 0) die("no memory");
+  struct encode_args args = {.bias = bias, .kind = kind, .w = work.w[0], .x = {work.x, work.n_in}, .n_rows = rows, .k = 32};
+  for (int i = 0; i < bench->rounds; i++) {
+    read[i] = limits_read(&bench->limits, bench->limits.all);
+    int64_t start = clock_ns();
+    if (bench->backend->ops->encode(bench->backend, &args, &out, NULL) != 0) die("no memory");
+    seconds[i] = limits_seconds(start);
+    fma[i] = limits_fma(bench->limits.all);
+    sparse_clear(&out);
+  }
+  double s = limits_median(seconds, bench->rounds), flop = 2.0 * work.n_out * work.n_in * rows;
+  printf("encode %-8s 24576 x 768 F32 %4d rows %7.2f ms %3.0f %% of peak %3.0f %% of read\n",
+         kind == ENCODE_TOPK ? "top 32" : "ReLU", rows, s * 1e3, flop / s * 1e-7 / limits_median(fma, bench->rounds),
+         4.0 * work.n_out * work.n_in / s * 1e-7 / limits_median(read, bench->rounds));
+  bench->backend->ops->free(bench->backend, bias.memory);
+  free(fives);
+  close_work(&work);
+}
+
+/* Attention of one layer of GPT-2 small: a prompt in one step, or one row that ends it. */
+static void measure_attend(struct bench *bench, int prompt, bool decode) {
+  enum { WIDTH = 768 };
+  struct backend *backend = bench->backend;
+  struct span qkv = {NULL, 0}, z = {NULL, 0}, kv = {NULL, 0};
+  int32_t table[64], blocks = (prompt + KV_BLOCK - 1) / KV_BLOCK;
+  size_t block = backend->ops->kv_block_bytes(backend, 12, 64);
+  if (backend->ops->alloc(backend, (size_t)prompt * 3 * WIDTH * 4, &qkv.memory, NULL) != 0 ||
+      backend->ops->alloc(backend, (size_t)prompt * WIDTH * 4, &z.memory, NULL) != 0 ||
+      backend->ops->alloc(backend, (size_t)blocks * block, &kv.memory, NULL) != 0)
+    die("no memory");
+  for (int i = 0; i < blocks; i++) table[i] = i;
+  int rows = decode ? 1 : prompt;
+  struct row_range all[2] = {{0, rows}, {0, rows}};
+  struct step_slot slot = {{0, rows}, prompt - rows, 0, 1};
+  struct step step = {.n_layer = 1, .n_rows = rows, .n_slots = 1, .slots = &slot, .active = all, .arriving = all,
+                      .kv = kv, .kv_table = table, .kv_blocks = blocks};
+  struct op op = {.code = OP_ATTEND, .set = ROWS_ACTIVE, .width = WIDTH};
+  op.u.attend.qkv = (struct rows){qkv, 3 * WIDTH};
+  op.u.attend.z = (struct rows){z, WIDTH};
+  op.u.attend.k = WIDTH;
+  op.u.attend.v = 2 * WIDTH;
+  op.u.attend.n_head = op.u.attend.n_kv_head = 12;
+  op.u.attend.d_head = 64;
+  op.u.attend.scale = 0.125f;
+  double seconds[32], fma[32];
+  for (int i = 0; i < bench->rounds; i++) {
+    int64_t start = clock_ns();
+    for (int n = 0; n < 10; n++)
+      if (backend->ops->run(backend, &op, 1, &step, NULL) != 0) die("attention failed");
+    seconds[i] = limits_seconds(start) / 10;
+    fma[i] = limits_fma(bench->limits.all);
+  }
+  double s = limits_median(seconds, bench->rounds), seen = decode ? prompt : prompt * (prompt + 1) / 2.0;
+  printf("attend %4d rows of %4d, 12 heads of 64 %9.1f us %3.0f %% of peak\n", rows, prompt, s * 1e6,
+         4.0 * 12 * 64 * seen / s * 1e-7 / limits_median(fma, bench->rounds));
+  backend->ops->free(backend, qkv.memory);
+  backend->ops->free(backend, z.memory);
+  backend->ops->free(backend, kv.memory);
+}
+
+static void measure_rest(struct bench *bench) {
+  measure_pack(bench, ROWS_ARE_OUTPUTS, DTYPE_F32);
+  measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_F32);
+  measure_pack(bench, ROWS_ARE_OUTPUTS, DTYPE_BF16);
+  measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_BF16);
+  for (int kind = ENCODE_RELU; kind <= ENCODE_TOPK; kind += ENCODE_TOPK) {
+    measure_encode(bench, (enum encode_kind)kind, 1);
+    measure_encode(bench, (enum encode_kind)kind, 128);
+    measure_encode(bench, (enum encode_kind)kind, 1024);
+  }
+  measure_attend(bench, 128, false);
+  measure_attend(bench, 512, false);
+  measure_attend(bench, 512, true);
+}
+
 /* OpenBLAS is a peer and never a dependency. */
 static sgemm_fn *find_sgemm(int threads) {
   void *library = dlopen("libopenblas.so.0", RTLD_NOW);
@@ -164,6 +286,7 @@ int main(int argc, char **argv) {
       for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         if (argc < 4 || atoi(argv[3]) == rows[r])
           measure(&bench, shapes[s][0], shapes[s][1], rows[r], (enum dtype)dtype);
+  if (argc < 4 || atoi(argv[3]) == 0) measure_rest(&bench);
   limits_close(&bench.limits);
   backend_close(bench.backend);
   return 0;

@@ -369,6 +369,64 @@ static void test_pass(void **state) {
   compare_pass(&gated_shape, 1e-4);
 }
 
+/* Attention by its definition, with no running maximum: scores, weights, a mean. */
+static void test_attention_by_definition(void **state) {
+  (void)state;
+  enum { N = 70, HEADS = 4, KV_HEADS = 2, E = 5, LD = (HEADS + 2 * KV_HEADS) * E };
+  static const struct {
+    int window;
+    float soft_cap;
+  } kinds[] = {{0, 0}, {3, 0}, {0, 2}, {66, 0.5f}};
+  float qkv[N * LD], z[N * HEADS * E];
+  fill(qkv, N * LD, 40, 2);
+  const char *names[4];
+  int n = backends_all(names);
+  for (int i = 0; i < n; i++)
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++) {
+      struct backend *backend = must_open(names[i], 2);
+      int32_t table[2] = {1, 0};
+      struct row_range all[2] = {{0, N}, {0, N}};
+      struct step_slot slot = {{0, N}, 0, 0, 1};
+      struct span kv = must_alloc(backend, 2 * backend->ops->kv_block_bytes(backend, KV_HEADS, E) / 4);
+      struct span from = must_put(backend, qkv, N * LD), to = must_alloc(backend, N * HEADS * E);
+      struct step step = {.n_layer = 1, .n_rows = N, .n_slots = 1, .slots = &slot, .active = all, .arriving = all,
+                          .kv = kv, .kv_table = table, .kv_blocks = 2};
+      struct op op = {.code = OP_ATTEND, .set = ROWS_ACTIVE, .width = HEADS * E};
+      op.u.attend.qkv = (struct rows){from, LD};
+      op.u.attend.z = (struct rows){to, HEADS * E};
+      op.u.attend.v = HEADS * E; /* values before keys: the offsets say where */
+      op.u.attend.k = (HEADS + KV_HEADS) * E;
+      op.u.attend.n_head = HEADS;
+      op.u.attend.n_kv_head = KV_HEADS;
+      op.u.attend.d_head = E;
+      op.u.attend.scale = 0.4f;
+      op.u.attend.window = kinds[kind].window;
+      op.u.attend.soft_cap = kinds[kind].soft_cap;
+      assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+      must_read(backend, z, to, N * HEADS * E);
+      for (int q = 0; q < N; q++)
+        for (int head = 0; head < HEADS; head++) {
+          double sum = 0, mean[E] = {0}, cap = kinds[kind].soft_cap;
+          int first = kinds[kind].window && q >= kinds[kind].window ? q - kinds[kind].window + 1 : 0;
+          for (int j = first; j <= q; j++) {
+            double s = (double)0.4f * dot(qkv + q * LD + head * E, qkv + j * LD + op.u.attend.k + head / 2 * E, E);
+            double weight = exp(cap > 0 ? cap * tanh(s / cap) : s);
+            sum += weight;
+            for (int e = 0; e < E; e++) mean[e] += weight * qkv[j * LD + op.u.attend.v + head / 2 * E + e];
+          }
+          /* values below 2, scores below 8 whose rounding e^x carries over: 2 * 8 * a few 2^-24 */
+          for (int e = 0; e < E; e++)
+            if (fabs(z[(q * HEADS + head) * E + e] - mean[e] / sum) > 5e-6)
+              fail_msg("%s: query %d head %d: %.9g, not %.9g", names[i], q, head, z[(q * HEADS + head) * E + e],
+                       mean[e] / sum);
+        }
+      drop(backend, kv);
+      drop(backend, from);
+      drop(backend, to);
+      backend_close(backend);
+    }
+}
+
 /* Rows that enter in the middle: a fork of another row, and a saved residual. */
 static void test_origins(void **state) {
   (void)state;
@@ -557,6 +615,7 @@ int main(void) {
       cmocka_unit_test(test_activations),
       cmocka_unit_test(test_norms),
       cmocka_unit_test(test_pass),
+      cmocka_unit_test(test_attention_by_definition),
       cmocka_unit_test(test_origins),
       cmocka_unit_test(test_encode),
       cmocka_unit_test(test_topk_ties_by_hand),

@@ -2,7 +2,6 @@
  *   KERNELS          the name of the table        KERNELS_NAME   the name of the backend
  *   TILES_1/2/4(T)   T(panels, rows) for each tile shape, from one row up   TILE_ROWS_1/2/4  how many
  *   TILE_MANY        log2 of the panels of the tile for many rows
- *   STREAM_WIDE      panels that one row meets at once
  *   ATTEND_TILE, SCORE_VECTORS, SCORE_ONE_VECTORS, VALUE_VECTORS, VALUE_ONE_VECTORS   shapes of attention */
 #include <math.h>
 #include <string.h>

@@ -11,7 +11,6 @@
 #define TILE_ROWS_2 3
 #define TILE_ROWS_4 0
 #define TILE_MANY 0
-#define STREAM_WIDE 4
 #define ATTEND_TILE 3
 #define SCORE_VECTORS 2
 #define SCORE_ONE_VECTORS 4

@@ -11,7 +11,6 @@
 #define TILE_ROWS_2 12
 #define TILE_ROWS_4 6
 #define TILE_MANY 1
-#define STREAM_WIDE 8
 #define ATTEND_TILE 6
 #define SCORE_VECTORS 4
 #define SCORE_ONE_VECTORS 4

@@ -11,7 +11,6 @@
 #define TILE_ROWS_2 0
 #define TILE_ROWS_4 0
 #define TILE_MANY 0
-#define STREAM_WIDE 2
 #define ATTEND_TILE 2
 #define SCORE_VECTORS 1
 #define SCORE_ONE_VECTORS 2

@@ -1,11 +1,12 @@
 /* math.inc.h: exp, tanh, erf and the activations over sixteen lanes. The same operations in the same order on
  * every instruction set. Included behind a simd_*.h.
  *
- * Coefficients are minimax fits of our own (Lawson's iteration in double, then rounded to f32). Largest errors,
- * measured over a million points against double: tests/unit/test_ops.c holds them to their bounds. */
+ * Coefficients are minimax fits of our own (Lawson's iteration in double, then rounded to f32). Largest errors
+ * found over two million points, against double: exp 1.02 ulp on [-87, 88], tanh 1.28, erf 1.11, silu 1.9 on
+ * [-10, 20]; gelu_tanh 14 on [-3, 8], where e^-2u carries the rounding of u over and the value is near 0. */
 
 /* e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2; below 2^-126 the result is 0, NaN stays NaN. The number
- * 1.5 * 2^23 makes the adder round to an integer and leaves n in the low bits. Within 1.1 ulp. */
+ * 1.5 * 2^23 makes the adder round to an integer and leaves n in the low bits. */
 VF vf vf_exp(vf x) {
   const vf magic = vf_set1(12582912.0f);
   vf shifted = vf_fma(x, vf_set1(1.44269504f), magic);

@@ -5,6 +5,9 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
@@ -58,28 +61,67 @@ static void pack_slowly(const struct packing *packing, int64_t panel, int64_t be
   }
 }
 
-/* Rows of the file are inputs: sixteen outputs lie side by side. */
+/* Rows of the file are inputs: sixteen outputs lie side by side. The sizes are constants, so that a line is a
+ * few moves and not a call. */
 static void pack_columns(struct origin from, size_t size, int64_t begin, int64_t end, unsigned char *to) {
-  size_t line = LANES * size;
+  size_t ld = (size_t)from.part->ld * size;
   const unsigned char *source = element(from, begin);
-  for (int64_t in = begin; in < end; in++, source += (size_t)from.part->ld * size)
-    memcpy(to + (size_t)in * line, source, line);
+  to += (size_t)begin * LANES * size;
+  if (size == 4)
+    for (int64_t in = begin; in < end; in++, source += ld, to += LANES * 4) memcpy(to, source, LANES * 4);
+  else
+    for (int64_t in = begin; in < end; in++, source += ld, to += LANES * 2) memcpy(to, source, LANES * 2);
 }
 
-/* Rows of the file are outputs: sixteen of them are read side by side and turned. */
-#define PACK_ROWS(name, type)                                                                        \
-  static void name(struct origin from, int64_t begin, int64_t end, unsigned char *to) {              \
-    const unsigned char *source = element(from, 0);                                                  \
-    size_t ld = (size_t)from.part->ld * sizeof(type);                                                \
-    for (int64_t in = begin; in < end; in++) {                                                       \
-      type line[LANES];                                                                              \
-      for (int lane = 0; lane < LANES; lane++)                                                       \
-        memcpy(&line[lane], source + (size_t)lane * ld + (size_t)in * sizeof(type), sizeof(type));   \
-      memcpy(to + (size_t)in * sizeof line, line, sizeof line);                                      \
-    }                                                                                                \
+/* Rows of the file are outputs: sixteen of them are read side by side and turned, a square at a time. */
+#if defined(__SSE2__)
+static void turn_4x4(const unsigned char *source, size_t ld, unsigned char *to) {
+  __m128 r0 = _mm_loadu_ps((const float *)(const void *)source);
+  __m128 r1 = _mm_loadu_ps((const float *)(const void *)(source + ld));
+  __m128 r2 = _mm_loadu_ps((const float *)(const void *)(source + 2 * ld));
+  __m128 r3 = _mm_loadu_ps((const float *)(const void *)(source + 3 * ld));
+  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+  float *out = (float *)(void *)to;
+  _mm_store_ps(out, r0);
+  _mm_store_ps(out + LANES, r1);
+  _mm_store_ps(out + 2 * LANES, r2);
+  _mm_store_ps(out + 3 * LANES, r3);
+}
+
+static void turn_8x8(const unsigned char *source, size_t ld, unsigned char *to) {
+  __m128i row[8], pair[8];
+  for (int i = 0; i < 8; i++) row[i] = _mm_loadu_si128((const __m128i *)(const void *)(source + (size_t)i * ld));
+  for (int i = 0; i < 4; i++) { /* rows 2i, 2i + 1 woven: columns 0..3, columns 4..7 */
+    pair[i] = _mm_unpacklo_epi16(row[2 * i], row[2 * i + 1]);
+    pair[i + 4] = _mm_unpackhi_epi16(row[2 * i], row[2 * i + 1]);
   }
-PACK_ROWS(pack_rows_32, uint32_t)
-PACK_ROWS(pack_rows_16, uint16_t)
+  for (int i = 0; i < 8; i += 4) { /* four rows woven: columns i, i + 1 and i + 2, i + 3 of each half */
+    __m128i low = _mm_unpacklo_epi32(pair[i], pair[i + 1]), high = _mm_unpackhi_epi32(pair[i], pair[i + 1]);
+    __m128i low2 = _mm_unpacklo_epi32(pair[i + 2], pair[i + 3]), high2 = _mm_unpackhi_epi32(pair[i + 2], pair[i + 3]);
+    __m128i *out = (__m128i *)(void *)(to + (size_t)i * LANES * 2);
+    _mm_store_si128(out, _mm_unpacklo_epi64(low, low2)); /* a line of 16 halves is two vectors */
+    _mm_store_si128(out + 2, _mm_unpackhi_epi64(low, low2));
+    _mm_store_si128(out + 4, _mm_unpacklo_epi64(high, high2));
+    _mm_store_si128(out + 6, _mm_unpackhi_epi64(high, high2));
+  }
+}
+#endif
+
+static void pack_rows(struct origin from, size_t size, int64_t begin, int64_t end, unsigned char *to) {
+  const unsigned char *source = element(from, 0);
+  size_t ld = (size_t)from.part->ld * size, line = LANES * size;
+  int64_t in = begin;
+#if defined(__SSE2__)
+  const int square = size == 4 ? 4 : 8;
+  for (; in + square <= end; in += square)
+    for (int lane = 0; lane < LANES; lane += square)
+      (size == 4 ? turn_4x4 : turn_8x8)(source + (size_t)lane * ld + (size_t)in * size, ld,
+                                        to + (size_t)in * line + (size_t)lane * size);
+#endif
+  for (; in < end; in++)
+    for (int lane = 0; lane < LANES; lane++)
+      memcpy(to + (size_t)in * line + (size_t)lane * size, source + (size_t)lane * ld + (size_t)in * size, size);
+}
 
 static void pack_panel(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
   const struct cpu_matrix *matrix = packing->matrix;
@@ -90,10 +132,8 @@ static void pack_panel(const struct packing *packing, int64_t panel, int64_t beg
     pack_slowly(packing, panel, begin, end);
   else if (from.part->layout == ROWS_ARE_INPUTS)
     pack_columns(from, size, begin, end, to);
-  else if (size == 4)
-    pack_rows_32(from, begin, end, to);
   else
-    pack_rows_16(from, begin, end, to);
+    pack_rows(from, size, begin, end, to);
 }
 
 /* Inputs are taken 32 at a time across the panels of a unit where rows are inputs, so that their rows stay in

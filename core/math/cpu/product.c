@@ -1,16 +1,16 @@
 /* product.c: cuts a product into units of work and walks a unit through the caches.
  *
  * Few rows stream the weights once. Many rows are cut into tiles; a unit is a block of tiles by a group of
- * panels. Inside, the inputs go in blocks: a block of a panel pair (32 KiB at most) stays in the first cache
- * while the tiles, packed [input][row], come by from the second; sums wait in scratch between blocks, which
- * changes no bit of them (cpu.h). Every number here is a matter of speed alone. */
+ * panels. Inside, the inputs go in blocks: a block of a panel pair (16 KiB) stays in the first cache while the
+ * tiles, packed [input][row], come by from the second and the next block is fetched; sums wait in scratch between
+ * blocks, which changes no bit of them (cpu.h). Every number here is a matter of speed alone. */
 #include <string.h>
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
 
-#define BLOCK_INPUTS 256 /* inputs of a block */
-#define BLOCK_ROWS 192   /* rows of a unit: 192 packed rows of 256 inputs are 192 KiB */
+#define BLOCK_INPUTS 128 /* inputs of a block */
+#define BLOCK_ROWS 192   /* rows of a unit: 192 packed rows of a block are 96 KiB */
 #define UNIT_TILES (BLOCK_ROWS / TILE_ROWS)
 #define MAX_PANELS 4     /* of the widest tile */
 
@@ -76,18 +76,25 @@ void product_pack(const struct product *product, struct pool_worker *worker) {
 
 /* ---- one row ------------------------------------------------------------------------------------------- */
 
-static void walk_row(const struct product *product, struct pool_worker *worker) {
+/* Panels [begin, end), and what this thread will most likely take next. */
+static void row_panels(const struct product *product, size_t begin, size_t end, size_t next) {
   const struct cpu_matrix *w = product->w;
   float c[STREAM_PANELS * LANES];
-  size_t panels = (size_t)w->n_panels, begin, end;
-  while (pool_take(worker, panels, STREAM_PANELS, &begin, &end)) {
-    int n = (int)(end - begin);
-    const unsigned char *here = w->data + begin * w->panel_bytes;
-    size_t next = size_min(panels - (size_t)n, begin + (size_t)worker->threads * STREAM_PANELS);
-    product->kernels->stream(w->base.dtype, w->base.n_in, here, w->panel_bytes, n, w->data + next * w->panel_bytes,
-                             product->x, c);
-    product->finish(product, 0, 1, (int64_t)begin, n, c);
-  }
+  next = size_min((size_t)w->n_panels - 1, next);
+  product->kernels->stream(w->base.dtype, w->base.n_in, w->data + begin * w->panel_bytes, w->panel_bytes,
+                           (int)(end - begin), w->data + next * w->panel_bytes, product->x, c);
+  product->finish(product, 0, 1, (int64_t)begin, (int)(end - begin), c);
+}
+
+/* A thread takes a few panels; in an encode all of a group, whose segment has one writer. */
+static void walk_row(const struct product *product, struct pool_worker *worker) {
+  size_t panels = (size_t)product->w->n_panels, chunk = product->segments ? GROUP_PANELS : STREAM_PANELS;
+  size_t begin, end;
+  while (pool_take(worker, panels, chunk, &begin, &end))
+    for (size_t at = begin; at < end; at += STREAM_PANELS) {
+      size_t stop = size_min(at + STREAM_PANELS, end);
+      row_panels(product, at, stop, stop < end ? stop : begin + (size_t)worker->threads * chunk);
+    }
 }
 
 /* ---- tiles --------------------------------------------------------------------------------------------- */

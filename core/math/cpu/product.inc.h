@@ -21,7 +21,7 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
     vf weight[TILE_MAX_PANELS];
     UNROLL for (int p = 0; p < panels; p++) {
       weight[p] = vf_load(w + (size_t)p * panel_floats);
-      __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 2);
+      __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 3);
     }
     fetch += fetch_step;
     UNROLL for (int r = 0; r < rows; r++) {

@@ -15,6 +15,9 @@
  * a stream stays within a few decode steps. */
 #define PROMPT_SHARE 4
 
+/* And background prompts, while anybody else is served, this one. */
+#define BACKGROUND_SHARE 16
+
 struct batch_tables {
   int32_t *token, *position, *source, *logit_row;
   uint8_t *origin;
@@ -85,8 +88,8 @@ static struct sequence *in_turn(const struct runner *runner, int i) {
   return runner->running[(runner->next + i) % runner->n_running];
 }
 
-static int add_decoding(struct runner *runner) {
-  int n = 0;
+static int32_t add_decoding(struct runner *runner) {
+  int32_t n = 0;
   for (int i = 0; i < runner->n_running; i++) {
     struct sequence *s = in_turn(runner, i);
     if (!sequence_decodes(s) || s->ended) continue;
@@ -123,19 +126,28 @@ static void add_group(struct runner *runner, struct sequence *leader, int32_t ro
   }
 }
 
-static void add_prompts(struct runner *runner, int32_t budget) {
-  int64_t tap_left = runner->tap_elements;
+static void add_prompts(struct runner *runner, bool background, int32_t budget, int64_t *tap_left) {
   for (int i = 0; i < runner->n_running && budget > 0; i++) {
     struct sequence *s = in_turn(runner, i);
-    if (sequence_decodes(s) || s->leader || s->ended) continue;
+    if (s->task->background != background || sequence_decodes(s) || s->leader || s->ended) continue;
     int32_t group = 1 + count_followers(s), rows = budget / group;
     if (rows > sequence_pending(s)) rows = sequence_pending(s);
-    int32_t room = tap_room(runner, s, &tap_left);
+    int32_t room = tap_room(runner, s, tap_left);
     if (rows > room) rows = room;
     if (rows <= 0) continue;
-    add_group(runner, s, rows, &tap_left);
+    add_group(runner, s, rows, tap_left);
     budget -= rows * group;
   }
+}
+
+static void choose(struct runner *runner) {
+  int64_t tap_left = runner->tap_elements;
+  int32_t decoding = add_decoding(runner), budget = runner->max_rows - runner->batch.n_rows;
+  int32_t share = decoding ? runner->max_rows / PROMPT_SHARE : budget;
+  add_prompts(runner, false, share < budget ? share : budget, &tap_left);
+  budget = runner->max_rows - runner->batch.n_rows;
+  share = runner->n_running > runner->n_background ? runner->max_rows / BACKGROUND_SHARE : budget;
+  add_prompts(runner, true, share < budget ? share : budget, &tap_left);
 }
 
 /* ---- order ---- */
@@ -342,10 +354,7 @@ int batch_build(struct runner *runner, struct error *error) {
   batch->n_rows = 0;
   memset(&batch->step, 0, sizeof batch->step);
   if (!runner->n_running) return 0;
-  int decoding = add_decoding(runner);
-  int32_t budget = runner->max_rows - batch->n_rows, share = runner->max_rows / PROMPT_SHARE;
-  if (decoding && share > 0 && budget > share) budget = share;
-  add_prompts(runner, budget);
+  choose(runner);
   runner->next = (runner->next + 1) % runner->n_running;
   place(runner);
   for (int i = 0; i < batch->n_parts; i++) fill_rows(runner, &batch->parts[i]);

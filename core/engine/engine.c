@@ -34,7 +34,7 @@ struct engine {
   struct engine_task *queue_head, *queue_tail;
   int n_queued;
   bool stop, draining;
-  atomic_int running;
+  atomic_int running, working; /* sequences; tasks that are work */
   _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
   _Atomic double mean_service;
 };
@@ -59,12 +59,13 @@ static int check_fits(const struct engine *engine, const struct engine_task *tas
   return 0;
 }
 
+/* Background tasks are not counted: long jobs hand over one or two at a time. */
 static int enqueue(struct engine *engine, struct engine_task *task, struct error *error) {
   int failed = 0;
   pthread_mutex_lock(&engine->mutex);
   if (engine->stop || engine->draining) {
     failed = error_set(error, ERROR_BUSY, "the server is shutting down");
-  } else if (engine->n_queued >= engine->options.max_queue) {
+  } else if (!task->background && engine->n_queued >= engine->options.max_queue) {
     failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
   } else {
     if (engine->queue_tail)
@@ -72,7 +73,7 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
     else
       engine->queue_head = task;
     engine->queue_tail = task;
-    engine->n_queued++;
+    engine->n_queued += !task->background;
     pthread_cond_signal(&engine->changed);
   }
   pthread_mutex_unlock(&engine->mutex);
@@ -87,6 +88,17 @@ int engine_submit(struct engine *engine, const struct engine_task_args *args, st
   if (task_new(runner, args, &task, error) != 0) return -1;
   *out = task; /* before the worker can end it */
   if (check_fits(engine, task, error) == 0 && enqueue(engine, task, error) == 0) return 0;
+  *out = NULL;
+  task_free(task);
+  return -1;
+}
+
+int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, void *context,
+                       struct engine_task **out, struct error *error) {
+  struct engine_task *task;
+  if (task_new_work(runner_of(engine, model), work, context, &task, error) != 0) return -1;
+  *out = task;
+  if (enqueue(engine, task, error) == 0) return 0;
   *out = NULL;
   task_free(task);
   return -1;
@@ -108,6 +120,7 @@ void engine_drain(struct engine *engine) {
 /* ---- ending tasks (worker) ---- */
 
 static void count_end(struct engine *engine, const struct engine_task *task) {
+  if (task->background) return;
   if (!task->error.code)
     atomic_fetch_add(&engine->done, 1);
   else if (task->error.code == ERROR_CANCELLED)
@@ -121,8 +134,12 @@ static void count_end(struct engine *engine, const struct engine_task *task) {
 
 /* done() may free what the asker knows of the task; the task itself goes here. */
 static void finish_task(struct engine *engine, struct engine_task *task) {
+  const struct error *error = task->error.code ? &task->error : NULL;
   count_end(engine, task);
-  task->events->done(task->context, task->error.code ? &task->error : NULL);
+  if (task->work)
+    task->work->done(task->context, error);
+  else
+    task->events->done(task->context, error);
   task_free(task);
 }
 
@@ -131,6 +148,7 @@ static void remove_running(struct runner *runner, const struct engine_task *task
   for (int i = 0; i < runner->n_running; i++)
     if (runner->running[i]->task != task) runner->running[kept++] = runner->running[i];
   atomic_fetch_sub(&runner->engine->running, runner->n_running - kept);
+  if (task->background) runner->n_background -= runner->n_running - kept;
   runner->n_running = kept;
   runner->next = kept ? runner->next % kept : 0;
 }
@@ -154,17 +172,22 @@ static void sweep(struct runner *runner) {
 
 static bool has_room(const struct engine_task *task) {
   const struct runner *runner = task->runner;
-  return runner->n_running + task->n_sequences <= runner->max_sessions &&
-         task->blocks_needed <= kv_pool_blocks_free(runner->kv);
+  int32_t blocks = kv_pool_blocks_free(runner->kv), sessions = runner->max_sessions - runner->n_running;
+  if (task->background) { /* half stays for others, unless nobody is there and the half would not do */
+    if (runner->n_running == 0) return task->blocks_needed <= blocks;
+    blocks -= kv_pool_blocks(runner->kv) / 2;
+    sessions -= runner->max_sessions / 2;
+  }
+  return task->n_sequences <= sessions && task->blocks_needed <= blocks;
 }
 
 static bool waited_too_long(const struct engine *engine, const struct engine_task *task) {
   int64_t limit = (int64_t)engine->options.queue_timeout_ms * 1000000;
-  return limit && clock_ns() - task->queued_ns > limit;
+  return limit && !task->background && clock_ns() - task->queued_ns > limit;
 }
 
 /* Unlinks the first task that can leave the queue: to run, or to end. NULL when none can. A task that waits for
- * room holds back later ones of its model only, so that nobody overtakes it for ever. */
+ * room holds back later ones of its model and kind only, so that nobody overtakes it for ever. */
 static struct engine_task *dequeue(struct engine *engine) {
   struct engine_task *before = NULL, *task;
   pthread_mutex_lock(&engine->mutex);
@@ -175,7 +198,8 @@ static struct engine_task *dequeue(struct engine *engine) {
       error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue",
                 engine->options.queue_timeout_ms);
     bool blocked = false;
-    for (struct engine_task *t = engine->queue_head; t != task; t = t->next) blocked |= t->runner == task->runner;
+    for (struct engine_task *t = engine->queue_head; t != task; t = t->next)
+      blocked |= t->runner == task->runner && t->background == task->background;
     if (task->error.code || (!blocked && has_room(task))) break;
   }
   if (task) {
@@ -184,18 +208,33 @@ static struct engine_task *dequeue(struct engine *engine) {
     else
       engine->queue_head = task->next;
     if (engine->queue_tail == task) engine->queue_tail = before;
-    engine->n_queued--;
+    engine->n_queued -= !task->background;
+    task->next = NULL;
   }
   pthread_mutex_unlock(&engine->mutex);
   return task;
 }
 
+static void admit_work(struct runner *runner, struct engine_task *task) {
+  if (runner->work_tail)
+    runner->work_tail->next = task;
+  else
+    runner->work_head = task;
+  runner->work_tail = task;
+  atomic_fetch_add(&runner->engine->working, 1);
+}
+
 static void admit(struct engine *engine, struct engine_task *task) {
   struct runner *runner = task->runner;
-  if (task->error.code || task_admit(task, &task->error) != 0) {
+  if (task->error.code || (!task->work && task_admit(task, &task->error) != 0)) {
     finish_task(engine, task);
     return;
   }
+  if (task->work) {
+    admit_work(runner, task);
+    return;
+  }
+  if (task->background) runner->n_background += task->n_sequences;
   for (int i = 0; i < task->n_sequences; i++) runner->running[runner->n_running++] = &task->sequences[i];
   atomic_fetch_add(&engine->running, task->n_sequences);
 }
@@ -304,19 +343,40 @@ static void step(struct runner *runner) {
   atomic_fetch_add(&engine->busy_ns, clock_ns() - begin);
 }
 
+/* One slice of the first work that waits. */
+static void slice(struct runner *runner) {
+  struct engine_task *task = runner->work_head;
+  if (!task) return;
+  int64_t begin = clock_ns();
+  if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
+  int more = task->error.code ? -1 : task->work->slice(task->context, runner->plan, &task->error);
+  atomic_fetch_add(&runner->engine->busy_ns, clock_ns() - begin);
+  if (more > 0) return;
+  if (more < 0 && !task->error.code) error_set(&task->error, ERROR_BUG, "work failed without saying why");
+  runner->work_head = task->next;
+  if (!runner->work_head) runner->work_tail = NULL;
+  atomic_fetch_sub(&runner->engine->working, 1);
+  finish_task(runner->engine, task);
+}
+
 /* ---- the worker ---- */
+
+static void cancel_all(struct runner *runner) {
+  for (int i = 0; i < runner->n_running; i++)
+    error_set(&runner->running[i]->task->error, ERROR_CANCELLED, "the server is shutting down");
+  for (struct engine_task *task = runner->work_head; task; task = task->next)
+    error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
+}
 
 /* Sleeps until there is something to do; false when the engine stops and nothing is left. */
 static bool wait_for_work(struct engine *engine) {
   pthread_mutex_lock(&engine->mutex);
-  while (!engine->stop && !engine->queue_head && atomic_load(&engine->running) == 0)
+  while (!engine->stop && !engine->queue_head && atomic_load(&engine->running) + atomic_load(&engine->working) == 0)
     pthread_cond_wait(&engine->changed, &engine->mutex);
-  bool go_on = !engine->stop || engine->queue_head || atomic_load(&engine->running) > 0;
+  bool go_on = !engine->stop || engine->queue_head || atomic_load(&engine->running) + atomic_load(&engine->working) > 0;
   bool stop = engine->stop;
   pthread_mutex_unlock(&engine->mutex);
-  for (size_t r = 0; stop && r < engine->n_runners; r++)
-    for (int i = 0; i < engine->runners[r].n_running; i++)
-      error_set(&engine->runners[r].running[i]->task->error, ERROR_CANCELLED, "the server is shutting down");
+  for (size_t r = 0; stop && r < engine->n_runners; r++) cancel_all(&engine->runners[r]);
   return go_on;
 }
 
@@ -326,6 +386,7 @@ static void *worker(void *argument) {
     for (struct engine_task *task; (task = dequeue(engine));) admit(engine, task);
     for (size_t r = 0; r < engine->n_runners; r++) {
       struct runner *runner = &engine->runners[r];
+      slice(runner);
       sweep(runner);
       if (!runner->n_running) continue;
       step(runner);

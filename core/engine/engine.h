@@ -8,6 +8,10 @@
  * FORKS. Sequences of a task that say `fork` have the same prompt as sequence 0. While that prompt is read, they
  * share its rows below their first edited layer, and afterwards the keys and values made there.
  *
+ * BACKGROUND. Long jobs hand over background tasks, which never hold up others: they take at most half of the sessions and
+ * of the KV memory, and while others run only a few rows of a step. WORK is a function that the worker calls between
+ * steps, a bounded slice at a time: tables made from a dictionary, say.
+ *
  * CALLBACKS come from the worker's thread, in order, without any lock of the engine held; they must not wait.
  * `done` is the last one and comes exactly once for every submitted task. */
 #ifndef STEERD_CORE_ENGINE_ENGINE_H
@@ -16,6 +20,7 @@
 #include "core/engine/edit.h"
 #include "core/engine/sampler.h"
 #include "core/model/model.h"
+#include "core/model/plan.h"
 
 struct engine;
 struct engine_task;
@@ -83,12 +88,24 @@ struct engine_task_args {
   int n_sequences;
   const struct engine_events *events; /* static */
   void *context;
+  bool background;
 };
 
 /* Queues a task. ERROR_BUSY when the queue is full or the engine drains; ERROR_LIMIT when the task could never
  * run (more sequences or KV memory than there is). *out is valid until `done` returns. */
 int engine_submit(struct engine *engine, const struct engine_task_args *args, struct engine_task **out,
                   struct error *error) MUST_CHECK;
+
+struct engine_work {
+  /* One slice, about as long as two decode steps: 1 when there is more to do, 0 when finished, -1 with an error. The plan
+   * and its backend belong to the caller for the slice. */
+  int (*slice)(void *context, struct plan *plan, struct error *error);
+  void (*done)(void *context, const struct error *error); /* as engine_events.done */
+};
+
+/* Queues work on a model; ends like a task, with engine_cancel or done. work is static. */
+int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, void *context,
+                       struct engine_task **out, struct error *error) MUST_CHECK;
 
 /* Ends the task with ERROR_CANCELLED at the next step. Any thread, before `done` has returned. */
 void engine_cancel(struct engine *engine, struct engine_task *task);

@@ -34,8 +34,10 @@ struct sequence {
 struct engine_task {
   struct engine_task *next; /* in the queue */
   struct runner *runner;
-  const struct engine_events *events;
+  const struct engine_events *events; /* of sequences; NULL for work */
+  const struct engine_work *work;     /* NULL for sequences */
   void *context;
+  bool background;
   struct sequence *sequences;
   int n_sequences, n_running;
   int32_t blocks_needed;    /* of KV memory, at most */
@@ -49,6 +51,8 @@ struct engine_task {
 /* Builds the task's sequences; takes the edit lists in any case. */
 int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
              struct error *error) MUST_CHECK;
+int task_new_work(struct runner *runner, const struct engine_work *work, void *context, struct engine_task **out,
+                  struct error *error) MUST_CHECK;
 void task_free(struct engine_task *task);
 
 /* Takes KV blocks and uploads edits. The caller has made sure that blocks_needed are free. */
@@ -91,7 +95,8 @@ struct runner {
   struct memory *tap_memory;
   int64_t tap_elements;     /* room for taps in one step */
   struct sequence **running; /* [max_sessions] */
-  int n_running;
+  int n_running, n_background; /* of these in background tasks */
+  struct engine_task *work_head, *work_tail; /* admitted work, first come first served */
   int next;                 /* who is served first: rotates */
   int max_sessions;
   int32_t max_rows;

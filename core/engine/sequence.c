@@ -91,6 +91,7 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
     task->runner = runner;
     task->events = args->events;
     task->context = args->context;
+    task->background = args->background;
     task->n_sequences = args->n_sequences;
     task->queued_ns = clock_ns();
     for (int i = 0; i < args->n_sequences; i++) {
@@ -108,6 +109,19 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
     task_free(task);
     return -1;
   }
+  *out = task;
+  return 0;
+}
+
+int task_new_work(struct runner *runner, const struct engine_work *work, void *context, struct engine_task **out,
+                  struct error *error) {
+  struct engine_task *task = calloc(1, sizeof *task);
+  if (!task) return error_memory(error, sizeof *task);
+  task->runner = runner;
+  task->work = work;
+  task->context = context;
+  task->background = true;
+  task->queued_ns = clock_ns();
   *out = task;
   return 0;
 }

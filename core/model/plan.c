@@ -252,6 +252,22 @@ int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   return backend->ops->run(backend, plan->ops + begin, end - begin, step, error);
 }
 
+int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) {
+  assert(n >= 1 && n <= plan->limits.max_logit_rows);
+  struct backend *backend = plan->model->backend;
+  struct rows to = plan->buffer[BUFFER_HEAD];
+  size_t width = (size_t)plan->model->arch.d_model;
+  for (int32_t i = 0; i < n; i++) {
+    struct span at = span_at(to.at, (size_t)i * (size_t)to.ld * sizeof(float));
+    if (backend->ops->write(backend, at, x + (size_t)i * width, width * sizeof(float), error) != 0) return -1;
+  }
+  struct step step = {.n_layer = plan->model->arch.n_layer, .n_rows = n, .n_logit_rows = n};
+  return backend->ops->run(backend, &plan->ops[plan->n_ops - 1], 1, &step, error);
+}
+
+int32_t plan_max_logit_rows(const struct plan *plan) { return plan->limits.max_logit_rows; }
+struct backend *plan_backend(const struct plan *plan) { return plan->model->backend; }
+
 struct rows plan_logits(const struct plan *plan) { return plan->buffer[BUFFER_LOGITS]; }
 
 const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count) {

@@ -31,6 +31,12 @@ void plan_free(struct plan *plan); /* NULL is fine */
 /* Runs a step: at most max_rows rows, max_logit_rows logit rows (asserted). */
 int plan_run(struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
 
+/* Logits of given rows x [n, d_model] (host, f32), n <= max_logit_rows: x W_U^T without the final norm. The result is
+ * where plan_logits says, until the next run. */
+int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;
+int32_t plan_max_logit_rows(const struct plan *plan);
+struct backend *plan_backend(const struct plan *plan);
+
 /* Logits of the last step, f32 [n_logit_rows, vocabulary], in the order of step.logit_row. */
 struct rows plan_logits(const struct plan *plan);
 

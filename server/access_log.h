@@ -1,9 +1,9 @@
 /* access_log.h: one line a request, and the form of all other lines.
  *
  * Text: "... info request id=a1 method="GET" path="/health" status=200 ms=0.310 in=0 out=17
- * prompt_tokens=0 new_tokens=0 cut=no". JSON: one object a line with the same members ("request" is the id), and for other lines {"time", "level",
- * "message"}. Never a query, a body, a prompt or a key. Control characters, bidirectional marks and bytes
- * that are not UTF-8 are escaped. */
+ * prompt_tokens=0 new_tokens=0 cut=no". JSON: one object a line with the same members ("request" is the id),
+ * and for other lines {"time", "level", "message"}. Never a query, a body, a prompt or a key. Control
+ * characters, bidirectional marks and bytes that are not UTF-8 are escaped. */
 #ifndef STEERD_SERVER_ACCESS_LOG_H
 #define STEERD_SERVER_ACCESS_LOG_H
 

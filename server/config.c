@@ -37,7 +37,8 @@ static int read_file(struct options *options, const char *path, struct error *er
     if (!option)
       rc = unknown_key(ini, entry, error);
     else if (twice)
-      rc = error_set(error, ERROR_ARGUMENT, "%s: '%s' already stands in line %d", origin, entry->key, twice->line);
+      rc = error_set(error, ERROR_ARGUMENT, "%s: '%s' already stands in line %d", origin, entry->key,
+                     twice->line);
     else
       rc = option_set(options, option, entry->value, origin, error);
   }
@@ -73,7 +74,8 @@ struct flag {
 static int next_flag(int argc, char **argv, int *i, struct flag *flag, struct error *error) {
   const char *word = argv[(*i)++];
   if (strncmp(word, "--", 2) || !word[2])
-    return error_set(error, ERROR_ARGUMENT, "'%.100s' is not a flag; settings look like --max-body 1048576", word);
+    return error_set(error, ERROR_ARGUMENT, "'%.100s' is not a flag; settings look like --max-body 1048576",
+                     word);
   const char *name = word + 2, *equals = strchr(name, '=');
   size_t length = equals ? (size_t)(equals - name) : strlen(name);
   if (length >= sizeof flag->name) length = sizeof flag->name - 1;
@@ -128,7 +130,8 @@ static bool asks_help(int argc, char **argv) {
 /* What single rows cannot say. */
 static int check_together(const struct options *o, struct error *error) {
   if (o->max_batch_body < o->max_body)
-    return error_set(error, ERROR_ARGUMENT, "max_batch_body: %lld is less than max_body, %lld; raise the first or lower the second",
+    return error_set(error, ERROR_ARGUMENT,
+                     "max_batch_body: %lld is less than max_body, %lld; raise the first or lower the second",
                      (long long)o->max_batch_body, (long long)o->max_body);
   if (!o->listen.count)
     return error_set(error, ERROR_ARGUMENT, "listen: no address to answer on; 127.0.0.1:8080 is the default");

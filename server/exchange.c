@@ -220,10 +220,12 @@ static int check_host(struct exchange *x) {
   switch (origin_check_host(header(x, "Host"), x->all->rules.hosts)) {
   case ORIGIN_HOST_GOOD: return 0;
   case ORIGIN_HOST_MALFORMED:
-    return guard_refuse(&x->refusal, 400, "host", true, "the Host header is not a name or address with an optional port");
+    return guard_refuse(&x->refusal, 400, "host", true,
+                        "the Host header is not a name or address with an optional port");
   default:
-    return guard_refuse(&x->refusal, 421, "host", false,
-                        "this server does not answer under that name; the setting 'hosts' allows further names");
+    return guard_refuse(
+        &x->refusal, 421, "host", false,
+        "this server does not answer under that name; the setting 'hosts' allows further names");
   }
 }
 
@@ -231,8 +233,9 @@ static int check_origin(struct exchange *x) {
   const char *origin = header(x, "Origin");
   if (!origin) return 0;
   if (!origin_allowed(origin, header(x, "Host"), x->all->rules.origins))
-    return guard_refuse(&x->refusal, 403, "origin", false,
-                        "pages of that origin may not use this server; the setting 'cors_origins' allows further ones");
+    return guard_refuse(
+        &x->refusal, 403, "origin", false,
+        "pages of that origin may not use this server; the setting 'cors_origins' allows further ones");
   x->origin = origin;
   x->preflight = !strcmp(x->request.method, "OPTIONS") && header(x, "Access-Control-Request-Method");
   return 0;
@@ -352,7 +355,8 @@ static enum MHD_Result send_reply(struct exchange *x, const struct api_reply *re
 /* A reply written past the library, which cannot answer while a body is still coming. */
 static void print_raw(struct exchange *x, int fd, int status, const char *word, const char *text) {
   char out[2 * ERROR_BYTES];
-  size_t n = reply_print_error(*x->request.path ? x->request.path : "/", status, word, text, x->id, out, sizeof out);
+  size_t n =
+      reply_print_error(*x->request.path ? x->request.path : "/", status, word, text, x->id, out, sizeof out);
   if (send(fd, out, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n) x->status = status;
 }
 
@@ -368,6 +372,8 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   x->connection = connection;
   x->version = version;
   add(&x->all->requests, 1);
+  /* No deadline while the head is judged: an emergency reply would read what is being written. */
+  if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   judge(x, method);
   bool body = x->framing.chunked || x->framing.length > 0;
   if (!peer_enter(x->peer, body ? PEER_BODY : PEER_WORK, x)) return MHD_NO;
@@ -382,7 +388,8 @@ static void check_growth(struct exchange *x, size_t size) {
   if (total <= x->body_limit || ask_preview(x, total)) return;
   x->body_limit = x->all->rules.max_batch_body;
   if (total > x->body_limit)
-    guard_refuse(&x->refusal, 413, "limit", false, "the body has more than %zu bytes, the most that is read", x->body_limit);
+    guard_refuse(&x->refusal, 413, "limit", false, "the body has more than %zu bytes, the most that is read",
+                 x->body_limit);
 }
 
 static enum MHD_Result swallow(struct exchange *x) {

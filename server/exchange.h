@@ -53,8 +53,8 @@ void exchanges_cancel(struct exchanges *exchanges); /* asks the reception to sto
 struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, const char *target);
 bool exchange_has_head(const struct exchange *exchange);
 
-enum MHD_Result exchange_head(struct exchange *exchange, struct MHD_Connection *connection, const char *method,
-                              const char *version);
+enum MHD_Result exchange_head(struct exchange *exchange, struct MHD_Connection *connection,
+                              const char *method, const char *version);
 /* Takes all of data. */
 enum MHD_Result exchange_body(struct exchange *exchange, const char *data, size_t size);
 enum MHD_Result exchange_answer(struct exchange *exchange);

@@ -13,7 +13,8 @@
 
 enum { MAX_QUERY_PAIRS = 128, MAX_METHOD = 16 };
 
-int guard_refuse(struct guard_refusal *refusal, int status, const char *word, bool close, const char *format, ...) {
+int guard_refuse(struct guard_refusal *refusal, int status, const char *word, bool close, const char *format,
+                 ...) {
   if (refusal->status) return -1;
   refusal->status = status;
   refusal->word = word;
@@ -63,27 +64,33 @@ static int check_method(const char *method, struct guard_refusal *refusal) {
   for (size_t i = 0; i < n; i++)
     if (method[i] < 'A' || method[i] > 'Z') n = 0;
   if (n == 0 || n > MAX_METHOD)
-    return guard_refuse(refusal, 400, "method", true, "the method is not a word of 1 to %d capital letters", MAX_METHOD);
+    return guard_refuse(refusal, 400, "method", true, "the method is not a word of 1 to %d capital letters",
+                        MAX_METHOD);
   return 0;
 }
 
 static int check_fields(const struct guard_head *head, const struct guard_limits *limits,
                         struct guard_refusal *refusal) {
   if (head->bytes > limits->max_bytes)
-    return guard_refuse(refusal, 431, "header", true, "the request line and headers have %zu bytes; at most %zu are read",
-                        head->bytes, limits->max_bytes);
+    return guard_refuse(refusal, 431, "header", true,
+                        "the request line and headers have %zu bytes; at most %zu are read", head->bytes,
+                        limits->max_bytes);
   if (head->n_headers > limits->max_fields)
-    return guard_refuse(refusal, 431, "header", true, "the request has %zu header fields; at most %zu are read",
-                        head->n_headers, limits->max_fields);
+    return guard_refuse(refusal, 431, "header", true,
+                        "the request has %zu header fields; at most %zu are read", head->n_headers,
+                        limits->max_fields);
   for (size_t i = 0; i < head->n_headers; i++) {
     if (!is_token(head->headers[i].name))
-      return guard_refuse(refusal, 400, "header", true, "header field %zu has a name that is not a token", i + 1);
+      return guard_refuse(refusal, 400, "header", true, "header field %zu has a name that is not a token",
+                          i + 1);
     if (!is_field_value(head->headers[i].value))
-      return guard_refuse(refusal, 400, "header", true, "header field %zu has a control character in its value", i + 1);
+      return guard_refuse(refusal, 400, "header", true,
+                          "header field %zu has a control character in its value", i + 1);
   }
   size_t hosts = times(head, "Host");
   if (hosts != 1)
-    return guard_refuse(refusal, 400, "host", true, "the request has %zu Host headers; it needs exactly one", hosts);
+    return guard_refuse(refusal, 400, "host", true, "the request has %zu Host headers; it needs exactly one",
+                        hosts);
   return 0;
 }
 
@@ -93,7 +100,8 @@ static int check_chunked(const struct guard_head *head, struct guard_refusal *re
   if (times(head, "Transfer-Encoding") > 1)
     return guard_refuse(refusal, 400, "framing", true, "Transfer-Encoding stands more than once");
   if (times(head, "Content-Length"))
-    return guard_refuse(refusal, 400, "framing", true, "Content-Length and Transfer-Encoding exclude each other");
+    return guard_refuse(refusal, 400, "framing", true,
+                        "Content-Length and Transfer-Encoding exclude each other");
   if (strcmp(head->version, "HTTP/1.1"))
     return guard_refuse(refusal, 400, "framing", true, "Transfer-Encoding needs HTTP/1.1");
   /* Compared untrimmed on purpose: the library knows exactly this word, and would wait for ever otherwise. */
@@ -121,7 +129,8 @@ int guard_check(const struct guard_head *head, const struct guard_limits *limits
   if (body->chunked ? check_chunked(head, refusal) : check_length(head, &body->length, refusal)) return -1;
   const char *coding = value_of(head, "Content-Encoding");
   if (coding && strcasecmp(coding, "identity"))
-    return guard_refuse(refusal, 415, "header", true, "compressed request bodies are not read; send it without Content-Encoding");
+    return guard_refuse(refusal, 415, "header", true,
+                        "compressed request bodies are not read; send it without Content-Encoding");
   const char *expect = value_of(head, "Expect");
   body->waits = expect && !strcasecmp(expect, "100-continue") && !strcmp(head->version, "HTTP/1.1");
   return 0;
@@ -171,7 +180,8 @@ static const char *decode(const char *text, size_t length, bool plus_is_blank, s
     if (c == '%') {
       bool whole = length - i > 2;
       int high = whole ? hex_digit(text[i + 1]) : -1, low = whole ? hex_digit(text[i + 2]) : -1;
-      if (high < 0 || low < 0) return bad_target(refusal, "the target has a '%' without two hexadecimal digits"), NULL;
+      if (high < 0 || low < 0)
+        return bad_target(refusal, "the target has a '%' without two hexadecimal digits"), NULL;
       c = (unsigned char)(high * 16 + low);
       i += 2;
     } else if (c == '+' && plus_is_blank) {
@@ -214,7 +224,8 @@ static int split_query(const char *query, struct arena *arena, struct guard_targ
   return 0;
 }
 
-int guard_split(const char *target, struct arena *arena, struct guard_target *out, struct guard_refusal *refusal) {
+int guard_split(const char *target, struct arena *arena, struct guard_target *out,
+                struct guard_refusal *refusal) {
   memset(out, 0, sizeof *out);
   if (target[0] != '/') return bad_target(refusal, "the target is not a path that begins with '/'");
   if (strchr(target, '#')) return bad_target(refusal, "the target has a fragment");

@@ -37,8 +37,8 @@ struct guard_refusal {
 };
 
 /* Sets the refusal unless there is one. Always returns -1. */
-int guard_refuse(struct guard_refusal *refusal, int status, const char *word, bool close, const char *format, ...)
-    ERROR_PRINTF(5, 6);
+int guard_refuse(struct guard_refusal *refusal, int status, const char *word, bool close, const char *format,
+                 ...) ERROR_PRINTF(5, 6);
 
 /* How the body is delimited. */
 struct guard_body {

@@ -28,7 +28,8 @@ struct http {
 /* ---- the library's callbacks ------------------------------------------------------------------------ */
 
 static struct peer *peer_of(struct MHD_Connection *connection) {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+  const union MHD_ConnectionInfo *info =
+      MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
   return info ? info->socket_context : NULL;
 }
 
@@ -84,7 +85,8 @@ static size_t leave_escaped(void *context, struct MHD_Connection *connection, ch
   return strlen(text);
 }
 
-__attribute__((format(printf, 2, 0))) static void on_message(void *context, const char *format, va_list args) {
+__attribute__((format(printf, 2, 0))) static void on_message(void *context, const char *format,
+                                                             va_list args) {
   (void)context;
   char text[512];
   vsnprintf(text, sizeof text, format, args);

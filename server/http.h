@@ -20,9 +20,8 @@ struct http_options {
   unsigned threads;           /* for each listener */
 };
 
-/* Begins to answer. The reception's counters (api_set_porch) are fed from here on; the reception asks for them
- * only inside a request, so never after http_stop. NULL on ERROR_IO or
- * ERROR_MEMORY. */
+/* Begins to answer. The reception's counters (api_set_porch) are fed from here on; the reception asks for
+ * them only inside a request, so never after http_stop. NULL on ERROR_IO or ERROR_MEMORY. */
 struct http *http_start(const struct http_options *options, struct error *error) MUST_CHECK;
 
 /* Accepts no more connections; those that are open go on, and close with their next reply. */

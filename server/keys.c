@@ -49,15 +49,16 @@ static int add_digest(struct keys *keys, const char *hex, const char *where, str
   }
   if (!good)
     return error_set(error, ERROR_ARGUMENT,
-                     "keys: %s: behind 'sha256:' stand 64 hexadecimal digits (printf %%s KEY | sha256sum)", where);
+                     "keys: %s: behind 'sha256:' stand 64 hexadecimal digits (printf %%s KEY | sha256sum)",
+                     where);
   return add(keys, &digest, error);
 }
 
 static int add_line(struct keys *keys, const char *line, const char *where, struct error *error) {
   if (!strncmp(line, PREFIX, strlen(PREFIX))) return add_digest(keys, line + strlen(PREFIX), where, error);
   if (strlen(line) < SHORTEST)
-    return error_set(error, ERROR_ARGUMENT, "keys: %s: a key has at least %d characters (openssl rand -hex 32)",
-                     where, SHORTEST);
+    return error_set(error, ERROR_ARGUMENT,
+                     "keys: %s: a key has at least %d characters (openssl rand -hex 32)", where, SHORTEST);
   struct digest digest;
   sha256(line, strlen(line), digest.bytes);
   return add(keys, &digest, error);

@@ -22,7 +22,8 @@ union address {
 
 static int bad_address(const char *text, struct error *error) {
   return error_set(error, ERROR_ARGUMENT,
-                   "listen: '%.100s' is not ADDR:PORT; examples: 127.0.0.1:8080, [::1]:8080, 0.0.0.0:8080", text);
+                   "listen: '%.100s' is not ADDR:PORT; examples: 127.0.0.1:8080, [::1]:8080, 0.0.0.0:8080",
+                   text);
 }
 
 static int read_address(const char *text, union address *out, struct error *error) {
@@ -63,9 +64,10 @@ static void describe(struct listener *listener, const union address *a) {
 }
 
 static int cannot(const char *address, struct error *error) {
-  const char *remedy = errno == EADDRINUSE ? "; is another steerd running there? choose another port with --listen"
-                       : errno == EACCES   ? "; ports below 1024 need a privilege"
-                                           : "";
+  const char *remedy = errno == EADDRINUSE
+                           ? "; is another steerd running there? choose another port with --listen"
+                       : errno == EACCES ? "; ports below 1024 need a privilege"
+                                         : "";
   return error_set(error, ERROR_IO, "cannot listen on %s: %s%s", address, strerror(errno), remedy);
 }
 

@@ -83,14 +83,16 @@ struct daemon {
 static int split_model(struct daemon *d, const char *item, struct lab_model_spec *out, struct error *error) {
   const char *equals = strchr(item, '=');
   if (!equals || equals == item || !equals[1])
-    return error_set(error, ERROR_ARGUMENT, "model: '%.200s' is not ID=PATH; example: gpt2-small=/models/gpt2", item);
+    return error_set(error, ERROR_ARGUMENT,
+                     "model: '%.200s' is not ID=PATH; example: gpt2-small=/models/gpt2", item);
   out->id = arena_text(&d->options.arena, item, (size_t)(equals - item), error);
   out->path = equals + 1;
   return out->id ? 0 : -1;
 }
 
 /* A model's id may hold slashes, a source's may not. */
-static int split_source(struct daemon *d, const char *item, struct lab_source_spec *out, struct error *error) {
+static int split_source(struct daemon *d, const char *item, struct lab_source_spec *out,
+                        struct error *error) {
   const char *equals = strchr(item, '=');
   const char *slash = equals ? memrchr(item, '/', (size_t)(equals - item)) : NULL;
   if (!slash || slash == item || slash + 1 == equals || !equals[1])
@@ -124,7 +126,8 @@ static int open_listeners(struct daemon *d, struct error *error) {
     bool open_to_all = !d->listeners[i].loopback && !keys_count(d->keys);
     if (open_to_all && !d->options.insecure)
       return error_set(error, ERROR_ARGUMENT,
-                       "listen: %s can be reached from other machines; set keys, or --insecure yes", listen->items[i]);
+                       "listen: %s can be reached from other machines; set keys, or --insecure yes",
+                       listen->items[i]);
     if (open_to_all) log_warn("%s answers other machines without keys", d->listeners[i].url);
   }
   return 0;
@@ -278,8 +281,8 @@ static void help_serve(void) {
   puts("steerd serve [--config FILE] [--KEY VALUE ...]\n\n"
        "Serves models and their dictionaries over HTTP until SIGTERM. Prints 'ready URL' on standard output\n"
        "for each address once it answers.\n\n"
-       "The first of these that says something wins: flag, environment (STEERD_MAX_BODY=1048576), --config FILE,\n"
-       CONFIG_SYSTEM_FILE ", built-in default. 'steerd config' prints them as a file.");
+       "The first of these that says something wins: flag, environment (STEERD_MAX_BODY=1048576), --config "
+       "FILE,\n" CONFIG_SYSTEM_FILE ", built-in default. 'steerd config' prints them as a file.");
   options_print_help(stdout);
 }
 
@@ -351,7 +354,8 @@ static int run_help(int argc, char **argv) {
     return verb ? help_verb(verb) : unknown_verb(argv[0]);
   }
   puts("steerd: opens up a language model while it runs\n");
-  for (size_t i = 0; i < VERBS; i++) printf("  steerd %-8s %-36s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].text);
+  for (size_t i = 0; i < VERBS; i++)
+    printf("  steerd %-8s %-36s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].text);
   puts("\nsteerd help serve lists every setting.");
   return EXIT_DONE;
 }

@@ -151,8 +151,8 @@ const char *option_nearest(const char *name) {
 
 static int refuse(const struct option *option, const char *value, const char *origin, const char *allowed,
                   struct error *error) {
-  return error_set(error, ERROR_ARGUMENT, "%s: '%.100s' is not allowed (%s); it takes %s", option->name, value,
-                   origin, allowed);
+  return error_set(error, ERROR_ARGUMENT, "%s: '%.100s' is not allowed (%s); it takes %s", option->name,
+                   value, origin, allowed);
 }
 
 static int set_int(int64_t *out, const struct option *option, const char *value, const char *origin,

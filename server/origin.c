@@ -36,7 +36,8 @@ static bool read_authority(const char *text, struct authority *out) {
 }
 
 static bool is_name(const char *text) {
-  return strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789.-_") == strlen(text) && text[0] != '.' && text[0] != '-';
+  return strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789.-_") == strlen(text) && text[0] != '.' &&
+         text[0] != '-';
 }
 
 static bool is_v4(const char *text) {

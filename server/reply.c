@@ -74,7 +74,8 @@ static char *compress_body(const char *body, size_t length, size_t *out_length) 
   z_stream z;
   memset(&z, 0, sizeof z);
   int level = length >= GZIP_QUICK_FROM ? Z_BEST_SPEED : 6;
-  if (length > UINT32_MAX || deflateInit2(&z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) return NULL;
+  if (length > UINT32_MAX || deflateInit2(&z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+    return NULL;
   char *out = malloc(length);
   z.next_in = (Bytef *)(uintptr_t)body;
   z.avail_in = (uInt)length;
@@ -90,15 +91,18 @@ static char *compress_body(const char *body, size_t length, size_t *out_length) 
 
 /* ---- replies ---------------------------------------------------------------------------------------- */
 
-static struct MHD_Response *make_response(const struct api_reply *reply, bool lasting, bool gzip, size_t *length) {
+static struct MHD_Response *make_response(const struct api_reply *reply, bool lasting, bool gzip,
+                                          size_t *length) {
   *length = reply->body_length;
   bool wanted = pays(reply);
   char *packed = wanted && gzip ? compress_body(reply->body, reply->body_length, length) : NULL;
   if (!packed) *length = reply->body_length;
   /* The library's parameter is not const, but it only reads. */
   void *body = packed ? packed : (void *)(uintptr_t)reply->body;
-  struct MHD_Response *response = MHD_create_response_from_buffer(
-      *length, body, packed ? MHD_RESPMEM_MUST_FREE : lasting ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_COPY);
+  struct MHD_Response *response = MHD_create_response_from_buffer(*length, body,
+                                                                  packed    ? MHD_RESPMEM_MUST_FREE
+                                                                  : lasting ? MHD_RESPMEM_PERSISTENT
+                                                                            : MHD_RESPMEM_MUST_COPY);
   if (!response) {
     free(packed);
     return NULL;

@@ -28,8 +28,8 @@ int64_t reply_queue(struct MHD_Connection *connection, const struct api_reply *r
 
 /* Queues a stream: `read` is the library's content reader, called until it answers an end. 0 or -1. */
 int reply_queue_stream(struct MHD_Connection *connection, const struct api_reply *reply,
-                       ssize_t (*read)(void *context, uint64_t position, char *out, size_t size), void *context,
-                       const struct reply_manner *manner);
+                       ssize_t (*read)(void *context, uint64_t position, char *out, size_t size),
+                       void *context, const struct reply_manner *manner);
 
 /* A complete error reply as bytes, for a socket where the library has no say (an overdue head or body, a body
  * that never ends): at most size bytes. Returns its length. */

@@ -64,9 +64,9 @@ static void look(struct peer *peer) {
   }
 }
 
-/* The library may have missed the end of its input when that came together with the last bytes, and would wait
- * for more. Shutting the reading side, as often as needed, shows it the end again; what was received before can
- * still be read. */
+/* The library may have missed the end of its input when that came together with the last bytes, and would
+ * wait for more. Shutting the reading side, as often as needed, shows it the end again; what was received
+ * before can still be read. */
 static void show_end(struct peer *peer) {
   bool reading = peer->phase == PEER_HEAD || peer->phase == PEER_IDLE || peer->phase == PEER_BODY;
   if (peer->gone && reading) shutdown(peer->fd, SHUT_RD);

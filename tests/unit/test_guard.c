@@ -22,8 +22,8 @@ static const struct guard_limits limits = {32768, 8};
 /* ---- heads -------------------------------------------------------------------------------------------- */
 
 /* Judges a head of Host and up to three further fields, NULL-ended. */
-static int judge(const char *method, const char *version, struct guard_body *body, struct guard_refusal *refusal,
-                 const char *const *fields) {
+static int judge(const char *method, const char *version, struct guard_body *body,
+                 struct guard_refusal *refusal, const char *const *fields) {
   struct api_pair pairs[4] = {{"Host", "localhost"}};
   size_t n = 1;
   for (; fields && fields[0]; fields += 2) pairs[n++] = (struct api_pair){fields[0], fields[1]};
@@ -80,7 +80,8 @@ static void bad_heads(void **state) {
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     struct guard_body body;
     struct guard_refusal refusal;
-    if (judge(cases[i].method, cases[i].version, &body, &refusal, cases[i].fields) != -1) fail_msg("case %zu passed", i);
+    if (judge(cases[i].method, cases[i].version, &body, &refusal, cases[i].fields) != -1)
+      fail_msg("case %zu passed", i);
     if (refusal.status != cases[i].status) fail_msg("case %zu: %d", i, refusal.status);
     assert_true(*refusal.text && *refusal.word);
   }
@@ -160,8 +161,9 @@ static void good_targets(void **state) {
 static void bad_targets(void **state) {
   (void)state;
   static const char *const targets[] = {
-      "", "*", "a", "http://x/", "/%", "/%4", "/%zz", "/%00", "/a%0a", "/%7f", "/%ff", "/%c0%af", "/%ed%a0%80", "/#", "/..",
-      "/.", "/a/../b", "/%2e%2E/", "/a/%2e", "/?a=%", "/?%00=b", "/?a=%1f", "/?a=%ff", "/?a%=b", "/\x01", "/?a#b"};
+      "",       "*",     "a",       "http://x/",  "/%",      "/%4",    "/%zz",  "/%00",    "/a%0a",
+      "/%7f",   "/%ff",  "/%c0%af", "/%ed%a0%80", "/#",      "/..",    "/.",    "/a/../b", "/%2e%2E/",
+      "/a/%2e", "/?a=%", "/?%00=b", "/?a=%1f",    "/?a=%ff", "/?a%=b", "/\x01", "/?a#b"};
   struct arena arena;
   struct guard_target t;
   arena_init(&arena, 0);
@@ -243,15 +245,16 @@ static void origins(void **state) {
   assert_false(origin_allowed("http://steer.example", "steer.example:443", none));
   assert_false(origin_allowed("null", "localhost", none));
   assert_false(origin_allowed("http://localhost@evil", "localhost", none));
-  assert_true(origin_is_loopback("127.255.0.1") && origin_is_loopback("::1") && !origin_is_loopback("128.0.0.1"));
+  assert_true(origin_is_loopback("127.255.0.1") && origin_is_loopback("::1") &&
+              !origin_is_loopback("128.0.0.1"));
 }
 
 static void hex(const unsigned char *bytes, char out[65]) {
   for (int i = 0; i < 32; i++) sprintf(out + 2 * i, "%02x", bytes[i]);
 }
 
-/* The examples of FIPS 180-4 (NIST's example values), and lengths around the padding's edge, whose values were
- * made with coreutils' sha256sum. */
+/* The examples of FIPS 180-4 (NIST's example values), and lengths around the padding's edge, whose values
+ * were made with coreutils' sha256sum. */
 static void digests(void **state) {
   (void)state;
   struct {
@@ -285,7 +288,9 @@ static void keys(void **state) {
   (void)state;
   char path[] = "/tmp/steerd-test-keys-XXXXXX";
   int fd = mkstemp(path);
-  const char text[] = "# ours\n\r\nplain-key-0123456789\nsha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
+  const char text[] = "# "
+                      "ours\n\r\nplain-key-0123456789\nsha256:"
+                      "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
   assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
   close(fd);
   const char *items[] = {path, "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"};
@@ -307,8 +312,9 @@ static void keys(void **state) {
 
 static void bad_keys(void **state) {
   (void)state;
-  static const char *const texts[] = {"", "# only\n", "too-short\n", "sha256:12\n",
-                                      "sha256:zz7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"};
+  static const char *const texts[] = {
+      "", "# only\n", "too-short\n", "sha256:12\n",
+      "sha256:zz7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n"};
   for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
     char path[] = "/tmp/steerd-test-keys-XXXXXX";
     int fd = mkstemp(path);

@@ -30,7 +30,8 @@ static void ini_equals_table(void **state) {
   struct error error = ERROR_INIT;
   char *file, *table = printed(options_print_ini);
   size_t length;
-  if (file_read("config/steerd.ini", 1 << 20, &file, &length, &error)) fail_msg("%s (run from the root)", error.text);
+  if (file_read("config/steerd.ini", 1 << 20, &file, &length, &error))
+    fail_msg("%s (run from the root)", error.text);
   /* `steerd config > config/steerd.ini` mends a difference. */
   assert_string_equal(file, table);
   free(file);
@@ -137,7 +138,8 @@ static void write_file(char path[64], const char *text) {
   close(fd);
 }
 
-static int read_with(struct options *o, const char *system_file, struct error *error, int argc, const char **argv) {
+static int read_with(struct options *o, const char *system_file, struct error *error, int argc,
+                     const char **argv) {
   bool help;
   return config_read(o, argc, (char **)(uintptr_t)argv, system_file, &help, error);
 }
@@ -183,7 +185,8 @@ static void mistakes_are_named(void **state) {
   expect_refusal("max_quue = 1\n", 0, NULL, "did you mean 'max_queue'?");
   expect_refusal("[a]\nmax_queue = 1\n[b]\nmax_queue = 2\n", 0, NULL, "already stands in line 2");
   const char *unknown[] = {"--max-quue", "1"}, *bare[] = {"max_queue"}, *empty[] = {"--max-queue"},
-             *dashes[] = {"--"}, *batch[] = {"--max-batch-body=2048", "--max-body=4096"}, *none[] = {"--listen="};
+             *dashes[] = {"--"}, *batch[] = {"--max-batch-body=2048", "--max-body=4096"},
+             *none[] = {"--listen="};
   expect_refusal("", 2, unknown, "did you mean '--max_queue'?");
   expect_refusal("", 1, bare, "is not a flag");
   expect_refusal("", 1, empty, "needs a value");

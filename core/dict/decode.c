@@ -65,3 +65,16 @@ void dict_decode(const struct dict *dict, const struct sparse *codes, size_t fir
     }
   }
 }
+
+int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) {
+  const struct tensor *w = dict->w_dec;
+  const struct dict_info *info = &dict->info;
+  struct matrix_part part = {w->data, w->dtype, ROWS_ARE_OUTPUTS, info->n_feat, w->stride[0]};
+  if (w->stride[1] != 1 && w->stride[0] != 1)
+    return error_set(error, ERROR_UNSUPPORTED, "tensor '%s' is a view with gaps, expected whole rows or columns", w->name);
+  if (w->stride[1] != 1) { /* the transposed view of [d_out, n_feat] */
+    part.layout = ROWS_ARE_INPUTS;
+    part.ld = w->stride[1];
+  }
+  return dict->backend->ops->matrix_new(dict->backend, &part, 1, info->d_out, out, error);
+}

@@ -72,6 +72,10 @@ const float *dict_norms(const struct dict *dict);
  * stays zero. */
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
+/* W_dec [n_feat, d_out], as it lies in the file, prepared as a matrix of the dictionary's backend (whose matrix_free
+ * frees it). Worker thread, or while nothing runs. */
+int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) MUST_CHECK;
+
 /* What an EDIT_ROW_FEATURE_* item needs: raw encoder column with b_dec and centring folded in, so that
  * act(h . enc + bias) * fold is A_f of the raw row h, enc f32 [d_in]. Not for TOPK, whose
  * features depend on each other (asserted). */

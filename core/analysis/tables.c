@@ -1,0 +1,169 @@
+/* tables.c: decoder rows against the unembedding and against each other, a few rows at a time, never the whole
+ * product. */
+#include "core/analysis/tables.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- logits ---- */
+
+/* Inserts into a short list sorted by value descending; earlier ids stay in front of equals. */
+static void keep_largest(int32_t *ids, float *values, int *n, int most, int32_t id, float value) {
+  if (*n == most && !(value > values[most - 1])) return;
+  int at = *n < most ? (*n)++ : most - 1;
+  for (; at > 0 && value > values[at - 1]; at--) {
+    ids[at] = ids[at - 1];
+    values[at] = values[at - 1];
+  }
+  ids[at] = id;
+  values[at] = value;
+}
+
+static void histogram(const float *logits, int64_t n, float low, float high, struct feature_logits *out) {
+  float width = (high - low) / TABLE_LOGIT_BARS;
+  for (int b = 0; b < TABLE_LOGIT_BARS; b++) {
+    out->bars[b] = 0;
+    out->centres[b] = low + width * ((float)b + 0.5f);
+  }
+  for (int64_t i = 0; i < n; i++) {
+    int bar = width > 0 ? (int)((logits[i] - low) / width) : 0;
+    out->bars[bar < TABLE_LOGIT_BARS ? bar : TABLE_LOGIT_BARS - 1]++;
+  }
+}
+
+static void summarise(const float *logits, int64_t n, struct feature_logits *out) {
+  int top = 0, bottom = 0;
+  for (int64_t i = 0; i < n; i++) {
+    keep_largest(out->top, out->top_value, &top, TABLE_LOGITS, (int32_t)i, logits[i]);
+    keep_largest(out->bottom, out->bottom_value, &bottom, TABLE_LOGITS, (int32_t)i, -logits[i]);
+  }
+  out->n = top;
+  for (int i = 0; i < bottom; i++) out->bottom_value[i] = -out->bottom_value[i];
+  histogram(logits, n, bottom ? out->bottom_value[0] : 0, top ? out->top_value[0] : 0, out);
+}
+
+int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
+                  struct feature_logits *out, struct error *error) {
+  size_t width = (size_t)dict_info(dict)->d_out;
+  struct backend *backend = plan_backend(plan);
+  float *rows = malloc((size_t)n * width * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
+  int failed = rows && logits ? 0 : error_memory(error, (size_t)vocabulary * sizeof *logits);
+  for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, first + i, rows + (size_t)i * width);
+  if (!failed) failed = plan_unembed(plan, rows, n, error);
+  struct rows all = plan_logits(plan);
+  for (int i = 0; !failed && i < n; i++) {
+    struct span at = span_at(all.at, (size_t)i * (size_t)all.ld * sizeof(float));
+    failed = backend->ops->read(backend, logits, at, (size_t)vocabulary * sizeof(float), error);
+    if (!failed) summarise(logits, vocabulary, &out[i]);
+  }
+  free(rows);
+  free(logits);
+  return failed;
+}
+
+/* ---- neighbours ---- */
+
+struct decoder_table {
+  const struct dict *dict;
+  struct backend *backend;
+  struct matrix *decoder;  /* [n_feat, d_out] */
+  struct memory *memory;   /* queries, then products */
+  struct rows x, y;
+  float *products;         /* [n_feat] host copy of one row */
+  float *inverse;          /* [n_feat] 1 / length of the row in the file */
+};
+
+static int measure(struct decoder_table *table, struct error *error) {
+  const struct dict_info *info = dict_info(table->dict);
+  size_t n = (size_t)info->n_feat, width = (size_t)info->d_out;
+  table->products = malloc(n * sizeof *table->products);
+  table->inverse = malloc(n * sizeof *table->inverse);
+  float *row = malloc(width * sizeof *row);
+  if (!table->products || !table->inverse || !row) {
+    free(row);
+    return error_memory(error, n * sizeof *table->products);
+  }
+  const float *norms = dict_norms(table->dict);
+  for (size_t f = 0; f < n; f++) {
+    double sum = 0;
+    dict_decoder_row(table->dict, (int64_t)f, row);
+    for (size_t i = 0; i < width; i++) sum += (double)row[i] * row[i];
+    table->inverse[f] = sum > 0 ? (float)(1 / (sqrt(sum) * norms[f])) : 0;
+  }
+  free(row);
+  return 0;
+}
+
+static int place(struct decoder_table *table, struct error *error) {
+  const struct dict_info *info = dict_info(table->dict);
+  int64_t ld_x = (info->d_out + 15) / 16 * 16, ld_y = (info->n_feat + 15) / 16 * 16;
+  size_t bytes = (size_t)(ld_x + ld_y) * TABLE_QUERIES * sizeof(float);
+  if (table->backend->ops->alloc(table->backend, bytes, &table->memory, error) != 0) return -1;
+  table->x = (struct rows){{table->memory, 0}, ld_x};
+  table->y = (struct rows){{table->memory, (size_t)ld_x * TABLE_QUERIES * sizeof(float)}, ld_y};
+  return 0;
+}
+
+struct decoder_table *decoder_table_new(const struct dict *dict, struct backend *backend, struct error *error) {
+  struct decoder_table *table = calloc(1, sizeof *table);
+  if (!table) return error_memory(error, sizeof *table), NULL;
+  table->dict = dict;
+  table->backend = backend;
+  if (dict_decoder_matrix(dict, &table->decoder, error) != 0 || measure(table, error) != 0 ||
+      place(table, error) != 0) {
+    decoder_table_free(table);
+    return NULL;
+  }
+  return table;
+}
+
+void decoder_table_free(struct decoder_table *table) {
+  if (!table) return;
+  table->backend->ops->matrix_free(table->backend, table->decoder);
+  table->backend->ops->free(table->backend, table->memory);
+  free(table->products);
+  free(table->inverse);
+  free(table);
+}
+
+static void nearest(const struct decoder_table *table, float query_inverse, int64_t skip,
+                    struct feature_neighbours *out) {
+  int64_t n = dict_info(table->dict)->n_feat;
+  int32_t ids[TABLE_NEIGHBOURS];
+  out->n = 0;
+  for (int64_t f = 0; f < n; f++)
+    if (f != skip)
+      keep_largest(ids, out->cosine, &out->n, TABLE_NEIGHBOURS, (int32_t)f,
+                   table->products[f] * table->inverse[f] * query_inverse);
+  for (int i = 0; i < out->n; i++) out->index[i] = (uint32_t)ids[i];
+}
+
+static float inverse_length(const float *v, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += (double)v[i] * v[i];
+  return sum > 0 ? (float)(1 / sqrt(sum)) : 0;
+}
+
+int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n,
+                          struct feature_neighbours *out, struct error *error) {
+  const struct dict_info *info = dict_info(table->dict);
+  struct backend *backend = table->backend;
+  size_t width = (size_t)info->d_out * sizeof(float);
+  assert(n >= 1 && n <= TABLE_QUERIES);
+  for (int i = 0; i < n; i++)
+    if (backend->ops->write(backend, span_at(table->x.at, (size_t)i * (size_t)table->x.ld * sizeof(float)),
+                            queries + (size_t)i * (size_t)info->d_out, width, error) != 0)
+      return -1;
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT,
+                  .u.linear = {.w = table->decoder, .x = table->x, .y = table->y, .act = ACT_NONE}};
+  struct step step = {.n_layer = 1, .n_rows = n, .n_logit_rows = n};
+  if (backend->ops->run(backend, &op, 1, &step, error) != 0) return -1;
+  for (int i = 0; i < n; i++) {
+    struct span at = span_at(table->y.at, (size_t)i * (size_t)table->y.ld * sizeof(float));
+    if (backend->ops->read(backend, table->products, at, (size_t)info->n_feat * sizeof(float), error) != 0) return -1;
+    nearest(table, inverse_length(queries + (size_t)i * (size_t)info->d_out, info->d_out), skip[i], &out[i]);
+  }
+  return 0;
+}

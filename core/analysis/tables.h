@@ -1,0 +1,43 @@
+/* tables.h: what a dictionary alone tells of its features: logits and neighbours (docs/statistics.md). Runs on the
+ * engine's worker, inside slices of engine work. */
+#ifndef STEERD_CORE_ANALYSIS_TABLES_H
+#define STEERD_CORE_ANALYSIS_TABLES_H
+
+#include "core/dict/dict.h"
+#include "core/model/plan.h"
+
+#define TABLE_LOGITS 10      /* largest and smallest logits kept */
+#define TABLE_LOGIT_BARS 50
+#define TABLE_NEIGHBOURS 10
+
+struct feature_logits {
+  int32_t top[TABLE_LOGITS], bottom[TABLE_LOGITS]; /* token ids */
+  float top_value[TABLE_LOGITS], bottom_value[TABLE_LOGITS];
+  int n;                                           /* of each: less than TABLE_LOGITS for a tiny vocabulary */
+  float bars[TABLE_LOGIT_BARS], centres[TABLE_LOGIT_BARS];
+};
+
+/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary that writes into the residual
+ * stream. vocabulary: tokens of the tokenizer (padded rows of the embedding do not count). */
+int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
+                  struct feature_logits *out, struct error *error) MUST_CHECK;
+
+struct feature_neighbours {
+  uint32_t index[TABLE_NEIGHBOURS];
+  float cosine[TABLE_NEIGHBOURS];
+  int n;
+};
+
+/* The decoder prepared as a matrix, for many queries. */
+struct decoder_table;
+struct decoder_table *decoder_table_new(const struct dict *dict, struct backend *backend, struct error *error) MUST_CHECK;
+void decoder_table_free(struct decoder_table *table); /* NULL is fine */
+
+#define TABLE_QUERIES 32
+
+/* Nearest rows of the table's dictionary to queries q [n, d_out] (host, any length), n <= TABLE_QUERIES. skip[i] is a
+ * feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. */
+int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n,
+                          struct feature_neighbours *out, struct error *error) MUST_CHECK;
+
+#endif

@@ -9,8 +9,12 @@
 #include "core/engine/engine.h"
 #include "core/model/model.h"
 
+struct store;
+struct lab_runner;
+
 struct lab_source {
   struct dict *dict;
+  int64_t store_id;             /* the store's number; 0 without a store */
   char *id, *set, *model_id, *point, *point_out;
 };
 
@@ -32,6 +36,8 @@ struct lab {
   struct lab_alias *aliases;
   size_t n_aliases;
   struct engine *engine;
+  struct store *store;           /* NULL: nothing is kept */
+  struct lab_runner *runner;     /* of long jobs; NULL without a store */
   int threads;
   struct lab_options options;    /* numbers only; its pointers are not kept */
 };
@@ -39,6 +45,15 @@ struct lab {
 /* The opened things behind the plain descriptions. */
 struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_info *info);
 struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info);
+
+/* ---- the store and long jobs (lab_archive.c, lab_runner.c) ---- */
+
+/* Opens the store, if a path is given, and records what is loaded. */
+int archive_open(struct lab *lab, const char *path, const char *holder, struct error *error) MUST_CHECK;
+
+/* Starts the thread that runs long jobs; those that an earlier process left running are queued again. */
+int runner_open_jobs(struct lab *lab, bool start, struct error *error) MUST_CHECK;
+void runner_close_jobs(struct lab *lab); /* stops the running one where it can go on later */
 
 /* ---- jobs (lab_job.c) ---- */
 
@@ -59,6 +74,10 @@ void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void
 
 /* Queues the task whose events have this job as context. On failure the job is destroyed. */
 int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error);
+int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work, struct error *error);
+
+/* A job whose result is there at once. */
+void job_finish_now(struct lab_job *job);
 
 /* For destroy(): what job_init made. */
 void job_clear(struct lab_job *job);

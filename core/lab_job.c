@@ -28,15 +28,26 @@ static void leave(struct lab_job *job) {
   if (last) job->destroy(job);
 }
 
-int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
-  pthread_mutex_lock(&job->mutex);
-  job->owners = 2;
-  int failed = engine_submit(job->lab->engine, args, &job->task, error);
-  if (failed) job->owners = 1;
+/* The engine becomes an owner before it can end the task. */
+static int submitted(struct lab_job *job, int failed) {
+  job->owners = failed ? 1 : 2;
   pthread_mutex_unlock(&job->mutex);
   if (failed) job->destroy(job);
   return failed;
 }
+
+int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
+  pthread_mutex_lock(&job->mutex);
+  return submitted(job, engine_submit(job->lab->engine, args, &job->task, error));
+}
+
+int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work,
+                    struct error *error) {
+  pthread_mutex_lock(&job->mutex);
+  return submitted(job, engine_submit_work(job->lab->engine, model, work, job, &job->task, error));
+}
+
+void job_finish_now(struct lab_job *job) { job->state = LAB_JOB_DONE; }
 
 void job_done(void *context, const struct error *error) {
   struct lab_job *job = context;

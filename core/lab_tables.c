@@ -1,0 +1,144 @@
+/* lab_tables.c: the bridge between analysis/tables (what is computed) and the store's rows (how it is kept). */
+#include "core/lab_tables.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- slices (worker) ---- */
+
+static int slice_logits(struct table_work *work, struct plan *plan, struct error *error) {
+  int64_t left = work->n - work->done_logits;
+  int most = plan_max_logit_rows(plan), n = left < most ? (int)left : most;
+  struct feature_logits *made = calloc((size_t)n, sizeof *made);
+  if (!made) return error_memory(error, (size_t)n * sizeof *made);
+  int failed = tables_logits(work->source->dict, plan, tokenizer_size(work->model->tokenizer),
+                             work->first + work->done_logits, n, made, error);
+  for (int i = 0; !failed && i < n; i++) work->rows[work->done_logits + i].logits = made[i];
+  free(made);
+  work->done_logits += n;
+  return failed;
+}
+
+static int slice_neighbours(struct table_work *work, struct plan *plan, struct error *error) {
+  const struct dict *dict = work->source->dict;
+  size_t width = (size_t)dict_info(dict)->d_out;
+  if (!*work->decoder && !(*work->decoder = decoder_table_new(dict, plan_backend(plan), error))) return -1;
+  int64_t left = work->n - work->done_neighbours, skip[TABLE_QUERIES];
+  int n = left < TABLE_QUERIES ? (int)left : TABLE_QUERIES;
+  float *queries = malloc((size_t)n * width * sizeof *queries);
+  struct feature_neighbours *made = calloc((size_t)n, sizeof *made);
+  int failed = queries && made ? 0 : error_memory(error, (size_t)n * width * sizeof *queries);
+  for (int i = 0; !failed && i < n; i++) {
+    skip[i] = work->first + work->done_neighbours + i;
+    dict_decoder_row(dict, skip[i], queries + (size_t)i * width);
+  }
+  if (!failed) failed = decoder_table_nearest(*work->decoder, queries, skip, n, made, error);
+  for (int i = 0; !failed && i < n; i++) work->rows[work->done_neighbours + i].neighbours = made[i];
+  free(queries);
+  free(made);
+  work->done_neighbours += n;
+  return failed;
+}
+
+int table_slice(void *context, struct plan *plan, struct error *error) {
+  struct table_work *work = context;
+  if (work->logits && work->done_logits < work->n) return slice_logits(work, plan, error) ? -1 : 1;
+  if (work->neighbours && work->done_neighbours < work->n) return slice_neighbours(work, plan, error) ? -1 : 1;
+  return 0;
+}
+
+/* ---- waiting for work (a job's thread) ---- */
+
+struct waiting {
+  const struct engine_work *work;
+  void *context;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  bool done;
+  struct error error;
+};
+
+static int wait_slice(void *context, struct plan *plan, struct error *error) {
+  struct waiting *waiting = context;
+  return waiting->work->slice(waiting->context, plan, error);
+}
+
+static void wait_done(void *context, const struct error *error) {
+  struct waiting *waiting = context;
+  pthread_mutex_lock(&waiting->mutex);
+  if (error) waiting->error = *error;
+  waiting->done = true;
+  pthread_cond_signal(&waiting->changed);
+  pthread_mutex_unlock(&waiting->mutex);
+}
+
+static int run_and_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context,
+                        struct error *error) {
+  static const struct engine_work waiting_work = {wait_slice, wait_done};
+  struct waiting waiting = {work, context, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
+  struct engine_task *task;
+  if (engine_submit_work(lab->engine, model, &waiting_work, &waiting, &task, error) != 0) return -1;
+  pthread_mutex_lock(&waiting.mutex);
+  while (!waiting.done) pthread_cond_wait(&waiting.changed, &waiting.mutex);
+  pthread_mutex_unlock(&waiting.mutex);
+  pthread_mutex_destroy(&waiting.mutex);
+  pthread_cond_destroy(&waiting.changed);
+  return waiting.error.code ? error_set(error, waiting.error.code, "%s", waiting.error.text) : 0;
+}
+
+int table_run(struct table_work *work, struct error *error) {
+  static const struct engine_work slices = {table_slice, NULL};
+  return run_and_wait(work->lab, work->model, &slices, work, error);
+}
+
+static int free_slice(void *context, struct plan *plan, struct error *error) {
+  (void)plan;
+  (void)error;
+  decoder_table_free(context);
+  return 0;
+}
+
+void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_table *decoder) {
+  static const struct engine_work work = {free_slice, NULL};
+  struct error error = ERROR_INIT;
+  if (!decoder || run_and_wait(lab, model, &work, decoder, &error) == 0) return;
+  /* The engine is going away and takes no work; its thread no longer uses the backend for jobs. */
+  decoder_table_free(decoder);
+}
+
+/* ---- rows of the store ---- */
+
+static int store_tokens(const struct table_work *work, const int32_t *ids, const float *values, int n,
+                        struct arena *arena, struct store_tokens *out, struct error *error) {
+  struct store_text *texts = arena_array(arena, (size_t)n, sizeof *texts, error);
+  float *copy = arena_array(arena, (size_t)n, sizeof *copy, error);
+  if (!texts || !copy) return -1;
+  for (int i = 0; i < n; i++) {
+    texts[i].text = lab_token_text(work->model->tokenizer, ids[i], arena, error);
+    if (!texts[i].text) return -1;
+    texts[i].length = strlen(texts[i].text);
+    copy[i] = values[i];
+  }
+  *out = (struct store_tokens){texts, copy, (size_t)n};
+  return 0;
+}
+
+int table_store(const struct table_work *work, const struct table_row *row, struct arena *arena,
+                struct store_feature *out, struct error *error) {
+  const struct feature_logits *logits = &row->logits;
+  if (work->logits) {
+    out->groups |= STORE_LOGITS;
+    if (store_tokens(work, logits->top, logits->top_value, logits->n, arena, &out->top, error) != 0 ||
+        store_tokens(work, logits->bottom, logits->bottom_value, logits->n, arena, &out->bottom, error) != 0)
+      return -1;
+    out->logits = (struct store_histogram){logits->bars, logits->centres, TABLE_LOGIT_BARS};
+  }
+  if (work->neighbours) {
+    out->groups |= STORE_NEIGHBOURS;
+    out->neighbours = row->neighbours.index;
+    out->cosines = row->neighbours.cosine;
+    out->n_neighbours = (size_t)row->neighbours.n;
+  }
+  return 0;
+}

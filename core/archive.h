@@ -39,8 +39,9 @@ struct lab_feature {
   struct store_statistics statistics;   /* of the source: conventions, n_tokens */
   float decoder_norm;                   /* n_f */
 };
-/* The result of a LAB_JOB_DONE feature job; owned by the job. */
-const struct lab_feature *lab_feature_result(const struct lab_job *job);
+/* The result of a LAB_JOB_DONE feature job; owned by the job. What had to be computed is written to the store here, by the
+ * calling thread. */
+const struct lab_feature *lab_feature_result(struct lab_job *job);
 
 /* The n features of `target` whose decoder rows are nearest to the decoder row of (source, index), or to vector
  * [d_out] when it is not NULL; as a job. Largest cosine first, lower index among equals. */
@@ -73,6 +74,14 @@ struct lab_stats_args {
  * background. A job that runs keeps its progress in the store and goes on where it was after a restart.
  * ERROR_UNSUPPORTED without a store; ERROR_NOT_FOUND / ERROR_ARGUMENT with field. */
 int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t *id, struct error *error) MUST_CHECK;
+
+/* The same in the calling thread, for the command line: goes on with an unfinished job of the same arguments, else makes
+ * one. `tell` is called a few times a second with the progress; when it returns true the job stops and can be resumed
+ * (ERROR_CANCELLED). Only in a lab that was opened with run_jobs false. */
+struct lab_progress;
+int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
+                  bool (*tell)(void *context, const struct lab_progress *progress), void *context,
+                  struct error *error) MUST_CHECK;
 
 /* Progress of jobs, from the store plus the running job's latest figures. */
 struct lab_progress {

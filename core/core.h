@@ -33,6 +33,8 @@ struct lab_options {
   const struct lab_source_spec *sources;
   size_t n_sources;
   const char *store;        /* SQLite file; NULL or "": nothing is kept */
+  const char *holder;       /* who holds the store, for others that find it taken: "serve", "stats" */
+  bool run_jobs;            /* run long jobs in the background (core/archive.h) */
   const char *aliases;      /* file of model aliases, NULL: none */
   const char *backend;      /* see backend_open; "auto" = "cpu" */
   int threads;              /* compute threads; 0 = processors this process may use */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/archive.h"
 #include "core/base/ini.h"
 #include "core/base/log.h"
 #include "core/base/nearest.h"
@@ -211,7 +212,8 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   lab->options = *options;
   if (allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
       open_backend(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
-      start_engine(lab, options, error) != 0) {
+      archive_open(lab, options->store, options->holder, error) != 0 || start_engine(lab, options, error) != 0 ||
+      runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
     return NULL;
   }
@@ -220,7 +222,9 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
 
 void lab_close(struct lab *lab) {
   if (!lab) return;
+  runner_close_jobs(lab);
   engine_free(lab->engine);
+  store_close(lab->store);
   size_t n = lab->options.n_models ? lab->options.n_models : 1;
   for (size_t i = 0; lab->models && lab->infos && i < n; i++) close_model(&lab->models[i], &lab->infos[i]);
   free(lab->models);
@@ -234,7 +238,10 @@ void lab_close(struct lab *lab) {
   free(lab);
 }
 
-void lab_drain(struct lab *lab) { engine_drain(lab->engine); }
+void lab_drain(struct lab *lab) {
+  runner_stop_jobs(lab); /* first, so that a job knows why the engine refuses it */
+  engine_drain(lab->engine);
+}
 
 /* ---- what is here ---- */
 

@@ -14,6 +14,7 @@ struct feature_job {
   struct table_work work;
   struct table_row row;
   struct decoder_table *decoder;
+  struct store_feature made; /* what was computed; groups 0: nothing, or it is kept already */
 };
 
 static void destroy(struct lab_job *job) {
@@ -34,16 +35,6 @@ static int feature_slice(void *context, struct plan *plan, struct error *error) 
   return more;
 }
 
-/* Kept for the next asker; a store that cannot take it now is no reason to refuse the answer. */
-static void keep(struct feature_job *f, const struct store_feature *made) {
-  struct lab *lab = f->job.lab;
-  struct error error = ERROR_INIT;
-  struct store_batch batch = {.source = f->work.source->store_id, .features = made, .n_features = 1};
-  if (lab->store && batch.source && store_batch_put(lab->store, &batch, &error) != 0)
-    log_warn("what was computed for %s/%s/%u could not be kept: %s", f->work.source->model_id, f->work.source->id,
-             made->index, error.text);
-}
-
 static void merge(struct store_feature *to, const struct store_feature *made) {
   to->groups |= made->groups;
   if (made->groups & STORE_LOGITS) {
@@ -61,10 +52,9 @@ static void merge(struct store_feature *to, const struct store_feature *made) {
 static void feature_done(void *context, const struct error *error) {
   struct feature_job *f = context;
   struct error own = ERROR_INIT;
-  struct store_feature made = {.index = f->result.stored.index};
-  if (!error && table_store(&f->work, &f->row, &f->arena, &made, &own) != 0) error = &own;
-  if (!error) merge(&f->result.stored, &made);
-  if (!error) keep(f, &made);
+  f->made.index = f->result.stored.index;
+  if (!error && table_store(&f->work, &f->row, &f->arena, &f->made, &own) != 0) error = &own;
+  if (!error) merge(&f->result.stored, &f->made);
   job_done(&f->job, error);
 }
 
@@ -130,8 +120,22 @@ int lab_feature(struct lab *lab, const struct lab_source_info *source, int64_t i
   return 0;
 }
 
-const struct lab_feature *lab_feature_result(const struct lab_job *job) {
-  return &((const struct feature_job *)job)->result;
+/* Kept for the next asker, by the reader's thread: a write waits for the disk, which the worker must not. A store that
+ * cannot take it now is no reason to refuse the answer. */
+static void keep(struct feature_job *f) {
+  struct lab *lab = f->job.lab;
+  struct error error = ERROR_INIT;
+  struct store_batch batch = {.source = f->work.source->store_id, .features = &f->made, .n_features = 1};
+  if (lab->store && batch.source && f->made.groups && store_batch_put(lab->store, &batch, &error) != 0)
+    log_warn("what was computed for %s/%s/%u could not be kept: %s", f->work.source->model_id, f->work.source->id,
+             f->made.index, error.text);
+  f->made.groups = 0;
+}
+
+const struct lab_feature *lab_feature_result(struct lab_job *job) {
+  struct feature_job *f = (struct feature_job *)job;
+  keep(f);
+  return &f->result;
 }
 
 /* ---- cossim ---- */

@@ -53,6 +53,7 @@ int archive_open(struct lab *lab, const char *path, const char *holder, struct e
 
 /* Starts the thread that runs long jobs; those that an earlier process left running are queued again. */
 int runner_open_jobs(struct lab *lab, bool start, struct error *error) MUST_CHECK;
+void runner_stop_jobs(struct lab *lab);  /* asks the running job to stop; returns at once */
 void runner_close_jobs(struct lab *lab); /* stops the running one where it can go on later */
 
 /* ---- jobs (lab_job.c) ---- */

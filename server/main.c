@@ -16,22 +16,18 @@
 #include "core/base/mapfile.h"
 #include "core/core.h"
 #include "server/access_log.h"
+#include "server/command.h"
 #include "server/config.h"
 #include "server/http.h"
 #include "server/keys.h"
+#include "server/lab_settings.h"
 #include "server/listener.h"
 #include "server/options.h"
-
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+#include "server/stats_command.h"
 
 /* After the drain time: how long a cancelled request may take to say so to its client. */
 #define FAREWELL_MS 2000
 #define GLANCE_MS 10
-
-static int complain(const struct error *error) {
-  fprintf(stderr, "steerd: %s\n", error->text);
-  return error->code == ERROR_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
-}
 
 /* ---- signals ---------------------------------------------------------------------------------------- */
 
@@ -73,48 +69,10 @@ struct daemon {
   struct keys *keys;
   struct listener *listeners;
   size_t n_listeners;
-  struct lab_model_spec *models;
-  struct lab_source_spec *sources;
   struct lab *lab;
   struct api *api;
   struct http *http;
 };
-
-static int split_model(struct daemon *d, const char *item, struct lab_model_spec *out, struct error *error) {
-  const char *equals = strchr(item, '=');
-  if (!equals || equals == item || !equals[1])
-    return error_set(error, ERROR_ARGUMENT,
-                     "model: '%.200s' is not ID=PATH; example: gpt2-small=/models/gpt2", item);
-  out->id = arena_text(&d->options.arena, item, (size_t)(equals - item), error);
-  out->path = equals + 1;
-  return out->id ? 0 : -1;
-}
-
-/* A model's id may hold slashes, a source's may not. */
-static int split_source(struct daemon *d, const char *item, struct lab_source_spec *out,
-                        struct error *error) {
-  const char *equals = strchr(item, '=');
-  const char *slash = equals ? memrchr(item, '/', (size_t)(equals - item)) : NULL;
-  if (!slash || slash == item || slash + 1 == equals || !equals[1])
-    return error_set(error, ERROR_ARGUMENT,
-                     "source: '%.200s' is not MODEL/SOURCE=PATH; example: gpt2-small/7-res-jb=/saes/7", item);
-  out->model_id = arena_text(&d->options.arena, item, (size_t)(slash - item), error);
-  out->source_id = arena_text(&d->options.arena, slash + 1, (size_t)(equals - slash - 1), error);
-  out->path = equals + 1;
-  return out->model_id && out->source_id ? 0 : -1;
-}
-
-static int read_specs(struct daemon *d, struct error *error) {
-  const struct option_list *models = &d->options.model, *sources = &d->options.source;
-  d->models = arena_array(&d->options.arena, models->count + 1, sizeof *d->models, error);
-  d->sources = arena_array(&d->options.arena, sources->count + 1, sizeof *d->sources, error);
-  if (!d->models || !d->sources) return -1;
-  for (size_t i = 0; i < models->count; i++)
-    if (split_model(d, models->items[i], &d->models[i], error)) return -1;
-  for (size_t i = 0; i < sources->count; i++)
-    if (split_source(d, sources->items[i], &d->sources[i], error)) return -1;
-  return 0;
-}
 
 static int open_listeners(struct daemon *d, struct error *error) {
   const struct option_list *listen = &d->options.listen;
@@ -134,23 +92,10 @@ static int open_listeners(struct daemon *d, struct error *error) {
 }
 
 static int open_lab(struct daemon *d, struct error *error) {
-  const struct options *o = &d->options;
-  struct lab_options lab = {
-      .models = d->models,
-      .n_models = o->model.count,
-      .sources = d->sources,
-      .n_sources = o->source.count,
-      .store = o->store,
-      .aliases = *o->aliases ? o->aliases : NULL,
-      .backend = o->backend,
-      .threads = (int)o->threads,
-      .max_queue = (int)o->max_queue,
-      .max_step_rows = (int)o->max_step_rows,
-      .max_sessions = (int)o->max_sessions,
-      .kv_bytes = (size_t)o->kv_mib << 20,
-      .queue_timeout_ms = (int)o->queue_timeout,
-      .generation_timeout_ms = (int)o->generation_timeout,
-  };
+  struct lab_options lab;
+  if (lab_settings(&d->options, &lab, error)) return -1;
+  lab.holder = "serve";
+  lab.run_jobs = true;
   d->lab = lab_open(&lab, error);
   return d->lab ? 0 : -1;
 }
@@ -208,7 +153,6 @@ static int open_http(struct daemon *d, struct error *error) {
 }
 
 static int open_daemon(struct daemon *d, struct error *error) {
-  if (read_specs(d, error)) return -1;
   d->keys = keys_open(d->options.keys.items, d->options.keys.count, error);
   if (!d->keys || open_listeners(d, error)) return -1;
   return open_lab(d, error) || open_api(d, error) || open_http(d, error) ? -1 : 0;
@@ -324,6 +268,8 @@ static const struct verb {
   bool takes_arguments;
 } verbs[] = {
     {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
+    {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
+     "statistics of a source's features over a text; resumes", run_stats, true},
     {"routes", "", "prints every route with its summary", run_routes, false},
     {"config", "", "prints every setting at its default, as an INI file", run_config, false},
     {"version", "", "prints version and commit", run_version, false},
@@ -344,6 +290,7 @@ static int unknown_verb(const char *name) {
 
 static int help_verb(const struct verb *verb) {
   if (verb->run == run_serve) help_serve();
+  else if (verb->run == run_stats) help_stats();
   else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);
   return EXIT_DONE;
 }

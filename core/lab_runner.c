@@ -1,0 +1,380 @@
+/* lab_runner.c: long jobs, one after the other: a thread takes the oldest queued one from the store, runs it, records
+ * how it ended. Progress is told to watchers at once and to the store with every checkpoint of the job.
+ *
+ * A stop of the daemon leaves the job `running` in the store; the next start queues it again. A cancel ends it. */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/lab_runner.h"
+
+#define TELL_NS 200000000 /* watchers are woken at most five times a second */
+
+struct lab_watch {
+  struct lab_watch *next;
+  struct lab_waker waker;
+};
+
+struct lab_runner {
+  struct lab *lab;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  bool stop, cancel;          /* the daemon; the running job */
+  int64_t current;            /* job id; 0: none */
+  int64_t done, total, begin_done, begin_ns, told_ns;
+  const char *unit, *message; /* static texts */
+  struct lab_watch *watches;
+  bool (*tell)(void *context, const struct lab_progress *progress); /* command line */
+  void *tell_context;
+};
+
+/* ---- watchers ---- */
+
+struct lab_watch *lab_watch(struct lab *lab, struct lab_waker waker) {
+  struct lab_runner *runner = lab->runner;
+  struct lab_watch *watch = runner ? calloc(1, sizeof *watch) : NULL;
+  if (!watch) return NULL;
+  watch->waker = waker;
+  pthread_mutex_lock(&runner->mutex);
+  watch->next = runner->watches;
+  runner->watches = watch;
+  pthread_mutex_unlock(&runner->mutex);
+  return watch;
+}
+
+void lab_unwatch(struct lab *lab, struct lab_watch *watch) {
+  if (!watch) return;
+  struct lab_runner *runner = lab->runner;
+  pthread_mutex_lock(&runner->mutex);
+  for (struct lab_watch **at = &runner->watches; *at; at = &(*at)->next) {
+    if (*at != watch) continue;
+    *at = watch->next;
+    break;
+  }
+  pthread_mutex_unlock(&runner->mutex);
+  free(watch);
+}
+
+/* Under the mutex, so that lab_unwatch can promise silence. */
+static void wake_watchers(struct lab_runner *runner) {
+  for (struct lab_watch *watch = runner->watches; watch; watch = watch->next) watch->waker.wake(watch->waker.context);
+}
+
+/* ---- progress ---- */
+
+static double rate_of(const struct lab_runner *runner) {
+  double seconds = (double)(clock_ns() - runner->begin_ns) * 1e-9;
+  return seconds > 0 ? (double)(runner->done - runner->begin_done) / seconds : 0;
+}
+
+/* Under the mutex: the running job's figures over what the store said last. */
+static void overlay(const struct lab_runner *runner, struct lab_progress *progress) {
+  progress->rate = 0;
+  progress->seconds_left = -1;
+  if (runner->current == 0 || runner->current != progress->job.id) return;
+  progress->job.done = runner->done;
+  progress->job.total = runner->total;
+  progress->job.unit = runner->unit;
+  progress->job.message = runner->message;
+  progress->rate = rate_of(runner);
+  if (progress->rate > 0 && runner->total > 0)
+    progress->seconds_left = (double)(runner->total - runner->done) / progress->rate;
+}
+
+static bool tell_caller(struct lab_runner *runner, int64_t id) {
+  struct lab_progress progress;
+  memset(&progress, 0, sizeof progress);
+  progress.job.id = id;
+  progress.job.state = STORE_RUNNING;
+  pthread_mutex_lock(&runner->mutex);
+  overlay(runner, &progress);
+  pthread_mutex_unlock(&runner->mutex);
+  return runner->tell(runner->tell_context, &progress);
+}
+
+static bool stopping(struct lab_running *running) {
+  struct lab_runner *runner = running->runner;
+  pthread_mutex_lock(&runner->mutex);
+  bool stop = runner->stop || runner->cancel;
+  pthread_mutex_unlock(&runner->mutex);
+  return stop;
+}
+
+static void report(struct lab_running *running, int64_t done, int64_t total, const char *unit, const char *message) {
+  struct lab_runner *runner = running->runner;
+  int64_t now = clock_ns();
+  pthread_mutex_lock(&runner->mutex);
+  if (runner->message != message) { /* a new phase has its own rate */
+    runner->begin_ns = now;
+    runner->begin_done = done;
+    runner->told_ns = 0;
+  }
+  runner->done = done;
+  runner->total = total;
+  runner->unit = unit;
+  runner->message = message;
+  bool due = now - runner->told_ns >= TELL_NS;
+  if (due) {
+    runner->told_ns = now;
+    wake_watchers(runner);
+  }
+  pthread_mutex_unlock(&runner->mutex);
+  if (due && runner->tell && tell_caller(runner, running->id)) {
+    pthread_mutex_lock(&runner->mutex);
+    runner->stop = true;
+    pthread_mutex_unlock(&runner->mutex);
+  }
+}
+
+/* ---- running one ---- */
+
+static void begin(struct lab_runner *runner, int64_t id) {
+  pthread_mutex_lock(&runner->mutex);
+  runner->current = id;
+  runner->cancel = false;
+  runner->done = runner->total = 0;
+  runner->message = NULL;
+  pthread_mutex_unlock(&runner->mutex);
+}
+
+static void end(struct lab_runner *runner) {
+  pthread_mutex_lock(&runner->mutex);
+  runner->current = 0;
+  wake_watchers(runner);
+  pthread_mutex_unlock(&runner->mutex);
+}
+
+static int set_state(struct lab_runner *runner, int64_t id, enum store_job_state state, const char *why,
+                     struct error *error) {
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  update.state = (int)state;
+  update.error = why;
+  return store_job_update(runner->lab->store, id, &update, error);
+}
+
+/* How a job ended, into the store. One that the daemon's stop interrupted, whatever it ran into on the way (a draining
+ * engine refuses work), stays `running`: it goes on at the next start. */
+static void record_end(struct lab_runner *runner, int64_t id, int failed, const struct error *why) {
+  struct error error = ERROR_INIT;
+  pthread_mutex_lock(&runner->mutex);
+  bool interrupted = failed && runner->stop && !runner->cancel;
+  bool cancelled = failed && why->code == ERROR_CANCELLED;
+  pthread_mutex_unlock(&runner->mutex);
+  if (interrupted) return;
+  enum store_job_state state = !failed ? STORE_DONE : cancelled ? STORE_CANCELLED : STORE_FAILED;
+  if (set_state(runner, id, state, failed && !cancelled ? why->text : NULL, &error) != 0)
+    log_error("the end of job %lld could not be recorded: %s", (long long)id, error.text);
+}
+
+static int run_job(struct lab_runner *runner, const struct store_job *job, struct error *error) {
+  struct lab_running running = {.lab = runner->lab, .id = job->id, .stopping = stopping, .report = report,
+                                .runner = runner};
+  begin(runner, job->id);
+  int failed = set_state(runner, job->id, STORE_RUNNING, NULL, error);
+  if (!failed && strcmp(job->kind, "stats") == 0)
+    failed = stats_job_run(&running, job->parameters, error);
+  else if (!failed)
+    failed = error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
+  record_end(runner, job->id, failed, error);
+  end(runner);
+  return failed;
+}
+
+/* ---- the thread ---- */
+
+/* The oldest queued job; false when there is none. */
+static bool next_job(struct lab_runner *runner, struct arena *arena, struct store_job *out) {
+  struct store_job *jobs;
+  size_t n = 0;
+  struct error error = ERROR_INIT;
+  if (store_job_list(runner->lab->store, STORE_QUEUED, NULL, 0, 1000, arena, &jobs, &n, &error) != 0)
+    log_error("queued jobs could not be read: %s", error.text);
+  if (n) *out = jobs[n - 1]; /* newest first */
+  return n > 0;
+}
+
+static void *runner_main(void *argument) {
+  struct lab_runner *runner = argument;
+  for (;;) {
+    struct arena arena;
+    struct store_job job;
+    struct error error = ERROR_INIT;
+    arena_init(&arena, 0);
+    pthread_mutex_lock(&runner->mutex);
+    bool stop = runner->stop;
+    pthread_mutex_unlock(&runner->mutex);
+    bool found = !stop && next_job(runner, &arena, &job);
+    if (found && run_job(runner, &job, &error) != 0 && error.code != ERROR_CANCELLED)
+      log_error("job %lld failed: %s", (long long)job.id, error.text);
+    arena_clear(&arena);
+    pthread_mutex_lock(&runner->mutex);
+    /* A job made since next_job looked would have signalled: look again at least once a second. */
+    if (!found && !runner->stop) {
+      struct timespec until;
+      clock_gettime(CLOCK_REALTIME, &until);
+      until.tv_sec++;
+      pthread_cond_timedwait(&runner->changed, &runner->mutex, &until);
+    }
+    stop = runner->stop;
+    pthread_mutex_unlock(&runner->mutex);
+    if (stop) return NULL;
+  }
+}
+
+/* Jobs that were running when an earlier process ended. */
+static int requeue(struct lab *lab, struct error *error) {
+  struct arena arena;
+  struct store_job *jobs;
+  size_t n = 0;
+  arena_init(&arena, 0);
+  int failed = store_job_list(lab->store, STORE_RUNNING, NULL, 0, 1000, &arena, &jobs, &n, error);
+  for (size_t i = 0; !failed && i < n; i++) failed = store_job_resume(lab->store, jobs[i].id, error);
+  arena_clear(&arena);
+  return failed;
+}
+
+int runner_open_jobs(struct lab *lab, bool start, struct error *error) {
+  if (!lab->store) return 0;
+  struct lab_runner *runner = calloc(1, sizeof *runner);
+  if (!runner) return error_memory(error, sizeof *runner);
+  runner->lab = lab;
+  pthread_mutex_init(&runner->mutex, NULL);
+  pthread_cond_init(&runner->changed, NULL);
+  lab->runner = runner;
+  if (!start) return 0;
+  if (requeue(lab, error) != 0) return -1;
+  if (pthread_create(&runner->thread, NULL, runner_main, runner) != 0)
+    return error_set(error, ERROR_IO, "the thread of long jobs could not be started");
+  runner->started = true;
+  return 0;
+}
+
+void runner_stop_jobs(struct lab *lab) {
+  struct lab_runner *runner = lab->runner;
+  if (!runner) return;
+  pthread_mutex_lock(&runner->mutex);
+  runner->stop = true;
+  pthread_cond_signal(&runner->changed);
+  pthread_mutex_unlock(&runner->mutex);
+}
+
+void runner_close_jobs(struct lab *lab) {
+  struct lab_runner *runner = lab->runner;
+  if (!runner) return;
+  runner_stop_jobs(lab);
+  if (runner->started) pthread_join(runner->thread, NULL);
+  pthread_cond_destroy(&runner->changed);
+  pthread_mutex_destroy(&runner->mutex);
+  free(runner);
+  lab->runner = NULL;
+}
+
+/* ---- verbs ---- */
+
+static void nudge(struct lab_runner *runner) {
+  pthread_mutex_lock(&runner->mutex);
+  pthread_cond_signal(&runner->changed);
+  pthread_mutex_unlock(&runner->mutex);
+}
+
+int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t *id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  const char *parameters = stats_job_parameters(lab, args, &arena, error);
+  int failed = parameters ? store_job_create(lab->store, "stats", parameters, id, error) : -1;
+  arena_clear(&arena);
+  if (!failed) nudge(lab->runner);
+  return failed;
+}
+
+/* An unfinished job with these parameters, queued again; 0 when there is none. */
+static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id, struct error *error) {
+  struct arena arena;
+  struct store_job *jobs;
+  size_t n = 0;
+  *id = 0;
+  arena_init(&arena, 0);
+  int failed = store_job_list(lab->store, -1, "stats", 0, 1000, &arena, &jobs, &n, error);
+  for (size_t i = 0; !failed && !*id && i < n; i++)
+    if (jobs[i].state != STORE_DONE && strcmp(jobs[i].parameters, parameters) == 0) *id = jobs[i].id;
+  if (*id) failed = store_job_resume(lab->store, *id, error);
+  arena_clear(&arena);
+  return failed;
+}
+
+static int run_here(struct lab *lab, const char *parameters, struct error *error) {
+  struct arena arena;
+  struct store_job job;
+  int64_t id;
+  if (find_unfinished(lab, parameters, &id, error) != 0) return -1;
+  if (!id && store_job_create(lab->store, "stats", parameters, &id, error) != 0) return -1;
+  arena_init(&arena, 0);
+  int failed = store_job_find(lab->store, id, &arena, &job, error) == 1 ? run_job(lab->runner, &job, error) : -1;
+  arena_clear(&arena);
+  return failed;
+}
+
+int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
+                  bool (*tell)(void *context, const struct lab_progress *progress), void *context,
+                  struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  lab->runner->tell = tell;
+  lab->runner->tell_context = context;
+  const char *parameters = stats_job_parameters(lab, args, &arena, error);
+  int failed = parameters ? run_here(lab, parameters, error) : -1;
+  arena_clear(&arena);
+  return failed;
+}
+
+int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_progress *out, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  int found = store_job_find(lab->store, id, arena, &out->job, error);
+  if (found < 0) return -1;
+  if (!found) return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld", (long long)id);
+  pthread_mutex_lock(&lab->runner->mutex);
+  overlay(lab->runner, out);
+  pthread_mutex_unlock(&lab->runner->mutex);
+  return 0;
+}
+
+int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct store_job *jobs;
+  if (store_job_list(lab->store, -1, NULL, 0, 100, arena, &jobs, n, error) != 0) return -1;
+  *out = arena_array(arena, *n, sizeof **out, error);
+  if (!*out) return -1;
+  pthread_mutex_lock(&lab->runner->mutex);
+  for (size_t i = 0; i < *n; i++) {
+    (*out)[i].job = jobs[i];
+    overlay(lab->runner, &(*out)[i]);
+  }
+  pthread_mutex_unlock(&lab->runner->mutex);
+  return 0;
+}
+
+int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  if (store_job_cancel(lab->store, id, error) < 0) return -1;
+  pthread_mutex_lock(&lab->runner->mutex);
+  if (lab->runner->current == id) lab->runner->cancel = true;
+  pthread_mutex_unlock(&lab->runner->mutex);
+  return 0;
+}
+
+int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  pthread_mutex_lock(&lab->runner->mutex);
+  bool runs = lab->runner->current == id;
+  pthread_mutex_unlock(&lab->runner->mutex);
+  if (runs) return error_set_field(error, ERROR_ARGUMENT, "id", "job %lld is running", (long long)id);
+  if (store_job_resume(lab->store, id, error) != 0) return -1;
+  nudge(lab->runner);
+  return 0;
+}

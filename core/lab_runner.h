@@ -1,0 +1,26 @@
+/* lab_runner.h: what the runner of long jobs and the jobs themselves share. Private to core/lab*.c. */
+#ifndef STEERD_CORE_LAB_RUNNER_H
+#define STEERD_CORE_LAB_RUNNER_H
+
+#include "core/archive.h"
+#include "core/lab_int.h"
+
+/* How a running job talks to its runner. */
+struct lab_running {
+  struct lab *lab;
+  int64_t id;
+  bool (*stopping)(struct lab_running *running); /* somebody wants it to stop, cheaply asked */
+  /* Reports progress: done of total units and what is going on (static text). Any frequency. */
+  void (*report)(struct lab_running *running, int64_t done, int64_t total, const char *unit, const char *message);
+  void *runner;
+};
+
+/* Runs a stats job to its end: 0, or -1 with an error; ERROR_CANCELLED when `stopping` said so, its state then is in the
+ * store. Parameters are those the job was created with. */
+int stats_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
+
+/* Checks arguments against what is loaded and writes them as JSON text into the arena. */
+const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *args, struct arena *arena,
+                                 struct error *error) MUST_CHECK;
+
+#endif

@@ -49,12 +49,12 @@ static uint32_t big_endian(const unsigned char *at) {
   return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-/* The fields of the 100-byte header that SQLite takes on trust. */
+/* The fields of the 100-byte header that SQLite takes on trust. The encoding is 0 until the first table is folded in. */
 static bool header_sound(const unsigned char header[100]) {
   uint32_t page = (uint32_t)header[16] << 8 | header[17];
   return memcmp(header, "SQLite format 3", 16) == 0 && page == 8192 && header[18] == header[19] &&
          (header[18] == 1 || header[18] == 2) && header[20] == 0 && header[21] == 64 && header[22] == 32 &&
-         header[23] == 32 && big_endian(header + 56) == 1;
+         header[23] == 32 && big_endian(header + 56) <= 1;
 }
 
 static enum verdict header_look(const char *name, const char *file, struct error *error) {
@@ -109,6 +109,14 @@ static int file_local(const struct store *store, struct error *error) {
 
 /* ---- checking --------------------------------------------------------------------------------------- */
 
+/* What SQLite found, of which the first line only names the database. */
+static int damage_found(const struct connection *connection, const char *finding, struct error *error) {
+  const char *line = strchr(finding, '\n');
+  line = line ? line + 1 : finding;
+  return error_set(error, ERROR_STORE, "store '%s' is damaged (%.*s): restore it from a copy or begin a new one",
+                   connection->name, (int)strcspn(line, "\n"), line);
+}
+
 static int database_check(struct connection *connection, enum store_check check, struct error *error) {
   struct row row;
   if (check == STORE_CHECK_NONE) return 0;
@@ -116,11 +124,7 @@ static int database_check(struct connection *connection, enum store_check check,
            check == STORE_CHECK_FULL ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", NULL, error);
   if (row_next(&row) == 1) {
     const char *finding = row_text(&row);
-    if (finding && strcmp(finding, "ok") != 0) {
-      row.failed = true;
-      error_set(error, ERROR_STORE, "store '%s' is damaged (%.120s): restore it from a copy or begin a new one",
-                connection->name, finding + strspn(finding, "*\n "));
-    }
+    if (finding && strcmp(finding, "ok") != 0) row.failed = damage_found(connection, finding, error) != 0;
   }
   row_close(&row);
   return row_check(&row);

@@ -35,6 +35,7 @@ struct lab_options {
   const char *store;        /* SQLite file; NULL or "": nothing is kept */
   const char *holder;       /* who holds the store, for others that find it taken: "serve", "stats" */
   bool run_jobs;            /* run long jobs in the background (core/archive.h) */
+  int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */
   const char *aliases;      /* file of model aliases, NULL: none */
   const char *backend;      /* see backend_open; "auto" = "cpu" */
   int threads;              /* compute threads; 0 = processors this process may use */

@@ -14,7 +14,7 @@
 #include "core/lab_runner.h"
 #include "core/lab_tables.h"
 
-#define CHECKPOINT_NS ((int64_t)20 * 1000000000) /* at most so much counting is lost */
+#define CHECKPOINT_MS 20000                      /* at most so much counting is lost, unless options say otherwise */
 #define BATCH 64                                 /* features written in one transaction */
 #define HEAD_PART 0                              /* of the resume state; features' parts follow */
 #define HEAD_VERSION 1u
@@ -232,7 +232,8 @@ static int on_progress(void *context, int64_t document) {
   struct stats_job *job = counting->job;
   job->running->report(job->running, document, corpus_documents(job->corpus), "documents", "counting");
   bool stop = should_stop(job);
-  if (!stop && clock_ns() - job->saved_ns < CHECKPOINT_NS) return 0;
+  int64_t every = job->lab->options.checkpoint_ms ? job->lab->options.checkpoint_ms : CHECKPOINT_MS;
+  if (!stop && clock_ns() - job->saved_ns < every * 1000000) return 0;
   if (checkpoint(job, &counting->error) != 0) return -1;
   if (stop) error_set(&counting->error, ERROR_CANCELLED, "stopped at document %lld; it can be resumed", (long long)document);
   return stop ? -1 : 0;

@@ -155,7 +155,7 @@ class Counter:
         largest = V[fired].max(initial=0)
         low, high = (V - slack)[sure].max(initial=0), (V + slack)[maybe].max(initial=0)
         R = range_of(largest)
-        assert not sure.any() or range_of(low) == R == range_of(high), "a power of two is as near as the slack"
+        assert sure.any() == fired.any() and range_of(low) == R == range_of(high), "a power of two is as near as the slack"
         rise, fall = (np.zeros(BARS, np.int64) for _ in range(2))
         bars = np.zeros(BARS, np.int64)
         if R:

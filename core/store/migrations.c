@@ -1,0 +1,143 @@
+/* migrations.c: the schema. Every table, with the meaning and the packed form of its columns; docs/store.md tells the
+ * same as a tour.
+ *
+ * Packed columns are little-endian: f32[] and u32[] are words side by side, text[] is a LEB128 length and the bytes of
+ * each. `seal` is the hash over the columns before it (row.c). Times are ISO 8601 UTC text. Keys: store_int.h. */
+#include "core/store/migrations.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char schema_1[] =
+    "CREATE TABLE models("
+    "  id TEXT PRIMARY KEY, display_name TEXT, layers INTEGER, dimension INTEGER, neurons_per_layer INTEGER,"
+    "  owner TEXT, website TEXT, default_source TEXT, identity TEXT, created_at TEXT, seal INTEGER) WITHOUT ROWID;"
+
+    /* One row per dictionary; from n_tokens on: how its statistics were made. */
+    "CREATE TABLE sources("
+    "  id INTEGER PRIMARY KEY, model TEXT NOT NULL, name TEXT NOT NULL, set_name TEXT, layer INTEGER, point TEXT,"
+    "  kind TEXT, n_features INTEGER, identity TEXT, config TEXT, description TEXT, url TEXT, created_at TEXT,"
+    "  n_tokens INTEGER, n_documents INTEGER, context INTEGER, bos_counted INTEGER, folded INTEGER, lines INTEGER,"
+    "  logit_convention TEXT, corpus TEXT, corpus_hash TEXT, made_at TEXT, seal INTEGER, UNIQUE(model, name));"
+
+    /* The numbers of a feature, narrow so that lists and densities read little. id: source << 32 | index. */
+    "CREATE TABLE features("
+    "  id INTEGER PRIMARY KEY, n_fired INTEGER, rate REAL, mean REAL, maximum REAL, seal INTEGER);"
+
+    /* Histogram of activations > 0: heights f32[], bar positions f32[]. */
+    "CREATE TABLE feature_activity(id INTEGER PRIMARY KEY, heights BLOB, positions BLOB, seal INTEGER);"
+
+    /* Decoder row through the unembedding: tokens text[] and values f32[], histogram as above. */
+    "CREATE TABLE feature_logits("
+    "  id INTEGER PRIMARY KEY, top_tokens BLOB, top_values BLOB, bottom_tokens BLOB, bottom_values BLOB,"
+    "  heights BLOB, positions BLOB, seal INTEGER);"
+
+    /* Nearest decoder rows: indices u32[], cosines f32[]. */
+    "CREATE TABLE feature_neighbours(id INTEGER PRIMARY KEY, indices BLOB, cosines BLOB, seal INTEGER);"
+
+    /* Fields of an imported feature that have no column: a JSON object. */
+    "CREATE TABLE feature_extra(id INTEGER PRIMARY KEY, extra TEXT, seal INTEGER);"
+
+    /* id: feature << 12 | slot. tokens text[], activations f32[] of the same length. */
+    "CREATE TABLE examples("
+    "  id INTEGER PRIMARY KEY, tokens BLOB, activations BLOB, max_value REAL, max_index INTEGER, min_value REAL,"
+    "  bin_min REAL, bin_max REAL, bin_contains REAL, qualifying INTEGER, document INTEGER, position INTEGER,"
+    "  data_index TEXT, extra TEXT, seal INTEGER);"
+
+    /* id: source << 32 | serial; origin 0 automatic, 1 imported, 2 manual. */
+    "CREATE TABLE explanations("
+    "  id INTEGER PRIMARY KEY, feature INTEGER NOT NULL, origin INTEGER NOT NULL, description TEXT NOT NULL,"
+    "  type TEXT, model_name TEXT, author TEXT, notes TEXT, score REAL, scores TEXT, created_at TEXT,"
+    "  seal INTEGER);"
+    "CREATE INDEX explanations_best ON explanations(feature, origin DESC, score DESC, id);"
+    "CREATE TABLE explanation_serials(source INTEGER PRIMARY KEY, serial INTEGER NOT NULL);"
+    "CREATE VIRTUAL TABLE explanation_words USING fts5("
+    "  description, content='explanations', content_rowid='id', tokenize='porter unicode61 remove_diacritics 2');"
+
+    /* numbers f32[]. */
+    "CREATE TABLE vectors("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, source TEXT NOT NULL, number INTEGER NOT NULL,"
+    "  label TEXT, point TEXT, strength REAL, owner TEXT, created_at TEXT, numbers BLOB, seal INTEGER,"
+    "  UNIQUE(model, source, number));"
+
+    "CREATE TABLE shares("
+    "  id TEXT PRIMARY KEY, kind TEXT, model TEXT, request TEXT, reply TEXT, created_at TEXT, seal INTEGER);"
+
+    /* state 0 queued, 1 running, 2 done, 3 failed, 4 cancelled. */
+    "CREATE TABLE jobs("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, state INTEGER NOT NULL, done INTEGER,"
+    "  total INTEGER, unit TEXT, message TEXT, parameters TEXT, result TEXT, error TEXT, cancel INTEGER,"
+    "  created_at TEXT, started_at TEXT, updated_at TEXT, finished_at TEXT, seal INTEGER);"
+    "CREATE TABLE job_parts("
+    "  job INTEGER NOT NULL, part INTEGER NOT NULL, data BLOB, seal INTEGER, PRIMARY KEY(job, part));";
+
+/* Sorted pages of a source without sorting it. */
+static const char schema_2[] =
+    "CREATE INDEX features_by_rate ON features(id >> 32, rate, id);"
+    "CREATE INDEX features_by_maximum ON features(id >> 32, maximum, id);"
+    "CREATE INDEX features_by_mean ON features(id >> 32, mean, id);";
+
+static const char *const steps[] = {schema_1, schema_2};
+
+int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
+
+static int schema_read(struct connection *connection, int *schema, struct error *error) {
+  struct row row;
+  row_open(&row, connection, "PRAGMA user_version", NULL, error);
+  if (row_next(&row) == 1) *schema = (int)row_int(&row);
+  row_close(&row);
+  return row_check(&row);
+}
+
+static int step_run(struct connection *writer, int step, struct error *error) {
+  char number[48];
+  snprintf(number, sizeof number, "PRAGMA user_version=%d; COMMIT", step + 1);
+  if (connection_exec(writer, "BEGIN IMMEDIATE", error) == 0 && connection_exec(writer, steps[step], error) == 0 &&
+      connection_exec(writer, number, error) == 0)
+    return 0;
+  if (!sqlite3_get_autocommit(writer->db)) sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
+  return error_prefix(error, "bringing the store to schema %d", step + 1);
+}
+
+int migrations_run(struct connection *writer, int target, struct error *error) {
+  int schema = 0;
+  if (schema_read(writer, &schema, error) != 0) return -1;
+  if (schema < 0 || schema > migrations_count())
+    return error_set(error, ERROR_FORMAT, "store '%s' has schema %d, and this steerd knows up to %d: update steerd, "
+                     "or use another file", writer->name, schema, migrations_count());
+  for (int step = schema; step < target; step++)
+    if (step_run(writer, step, error) != 0) return -1;
+  return 0;
+}
+
+/* Whether the connection has this entry of sqlite_schema, with the same text. */
+static int entry_verify(struct connection *connection, const char *type, const char *name, const char *sql,
+                        struct error *error) {
+  struct row row;
+  row_open(&row, connection, "SELECT count(*) FROM sqlite_schema WHERE type = ?1 AND name = ?2 AND sql IS ?3", NULL,
+           error);
+  row_put_text(&row, type);
+  row_put_text(&row, name);
+  row_put_text(&row, sql);
+  if (row_next(&row) == 1 && row_int(&row) != 1) row_damaged(&row, "the schema");
+  row_close(&row);
+  return row_check(&row);
+}
+
+int migrations_verify(struct connection *connection, struct error *error) {
+  struct row row = {0};
+  struct connection *fresh = connection_open(":memory:", connection->name, CONNECTION_MEMORY, error);
+  if (!fresh) return -1;
+  int result = migrations_run(fresh, migrations_count(), error);
+  if (result != 0) goto out;
+  row_open(&row, fresh, "SELECT type, name, sql FROM sqlite_schema", NULL, error);
+  while (result == 0 && row_next(&row) == 1) {
+    const char *type = row_text(&row), *name = row_text(&row);
+    result = entry_verify(connection, type, name, row_text(&row), error);
+  }
+  if (row_check(&row) != 0) result = -1;
+out:
+  row_close(&row);
+  connection_close(fresh);
+  return result;
+}

@@ -1,0 +1,329 @@
+/* store.c: opening, checking, taking turns, closing. Knows the file and its connections, and no table.
+ *
+ * One connection writes and checkpoints. That is a rule of safety, not of speed: SQLite before 3.51.3 could corrupt a
+ * log that two connections reset at the same time. A process is kept out by lock.c, a thread by `turn`. */
+#include "core/store/store_int.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/store/lock.h"
+#include "core/store/migrations.h"
+
+#define READERS_DEFAULT 4
+#define READERS_MAX 32
+
+struct store {
+  char *name; /* as its user gave it */
+  char *file; /* as SQLite gets it: a name such as ":memory:" means nothing special here */
+  int lock;
+  pthread_mutex_t turn; /* held from store_writer to store_writer_end */
+  struct connection *writer;
+  atomic_bool degraded;
+  pthread_mutex_t readers_mutex;
+  pthread_cond_t readers_free;
+  struct connection *readers; /* the idle ones */
+};
+
+int store_schema(void) { return migrations_count(); }
+
+bool store_degraded(const struct store *store) { return atomic_load(&store->degraded); }
+
+/* ---- looking at the file before SQLite does --------------------------------------------------------- */
+
+enum verdict { VERDICT_FINE, VERDICT_EMPTY, VERDICT_FOREIGN, VERDICT_DAMAGED, VERDICT_FAILED };
+
+static uint32_t big_endian(const unsigned char *at) {
+  return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* The fields of the 100-byte header that SQLite takes on trust. The encoding is 0 until the first table is folded in. */
+static bool header_sound(const unsigned char header[100]) {
+  uint32_t page = (uint32_t)header[16] << 8 | header[17];
+  return memcmp(header, "SQLite format 3", 16) == 0 && page == 8192 && header[18] == header[19] &&
+         (header[18] == 1 || header[18] == 2) && header[20] == 0 && header[21] == 64 && header[22] == 32 &&
+         header[23] == 32 && big_endian(header + 56) <= 1;
+}
+
+static enum verdict header_look(const char *name, const char *file, struct error *error) {
+  unsigned char header[100];
+  int descriptor = open(file, O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) {
+    error_set(error, ERROR_IO, "cannot open store '%s': %s", name, strerror(errno));
+    return VERDICT_FAILED;
+  }
+  ssize_t length = read(descriptor, header, sizeof header);
+  close(descriptor);
+  if (length == 0) return VERDICT_EMPTY;
+  bool whole = length == sizeof header;
+  bool magic = whole && memcmp(header, "SQLite format 3", 16) == 0;
+  bool ours = whole && big_endian(header + 68) == APPLICATION_ID;
+  if (ours && header_sound(header)) return VERDICT_FINE;
+  if (ours) {
+    error_set(error, ERROR_STORE, "store '%s' has a damaged header: restore it from a copy or begin a new one", name);
+    return VERDICT_DAMAGED;
+  }
+  error_set(error, ERROR_FORMAT, "'%s' is %s: name another file for the store", name,
+            magic ? "an SQLite database, but not one of steerd's" : "not a steerd store");
+  return VERDICT_FOREIGN;
+}
+
+/* Makes the file when there is none. SQLite gives its log and shared memory the same mode. */
+static int file_make(const struct store *store, struct error *error) {
+  int descriptor = open(store->file, O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
+  struct stat status;
+  if (descriptor < 0) return error_set(error, ERROR_IO, "cannot open store '%s': %s", store->name, strerror(errno));
+  int result = fstat(descriptor, &status);
+  close(descriptor);
+  if (result != 0 || !S_ISREG(status.st_mode))
+    return error_set(error, ERROR_FORMAT, "store '%s' is not a regular file", store->name);
+  return 0;
+}
+
+/* Locks of SQLite and ours are only as good as the file system's. */
+static int file_local(const struct store *store, struct error *error) {
+  struct statfs status;
+  if (statfs(store->file, &status) != 0) return 0;
+  switch ((uint32_t)status.f_type) {
+  case 0x6969:     /* NFS */
+  case 0x517b:     /* SMB */
+  case 0xff534d42: /* CIFS */
+  case 0xfe534d42: /* SMB 2 */
+    return error_set(error, ERROR_UNSUPPORTED, "store '%s' is on a network file system, where locks cannot be trusted: "
+                     "put it on a local disk, or allow it explicitly", store->name);
+  default: return 0;
+  }
+}
+
+/* ---- checking --------------------------------------------------------------------------------------- */
+
+/* What SQLite found, of which the first line only names the database. */
+static int damage_found(const struct connection *connection, const char *finding, struct error *error) {
+  const char *line = strchr(finding, '\n');
+  line = line ? line + 1 : finding;
+  return error_set(error, ERROR_STORE, "store '%s' is damaged (%.*s): restore it from a copy or begin a new one",
+                   connection->name, (int)strcspn(line, "\n"), line);
+}
+
+static int database_check(struct connection *connection, enum store_check check, struct error *error) {
+  struct row row;
+  if (check == STORE_CHECK_NONE) return 0;
+  row_open(&row, connection,
+           check == STORE_CHECK_FULL ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", NULL, error);
+  if (row_next(&row) == 1) {
+    const char *finding = row_text(&row);
+    if (finding && strcmp(finding, "ok") != 0) row.failed = damage_found(connection, finding, error) != 0;
+  }
+  row_close(&row);
+  return row_check(&row);
+}
+
+int store_verify(struct store *store, enum store_check check, struct error *error) {
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  int result = database_check(reader, check, error);
+  if (result == 0) result = migrations_verify(reader, error);
+  return store_reader_end(store, reader, result);
+}
+
+/* Opens the writer on a file whose header is sound or that is empty. Nothing is written before every check has
+ * passed, and the log is not folded in when one fails. */
+static int writer_open(struct store *store, bool empty, enum store_check check, struct error *error) {
+  char begin[128];
+  snprintf(begin, sizeof begin, "PRAGMA page_size=8192; PRAGMA application_id=%d", APPLICATION_ID);
+  store->writer = connection_open(store->file, store->name, CONNECTION_WRITER, error);
+  if (!store->writer) return -1;
+  if (empty && connection_exec(store->writer, begin, error) != 0) return -1;
+  if (migrations_run(store->writer, 0, error) != 0) return -1; /* only looks at the schema number */
+  if (!empty && database_check(store->writer, check, error) != 0) return -1;
+  if (connection_exec(store->writer, "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=67108864", error) != 0 ||
+      migrations_run(store->writer, migrations_count(), error) != 0 || migrations_verify(store->writer, error) != 0)
+    return -1;
+  connection_own(store->writer);
+  return 0;
+}
+
+static int readers_open(struct store *store, int count, struct error *error) {
+  for (int i = 0; i < count; i++) {
+    struct connection *reader = connection_open(store->file, store->name, CONNECTION_READER, error);
+    if (!reader) return -1;
+    reader->next = store->readers;
+    store->readers = reader;
+  }
+  return 0;
+}
+
+static enum verdict database_open(struct store *store, const struct store_options *options, struct error *error) {
+  if (file_make(store, error) != 0) return VERDICT_FAILED;
+  if (!options->allow_network && file_local(store, error) != 0) return VERDICT_FAILED;
+  enum verdict verdict = header_look(store->name, store->file, error);
+  if (verdict != VERDICT_FINE && verdict != VERDICT_EMPTY) return verdict;
+  struct error inner = ERROR_INIT;
+  int readers = options->readers > 0 && options->readers <= READERS_MAX ? options->readers : READERS_DEFAULT;
+  if (writer_open(store, verdict == VERDICT_EMPTY, options->check, &inner) == 0 &&
+      readers_open(store, readers, &inner) == 0)
+    return VERDICT_FINE;
+  connection_close(store->writer);
+  store->writer = NULL;
+  error_set(error, inner.code, "%s", inner.text);
+  return inner.code == ERROR_STORE ? VERDICT_DAMAGED : VERDICT_FAILED;
+}
+
+/* PATH, PATH-wal -> PATH.corrupt-TIME, PATH.corrupt-TIME-wal; the shared memory file means nothing without them. */
+static int database_set_aside(const struct store *store, struct error *error) {
+  static const char *const ends[] = {"-wal", ""};
+  char now[25], from[PATH_MAX], to[PATH_MAX];
+  clock_iso(now);
+  for (size_t i = 0; i < 2; i++) {
+    snprintf(from, sizeof from, "%s%s", store->file, ends[i]);
+    snprintf(to, sizeof to, "%s.corrupt-%s%s", store->file, now, ends[i]);
+    if (rename(from, to) != 0 && errno != ENOENT)
+      return error_set(error, ERROR_IO, "cannot rename store '%s': %s", store->name, strerror(errno));
+  }
+  snprintf(from, sizeof from, "%s-shm", store->file);
+  unlink(from);
+  log_warn("a damaged store was set aside and a new one begun path=%s aside=%s", store->name, to);
+  return 0;
+}
+
+/* ---- opening and closing ---------------------------------------------------------------------------- */
+
+static struct store *store_new(const char *path, struct error *error) {
+  struct store *store = calloc(1, sizeof *store);
+  if (!store) return error_memory(error, sizeof *store), NULL;
+  pthread_mutex_init(&store->turn, NULL);
+  pthread_mutex_init(&store->readers_mutex, NULL);
+  pthread_cond_init(&store->readers_free, NULL);
+  store->lock = -1;
+  store->name = strdup(path);
+  store->file = malloc(strlen(path) + 3);
+  if (!store->name || !store->file) {
+    store_close(store);
+    return error_memory(error, strlen(path) + 3), NULL;
+  }
+  sprintf(store->file, "%s%s", *path == '/' ? "" : "./", path);
+  return store;
+}
+
+struct store *store_open(const struct store_options *options, struct error *error) {
+  if (!options->path || !*options->path)
+    return error_set(error, ERROR_ARGUMENT, "the store needs the name of a file"), NULL;
+  if (strlen(options->path) > PATH_MAX - 64)
+    return error_set(error, ERROR_ARGUMENT, "the path of the store is longer than %d bytes", PATH_MAX - 64), NULL;
+  struct error inner = ERROR_INIT;
+  struct store *store = store_new(options->path, error);
+  if (!store) return NULL;
+  store->lock = lock_take(store->file, store->name, options->holder ? options->holder : "steerd", options->wait_ms,
+                          error);
+  if (store->lock < 0) goto fail;
+  enum verdict verdict = database_open(store, options, &inner);
+  if (verdict == VERDICT_DAMAGED && options->set_aside) {
+    if (database_set_aside(store, error) != 0) goto fail;
+    error_clear(&inner);
+    verdict = database_open(store, options, &inner);
+  }
+  if (verdict == VERDICT_FINE) return store;
+  error_set(error, inner.code, "%s", inner.text);
+fail:
+  store_close(store);
+  return NULL;
+}
+
+void store_close(struct store *store) {
+  if (!store) return;
+  for (struct connection *reader = store->readers, *next; reader; reader = next) {
+    next = reader->next;
+    connection_close(reader);
+  }
+  connection_close(store->writer); /* last, so that it is the one that folds the log in */
+  lock_release(store->lock);
+  pthread_cond_destroy(&store->readers_free);
+  pthread_mutex_destroy(&store->readers_mutex);
+  pthread_mutex_destroy(&store->turn);
+  free(store->file);
+  free(store->name);
+  free(store);
+}
+
+/* ---- taking turns ----------------------------------------------------------------------------------- */
+
+struct connection *store_writer(struct store *store, struct error *error) {
+  pthread_mutex_lock(&store->turn);
+  struct connection *writer = store->writer;
+  struct row row;
+  writer->io_failed = false;
+  row_open(&row, writer, "BEGIN IMMEDIATE", NULL, error);
+  if (row_run(&row) == 0) return writer;
+  if (writer->io_failed) atomic_store(&store->degraded, true);
+  pthread_mutex_unlock(&store->turn);
+  return NULL;
+}
+
+int store_writer_end(struct store *store, struct connection *writer, int result, struct error *error) {
+  struct row row;
+  if (result >= 0) {
+    row_open(&row, writer, "COMMIT", NULL, error);
+    if (row_run(&row) != 0) result = -1;
+  }
+  /* SQLite has already rolled back after some errors. */
+  if (!sqlite3_get_autocommit(writer->db)) sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
+  if (result >= 0) atomic_store(&store->degraded, false);
+  else if (writer->io_failed) atomic_store(&store->degraded, true);
+  pthread_mutex_unlock(&store->turn);
+  return result;
+}
+
+static void reader_free(struct store *store, struct connection *reader) {
+  pthread_mutex_lock(&store->readers_mutex);
+  reader->next = store->readers;
+  store->readers = reader;
+  pthread_cond_signal(&store->readers_free);
+  pthread_mutex_unlock(&store->readers_mutex);
+}
+
+struct connection *store_reader(struct store *store, struct error *error) {
+  pthread_mutex_lock(&store->readers_mutex);
+  while (!store->readers) pthread_cond_wait(&store->readers_free, &store->readers_mutex);
+  struct connection *reader = store->readers;
+  store->readers = reader->next;
+  pthread_mutex_unlock(&store->readers_mutex);
+  struct row row;
+  row_open(&row, reader, "BEGIN", NULL, error);
+  if (row_run(&row) == 0) return reader;
+  reader_free(store, reader);
+  return NULL;
+}
+
+int store_reader_end(struct store *store, struct connection *reader, int result) {
+  sqlite3_exec(reader->db, "ROLLBACK", NULL, NULL, NULL); /* nothing was written: only ends the moment it saw */
+  reader_free(store, reader);
+  return result;
+}
+
+/* ---- small things the room shares ------------------------------------------------------------------- */
+
+const char *time_or_now(const char *given, char now[25]) {
+  if (given) return given;
+  clock_iso(now);
+  return now;
+}
+
+int random_secret(void *out, size_t bytes, struct error *error) {
+  ssize_t got;
+  do got = getrandom(out, bytes, 0);
+  while (got < 0 && errno == EINTR);
+  if (got != (ssize_t)bytes) return error_set(error, ERROR_IO, "the system gave no random bytes");
+  return 0;
+}

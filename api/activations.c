@@ -11,8 +11,6 @@
 #include "api/reply.h"
 #include "core/base/clock.h"
 
-#define MODEL_ROW \
-  {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."}
 #define TEXT_ROW                                                                                        \
   {"text", "customText prompt", FIELD_TEXTS, .required = true, .min = 1, .cap = CAP_PROMPT,              \
    .text = "One text, or an array of texts; an array is answered by an array."}

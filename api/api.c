@@ -7,6 +7,7 @@
 
 #include "api/reply.h"
 #include "core/base/clock.h"
+#include "core/base/log.h"
 
 /* Working memory of one call beyond its reply: parsed fields and the result as it is read from the lab. */
 #define CALL_MEMORY ((size_t)4 << 20)
@@ -19,6 +20,7 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
   api->lab = lab;
   api->options = *options;
   api->started_ns = clock_ns();
+  pthread_mutex_init(&api->lock, NULL);
   arena_init(&api->arena, 0);
   if (preview_prepare(api, error) == 0) return api;
   api_free(api);
@@ -28,12 +30,37 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
 void api_free(struct api *api) {
   if (!api) return;
   arena_clear(&api->arena);
+  pthread_mutex_destroy(&api->lock);
   free(api);
 }
+
+/* ---- calls that watch --------------------------------------------------------------------------------- */
+
+static void begin_watching(struct api_call *call) {
+  struct api *api = call->api;
+  pthread_mutex_lock(&api->lock);
+  call->next_watching = api->watching;
+  api->watching = call;
+  pthread_mutex_unlock(&api->lock);
+}
+
+static void end_watching(struct api_call *call) {
+  struct api *api = call->api;
+  pthread_mutex_lock(&api->lock);
+  struct api_call **at = &api->watching;
+  while (*at && *at != call) at = &(*at)->next_watching;
+  if (*at) *at = call->next_watching;
+  pthread_mutex_unlock(&api->lock);
+}
+
+static void wake_call(struct api_call *call) { call->waker.wake(call->waker.context); }
 
 void api_drain(struct api *api) {
   atomic_store(&api->draining, true);
   lab_drain(api->lab);
+  pthread_mutex_lock(&api->lock);
+  for (struct api_call *call = api->watching; call; call = call->next_watching) wake_call(call);
+  pthread_mutex_unlock(&api->lock);
 }
 
 int api_in_flight(const struct api *api) { return atomic_load(&api->in_flight); }
@@ -58,6 +85,12 @@ void call_add_header(struct api_call *call, const char *name, const char *value)
 const struct lab_model_info *call_model(struct api_call *call, const struct values *values, const char *field,
                                         struct error *error) {
   return lab_find_model(call->api->lab, values_text(values, field, NULL), error);
+}
+
+void call_begin_events(struct api_call *call) {
+  call->stream = call->events = true;
+  call->content_type = "text/event-stream; charset=utf-8";
+  call_add_header(call, "Cache-Control", "no-cache");
 }
 
 int call_check_source(const char *source, const char *field, struct error *error) {
@@ -94,8 +127,12 @@ static int run_handler(struct api_call *call, struct error *error) {
   if ((row->flags & ROUTE_ENGINE) && atomic_load(&call->api->draining))
     return error_set(error, ERROR_BUSY, TEXT_CLOSING);
   if (row->fields) {
-    call->values = parse_body(call->request->body, call->request->body_length, row->fields,
-                              row->flags & ROUTE_STRICT, options, &call->arena, error);
+    const struct api_request *request = call->request;
+    bool strict = row->flags & ROUTE_STRICT;
+    call->values = route_takes_query(row) ? parse_query(request->query, request->n_query, row->fields, strict, options,
+                                                        &call->arena, error)
+                                          : parse_body(request->body, request->body_length, row->fields, strict, options,
+                                                       &call->arena, error);
     if (!call->values) return -1;
   }
   return row->handler(call, error);
@@ -117,6 +154,7 @@ static void answer(struct api_call *call) {
   struct error error = ERROR_INIT;
   int result = run_handler(call, &error);
   if (result != 0 || !call->job) settle(call, result, &error);
+  if (call->events && call->pull) begin_watching(call);
 }
 
 struct api_call *api_begin(struct api *api, const struct api_request *request, void (*wake)(void *context),
@@ -154,8 +192,7 @@ static void advance(struct api_call *call) {
   if (state == LAB_JOB_FAILED)
     fail_from_job(call);
   else if (call->stream && state != LAB_JOB_WAITING) {
-    call->content_type = "text/event-stream; charset=utf-8";
-    call_add_header(call, "Cache-Control", "no-cache");
+    call_begin_events(call);
     call->replied = true;
   } else if (!call->stream && state == LAB_JOB_DONE)
     settle(call, call->finish(call, &error), &error);
@@ -174,24 +211,43 @@ int api_poll(struct api_call *call, struct api_reply *reply) {
   return 1;
 }
 
-/* Writes the next event into the body, if there is one. */
-static void next_event(struct api_call *call) {
-  struct error error = ERROR_INIT;
+static int job_event(struct api_call *call, struct error *error) {
   enum lab_job_state state = lab_job_state(call->job);
-  call->sent = call->body.length = 0;
-  if (state == LAB_JOB_FAILED)
-    lab_job_error(call->job, &error);
-  else if (call->frame(call, &call->body, state == LAB_JOB_DONE, &error) == 0)
-    (void)!buffer_check(&call->body, &error);
-  call->ended = error.code || state == LAB_JOB_DONE || state == LAB_JOB_FAILED;
-  if (!error.code) return;
+  call->ended = state == LAB_JOB_DONE || state == LAB_JOB_FAILED;
+  if (state == LAB_JOB_FAILED) {
+    lab_job_error(call->job, error);
+    return -1;
+  }
+  return call->frame(call, &call->body, state == LAB_JOB_DONE, error);
+}
+
+/* A stream that fails cannot change its status any more. */
+static void break_off(struct api_call *call, const struct error *error) {
   buffer_clear(&call->body);
-  reply_error_event(call, &error, &call->body);
-  lab_job_cancel(call->job);
+  call->ended = true;
+  if (call->events)
+    reply_error_event(call, error, &call->body);
+  else
+    log_error("stream broken off: request=%s path=%s code=%s why=%s", call->request->request_id, call->request->path,
+              error_word(error->code), error->text);
+  if (call->job) lab_job_cancel(call->job);
+}
+
+/* Writes the next piece into the body, if there is one. */
+static void next_piece(struct api_call *call) {
+  struct error error = ERROR_INIT;
+  call->sent = call->body.length = 0;
+  if (call->pull && (atomic_load(&call->gone) || (call->events && atomic_load(&call->api->draining)))) {
+    call->ended = true;
+    return;
+  }
+  int result = call->pull ? call->pull(call, &call->body, &error) : job_event(call, &error);
+  if (result == 0) result = buffer_check(&call->body, &error);
+  if (result != 0) break_off(call, &error);
 }
 
 ssize_t api_read(struct api_call *call, char *out, size_t size) {
-  if (call->sent == call->body.length && !call->ended) next_event(call);
+  if (call->sent == call->body.length && !call->ended) next_piece(call);
   size_t left = call->body.length - call->sent;
   if (left == 0) return call->ended ? -1 : 0;
   size_t n = left < size ? left : size;
@@ -203,11 +259,17 @@ ssize_t api_read(struct api_call *call, char *out, size_t size) {
 /* ---- end ---------------------------------------------------------------------------------------------- */
 
 void api_cancel(struct api_call *call) {
-  if (call->job) lab_job_cancel(call->job);
+  atomic_store(&call->gone, true);
+  if (call->job)
+    lab_job_cancel(call->job);
+  else if (call->pull)
+    wake_call(call);
 }
 
 void api_end(struct api_call *call) {
   if (!call) return;
+  if (call->events && call->pull) end_watching(call);
+  if (call->leave) call->leave(call);
   lab_job_free(call->job); /* from here on nobody wakes the porch */
   count_call(call);
   parse_free(call->values);

@@ -56,6 +56,7 @@ struct api_request {
   size_t body_length;
   const char *request_id; /* already checked: [A-Za-z0-9._-]{1,64} */
   const char *key;        /* the client's key ("" when none is configured or none was sent) */
+  bool trusted;           /* sent from this machine or with a key: may start work over files of this machine */
 };
 
 struct api_reply {
@@ -76,7 +77,8 @@ struct api_call *api_begin(struct api *api, const struct api_request *request, v
 /* 1: *reply is filled, its memory is valid until api_end. 0: not yet, wait for wake. */
 int api_poll(struct api_call *call, struct api_reply *reply);
 
-/* Next bytes of a stream: > 0 how many; 0 nothing yet, wait for wake; -1 the stream is complete. */
+/* Next bytes of a stream: > 0 how many; 0 nothing yet, wait for wake; -1 the stream is complete. A stream of events
+ * that fails ends with an error event; a JSON text that fails on the way ends unclosed, and the log says why. */
 ssize_t api_read(struct api_call *call, char *out, size_t size);
 
 /* The client went away: stops the work soon. `wake` still comes when it has stopped. Any thread. */
@@ -97,7 +99,7 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
  * out, at most size bytes with NUL; returns its length. */
 size_t api_error_body(const char *path, int status, const char *word, const char *text, char *out, size_t size);
 
-/* Stops admitting work: later calls that need the engine get 503, /ready turns 503. */
+/* Stops admitting work: later calls that need the engine get 503, /ready turns 503, streams of a job's progress end. */
 void api_drain(struct api *api);
 
 /* Calls begun and not ended. */

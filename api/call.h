@@ -4,11 +4,16 @@
  * starts one job and leaves it in call->job together with what to do later:
  *   finish  writes the whole reply once the job is done;
  *   frame   writes one event of a stream into `out`; `last` when the job is done (call->stream set).
+ * Or it streams without a job (call->stream and call->pull set):
+ *   pull    writes the next piece into `out`, or nothing when there is none yet and somebody will wake the call;
+ *           sets call->ended with the last one. What the handler itself wrote into call->body goes out first.
+ *   leave   if set, is called before the call ends, whatever has happened.
  * No lock is needed: the job is started before api_begin returns and given back in api_end, and the porch
  * never runs two of begin, poll, read and end at once. */
 #ifndef STEERD_API_CALL_H
 #define STEERD_API_CALL_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "api/api.h"
@@ -16,8 +21,8 @@
 #include "api/route.h"
 #include "core/base/arena.h"
 #include "core/base/buffer.h"
+#include "core/archive.h"
 #include "core/base/json_writer.h"
-#include "core/core.h"
 
 /* Given by the build. */
 #ifndef STEERD_VERSION
@@ -53,6 +58,9 @@ struct api {
   void *porch_context;
   int64_t started_ns;
 
+  pthread_mutex_t lock;      /* guards the list */
+  struct api_call *watching; /* calls that stream events without a job of their own: woken to end when draining */
+
   struct arena arena; /* what canned replies point to */
   struct canned missing[2], large[2], kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
   struct canned *wrong_method;                                      /* 405, beside routes */
@@ -81,12 +89,20 @@ struct api_call {
   struct lab_job *job;
   int (*finish)(struct api_call *call, struct error *error);
   int (*frame)(struct api_call *call, struct buffer *out, bool last, struct error *error);
+  int (*pull)(struct api_call *call, struct buffer *out, struct error *error);
+  void (*leave)(struct api_call *call);
   void *plan; /* the handler's own, in the arena */
   bool stream;
+  bool events;       /* of a stream: server-sent events, else one JSON text */
+  _Atomic bool gone; /* the client went away */
+  struct api_call *next_watching;
   bool replied; /* the whole reply stands, or the stream has begun */
   bool ended;   /* the stream's last event was written */
   size_t sent;  /* bytes of body that api_read gave out */
 };
+
+/* Makes the reply a stream of events. */
+void call_begin_events(struct api_call *call);
 
 /* Adds a header to the reply; both texts must live as long as the call. */
 void call_add_header(struct api_call *call, const char *name, const char *value);
@@ -95,6 +111,35 @@ void call_add_header(struct api_call *call, const char *name, const char *value)
 const struct lab_model_info *call_model(struct api_call *call, const struct values *values, const char *field,
                                         struct error *error) MUST_CHECK;
 
+/* The part of the path that stands for {name}; NULL only when out of memory. */
+const char *call_part(struct api_call *call, const char *name, struct error *error) MUST_CHECK;
+
+/* A model and a source of it. */
+struct place {
+  const struct lab_model_info *model;
+  const struct lab_source_info *source;
+};
+
+/* The place that {model} and {source} of the path name. */
+int call_path_place(struct api_call *call, struct place *out, struct error *error) MUST_CHECK;
+
+/* The place that two fields name; the model may be absent where one is loaded. `prefix` stands before the source's
+ * field in errors: "" or "features[3].". */
+int call_place(struct api_call *call, const struct values *values, const char *model_field, const char *source_field,
+               const char *prefix, struct place *out, struct error *error) MUST_CHECK;
+
+/* An index against its source: ERROR_NOT_FOUND with `field`. */
+int call_check_index(const struct lab_source_info *source, int64_t index, const char *field,
+                     struct error *error) MUST_CHECK;
+
+/* Adds X-Total-Count (total -1: not known) and Link to the reply of a GET whose query has `offset` and `limit`. */
+struct page {
+  int64_t offset, limit; /* limit -1: all */
+  int64_t total;         /* -1: not known, then `more` tells whether there is a next page */
+  bool more;
+};
+int call_add_page(struct api_call *call, const struct page *page, struct error *error) MUST_CHECK;
+
 /* The sentences of refusals that are given both before and after the body was read. */
 #define TEXT_MISSING "there is nothing at this path; GET /docs lists what there is"
 #define TEXT_METHOD "this path does not answer that method; the Allow header lists those it does"
@@ -102,6 +147,7 @@ const struct lab_model_info *call_model(struct api_call *call, const struct valu
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
 #define TEXT_CLOSING "the server is shutting down"
+#define TEXT_UNTRUSTED "long work over files is started and changed from this machine, or with a key (setting 'keys')"
 
 /* Makes the canned replies of a new api. */
 int preview_prepare(struct api *api, struct error *error) MUST_CHECK;

@@ -72,6 +72,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_CHOICES] = "an array of one or more of",
       [FIELD_NAMES] = "an array",
       [FIELD_INTS] = "an array",
+      [FIELD_NUMBERS] = "an array",
       [FIELD_OBJECT] = "an object",
       [FIELD_OBJECTS] = "an array",
   };
@@ -87,6 +88,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_CHOICES: add_choices(out, size, field->choices); break;
     case FIELD_NAMES: add_count(out, size, field->min, max, "strings"); break;
     case FIELD_INTS: add_count(out, size, field->min, max, "integers from 0 up"); break;
+    case FIELD_NUMBERS: add_count(out, size, field->min, max, "numbers"); break;
     case FIELD_OBJECTS: add_count(out, size, field->min, max, "objects"); break;
     default: break;
   }

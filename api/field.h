@@ -1,4 +1,4 @@
-/* field.h: one row for each field of a request body.
+/* field.h: one row for each field of a request's body, or of the query of a GET.
  *
  * The rows of a route are its contract: parse.c validates with them and words its errors from them, openapi.c
  * and pages.c print them. A handler therefore never checks a type or a range again. */
@@ -21,6 +21,7 @@ enum field_type {
   FIELD_CHOICES, /* an array of one or more of `choices` */
   FIELD_NAMES,   /* an array of strings or layer integers; min and max count elements */
   FIELD_INTS,    /* an array of integers, each at least 0; min and max count elements */
+  FIELD_NUMBERS, /* an array of integers and reals; min and max count elements */
   FIELD_OBJECT,  /* an object with the rows `inner` */
   FIELD_OBJECTS  /* an array of such objects; min and max count elements */
 };
@@ -39,6 +40,7 @@ struct field {
   const char *text;         /* one sentence for the reader of the documentation */
   const char *choices;      /* words separated by spaces */
   const struct field *inner;
+  bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };
 /* An array of rows ends with one whose name is NULL. */
 

@@ -4,6 +4,16 @@
 
 #include "api/route.h"
 
+/* Rows that many routes share. */
+#define MODEL_ROW \
+  {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."}
+#define SOURCE_ROW(name_, aliases_) \
+  {name_, aliases_, FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."}
+#define INDEX_ROW                                                   \
+  {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, \
+   .text = "The feature's number in its source."}
+#define OFFSET_ROW(text_) {"offset", NULL, FIELD_INT, .fallback = "0", .max = 1e12, .text = text_}
+
 #define HANDLER(name) int name(struct api_call *call, struct error *error)
 
 /* steer.c */
@@ -21,6 +31,60 @@ HANDLER(search_topk_post);
 extern const struct field tokenize_fields[], tokenize_v1_fields[];
 HANDLER(tokenize_post);
 HANDLER(tokenize_v1_post);
+
+/* features.c */
+extern const struct field feature_fields[], features_fields[], features_offset_fields[], activation_get_fields[];
+HANDLER(feature_get);
+HANDLER(features_post);
+HANDLER(features_offset_post);
+HANDLER(activation_get_post);
+
+/* explanations.c */
+extern const struct field explanations_fields[], explanation_export_fields[], explanation_new_fields[];
+HANDLER(explanations_get);
+HANDLER(explanation_export_get);
+HANDLER(explanation_get);
+HANDLER(explanation_new_post);
+HANDLER(explanation_delete_post);
+
+/* explanation_search.c */
+extern const struct field explanation_search_fields[], explanation_search_model_fields[];
+extern const struct field explanation_search_release_fields[], explanation_search_all_fields[];
+HANDLER(explanation_search_post);
+HANDLER(explanation_search_model_post);
+HANDLER(explanation_search_release_post);
+HANDLER(explanation_search_all_post);
+
+/* vectors.c */
+extern const struct field vector_new_fields[], vector_get_fields[], vector_list_fields[];
+HANDLER(vector_new_post);
+HANDLER(vector_get_post);
+HANDLER(vector_list_post);
+HANDLER(vector_delete_post);
+
+/* cossim.c */
+extern const struct field cossim_fields[];
+HANDLER(cossim_post);
+
+/* dictionaries.c */
+extern const struct field dictionary_fields[], density_fields[], dictionary_features_fields[];
+HANDLER(dictionary_get);
+HANDLER(density_get);
+HANDLER(dictionary_features_get);
+HANDLER(dictionary_random_get);
+
+/* jobs.c */
+extern const struct field jobs_fields[], jobs_list_fields[];
+HANDLER(jobs_post);
+HANDLER(jobs_get);
+HANDLER(job_get);
+HANDLER(job_events_get);
+HANDLER(job_delete);
+HANDLER(job_resume_post);
+
+/* shares.c */
+extern const struct field steer_load_fields[];
+HANDLER(steer_load_post);
 
 /* models.c */
 extern const struct field model_list_fields[], model_get_fields[];

@@ -3,6 +3,7 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
+#include "api/rows.h"
 
 const struct field model_list_fields[] = {{.name = NULL}};
 
@@ -67,22 +68,15 @@ int models_get(struct api_call *call, struct error *error) {
 
 /* ---- Neuronpedia's shapes ----------------------------------------------------------------------------- */
 
-static void write_set_sources(struct json_writer *w, const struct lab_model_info *model, const char *set) {
+static void write_set(struct json_writer *w, const struct lab_model_info *model, const struct lab_source_info *first) {
+  jw_open(w, '{');
+  rows_set_members(w, first);
   jw_key(w, "sources");
   jw_open(w, '[');
-  for (size_t i = 0; i < model->n_sources; i++) {
-    const struct lab_source_info *source = &model->sources[i];
-    if (strcmp(source->set, set) != 0) continue;
-    jw_open(w, '{');
-    jw_member_text(w, "id", source->id);
-    jw_member_text(w, "modelId", model->id);
-    jw_member_text(w, "setName", source->set);
-    jw_member_text(w, "hookName", source->point);
-    jw_member_bool(w, "inferenceEnabled", true);
-    jw_member_text(w, "visibility", "PUBLIC");
-    jw_close(w, '}');
-  }
+  for (size_t i = 0; i < model->n_sources; i++)
+    if (strcmp(model->sources[i].set, first->set) == 0) rows_source(w, &model->sources[i]);
   jw_close(w, ']');
+  jw_close(w, '}');
 }
 
 /* Whether source i is the first of its set. */
@@ -94,25 +88,11 @@ static bool opens_set(const struct lab_model_info *model, size_t i) {
 
 static void write_web_model(struct json_writer *w, const struct lab_model_info *model) {
   jw_open(w, '{');
-  jw_member_text(w, "id", model->id);
-  jw_member_text(w, "displayName", model->id);
-  jw_member_text(w, "displayNameShort", model->id);
-  jw_member_int(w, "layers", model->n_layer);
-  jw_member_int(w, "neuronsPerLayer", model->d_mlp);
-  jw_member_int(w, "dimension", model->d_model);
-  jw_member_bool(w, "inferenceEnabled", true);
-  jw_member_text(w, "visibility", "PUBLIC");
+  rows_model_members(w, model);
   jw_key(w, "sourceSets");
   jw_open(w, '[');
-  for (size_t i = 0; i < model->n_sources; i++) {
-    if (!opens_set(model, i)) continue;
-    jw_open(w, '{');
-    jw_member_text(w, "modelId", model->id);
-    jw_member_text(w, "name", model->sources[i].set);
-    jw_member_text(w, "visibility", "PUBLIC");
-    write_set_sources(w, model, model->sources[i].set);
-    jw_close(w, '}');
-  }
+  for (size_t i = 0; i < model->n_sources; i++)
+    if (opens_set(model, i)) write_set(w, model, &model->sources[i]);
   jw_close(w, ']');
   jw_close(w, '}');
 }

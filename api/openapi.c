@@ -100,6 +100,7 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
       jw_member_text(w, "type", "integer");
       jw_member_int(w, "minimum", 0);
       return;
+    case FIELD_NUMBERS: jw_member_text(w, "type", "number"); return;
     default: write_object(w, field->inner, strict, options); return;
   }
 }
@@ -121,11 +122,15 @@ static void write_description(struct json_writer *w, const struct field *field) 
   jw_member_text(w, "description", text);
 }
 
-static void write_field(struct json_writer *w, const struct field *field, bool strict,
-                        const struct api_options *options) {
-  bool list = field->type == FIELD_CHOICES || field->type == FIELD_NAMES || field->type == FIELD_INTS ||
-              field->type == FIELD_OBJECTS;
-  jw_key(w, field->name);
+static bool is_list(const struct field *field) {
+  return field->type == FIELD_CHOICES || field->type == FIELD_NAMES || field->type == FIELD_INTS ||
+         field->type == FIELD_NUMBERS || field->type == FIELD_OBJECTS;
+}
+
+/* The schema of one field, as an object. */
+static void write_schema(struct json_writer *w, const struct field *field, bool strict,
+                         const struct api_options *options) {
+  bool list = is_list(field);
   jw_open(w, '{');
   if (list) {
     jw_member_text(w, "type", "array");
@@ -141,6 +146,12 @@ static void write_field(struct json_writer *w, const struct field *field, bool s
   write_default(w, field, options);
   write_description(w, field);
   jw_close(w, '}');
+}
+
+static void write_field(struct json_writer *w, const struct field *field, bool strict,
+                        const struct api_options *options) {
+  jw_key(w, field->name);
+  write_schema(w, field, strict, options);
 }
 
 static void write_object(struct json_writer *w, const struct field *rows, bool strict,
@@ -177,28 +188,63 @@ static void write_id(struct json_writer *w, const struct route *row) {
   jw_string(w, id, n);
 }
 
-static void write_parameters(struct json_writer *w, const char *path) {
-  if (!strchr(path, '{')) return;
-  jw_key(w, "parameters");
-  jw_open(w, '[');
+static void write_parameter(struct json_writer *w, const char *name, size_t length, const char *in, bool required) {
+  jw_open(w, '{');
+  jw_key(w, "name");
+  jw_string(w, name, length);
+  jw_member_text(w, "in", in);
+  jw_member_bool(w, "required", required);
+  jw_key(w, "schema");
+}
+
+static void write_path_parameters(struct json_writer *w, const char *path) {
   for (const char *at = strchr(path, '{'); at; at = strchr(at, '{')) {
     size_t n = strcspn(++at, "}");
-    jw_open(w, '{');
-    jw_key(w, "name");
-    jw_string(w, at, n);
-    jw_member_text(w, "in", "path");
-    jw_member_bool(w, "required", true);
-    jw_key(w, "schema");
+    write_parameter(w, at, n, "path", true);
     jw_open(w, '{');
     jw_member_text(w, "type", "string");
     jw_close(w, '}');
     jw_close(w, '}');
   }
+}
+
+static void write_parameters(struct json_writer *w, const struct route *row, const struct api_options *options) {
+  bool query = route_takes_query(row) && row->fields;
+  if (!strchr(row->path, '{') && !query) return;
+  jw_key(w, "parameters");
+  jw_open(w, '[');
+  write_path_parameters(w, row->path);
+  for (const struct field *field = row->fields; query && field->name; field++) {
+    write_parameter(w, field->name, strlen(field->name), "query", field->required);
+    write_schema(w, field, row->flags & ROUTE_STRICT, options);
+    if (is_list(field)) {
+      jw_member_text(w, "style", "form");
+      jw_member_bool(w, "explode", false);
+    }
+    jw_close(w, '}');
+  }
   jw_close(w, ']');
 }
 
+static void write_body_schema(struct json_writer *w, const struct route *row, const struct api_options *options) {
+  bool strict = row->flags & ROUTE_STRICT;
+  jw_open(w, '{');
+  if (row->fields->bare) {
+    jw_key(w, "oneOf");
+    jw_open(w, '[');
+    write_schema(w, row->fields, strict, options);
+    jw_open(w, '{');
+  }
+  write_object(w, row->fields, strict, options);
+  if (row->fields->bare) {
+    jw_close(w, '}');
+    jw_close(w, ']');
+  }
+  jw_close(w, '}');
+}
+
 static void write_body(struct json_writer *w, const struct route *row, const struct api_options *options) {
-  if (!row->fields) return;
+  if (!row->fields || route_takes_query(row)) return;
   jw_key(w, "requestBody");
   jw_open(w, '{');
   jw_member_bool(w, "required", row->fields->name != NULL);
@@ -207,9 +253,7 @@ static void write_body(struct json_writer *w, const struct route *row, const str
   jw_key(w, "application/json");
   jw_open(w, '{');
   jw_key(w, "schema");
-  jw_open(w, '{');
-  write_object(w, row->fields, row->flags & ROUTE_STRICT, options);
-  jw_close(w, '}');
+  write_body_schema(w, row, options);
   jw_close(w, '}');
   jw_close(w, '}');
   jw_close(w, '}');
@@ -261,7 +305,7 @@ static void write_operation(struct json_writer *w, const struct route *row, cons
   jw_open(w, '[');
   jw_text(w, route_family_word(row->family));
   jw_close(w, ']');
-  write_parameters(w, row->path);
+  write_parameters(w, row, options);
   write_body(w, row, options);
   write_replies(w, row);
   jw_close(w, '}');

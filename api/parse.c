@@ -1,4 +1,4 @@
-/* parse.c: the body's JSON, read by the rows of its route. The only file of this room that knows jansson.
+/* parse.c: the body's JSON, or the query made into the same, read by the rows of its route. The only file of this room that knows jansson.
  *
  * Strict where a mistake could hide: no coercion between strings and numbers (but for an index), no boolean
  * as a number, no fraction where an integer is meant, no key twice in any spelling. */
@@ -200,6 +200,13 @@ static int check_ints(struct parser *p, const struct field *row, const char *pat
   return 0;
 }
 
+static int check_numbers(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (check_length(p, row, path, json) != 0) return -1;
+  for (size_t i = 0; i < json_array_size(json); i++)
+    if (!json_is_number(json_array_get(json, i))) return refuse_json(p, row, path, json_array_get(json, i));
+  return 0;
+}
+
 /* ---- objects ------------------------------------------------------------------------------------------ */
 
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
@@ -239,6 +246,7 @@ static int check_value(struct parser *p, const struct field *row, const char *pa
     case FIELD_CHOICES: return check_choices(p, row, path, json);
     case FIELD_NAMES: return check_names(p, row, path, value);
     case FIELD_INTS: return check_ints(p, row, path, json);
+    case FIELD_NUMBERS: return check_numbers(p, row, path, json);
     default: return check_inner(p, row, path, value);
   }
 }
@@ -345,12 +353,27 @@ static int refuse_syntax(const json_error_t *why, struct error *error) {
                    why->column, text);
 }
 
-static json_t *load(const char *body, size_t length, const struct api_options *options, struct error *error) {
-  if (length == 0) {
-    json_t *empty = json_object();
-    if (!empty) error_memory(error, sizeof(void *));
-    return empty;
-  }
+static json_t *new_object(struct error *error) {
+  json_t *object = json_object();
+  if (!object) error_memory(error, sizeof(void *));
+  return object;
+}
+
+/* {name: array}, which takes the array. */
+static json_t *wrap(json_t *array, const char *name, struct error *error) {
+  json_t *object = new_object(error);
+  if (object && json_object_set_new(object, name, array) == 0) return object;
+  if (object)
+    error_memory(error, sizeof(void *)); /* the failed call gave the array back */
+  else
+    json_decref(array);
+  json_decref(object);
+  return NULL;
+}
+
+static json_t *load(const char *body, size_t length, const struct field *rows, const struct api_options *options,
+                    struct error *error) {
+  if (length == 0) return new_object(error);
   struct error deep = ERROR_INIT;
   if (json_check_depth(body, length, (int)options->max_json_depth, &deep) != 0) {
     error_set(error, ERROR_ARGUMENT, "%s", deep.text);
@@ -360,6 +383,7 @@ static json_t *load(const char *body, size_t length, const struct api_options *o
   json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
   if (!root) return refuse_syntax(&why, error), NULL;
   if (json_is_object(root)) return root;
+  if (json_is_array(root) && rows->bare) return wrap(root, rows->name, error);
   char found[256];
   describe(root, found, sizeof found);
   error_set(error, ERROR_ARGUMENT, "the body must be a JSON object, found %s", found);
@@ -367,17 +391,83 @@ static json_t *load(const char *body, size_t length, const struct api_options *o
   return NULL;
 }
 
-struct values *parse_body(const char *body, size_t length, const struct field *rows, bool strict,
-                          const struct api_options *options, struct arena *arena, struct error *error) {
-  json_t *root = load(body, length, options, error);
-  if (!root) return NULL;
-  struct parser parser = {options, arena, error, strict};
-  struct values *values = check_object(&parser, rows, "", root);
+/* Takes root. */
+static struct values *check_root(struct parser *p, const struct field *rows, json_t *root) {
+  struct values *values = check_object(p, rows, "", root);
   if (values)
     values->root = root;
   else
     json_decref(root);
   return values;
+}
+
+struct values *parse_body(const char *body, size_t length, const struct field *rows, bool strict,
+                          const struct api_options *options, struct arena *arena, struct error *error) {
+  json_t *root = load(body, length, rows, options, error);
+  if (!root) return NULL;
+  struct parser parser = {options, arena, error, strict};
+  return check_root(&parser, rows, root);
+}
+
+/* ---- the query ---------------------------------------------------------------------------------------- */
+
+static json_t *number_of(const char *text) {
+  int64_t integer;
+  double real;
+  if (number_parse_int(text, &integer)) return json_integer(integer);
+  return number_parse_double(text, &real) ? json_real(real) : json_string(text);
+}
+
+static json_t *bool_of(const char *text) {
+  if (strcmp(text, "true") == 0 || strcmp(text, "1") == 0) return json_true();
+  return strcmp(text, "false") == 0 || strcmp(text, "0") == 0 ? json_false() : json_string(text);
+}
+
+static json_t *names_of(const char *text) {
+  json_t *array = json_array();
+  for (size_t n; array && *text; text += n + (text[n] == ',')) {
+    n = strcspn(text, ",");
+    if (n && json_array_append_new(array, json_stringn(text, n)) != 0) {
+      json_decref(array);
+      return NULL;
+    }
+  }
+  return array;
+}
+
+/* What a parameter would be in a body; text that does not fit stays text, and the check words the error. */
+static json_t *parameter_of(const struct field *row, const char *text) {
+  if (!*text) return json_null();
+  switch (row->name ? row->type : FIELD_TEXT) {
+    case FIELD_BOOL: return bool_of(text);
+    case FIELD_INT:
+    case FIELD_NUMBER: return number_of(text);
+    case FIELD_CHOICES:
+    case FIELD_NAMES: return names_of(text);
+    default: return json_string(text);
+  }
+}
+
+static int add_parameter(json_t *root, const struct api_pair *pair, const struct field *rows, struct error *error) {
+  const struct field *row = rows;
+  while (row->name && !field_answers(row, pair->name)) row++;
+  if (row->name && json_object_get(root, pair->name))
+    return error_set_field(error, ERROR_ARGUMENT, row->name, "'%s' is given twice", row->name);
+  if (json_object_set_new(root, pair->name, parameter_of(row, pair->value)) == 0) return 0;
+  return error_memory(error, strlen(pair->value));
+}
+
+struct values *parse_query(const struct api_pair *pairs, size_t n, const struct field *rows, bool strict,
+                           const struct api_options *options, struct arena *arena, struct error *error) {
+  json_t *root = new_object(error);
+  for (size_t i = 0; root && i < n; i++) {
+    if (add_parameter(root, &pairs[i], rows, error) == 0) continue;
+    json_decref(root);
+    root = NULL;
+  }
+  if (!root) return NULL;
+  struct parser parser = {options, arena, error, strict};
+  return check_root(&parser, rows, root);
 }
 
 void parse_free(struct values *values) {
@@ -456,6 +546,10 @@ const char *values_text_at(const struct values *values, const char *name, size_t
 
 int64_t values_int_at(const struct values *values, const char *name, size_t i) {
   return (int64_t)json_integer_value(json_array_get(values->given[find(values, name)].json, i));
+}
+
+double values_number_at(const struct values *values, const char *name, size_t i) {
+  return json_number_value(json_array_get(values->given[find(values, name)].json, i));
 }
 
 const struct values *values_at(const struct values *values, const char *name, size_t i) {

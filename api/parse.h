@@ -1,6 +1,6 @@
-/* parse.h: a request body becomes checked values.
+/* parse.h: a request's body or query becomes checked values.
  *
- * parse_body validates the whole body by its rows: the first thing that is wrong is the error, with the field
+ * parse_body and parse_query validate the whole of it by its rows: the first thing that is wrong is the error, with the field
  * named, what was found and what is allowed. After that the getters cannot fail: a handler names a field as
  * its row does and gets the value, or the row's default. Asking for a field that has no row, or as another
  * type than the row's, is a mistake of the handler and ends in an assertion. */
@@ -22,7 +22,12 @@ struct values; /* the fields of one object */
  * ERROR_ARGUMENT (or ERROR_MEMORY, ERROR_LIMIT). */
 struct values *parse_body(const char *body, size_t length, const struct field *rows, bool strict,
                           const struct api_options *options, struct arena *arena, struct error *error) MUST_CHECK;
-void parse_free(struct values *values); /* the values of a parse_body; NULL is fine */
+
+/* As parse_body for the parameters of a query. Numbers are decimals, booleans true, false, 1 or 0, lists separated by
+ * commas; an empty parameter counts as left out. */
+struct values *parse_query(const struct api_pair *pairs, size_t n, const struct field *rows, bool strict,
+                           const struct api_options *options, struct arena *arena, struct error *error) MUST_CHECK;
+void parse_free(struct values *values); /* what the two return; NULL is fine */
 
 /* True when the client gave the field and it is not null. */
 bool values_has(const struct values *values, const char *name);
@@ -40,6 +45,7 @@ size_t values_count(const struct values *values, const char *name);
 bool values_is_list(const struct values *values, const char *name);
 const char *values_text_at(const struct values *values, const char *name, size_t i, size_t *length);
 int64_t values_int_at(const struct values *values, const char *name, size_t i);
+double values_number_at(const struct values *values, const char *name, size_t i);
 
 /* FIELD_OBJECT (i = 0) and FIELD_OBJECTS; NULL when absent. */
 const struct values *values_at(const struct values *values, const char *name, size_t i);

@@ -1,10 +1,12 @@
 /* reply.c: error code -> status -> body, and the writers that endpoints share. */
 #include "api/reply.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/base/log.h"
 
 int reply_status(enum error_code code) {
@@ -80,7 +82,7 @@ static struct reply_error shown(const struct api_call *call, const struct error 
 
 static void write_refusal(struct api_call *call, const struct reply_error *what) {
   buffer_clear(&call->body);
-  call->stream = false;
+  call->stream = call->events = false;
   call->status = what->status;
   call->content_type = "application/json";
   call->replied = true;
@@ -105,6 +107,29 @@ void reply_error_event(struct api_call *call, const struct error *error, struct 
   buffer_text(out, "event: error\ndata: ");
   reply_error_body(out, call->family, &what);
   buffer_text(out, "\n\n");
+}
+
+int reply_success(struct api_call *call) {
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "message", "Success");
+  jw_close(&w, '}');
+  return 0;
+}
+
+void reply_digits(struct json_writer *w, const char *key, int64_t number) {
+  char digits[24];
+  snprintf(digits, sizeof digits, "%" PRId64, number);
+  jw_member_text(w, key, digits);
+}
+
+/* Parsed and written anew, so that what came from elsewhere cannot break the reply around it. */
+void reply_json(struct json_writer *w, const char *key, const char *text) {
+  struct json_node *node = text ? json_parse(text, strlen(text), 64, NULL) : NULL;
+  jw_key(w, key);
+  jw_node(w, node);
+  json_free(node);
 }
 
 void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t count) {

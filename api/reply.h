@@ -32,7 +32,12 @@ void reply_error_event(struct api_call *call, const struct error *error, struct 
 /* Seconds after which the queue is likely to have room, 1 to API_RETRY_MOST. */
 int reply_retry_seconds(const struct lab_stats *stats);
 
+/* {"message": "Success"}; always 0. */
+int reply_success(struct api_call *call);
+
 /* Writers of the small shapes that several endpoints share. */
+void reply_digits(struct json_writer *w, const char *key, int64_t number); /* as a string */
+void reply_json(struct json_writer *w, const char *key, const char *text); /* JSON text as it is read; NULL: null */
 void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t count);
 
 #endif

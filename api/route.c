@@ -23,6 +23,24 @@ bool route_matches(const char *pattern, const char *path) {
   return *pattern == '\0' && *path == '\0';
 }
 
+bool route_takes_query(const struct route *row) { return strcmp(row->method, "GET") == 0; }
+
+static bool is_placeholder(const char *pattern, const char *name) {
+  size_t n = strlen(name);
+  return *pattern == '{' && segment(pattern) == n + 2 && memcmp(pattern + 1, name, n) == 0;
+}
+
+const char *route_part(const char *pattern, const char *path, const char *name, size_t *length) {
+  pattern++, path++;
+  while (*pattern && *path) {
+    *length = segment(path);
+    if (is_placeholder(pattern, name)) return path;
+    pattern = skip_slash(pattern + segment(pattern));
+    path = skip_slash(path + *length);
+  }
+  return NULL;
+}
+
 const struct route *route_find(const char *method, const char *path, const struct route **allowed) {
   *allowed = NULL;
   const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;

@@ -33,7 +33,7 @@ struct route {
   const char *path;     /* "/feature/{model}/{source}/{index}"; literal rows stand before rows that would hide them */
   const char *summary;  /* one line for the documentation */
   enum route_family family;
-  const struct field *fields; /* of the JSON body; NULL: no body is read */
+  const struct field *fields; /* of the JSON body, or of a GET's query; NULL: neither is read */
 
   /* Writes the whole reply, or starts a job (call.h). -1 with an error is answered by reply_error. NULL: the
    * endpoint is known but not built, and answers 501. */
@@ -48,6 +48,12 @@ enum { ROUTE_SEGMENTS = 16 }; /* a path with more segments matches nothing */
 
 /* Whether `path` is `pattern` with something in each {placeholder}. A trailing slash changes nothing. */
 bool route_matches(const char *pattern, const char *path);
+
+/* Whether a row's fields are those of the query: GET has no body. */
+bool route_takes_query(const struct route *row);
+
+/* The part of `path` that stands for {name} in `pattern`, which it matches: *length bytes; NULL when there is none. */
+const char *route_part(const char *pattern, const char *path, const char *name, size_t *length);
 
 /* The row for a method and a path. NULL: 405 when *allowed is set (a row of that path, to be given to
  * route_allow), else 404. HEAD finds GET rows. */

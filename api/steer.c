@@ -4,6 +4,7 @@
 
 #include "api/handlers.h"
 #include "api/reply.h"
+#include "api/shares.h"
 
 static const struct field feature_rows[] = {
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "If given, it must be the model of the request."},
@@ -42,13 +43,15 @@ const struct field steer_fields[] = {
     {"n_logprobs", "logprobs", FIELD_INT, .max = 10,
      .text = "Give the log probability of each token, with so many alternatives; left out: none are given."},
     {"share", NULL, FIELD_BOOL, .fallback = "false",
-     .text = "Accepted; share links are not built yet and shareUrl is null."},
+     .text = "true keeps prompt, parameters and texts in the store, and gives a link to them in shareUrl."},
     {.name = NULL}};
 
 struct steer_plan {
   struct lab_steer_args args;
   const char *prompt; /* what the texts begin with */
   size_t prompt_length;
+  bool share;
+  const char *share_id, *share_url; /* NULL until it is kept */
   int64_t written[LAB_STEER_OUTPUTS]; /* tokens in the last event, -1 before the first */
 };
 
@@ -153,26 +156,93 @@ static void write_logprobs(struct json_writer *w, const char *key, const struct 
   jw_close(w, ']');
 }
 
+static int write_outputs(struct json_writer *w, const struct steer_plan *plan, const struct lab_generated outputs[],
+                         struct arena *arena, struct error *error) {
+  bool logprobs = plan->args.n_logprobs >= 0;
+  jw_key(w, "STEERED");
+  if (write_text(w, plan, &outputs[LAB_STEERED], arena, error) != 0) return -1;
+  jw_key(w, "DEFAULT");
+  if (write_text(w, plan, &outputs[LAB_DEFAULT], arena, error) != 0) return -1;
+  write_logprobs(w, "steeredLogProbs", &outputs[LAB_STEERED], logprobs);
+  write_logprobs(w, "defaultLogProbs", &outputs[LAB_DEFAULT], logprobs);
+  return 0;
+}
+
 /* The reply as far as it is known. id stays null until it is complete. */
 static int write_reply(struct api_call *call, struct buffer *out, const struct lab_generated outputs[], bool complete,
                        struct arena *arena, struct error *error) {
   const struct steer_plan *plan = call->plan;
-  bool logprobs = plan->args.n_logprobs >= 0;
+  const char *id = plan->share_id ? plan->share_id : call->request->request_id;
   struct json_writer w;
   jw_init(&w, out);
   jw_open(&w, '{');
-  jw_key(&w, "STEERED");
-  if (write_text(&w, plan, &outputs[LAB_STEERED], arena, error) != 0) return -1;
-  jw_key(&w, "DEFAULT");
-  if (write_text(&w, plan, &outputs[LAB_DEFAULT], arena, error) != 0) return -1;
-  write_logprobs(&w, "steeredLogProbs", &outputs[LAB_STEERED], logprobs);
-  write_logprobs(&w, "defaultLogProbs", &outputs[LAB_DEFAULT], logprobs);
-  jw_member_text(&w, "id", complete ? call->request->request_id : NULL);
-  jw_member_null(&w, "shareUrl");
+  if (write_outputs(&w, plan, outputs, arena, error) != 0) return -1;
+  jw_member_text(&w, "id", complete ? id : NULL);
+  jw_member_text(&w, "shareUrl", plan->share_url);
   jw_member_null(&w, "limit");
   jw_close(&w, '}');
   return 0;
 }
+
+/* ---- share -------------------------------------------------------------------------------------------- */
+
+static void write_shared_features(struct json_writer *w, const struct lab_steer_args *args) {
+  jw_key(w, "features");
+  jw_open(w, '[');
+  for (size_t i = 0; i < args->n_features; i++) {
+    jw_open(w, '{');
+    jw_member_text(w, "modelId", args->model->id);
+    jw_member_text(w, "layer", args->features[i].source_id);
+    reply_digits(w, "index", args->features[i].index);
+    jw_member_f64(w, "strength", args->features[i].strength);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+}
+
+static void write_asked(struct json_writer *w, const struct api_call *call, const struct steer_plan *plan) {
+  const struct lab_steer_args *args = &plan->args;
+  jw_open(w, '{');
+  jw_member_text(w, "modelId", args->model->id);
+  jw_key(w, "inputText");
+  jw_string(w, args->prompt, args->prompt_length);
+  jw_member_bool(w, "outputTextIncludesPrompt", plan->prompt_length > 0);
+  write_shared_features(w, args);
+  jw_member_f64(w, "temperature", args->temperature);
+  jw_member_int(w, "n_tokens", args->n_tokens);
+  jw_member_f64(w, "freq_penalty", args->frequency_penalty);
+  jw_member_int(w, "seed", args->seed);
+  jw_member_f64(w, "strength_multiplier", args->strength_multiplier);
+  jw_member_text(w, "steer_method", values_text(call->values, "steer_method", NULL));
+  jw_member_bool(w, "steer_special_tokens", args->steer_special_tokens);
+  jw_member_int(w, "top_k", args->top_k);
+  jw_member_f64(w, "top_p", args->top_p);
+  jw_close(w, '}');
+}
+
+/* Keeps the finished texts, when asked to. */
+static int share(struct api_call *call, const struct lab_generated outputs[], struct arena *arena,
+                 struct error *error) {
+  struct steer_plan *plan = call->plan;
+  struct buffer asked, reply;
+  struct json_writer w;
+  if (!plan->share || plan->share_id) return 0;
+  buffer_init(&asked, call->body.limit);
+  buffer_init(&reply, call->body.limit);
+  jw_init(&w, &asked);
+  write_asked(&w, call, plan);
+  jw_init(&w, &reply);
+  jw_open(&w, '{');
+  int result = write_outputs(&w, plan, outputs, arena, error);
+  jw_close(&w, '}');
+  if (result == 0) result = share_keep(call, plan->args.model->id, &asked, &reply, &plan->share_id, error);
+  if (result == 0 && !(plan->share_url = share_url(call, plan->share_id, error))) result = -1;
+  buffer_clear(&asked);
+  buffer_clear(&reply);
+  return result;
+}
+
+/* ---- when the engine has something -------------------------------------------------------------------- */
 
 static int read_outputs(struct api_call *call, struct arena *arena, struct lab_generated outputs[],
                         struct error *error) {
@@ -183,7 +253,8 @@ static int read_outputs(struct api_call *call, struct arena *arena, struct lab_g
 
 static int steer_finish(struct api_call *call, struct error *error) {
   struct lab_generated outputs[LAB_STEER_OUTPUTS] = {{0}};
-  if (read_outputs(call, &call->arena, outputs, error) != 0) return -1;
+  if (read_outputs(call, &call->arena, outputs, error) != 0 || share(call, outputs, &call->arena, error) != 0)
+    return -1;
   return write_reply(call, &call->body, outputs, true, &call->arena, error);
 }
 
@@ -203,6 +274,7 @@ static int steer_frame(struct api_call *call, struct buffer *out, bool last, str
   struct lab_generated outputs[LAB_STEER_OUTPUTS] = {{0}};
   arena_init(&arena, call->arena.limit);
   int result = read_outputs(call, &arena, outputs, error);
+  if (result == 0 && last) result = share(call, outputs, &arena, error);
   if (result == 0 && (has_news(call->plan, outputs) || last)) {
     buffer_text(out, "data: ");
     result = write_reply(call, out, outputs, last, &arena, error);
@@ -215,6 +287,8 @@ static int steer_frame(struct api_call *call, struct buffer *out, bool last, str
 int steer_post(struct api_call *call, struct error *error) {
   struct steer_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
   if (!plan || read_args(call, &plan->args, error) != 0) return -1;
+  plan->share = values_bool(call->values, "share");
+  if (plan->share && !lab_store(call->api->lab)) return lab_needs_store(error);
   bool echo = values_bool(call->values, "include_prompt");
   plan->prompt = plan->args.prompt;
   plan->prompt_length = echo ? plan->args.prompt_length : 0;

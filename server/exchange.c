@@ -2,6 +2,7 @@
  * know what the request means, and sockets beyond one emergency reply. */
 #include "server/exchange.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -260,6 +261,17 @@ static int check_key(struct exchange *x) {
                       "a valid key is needed in X-Api-Key, X-Secret-Key or Authorization: Bearer");
 }
 
+/* Whether the other end is on this machine. */
+static bool is_local(int fd) {
+  struct sockaddr_storage from;
+  socklen_t size = sizeof from;
+  if (getpeername(fd, (struct sockaddr *)&from, &size)) return false;
+  if (from.ss_family == AF_INET) return ntohl(((struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127;
+  const struct in6_addr *v6 = &((struct sockaddr_in6 *)&from)->sin6_addr;
+  return from.ss_family == AF_INET6 &&
+         (IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127));
+}
+
 static int ask_preview(struct exchange *x, uint64_t length) {
   if (x->preflight) return 0;
   struct api_reply early;
@@ -278,6 +290,7 @@ static int judge(struct exchange *x, const char *method) {
   if (id && guard_is_request_id(id)) snprintf(x->id, sizeof x->id, "%s", id);
   x->gzip = guard_accepts_gzip(header(x, "Accept-Encoding"));
   if (read_target(x) || check_host(x) || check_origin(x) || check_key(x)) return -1;
+  x->request.trusted = *x->request.key || is_local(x->peer->fd);
   return ask_preview(x, x->framing.length);
 }
 

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/json.h"
 #include "core/base/number.h"
 #include "core/base/utf8.h"
 
@@ -126,6 +127,39 @@ void jw_f32_array(struct json_writer *w, const float *values, size_t count) {
   jw_open(w, '[');
   for (size_t i = 0; i < count; i++) jw_f32(w, values[i]);
   jw_close(w, ']');
+}
+
+static void write_members(struct json_writer *w, const struct json_node *object) {
+  void *iterator = NULL;
+  const char *key;
+  const struct json_node *value;
+  jw_open(w, '{');
+  while (json_next(object, &iterator, &key, &value)) {
+    jw_key(w, key);
+    jw_node(w, value);
+  }
+  jw_close(w, '}');
+}
+
+void jw_node(struct json_writer *w, const struct json_node *node) {
+  size_t length;
+  switch (json_kind(node)) {
+    case JSON_KIND_BOOL: jw_bool(w, json_bool_or(node, false)); return;
+    case JSON_KIND_INT: jw_int(w, json_int_or(node, 0)); return;
+    case JSON_KIND_REAL: jw_f64(w, json_number_or(node, 0)); return;
+    case JSON_KIND_STRING: {
+      const char *text = json_text(node, &length);
+      jw_string(w, text, length);
+      return;
+    }
+    case JSON_KIND_ARRAY:
+      jw_open(w, '[');
+      for (size_t i = 0; i < json_count(node); i++) jw_node(w, json_at(node, i));
+      jw_close(w, ']');
+      return;
+    case JSON_KIND_OBJECT: write_members(w, node); return;
+    default: jw_null(w); return;
+  }
 }
 
 void jw_member_text(struct json_writer *w, const char *key, const char *text) {

@@ -14,6 +14,8 @@
 
 #include "core/base/buffer.h"
 
+struct json_node;
+
 struct json_writer {
   struct buffer *out; /* borrowed */
   bool comma;         /* a value was written at this level */
@@ -31,6 +33,7 @@ void jw_f64(struct json_writer *writer, double value);
 void jw_bool(struct json_writer *writer, bool value);
 void jw_null(struct json_writer *writer);
 void jw_f32_array(struct json_writer *writer, const float *values, size_t count);
+void jw_node(struct json_writer *writer, const struct json_node *node); /* a parsed value (json.h); NULL writes null */
 
 /* A member in one call. */
 void jw_member_text(struct json_writer *writer, const char *key, const char *text);

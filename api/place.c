@@ -1,0 +1,98 @@
+/* place.c: what of a request says where: the parts of its path, model and source, and which page of a list. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/call.h"
+
+const char *call_part(struct api_call *call, const char *name, struct error *error) {
+  size_t length = 0;
+  const char *part = route_part(call->route->path, call->request->path, name, &length);
+  return arena_text(&call->arena, part ? part : "", length, error);
+}
+
+static int find_place(struct api_call *call, const char *model, const char *source, const char *field,
+                      struct place *out, struct error *error) {
+  out->model = lab_find_model(call->api->lab, model, error);
+  if (!out->model || call_check_source(source, field, error) != 0) return -1;
+  out->source = lab_find_source(call->api->lab, out->model, source, field, error);
+  return out->source ? 0 : -1;
+}
+
+int call_path_place(struct api_call *call, struct place *out, struct error *error) {
+  const char *model = call_part(call, "model", error), *source = call_part(call, "source", error);
+  return model && source ? find_place(call, model, source, "source", out, error) : -1;
+}
+
+int call_place(struct api_call *call, const struct values *values, const char *model_field, const char *source_field,
+               const char *prefix, struct place *out, struct error *error) {
+  char field[64];
+  snprintf(field, sizeof field, "%s%s", prefix, source_field);
+  return find_place(call, values_text(values, model_field, NULL), values_text(values, source_field, NULL), field, out,
+                    error);
+}
+
+int call_check_index(const struct lab_source_info *source, int64_t index, const char *field, struct error *error) {
+  if (index >= 0 && index < source->n_feat) return 0;
+  return error_set_field(error, ERROR_NOT_FOUND, field,
+                         "source '%.64s' has no feature %" PRId64 "; its indices go from 0 to %" PRId64, source->id, index,
+                         source->n_feat - 1);
+}
+
+/* ---- pages -------------------------------------------------------------------------------------------- */
+
+/* Everything but the letters that are safe in any part of a URL is written as %XX. */
+static void add_encoded(struct buffer *out, const char *text, const char *safe) {
+  for (; *text; text++) {
+    unsigned char c = (unsigned char)*text;
+    bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || strchr(safe, c);
+    if (plain)
+      buffer_char(out, (char)c);
+    else
+      buffer_printf(out, "%%%02X", c);
+  }
+}
+
+/* The request's own address with another offset. */
+static void add_link(struct api_call *call, struct buffer *out, const char *rel, int64_t offset) {
+  const struct api_request *request = call->request;
+  const char *base = call->api->options.base_url;
+  buffer_printf(out, "%s<%s", out->length ? ", " : "", base ? base : "");
+  add_encoded(out, request->path, "-._~/");
+  char mark = '?';
+  for (size_t i = 0; i < request->n_query; i++) {
+    if (field_same_name(request->query[i].name, "offset")) continue;
+    buffer_char(out, mark);
+    add_encoded(out, request->query[i].name, "-._~");
+    buffer_char(out, '=');
+    add_encoded(out, request->query[i].value, "-._~");
+    mark = '&';
+  }
+  buffer_printf(out, "%coffset=%" PRId64 ">; rel=\"%s\"", mark, offset, rel);
+}
+
+static int add_links(struct api_call *call, const struct page *page, struct error *error) {
+  struct buffer links;
+  buffer_init(&links, 16384);
+  int64_t next = page->offset + page->limit, back = page->offset - page->limit;
+  if (page->offset > 0) add_link(call, &links, "first", 0);
+  if (page->offset > 0) add_link(call, &links, "prev", back > 0 ? back : 0);
+  if (page->total >= 0 ? next < page->total : page->more) add_link(call, &links, "next", next);
+  int result = buffer_check(&links, error);
+  if (result == 0 && links.length) {
+    const char *text = arena_text(&call->arena, links.data, links.length, error);
+    if (text) call_add_header(call, "Link", text);
+    result = text ? 0 : -1;
+  }
+  buffer_clear(&links);
+  return result;
+}
+
+int call_add_page(struct api_call *call, const struct page *page, struct error *error) {
+  if (page->total >= 0) {
+    const char *total = arena_printf(&call->arena, error, "%" PRId64, page->total);
+    if (!total) return -1;
+    call_add_header(call, "X-Total-Count", total);
+  }
+  return page->limit > 0 ? add_links(call, page, error) : 0;
+}

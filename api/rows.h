@@ -1,0 +1,39 @@
+/* rows.h: Neuronpedia's rows that stand inside several replies: model, source, source set, feature, explanation.
+ * Members are named as its database columns are, the old snake_case ones too. */
+#ifndef STEERD_API_ROWS_H
+#define STEERD_API_ROWS_H
+
+#include "core/archive.h"
+#include "core/base/json_writer.h"
+
+/* The members of a row, without the braces. */
+void rows_model_members(struct json_writer *w, const struct lab_model_info *model);
+void rows_set_members(struct json_writer *w, const struct lab_source_info *source); /* of the set it is in */
+
+/* Whole rows. */
+void rows_source(struct json_writer *w, const struct lab_source_info *source);
+
+/* How the numbers of a source were made: "conventions". */
+void rows_conventions(struct json_writer *w, const struct lab_source_info *source,
+                      const struct store_statistics *statistics);
+
+/* What is known of a feature, for rows_feature. */
+struct rows_feature {
+  const struct lab_model_info *model;
+  const struct lab_source_info *source;
+  const struct store_feature *stored;
+  const struct store_statistics *statistics;
+  float decoder_norm; /* NaN: not known */
+};
+void rows_feature(struct json_writer *w, const struct rows_feature *feature);
+
+/* One stored example of a feature. */
+void rows_activation(struct json_writer *w, const struct rows_feature *feature, const struct store_example *example);
+
+/* The six columns of the export, without the braces. */
+void rows_explanation_members(struct json_writer *w, const struct store_explanation *row);
+/* All that is known of an explanation. model and source replace those of the row, which only some verbs fill. */
+void rows_explanation(struct json_writer *w, const struct store_explanation *row, const char *model,
+                      const char *source);
+
+#endif

@@ -1,0 +1,169 @@
+/* vectors.c: steering vectors that users keep: POST /api/vector/{new, get, list-owned, delete}.
+ *
+ * Everybody who may use the server owns all of them: keys are secrets, so no owner is made of one. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "api/handlers.h"
+#include "api/reply.h"
+
+enum { VECTOR_MOST = 24576 };
+
+const struct field vector_new_fields[] = {
+    MODEL_ROW,
+    {"layerNumber", "layer", FIELD_INT, .required = true, .max = 10000, .text = "The layer it is added at."},
+    {"hookType", NULL, FIELD_CHOICE, .required = true,
+     .choices = "hook_resid_pre hook_resid_post resid-pre resid-post", .text = "Where in the layer."},
+    {"vector", "values", FIELD_NUMBERS, .required = true, .min = 1, .max = VECTOR_MOST,
+     .text = "As many numbers as the model is wide."},
+    {"vectorDefaultSteerStrength", "defaultSteerStrength", FIELD_NUMBER, .fallback = "10", .min = -300, .max = 300,
+     .text = "The strength it is steered with unless another is asked for."},
+    {"vectorLabel", "label", FIELD_TEXT, .max = 256, .text = "What it is."},
+    {.name = NULL}};
+
+const struct field vector_get_fields[] = {MODEL_ROW, SOURCE_ROW("source", "layer"), INDEX_ROW, {.name = NULL}};
+
+const struct field vector_list_fields[] = {
+    {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "Only those of this model; left out: all."},
+    {.name = NULL}};
+
+/* ---- new ---------------------------------------------------------------------------------------------- */
+
+static int read_values(struct api_call *call, const struct lab_model_info *model, float **out, struct error *error) {
+  size_t n = values_count(call->values, "vector");
+  if ((int64_t)n != model->d_model)
+    return error_set_field(error, ERROR_ARGUMENT, "vector",
+                           "'vector' must have %" PRId64 " numbers, the width of model '%.64s', found %zu", model->d_model,
+                           model->id, n);
+  *out = arena_array(&call->arena, n, sizeof **out, error);
+  for (size_t i = 0; *out && i < n; i++) (*out)[i] = (float)values_number_at(call->values, "vector", i);
+  return *out ? 0 : -1;
+}
+
+/* Source id and point, as Neuronpedia names them: "6-neuronpedia-resid-pre", "blocks.6.hook_resid_pre". */
+static int name_place(struct api_call *call, const struct lab_model_info *model, struct store_vector *vector,
+                      struct error *error) {
+  int64_t layer = values_int(call->values, "layerNumber");
+  bool pre = strstr(values_text(call->values, "hookType", NULL), "pre") != NULL;
+  if (layer >= model->n_layer)
+    return error_set_field(error, ERROR_ARGUMENT, "layerNumber",
+                           "'layerNumber' must be an integer from 0 to %d for model '%.64s', found %" PRId64,
+                           model->n_layer - 1, model->id, layer);
+  vector->source = arena_printf(&call->arena, error, "%" PRId64 "-neuronpedia-resid-%s", layer, pre ? "pre" : "post");
+  vector->point = arena_printf(&call->arena, error, "blocks.%" PRId64 ".hook_resid_%s", layer, pre ? "pre" : "post");
+  return vector->source && vector->point ? 0 : -1;
+}
+
+static void write_new(struct api_call *call, const struct store_vector *vector) {
+  const char *base = call->api->options.base_url;
+  char url[512];
+  snprintf(url, sizeof url, "%s/%s/%s/%" PRId64, base ? base : "", vector->model, vector->source, vector->index);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "message", "Success");
+  jw_member_text(&w, "url", url);
+  jw_key(&w, "vector");
+  jw_open(&w, '{');
+  jw_member_text(&w, "modelId", vector->model);
+  jw_member_text(&w, "source", vector->source);
+  reply_digits(&w, "index", vector->index);
+  jw_member_text(&w, "label", vector->label);
+  jw_member_text(&w, "createdAt", vector->created_at);
+  jw_member_f64(&w, "defaultSteerStrength", vector->strength);
+  jw_member_text(&w, "hookName", vector->point);
+  jw_key(&w, "values");
+  jw_f32_array(&w, vector->values, vector->n);
+  jw_close(&w, '}');
+  jw_close(&w, '}');
+}
+
+int vector_new_post(struct api_call *call, struct error *error) {
+  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  if (!model) return -1;
+  struct store *store = lab_store(call->api->lab);
+  if (!store) return lab_needs_store(error);
+  float *values;
+  struct store_vector vector = {.model = model->id, .label = values_text(call->values, "vectorLabel", NULL),
+                                .strength = values_number(call->values, "vectorDefaultSteerStrength")};
+  if (name_place(call, model, &vector, error) != 0 || read_values(call, model, &values, error) != 0) return -1;
+  vector.values = values;
+  vector.n = (size_t)model->d_model;
+  if (store_vector_new(store, &vector, &vector.index, error) != 0) return -1;
+  int found = store_vector_find(store, vector.model, vector.source, vector.index, &call->arena, &vector, error);
+  if (found <= 0) return found < 0 ? -1 : error_set(error, ERROR_STORE, "a vector that was just stored is not there");
+  write_new(call, &vector);
+  return 0;
+}
+
+/* ---- get and list ------------------------------------------------------------------------------------- */
+
+static void write_vector(struct json_writer *w, const struct store_vector *vector) {
+  jw_open(w, '{');
+  jw_member_text(w, "modelId", vector->model);
+  jw_member_text(w, "layer", vector->source);
+  jw_member_text(w, "source", vector->source);
+  reply_digits(w, "index", vector->index);
+  jw_member_text(w, "vectorLabel", vector->label);
+  jw_member_text(w, "createdAt", vector->created_at);
+  jw_member_null(w, "creatorId");
+  jw_member_f64(w, "vectorDefaultSteerStrength", vector->strength);
+  jw_member_text(w, "hookName", vector->point);
+  jw_key(w, "vector");
+  jw_f32_array(w, vector->values, vector->values ? vector->n : 0);
+  jw_close(w, '}');
+}
+
+static int refuse_vector(const char *model, const char *source, int64_t index, struct error *error) {
+  return error_set_field(error, ERROR_NOT_FOUND, "index", "there is no vector %" PRId64 " of '%.64s' in model '%.64s'",
+                         index, source, model);
+}
+
+int vector_get_post(struct api_call *call, struct error *error) {
+  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  if (!model) return -1;
+  struct store *store = lab_store(call->api->lab);
+  const char *source = values_text(call->values, "source", NULL);
+  int64_t index = values_int(call->values, "index");
+  struct store_vector vector;
+  int found = store ? store_vector_find(store, model->id, source, index, &call->arena, &vector, error) : 0;
+  if (found <= 0) return found < 0 ? -1 : refuse_vector(model->id, source, index, error);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_key(&w, "vector");
+  write_vector(&w, &vector);
+  jw_close(&w, '}');
+  return 0;
+}
+
+int vector_list_post(struct api_call *call, struct error *error) {
+  const struct lab_model_info *model = NULL;
+  if (values_has(call->values, "modelId") && !(model = call_model(call, call->values, "modelId", error))) return -1;
+  struct store *store = lab_store(call->api->lab);
+  struct store_vector *vectors = NULL;
+  size_t n = 0;
+  if (store && store_vector_list(store, model ? model->id : NULL, NULL, &call->arena, &vectors, &n, error) != 0)
+    return -1;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_key(&w, "vectors");
+  jw_open(&w, '[');
+  for (size_t i = 0; i < n; i++) write_vector(&w, &vectors[i]);
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
+/* Success also when there was nothing to delete, as upstream answers. */
+int vector_delete_post(struct api_call *call, struct error *error) {
+  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  if (!model) return -1;
+  struct store *store = lab_store(call->api->lab);
+  if (!store) return lab_needs_store(error);
+  const char *source = values_text(call->values, "source", NULL);
+  if (store_vector_delete(store, model->id, source, values_int(call->values, "index"), error) < 0) return -1;
+  return reply_success(call);
+}

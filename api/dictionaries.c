@@ -66,7 +66,7 @@ static void write_shares(struct json_writer *w, const float *rates, size_t n, si
   jw_open(w, '[');
   for (size_t k = 0; k < sizeof ends / sizeof ends[0]; k++) {
     int64_t below = 0;
-    for (size_t i = 0; i < n; i++) below += (double)rates[i] < ends[k]; /* false for NaN */
+    for (size_t i = 0; i < n; i++) below += rates[i] < (float)ends[k]; /* false for NaN; 0.1f is not below 0.1 */
     jw_open(w, '{');
     jw_member_f64(w, "below", ends[k]);
     jw_member_int(w, "features", below);
@@ -79,10 +79,11 @@ static void write_shares(struct json_writer *w, const float *rates, size_t n, si
 /* Decimal logarithms of rates above 0, four bars a decade. The first bar also has everything below it. */
 enum { BARS_A_DECADE = 4, DECADES = 8, BARS = BARS_A_DECADE * DECADES };
 
+/* A float32 may lie a little below the decimal it stands for: 1e-6 of a bar is more than that. */
 static void count_bars(const float *rates, size_t n, int64_t bars[BARS]) {
   for (size_t i = 0; i < n; i++) {
     if (!(rates[i] > 0)) continue;
-    double at = floor((log10((double)rates[i]) + DECADES) * BARS_A_DECADE);
+    double at = floor((log10((double)rates[i]) + DECADES) * BARS_A_DECADE + 1e-6);
     bars[at < 0 ? 0 : at >= BARS ? BARS - 1 : (int)at]++;
   }
 }

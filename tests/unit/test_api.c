@@ -7,157 +7,25 @@
 /* cmocka wants the four above first */
 #include <cmocka.h>
 
-#include <jansson.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "api/api.h"
 #include "api/parse.h"
 #include "api/route.h"
 #include "core/core.h"
+#include "tests/unit/api_client.h"
 
 #define MODEL_FOLDER "tests/vectors/tiny-gpt2/model"
 #define SOURCE_FOLDER "tests/vectors/tiny-gpt2/sources/1-res-relu"
 
 static struct lab *lab;
-static struct api *api;
 
 static const struct api_options settings = {.max_body = 1 << 16, .max_json_depth = 64, .max_result = 1 << 24,
                                             .max_features = 4, .max_texts = 3, .max_new_tokens = 24,
                                             .max_prompt_chars = 2000, .cors_origins = "",
                                             .base_url = "http://127.0.0.1:8080"};
-
-/* ---- a client ----------------------------------------------------------------------------------------- */
-
-/* The porch's side of a call: a wake is noted, and slept for. */
-struct bell {
-  pthread_mutex_t mutex;
-  pthread_cond_t rung;
-  int count;
-};
-
-static void bell_ring(void *context) {
-  struct bell *bell = context;
-  pthread_mutex_lock(&bell->mutex);
-  bell->count++;
-  pthread_cond_signal(&bell->rung);
-  pthread_mutex_unlock(&bell->mutex);
-}
-
-/* Waits for the next ring; fails the test after ten seconds, far beyond any generation here. */
-static void bell_wait(struct bell *bell) {
-  struct timespec until;
-  clock_gettime(CLOCK_REALTIME, &until);
-  until.tv_sec += 10;
-  pthread_mutex_lock(&bell->mutex);
-  int late = 0;
-  while (bell->count == 0 && !late) late = pthread_cond_timedwait(&bell->rung, &bell->mutex, &until);
-  bell->count = 0;
-  pthread_mutex_unlock(&bell->mutex);
-  assert_int_equal(late, 0);
-}
-
-/* One exchange, kept whole: what came back outlives the call. */
-struct exchange {
-  int status;
-  char type[64];
-  char *body;
-  size_t length;
-  json_t *json;
-  char allow[64], retry[16];
-  bool stream;
-  int reads; /* of a stream, that gave something */
-  int64_t prompt_tokens, new_tokens;
-};
-
-static void keep_reply(struct exchange *x, const struct api_reply *reply) {
-  x->status = reply->status;
-  x->stream = reply->stream;
-  snprintf(x->type, sizeof x->type, "%s", reply->content_type);
-  for (size_t i = 0; i < reply->n_headers; i++) {
-    if (strcmp(reply->headers[i].name, "Allow") == 0)
-      snprintf(x->allow, sizeof x->allow, "%s", reply->headers[i].value);
-    if (strcmp(reply->headers[i].name, "Retry-After") == 0)
-      snprintf(x->retry, sizeof x->retry, "%s", reply->headers[i].value);
-  }
-  x->length = reply->body_length;
-  x->body = strndup(reply->stream ? "" : reply->body, reply->stream ? 0 : reply->body_length);
-}
-
-/* Reads a stream to its end through a small window, so that events come in pieces. */
-static void keep_stream(struct exchange *x, struct api_call *call, struct bell *bell) {
-  char window[37];
-  ssize_t n;
-  free(x->body);
-  x->body = calloc(1, 1 << 22);
-  while ((n = api_read(call, window, sizeof window)) >= 0) {
-    if (n == 0) {
-      bell_wait(bell);
-      continue;
-    }
-    assert_true(x->length + (size_t)n < 1 << 22);
-    memcpy(x->body + x->length, window, (size_t)n);
-    x->length += (size_t)n;
-    x->reads++;
-  }
-}
-
-static struct exchange send_request(const struct api_request *request) {
-  struct bell bell = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-  struct exchange x = {0};
-  struct api_reply reply;
-  struct api_call *call = api_begin(api, request, bell_ring, &bell);
-  assert_non_null(call);
-  while (!api_poll(call, &reply)) bell_wait(&bell);
-  keep_reply(&x, &reply);
-  if (x.stream) keep_stream(&x, call, &bell);
-  api_usage(call, &x.prompt_tokens, &x.new_tokens);
-  api_end(call);
-  x.json = json_loadb(x.body, x.length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
-  return x;
-}
-
-static struct api_request make_request(const char *method, const char *path, const char *body) {
-  return (struct api_request){.method = method, .path = path, .body = body, .body_length = body ? strlen(body) : 0,
-                              .request_id = "test-1", .key = ""};
-}
-
-static struct exchange ask(const char *method, const char *path, const char *body) {
-  struct api_request request = make_request(method, path, body);
-  return send_request(&request);
-}
-
-static void forget(struct exchange *x) {
-  json_decref(x->json);
-  free(x->body);
-}
-
-static const char *member(const struct exchange *x, const char *key) {
-  return json_string_value(json_object_get(x->json, key));
-}
-
-/* The reply must be this status, this code and field, and its text must contain `words`. */
-static void expect_error(const char *method, const char *path, const char *body, int status, const char *code,
-                         const char *field, const char *words) {
-  struct exchange x = ask(method, path, body);
-  bool right = x.status == status && member(&x, "code") && strcmp(member(&x, "code"), code) == 0 &&
-               (!field || (member(&x, "field") && strcmp(member(&x, "field"), field) == 0)) &&
-               member(&x, "error") && strstr(member(&x, "error"), words);
-  if (!right) fail_msg("%s %s %s: wanted %d %s '%s' '%s', got %d %s", method, path, body ? body : "", status, code,
-                       field ? field : "", words, x.status, x.body);
-  assert_string_equal(member(&x, "error"), member(&x, "message"));
-  forget(&x);
-}
-
-static struct exchange expect_ok(const char *method, const char *path, const char *body) {
-  struct exchange x = ask(method, path, body);
-  if (x.status != 200) fail_msg("%s %s %s: got %d %s", method, path, body ? body : "", x.status, x.body);
-  return x;
-}
 
 /* ---- the house ---------------------------------------------------------------------------------------- */
 
@@ -235,7 +103,7 @@ static void test_unknown_paths(void **state) {
 static void test_planned(void **state) {
   (void)state;
   need_house();
-  expect_error("GET", "/feature/tiny/1-res-relu/3", NULL, 501, "unsupported", NULL, "Statistics of a feature");
+  expect_error("GET", "/v1/capabilities", NULL, 501, "unsupported", NULL, "What this server can do");
   expect_error("POST", "/v1/lab/run", "{}", 501, "unsupported", NULL, "not built");
   struct exchange x = ask("POST", "/v1/chat/completions", "{}");
   assert_int_equal(x.status, 501);

@@ -144,6 +144,7 @@ static int run_job(const struct command *command, struct options *options, struc
   if (!lab) return -1;
   int failed = lab_stats_run(lab, &command->args, tell, NULL, error);
   if (isatty(STDERR_FILENO)) fputc('\n', stderr);
+  if (!failed) fprintf(stderr, "done: statistics of %s/%s are in %s\n", command->args.model_id, command->args.source_id, settings.store);
   lab_close(lab);
   return failed;
 }

@@ -76,13 +76,15 @@ static void list(struct buffer *out, const char *const *words, int n, const char
   }
 }
 
-static void say_tokens(const struct tally *tokens, int n_examples, struct buffer *out) {
+/* `fires`: "fires", or for one that does so nearly everywhere where it does most. */
+static void say_tokens(const struct tally *tokens, int n_examples, const char *fires, struct buffer *out) {
   int named = tokens->n < MAX_NAMED ? tokens->n : MAX_NAMED, covered = 0;
   while (named > 1 && tokens->counts[named - 1] < tokens->counts[0] && tokens->counts[named - 1] == 1) named--;
   for (int i = 0; i < named; i++) covered += tokens->counts[i];
   bool most = covered >= MOST * n_examples;
   if (!most) named = tokens->n < MAX_NAMED ? tokens->n : MAX_NAMED;
-  buffer_text(out, most ? "fires on " : "fires on various tokens, among them ");
+  buffer_text(out, fires);
+  buffer_text(out, most ? " on " : " on various tokens, among them ");
   list(out, tokens->words, named, most ? " or " : " and ");
 }
 
@@ -109,8 +111,7 @@ void explain_feature(const struct explain_input *input, struct buffer *out) {
   sort(&tokens);
   sort(&before);
   if (n) {
-    if (input->rate > 0.5) buffer_text(out, "fires on most tokens; strongest: ");
-    say_tokens(&tokens, n, out);
+    say_tokens(&tokens, n, input->rate > 0.5 ? "fires on most tokens, most strongly" : "fires", out);
     say_before(&before, n, out);
   } else {
     buffer_text(out, input->rate < 0 ? "no statistics yet" : "never fired on the text of the statistics");

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-TYPES = {"F32": "<f4", "I32": "<i4"}
+TYPES = {"F32": "<f4", "I32": "<i4", "U16": "<u2", "U8": "u1"}
 
 
 def read_tensors(path):

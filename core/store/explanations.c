@@ -90,8 +90,8 @@ static int explanations_remove(struct connection *writer, const char *sql, int64
 
 int explanations_clear(struct connection *writer, int64_t source, struct error *error) {
   return explanations_remove(writer, "SELECT id, feature, description FROM explanations WHERE feature BETWEEN ?1"
-                             " AND ?2 AND origin = 0 AND ?3 IS NULL AND ?4 IS NULL ORDER BY feature LIMIT 1", source_first(source),
-                             source_last(source), NULL, error);
+                             " AND ?2 AND origin = 0 AND ?3 IS NULL AND ?4 IS NULL ORDER BY feature LIMIT 1",
+                             source_first(source), source_last(source), NULL, error);
 }
 
 /* A number that this source has never given to an explanation; -1. */
@@ -143,8 +143,8 @@ int explanation_insert(struct connection *writer, const struct store_explanation
     return error_set(error, ERROR_ARGUMENT, "an explanation is automatic, imported or manual");
   if (explanation->origin == STORE_AUTOMATIC &&
       explanations_remove(writer, "SELECT id, feature, description FROM explanations WHERE feature BETWEEN ?1 AND ?2"
-                          " AND origin = 0 AND type IS ?3 AND model_name IS ?4 ORDER BY feature LIMIT 1", key, key, explanation,
-                          error) != 0)
+                          " AND origin = 0 AND type IS ?3 AND model_name IS ?4 ORDER BY feature LIMIT 1", key, key,
+                          explanation, error) != 0)
     return -1;
   int64_t serial = serial_next(writer, explanation->source, error);
   if (serial < 0) return -1;

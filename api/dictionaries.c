@@ -114,9 +114,9 @@ static void write_density(struct json_writer *w, const float *rates, size_t n, s
 
 static void member_tokens_counted(struct json_writer *w, const struct record *record) {
   if (record->row.statistics.n_tokens > 0)
-    jw_member_int(w, "n_tokens", record->row.statistics.n_tokens);
+    jw_member_int(w, "nTokens", record->row.statistics.n_tokens);
   else
-    jw_member_null(w, "n_tokens");
+    jw_member_null(w, "nTokens");
 }
 
 int density_get(struct api_call *call, struct error *error) {

@@ -148,7 +148,8 @@ def test_top_examples(features, text):
     names = text[0]
     for got, want in features:
         rows = [row for row in got["activations"] if row["binMin"] == -1]
-        assert rows == got["activations"][:len(rows)]  # they come first
+        most = [row["maxValue"] for row in got["activations"]]
+        assert most == sorted(most, reverse=True)  # Neuronpedia's order; the intervals' stand between
         candidates = want.rows("top")
         seen = set()  # the likeliest position of each document
         places = [c for c in candidates if c["sure"] and not (c["document"] in seen or seen.add(c["document"]))]
@@ -186,7 +187,6 @@ def test_interval_examples(features, recorded, text):
         width = want["range"] / INTERVALS
         rows = [row for row in got["activations"] if row["binMin"] != -1]
         intervals = [round(row["binMin"] / width) for row in rows]
-        assert intervals == sorted(intervals, reverse=True)
         edges = {name: np.append(want[name], 0)[::BARS // INTERVALS] for name in ("rise", "fall")}
         counts = want["bars"].reshape(INTERVALS, -1).sum(1)
         for i in range(INTERVALS):
@@ -195,7 +195,6 @@ def test_interval_examples(features, recorded, text):
             room = sum(not c["sure"] for c in candidates)
             assert min(2, len(candidates) - room) <= len(mine) <= min(2, len(candidates)), (want.feature, i)
             least, most = counts[i] - edges["fall"][i] - edges["rise"][i + 1], counts[i] + edges["rise"][i] + edges["fall"][i + 1]
-            order = []
             for row in mine:
                 name, at = check_shape(row, text)
                 fits = [c for c in candidates if (names[c["document"]], c["position"]) == (name, at)]
@@ -203,8 +202,6 @@ def test_interval_examples(features, recorded, text):
                 assert (row["binMin"], row["binMax"]) == pytest.approx((i * width, (i + 1) * width), rel=ROUNDED)
                 assert row["binMin"] <= row["values"][at] <= row["binMax"]
                 assert least - .05 <= row["binContains"] * n_tokens <= most + .05
-                order.append((-row["values"][at], fits[0]["document"], at))
-            assert order == sorted(order)
 
 
 def check_list(names, values, candidates, name_of, sign, what):
@@ -238,7 +235,8 @@ def test_density(daemon, features, recorded):
     assert reply.status_code == 200, reply.text
     density = reply.json()
     assert density["nTokens"] == recorded[0]["n_tokens"]
-    assert density["rates"] == [got["frac_nonzero"] for got, _ in features]
+    # All rates at once travel as float32.
+    assert [np.float32(rate) for rate in density["rates"]] == [np.float32(got["frac_nonzero"]) for got, _ in features]
     shares = {row["below"]: row["share"] for row in density["shares"]}
     want = {float(limit): count / N_FEATURES for limit, count in recorded[0]["features_below_rate"].items()}
     assert sorted(shares) == sorted(want) == [.0001, .001, .01, .1]
@@ -266,7 +264,7 @@ def test_the_tutorials_export(daemon):
 
 def undated(daemon):
     """All features as they were sent, without the dates of the run."""
-    return [re.sub(rb'"(createdAt|updatedAt)":"[^"]*"', rb'"\1":""', reply.content) for reply in read_features(daemon)]
+    return [re.sub(rb'"(createdAt|updatedAt|madeAt)":"[^"]*"', rb'"\1":""', reply.content) for reply in read_features(daemon)]
 
 
 def kill_and_resume(store, whole_seconds):
@@ -277,7 +275,7 @@ def kill_and_resume(store, whole_seconds):
         process = subprocess.Popen([binary(), *stats_arguments(store)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, env=environment)
         try:
-            _, log = process.communicate(timeout=moments.uniform(.05, .6) * whole_seconds)
+            _, log = process.communicate(timeout=moments.uniform(.01, .25) * whole_seconds)
             assert process.returncode == 0, log.decode()  # it was done already
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)

@@ -87,7 +87,8 @@ def text():
 def recorded():
     with open(os.path.join(VECTORS, "statistics.json"), encoding="utf-8") as file:
         tensors = read_tensors(os.path.join(VECTORS, "statistics.safetensors"))
-        return json.load(file), {name: values.astype(float if values.dtype.kind == "f" else int) for name, values in tensors.items()}
+        wide = {name: values.astype(float if values.dtype.kind == "f" else int) for name, values in tensors.items()}
+        return json.load(file), wide
 
 
 @pytest.fixture

@@ -72,7 +72,8 @@ struct statistics_entry {
   double value, slack;
 };
 
-static inline const struct tensor *statistics_tensor(const struct statistics_vectors *want, const char *part, const char *column) {
+static inline const struct tensor *statistics_tensor(const struct statistics_vectors *want, const char *part,
+                                                     const char *column) {
   char name[64];
   snprintf(name, sizeof name, "%s%s%s", part, *column ? "/" : "", column);
   const struct tensor *tensor = tensors_find(want->file, name);

@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from counting import Counter, Text, dictionary_tables  # noqa: E402
-from make_villes import DATA, HERE, MODEL, MODEL_SHAPES, SAE, SAE_SHAPES, SOS, forward, read_names, read_storages, write_json  # noqa: E402
+from make_villes import (DATA, HERE, MODEL, MODEL_SHAPES, SAE, SAE_SHAPES, SOS, forward, read_names,  # noqa: E402
+                         read_storages, write_json)
 
 N_TOP, N_QUANTILE, WINDOW = 10, 2, 16
 # How far float32 may be from these values. The same formulas in NumPy float32 differ by at most 1.4e-6 over every

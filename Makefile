@@ -44,13 +44,14 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
+.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'steerd $(VERSION) ($(COMMIT)): opens up a language model while it runs'
 	@echo
-	@echo '  make build    build/steerd, the daemon (CPU)          make test     install what is missing, build, all tests'
+	@echo '  make demo     install, build, serve a small model     make test     install what is missing, build, all tests'
+	@echo '  make build    build/steerd, the daemon (CPU)'
 	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
 	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
 	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
@@ -97,6 +98,11 @@ $(B)/bench/%: tests/bench/%.c $(LIB_OBJ)
 deps:
 	@tests/tools/deps.sh --install
 
+# Everything a newcomer needs: packages, build, the demo in the foreground.
+demo: deps
+	@$(MAKE) --no-print-directory build
+	@tests/tools/demo.sh build/steerd
+
 unit: $(UNIT_BIN)
 	@tests/tools/run_unit.sh $(UNIT_BIN)
 
@@ -138,7 +144,7 @@ PREFIX ?= /usr/local
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
 	install -D -m 644 config/steerd.ini $(DESTDIR)$(PREFIX)/share/steerd/steerd.ini
-	cp -r config/models $(DESTDIR)$(PREFIX)/share/steerd/
+	cp -r config/models config/demo config/aliases.ini $(DESTDIR)$(PREFIX)/share/steerd/
 
 clean:
 	rm -rf build

@@ -1,7 +1,20 @@
-/* lab_settings.c: from the option table to the lab's options; reads ID=PATH and MODEL/SOURCE=PATH. */
+/* lab_settings.c: from the option table to the lab's options; reads ID=PATH and MODEL/SOURCE=PATH; finds the demo when no
+ * model is named. */
 #include "server/lab_settings.h"
 
+#include <dirent.h>
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/base/mapfile.h"
+
+#define DEMO_SOURCES 32
 
 static int split_model(struct options *o, const char *item, struct lab_model_spec *out, struct error *error) {
   const char *equals = strchr(item, '=');
@@ -40,6 +53,75 @@ static int read_specs(struct options *o, struct lab_options *out, struct error *
   return 0;
 }
 
+/* ---- the demo ---- */
+
+/* Beside the build (build/release/steerd, a link to it in build/), or in the prefix it was installed to. */
+static const char *find_demo(struct options *o, struct error *error) {
+  static const char *const places[] = {"%s/../../config/demo", "%s/../config/demo", "%s/../share/steerd/demo"};
+  char program[PATH_MAX];
+  ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (n <= 0) return NULL;
+  program[n] = '\0';
+  const char *folder = dirname(program);
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    char place[PATH_MAX + 32], *real;
+    snprintf(place, sizeof place, places[i], folder);
+    if (!path_is_directory(place) || !(real = realpath(place, NULL))) continue;
+    char *kept = arena_text(&o->arena, real, strlen(real), error);
+    free(real);
+    return kept;
+  }
+  return NULL;
+}
+
+static int by_name(const void *a, const void *b) {
+  return strcmp(((const struct lab_source_spec *)a)->source_id, ((const struct lab_source_spec *)b)->source_id);
+}
+
+/* Every folder below demo/sources is a source of that name. */
+static int demo_sources(struct options *o, const char *demo, struct lab_options *out, struct error *error) {
+  struct lab_source_spec *sources = arena_array(&o->arena, DEMO_SOURCES, sizeof *sources, error);
+  const char *folder = arena_printf(&o->arena, error, "%s/sources", demo);
+  DIR *list = folder ? opendir(folder) : NULL;
+  struct dirent *entry;
+  if (!sources || !folder) return -1;
+  while (list && (entry = readdir(list)) && out->n_sources < DEMO_SOURCES) {
+    const char *path = arena_printf(&o->arena, error, "%s/%s", folder, entry->d_name);
+    if (entry->d_name[0] == '.' || !path || !path_is_directory(path)) continue;
+    struct lab_source_spec *source = &sources[out->n_sources++];
+    *source = (struct lab_source_spec){"demo", arena_text(&o->arena, entry->d_name, strlen(entry->d_name), error), path};
+  }
+  if (list) closedir(list);
+  qsort(sources, out->n_sources, sizeof *sources, by_name);
+  out->sources = sources;
+  return 0;
+}
+
+/* Its statistics need a place: the user's cache, unless --store names another. */
+static const char *demo_store(struct options *o, struct error *error) {
+  const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  if ((!cache || !*cache) && (!home || !*home)) return "";
+  char *top = cache && *cache ? arena_printf(&o->arena, error, "%s", cache)
+                              : arena_printf(&o->arena, error, "%s/.cache", home);
+  char *folder = top ? arena_printf(&o->arena, error, "%s/steerd", top) : NULL;
+  if (!folder || (mkdir(top, 0700) && errno != EEXIST) || (mkdir(folder, 0700) && errno != EEXIST)) return "";
+  return arena_printf(&o->arena, error, "%s/demo.sqlite", folder);
+}
+
+static int serve_demo(struct options *o, struct lab_options *out, struct error *error) {
+  const char *demo = find_demo(o, error);
+  if (!demo)
+    return error_set(error, ERROR_ARGUMENT,
+                     "no model is named and the demo is not beside this program; give one with --model ID=PATH");
+  struct lab_model_spec *model = arena_array(&o->arena, 1, sizeof *model, error);
+  if (!model) return -1;
+  *model = (struct lab_model_spec){"demo", demo};
+  out->models = model;
+  out->n_models = 1;
+  if (!*o->store && !(out->store = demo_store(o, error))) return -1;
+  return demo_sources(o, demo, out, error);
+}
+
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
   *out = (struct lab_options){.store = o->store,
                               .aliases = *o->aliases ? o->aliases : NULL,
@@ -51,5 +133,5 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .kv_bytes = (size_t)o->kv_mib << 20,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
-  return read_specs(o, out, error);
+  return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -5,8 +5,9 @@
 #include "core/core.h"
 #include "server/options.h"
 
-/* Fills *out, holder and run_jobs left empty; its arrays and texts live in options->arena. ERROR_ARGUMENT for a model or
- * source that is not ID=PATH or MODEL/SOURCE=PATH. */
+/* Fills *out, holder and run_jobs left empty; its arrays and texts live in options->arena. Where neither a model nor a
+ * source is named it is the demo that stands beside the program, with its store in the user's cache. ERROR_ARGUMENT for a
+ * model or source that is not ID=PATH or MODEL/SOURCE=PATH. */
 int lab_settings(struct options *options, struct lab_options *out, struct error *error) MUST_CHECK;
 
 #endif

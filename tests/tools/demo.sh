@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Starts the demo in the foreground and, once it answers, prints what to open and what to type. `demo.sh STEERD`
+# DEMO_LISTEN chooses another address, DEMO_STORE another file for what it remembers.
+set -euo pipefail
+steerd=${1:?usage: demo.sh STEERD}
+listen=${DEMO_LISTEN:-127.0.0.1:8080}
+store=${DEMO_STORE:-build/demo.sqlite}
+
+"$steerd" serve --listen "$listen" --store "$store" --log-level warn | while read -r word url; do
+  [ "$word" = ready ] || continue
+  cat <<TEXT
+
+steerd serves its demo: a small English model and a dictionary of 2,048 features.
+Open  $url/  in a browser, or type (in another terminal):
+
+  curl -s $url/models
+  curl -s $url/activations -d '{"text": "The princess walked in the dark forest", "source": "2-res-demo"}'
+  curl -s $url/steer -d '{"prompt": "The children played in the", "temperature": 0.4, "seed": 3, "n_tokens": 30,
+    "features": [{"layer": "2-res-demo", "index": 1821, "strength": 40}]}'
+
+Every endpoint: $url/docs        Stop: Ctrl-C
+
+TEXT
+  echo "ready $url"
+done

@@ -1,0 +1,390 @@
+"""Features over HTTP: statistics are made by the daemon over a small text, and every field of /feature is compared with
+what the daemon's own activations say, or with its documented shape."""
+import json
+import re
+
+import pandas as pd
+import pytest
+import requests
+
+from conftest import MODEL, VECTORS, Daemon, model_options
+
+TIMEOUT = 60  # seconds: a sanitizer build on a busy machine is slow
+SOURCE = "1-res-relu"
+LINES = ["the ship is at sea", "a <b> in the middle", "", "galactic centre", "the the the", "so it goes, and so it went",
+         "one two three four", "a ship and a <b>", "middle of the universe", "it is what it is"]
+# Sums of float32 over at most 48 terms may run in another order when texts are read together or alone.
+CLOSE = dict(rel=1e-5, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "lines.txt"
+    path.write_text("\n".join(LINES) + "\n")  # 10 newlines: 11 documents, two of them empty
+    return path
+
+
+@pytest.fixture(scope="module")
+def daemon(corpus):
+    """A daemon of its own, whose store holds the statistics of one source."""
+    one = Daemon(model_options())
+    job = start_job(one, corpus)
+    events = list(read_events(one, job["id"]))
+    assert events[-1]["state"] == "done", events[-1]
+    yield one
+    one.finish()
+
+
+def start_job(daemon, corpus, **fields):
+    body = {"kind": "stats", "modelId": MODEL, "source": SOURCE, "corpus": str(corpus), "lines": True, **fields}
+    reply = requests.post(daemon.url + "/v1/jobs", json=body, timeout=TIMEOUT)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+def read_events(daemon, job):
+    with requests.get(f"{daemon.url}/v1/jobs/{job}/events", stream=True, timeout=TIMEOUT) as reply:
+        assert reply.headers["Content-Type"].startswith("text/event-stream")
+        for line in reply.iter_lines(chunk_size=1):
+            if line:
+                assert line.startswith(b"data: "), line
+                yield json.loads(line[6:])
+
+
+def get(daemon, path, **more):
+    return requests.get(daemon.url + path, timeout=TIMEOUT, **more)
+
+
+def post(daemon, path, body, status=200):
+    reply = requests.post(daemon.url + path, json=body, timeout=TIMEOUT)
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+@pytest.fixture(scope="module")
+def busiest(daemon):
+    """The five features that fire most often."""
+    rows = get(daemon, f"/v1/lab/dictionaries/{MODEL}/{SOURCE}/features?order=rate&descending=true&limit=5").json()
+    assert rows["total"] == 96 and len(rows["features"]) == 5
+    rates = [row["rate"] for row in rows["features"]]
+    assert rates == sorted(rates, reverse=True) and rates[0] > 0
+    return [row["index"] for row in rows["features"]]
+
+
+def values_of(daemon, index):
+    """The feature's values at the counted positions of every line that has any: [(document, tokens, values)]."""
+    texts = [(i, line) for i, line in enumerate(LINES) if line]
+    found = []
+    for i, line in texts:
+        one = post(daemon, "/activations", {"modelId": MODEL, "source": SOURCE, "index": index, "text": line})
+        found.append((i, one["tokens"], one["values"]))
+    return found
+
+
+# ---- one feature -----------------------------------------------------------------------------------------
+
+NUMBER = (int, float)
+PLACE = {"modelId": MODEL, "layer": SOURCE}
+FEATURE_FIELDS = {
+    "modelId": str, "layer": str, "index": str, "sourceSetName": str, "creatorId": None, "createdAt": str,
+    "maxActApprox": NUMBER, "frac_nonzero": NUMBER, "hasVector": bool, "vector": list, "vectorLabel": None,
+    "vectorDefaultSteerStrength": NUMBER, "hookName": str, "topkCosSimIndices": list, "topkCosSimValues": list,
+    "neuron_alignment_indices": list, "neuron_alignment_values": list, "neuron_alignment_l1": list,
+    "correlated_neurons_indices": list, "correlated_neurons_pearson": list, "correlated_neurons_l1": list,
+    "correlated_features_indices": list, "correlated_features_pearson": list, "correlated_features_l1": list,
+    "neg_str": list, "neg_values": list, "pos_str": list, "pos_values": list, "freq_hist_data_bar_heights": list,
+    "freq_hist_data_bar_values": list, "logits_hist_data_bar_heights": list, "logits_hist_data_bar_values": list,
+    "decoder_weights_dist": list, "umap_cluster": None, "umap_log_feature_sparsity": None, "umap_x": None, "umap_y": None,
+    "activations": list, "explanations": list, "model": dict, "source": dict, "sourceSet": dict, "creator": None,
+    "lists": list, "comments": list,
+    # steerd's own
+    "n_tokens": int, "n_fired": int, "mean": NUMBER, "decoder_norm": NUMBER, "conventions": dict,
+}
+ACTIVATION_FIELDS = {
+    "id": str, "modelId": str, "layer": str, "source": str, "index": str, "tokens": list, "values": list,
+    "maxValue": NUMBER, "maxValueTokenIndex": int, "minValue": NUMBER, "dfaValues": list, "dfaTargetIndex": None,
+    "dfaMaxValue": None, "zQIndices": list, "zKIndices": list, "zValues": list, "lossValues": list,
+    "logitContributions": None, "binMin": NUMBER, "binMax": NUMBER, "binContains": NUMBER, "qualifyingTokenIndex": int,
+    "dataIndex": str, "dataSource": str, "creatorId": None, "createdAt": str, "document": int, "position": int,
+}
+EXPLANATION_FIELDS = {
+    "id": str, "modelId": str, "layer": str, "source": str, "index": str, "description": str,
+    "explanationModelName": str, "typeName": str, "score": None, "scores": list, "origin": str, "authorId": None,
+    "notes": None, "triggeredByUser": None, "createdAt": str,
+}
+
+
+def check_fields(row, fields):
+    assert set(row) == set(fields)
+    for name, kind in fields.items():
+        value = row[name]
+        good = value is None if kind is None else isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+        assert good, (name, value)
+
+
+def test_every_field(daemon, busiest):
+    reply = get(daemon, f"/api/feature/{MODEL}/{SOURCE}/{busiest[0]}")
+    assert reply.status_code == 200, reply.text
+    feature = reply.json()
+    check_fields(feature, FEATURE_FIELDS)
+    assert (feature["modelId"], feature["layer"], feature["index"]) == (MODEL, SOURCE, str(busiest[0]))
+    assert feature["sourceSetName"] == feature["sourceSet"]["name"] == feature["source"]["setName"] == "res-relu"
+    assert feature["source"]["id"] == SOURCE and feature["model"]["id"] == MODEL
+    assert feature["hookName"] == "blocks.1.hook_resid_pre"
+    assert feature["vector"] == [] and feature["hasVector"] is False
+    assert len(feature["activations"]) > 0 and len(feature["explanations"]) > 0
+    for row in feature["activations"]:
+        check_fields(row, ACTIVATION_FIELDS)
+        assert {name: row[name] for name in PLACE} == PLACE and row["source"] == SOURCE
+        assert row["index"] == feature["index"] and len(row["tokens"]) == len(row["values"])
+    for row in feature["explanations"]:
+        check_fields(row, EXPLANATION_FIELDS)
+        assert {name: row[name] for name in PLACE} == PLACE and row["index"] == feature["index"]
+    conventions = feature["conventions"]
+    assert set(conventions) == {"folded", "bosCounted", "lines", "context", "documents", "logits", "corpus", "corpusHash",
+                                "madeAt"}
+    assert conventions["lines"] is True and conventions["bosCounted"] is False and conventions["folded"] is True
+    assert conventions["documents"] == 11
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", conventions["madeAt"])
+    assert get(daemon, f"/feature/{MODEL}/{SOURCE}/{busiest[0]}").content == reply.content
+
+
+def test_numbers_follow_from_activations(daemon, busiest):
+    for index in busiest:
+        feature = get(daemon, f"/feature/{MODEL}/{SOURCE}/{index}").json()
+        lines = values_of(daemon, index)
+        counted = [value for _, _, values in lines for value in values]
+        fired = [value for value in counted if value > 0]
+        assert feature["n_tokens"] == len(counted)
+        assert feature["n_fired"] == len(fired)
+        assert feature["frac_nonzero"] == len(fired) / len(counted)
+        assert feature["mean"] == pytest.approx(sum(fired) / len(fired), **CLOSE)
+        assert feature["maxActApprox"] == pytest.approx(max(counted), **CLOSE)
+        assert feature["activations"][0]["maxValue"] == feature["maxActApprox"]
+        check_examples(feature, {document: (tokens, values) for document, tokens, values in lines})
+
+
+def check_examples(feature, lines):
+    """Every line is shorter than a window, so that an example is its whole line."""
+    peaks = [row["maxValue"] for row in feature["activations"]]
+    assert peaks == sorted(peaks, reverse=True)
+    top = [row for row in feature["activations"] if row["binMin"] == -1]
+    firing = {document for document, (_, values) in lines.items() if max(values) > 0}
+    assert {row["document"] for row in top} == firing if len(firing) <= 20 else len(top) == 20
+    for row in feature["activations"]:
+        tokens, values = lines[row["document"]]
+        assert row["tokens"] == tokens and row["values"] == pytest.approx(values, **CLOSE)
+        assert row["maxValue"] == max(row["values"]) and row["minValue"] == min(row["values"])
+        assert row["maxValueTokenIndex"] == row["values"].index(row["maxValue"])
+        assert row["dataIndex"] == str(row["document"])
+        at = row["values"][row["qualifyingTokenIndex"]]
+        if row["binMin"] == -1:
+            assert row["binContains"] == -1 and row["binMax"] == feature["maxActApprox"] and at == row["maxValue"]
+        else:
+            assert row["binMin"] <= at <= row["binMax"] and 0 < row["binContains"] <= 1
+
+
+def test_charts(daemon, busiest):
+    for index in busiest:
+        feature = get(daemon, f"/feature/{MODEL}/{SOURCE}/{index}").json()
+        heights, places = feature["freq_hist_data_bar_heights"], feature["freq_hist_data_bar_values"]
+        assert len(heights) == len(places) <= 64 and sum(heights) == feature["n_fired"]
+        assert places == sorted(places)
+        assert len(feature["pos_str"]) == len(feature["pos_values"]) == 10
+        assert len(feature["neg_str"]) == len(feature["neg_values"]) == 10
+        assert feature["pos_values"] == sorted(feature["pos_values"], reverse=True)
+        assert feature["neg_values"] == sorted(feature["neg_values"])
+        bars = feature["logits_hist_data_bar_heights"]
+        assert len(bars) == len(feature["logits_hist_data_bar_values"]) == 50
+        vocabulary = get(daemon, "/models").json()["models"][0]["vocabulary"]
+        assert sum(bars) == vocabulary
+        assert len(feature["topkCosSimIndices"]) == len(feature["topkCosSimValues"]) == 10
+        assert index not in feature["topkCosSimIndices"]
+        near = post(daemon, "/api/cossim", {"modelId": MODEL, "source": SOURCE, "index": str(index),
+                                            "targetModelId": MODEL, "targetSourceId": SOURCE, "numResults": 11})
+        rows = near["topkDecoderCossimFeatures"]
+        assert rows[0]["feature"]["index"] == index and rows[0]["cosineSimilarity"] == pytest.approx(1, abs=1e-6)
+        assert [row["feature"]["index"] for row in rows[1:]] == feature["topkCosSimIndices"]
+
+
+def test_what_the_python_client_reads(daemon, busiest):
+    """The keys Feature.get takes from a reply; a missing one is a KeyError there."""
+    feature = get(daemon, f"/api/feature/{MODEL}/{SOURCE}/{busiest[0]}").json()
+    [feature[key] for key in ("modelId", "layer", "index", "frac_nonzero")]
+    for row in feature["explanations"]:
+        [row[key] for key in ("modelId", "source", "index", "description", "typeName", "explanationModelName")]
+    for row in feature["activations"]:
+        [row[key] for key in ("modelId", "source", "index", "tokens", "values", "binMin", "binMax", "binContains")]
+
+
+def test_a_feature_without_statistics(daemon):
+    feature = get(daemon, f"/feature/{MODEL}/2-res-jump/5").json()
+    assert set(feature) == set(FEATURE_FIELDS)
+    for name in ("maxActApprox", "frac_nonzero", "n_tokens", "n_fired", "mean", "createdAt"):
+        assert feature[name] is None, name
+    assert feature["activations"] == feature["explanations"] == feature["freq_hist_data_bar_heights"] == []
+    assert feature["decoder_norm"] > 0
+    assert len(feature["pos_str"]) == len(feature["topkCosSimIndices"]) == 10, "the dictionary alone tells these"
+
+
+@pytest.mark.parametrize("path, field", [
+    (f"{MODEL}/{SOURCE}/96", "index"), (f"{MODEL}/{SOURCE}/x", "index"), (f"{MODEL}/9-none/1", "source"),
+    (f"nobody/{SOURCE}/1", "modelId")])
+def test_no_such_feature(daemon, path, field):
+    reply = get(daemon, "/feature/" + path)
+    assert reply.status_code == 404 and reply.json()["field"] == field
+
+
+def test_several_features(daemon, busiest):
+    asked = [{"modelId": MODEL, "layer": SOURCE, "index": index, "maxActsToReturn": 1} for index in busiest]
+    asked.insert(1, {"modelId": MODEL, "layer": SOURCE, "index": 4096})
+    rows = post(daemon, "/api/features", asked)
+    assert [int(row["index"]) for row in rows] == busiest
+    assert all(len(row["activations"]) == 1 for row in rows)
+    page = post(daemon, "/api/features-offset", {"modelId": MODEL, "layer": SOURCE, "offset": 3})
+    indices = [int(row["index"]) for row in page]
+    assert indices == sorted(indices) and len(indices) <= 25
+    assert all(row["maxActApprox"] > 0 for row in page)
+    stored = post(daemon, "/api/activation/get", {"modelId": MODEL, "source": SOURCE, "index": str(busiest[0])})
+    assert stored == get(daemon, f"/feature/{MODEL}/{SOURCE}/{busiest[0]}").json()["activations"]
+
+
+# ---- explanations ----------------------------------------------------------------------------------------
+
+
+def test_the_export_becomes_a_data_frame(daemon):
+    # The cell of the seeds' notebooks: a list of rows, an index that is a string, a description that is never null.
+    url = f"{daemon.url}/api/explanation/export?modelId={MODEL}&saeId={SOURCE}"
+    data = requests.get(url, headers={"Content-Type": "application/json"}, timeout=TIMEOUT).json()
+    frame = pd.DataFrame(data)
+    frame.rename(columns={"index": "feature"}, inplace=True)
+    frame["feature"] = frame["feature"].astype(int)
+    frame["description"] = frame["description"].apply(lambda text: text.lower())
+    assert list(frame.columns) == ["modelId", "layer", "feature", "description", "explanationModelName", "typeName"]
+    assert len(frame) > 0 and frame["feature"].is_monotonic_increasing
+    assert (frame["typeName"] == "steerd-auto").all()
+    assert frame["feature"].between(0, 95).all()
+
+
+def test_pages_of_the_export(daemon):
+    path = f"/explanations?modelId={MODEL}&saeId={SOURCE}"
+    whole = get(daemon, path)
+    assert int(whole.headers["X-Total-Count"]) == len(whole.json())
+    rows, reply = [], get(daemon, path + "&limit=40")
+    while True:
+        rows += reply.json()
+        if "next" not in reply.links:
+            break
+        reply = requests.get(reply.links["next"]["url"], timeout=TIMEOUT)
+    assert rows == whole.json()
+
+
+def test_search_finds_what_was_written(daemon):
+    text = "words about quokkas and wombats"
+    made = post(daemon, "/api/explanation/new", {"modelId": MODEL, "layer": SOURCE, "index": "4", "description": text,
+                                                 "explanationModelName": "a person"})
+    assert made["origin"] == "manual"
+    try:
+        feature = get(daemon, f"/feature/{MODEL}/{SOURCE}/4").json()
+        assert feature["explanations"][0]["description"] == text, "what people write comes first"
+        for path, body in (("search", {"modelId": MODEL, "layers": [SOURCE]}), ("search-model", {"modelId": MODEL}),
+                           ("search-release", {"releaseName": "res-relu"}), ("search-all", {})):
+            found = post(daemon, "/api/explanation/" + path, {"query": "wombat", **body})
+            assert found["resultsCount"] == 1 and found["hasMore"] is False and "nextOffset" not in found
+            row = found["results"][0]
+            assert (row["description"], row["index"], row["layer"]) == (text, "4", SOURCE)
+        assert get(daemon, "/explanations?q=quok").json()[0]["description"] == text
+        assert get(daemon, f"/api/explanation/{made['id']}").json() == made
+    finally:
+        assert post(daemon, f"/api/explanation/{made['id']}/delete", {}) == {"message": "Success"}
+    assert get(daemon, "/explanations?q=quok").json() == []
+
+
+# ---- the dictionary as a whole ---------------------------------------------------------------------------
+
+
+def test_density(daemon):
+    base = f"/v1/lab/dictionaries/{MODEL}/{SOURCE}"
+    density = get(daemon, base + "/density").json()
+    rates = density["rates"]
+    assert density["features"] == density["featuresWithStatistics"] == len(rates) == 96
+    for row in density["shares"]:
+        assert row["features"] == sum(rate < row["below"] for rate in rates)
+        assert row["share"] == row["features"] / 96
+    assert density["dead"] == sum(rate == 0 for rate in rates)
+    assert sum(density["log10Histogram"]["counts"]) == 96 - density["dead"]
+    about = get(daemon, base).json()
+    assert about["statistics"]["n_tokens"] == density["n_tokens"] > 0
+    assert about["kind"] == "relu" and about["features"] == 96
+    any_one = get(daemon, base + "/random").json()["index"]
+    assert rates[any_one] > 0
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_cancelled_and_resumed(daemon, tmp_path):
+    text = tmp_path / "long.txt"
+    text.write_text("the middle of the universe is far away\n" * 50000)
+    job = start_job(daemon, text, source="2-res-jump", nTop=1)
+    deleted = requests.delete(f"{daemon.url}/v1/jobs/{job['id']}", timeout=TIMEOUT)
+    assert deleted.status_code == 200
+    assert list(read_events(daemon, job["id"]))[-1]["state"] == "cancelled"
+    resumed = post(daemon, f"/v1/jobs/{job['id']}/resume", {})
+    assert resumed["state"] in ("queued", "running")
+    requests.delete(f"{daemon.url}/v1/jobs/{job['id']}", timeout=TIMEOUT)
+    assert list(read_events(daemon, job["id"]))[-1]["state"] == "cancelled"
+    listed = get(daemon, "/v1/jobs").json()["jobs"]
+    assert [row["id"] for row in listed] == sorted((row["id"] for row in listed), reverse=True)
+
+
+def test_jobs_refuse(daemon, corpus):
+    body = {"kind": "stats", "modelId": MODEL, "source": SOURCE, "corpus": str(corpus)}
+    assert "did you mean 'nTop'" in post(daemon, "/v1/jobs", {**body, "nTopp": 3}, 400)["error"]
+    assert post(daemon, "/v1/jobs", {**body, "corpus": "/nowhere.txt"}, 404)["field"] == "corpus"
+    assert post(daemon, "/v1/jobs", {**body, "source": "9-none"}, 404)["field"] == "source"
+
+
+def test_the_daemon_stops_while_a_job_is_watched(start_daemon, tmp_path):
+    one = start_daemon()
+    text = tmp_path / "long.txt"
+    text.write_text("the middle of the universe is far away\n" * 200000)
+    job = start_job(one, text)
+    events = read_events(one, job["id"])
+    assert next(events)["state"] in ("queued", "running")
+    one.signal()
+    for event in events:  # the stream ends by itself: nobody waits for the job
+        assert event["state"] in ("queued", "running")
+    one.wait(20)
+
+
+# ---- vectors and shares ----------------------------------------------------------------------------------
+
+
+def test_vectors(daemon):
+    width = get(daemon, "/models").json()["models"][0]["width"]
+    made = post(daemon, "/api/vector/new", {"modelId": MODEL, "layerNumber": 2, "hookType": "hook_resid_post",
+                                            "vector": [0.5] * width, "vectorDefaultSteerStrength": 20,
+                                            "vectorLabel": "half"})
+    vector = made["vector"]
+    assert made["message"] == "Success" and vector["source"] == "2-neuronpedia-resid-post"
+    assert re.fullmatch(r"\d{8,9}", vector["index"])
+    place = {"modelId": MODEL, "source": vector["source"], "index": vector["index"]}
+    got = post(daemon, "/api/vector/get", place)["vector"]
+    assert got["vector"] == [0.5] * width and got["vectorLabel"] == "half" and got["layer"] == vector["source"]
+    owned = post(daemon, "/api/vector/list-owned", {})["vectors"]
+    assert vector["index"] in [row["index"] for row in owned]
+    assert post(daemon, "/api/vector/delete", place) == {"message": "Success"}
+    post(daemon, "/api/vector/get", place, 404)
+
+
+def test_share(daemon):
+    body = {"prompt": "the ship", "modelId": MODEL, "features": [{"layer": SOURCE, "index": 7, "strength": 3}],
+            "n_tokens": 4, "share": True}
+    made = post(daemon, "/api/steer", body)
+    assert made["shareUrl"] == f"{daemon.url}/steer/{made['id']}"
+    loaded = post(daemon, "/api/steer-load", {"steerOutputId": made["id"]})
+    assert {key: loaded[key] for key in made} == made
+    assert loaded["inputText"] == body["prompt"] and loaded["outputTextIncludesPrompt"] is True
+    assert loaded["features"] == [{"modelId": MODEL, "layer": SOURCE, "index": "7", "strength": 3}]
+    assert post(daemon, "/api/steer", {**body, "share": False})["shareUrl"] is None

@@ -138,7 +138,7 @@ PREFIX ?= /usr/local
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
 	install -D -m 644 config/steerd.ini $(DESTDIR)$(PREFIX)/share/steerd/steerd.ini
-	cp -r config/models $(DESTDIR)$(PREFIX)/share/steerd/
+	cp -r config/models static $(DESTDIR)$(PREFIX)/share/steerd/
 
 clean:
 	rm -rf build

@@ -125,10 +125,26 @@ export function explanations({ model, source, words, limit = 20, offset = 0 }, s
 }
 
 const named = new Map();
+let wanted = [];
+
+/** Asks for all that were wanted in this moment with one call. */
+async function askNames() {
+  const asked = wanted;
+  wanted = [];
+  const told = new Map();
+  try {
+    const body = asked.map(({ model, source, index }) => ({ modelId: model, layer: source, index: String(index), maxActsToReturn: 0 }));
+    for (const feature of await post('/api/features', body)) told.set(featurePath(feature.modelId, feature.layer, feature.index), feature.explanations?.[0]?.description);
+  } catch { /* a name is an ornament: the number stands without it */ }
+  for (const one of asked) one.tell(told.get(featurePath(one.model, one.source, one.index)) ?? null);
+}
+
 /** The best explanation of a feature, or null; asked once. */
 export function explanationOf(model, source, index) {
-  const address = '/api/feature' + path(model, source, index);
-  if (!named.has(address))
-    named.set(address, get(address).then((feature) => feature.explanations?.[0]?.description ?? null).catch(() => null));
-  return named.get(address);
+  const key = featurePath(model, source, index);
+  if (!named.has(key)) named.set(key, new Promise((tell) => {
+    if (wanted.push({ model, source, index, tell }) === 1) setTimeout(askNames);
+    else if (wanted.length === 100) askNames();
+  }));
+  return named.get(key);
 }

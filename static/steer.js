@@ -48,6 +48,7 @@ function setupOf(saved) {
   setup.model = saved.modelId ?? setup.model;
   setup.prompt = saved.prompt ?? saved.inputText ?? '';
   setup.method = saved.steer_method ?? saved.steerMethod ?? setup.method;
+  setup.includesPrompt = saved.outputTextIncludesPrompt !== false;
   setup.features = (saved.features ?? []).map((f) => ({ source: f.layer ?? f.source, index: Number(f.index), strength: f.strength }));
   return setup;
 }
@@ -70,14 +71,14 @@ function pythonText(value, indent = '') {
 function codeCard(setup) {
   const curl = h('pre', { class: 'wrap', tabindex: 0 });
   const python = h('pre', { class: 'wrap', tabindex: 0, hidden: true });
-  const box = h('div', { class: 'code' }, curl, python, copyButton(() => (curl.hidden ? python : curl).textContent));
   const refresh = () => {
     const body = bodyOf(setup);
     curl.textContent = `curl ${location.origin}/api/steer -H 'Content-Type: application/json' -d ${shellText(JSON.stringify(body))}`;
     python.textContent = `import requests\n\nreply = requests.post("${location.origin}/api/steer", json=${pythonText(body)})\nreply.raise_for_status()\nprint(reply.json()["STEERED"])`;
   };
   const choose = (which) => { curl.hidden = which !== 'curl'; python.hidden = which !== 'python'; };
-  return { refresh, node: h('section', { class: 'card' }, h('div', { class: 'row' }, h('h2', {}, 'The same call'), tabs('Language', [['curl', 'curl'], ['python', 'Python']], 'curl', choose)), box) };
+  return { refresh, node: h('section', { class: 'card' }, h('div', { class: 'row' }, h('h2', {}, 'The same call'), tabs('Language', [['curl', 'curl'], ['python', 'Python']], 'curl', choose),
+    copyButton(() => (curl.hidden ? python : curl).textContent)), curl, python) };
 }
 
 // ---- one feature with its slider ------------------------------------------------------------------------
@@ -237,6 +238,7 @@ function build(main, all, setup, given) {
     status.textContent = 'Writing…';
     const began = performance.now();
     let frames = 0;
+    plain.node.scrollIntoView({ block: 'nearest' });
     try {
       for await (const reply of events('POST', '/api/steer', { ...bodyOf(setup), stream: true }, control.signal)) {
         frames++;
@@ -274,7 +276,7 @@ function build(main, all, setup, given) {
         h('div', { class: 'row' }, h('button', { type: 'button', onclick: share }, 'Share this result'), copyButton(() => location.href, 'Copy link to the setup')),
         shared,
         code.node)));
-  if (given) write(given, setup.prompt, true);
+  if (given) write(setup.includesPrompt ? given : { DEFAULT: setup.prompt + given.DEFAULT, STEERED: setup.prompt + given.STEERED }, setup.prompt, true);
   else for (const one of [plain, steered]) show(one.text, h('span', { class: 'given' }, 'Press Steer, or Ctrl and Enter.'));
   document.onkeydown = (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); steer(); } };
 }

@@ -3,42 +3,42 @@
 
 import { count, h, num, svg } from './dom.js';
 
-const WIDTH = 360;
-const LEFT = 4;
+const WIDTH = 400;
 
+/** Drawn in a fixed space and stretched to its place: words stand in HTML below, where they keep their size. */
 function frame(height, label, className, ...children) {
-  return svg('svg', { class: `chart ${className ?? ''}`, viewBox: `0 0 ${WIDTH} ${height}`, role: 'img', 'aria-label': label }, children);
+  return svg('svg', { class: `chart ${className ?? ''}`, viewBox: `0 0 ${WIDTH} ${height}`, height, preserveAspectRatio: 'none', role: 'img', 'aria-label': label }, children);
 }
 
 /** One bar with a hit area over the whole height, so that small bars can be pointed at. */
 function bar(x, width, top, bottom, tip) {
   const hit = svg('rect', { class: 'hit', x, y: 0, width, height: bottom });
   hit.dataset.v = tip;
-  return svg('g', {}, svg('rect', { x: x + width * 0.06, y: top, width: width * 0.88, height: Math.max(0, bottom - top), rx: Math.min(2, width / 4) }), hit);
+  return svg('g', {}, svg('rect', { x: x + width * 0.07, y: top, width: width * 0.86, height: Math.max(0, bottom - top) }), hit);
+}
+
+function underAxis(left, right, zero) {
+  const middle = zero > 0.12 && zero < 0.88 ? h('span', { class: 'middle' }, '0') : null;
+  if (middle) middle.style.left = `${100 * zero}%`;
+  return h('div', { class: 'ends', 'aria-hidden': 'true' }, h('span', {}, left), middle, h('span', {}, right));
 }
 
 /** heights[i] stands at values[i], in order and equally spaced. `log`: heights by logarithm, for counts that fall
- * off by powers of ten. `ends` are the words under the axis; by default the first and last value. */
-export function histogram({ heights, values, label, caption, log, warm, height = 120, unit = 'tokens', format = num, ends, tip }) {
-  const bottom = height - 16;
+ * off by powers of ten. `ends` are the words under the axis, by default the first and last value; `tip(i)` words the
+ * tooltip of a bar. */
+export function histogram({ heights, values, label, caption, log, warm, height = 110, unit = 'tokens', format = num, ends, tip }) {
   const scale = (n) => (log ? Math.log1p(n) : n);
   const most = Math.max(...heights.map(scale), 1e-12);
-  const step = (WIDTH - 2 * LEFT) / heights.length;
-  const x = (i) => LEFT + i * step;
-  const bars = heights.map((n, i) => n > 0 && bar(x(i), step, bottom - Math.max(1.5, (scale(n) / most) * (bottom - 6)), bottom,
+  const step = WIDTH / heights.length;
+  const bars = heights.map((n, i) => n > 0 && bar(i * step, step, height - Math.max(1.5, (scale(n) / most) * (height - 4)), height,
     tip ? tip(i) : `${format(values[i])}: ${count(n)} ${unit}`));
   const first = values[0], last = values.at(-1);
-  const zero = first < 0 && last > 0 ? LEFT + step * 0.5 + ((0 - first) / (last - first)) * (WIDTH - 2 * LEFT - step) : null;
+  const zero = first < 0 && last > 0 ? (0.5 + (-first / (last - first)) * (heights.length - 1)) / heights.length : null;
   const [left, right] = ends ?? [format(first), format(last)];
   return h('figure', {},
     frame(height, `${label}: from ${left} to ${right}, most at ${format(values[heights.indexOf(Math.max(...heights))])}`, warm && 'warm',
-      svg('path', { class: 'axis', d: `M${LEFT} ${bottom}H${WIDTH - LEFT}` }),
-      zero !== null && svg('path', { class: 'zero', d: `M${zero} 0V${bottom}` }),
-      ...bars.filter(Boolean),
-      svg('text', { x: LEFT, y: height - 3 }, left),
-      zero !== null && zero > 60 && zero < WIDTH - 60 ? svg('text', { x: zero, y: height - 3, 'text-anchor': 'middle' }, '0') : '',
-      svg('text', { x: WIDTH - LEFT, y: height - 3, 'text-anchor': 'end' }, right)),
-    caption && h('figcaption', {}, caption));
+      svg('path', { class: 'axis', d: `M0 ${height}H${WIDTH}` }), zero !== null && svg('path', { class: 'zero', d: `M${zero * WIDTH} 0V${height}` }), bars),
+    underAxis(left, right, zero), caption && h('figcaption', {}, caption));
 }
 
 /** Firing rates of a dictionary by their power of ten. Rates that are 0 or unknown are told in words. */
@@ -52,7 +52,7 @@ export function densityChart(rates) {
   for (const rate of alive) heights[Math.min(bins - 1, Math.floor((1 - Math.log10(rate) / low) * bins))]++;
   const values = heights.map((_, i) => 10 ** (low * (1 - (i + 0.5) / bins)));
   const share = (n) => `${num(n * 100, 2)} %`;
-  return histogram({ heights, values, label: 'Firing rates of the features', unit: 'features', format: share, height: 150, ends: [share(10 ** low), '100 %'],
+  return histogram({ heights, values, label: 'Firing rates of the features', unit: 'features', format: share, height: 160, ends: [share(10 ** low), '100 %'],
     caption: `${count(alive.length)} features by the share of tokens they fire on (logarithmic)${dead ? `; ${count(dead)} never fired` : ''}.` });
 }
 

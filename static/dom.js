@@ -90,7 +90,7 @@ export function failure(error, retry) {
   const title = planned ? 'Not on this server yet' : error.status === 404 ? 'Not found' : 'That did not work';
   return h('div', { class: `notice ${planned ? 'planned' : 'bad'}`, role: planned ? 'note' : 'alert' },
     h('strong', {}, title), h('p', {}, sentence(error.message)),
-    error.status === 401 ? keyForm() : retry && !planned && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));
+    error.status === 401 ? keyForm() : retry && (error.status >= 502 || error.status === 500 || !error.status) && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));
 }
 
 const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.') : '');

@@ -1,10 +1,10 @@
 // feature.js: everything known of one feature: what people and rules say it means, how often and how strongly it fires,
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
-import { bytes, card, copyButton, count, crumbs, during, empty, facts, failure, field, freshId, h, known, load, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
+import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
 import { explanationOf, featurePath, findSource, get, post } from './api.js';
 import { histogram } from './chart.js';
-import { logitList, meter, tokenLine } from './tokens.js';
+import { logitList, tokenLine } from './tokens.js';
 
 // ---- the parts ------------------------------------------------------------------------------------------
 
@@ -48,8 +48,8 @@ function plots(feature, height) {
   const bars = (what) => ({ heights: feature[`${what}_data_bar_heights`] ?? [], values: feature[`${what}_data_bar_values`] ?? [] });
   const activity = bars('freq_hist'), logits = bars('logits_hist');
   return [
-    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Activations above 0, counts by logarithm' }),
-    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Effect on the logits of all tokens' }),
+    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Activations above 0 (log scale)' }),
+    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Effect on all logits' }),
   ].filter(Boolean);
 }
 
@@ -202,14 +202,13 @@ function embedCard(at) {
 async function drawEmbedded(main, at, query) {
   const wants = (name) => query.get(name) !== 'false';
   const own = featurePath(at.model.id, at.source.id, at.index);
-  const narrow = innerWidth < 640 || innerHeight < 400;
+  const narrow = innerWidth < 640 || innerHeight < 400 || Number(query.get('height')) < 400;
   const tests = wants('embedtest') && wants('embedtestfield');
   const text = query.get('defaulttesttext') ?? '';
   const feature = await get('/api/feature' + own);
   const side = [
+    wants('embedplots') && h('div', { class: 'plots' }, plots(feature, narrow ? 44 : 80)),
     wants('embedplots') && logits(feature, narrow ? 5 : 10),
-    wants('embedplots') && h('div', { class: 'plots' }, plots(feature, 80)),
-    figures(feature),
   ];
   const rest = [
     (tests || text) && testBox(at, feature, { text, run: text !== '' }),
@@ -219,6 +218,7 @@ async function drawEmbedded(main, at, query) {
     h('div', { class: 'head' }, h('h1', {}, wants('embedexplanation') ? heading(at, feature) : `Feature ${at.index}`),
       wants('embedlink') && h('a', { href: own, target: '_blank', rel: 'noopener' }, `${at.source.id}/${at.index}`),
       wants('embedsteer') && h('a', { href: steerLink(at, feature), target: '_blank', rel: 'noopener' }, 'Steer')),
+    figures(feature),
     h('div', { class: 'columns' }, h('div', { class: 'stack' }, side), h('div', { class: 'stack' }, rest)));
 }
 

@@ -1,6 +1,6 @@
 // home.js: what is loaded, finding a feature, and how busy the daemon is.
 
-import { bytes, card, count, crumbs, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
+import { bytes, card, count, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
 import { get, models, path, text } from './api.js';
 import { explanationSearch } from './search.js';
 

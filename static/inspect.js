@@ -1,7 +1,7 @@
 // inspect.js: into a text: its tokens, the strongest features at each, one feature over all of it, and one text
 // against another.
 
-import { card, count, empty, failure, field, h, load, num, select, setTitle, show, tabs } from './dom.js';
+import { card, count, empty, field, h, load, num, select, setTitle, show } from './dom.js';
 import { explanationOf, featurePath, models, post } from './api.js';
 import { overText } from './chart.js';
 import { meter, tokenLine } from './tokens.js';
@@ -37,7 +37,7 @@ function tokenPicker(state, rows, overview) {
     show(out, h('h3', {}, `Strongest at “${rows[i].token}”, position ${rows[i].position}`), featureBars(state, rows[i].topFeatures, overview));
   };
   choose(rows.length - 1);
-  return h('div', { class: 'stack tight' }, h('p', { class: 'hint' }, `${count(rows.length)} tokens, the darker the stronger their strongest feature. Choose one.`),
+  return h('div', { class: 'stack tight' }, h('p', { class: 'hint' }, `${count(rows.length)} tokens; the warmer one is, the stronger its strongest feature. Choose one.`),
     h('div', { class: 'tokens pick' }, buttons), out);
 }
 
@@ -48,7 +48,7 @@ function overTextCard(state) {
     return h('div', { class: 'stack tight' }, h('h3', {}, named(state, index)), overText(reply.tokens, reply.values, `Feature ${index} over the text`),
       tokenLine(reply.tokens, reply.values, { every: true, focus: reply.maxValue > 0 ? reply.maxValueTokenIndex : -1 }));
   }, 'Reading…');
-  const node = card('One feature over the text', picker(state, null, (row) => run(row.index, row.source)), out);
+  const node = card('One feature over the text', picker(state, null, (row) => run(row.index, row.source), 'Show'), out);
   return { node, run: (index) => { run(index); node.scrollIntoView({ block: 'nearest', behavior: 'smooth' }); } };
 }
 

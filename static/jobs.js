@@ -4,7 +4,7 @@
 import { card, count, during, duration, empty, failure, field, h, known, load, num, say, select, setTitle, show, waiting } from './dom.js';
 import { events, get, models, path, post, remove } from './api.js';
 
-const ACTIVE = ['queued', 'running'];
+const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
 const LOOK_MS = 4000;
 const TONES = { running: 'good', queued: 'warm', failed: 'bad', cancelled: 'warm', done: '' };
 
@@ -16,7 +16,7 @@ function progressOf(job) {
   const share = job.total > 0 ? job.done / job.total : null;
   const words = [job.total > 0 ? `${count(job.done)} of ${count(job.total)} ${unit}` : `${count(job.done ?? 0)} ${unit}`, job.rate > 0 && `${num(job.rate)} ${unit}/s`,
     known(job.secondsLeft) && job.secondsLeft >= 0 && stateOf(job) === 'running' && `${duration(job.secondsLeft)} left`].filter(Boolean).join(' · ');
-  return h('div', {}, h('progress', { max: 1, value: share ?? (stateOf(job) === 'done' ? 1 : 0), 'aria-label': `Progress of job ${job.id}` }), h('p', { class: 'hint number' }, words));
+  return h('div', {}, h('progress', { max: 1, value: share ?? (stateOf(job) === 'done' ? 1 : 0), 'aria-label': `Progress of job ${job.id}` }), h('p', { class: 'hint' }, words));
 }
 
 const subject = (job) => {
@@ -29,13 +29,15 @@ function jobItem(first, changed) {
   const node = h('li', {});
   const notes = h('div', { 'aria-live': 'polite' });
   let job = first;
-  const cancel = (event) => during(event.target, notes, async () => { await remove('/v1/jobs' + path(job.id)); say('cancelled'); await changed(); });
+  const address = '/v1/jobs' + path(job.id);
+  const act = (work, said) => (event) => during(event.target, notes, async () => { await work(); say(said); await changed(); });
   const update = (next) => {
     job = next;
     const state = stateOf(job);
     show(node, h('div', { class: 'item' },
       h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', h('span', { class: 'soft' }, subject(job))), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
-        ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Cancel job ${job.id}`, onclick: cancel }, 'Cancel'))),
+        ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', disabled: job.cancelling, 'aria-label': `Cancel job ${job.id}`, onclick: act(() => remove(address), 'cancelled') }, job.cancelling ? 'Stopping…' : 'Cancel'),
+        ENDED_EARLY.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
       progressOf(job), job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
       job.parameters && h('details', {}, h('summary', { class: 'small' }, 'Parameters'), h('pre', { class: 'wrap' }, JSON.stringify(job.parameters, null, 1))), notes));
   };

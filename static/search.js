@@ -2,7 +2,7 @@
 // page that needs one.
 
 import { empty, failure, h, load, num, select, show, waiting } from './dom.js';
-import { explanations, featurePath, post } from './api.js';
+import { explanationOf, explanations, featurePath, post } from './api.js';
 
 /** The words that matched are marked; the description itself stays plain text. */
 function marked(description, words) {
@@ -35,16 +35,23 @@ export function explanationSearch(scope, placeholder = 'animals, quotation marks
   return h('div', {}, h('form', { class: 'ask', role: 'search', onsubmit: search }, input, h('button', {}, 'Search')), out);
 }
 
+/** What a row says of its feature; where it says nothing, the number until the server has told. */
+function meaning(state, row) {
+  const node = h('span', {}, row.description ?? `Feature ${row.index}`);
+  if (!row.description) explanationOf(state.model.id, row.source, row.index).then((told) => { if (told) node.textContent = row.description = told; });
+  return node;
+}
+
 /** Chooses features for steering and inspecting. `state` = {model, source} (live); `text()` the present prompt, or
  * null where there is none; `chosen({source, index, description, peak})` is told each choice. */
-export function picker(state, text, chosen) {
+export function picker(state, text, chosen, verb = 'Add') {
   const source = select(state.model.sources.map((one) => [one.id, one.id]), state.source?.id, { 'aria-label': 'Source' });
   source.addEventListener('change', () => { state.source = state.model.sources.find((one) => one.id === source.value); });
   const input = h('input', { type: 'search', placeholder: 'number, or words of an explanation', 'aria-label': 'Feature number, or words of an explanation' });
   const found = h('div', { 'aria-live': 'polite' });
   const offer = (rows) => show(found, rows.length ? h('div', { class: 'found' }, rows.map((row) =>
     h('button', { type: 'button', onclick: () => { show(found); chosen(row); } },
-      h('span', {}, row.description ?? `Feature ${row.index}`, ' ', h('small', { class: 'soft' }, `${row.source}/${row.index}`)),
+      h('span', {}, meaning(state, row), ' ', h('small', { class: 'soft' }, `${row.source}/${row.index}`)),
       row.peak !== undefined && h('span', { class: 'number soft' }, num(row.peak))))) : empty('Nothing found.'));
   const attempt = async (work) => {
     show(found, waiting());
@@ -69,12 +76,12 @@ export function picker(state, text, chosen) {
   };
   const inText = () => attempt(async () => {
     const reply = await post('/api/search-all', { modelId: state.model.id, sourceSet: state.source.set, selectedLayers: [state.source.id], text: text(), sortIndexes: [], numResults: 20 });
-    return reply.result.map((row) => ({ source: row.layer, index: Number(row.index), peak: row.maxValue, description: row.neuron?.explanations?.[0]?.description }));
+    return reply.result.map((row) => ({ source: row.layer, index: Number(row.index), peak: row.maxValue }));
   });
   if (!state.source) return empty('This model has no dictionary.', 'Start the daemon with --source MODEL/SOURCE=PATH to look inside it.');
   return h('div', { class: 'stack tight' },
     state.model.sources.length > 1 && source,
-    h('form', { class: 'ask', onsubmit: submit }, input, h('button', {}, 'Add')),
+    h('form', { class: 'ask', onsubmit: submit }, input, h('button', {}, verb)),
     text && h('div', {}, h('button', { type: 'button', class: 'quiet', onclick: inText }, 'What does the prompt turn on?')),
     found);
 }

@@ -7,7 +7,7 @@ import { explanationSearch } from './search.js';
 import { meter, tokenLine } from './tokens.js';
 import { randomFeature } from './home.js';
 
-const PAGE = 50;
+const PAGE = 25;
 const COLUMNS = [['index', 'Feature', true], ['rate', 'Density', false], ['max', 'Max', false], ['mean', 'Mean', false]];
 
 const labOf = (at) => '/v1/lab/dictionaries' + path(at.model.id, at.source.id);
@@ -46,7 +46,7 @@ function featureTable(at) {
   const line = (row) => h('tr', {}, h('td', {}, h('a', { href: featurePath(at.model.id, at.source.id, row.index) }, row.index)),
     h('td', { class: 'right' }, percent(row.rate)), h('td', { class: 'right' }, num(row.max)), h('td', { class: 'right' }, num(row.mean)), h('td', { class: 'wide' }, row.description ?? h('span', { class: 'soft' }, '–')));
   const pager = (shown, total) => h('div', { class: 'row apart' },
-    h('button', { type: 'button', disabled: state.offset === 0, onclick: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, 'Before'),
+    h('button', { type: 'button', disabled: state.offset === 0, onclick: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, 'Previous'),
     h('span', { class: 'soft number' }, `${count(state.offset + 1)} to ${count(state.offset + shown)} of ${count(total)}`),
     h('button', { type: 'button', disabled: state.offset + shown >= total, onclick: () => go({ offset: state.offset + PAGE }) }, 'Next'));
   const fill = () => load(out, async () => {

@@ -3,7 +3,7 @@
 
 import { h, num, say, tipAt } from './dom.js';
 
-const visible = (text) => text.replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => String.fromCodePoint(0x2400 + c.codePointAt(0)))
+const visible = (text) => text.replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => `\\x${c.codePointAt(0).toString(16).padStart(2, '0')}`)
   .replace(/\n/g, '↵\n').replace(/[\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, '·');
 
 /** A token alone, its spaces shown: " the" as "·the". */
@@ -21,11 +21,19 @@ function oneToken(text, value, max, stacked) {
     visible(text), stacked && h('small', {}, value ? num(value, 3) : '·'));
 }
 
+/** Where a one-line view begins, so that the token in focus still fits into it. */
+function lead(tokens, focus) {
+  let room = innerWidth < 700 ? 12 : 36;
+  let from = Math.max(0, focus);
+  while (from > 0 && (room -= visible(tokens[from - 1]).length) > 0) from--;
+  return from;
+}
+
 /** Tokens side by side. Runs that say nothing become one text, so that a page of examples stays light.
  * view: "expanded", "compact" (one line, from a little before `focus`), "stacked" (a box a token, value below). */
 export function tokenLine(tokens, values, { max, view = 'expanded', focus = 0, every = false, label } = {}) {
   const top = max ?? Math.max(0, ...values);
-  const from = view === 'compact' ? Math.max(0, focus - 9) : 0;
+  const from = view === 'compact' ? lead(tokens, focus) : 0;
   const line = h('p', { class: `tokens ${view}`, tabindex: 0, role: 'group', 'aria-roledescription': 'tokens',
     'aria-label': label ?? `${visible(tokens.join(''))}; strongest ${num(Math.max(0, ...values))}` });
   let run = from > 0 ? '…' : '';

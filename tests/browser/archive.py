@@ -18,7 +18,7 @@ WORDS = ("the little rabbit ran into garden and saw a big red flower then it was
          "they could stay until evening came over hill with golden light").split()
 MEANINGS = ["animals that hop", "the start of a story", "quotation marks after said", "colours of flowers", "mothers and fathers",
             "commas between two deeds", "the end of a day", "places one goes into", "feelings after good news", "names of small children"]
-FEATURES = 2048
+FEATURES = 96  # as the dictionaries of tests/vectors/tiny-gpt2 have; the command below may set another number
 
 
 def rng(*seed):
@@ -116,6 +116,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     rows: Rows
     upstream: str
+    pace: float  # seconds between the events of a stream: a tiny model writes faster than anybody can press stop
 
     def log_message(self, *_):
         pass
@@ -146,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif self.command == "GET" and parts == ["explanations"]:
             words = query.get("q", "").lower().split()
             found = [{"modelId": query["modelId"], "layer": query.get("saeId", "2-res-demo"), "index": str(i), **rows.told(i)[0]}
-                     for i in range(400) if rows.told(i) and all(word in rows.told(i)[0]["description"] for word in words)]
+                     for i in range(FEATURES) if rows.told(i) and all(word in rows.told(i)[0]["description"] for word in words)]
             self.say(found[: int(query.get("limit", 20))], headers=[("X-Total-Count", str(len(found)))])
         elif self.path == "/api/explanation/new":
             asked = json.loads(body)
@@ -226,13 +227,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        seen = b""
-        while chunk := reply.read1(65536):
-            seen += chunk
-            self.wfile.write(chunk)
-            self.wfile.flush()
-        link.close()
-        return seen
+        slow = self.pace > 0 and reply.getheader("Content-Type", "").startswith("text/event-stream")
+        try:
+            while piece := self.next_event(reply) if slow else reply.read1(65536):
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(self.pace if slow else 0)
+        finally:
+            link.close()
+
+    def next_event(self, reply):
+        lines = b""
+        while line := reply.readline():
+            lines += line
+            if line == b"\n":
+                break
+        return lines
 
     def answer(self):
         body = self.read()
@@ -260,8 +270,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Archive:
     """Runs on a free port in front of the daemon at `url`."""
 
-    def __init__(self, url, port=0):
-        handler = type("Bound", (Handler,), {"rows": Rows(), "upstream": url.split("//")[1]})
+    def __init__(self, url, port=0, pace=0.0):
+        handler = type("Bound", (Handler,), {"rows": Rows(), "upstream": url.split("//")[1], "pace": pace})
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -270,3 +280,11 @@ class Archive:
     def close(self):
         self.server.shutdown()
         self.server.server_close()
+
+
+if __name__ == "__main__":  # for looking at pages: archive.py http://127.0.0.1:8080 [PORT [FEATURES]]
+    import sys
+    if len(sys.argv) > 3:
+        FEATURES = int(sys.argv[3])
+    print(Archive(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0).url, flush=True)
+    threading.Event().wait()

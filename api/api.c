@@ -14,6 +14,13 @@
 
 /* ---- the api ------------------------------------------------------------------------------------------ */
 
+static int load_dashboard(struct api *api, struct error *error) {
+  api->embed_policy = static_embed_policy(api->options.cors_origins, &api->arena, error);
+  if (!api->embed_policy) return -1;
+  const char *folder = api->options.static_folder;
+  return folder ? static_files_load(&api->files, folder, &api->arena, error) : 0;
+}
+
 struct api *api_new(struct lab *lab, const struct api_options *options, struct error *error) {
   struct api *api = calloc(1, sizeof *api);
   if (!api) return error_memory(error, sizeof *api), NULL;
@@ -22,7 +29,7 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
   api->started_ns = clock_ns();
   pthread_mutex_init(&api->lock, NULL);
   arena_init(&api->arena, 0);
-  if (preview_prepare(api, error) == 0) return api;
+  if (preview_prepare(api, error) == 0 && load_dashboard(api, error) == 0) return api;
   api_free(api);
   return NULL;
 }

@@ -34,9 +34,10 @@ struct api_options {
   size_t max_prompt_chars;
   const char *cors_origins; /* comma-separated list besides loopback origins; borrowed */
   const char *base_url;     /* "http://127.0.0.1:8080", for links in replies; borrowed */
+  const char *static_folder; /* the dashboard's files, read by api_new; NULL: none are served; borrowed */
 };
 
-/* lab is borrowed and outlives the api. */
+/* lab is borrowed and outlives the api. Errors: ERROR_MEMORY, and those of reading static_folder. */
 struct api *api_new(struct lab *lab, const struct api_options *options, struct error *error) MUST_CHECK;
 void api_free(struct api *api);
 
@@ -94,6 +95,9 @@ void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new
  * reply in *reply (404, 405 with Allow, 413, 415, 503 with Retry-After), memory static or owned by the api.
  * content_length UINT64_MAX: not known beforehand (chunked). */
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply);
+
+/* Whether a request needs no key: the dashboard's own files and pages, which hold nothing of the models. */
+bool api_is_open(const struct api_request *head);
 
 /* An error reply in the family of the path, for the porch's own refusals (431, 400, 408, 421, 501): body into
  * out, at most size bytes with NUL; returns its length. */

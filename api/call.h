@@ -19,6 +19,7 @@
 #include "api/api.h"
 #include "api/parse.h"
 #include "api/route.h"
+#include "api/static_files.h"
 #include "core/base/arena.h"
 #include "core/base/buffer.h"
 #include "core/archive.h"
@@ -61,7 +62,9 @@ struct api {
   pthread_mutex_t lock;      /* guards the list */
   struct api_call *watching; /* calls that stream events without a job of their own: woken to end when draining */
 
-  struct arena arena; /* what canned replies point to */
+  struct arena arena; /* what canned replies and files point to */
+  struct static_files files;  /* the dashboard; empty without a folder */
+  const char *embed_policy;   /* Content-Security-Policy of pages that may be framed */
   struct canned missing[2], large[2], kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
   struct canned *wrong_method;                                      /* 405, beside routes */
   struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */

@@ -104,6 +104,11 @@ HANDLER(openapi_get);
 /* pages.c */
 HANDLER(root_get);
 HANDLER(docs_get);
-HANDLER(style_get);
+
+/* static_files.c */
+HANDLER(home_get);
+HANDLER(page_get);
+HANDLER(subject_page_get);
+HANDLER(static_get);
 
 #endif

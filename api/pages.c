@@ -1,30 +1,11 @@
-/* pages.c: the plain pages: / and /docs, with their style. No inline script or style, everything escaped; the
- * documentation is written from the table of routes, so it cannot say anything else than the code does. */
+/* pages.c: the plain pages: /docs, and / where the dashboard is not installed. No inline script or style, everything
+ * escaped; the documentation is written from the table of routes, so it cannot say anything else than the code does. */
 #include <stdio.h>
 #include <string.h>
 
 #include "api/call.h"
 #include "api/handlers.h"
 #include "core/base/number.h"
-
-static const char style[] =
-    "body{max-width:60rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif;color:#222;"
-    "background:#fff}\n"
-    "h1,h2,h3{line-height:1.2}h3{margin-top:2rem}\n"
-    "code,pre{font:14px/1.4 ui-monospace,monospace;background:#f4f4f2;border-radius:3px}\n"
-    "code{padding:.1em .3em}pre{padding:.8em;overflow-x:auto}\n"
-    "table{border-collapse:collapse;width:100%;font-size:14px}\n"
-    "th,td{text-align:left;vertical-align:top;padding:.3em .6em;border-bottom:1px solid #ddd}\n"
-    ".planned{color:#777}.planned code{color:#777}\n"
-    "@media (prefers-color-scheme:dark){body{color:#ddd;background:#181818}code,pre{background:#282828}"
-    "th,td{border-color:#444}a{color:#8ab4f8}}\n";
-
-int style_get(struct api_call *call, struct error *error) {
-  (void)error;
-  call->content_type = "text/css; charset=utf-8";
-  buffer_text(&call->body, style);
-  return 0;
-}
 
 static void add_escaped(struct buffer *out, const char *text) {
   for (; *text; text++) {
@@ -50,7 +31,8 @@ static void open_page(struct api_call *call, const char *title) {
   buffer_text(&call->body, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                            "<meta name=\"viewport\" content=\"width=device-width\"><title>");
   add_escaped(&call->body, title);
-  buffer_text(&call->body, "</title><link rel=\"stylesheet\" href=\"/static/docs.css\"></head><body>\n");
+  buffer_text(&call->body, "</title><link rel=\"icon\" href=\"/static/icon.svg\"><link rel=\"stylesheet\" href=\"/static/docs.css\">"
+                           "</head><body>\n");
   add_element(&call->body, "h1", title);
 }
 

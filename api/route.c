@@ -41,12 +41,26 @@ const char *route_part(const char *pattern, const char *path, const char *name, 
   return NULL;
 }
 
+/* A page such as /{model}: its pattern fits every path of that length, so it must not answer for mistyped calls. */
+static bool is_page(const struct route *row) { return strncmp(row->path, "/{", 2) == 0; }
+
+static bool begins(const char *path, const char *prefix) {
+  size_t length = strlen(prefix);
+  return strncmp(path, prefix, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+static bool row_answers(const struct route *row, const char *method, const char *path) {
+  if (!route_matches(row->path, path)) return false;
+  if (!is_page(row)) return true;
+  return strcmp(method, row->method) == 0 && !begins(path, "/api") && !begins(path, "/v1") && !begins(path, "/static");
+}
+
 const struct route *route_find(const char *method, const char *path, const struct route **allowed) {
   *allowed = NULL;
   const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
   for (size_t i = 0; i < n_routes; i++) {
     const struct route *row = &routes[i];
-    if (!route_matches(row->path, path)) continue;
+    if (!row_answers(row, wanted, path)) continue;
     if (strcmp(row->method, wanted) == 0) return row;
     if (!*allowed) *allowed = row;
   }
@@ -64,14 +78,9 @@ void route_allow(const struct route *row, char *out, size_t size) {
   }
 }
 
-static bool begins(const char *path, const char *prefix) {
-  size_t length = strlen(prefix);
-  return strncmp(path, prefix, length) == 0 && (path[length] == '\0' || path[length] == '/');
-}
-
 enum route_family route_family_of(const char *path) {
   for (size_t i = 0; i < n_routes; i++)
-    if (route_matches(routes[i].path, path)) return routes[i].family;
+    if (!is_page(&routes[i]) && route_matches(routes[i].path, path)) return routes[i].family;
   if (begins(path, "/api") || begins(path, "/v1/activation") || begins(path, "/v1/steer")) return FAMILY_NEURONPEDIA;
   if (begins(path, "/v1/models") || begins(path, "/v1/completions") || begins(path, "/v1/chat")) return FAMILY_OPENAI;
   if (begins(path, "/v1")) return FAMILY_LAB;

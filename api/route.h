@@ -26,11 +26,13 @@ enum route_family {
 enum {
   ROUTE_STRICT = 1, /* unknown fields are refused */
   ROUTE_ENGINE = 2, /* refused while the engine's queue is full or the server shuts down */
+  ROUTE_OPEN = 4,   /* needs no key: the dashboard's own files */
 };
 
 struct route {
   const char *method;   /* "GET" (answers HEAD too) or "POST", "DELETE" */
-  const char *path;     /* "/feature/{model}/{source}/{index}"; literal rows stand before rows that would hide them */
+  const char *path;     /* "/feature/{model}/{source}/{index}"; literal rows stand before rows that would hide them; a
+                         * path that begins with a placeholder never stands for /api, /v1 or /static, nor for POST */
   const char *summary;  /* one line for the documentation */
   enum route_family family;
   const struct field *fields; /* of the JSON body, or of a GET's query; NULL: neither is read */

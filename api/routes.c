@@ -118,9 +118,8 @@ const struct route routes[] = {
      ROUTE_STRICT},
 
     /* operations */
-    {"GET", "/", "A page that says what this is", FAMILY_OPERATIONS, NULL, root_get, 0},
+    {"GET", "/", "The dashboard: models, sources, search", FAMILY_OPERATIONS, NULL, home_get, ROUTE_OPEN},
     {"GET", "/docs", "A page with every endpoint and field", FAMILY_OPERATIONS, NULL, docs_get, 0},
-    {"GET", "/static/docs.css", "The style of the plain pages", FAMILY_OPERATIONS, NULL, style_get, 0},
     {"GET", "/openapi.json", "Every endpoint and field as OpenAPI 3.1", FAMILY_OPERATIONS, NULL, openapi_get, 0},
     {"GET", "/models", "The loaded models with their sources", FAMILY_OPERATIONS, NULL, models_get, 0},
     {"GET", "/health", "Whether the daemon is alive", FAMILY_OPERATIONS, NULL, health_get, 0},
@@ -128,6 +127,17 @@ const struct route routes[] = {
      FAMILY_OPERATIONS, NULL, ready_get, 0},
     {"GET", "/metrics", "Counters in Prometheus' text format", FAMILY_OPERATIONS, NULL, metrics_get, 0},
     {"GET", "/version", "Version, commit and backend", FAMILY_OPERATIONS, NULL, version_get, 0},
+
+    /* the dashboard; the last three fit many paths and stand last */
+    {"GET", "/static/{file}", "A file of the dashboard", FAMILY_OPERATIONS, NULL, static_get, ROUTE_OPEN},
+    {"GET", "/steer", "The page that steers", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/steer/{share}", "The page of a shared steering result", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/inspect", "The page that looks into a text", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/jobs", "The page of long pieces of work", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/{model}", "The page of a model", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
+    {"GET", "/{model}/{source}", "The page of a source", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
+    {"GET", "/{model}/{source}/{index}", "The page of a feature; embed=true for a frame", FAMILY_OPERATIONS, NULL,
+     subject_page_get, ROUTE_OPEN},
 };
 
 const size_t n_routes = sizeof routes / sizeof routes[0];

@@ -4,15 +4,12 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <libgen.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/base/mapfile.h"
+#include "server/place.h"
 
 #define DEMO_SOURCES 32
 
@@ -55,23 +52,15 @@ static int read_specs(struct options *o, struct lab_options *out, struct error *
 
 /* ---- the demo ---- */
 
-/* Beside the build (build/release/steerd, a link to it in build/), or in the prefix it was installed to. */
+/* PREFIX/share/steerd/demo, or config/demo of the source tree. NULL with an error when there is neither. */
 static const char *find_demo(struct options *o, struct error *error) {
-  static const char *const places[] = {"%s/../../config/demo", "%s/../config/demo", "%s/../share/steerd/demo"};
-  char program[PATH_MAX];
-  ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
-  if (n <= 0) return NULL;
-  program[n] = '\0';
-  const char *folder = dirname(program);
-  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-    char place[PATH_MAX + 32], *real;
-    snprintf(place, sizeof place, places[i], folder);
-    if (!path_is_directory(place) || !(real = realpath(place, NULL))) continue;
-    char *kept = arena_text(&o->arena, real, strlen(real), error);
-    free(real);
-    return kept;
-  }
-  return NULL;
+  const char *demo;
+  if (place_find("demo", &o->arena, &demo, error) != 0) return NULL;
+  if (!demo && place_find("config/demo", &o->arena, &demo, error) != 0) return NULL;
+  if (!demo)
+    error_set(error, ERROR_ARGUMENT,
+              "no model is named and the demo is not beside this program; give one with --model ID=PATH");
+  return demo;
 }
 
 static int by_name(const void *a, const void *b) {
@@ -110,9 +99,7 @@ static const char *demo_store(struct options *o, struct error *error) {
 
 static int serve_demo(struct options *o, struct lab_options *out, struct error *error) {
   const char *demo = find_demo(o, error);
-  if (!demo)
-    return error_set(error, ERROR_ARGUMENT,
-                     "no model is named and the demo is not beside this program; give one with --model ID=PATH");
+  if (!demo) return -1;
   struct lab_model_spec *model = arena_array(&o->arena, 1, sizeof *model, error);
   if (!model) return -1;
   *model = (struct lab_model_spec){"demo", demo};

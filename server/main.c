@@ -23,6 +23,7 @@
 #include "server/lab_settings.h"
 #include "server/listener.h"
 #include "server/options.h"
+#include "server/place.h"
 #include "server/stats_command.h"
 
 /* After the drain time: how long a cancelled request may take to say so to its client. */
@@ -108,8 +109,20 @@ static char *join(struct arena *arena, const struct option_list *list, struct er
   return text;
 }
 
+/* The dashboard's folder, NULL for none. A build or an installation without its files still serves the API. */
+static int find_static(struct daemon *d, const char **folder, struct error *error) {
+  const char *wanted = d->options.static_folder;
+  *folder = *wanted ? wanted : NULL;
+  if (strcmp(wanted, "auto") != 0) return 0;
+  if (place_find("static", &d->options.arena, folder, error)) return -1;
+  if (!*folder) log_warn("the dashboard's files did not come with the program; the setting 'static' names their folder");
+  return 0;
+}
+
 static int open_api(struct daemon *d, struct error *error) {
   struct options *o = &d->options;
+  const char *folder;
+  if (find_static(d, &folder, error)) return -1;
   struct api_options api = {
       .max_body = (size_t)o->max_body,
       .max_json_depth = (size_t)o->max_json_depth,
@@ -120,6 +133,7 @@ static int open_api(struct daemon *d, struct error *error) {
       .max_prompt_chars = (size_t)o->max_prompt_chars,
       .cors_origins = join(&o->arena, &o->cors_origins, error),
       .base_url = d->listeners[0].url,
+      .static_folder = folder,
   };
   if (!api.cors_origins) return -1;
   d->api = api_new(d->lab, &api, error);

@@ -24,6 +24,8 @@ static const struct option table[] = {
    "File with further names of models; empty for none.", AT(aliases)},
   {"store", "what is served", OPTION_TEXT, "", 0, 0, "", "FILE",
    "SQLite file for statistics, explanations and shared results; empty keeps nothing.", AT(store)},
+  {"static", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FOLDER",
+   "The dashboard's files; auto finds those that came with the program, empty serves none.", AT(static_folder)},
 
   {"backend", "engine", OPTION_TEXT, "auto", 0, 0, "", "NAME",
    "What computes: auto picks the fastest that this machine has.", AT(backend)},

@@ -1,0 +1,150 @@
+// api.js: the public API, as any other client would call it: JSON in, JSON or server-sent events out.
+
+export class ApiError extends Error {
+  constructor(status, body) {
+    super(body.message || `the server answered ${status}`);
+    this.status = status;
+    this.code = body.code;
+    this.field = body.field;
+  }
+}
+
+/** Where a path's parts come from outside: each is one segment. */
+export const path = (...parts) => '/' + parts.map((part) => encodeURIComponent(part)).join('/');
+
+export function queryOf(values) {
+  const kept = Object.entries(values).filter(([, value]) => value !== undefined && value !== null && value !== '');
+  return kept.length ? '?' + new URLSearchParams(kept) : '';
+}
+
+function savedKey() {
+  try {
+    return sessionStorage.getItem('steerd-key');
+  } catch {
+    return null; // a frame without storage
+  }
+}
+
+async function send(method, address, body, signal) {
+  const headers = {};
+  const key = savedKey();
+  if (key) headers['X-Api-Key'] = key;
+  if (body !== undefined || method !== 'GET') headers['Content-Type'] = 'application/json';
+  let reply;
+  try {
+    reply = await fetch(address, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch (error) {
+    if (error.name === 'AbortError') throw error;
+    throw new ApiError(0, { message: 'the server does not answer; is it still running?' });
+  }
+  if (reply.ok) return reply;
+  const told = await reply.json().catch(() => ({}));
+  const wait = reply.headers.get('Retry-After');
+  if (reply.status === 503 && wait) told.message = `${told.message} (about ${wait} s)`;
+  throw new ApiError(reply.status, told);
+}
+
+export async function call(method, address, body, signal) {
+  const reply = await send(method, address, body, signal);
+  const text = await reply.text();
+  const value = text ? JSON.parse(text) : {};
+  const total = reply.headers.get('X-Total-Count');
+  if (total !== null && value && typeof value === 'object') Object.defineProperty(value, 'totalCount', { value: Number(total) });
+  return value;
+}
+
+export const get = (address, signal) => call('GET', address, undefined, signal);
+export const post = (address, body, signal) => call('POST', address, body, signal);
+export const remove = (address, signal) => call('DELETE', address, undefined, signal);
+
+export async function text(address, signal) {
+  return (await send('GET', address, undefined, signal)).text();
+}
+
+/** Server-sent events, each parsed: their data, or a throw where the server reports an error on the way. */
+export async function* events(method, address, body, signal) {
+  const reply = await send(method, address, body, signal);
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  let waiting = '';
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const parts = (waiting + value).split('\n\n');
+      waiting = parts.pop();
+      for (const part of parts) {
+        const event = parseEvent(part);
+        if (event) yield event;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+function parseEvent(part) {
+  const lines = part.split('\n');
+  const data = lines.filter((line) => line.startsWith('data:')).map((line) => line.slice(5)).join('\n');
+  if (!data) return null;
+  const value = JSON.parse(data);
+  if (lines.some((line) => /^event: *error/.test(line))) throw new ApiError(500, value);
+  return value;
+}
+
+// ---- what several pages ask -----------------------------------------------------------------------------
+
+let loaded;
+/** The loaded models with their sources; asked once a page. */
+export function models() {
+  loaded ??= get('/models').then((reply) => reply.models);
+  return loaded;
+}
+
+/** A model by its id or an alias of it. */
+export async function findModel(id) {
+  const all = await models();
+  const found = all.find((model) => model.id === id);
+  if (found) return found;
+  const { id: own } = await post('/api/model/get', { id });
+  return all.find((model) => model.id === own);
+}
+
+export async function findSource(modelId, sourceId) {
+  const model = await findModel(modelId);
+  const source = model.sources.find((one) => one.id === sourceId);
+  if (!source)
+    throw new ApiError(404, { message: `model '${model.id}' has no source '${sourceId}'; it has ${model.sources.map((one) => one.id).join(', ') || 'none'}` });
+  return { model, source };
+}
+
+export const featurePath = (model, source, index) => path(model, source, index);
+
+/** Explanations that hold the words, or all of a source: rows, with totalCount where the server tells it. */
+export function explanations({ model, source, words, limit = 20, offset = 0 }, signal) {
+  return get('/explanations' + queryOf({ modelId: model, saeId: source, q: words, limit, offset }), signal);
+}
+
+const named = new Map();
+let wanted = [];
+
+/** Asks for all that were wanted in this moment with one call. */
+async function askNames() {
+  const asked = wanted;
+  wanted = [];
+  const told = new Map();
+  try {
+    const body = asked.map(({ model, source, index }) => ({ modelId: model, layer: source, index: String(index), maxActsToReturn: 0 }));
+    for (const feature of await post('/api/features', body)) told.set(featurePath(feature.modelId, feature.layer, feature.index), feature.explanations?.[0]?.description);
+  } catch { /* a name is an ornament: the number stands without it */ }
+  for (const one of asked) one.tell(told.get(featurePath(one.model, one.source, one.index)) ?? null);
+}
+
+/** The best explanation of a feature, or null; asked once. */
+export function explanationOf(model, source, index) {
+  const key = featurePath(model, source, index);
+  if (!named.has(key)) named.set(key, new Promise((tell) => {
+    if (wanted.push({ model, source, index, tell }) === 1) setTimeout(askNames);
+    else if (wanted.length === 100) askNames();
+  }));
+  return named.get(key);
+}

@@ -1,0 +1,57 @@
+// app.js: the frame of every page, and which module draws it.
+
+import { failure, h, show, startTips } from './dom.js';
+
+const parts = location.pathname.split('/').filter(Boolean).map(decodeURIComponent);
+const query = new URLSearchParams(location.search);
+const embedded = parts.length === 3 && query.get('embed') === 'true';
+
+const fixed = { steer: './steer.js', inspect: './inspect.js', jobs: './jobs.js' };
+const subjects = ['./home.js', './model.js', './source.js', './feature.js'];
+
+function savedTheme(theme) {
+  try {
+    if (theme) localStorage.setItem('steerd-theme', theme);
+    return localStorage.getItem('steerd-theme');
+  } catch {
+    return theme; // a frame without storage
+  }
+}
+
+function useTheme(theme) {
+  if (theme) document.documentElement.dataset.theme = theme;
+}
+
+function themeButton() {
+  const isDark = () => (document.documentElement.dataset.theme ?? (matchMedia('(prefers-color-scheme: dark)').matches ? 'dark' : 'light')) === 'dark';
+  const button = h('button', { class: 'quiet end', type: 'button', onclick: () => { useTheme(savedTheme(isDark() ? 'light' : 'dark')); name(); } });
+  const name = () => { button.textContent = isDark() ? 'Light' : 'Dark'; button.setAttribute('aria-label', `Switch to ${isDark() ? 'light' : 'dark'} colours`); };
+  name();
+  return button;
+}
+
+function frame() {
+  const links = [['/', 'Home'], ['/steer', 'Steer'], ['/inspect', 'Inspect'], ['/jobs', 'Jobs'], ['/docs', 'API']];
+  const here = `/${parts[0] ?? ''}`;
+  show(document.getElementById('top'),
+    h('a', { class: 'brand', href: '/' }, h('img', { src: '/static/icon.svg', alt: '', width: 26, height: 26 }), 'steerd'),
+    h('nav', { 'aria-label': 'Pages' }, links.map(([href, text]) => h('a', { href, 'aria-current': href === here ? 'page' : null }, text))),
+    themeButton());
+}
+
+async function draw() {
+  const main = document.getElementById('main');
+  useTheme(savedTheme());
+  if (embedded) document.body.classList.add('embed');
+  else frame();
+  startTips();
+  try {
+    const page = await import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);
+    await page.draw(main, fixed[parts[0]] ? parts.slice(1) : parts, query);
+  } catch (error) {
+    show(main, failure(error, () => location.reload()));
+    if (!error.status) console.error(error.message);
+  }
+}
+
+draw();

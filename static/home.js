@@ -1,0 +1,116 @@
+// home.js: what is loaded, finding a feature, and how busy the daemon is.
+
+import { bytes, card, count, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
+import { get, models, path, text } from './api.js';
+import { explanationSearch } from './search.js';
+
+/** The unlabelled figures of Prometheus' text form. */
+export function parseMetrics(body) {
+  const figures = {};
+  for (const line of body.split('\n')) {
+    const match = /^steerd_(\w+) (\S+)$/.exec(line);
+    if (match) figures[match[1]] = Number(match[2]);
+  }
+  return figures;
+}
+
+export function modelFacts(model) {
+  return facts([['Family', model.family], ['Layers', model.layers], ['Width', count(model.width)], ['Parameters', count(model.parameters)],
+    ['Vocabulary', count(model.vocabulary)], ['Context', `${count(model.context)} tokens`], ['Weights', `${bytes(model.bytes)} ${model.dtype}`]]);
+}
+
+export function sourceList(model) {
+  if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with --source ', h('code', {}, `${model.id}/SOURCE=PATH`), '.');
+  return h('ul', { class: 'list' }, model.sources.map((source) => h('li', {},
+    h('a', { href: path(model.id, source.id) }, h('span', { class: 'name' }, source.id), ' ',
+      h('small', { class: 'soft' }, `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));
+}
+
+function modelCard(model) {
+  return h('section', { class: 'card', 'aria-label': `Model ${model.id}` },
+    h('div', { class: 'row apart' }, h('h2', {}, h('a', { href: path(model.id) }, model.id)),
+      h('a', { class: 'button', href: `/steer#${new URLSearchParams({ model: model.id })}` }, 'Steer')),
+    modelFacts(model), h('hr'), sourceList(model));
+}
+
+/** A feature that fires, chosen by the server; where it keeps no statistics, any feature. */
+export async function randomFeature(model, source) {
+  try {
+    const reply = await get('/v1/lab/dictionaries' + path(model.id, source.id) + '/random');
+    location.href = path(model.id, source.id, reply.index);
+  } catch {
+    location.href = path(model.id, source.id, Math.floor(Math.random() * source.features));
+  }
+}
+
+function finder(all) {
+  const withSources = all.filter((model) => model.sources.length);
+  if (!withSources.length) return null;
+  let model = withSources[0];
+  const choice = select(withSources.map((one) => [one.id, one.id]), model.id);
+  choice.addEventListener('change', () => { model = withSources.find((one) => one.id === choice.value); });
+  const random = h('button', { type: 'button', onclick: () => randomFeature(model, model.sources[Math.floor(Math.random() * model.sources.length)]) }, 'A random feature');
+  return card('Find a feature', h('div', { class: 'stack tight' },
+    withSources.length > 1 && field('In the model', choice),
+    explanationSearch(() => ({ model: model.id })), h('div', {}, random)));
+}
+
+function loadCard() {
+  const out = h('div', {});
+  const state = h('span', { class: 'chip' }, '…');
+  let before, timer;
+  const showFigures = (f) => {
+    const passed = before ? f.uptime_seconds - before.uptime_seconds : 0;
+    const rate = passed > 0 ? (f.new_tokens_total - before.new_tokens_total) / passed : 0;
+    const busy = passed > 0 ? Math.min(1, (f.busy_seconds_total - before.busy_seconds_total) / passed) : 0;
+    before = f;
+    state.textContent = !f.ready ? 'not ready' : f.queue_length > 0 ? 'queueing' : f.sessions_running > 0 ? 'working' : 'idle';
+    state.className = `chip ${!f.ready ? 'bad' : f.queue_length > 0 ? 'warm' : 'good'}`;
+    show(out, h('div', { class: 'stack tight' },
+      h('div', {}, h('label', {}, `Queue: ${f.queue_length} of ${f.queue_limit}`, h('progress', { max: f.queue_limit || 1, value: f.queue_length }))),
+      h('div', {}, h('label', {}, `Sequences running: ${f.sessions_running} of ${f.sessions_limit}`, h('progress', { max: f.sessions_limit || 1, value: f.sessions_running }))),
+      h('div', {}, h('label', {}, `Memory for keys and values: ${bytes(f.kv_used_bytes)} of ${bytes(f.kv_bytes)}`, h('progress', { max: f.kv_bytes || 1, value: f.kv_used_bytes }))),
+      facts([['Tokens a second', num(rate)], ['Engine busy', `${Math.round(busy * 100)} %`], ['Tokens generated', count(f.new_tokens_total)],
+        ['Mean request', f.service_seconds_mean ? duration(f.service_seconds_mean) : null], ['Up', duration(f.uptime_seconds)]])));
+  };
+  const look = async () => {
+    if (!document.hidden) {
+      try { showFigures(parseMetrics(await text('/metrics'))); } catch (error) { state.textContent = 'no answer'; state.className = 'chip bad'; if (!known(before?.ready)) show(out, failure(error)); }
+    }
+    timer = setTimeout(look, 3000);
+  };
+  addEventListener('pagehide', () => clearTimeout(timer));
+  look();
+  return h('section', { class: 'card' }, h('div', { class: 'row apart' }, h('h2', {}, 'Load'), state), out);
+}
+
+function firstRequest(model) {
+  const body = JSON.stringify({ prompt: 'Once upon a time', ...(model ? { modelId: model.id } : {}), features: [] });
+  return card('The same from a shell', h('pre', { class: 'wrap' }, `curl ${location.origin}/steer -d '${body}'`),
+    h('p', { class: 'hint' }, 'Everything on these pages goes through the public API: ', h('a', { href: '/docs' }, 'every call and field'), ', ',
+      h('a', { href: '/openapi.json' }, 'OpenAPI'), '.'));
+}
+
+async function versionLine(host) {
+  const version = await get('/version').catch(() => null);
+  if (version) show(host, `steerd ${version.version} (${version.commit}), ${version.backend}, ${version.threads} threads`);
+}
+
+export async function draw(main) {
+  setTitle('Home');
+  const list = h('div', { class: 'stack' });
+  const version = h('p', { class: 'hint' });
+  const aside = h('div', { class: 'stack' });
+  show(main, h('div', { class: 'head' }, h('h1', {}, 'Look inside a language model while it runs'),
+    h('p', { class: 'lead' }, 'A model reads and writes text; its dictionaries name what happens inside as features. ',
+      h('a', { href: '/steer' }, 'Push a feature'), ' and watch the text change, or ', h('a', { href: '/inspect' }, 'see which features a text turns on'), '.')),
+    h('div', { class: 'columns side' }, list, aside));
+  show(aside, loadCard(), version);
+  versionLine(version);
+  await load(list, async () => {
+    const all = await models();
+    if (!all.length) return empty('No model is loaded.', 'Start the daemon with --model ID=PATH.');
+    aside.insertBefore(firstRequest(all[0]), version);
+    return [finder(all), ...all.map(modelCard)];
+  });
+}

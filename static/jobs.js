@@ -1,0 +1,111 @@
+// jobs.js: long work: what runs, how far it is, and stopping it. Progress comes as a stream for the job that runs and
+// by looking again for the others.
+
+import { card, count, during, duration, empty, failure, field, h, known, load, num, say, select, setTitle, show, waiting } from './dom.js';
+import { events, get, models, path, post, remove } from './api.js';
+
+const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
+const LOOK_MS = 4000;
+const TONES = { running: 'good', queued: 'warm', failed: 'bad', cancelled: 'warm', done: '' };
+
+const listOf = (reply) => (Array.isArray(reply) ? reply : reply.jobs ?? []);
+const stateOf = (job) => job.state ?? job.status;
+
+function progressOf(job) {
+  const unit = job.unit ?? 'steps';
+  const share = job.total > 0 ? job.done / job.total : null;
+  const words = [job.total > 0 ? `${count(job.done)} of ${count(job.total)} ${unit}` : `${count(job.done ?? 0)} ${unit}`, job.rate > 0 && `${num(job.rate)} ${unit}/s`,
+    known(job.secondsLeft) && job.secondsLeft >= 0 && stateOf(job) === 'running' && `${duration(job.secondsLeft)} left`].filter(Boolean).join(' · ');
+  return h('div', {}, h('progress', { max: 1, value: share ?? (stateOf(job) === 'done' ? 1 : 0), 'aria-label': `Progress of job ${job.id}` }), h('p', { class: 'hint' }, words));
+}
+
+const subject = (job) => {
+  const p = job.parameters ?? {};
+  return [p.modelId, p.sourceId ?? p.source].filter(Boolean).join('/');
+};
+
+/** One job; `update` redraws it from a newer state. */
+function jobItem(first, changed) {
+  const node = h('li', {});
+  const notes = h('div', { 'aria-live': 'polite' });
+  let job = first;
+  const address = '/v1/jobs' + path(job.id);
+  const act = (work, said) => (event) => during(event.target, notes, async () => { await work(); say(said); await changed(); });
+  const update = (next) => {
+    job = next;
+    const state = stateOf(job);
+    show(node, h('div', { class: 'item' },
+      h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', h('span', { class: 'soft' }, subject(job))), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
+        ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', disabled: job.cancelling, 'aria-label': `Cancel job ${job.id}`, onclick: act(() => remove(address), 'cancelled') }, job.cancelling ? 'Stopping…' : 'Cancel'),
+        ENDED_EARLY.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
+      progressOf(job), job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
+      job.parameters && h('details', {}, h('summary', { class: 'small' }, 'Parameters'), h('pre', { class: 'wrap' }, JSON.stringify(job.parameters, null, 1))), notes));
+  };
+  update(job);
+  return { node, update, state: () => stateOf(job) };
+}
+
+function starter(all, changed) {
+  const pairs = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));
+  if (!pairs.length) return null;
+  const what = select(pairs, pairs[0][0]);
+  const corpus = h('input', { required: true, placeholder: '/data/stories.txt', spellcheck: 'false' });
+  const lines = h('input', { type: 'checkbox' });
+  const notes = h('div', { 'aria-live': 'polite' });
+  const start = h('button', { class: 'main' }, 'Start');
+  const submit = (event) => {
+    event.preventDefault();
+    const [modelId, source] = what.value.split(' ');
+    during(start, notes, async () => { await post('/v1/jobs', { kind: 'stats', modelId, source, corpus: corpus.value.trim(), lines: lines.checked }); say('started'); await changed(); });
+  };
+  return card('Count a dictionary over a text', h('form', { class: 'fields', onsubmit: submit }, field('Dictionary', what),
+    field('Text file on the server', corpus, 'UTF-8. The counts, examples and explanations go into the store.'), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), h('div', { class: 'row' }, start), notes));
+}
+
+/** The list, kept up to date for as long as the page stands. */
+function jobList() {
+  const out = h('div', {}, waiting());
+  const items = new Map();
+  let timer, stream, drawn = '';
+  const follow = async (id) => {
+    if (stream?.id === id) return;
+    stream?.control.abort();
+    stream = { id, control: new AbortController() };
+    try {
+      for await (const job of events('GET', '/v1/jobs' + path(id) + '/events', undefined, stream.control.signal)) items.get(id)?.update({ ...job, id });
+    } catch { /* looking again goes on */ }
+    if (stream?.id === id) stream = null;
+  };
+  const look = async () => {
+    clearTimeout(timer);
+    try {
+      const jobs = listOf(await get('/v1/jobs'));
+      const ids = jobs.map((job) => job.id).join();
+      if (ids !== drawn || !drawn) {
+        items.clear();
+        for (const job of jobs) items.set(job.id, jobItem(job, look));
+        show(out, jobs.length ? h('ul', { class: 'list' }, [...items.values()].map((item) => item.node)) : empty('No job has run yet.', 'Long work such as counting a dictionary over a text appears here.'));
+        drawn = ids;
+      } else for (const job of jobs) items.get(job.id).update(job);
+      const running = jobs.find((job) => stateOf(job) === 'running');
+      if (running) follow(running.id);
+      timer = setTimeout(look, LOOK_MS);
+    } catch (error) {
+      drawn = '';
+      show(out, failure(error, look));
+      if (error.status !== 501) timer = setTimeout(look, 4 * LOOK_MS);
+    }
+  };
+  addEventListener('pagehide', () => { clearTimeout(timer); stream?.control.abort(); });
+  look();
+  return { node: card('Jobs', out), look };
+}
+
+export async function draw(main) {
+  setTitle('Jobs');
+  const list = jobList();
+  const side = h('div', {});
+  show(main, h('div', { class: 'head' }, h('h1', {}, 'Long work'), h('p', { class: 'lead' }, 'Jobs run one after the other behind the requests, survive a restart and can be stopped.')),
+    h('div', { class: 'columns side' }, list.node, side));
+  await load(side, async () => starter(await models(), list.look));
+}

@@ -1,0 +1,19 @@
+// model.js: one model: its shape, its sources, search in their explanations.
+
+import { card, crumbs, h, setTitle, show } from './dom.js';
+import { findModel } from './api.js';
+import { modelFacts, sourceList } from './home.js';
+import { explanationSearch } from './search.js';
+
+export async function draw(main, [id]) {
+  const model = await findModel(id);
+  setTitle(model.id);
+  const hash = new URLSearchParams({ model: model.id });
+  show(main, h('div', { class: 'head' }, crumbs(['Home', '/']), h('h1', {}, model.id)),
+    h('div', { class: 'columns side' },
+      h('div', { class: 'stack' },
+        card('Sources', sourceList(model)),
+        model.sources.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
+      h('div', { class: 'stack' }, card('Shape', modelFacts(model)),
+        h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text')))));
+}

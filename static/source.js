@@ -1,0 +1,100 @@
+// source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
+
+import { bytes, card, count, crumbs, empty, facts, field, h, known, load, num, percent, setTitle, show } from './dom.js';
+import { explanationOf, featurePath, findSource, get, path, post, queryOf } from './api.js';
+import { densityChart } from './chart.js';
+import { explanationSearch } from './search.js';
+import { meter, tokenLine } from './tokens.js';
+import { randomFeature } from './home.js';
+
+const PAGE = 25;
+const COLUMNS = [['index', 'Feature', true], ['rate', 'Density', false], ['max', 'Max', false], ['mean', 'Mean', false]];
+
+const labOf = (at) => '/v1/lab/dictionaries' + path(at.model.id, at.source.id);
+
+function dictionaryFacts(at) {
+  const { source } = at;
+  return facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
+    ['Width', count(source.width)], ['Units', source.folded ? 'folded' : 'raw'], ['Memory', bytes(source.bytes)]]);
+}
+
+/** What was measured of it, where the server knows: statistics' conventions and reconstruction quality. */
+function measured(told) {
+  const s = told.statistics ?? {}, how = s.conventions ?? {};
+  const shown = facts([['Tokens counted', s.n_tokens > 0 ? count(s.n_tokens) : null], ['Documents', how.documents > 0 ? count(how.documents) : null],
+    ['Text', how.corpus], ['Made', how.madeAt?.slice(0, 10)], ['Never fire', s.n_tokens > 0 ? count(s.dead) : null]]);
+  return shown.childElementCount ? h('div', {}, h('hr'), shown) : null;
+}
+
+function density(at) {
+  const out = h('div', {});
+  load(out, async () => {
+    const reply = await get(`${labOf(at)}/density`);
+    const chart = densityChart((reply.rates ?? reply.density ?? []).filter((rate) => known(rate)));
+    return chart ?? empty('No statistics yet.', 'A job over a text counts how often each feature fires: ', h('a', { href: '/jobs' }, 'start one'), '.');
+  });
+  return card('How often features fire', out);
+}
+
+/** The table; a click on a column's head sorts by it, a second one turns the order. */
+function featureTable(at) {
+  const state = { order: 'index', descending: false, offset: 0 };
+  const out = h('div', { class: 'scroll' });
+  const go = (change) => { Object.assign(state, change); fill(); };
+  const head = ([key, title, left]) => h('th', { scope: 'col', class: left ? null : 'right', 'aria-sort': state.order === key ? (state.descending ? 'descending' : 'ascending') : null },
+    h('button', { type: 'button', onclick: () => go({ order: key, descending: state.order === key ? !state.descending : key !== 'index', offset: 0 }) }, title));
+  const line = (row) => h('tr', {}, h('td', {}, h('a', { href: featurePath(at.model.id, at.source.id, row.index) }, row.index)),
+    h('td', { class: 'right' }, percent(row.rate)), h('td', { class: 'right' }, num(row.max)), h('td', { class: 'right' }, num(row.mean)), h('td', { class: 'wide' }, row.description ?? h('span', { class: 'soft' }, '–')));
+  const pager = (shown, total) => h('div', { class: 'row apart' },
+    h('button', { type: 'button', disabled: state.offset === 0, onclick: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, 'Previous'),
+    h('span', { class: 'soft number' }, `${count(state.offset + 1)} to ${count(state.offset + shown)} of ${count(total)}`),
+    h('button', { type: 'button', disabled: state.offset + shown >= total, onclick: () => go({ offset: state.offset + PAGE }) }, 'Next'));
+  const fill = () => load(out, async () => {
+    const reply = await get(`${labOf(at)}/features` + queryOf({ order: state.order, descending: state.descending, offset: state.offset, limit: PAGE }));
+    const rows = reply.features ?? [];
+    if (!rows.length) return empty('No feature has statistics yet.', 'Each has its own page all the same: ', h('a', { href: featurePath(at.model.id, at.source.id, 0) }, 'feature 0'), '.');
+    return [h('table', {}, h('caption', { class: 'unseen' }, `Features of ${at.source.id}`), h('thead', {}, h('tr', {}, COLUMNS.map(head), h('th', { scope: 'col' }, 'Explanation'))), h('tbody', {}, rows.map(line))),
+      pager(rows.length, reply.total ?? reply.totalCount ?? at.source.features)];
+  });
+  fill();
+  return card('Features', out);
+}
+
+function byNumber(at) {
+  const input = h('input', { type: 'number', min: 0, max: at.source.features - 1, step: 1, required: true, placeholder: `0 to ${at.source.features - 1}`, 'aria-label': 'Number of a feature' });
+  return h('form', { class: 'ask', onsubmit: (event) => { event.preventDefault(); location.href = featurePath(at.model.id, at.source.id, input.valueAsNumber); } }, input, h('button', {}, 'Go'));
+}
+
+/** The strongest features over a typed text, each with its strength at every token. */
+export function strongest(at) {
+  const input = h('textarea', { rows: 2, maxlength: 10000, spellcheck: 'false', required: true, placeholder: 'Type a text…' });
+  const out = h('div', { 'aria-live': 'polite' });
+  const run = () => load(out, async () => {
+    const reply = await post('/api/search-all', { modelId: at.model.id, sourceSet: at.source.set, selectedLayers: [at.source.id], text: input.value, sortIndexes: [], numResults: 12 });
+    if (!reply.result.length) return empty('Nothing fires on this text.');
+    const max = reply.result[0].maxValue;
+    return h('ul', { class: 'list' }, reply.result.map((row) => {
+      const meaning = h('span', { class: 'soft' });
+      explanationOf(at.model.id, at.source.id, row.index).then((told) => { meaning.textContent = told ?? ''; });
+      return h('li', {}, h('div', { class: 'item' }, h('div', { class: 'row apart' }, h('span', {}, h('a', { class: 'name', href: featurePath(at.model.id, at.source.id, row.index) }, row.index), ' ', meaning),
+        h('span', { class: 'number soft' }, num(row.maxValue))), meter(row.maxValue, max), tokenLine(reply.tokens, row.values, { max: row.maxValue, focus: row.maxValueIndex, view: 'compact' })));
+    }));
+  }, 'Reading…');
+  input.addEventListener('keydown', (event) => { if (event.key === 'Enter' && !event.shiftKey) { event.preventDefault(); if (input.value) run(); } });
+  return card('What a text turns on', h('form', { class: 'stack tight', onsubmit: (event) => { event.preventDefault(); run(); } },
+    field('Text', input), h('div', { class: 'row' }, h('button', { class: 'main' }, 'Show the strongest features'))), out);
+}
+
+export async function draw(main, [modelId, sourceId]) {
+  const at = await findSource(modelId, sourceId);
+  setTitle(at.source.id, at.model.id);
+  const told = h('div', {});
+  get(labOf(at)).then((reply) => show(told, measured(reply))).catch(() => {}); // the facts above stand alone
+  show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, at.source.id)),
+    h('div', { class: 'columns side' },
+      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), density(at), featureTable(at)),
+      h('div', { class: 'stack' },
+        card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), byNumber(at),
+          h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),
+        strongest(at))));
+}

@@ -1,0 +1,95 @@
+"""Headless Chromium on the dashboard. Needs Debian's chromium, chromium-driver and python3-selenium; without them every
+test of this folder is skipped by name.
+
+`site` is a daemon with the stand-in of archive.py before it (a full store); `bare` is the daemon itself. After each test the
+browser's logs are judged: no error on the console, and no request to anywhere but the page's own origin.
+"""
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import pytest
+
+import archive
+
+HTTP = pathlib.Path(__file__).resolve().parents[1] / "http" / "conftest.py"
+spec = importlib.util.spec_from_file_location("steerd_http", HTTP)
+steerd_http = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(steerd_http)
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+try:
+    from selenium import webdriver
+    from selenium.webdriver.chrome.options import Options
+    from selenium.webdriver.chrome.service import Service
+    MISSING = None if CHROMIUM and DRIVER else "chromium and chromium-driver"
+except ImportError:
+    MISSING = "python3-selenium"
+
+ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", "--no-proxy-server",
+             "--force-device-scale-factor=1"]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if MISSING:
+        pytest.skip(f"skip: the dashboard in a browser (install {MISSING})")
+    options = Options()
+    options.binary_location = CHROMIUM
+    for argument in ARGUMENTS:
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def bare():
+    one = steerd_http.Daemon(steerd_http.model_options())
+    yield one
+    one.finish()
+
+
+@pytest.fixture(scope="session")
+def site(bare):
+    one = archive.Archive(bare.url, pace=0.05)
+    yield one.url
+    one.close()
+
+
+def requested(driver):
+    """Addresses of all requests since the last look."""
+    events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture
+def browser(chromium, request):
+    """A fresh page. Mark a test with allow_errors("501") where the console must name such failures."""
+    allowed = [word for mark in request.node.iter_markers("allow_errors") for word in mark.args]
+    chromium.get("about:blank")
+    chromium.get_log("browser")
+    requested(chromium)
+    resize(chromium, 1440, 900)
+    paint(chromium, "light")
+    yield chromium
+    errors = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+    errors = [text for text in errors if not any(word in text for word in allowed)]
+    assert not errors, errors
+    away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "about:", "data:"))]
+    assert not away, away
+
+
+def resize(driver, width, height):
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+
+
+def paint(driver, scheme):
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "allow_errors(word...): console messages with these words are expected")

@@ -1,0 +1,455 @@
+"""What a reader does with the dashboard, in a real browser. Run beside tests/http: python3 -m pytest tests/browser"""
+import json
+import urllib.parse
+
+import pytest
+
+import conftest
+from conftest import paint, resize
+
+pytest.importorskip("selenium", reason="skip: the dashboard in a browser (install python3-selenium)")
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+MODEL, SOURCE = "tiny-gpt2", "1-res-relu"
+PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", "/steer", "/inspect", "/jobs"]
+SECONDS = 20  # for anything to appear; a busy machine is slow
+SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
+WEIGHT_MOST = 200_000  # bytes, uncompressed, of a page with its scripts and styles
+
+
+def wait(driver, what, seconds=SECONDS):
+    return WebDriverWait(driver, seconds, poll_frequency=0.05).until(lambda _: what())
+
+
+def find(driver, selector):
+    return driver.find_element(By.CSS_SELECTOR, selector)
+
+
+def count(driver, selector):
+    return len(driver.find_elements(By.CSS_SELECTOR, selector))
+
+
+def text_of(driver, selector="main"):
+    return driver.execute_script("return document.querySelector(arguments[0])?.innerText ?? ''", selector)
+
+
+def button(driver, name):
+    return next(b for b in driver.find_elements(By.CSS_SELECTOR, "button, a.button") if b.text.strip() == name and b.is_displayed())
+
+
+def settled(driver):
+    """The page is drawn and nothing in it is loading."""
+    return driver.execute_script("return document.readyState === 'complete' && !!document.querySelector('main h1, main .notice') "
+                                 "&& !document.querySelector('.state.wait')")
+
+
+def open_page(driver, url):
+    driver.get(url)
+    wait(driver, lambda: settled(driver))
+
+
+def has(driver, words, selector="main"):
+    wait(driver, lambda: words in text_of(driver, selector))
+
+
+# ---- every page -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_page_opens_fits_and_is_light(browser, site, path):
+    open_page(browser, site + path)
+    assert count(browser, "h1") == 1 and browser.title.endswith("steerd")
+    assert "did not work" not in text_of(browser) and "Not on this server" not in text_of(browser)
+    sizes = browser.execute_script("return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]"
+                                   ".filter((e) => e.initiatorType !== 'fetch').map((e) => [e.name, e.decodedBodySize])")
+    assert sum(size for _, size in sizes) < WEIGHT_MOST, sizes
+    assert all(urllib.parse.urlsplit(name).netloc == urllib.parse.urlsplit(site).netloc for name, _ in sizes), sizes
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_no_sideways_scroll_on_a_phone(browser, site, path, scheme):
+    resize(browser, 360, 740)
+    paint(browser, scheme)
+    open_page(browser, site + path)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    ground = browser.execute_script("return getComputedStyle(document.documentElement).backgroundColor")
+    light = sum(int(part) for part in ground[4:-1].split(",")) > 380
+    assert light == (scheme == "light")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_everything_has_a_name(browser, site, path):
+    open_page(browser, site + path)
+    nameless = browser.execute_script("""
+        const named = (e) => e.getAttribute('aria-label') || e.textContent.trim() || e.labels?.length || e.getAttribute('alt') !== null || e.title;
+        return [...document.querySelectorAll('button, a, input, select, textarea, [role=img]')].filter((e) => !named(e)).map((e) => e.outerHTML)""")
+    assert not nameless, nameless
+    twice = browser.execute_script("const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.filter((id, i) => ids.indexOf(id) !== i)")
+    assert not twice, twice
+    assert count(browser, "main") == 1 and count(browser, "[style]:not(i):not(.middle):not(#tip)") == 0
+
+
+def test_theme_button_outlasts_the_page(browser, site):
+    open_page(browser, site + "/")
+    button(browser, "Dark").click()
+    open_page(browser, site + "/inspect")
+    assert browser.execute_script("return document.documentElement.dataset.theme") == "dark"
+    button(browser, "Light").click()
+    browser.execute_script("localStorage.clear()")
+
+
+# ---- home and source ------------------------------------------------------------------------------------
+
+
+def test_home_search_and_load(browser, site):
+    open_page(browser, site + "/")
+    has(browser, "1-res-relu")
+    has(browser, "idle")
+    find(browser, "input[type=search]").send_keys("flowers" + Keys.ENTER)
+    has(browser, "colours of flowers")
+    assert count(browser, "mark") > 0
+    find(browser, "form[role=search] + div a").click()
+    wait(browser, lambda: settled(browser) and "colours of flowers" in text_of(browser, "h1"))
+
+
+def test_search_without_hits_says_so(browser, site):
+    open_page(browser, site + "/")
+    find(browser, "input[type=search]").send_keys("zebra" + Keys.ENTER)
+    has(browser, "No explanation holds these words")
+
+
+def test_random_feature(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}")
+    button(browser, "A random feature").click()
+    wait(browser, lambda: browser.current_url.endswith(f"/{SOURCE}/7"))
+
+
+def test_table_sorts_and_pages(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}")
+    column = lambda n: [row.text for row in browser.find_elements(By.CSS_SELECTOR, f"tbody td:nth-child({n})")]
+    assert column(1)[:3] == ["0", "1", "2"]
+    button(browser, "Max").click()
+    wait(browser, lambda: count(browser, "th[aria-sort=descending]") == 1 and count(browser, "tbody tr") > 0)
+    largest = [float(value) for value in column(3)]
+    assert largest == sorted(largest, reverse=True)
+    button(browser, "Next").click()
+    has(browser, "26 to 50 of 96")
+    assert float(column(3)[0]) <= largest[-1]
+
+
+def test_text_turns_features_on(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}")
+    find(browser, "textarea").send_keys("Hello there" + Keys.ENTER)
+    wait(browser, lambda: count(browser, "section .tokens .tok") > 0)
+
+
+# ---- a feature ------------------------------------------------------------------------------------------
+
+
+def test_feature_shows_everything(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/12")
+    for words in ("quotation marks after said", "Fires on", "Pushes up", "Pushes down", "Nearest features", "Examples", "Test"):
+        assert words in text_of(browser), words
+    assert count(browser, "svg.chart[role=img][aria-label]") == 2
+    assert count(browser, ".example") == 12
+
+
+def test_hostile_tokens_stay_text(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/12")
+    browser.execute_script("document.querySelector('.tabs input[value=expanded]').click()")
+    has(browser, "<img src=x")
+    has(browser, "</script><script>")
+    assert count(browser, "main img, main script") == 0
+    assert "owned" not in browser.title
+    assert "\u202e" not in text_of(browser) and "\\x00" in text_of(browser)
+
+
+def test_example_views_and_intervals(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/12")
+    assert count(browser, ".tokens.compact") == 12
+    browser.execute_script("document.querySelector('.tabs input[value=stacked]').click()")
+    wait(browser, lambda: count(browser, ".tokens.stacked .tok small") > 100)
+    chosen = find(browser, "select[aria-label='Interval of activations']")
+    options = [option.text for option in chosen.find_elements(By.TAG_NAME, "option")]
+    assert options[0] == "Strongest" and options[-1] == "Every interval" and len(options) > 4
+    chosen.send_keys(options[1])
+    wait(browser, lambda: 0 < count(browser, ".example") < 12)
+    has(browser, options[1])
+
+
+def test_values_show_on_hover_and_by_arrows(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/12")
+    line = find(browser, ".example .tokens")
+    line.send_keys(Keys.ARROW_RIGHT)
+    wait(browser, lambda: find(browser, "#tip").is_displayed())
+    first = text_of(browser, "#tip")
+    line.send_keys(Keys.ARROW_RIGHT)
+    assert text_of(browser, "#tip") != first and text_of(browser, "#said")
+    browser.execute_script("document.querySelector('.example .tok:last-of-type').dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))")
+    assert "\n" in find(browser, "#tip").get_attribute("textContent")
+
+
+def test_test_box_reads_with_the_engine(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/3")
+    find(browser, "input[aria-label^='Text to try']").send_keys("Hello there")
+    wait(browser, lambda: count(browser, "section .hint") > 0)
+    has(browser, "ire")  # "Strongest: ..." or "does not fire": what it says depends on the tiny model
+    asked = browser.execute_script("return performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/api/activation/new')).length")
+    assert asked >= 1
+
+
+def test_explanation_is_written_and_deleted(browser, site):
+    open_page(browser, site + f"/{MODEL}/{SOURCE}/14")
+    button(browser, "Write one").click()
+    find(browser, "section textarea").send_keys("mine <b>alone</b>")
+    button(browser, "Save").click()
+    wait(browser, lambda: "mine <b>alone</b>" == text_of(browser, "h1"))
+    button(browser, "Delete").click()
+    wait(browser, lambda: text_of(browser, "h1") == "Feature 14")
+
+
+def test_unknown_addresses_get_a_page_that_says_so(chromium, bare):
+    for path, words in ((f"/{MODEL}/{SOURCE}/96", "no feature 96"), (f"/{MODEL}/9-none", "no source '9-none'"), ("/nobody", "nobody")):
+        open_page(chromium, bare.url + path)
+        has(chromium, words)
+
+
+@pytest.mark.parametrize("width, height", [(1200, 300), (800, 600), (360, 300)])
+def test_embedded_form(browser, site, width, height):
+    resize(browser, width, height)
+    open_page(browser, f"{site}/{MODEL}/{SOURCE}/12?{SWITCHES}")
+    assert not find(browser, "#top").is_displayed()
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    for selector in ("h1", "svg.chart", "input"):
+        assert find(browser, selector).is_displayed(), selector
+        if width > 640:
+            assert find(browser, selector).location["y"] < 300, f"{selector} is seen at once"
+    assert browser.execute_script("return document.activeElement === document.body"), "a frame does not take the focus"
+    assert browser.execute_script("return document.cookie") == ""
+
+
+def test_embed_switches_and_given_text(browser, site):
+    open_page(browser, f"{site}/{MODEL}/{SOURCE}/12?embed=true&embedplots=false&embedactivations=false&embedlink=false&embedsteer=false"
+                       f"&embedexplanation=false&defaulttesttext={urllib.parse.quote('Hello there')}")
+    assert text_of(browser, "h1") == "Feature 12" and count(browser, "svg, .example, main a") == 0
+    wait(browser, lambda: count(browser, ".tokens") == 1)
+
+
+def test_ten_frames_in_a_notebook(browser, site):
+    """A page of another port, as a notebook is, holds ten frames; all are drawn soon."""
+    frames = "".join(f"<iframe width=1200 height=300 src='{site}/{MODEL}/{SOURCE}/{i}?{SWITCHES}'></iframe>" for i in range(10))
+    browser.get(site.replace("127.0.0.1", "localhost") + "/health")
+    browser.execute_script("document.body.innerHTML = arguments[0]", frames)
+
+    def drawn():
+        done = 0
+        for frame in browser.find_elements(By.TAG_NAME, "iframe"):
+            browser.switch_to.frame(frame)
+            done += count(browser, "main h1")
+            browser.switch_to.default_content()
+        return done == 10
+
+    wait(browser, drawn)
+
+
+def test_whole_pages_cannot_be_framed(bare):
+    policy = lambda path: bare.get(path, headers={"Accept": "text/html"}).headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy(f"/{MODEL}/{SOURCE}/12")
+    assert "frame-ancestors 'none'" in policy("/steer")
+    embedded = policy(f"/{MODEL}/{SOURCE}/12?embed=true")
+    assert "http://localhost:*" in embedded and "vscode-webview:" in embedded and "'unsafe" not in embedded
+
+
+# ---- steer ----------------------------------------------------------------------------------------------
+
+GROWTH = """
+window.grown = [];
+new MutationObserver(() => { const t = document.querySelector('.steered .text').textContent; if (t !== grown.at(-1)) grown.push(t); })
+  .observe(document.querySelector('.steered .text'), { childList: true, subtree: true, characterData: true });"""
+
+
+def steer_page(browser, site, **more):
+    values = {"model": MODEL, "feature": f"{SOURCE}/5@30", "prompt": "Hello there", "n_tokens": 40, **more}
+    open_page(browser, f"{site}/steer#{urllib.parse.urlencode(values)}")
+    browser.execute_script(GROWTH)
+
+
+def test_steering_streams_side_by_side(browser, site):
+    steer_page(browser, site)
+    button(browser, "Steer").click()
+    has(browser, "Done in")
+    grown = browser.execute_script("return grown")
+    assert len(grown) > 10, "the text grows token by token"
+    assert all(b.startswith(a) or a.startswith("Press") for a, b in zip(grown, grown[1:]))
+    plain, steered = text_of(browser, ".plain .text"), text_of(browser, ".steered .text")
+    assert plain.startswith("Hello there") and steered.startswith("Hello there") and plain != steered
+    assert count(browser, "[role=log][aria-live=polite] p") > 0
+    assert count(browser, ".steered .given") == 1 and count(browser, ".steered .other") == 1
+
+
+def test_stop(browser, site):
+    steer_page(browser, site, n_tokens=120)
+    assert not button(browser, "Stop").is_enabled()
+    button(browser, "Steer").click()
+    wait(browser, lambda: len(browser.execute_script("return grown")) > 4)
+    button(browser, "Stop").click()
+    has(browser, "Stopped after")
+    length = len(text_of(browser, ".steered .text"))
+    assert button(browser, "Steer").is_enabled() and length > len("Hello there")
+    # nothing comes after it
+    browser.execute_async_script("setTimeout(arguments[0], 400)")
+    assert len(text_of(browser, ".steered .text")) == length
+
+
+def test_setup_is_changed_by_hand(browser, site):
+    steer_page(browser, site)
+    prompt = find(browser, "textarea")
+    prompt.clear()
+    prompt.send_keys("It's a test")
+    find(browser, "input[aria-label^='Feature number']").send_keys("17" + Keys.ENTER)
+    wait(browser, lambda: count(browser, ".feature") == 2)
+    browser.execute_script("const r = document.querySelectorAll('.feature input[type=range]')[1]; r.value = -20; r.dispatchEvent(new Event('input'))")
+    browser.execute_script("document.querySelector('.tabs input[value=ORTHOGONAL_DECOMP]').click()")
+    has(browser, "factor")
+    code = find(browser, "pre").get_attribute("textContent")
+    assert "It'\\''s a test" in code and '"index":17' in code and "ORTHOGONAL_DECOMP" in code
+    browser.execute_script("document.querySelector('.tabs input[value=python]').click()")
+    python = next(pre.text for pre in browser.find_elements(By.TAG_NAME, "pre") if pre.is_displayed())
+    compile(python, "copied", "exec")
+    assert "requests.post(" in python
+    find(browser, "button[aria-label='Remove 1-res-relu/17']").click()
+    wait(browser, lambda: count(browser, ".feature") == 1)
+
+
+def test_features_of_the_prompt_are_offered(browser, site):
+    steer_page(browser, site, feature=f"{SOURCE}/1@5")
+    find(browser, "select[aria-label=Source]").send_keys(SOURCE)
+    button(browser, "What does the prompt turn on?").click()
+    wait(browser, lambda: count(browser, ".found button") > 0 or "Nothing found" in text_of(browser))
+
+
+def test_curl_that_is_shown_gives_the_text_that_is_shown(browser, site, bare):
+    steer_page(browser, site)
+    button(browser, "Steer").click()
+    has(browser, "Done in")
+    code = find(browser, "pre").get_attribute("textContent")
+    body = json.loads(code.split(" -d ")[1].strip("'").replace("'\\''", "'"))
+    assert bare.post("/api/steer", body).json()["STEERED"] == find(browser, ".steered .text").get_attribute("textContent")
+
+
+def test_share_link_is_followed(browser, site):
+    steer_page(browser, site)
+    button(browser, "Share this result").click()
+    wait(browser, lambda: count(browser, "a[href='/steer/abc123']") == 1)
+    steered = find(browser, ".steered .text").get_attribute("textContent")
+    find(browser, "a[href='/steer/abc123']").click()
+    wait(browser, lambda: "A shared result" in text_of(browser, "h1"))
+    assert find(browser, ".steered .text").get_attribute("textContent") == steered
+    assert find(browser, "textarea").get_attribute("value") == "Hello there" and count(browser, ".feature") == 1
+
+
+@pytest.mark.allow_errors("400")
+def test_refusal_shows_the_servers_words(browser, site):
+    steer_page(browser, site, n_tokens=5000)
+    button(browser, "Steer").click()
+    has(browser, "must be an integer from 1 to 256, found 5000")
+    assert count(browser, "[role=alert]") == 1 and button(browser, "Steer").is_enabled()
+
+
+def test_keyboard_alone_steers(browser, site):
+    """From the top of the page by Tab: every stop is visible, the prompt is reached, Ctrl and Enter steers."""
+    steer_page(browser, site)
+    active = browser.switch_to.active_element
+    seen = []
+    for _ in range(40):
+        active.send_keys(Keys.TAB)
+        active = browser.switch_to.active_element
+        seen.append(active.tag_name)
+        outline = browser.execute_script("const s = getComputedStyle(document.activeElement); return [s.outlineStyle, s.outlineWidth]")
+        ringed = browser.execute_script("const e = document.activeElement; const s = e.matches('.tabs input') ? getComputedStyle(e.nextElementSibling) : getComputedStyle(e); return s.outlineStyle !== 'none'")
+        assert ringed, (active.tag_name, outline)
+        if active.tag_name == "textarea":
+            break
+    assert seen[0] == "a", "the first stop skips to the content"
+    assert "textarea" in seen
+    active.send_keys(Keys.CONTROL, Keys.ENTER)
+    has(browser, "Done in")
+
+
+# ---- inspect and jobs -----------------------------------------------------------------------------------
+
+
+def test_inspect(browser, site):
+    open_page(browser, f"{site}/inspect#{urllib.parse.urlencode({'model': MODEL, 'source': SOURCE, 'prompt': 'Hello there you'})}")
+    wait(browser, lambda: count(browser, ".pick button") > 2)
+    find(browser, ".pick button").click()
+    assert find(browser, ".pick button").get_attribute("aria-pressed") == "true"
+    has(browser, "Strongest at")
+    button(browser, "Over the text").click()
+    wait(browser, lambda: count(browser, "svg.chart") == 1 and count(browser, "section .tokens .tok[data-v]") > 2)
+    browser.find_elements(By.TAG_NAME, "textarea")[1].send_keys("Goodbye")
+    button(browser, "Compare").click()
+    wait(browser, lambda: count(browser, "tbody tr") > 3)
+
+
+def test_jobs_progress_and_cancel(browser, site):
+    open_page(browser, site + "/jobs")
+    has(browser, "running")
+    first = float(find(browser, "progress").get_attribute("value"))
+    wait(browser, lambda: float(find(browser, "progress").get_attribute("value")) > first)
+    has(browser, "is not there")
+    button(browser, "Cancel").click()
+    has(browser, "cancelled")
+
+
+def test_job_is_started(browser, site):
+    open_page(browser, site + "/jobs")
+    find(browser, "input[placeholder]").send_keys("/data/stories.txt" + Keys.ENTER)
+    has(browser, "queued")
+
+
+# ---- without a store, and without permission ------------------------------------------------------------
+
+
+@pytest.mark.allow_errors("501", "404", "503")
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_of_a_daemon_without_statistics_stand(browser, bare, path):
+    open_page(browser, bare.url + path)
+    assert count(browser, "h1") == 1
+    assert "undefined" not in text_of(browser) and "NaN" not in text_of(browser) and "[object" not in text_of(browser)
+
+
+@pytest.mark.allow_errors("401")
+def test_key_is_asked_for_and_kept_for_the_tab(browser):
+    import hashlib
+    one = conftest.steerd_http.Daemon(conftest.steerd_http.model_options(), keys="sha256:" + hashlib.sha256(b"open sesame").hexdigest())
+    try:
+        open_page(browser, one.url + "/inspect")
+        has(browser, "valid key is needed")
+        find(browser, "input[type=password]").send_keys("open sesame" + Keys.ENTER)
+        wait(browser, lambda: count(browser, ".pick button") > 0)
+        assert one.get("/models").status_code == 401
+    finally:
+        browser.execute_script("sessionStorage.clear()")
+        browser.get("about:blank")
+        one.finish()
+
+
+# ---- files ----------------------------------------------------------------------------------------------
+
+
+def test_files_are_revalidated(bare):
+    first = bare.get("/static/app.js")
+    assert first.status_code == 200 and first.headers["Cache-Control"] == "no-cache"
+    assert first.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    again = bare.get("/static/app.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert again.status_code == 304 and again.content == b"" and again.headers["ETag"] == first.headers["ETag"]
+    assert bare.get("/static/app.js", headers={"If-None-Match": 'W/"0"'}).status_code == 200
+    for path in ("/static/nothing.js", "/static/app.js.orig", "/static/index"):
+        assert bare.get(path).status_code == 404, path
+    page = bare.get("/", headers={"Accept": "text/html"})
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8" and "<script>" not in page.text and "style=" not in page.text

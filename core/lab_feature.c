@@ -197,7 +197,7 @@ int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t in
   job_init(&c->job, lab, waker, cossim_destroy);
   c->target = lab_source_of(lab, target);
   c->n = n;
-  c->skip = !vector && source == target ? index : -1;
+  c->skip = -1; /* the feature itself stands first, as Neuronpedia has it */
   if (make_query(c, vector ? NULL : lab_source_of(lab, source)->dict, index, vector, error) != 0) {
     cossim_destroy(&c->job);
     return -1;

@@ -275,9 +275,11 @@ void runner_close_jobs(struct lab *lab) {
 
 /* ---- verbs ---- */
 
+/* There is another job: the runner looks, and so do watchers. */
 static void nudge(struct lab_runner *runner) {
   pthread_mutex_lock(&runner->mutex);
   pthread_cond_signal(&runner->changed);
+  wake_watchers(runner);
   pthread_mutex_unlock(&runner->mutex);
 }
 
@@ -334,8 +336,7 @@ int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
 }
 
 int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_progress *out, struct error *error) {
-  if (!lab->store) return lab_needs_store(error);
-  int found = store_job_find(lab->store, id, arena, &out->job, error);
+  int found = lab->store ? store_job_find(lab->store, id, arena, &out->job, error) : 0;
   if (found < 0) return -1;
   if (!found) return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld", (long long)id);
   pthread_mutex_lock(&lab->runner->mutex);
@@ -345,8 +346,10 @@ int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_pr
 }
 
 int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n, struct error *error) {
-  if (!lab->store) return lab_needs_store(error);
   struct store_job *jobs;
+  *out = NULL;
+  *n = 0;
+  if (!lab->store) return 0;
   if (store_job_list(lab->store, -1, NULL, 0, 100, arena, &jobs, n, error) != 0) return -1;
   *out = arena_array(arena, *n, sizeof **out, error);
   if (!*out) return -1;
@@ -364,6 +367,7 @@ int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) {
   if (store_job_cancel(lab->store, id, error) < 0) return -1;
   pthread_mutex_lock(&lab->runner->mutex);
   if (lab->runner->current == id) lab->runner->cancel = true;
+  wake_watchers(lab->runner);
   pthread_mutex_unlock(&lab->runner->mutex);
   return 0;
 }

@@ -11,6 +11,7 @@
 #include "core/base/json.h"
 #include "core/base/json_writer.h"
 #include "core/base/log.h"
+#include "core/base/mapfile.h"
 #include "core/lab_runner.h"
 #include "core/lab_tables.h"
 
@@ -57,6 +58,8 @@ static int check(struct lab *lab, const struct lab_stats_args *args, const struc
   if (!model || !(*info = lab_find_source(lab, model, args->source_id, "source", error))) return -1;
   if (!args->corpus || !*args->corpus)
     return error_set_field(error, ERROR_ARGUMENT, "corpus", "corpus is needed: the path of a UTF-8 text file");
+  if (!path_is_file(args->corpus))
+    return error_set_field(error, ERROR_NOT_FOUND, "corpus", "corpus '%.200s' is not a file that can be read", args->corpus);
   if (in_range("nTop", args->n_top, 0, 100, error) != 0 || in_range("nQuantile", args->n_quantile, 0, 10, error) != 0 ||
       in_range("window", args->window, 8, 256, error) != 0 ||
       in_range("maxTokens", args->max_tokens, 0, INT64_MAX, error) != 0)

@@ -87,7 +87,7 @@ export function empty(title, ...hint) {
 /** An error as the server words it. Something that is not built yet is no failure and looks like none. */
 export function failure(error, retry) {
   const planned = error.status === 501;
-  const title = planned ? 'Not on this server yet' : error.status === 404 ? 'Not found' : 'That did not work';
+  const title = planned ? 'Not on this server' : error.status === 404 ? 'Not found' : 'That did not work';
   return h('div', { class: `notice ${planned ? 'planned' : 'bad'}`, role: planned ? 'note' : 'alert' },
     h('strong', {}, title), h('p', {}, sentence(error.message)),
     error.status === 401 ? keyForm() : retry && (error.status >= 502 || error.status === 500 || !error.status) && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));

@@ -21,8 +21,8 @@ function dictionaryFacts(at) {
 /** What was measured of it, where the server knows: statistics' conventions and reconstruction quality. */
 function measured(told) {
   const s = told.statistics ?? {}, how = s.conventions ?? {};
-  const shown = facts([['Tokens counted', s.n_tokens > 0 ? count(s.n_tokens) : null], ['Documents', how.documents > 0 ? count(how.documents) : null],
-    ['Text', how.corpus], ['Made', how.madeAt?.slice(0, 10)], ['Never fire', s.n_tokens > 0 ? count(s.dead) : null]]);
+  const shown = facts([['Tokens counted', s.nTokens > 0 ? count(s.nTokens) : null], ['Documents', how.documents > 0 ? count(how.documents) : null],
+    ['Text', how.corpus], ['Made', how.madeAt?.slice(0, 10)], ['Never fire', s.nTokens > 0 ? count(s.dead) : null]]);
   return shown.childElementCount ? h('div', {}, h('hr'), shown) : null;
 }
 

@@ -146,7 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.say([{**feature_of(one["modelId"], one["layer"], int(one["index"]), rows.told(int(one["index"]))), "activations": []} for one in asked])
         elif self.command == "GET" and parts == ["explanations"]:
             words = query.get("q", "").lower().split()
-            found = [{"modelId": query["modelId"], "layer": query.get("saeId", "2-res-demo"), "index": str(i), **rows.told(i)[0]}
+            found = [{"modelId": query["modelId"], "layer": query.get("saeId", "1-res-relu"), "index": str(i), **rows.told(i)[0]}
                      for i in range(FEATURES) if rows.told(i) and all(word in rows.told(i)[0]["description"] for word in words)]
             self.say(found[: int(query.get("limit", 20))], headers=[("X-Total-Count", str(len(found)))])
         elif self.path == "/api/explanation/new":
@@ -173,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def dictionary(self, parts, query):
         name = parts[5] if len(parts) > 5 else ""
         if name == "density":
-            self.say({"features": FEATURES, "n_tokens": 250000, "rates": [min(1.0, rate_of(i)) for i in range(FEATURES)]})
+            self.say({"features": FEATURES, "nTokens": 250000, "rates": [min(1.0, rate_of(i)) for i in range(FEATURES)]})
         elif name == "random":
             self.say({"modelId": parts[3], "source": parts[4], "index": 7})
         elif name == "features":
@@ -182,7 +182,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             offset, limit = int(query.get("offset", 0)), int(query.get("limit", 100))
             self.say({"total": FEATURES, "offset": offset, "features": table[offset:offset + limit]})
         else:
-            self.say({"modelId": parts[3], "source": parts[4], "features": FEATURES, "statistics": {"n_tokens": 250000, "dead": 56,
+            self.say({"modelId": parts[3], "source": parts[4], "features": FEATURES, "statistics": {"nTokens": 250000, "dead": 56,
                       "conventions": {"corpus": "stories", "documents": 1000, "madeAt": "2026-01-01T00:00:00.000Z", "lines": True}}})
 
     def work(self, parts, body):

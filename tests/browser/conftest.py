@@ -79,7 +79,7 @@ def browser(chromium, request):
     errors = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     errors = [text for text in errors if not any(word in text for word in allowed)]
     assert not errors, errors
-    away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "about:", "data:"))]
+    away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "http://localhost:", "about:", "data:"))]
     assert not away, away
 
 

@@ -44,7 +44,7 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps test check unit http browser bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
+.PHONY: help all build cpu cuda deps test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
 .DEFAULT_GOAL := help
 
 help:
@@ -103,6 +103,7 @@ unit: $(UNIT_BIN)
 http: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/http
 
+.PHONY: browser
 browser: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/browser
 

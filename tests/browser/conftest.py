@@ -6,6 +6,7 @@ browser's logs are judged: no error on the console, and no request to anywhere b
 """
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
 
@@ -58,6 +59,18 @@ def site(bare):
     one = archive.Archive(bare.url, pace=0.05)
     yield one.url
     one.close()
+
+
+@pytest.fixture(scope="session")
+def demo():
+    """A daemon with the demo model, which writes slowly enough to be watched. Skipped by name where it is not there."""
+    data = pathlib.Path(os.environ.get("STEERD_DATA", steerd_http.ROOT.parent / "shared" / "data"))
+    folder = next((path for path in (steerd_http.ROOT / "config" / "demo", data / "models" / "demo-candidate") if (path / "config.json").exists()), None)
+    if not folder:
+        pytest.skip("skip: the demo model (set STEERD_DATA)")
+    one = steerd_http.Daemon(["--model", f"demo={folder}", "--source", f"demo/2-res-demo={folder / 'sources' / '2-res-demo'}"])
+    yield one
+    one.finish()
 
 
 def requested(driver):

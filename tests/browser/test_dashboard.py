@@ -307,6 +307,19 @@ def test_steering_streams_side_by_side(browser, site):
     assert count(browser, ".steered .given") == 1 and count(browser, ".steered .other") == 1
 
 
+@pytest.mark.allow_errors("501")
+def test_real_model_streams_and_stops(browser, demo):
+    """The engine itself: its events arrive one by one, and stopping ends its work."""
+    steer_page(browser, demo.url, model="demo", feature="2-res-demo/1992@20", n_tokens=200)
+    button(browser, "Steer").click()
+    wait(browser, lambda: len(browser.execute_script("return grown")) > 10)
+    button(browser, "Stop").click()
+    has(browser, "Stopped after")
+    wait(browser, lambda: "steerd_sessions_running 0" in demo.get("/metrics").text)
+    button(browser, "Steer").click()
+    has(browser, "Done in")
+
+
 def test_stop(browser, site):
     steer_page(browser, site, n_tokens=120)
     assert not button(browser, "Stop").is_enabled()

@@ -48,6 +48,7 @@ def example(model, source, index, slot, most, low, high, share):
         values[peak - offset] = values[peak] * random_.random() * 0.6
     for k in range(slot % 3):
         tokens[peak - 8 - k] = random_.choice(HOSTILE)
+        tokens[peak - 1 - k] = HOSTILE[slot % len(HOSTILE)]
     if slot % 4 == 1:
         tokens[peak - 1] = "\n"
     return {"id": f"{model}/{source}/{index}/{slot}", "modelId": model, "layer": source, "index": str(index), "tokens": tokens,

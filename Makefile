@@ -109,8 +109,12 @@ unit: $(UNIT_BIN)
 http: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/http
 
+.PHONY: browser
+browser: build/steerd
+	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/browser
+
 test: deps
-	@$(MAKE) --no-print-directory check-layers build unit http
+	@$(MAKE) --no-print-directory check-layers build unit http browser
 
 check: check-layers check-warnings build unit
 

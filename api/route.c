@@ -60,7 +60,7 @@ const struct route *route_find(const char *method, const char *path, const struc
   const char *wanted = strcmp(method, "HEAD") == 0 ? "GET" : method;
   for (size_t i = 0; i < n_routes; i++) {
     const struct route *row = &routes[i];
-    if (!row_answers(row, wanted, path)) continue;
+    if (!row_answers(row, wanted, path) || (*allowed && is_page(row))) continue;
     if (strcmp(row->method, wanted) == 0) return row;
     if (!*allowed) *allowed = row;
   }

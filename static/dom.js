@@ -22,9 +22,14 @@ export function svg(tag, attributes, ...children) {
   return node;
 }
 
+/** Control characters by their number, direction marks and other invisible ones as a dot: what is shown is what there is,
+ * and no text can turn its neighbours round. Newlines and tabs stay. */
+export const visible = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => `\\x${c.codePointAt(0).toString(16).padStart(2, '0')}`)
+  .replace(/[\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, '·');
+
 function flat(children) {
   return children.flat(4).filter((child) => child !== null && child !== undefined && child !== false)
-    .map((child) => (child instanceof Node ? child : String(child)));
+    .map((child) => (child instanceof Node ? child : visible(String(child))));
 }
 
 export const show = (host, ...children) => host.replaceChildren(...flat(children));
@@ -64,7 +69,7 @@ export function facts(pairs) {
 
 /** Says something to a screen reader. */
 export function say(text) {
-  document.getElementById('said').textContent = text;
+  document.getElementById('said').textContent = visible(text);
 }
 
 export function setTitle(...parts) {
@@ -87,7 +92,7 @@ export function empty(title, ...hint) {
 /** An error as the server words it. Something that is not built yet is no failure and looks like none. */
 export function failure(error, retry) {
   const planned = error.status === 501;
-  const title = planned ? 'Not on this server yet' : error.status === 404 ? 'Not found' : 'That did not work';
+  const title = planned ? 'Not on this server' : error.status === 404 ? 'Not found' : 'That did not work';
   return h('div', { class: `notice ${planned ? 'planned' : 'bad'}`, role: planned ? 'note' : 'alert' },
     h('strong', {}, title), h('p', {}, sentence(error.message)),
     error.status === 401 ? keyForm() : retry && (error.status >= 502 || error.status === 500 || !error.status) && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));
@@ -191,7 +196,7 @@ export function tipAt(target) {
   const tip = document.getElementById('tip');
   tip.hidden = !target;
   if (!target) return;
-  tip.textContent = target.dataset.v;
+  tip.textContent = visible(target.dataset.v);
   const box = target.getBoundingClientRect();
   const width = tip.offsetWidth;
   tip.style.left = `${Math.max(6, Math.min(box.left + box.width / 2 - width / 2, innerWidth - width - 6))}px`;

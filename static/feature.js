@@ -64,8 +64,8 @@ function logits(feature, most = 10) {
 /** One of the source's features as a line: its address, its meaning when it comes, a bar. */
 function neighbourLine(at, index, cosine) {
   const meaning = h('span', { class: 'soft' });
-  explanationOf(at.model.id, at.source.id, index).then((told) => { meaning.textContent = told ?? ''; });
-  return h('li', {}, h('a', { href: featurePath(at.model.id, at.source.id, index) }, h('div', { class: 'row apart' },
+  explanationOf(at.model.id, at.source.id, index).then((told) => { show(meaning, told ?? ''); });
+  return h('li', {}, h('a', { href: featurePath(at.model.id, at.source.id, index) }, h('div', { class: 'row line' },
     h('span', {}, h('span', { class: 'name' }, index), ' ', meaning), h('span', { class: 'number soft' }, num(cosine, 2)))));
 }
 

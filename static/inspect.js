@@ -11,7 +11,7 @@ const AT_TOKEN = 10, COMPARED = 100, SHOWN = 15;
 
 function named(state, index) {
   const meaning = h('span', { class: 'soft' });
-  explanationOf(state.model.id, state.source.id, index).then((told) => { meaning.textContent = told ?? ''; });
+  explanationOf(state.model.id, state.source.id, index).then((told) => { show(meaning, told ?? ''); });
   return h('span', {}, h('a', { href: featurePath(state.model.id, state.source.id, index) }, index), ' ', meaning);
 }
 
@@ -48,7 +48,7 @@ function overTextCard(state) {
     return h('div', { class: 'stack tight' }, h('h3', {}, named(state, index)), overText(reply.tokens, reply.values, `Feature ${index} over the text`),
       tokenLine(reply.tokens, reply.values, { every: true, focus: reply.maxValue > 0 ? reply.maxValueTokenIndex : -1 }));
   }, 'Reading…');
-  const node = card('One feature over the text', picker(state, null, (row) => run(row.index, row.source), 'Show'), out);
+  const node = card('One feature over the text', picker(state, null, (row) => run(row.index, row.source), { verb: 'Show' }), out);
   return { node, run: (index) => { run(index); node.scrollIntoView({ block: 'nearest', behavior: 'smooth' }); } };
 }
 

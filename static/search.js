@@ -4,8 +4,10 @@
 import { empty, failure, h, load, num, select, show, waiting } from './dom.js';
 import { explanationOf, explanations, featurePath, post } from './api.js';
 
-/** The words that matched are marked; the description itself stays plain text. */
-function marked(description, words) {
+/** The words that matched are marked, as the server found them (between U+0002 and U+0003), else by their beginnings. */
+function marked({ snippet, description }, words) {
+  if (snippet?.includes('\u0002'))
+    return snippet.split(/[\u0002\u0003]/).map((piece, i) => (i % 2 ? h('mark', {}, piece) : piece));
   const wanted = words.toLowerCase().split(/\s+/).filter((word) => word.length > 1);
   return description.split(/(\p{L}+)/u).map((piece) =>
     wanted.some((word) => piece.toLowerCase().startsWith(word)) ? h('mark', {}, piece) : piece);
@@ -14,7 +16,7 @@ function marked(description, words) {
 export function hitList(rows, words) {
   return h('ul', { class: 'list' }, rows.map((row) => h('li', {},
     h('a', { href: featurePath(row.modelId, row.layer, row.index) },
-      h('span', {}, marked(row.description, words)), ' ',
+      h('span', {}, marked(row, words)), ' ',
       h('small', { class: 'soft' }, `${row.modelId} / ${row.layer} / ${row.index}`)))));
 }
 
@@ -38,13 +40,13 @@ export function explanationSearch(scope, placeholder = 'animals, quotation marks
 /** What a row says of its feature; where it says nothing, the number until the server has told. */
 function meaning(state, row) {
   const node = h('span', {}, row.description ?? `Feature ${row.index}`);
-  if (!row.description) explanationOf(state.model.id, row.source, row.index).then((told) => { if (told) node.textContent = row.description = told; });
+  if (!row.description) explanationOf(state.model.id, row.source, row.index).then((told) => { if (told) show(node, row.description = told); });
   return node;
 }
 
 /** Chooses features for steering and inspecting. `state` = {model, source} (live); `text()` the present prompt, or
  * null where there is none; `chosen({source, index, description, peak})` is told each choice. */
-export function picker(state, text, chosen, verb = 'Add') {
+export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}) {
   const source = select(state.model.sources.map((one) => [one.id, one.id]), state.source?.id, { 'aria-label': 'Source' });
   source.addEventListener('change', () => { state.source = state.model.sources.find((one) => one.id === source.value); });
   const input = h('input', { type: 'search', placeholder: 'number, or words of an explanation', 'aria-label': 'Feature number, or words of an explanation' });
@@ -79,6 +81,7 @@ export function picker(state, text, chosen, verb = 'Add') {
     return reply.result.map((row) => ({ source: row.layer, index: Number(row.index), peak: row.maxValue }));
   });
   if (!state.source) return empty('This model has no dictionary.', 'Start the daemon with --source MODEL/SOURCE=PATH to look inside it.');
+  if (eager) inText();
   return h('div', { class: 'stack tight' },
     state.model.sources.length > 1 && source,
     h('form', { class: 'ask', onsubmit: submit }, input, h('button', {}, verb)),

@@ -75,8 +75,8 @@ export function strongest(at) {
     const max = reply.result[0].maxValue;
     return h('ul', { class: 'list' }, reply.result.map((row) => {
       const meaning = h('span', { class: 'soft' });
-      explanationOf(at.model.id, at.source.id, row.index).then((told) => { meaning.textContent = told ?? ''; });
-      return h('li', {}, h('div', { class: 'item' }, h('div', { class: 'row apart' }, h('span', {}, h('a', { class: 'name', href: featurePath(at.model.id, at.source.id, row.index) }, row.index), ' ', meaning),
+      explanationOf(at.model.id, at.source.id, row.index).then((told) => { show(meaning, told ?? ''); });
+      return h('li', {}, h('div', { class: 'item' }, h('div', { class: 'row line' }, h('span', {}, h('a', { class: 'name', href: featurePath(at.model.id, at.source.id, row.index) }, row.index), ' ', meaning),
         h('span', { class: 'number soft' }, num(row.maxValue))), meter(row.maxValue, max), tokenLine(reply.tokens, row.values, { max: row.maxValue, focus: row.maxValueIndex, view: 'compact' })));
     }));
   }, 'Reading…');

@@ -102,7 +102,7 @@ function featureBox(setup, feature, changed, removed) {
   const name = h('span', {}, feature.description ?? '');
   const title = `${feature.source}/${feature.index}`;
   if (!feature.description)
-    explanationOf(setup.model, feature.source, feature.index).then((told) => { if (told) { feature.description = told; name.textContent = told; } });
+    explanationOf(setup.model, feature.source, feature.index).then((told) => { if (told) { feature.description = told; show(name, told); } });
   return h('li', { class: 'feature' },
     h('div', { class: 'row' }, h('div', {}, h('a', { href: featurePath(setup.model, feature.source, feature.index) }, title), ' ', h('small', { class: 'soft' }, name)),
       h('button', { type: 'button', class: 'quiet', 'aria-label': `Remove ${title}`, onclick: removed }, '✕')),
@@ -155,7 +155,7 @@ function controls(setup, state, all, changed, rebuild) {
   const drawFeatures = () => {
     hint.textContent = METHODS.find(([id]) => id === setup.method)[2];
     show(list, setup.features.length ? setup.features.map((f, i) => featureBox(setup, f, changed, () => { setup.features.splice(i, 1); drawFeatures(); changed(); }))
-      : h('li', {}, empty('No feature is chosen yet.', 'Both texts will be the same.')));
+      : h('li', {}, empty('No feature is chosen yet.', 'Choose one below: without, both texts are the same.')));
   };
   const add = (row) => {
     if (setup.features.some((f) => f.source === row.source && f.index === row.index)) return;
@@ -174,7 +174,7 @@ function controls(setup, state, all, changed, rebuild) {
     all.length > 1 && field('Model', model),
     field('Prompt', prompt),
     h('div', {}, h('h3', { class: 'label' }, 'Features'), list),
-    h('div', {}, h('h3', { class: 'label' }, 'Add a feature'), picker(state, () => setup.prompt, add)),
+    h('div', {}, h('h3', { class: 'label' }, 'Add a feature'), picker(state, () => setup.prompt, add, { eager: setup.features.length === 0 })),
     h('div', {}, h('h3', { class: 'label' }, 'Method'), tabs('Method', METHODS.map(([id, text]) => [id, text]), setup.method, (id) => {
       setup.method = id;
       for (const f of setup.features) if (Math.abs(f.strength) > reach(id)) f.strength = usualStrength(id);
@@ -193,7 +193,7 @@ function build(main, all, setup, given) {
   const model = all.find((one) => one.id === setup.model) ?? all[0];
   setup.model = model.id;
   for (const f of setup.features) f.strength ??= usualStrength(setup.method);
-  const state = { model, source: model.sources[0] };
+  const state = { model, source: model.sources.find((one) => one.id === setup.features[0]?.source) ?? model.sources[0] };
   const plain = output('Default', 'plain', 'nothing is pushed');
   const steered = output('Steered', 'steered', 'with the features');
   const log = h('div', { class: 'unseen', role: 'log', 'aria-live': 'polite', 'aria-label': 'Steered text as it is written' });

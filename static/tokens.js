@@ -1,15 +1,14 @@
 // tokens.js: tokens with the strength of a feature: highlighted text, small bars, lists of logits. Token text comes
 // from files and strangers: it is shown as it is, each token isolated, with invisible characters made visible.
 
-import { h, num, say, tipAt } from './dom.js';
+import { h, num, say, tipAt, visible } from './dom.js';
 
-const visible = (text) => text.replace(/[\u0000-\u0009\u000b-\u001f]/g, (c) => `\\x${c.codePointAt(0).toString(16).padStart(2, '0')}`)
-  .replace(/\n/g, '↵\n').replace(/[\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g, '·');
+const shown = (text) => visible(text).replace(/\n/g, '↵\n');
 
 /** A token alone, its spaces shown: " the" as "·the". */
 export function tokenChip(text) {
   const spaces = /^ */.exec(text)[0].length;
-  const rest = visible(text.slice(spaces)).replace(/\n/g, '').replace(/ /g, '·');
+  const rest = visible(text.slice(spaces)).replace(/\n/g, '↵').replace(/ /g, '·');
   return h('span', { class: 'tok mono' }, spaces > 0 && h('span', { class: 'soft' }, '·'.repeat(spaces)), rest || (spaces ? '' : '∅'));
 }
 
@@ -18,7 +17,7 @@ const level = (value, max) => (value > 0 && max > 0 ? Math.max(1, Math.min(10, M
 function oneToken(text, value, max, stacked) {
   const step = level(value, max);
   return h('span', { class: `tok${step ? ` h${step}` : ''}`, 'data-v': `${text}\n${num(value, 4)}` },
-    visible(text), stacked && h('small', {}, value ? num(value, 3) : '·'));
+    shown(text), stacked && h('small', {}, value ? num(value, 3) : '·'));
 }
 
 /** Where a one-line view begins, so that the token in focus still fits into it. */
@@ -37,10 +36,10 @@ export function tokenLine(tokens, values, { max, view = 'expanded', focus = 0, e
   const line = h('p', { class: `tokens ${view}`, tabindex: 0, role: 'group', 'aria-roledescription': 'tokens',
     'aria-label': label ?? `${visible(tokens.join(''))}; strongest ${num(Math.max(0, ...values))}` });
   let run = from > 0 ? '…' : '';
-  const flush = () => { if (run) line.append(run); run = ''; };
+  const flush = () => { if (run) line.append(visible(run)); run = ''; };
   for (let i = from; i < tokens.length; i++) {
-    const shown = every || view === 'stacked' || values[i] !== 0;
-    if (!shown) { run += view === 'compact' ? visible(tokens[i]).replace(/\n/g, ' ') : visible(tokens[i]); continue; }
+    const marked = every || view === 'stacked' || values[i] !== 0;
+    if (!marked) { run += view === 'compact' ? tokens[i].replace(/\n/g, ' ') : shown(tokens[i]); continue; }
     flush();
     const node = oneToken(view === 'compact' ? tokens[i].replace(/\n/g, ' ') : tokens[i], values[i] ?? 0, top, view === 'stacked');
     if (i === focus) node.classList.add('peak');

@@ -48,6 +48,7 @@ def example(model, source, index, slot, most, low, high, share):
         values[peak - offset] = values[peak] * random_.random() * 0.6
     for k in range(slot % 3):
         tokens[peak - 8 - k] = random_.choice(HOSTILE)
+        tokens[peak - 1 - k] = HOSTILE[slot % len(HOSTILE)]
     if slot % 4 == 1:
         tokens[peak - 1] = "\n"
     return {"id": f"{model}/{source}/{index}/{slot}", "modelId": model, "layer": source, "index": str(index), "tokens": tokens,
@@ -146,7 +147,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.say([{**feature_of(one["modelId"], one["layer"], int(one["index"]), rows.told(int(one["index"]))), "activations": []} for one in asked])
         elif self.command == "GET" and parts == ["explanations"]:
             words = query.get("q", "").lower().split()
-            found = [{"modelId": query["modelId"], "layer": query.get("saeId", "2-res-demo"), "index": str(i), **rows.told(i)[0]}
+            found = [{"modelId": query["modelId"], "layer": query.get("saeId", "1-res-relu"), "index": str(i), **rows.told(i)[0]}
                      for i in range(FEATURES) if rows.told(i) and all(word in rows.told(i)[0]["description"] for word in words)]
             self.say(found[: int(query.get("limit", 20))], headers=[("X-Total-Count", str(len(found)))])
         elif self.path == "/api/explanation/new":
@@ -173,7 +174,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def dictionary(self, parts, query):
         name = parts[5] if len(parts) > 5 else ""
         if name == "density":
-            self.say({"features": FEATURES, "n_tokens": 250000, "rates": [min(1.0, rate_of(i)) for i in range(FEATURES)]})
+            self.say({"features": FEATURES, "nTokens": 250000, "rates": [min(1.0, rate_of(i)) for i in range(FEATURES)]})
         elif name == "random":
             self.say({"modelId": parts[3], "source": parts[4], "index": 7})
         elif name == "features":
@@ -182,7 +183,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             offset, limit = int(query.get("offset", 0)), int(query.get("limit", 100))
             self.say({"total": FEATURES, "offset": offset, "features": table[offset:offset + limit]})
         else:
-            self.say({"modelId": parts[3], "source": parts[4], "features": FEATURES, "statistics": {"n_tokens": 250000, "dead": 56,
+            self.say({"modelId": parts[3], "source": parts[4], "features": FEATURES, "statistics": {"nTokens": 250000, "dead": 56,
                       "conventions": {"corpus": "stories", "documents": 1000, "madeAt": "2026-01-01T00:00:00.000Z", "lines": True}}})
 
     def work(self, parts, body):
@@ -201,11 +202,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.say(one)
 
     def events(self, one):
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.close_connection = True
+        self.begin_events()
         while one["state"] == "running" and one["done"] < one["total"]:
             one["done"] += 2000
             self.wfile.write(f"data: {json.dumps(one)}\n\n".encode())
@@ -227,28 +224,50 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Connection", "close")
             self.close_connection = True
         self.end_headers()
-        slow = self.pace > 0 and reply.getheader("Content-Type", "").startswith("text/event-stream")
         try:
-            while piece := self.next_event(reply) if slow else reply.read1(65536):
+            while piece := reply.read1(65536):
                 self.wfile.write(piece)
                 self.wfile.flush()
-                time.sleep(self.pace if slow else 0)
         finally:
             link.close()
 
-    def next_event(self, reply):
-        lines = b""
-        while line := reply.readline():
-            lines += line
-            if line == b"\n":
-                break
-        return lines
+    def ask(self, body):
+        """A steer request, whole."""
+        link = http.client.HTTPConnection(self.upstream, timeout=60)
+        link.request("POST", "/api/steer", json.dumps(body), {"Content-Type": "application/json"})
+        reply = link.getresponse()
+        told = json.loads(reply.read())
+        link.close()
+        return reply.status, told
+
+    def write_slowly(self, body):
+        """The stream of a model that writes at a pace: two characters more with each event."""
+        asked = json.loads(body)
+        status, told = self.ask({**asked, "stream": False})
+        if status != 200:
+            return self.say(told, status)
+        self.begin_events()
+        start, end = len(asked["prompt"]), max(len(told["STEERED"]), len(told["DEFAULT"]))
+        for most in [*range(start + 2, end, 2), end]:
+            part = {**told, "STEERED": told["STEERED"][:most], "DEFAULT": told["DEFAULT"][:most], "id": told["id"] if most == end else None}
+            self.wfile.write(f"data: {json.dumps(part)}\n\n".encode())
+            self.wfile.flush()
+            time.sleep(self.pace)
+
+    def begin_events(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
 
     def answer(self):
         body = self.read()
         try:
             if self.path == "/api/steer" and b'"share":true' in body:
                 return self.share(body)
+            if self.path == "/api/steer" and self.pace > 0 and b'"stream":true' in body:
+                return self.write_slowly(body)
             if not self.own(body):
                 self.pass_on(body)
         except (BrokenPipeError, ConnectionResetError):
@@ -256,9 +275,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def share(self, body):
         asked = json.loads(body)
-        link = http.client.HTTPConnection(self.upstream, timeout=60)
-        link.request("POST", "/api/steer", json.dumps({**asked, "share": False}), {"Content-Type": "application/json"})
-        reply = json.loads(link.getresponse().read())
+        _, reply = self.ask({**asked, "share": False})
         reply.update(id="abc123", shareUrl=f"http://{self.headers['Host']}/steer/abc123")
         self.rows.shares["abc123"] = {**reply, "modelId": asked["modelId"], "inputText": asked["prompt"], "outputTextIncludesPrompt": True,
                                       **{name: asked[name] for name in ("features", "temperature", "n_tokens", "seed", "steer_method")}}

@@ -6,6 +6,7 @@ browser's logs are judged: no error on the console, and no request to anywhere b
 """
 import importlib.util
 import json
+import os
 import pathlib
 import shutil
 
@@ -60,6 +61,18 @@ def site(bare):
     one.close()
 
 
+@pytest.fixture(scope="session")
+def demo():
+    """A daemon with the demo model, which writes slowly enough to be watched. Skipped by name where it is not there."""
+    data = pathlib.Path(os.environ.get("STEERD_DATA", steerd_http.ROOT.parent / "shared" / "data"))
+    folder = next((path for path in (steerd_http.ROOT / "config" / "demo", data / "models" / "demo-candidate") if (path / "config.json").exists()), None)
+    if not folder:
+        pytest.skip("skip: the demo model (set STEERD_DATA)")
+    one = steerd_http.Daemon(["--model", f"demo={folder}", "--source", f"demo/2-res-demo={folder / 'sources' / '2-res-demo'}"])
+    yield one
+    one.finish()
+
+
 def requested(driver):
     """Addresses of all requests since the last look."""
     events = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
@@ -79,7 +92,7 @@ def browser(chromium, request):
     errors = [entry["message"] for entry in chromium.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     errors = [text for text in errors if not any(word in text for word in allowed)]
     assert not errors, errors
-    away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "about:", "data:"))]
+    away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "http://localhost:", "about:", "data:"))]
     assert not away, away
 
 

@@ -1,5 +1,8 @@
 """What a reader does with the dashboard, in a real browser. Run beside tests/http: python3 -m pytest tests/browser"""
+import hashlib
+import http.server
 import json
+import threading
 import urllib.parse
 
 import pytest
@@ -8,7 +11,6 @@ import conftest
 from conftest import paint, resize
 
 pytest.importorskip("selenium", reason="skip: the dashboard in a browser (install python3-selenium)")
-from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -17,6 +19,8 @@ MODEL, SOURCE = "tiny-gpt2", "1-res-relu"
 PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", "/steer", "/inspect", "/jobs"]
 SECONDS = 20  # for anything to appear; a busy machine is slow
 SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
+OWN_ELEMENTS = set("a button code dd details div dl dt figcaption figure form g h1 h2 h3 input label legend li nav ol option p path pre "
+                   "rect section select small span summary svg textarea ul fieldset i".split())
 WEIGHT_MOST = 200_000  # bytes, uncompressed, of a page with its scripts and styles
 
 
@@ -163,7 +167,8 @@ def test_hostile_tokens_stay_text(browser, site):
     browser.execute_script("document.querySelector('.tabs input[value=expanded]').click()")
     has(browser, "<img src=x")
     has(browser, "</script><script>")
-    assert count(browser, "main img, main script") == 0
+    made = set(browser.execute_script("return [...document.querySelectorAll('main *')].map((e) => e.localName)"))
+    assert made <= OWN_ELEMENTS, made - OWN_ELEMENTS
     assert "owned" not in browser.title
     assert "\u202e" not in text_of(browser) and "\\x00" in text_of(browser)
 
@@ -196,10 +201,9 @@ def test_values_show_on_hover_and_by_arrows(browser, site):
 def test_test_box_reads_with_the_engine(browser, site):
     open_page(browser, site + f"/{MODEL}/{SOURCE}/3")
     find(browser, "input[aria-label^='Text to try']").send_keys("Hello there")
-    wait(browser, lambda: count(browser, "section .hint") > 0)
-    has(browser, "ire")  # "Strongest: ..." or "does not fire": what it says depends on the tiny model
-    asked = browser.execute_script("return performance.getEntriesByType('resource').filter((e) => e.name.endsWith('/api/activation/new')).length")
-    assert asked >= 1
+    # what it says depends on the tiny model
+    wait(browser, lambda: "Strongest: " in text_of(browser) or "does not fire on this text" in text_of(browser))
+    assert count(browser, ".tokens:not(.compact) .tok[data-v]") > 2, "every token of the text has its value"
 
 
 def test_explanation_is_written_and_deleted(browser, site):
@@ -241,9 +245,21 @@ def test_embed_switches_and_given_text(browser, site):
 
 def test_ten_frames_in_a_notebook(browser, site):
     """A page of another port, as a notebook is, holds ten frames; all are drawn soon."""
-    frames = "".join(f"<iframe width=1200 height=300 src='{site}/{MODEL}/{SOURCE}/{i}?{SWITCHES}'></iframe>" for i in range(10))
-    browser.get(site.replace("127.0.0.1", "localhost") + "/health")
-    browser.execute_script("document.body.innerHTML = arguments[0]", frames)
+    frames = "<!doctype html><link rel=icon href='data:,'>" + "".join(f"<iframe width=1200 height=300 src='{site}/{MODEL}/{SOURCE}/{i}?{SWITCHES}'></iframe>" for i in range(10))
+
+    class Notebook(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(frames.encode())
+
+        def log_message(self, *_):
+            pass
+
+    notebook = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Notebook)
+    threading.Thread(target=notebook.serve_forever, daemon=True).start()
+    browser.get(f"http://localhost:{notebook.server_address[1]}/")
 
     def drawn():
         done = 0
@@ -254,6 +270,9 @@ def test_ten_frames_in_a_notebook(browser, site):
         return done == 10
 
     wait(browser, drawn)
+    browser.get("about:blank")
+    notebook.shutdown()
+    notebook.server_close()
 
 
 def test_whole_pages_cannot_be_framed(bare):
@@ -268,7 +287,9 @@ def test_whole_pages_cannot_be_framed(bare):
 
 GROWTH = """
 window.grown = [];
-new MutationObserver(() => { const t = document.querySelector('.steered .text').textContent; if (t !== grown.at(-1)) grown.push(t); })
+new MutationObserver(() => { const t = document.querySelector('.steered .text').textContent; 
+  if (t !== grown.at(-1)) grown.push(t);
+  if (grown.length === window.stopAt) [...document.querySelectorAll('button')].find((b) => b.textContent === 'Stop').click(); })
   .observe(document.querySelector('.steered .text'), { childList: true, subtree: true, characterData: true });"""
 
 
@@ -289,6 +310,18 @@ def test_steering_streams_side_by_side(browser, site):
     assert plain.startswith("Hello there") and steered.startswith("Hello there") and plain != steered
     assert count(browser, "[role=log][aria-live=polite] p") > 0
     assert count(browser, ".steered .given") == 1 and count(browser, ".steered .other") == 1
+
+
+@pytest.mark.allow_errors("501")
+def test_real_model_streams_and_stops(browser, demo):
+    """The engine itself: its events arrive one by one, and stopping ends its work."""
+    steer_page(browser, demo.url, model="demo", feature="2-res-demo/1992@20", n_tokens=200)
+    browser.execute_script("window.stopAt = 8")  # from inside the page: a busy machine must not come too late
+    button(browser, "Steer").click()
+    has(browser, "Stopped after")
+    wait(browser, lambda: "steerd_sessions_running 0" in demo.get("/metrics").text)
+    button(browser, "Steer").click()
+    has(browser, "Done in")
 
 
 def test_stop(browser, site):
@@ -423,9 +456,8 @@ def test_pages_of_a_daemon_without_statistics_stand(browser, bare, path):
     assert "undefined" not in text_of(browser) and "NaN" not in text_of(browser) and "[object" not in text_of(browser)
 
 
-@pytest.mark.allow_errors("401")
+@pytest.mark.allow_errors("401", "501")
 def test_key_is_asked_for_and_kept_for_the_tab(browser):
-    import hashlib
     one = conftest.steerd_http.Daemon(conftest.steerd_http.model_options(), keys="sha256:" + hashlib.sha256(b"open sesame").hexdigest())
     try:
         open_page(browser, one.url + "/inspect")

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(gcc make pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev libinih-dev libpcre2-dev zlib1g-dev
-          libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas)
+          libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas python3-selenium chromium chromium-driver)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -43,7 +43,7 @@ struct lab_feature {
  * calling thread. */
 const struct lab_feature *lab_feature_result(struct lab_job *job);
 
-/* The n features of `target` whose decoder rows are nearest to the decoder row of (source, index), or to vector
+/* The n (at most 128) features of `target` whose decoder rows are nearest to the decoder row of (source, index), or to vector
  * [d_out] when it is not NULL; as a job. Largest cosine first, lower index among equals; the
  * feature itself is one of them where source and target are the same. */
 int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector,

@@ -159,15 +159,14 @@ static void cossim_destroy(struct lab_job *job) {
 static int cossim_slice(void *context, struct plan *plan, struct error *error) {
   struct cossim_job *c = context;
   struct decoder_table *table = decoder_table_new(c->target->dict, plan_backend(plan), error);
-  int failed = table ? decoder_table_nearest(table, c->query, &c->skip, 1, &c->found, error) : -1;
+  int failed = table ? decoder_table_nearest(table, c->query, &c->skip, 1, c->n, &c->found, error) : -1;
   decoder_table_free(table);
   return failed;
 }
 
 static void cossim_done(void *context, const struct error *error) {
   struct cossim_job *c = context;
-  int n = c->found.n < c->n ? c->found.n : c->n;
-  c->result = (struct lab_neighbours){c->found.index, c->found.cosine, (size_t)n};
+  c->result = (struct lab_neighbours){c->found.index, c->found.cosine, (size_t)c->found.n};
   job_done(&c->job, error);
 }
 
@@ -196,7 +195,7 @@ int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t in
   if (!c) return error_memory(error, sizeof *c);
   job_init(&c->job, lab, waker, cossim_destroy);
   c->target = lab_source_of(lab, target);
-  c->n = n;
+  c->n = n < TABLE_NEIGHBOURS_MOST ? n : TABLE_NEIGHBOURS_MOST;
   c->skip = -1; /* the feature itself stands first, as Neuronpedia has it */
   if (make_query(c, vector ? NULL : lab_source_of(lab, source)->dict, index, vector, error) != 0) {
     cossim_destroy(&c->job);

@@ -33,7 +33,7 @@ static int slice_neighbours(struct table_work *work, struct plan *plan, struct e
     skip[i] = work->first + work->done_neighbours + i;
     dict_decoder_row(dict, skip[i], queries + (size_t)i * width);
   }
-  if (!failed) failed = decoder_table_nearest(*work->decoder, queries, skip, n, made, error);
+  if (!failed) failed = decoder_table_nearest(*work->decoder, queries, skip, n, TABLE_NEIGHBOURS, made, error);
   for (int i = 0; !failed && i < n; i++) work->rows[work->done_neighbours + i].neighbours = made[i];
   free(queries);
   free(made);

@@ -128,14 +128,14 @@ void decoder_table_free(struct decoder_table *table) {
   free(table);
 }
 
-static void nearest(const struct decoder_table *table, float query_inverse, int64_t skip,
+static void nearest(const struct decoder_table *table, float query_inverse, int64_t skip, int most,
                     struct feature_neighbours *out) {
   int64_t n = dict_info(table->dict)->n_feat;
-  int32_t ids[TABLE_NEIGHBOURS];
+  int32_t ids[TABLE_NEIGHBOURS_MOST];
   out->n = 0;
   for (int64_t f = 0; f < n; f++)
     if (f != skip)
-      keep_largest(ids, out->cosine, &out->n, TABLE_NEIGHBOURS, (int32_t)f,
+      keep_largest(ids, out->cosine, &out->n, most, (int32_t)f,
                    table->products[f] * table->inverse[f] * query_inverse);
   for (int i = 0; i < out->n; i++) out->index[i] = (uint32_t)ids[i];
 }
@@ -146,12 +146,12 @@ static float inverse_length(const float *v, int64_t n) {
   return sum > 0 ? (float)(1 / sqrt(sum)) : 0;
 }
 
-int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n,
+int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) {
   const struct dict_info *info = dict_info(table->dict);
   struct backend *backend = table->backend;
   size_t width = (size_t)info->d_out * sizeof(float);
-  assert(n >= 1 && n <= TABLE_QUERIES);
+  assert(n >= 1 && n <= TABLE_QUERIES && most >= 1 && most <= TABLE_NEIGHBOURS_MOST);
   for (int i = 0; i < n; i++)
     if (backend->ops->write(backend, span_at(table->x.at, (size_t)i * (size_t)table->x.ld * sizeof(float)),
                             queries + (size_t)i * (size_t)info->d_out, width, error) != 0)
@@ -163,7 +163,8 @@ int decoder_table_nearest(struct decoder_table *table, const float *queries, con
   for (int i = 0; i < n; i++) {
     struct span at = span_at(table->y.at, (size_t)i * (size_t)table->y.ld * sizeof(float));
     if (backend->ops->read(backend, table->products, at, (size_t)info->n_feat * sizeof(float), error) != 0) return -1;
-    nearest(table, inverse_length(queries + (size_t)i * (size_t)info->d_out, info->d_out), skip[i], &out[i]);
+    nearest(table, inverse_length(queries + (size_t)i * (size_t)info->d_out, info->d_out), skip[i], most,
+            &out[i]);
   }
   return 0;
 }

@@ -8,7 +8,8 @@
 
 #define TABLE_LOGITS 10      /* largest and smallest logits kept */
 #define TABLE_LOGIT_BARS 50
-#define TABLE_NEIGHBOURS 10
+#define TABLE_NEIGHBOURS 10      /* kept with a feature */
+#define TABLE_NEIGHBOURS_MOST 128 /* that can be asked for */
 
 struct feature_logits {
   int32_t top[TABLE_LOGITS], bottom[TABLE_LOGITS]; /* token ids */
@@ -23,8 +24,8 @@ int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary
                   struct feature_logits *out, struct error *error) MUST_CHECK;
 
 struct feature_neighbours {
-  uint32_t index[TABLE_NEIGHBOURS];
-  float cosine[TABLE_NEIGHBOURS];
+  uint32_t index[TABLE_NEIGHBOURS_MOST];
+  float cosine[TABLE_NEIGHBOURS_MOST];
   int n;
 };
 
@@ -35,9 +36,9 @@ void decoder_table_free(struct decoder_table *table); /* NULL is fine */
 
 #define TABLE_QUERIES 32
 
-/* Nearest rows of the table's dictionary to queries q [n, d_out] (host, any length), n <= TABLE_QUERIES. skip[i] is a
+/* The `most` (1..TABLE_NEIGHBOURS_MOST) nearest rows of the table's dictionary to queries q [n, d_out] (host, any length), n <= TABLE_QUERIES. skip[i] is a
  * feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. */
-int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n,
+int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) MUST_CHECK;
 
 #endif

@@ -314,7 +314,7 @@ def test_density(daemon):
     assert density["dead"] == sum(rate == 0 for rate in rates)
     assert sum(density["log10Histogram"]["counts"]) == 96 - density["dead"]
     about = get(daemon, base).json()
-    assert about["statistics"]["n_tokens"] == density["n_tokens"] > 0
+    assert about["statistics"]["nTokens"] == density["nTokens"] > 0
     assert about["kind"] == "relu" and about["features"] == 96
     any_one = get(daemon, base + "/random").json()["index"]
     assert rates[any_one] > 0

@@ -55,7 +55,7 @@ static void make_tables(struct bench *b) {
                         b->logits + f, &error), &error);
   for (int64_t f = 0; f < n; f++) {
     dict_decoder_row(b->dict, f, query);
-    check(decoder_table_nearest(table, query, &f, 1, &b->neighbours[f], &error), &error);
+    check(decoder_table_nearest(table, query, &f, 1, TABLE_NEIGHBOURS, &b->neighbours[f], &error), &error);
   }
   free(query);
   decoder_table_free(table);

@@ -113,7 +113,8 @@ http: build/steerd
 browser: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/browser
 
-test: deps
+test:
+	@tests/tools/deps.sh --install-tests
 	@$(MAKE) --no-print-directory check-layers build unit http browser
 
 check: check-layers check-warnings build unit

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# What steerd needs from Debian: `deps.sh --report` says what is missing, `--install` prints and installs it.
+# What steerd needs from Debian: `deps.sh --report` says what is missing, `--install` prints and installs what building
+# and serving need, `--install-tests` also what the tests need (a browser among it).
 # Without root (or sudo that asks nothing) it says the command to run and stops.
 set -euo pipefail
 
-packages=(gcc make pkg-config libmicrohttpd-dev libjansson-dev libsqlite3-dev libinih-dev libpcre2-dev zlib1g-dev
-          libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas python3-selenium chromium chromium-driver)
+packages=(gcc make pkg-config curl libmicrohttpd-dev libjansson-dev libsqlite3-dev libinih-dev libpcre2-dev zlib1g-dev)
+tests=(libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas python3-selenium chromium chromium-driver)
+[ "${1:-}" = --install ] || packages+=("${tests[@]}")
 
 missing=()
 for package in "${packages[@]}"; do
@@ -16,7 +18,7 @@ if [ ${#missing[@]} -eq 0 ]; then
   exit 0
 fi
 if [ "${1:-}" = --report ]; then
-  echo "  packages   missing: ${missing[*]} (make deps installs them)"
+  echo "  packages   missing: ${missing[*]} (make demo and make test install what they need)"
   exit 0
 fi
 

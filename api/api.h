@@ -96,8 +96,9 @@ void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new
  * content_length UINT64_MAX: not known beforehand (chunked). */
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply);
 
-/* Whether a request needs no key: the dashboard's own files and pages, which hold nothing of the models. */
-bool api_is_open(const struct api_request *head);
+/* Whether a request needs no key: the dashboard's own files and pages, which tell no more of the models than whether a
+ * name that somebody guesses is loaded. */
+bool api_is_open(const struct api *api, const struct api_request *head);
 
 /* An error reply in the family of the path, for the porch's own refusals (431, 400, 408, 421, 501): body into
  * out, at most size bytes with NUL; returns its length. */

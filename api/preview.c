@@ -112,9 +112,9 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
   return 0;
 }
 
-bool api_is_open(const struct api_request *head) {
+bool api_is_open(const struct api *api, const struct api_request *head) {
   const struct route *allowed, *row = route_find(head->method, head->path, &allowed);
-  return row && (row->flags & ROUTE_OPEN);
+  return row && (row->flags & ROUTE_OPEN) && api->files.count > 0; /* the plain page at / lists what is loaded */
 }
 
 size_t api_error_body(const char *path, int status, const char *word, const char *text, char *out, size_t size) {

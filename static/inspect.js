@@ -18,8 +18,8 @@ function named(state, index) {
 function featureBars(state, features, overview) {
   const max = Math.max(...features.map((one) => one.activationValue), 0);
   return features.length ? h('ul', { class: 'list' }, features.map((one) => h('li', {}, h('div', { class: 'item' },
-    h('div', { class: 'row apart' }, named(state, one.featureIndex),
-      h('span', { class: 'row' }, h('span', { class: 'number soft' }, num(one.activationValue)), h('button', { type: 'button', class: 'quiet', onclick: () => overview(one.featureIndex), 'aria-label': `Feature ${one.featureIndex} over the text` }, 'Over the text'))),
+    h('div', { class: 'row line' }, named(state, one.featureIndex),
+      h('span', { class: 'row line' }, h('span', { class: 'number soft' }, num(one.activationValue)), h('button', { type: 'button', class: 'quiet', onclick: () => overview(one.featureIndex), 'aria-label': `Feature ${one.featureIndex} over the text` }, 'Over the text'))),
     meter(one.activationValue, max))))) : empty('No feature fires here.');
 }
 

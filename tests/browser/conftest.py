@@ -4,7 +4,6 @@ test of this folder is skipped by name.
 `site` is a daemon with the stand-in of archive.py before it (a full store); `bare` is the daemon itself. After each test the
 browser's logs are judged: no error on the console, and no request to anywhere but the page's own origin.
 """
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,11 +12,7 @@ import shutil
 import pytest
 
 import archive
-
-HTTP = pathlib.Path(__file__).resolve().parents[1] / "http" / "conftest.py"
-spec = importlib.util.spec_from_file_location("steerd_http", HTTP)
-steerd_http = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(steerd_http)
+from chromium import paint, resize, steerd_http
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 try:
@@ -94,14 +89,6 @@ def browser(chromium, request):
     assert not errors, errors
     away = [url for url in requested(chromium) if not url.startswith(("http://127.0.0.1:", "http://localhost:", "about:", "data:"))]
     assert not away, away
-
-
-def resize(driver, width, height):
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
-
-
-def paint(driver, scheme):
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
 
 
 def pytest_configure(config):

@@ -7,8 +7,7 @@ import urllib.parse
 
 import pytest
 
-import conftest
-from conftest import paint, resize
+from chromium import paint, resize, steerd_http
 
 pytest.importorskip("selenium", reason="skip: the dashboard in a browser (install python3-selenium)")
 from selenium.webdriver.common.by import By
@@ -458,13 +457,17 @@ def test_pages_of_a_daemon_without_statistics_stand(browser, bare, path):
 
 @pytest.mark.allow_errors("401", "501")
 def test_key_is_asked_for_and_kept_for_the_tab(browser):
-    one = conftest.steerd_http.Daemon(conftest.steerd_http.model_options(), keys="sha256:" + hashlib.sha256(b"open sesame").hexdigest())
+    one = steerd_http.Daemon(steerd_http.model_options(), keys="sha256:" + hashlib.sha256(b"open sesame").hexdigest())
     try:
         open_page(browser, one.url + "/inspect")
         has(browser, "valid key is needed")
         find(browser, "input[type=password]").send_keys("open sesame" + Keys.ENTER)
         wait(browser, lambda: count(browser, ".pick button") > 0)
         assert one.get("/models").status_code == 401
+        assert one.get("/steer").status_code == 200
+        two = steerd_http.Daemon(steerd_http.model_options(), static="", keys="sha256:" + hashlib.sha256(b"open sesame").hexdigest())
+        assert two.get("/").status_code == 401, "the plain page lists the models"
+        two.finish()
     finally:
         browser.execute_script("sessionStorage.clear()")
         browser.get("about:blank")

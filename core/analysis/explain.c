@@ -65,7 +65,12 @@ static void quote(struct buffer *out, const char *token) {
     return;
   }
   buffer_text(out, "“");
-  buffer_text(out, skip_space(token));
+  for (const char *p = skip_space(token); *p; p++) {
+    if ((unsigned char)*p < 0x20 || *p == 0x7F)
+      buffer_printf(out, "\\x%02x", (unsigned char)*p); /* would not be seen either */
+    else
+      buffer_char(out, *p);
+  }
   buffer_text(out, "”");
 }
 

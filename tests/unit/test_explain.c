@@ -30,7 +30,8 @@ static void test_many_words(void **state) {
 
 static void test_nothing(void **state) {
   (void)state;
-  static const char *const promoted[] = {" x"};
+  static const char *const promoted[] = {" x"}, *const unseen[] = {"\x17"};
+  expect(&(struct explain_input){NULL, 0, unseen, 1, -1}, "no statistics yet; promotes “\\x17”");
   expect(&(struct explain_input){NULL, 0, promoted, 1, 0}, "never fired on the text of the statistics; promotes “x”");
   expect(&(struct explain_input){NULL, 0, NULL, 0, -1}, "no statistics yet");
 }

@@ -147,16 +147,7 @@ int density_get(struct api_call *call, struct error *error) {
 
 static void write_shape(struct json_writer *w, const struct lab_source_info *source) {
   write_place(w, source);
-  jw_member_text(w, "set", source->set);
-  jw_member_text(w, "kind", source->kind);
-  jw_member_int(w, "layer", source->layer);
-  jw_member_text(w, "point", source->point);
-  jw_member_text(w, "pointOut", source->point_out);
-  jw_member_int(w, "features", source->n_feat);
-  jw_member_int(w, "width", source->d_in);
-  jw_member_bool(w, "folded", source->folded);
-  jw_member_bool(w, "bosCounts", source->bos_counts);
-  jw_member_int(w, "bytes", (int64_t)source->bytes);
+  source_members(w, source);
 }
 
 static void write_provenance(struct json_writer *w, const struct store_source *row) {

@@ -13,9 +13,7 @@ const struct field model_get_fields[] = {
 
 /* ---- GET /models -------------------------------------------------------------------------------------- */
 
-static void write_source(struct json_writer *w, const struct lab_source_info *source) {
-  jw_open(w, '{');
-  jw_member_text(w, "id", source->id);
+void source_members(struct json_writer *w, const struct lab_source_info *source) {
   jw_member_text(w, "set", source->set);
   jw_member_text(w, "kind", source->kind);
   jw_member_int(w, "layer", source->layer);
@@ -26,6 +24,12 @@ static void write_source(struct json_writer *w, const struct lab_source_info *so
   jw_member_bool(w, "folded", source->folded);
   jw_member_bool(w, "bosCounts", source->bos_counts);
   jw_member_int(w, "bytes", (int64_t)source->bytes);
+}
+
+static void write_source(struct json_writer *w, const struct lab_source_info *source) {
+  jw_open(w, '{');
+  jw_member_text(w, "id", source->id);
+  source_members(w, source);
   jw_close(w, '}');
 }
 

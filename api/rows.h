@@ -10,6 +10,9 @@
 void rows_model_members(struct json_writer *w, const struct lab_model_info *model);
 void rows_set_members(struct json_writer *w, const struct lab_source_info *source); /* of the set it is in */
 
+/* What a source is, in our own words (GET /models, the laboratory): set, kind, layer, points, sizes. In models.c. */
+void source_members(struct json_writer *w, const struct lab_source_info *source);
+
 /* Whole rows. */
 void rows_source(struct json_writer *w, const struct lab_source_info *source);
 

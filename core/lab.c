@@ -254,8 +254,12 @@ struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_inf
   return &lab->models[info - lab->infos];
 }
 
+struct lab_model *lab_model_of_source(const struct lab *lab, const struct lab_source_info *info) {
+  return model_named(lab, info->model_id);
+}
+
 struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info) {
-  struct lab_model *model = model_named(lab, info->model_id);
+  struct lab_model *model = lab_model_of_source(lab, info);
   return &model->sources[info - model->infos];
 }
 

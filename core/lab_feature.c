@@ -88,8 +88,7 @@ static int prepare(struct feature_job *f, struct lab *lab, const struct lab_sour
   f->result.source = info;
   f->result.decoder_norm = dict_norms(source->dict)[index];
   f->result.stored.index = (uint32_t)index;
-  for (size_t m = 0; m < lab->n_models; m++)
-    if (strcmp(lab->models[m].model->id, info->model_id) == 0) f->work.model = lab->models[m].model;
+  f->work.model = lab_model_of_source(lab, info)->model;
   f->work.lab = lab;
   f->work.source = source;
   f->work.first = index;
@@ -201,10 +200,7 @@ int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t in
     cossim_destroy(&c->job);
     return -1;
   }
-  const struct model *model = NULL;
-  for (size_t m = 0; m < lab->n_models; m++)
-    if (strcmp(lab->models[m].model->id, target->model_id) == 0) model = lab->models[m].model;
-  if (job_submit_work(&c->job, model, &cossim_work, error) != 0) return -1;
+  if (job_submit_work(&c->job, lab_model_of_source(lab, target)->model, &cossim_work, error) != 0) return -1;
   *out = &c->job;
   return 0;
 }

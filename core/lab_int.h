@@ -45,6 +45,7 @@ struct lab {
 /* The opened things behind the plain descriptions. */
 struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_info *info);
 struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info);
+struct lab_model *lab_model_of_source(const struct lab *lab, const struct lab_source_info *info);
 
 /* ---- the store and long jobs (lab_archive.c, lab_runner.c) ---- */
 

@@ -110,8 +110,7 @@ static int read_parameters(struct stats_job *job, const char *text, struct error
       .explain = json_bool_or(json_get(p, "explain"), defaults.explain)};
   if (check(job->lab, &job->args, &job->info, error) != 0) return -1;
   job->source = lab_source_of(job->lab, job->info);
-  for (size_t m = 0; m < job->lab->n_models; m++)
-    if (strcmp(job->lab->models[m].model->id, job->info->model_id) == 0) job->opened = &job->lab->models[m];
+  job->opened = lab_model_of_source(job->lab, job->info);
   return 0;
 }
 

@@ -37,6 +37,7 @@ struct activations_job {
   size_t n_sort;
   struct text_state *texts;
   size_t n_texts;
+  size_t first, n_running;              /* texts of the task that runs: as many as there are sessions at most */
   struct arena arena;                   /* the result */
   struct lab_text_activations *result;
 };
@@ -99,7 +100,7 @@ static bool needs_one_column(const struct activations_job *a) {
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
   struct activations_job *a = activations_job(context);
-  struct text_state *text = &a->texts[sequence];
+  struct text_state *text = &a->texts[a->first + (size_t)sequence];
   if (needs_one_column(a)) return one_feature(a, text, tapped, error);
   for (size_t s = 0; s < a->n_sources; s++)
     if (a->tap_of[s] == tapped->tap && all_features(a, text, s, tapped, error) != 0) return -1;
@@ -290,9 +291,17 @@ static int make_result(struct activations_job *a, struct error *error) {
   return 0;
 }
 
+static int next_task(struct activations_job *a, bool continues, struct error *error);
+
 static void on_done(void *context, const struct error *error) {
+  struct activations_job *a = activations_job(context);
   struct error own = ERROR_INIT;
-  if (!error && make_result(activations_job(context), &own) != 0) error = &own;
+  a->first += a->n_running;
+  if (!error && a->first < a->n_texts) {
+    if (next_task(a, true, &own) == 0) return;
+    error = &own;
+  }
+  if (!error && make_result(a, &own) != 0) error = &own;
   job_done(context, error);
 }
 
@@ -377,22 +386,43 @@ static int prepare(struct lab *lab, const struct lab_activations_args *args, str
 /* Layers needed for a point: its own, except for the residual that enters a layer. */
 static int32_t layers_below(struct point point) { return point.site == SITE_RESID_PRE ? point.layer : point.layer + 1; }
 
-static int submit(struct activations_job *a, struct error *error) {
-  struct engine_sequence *sequences = calloc(a->n_texts, sizeof *sequences);
-  if (!sequences) {
-    destroy(&a->job);
-    return error_memory(error, a->n_texts * sizeof *sequences);
-  }
+static int32_t layers_needed(const struct activations_job *a) {
   int32_t last = 0;
   for (int i = 0; i < a->n_taps; i++)
     if (layers_below(a->taps[i]) > last) last = layers_below(a->taps[i]);
-  for (size_t t = 0; t < a->n_texts; t++)
-    sequences[t] = (struct engine_sequence){.tokens = a->texts[t].ids, .n_tokens = (int32_t)a->texts[t].n_ids,
-                                            .last_layer = last, .taps = a->taps, .n_taps = a->n_taps, .eos = -1,
-                                            .n_logprobs = -1};
+  return last;
+}
+
+/* How many of the texts from `first` on can run together; one at least. */
+static size_t count_next(const struct activations_job *a) {
+  enum { MOST = 64 };
+  int32_t positions[MOST];
+  int n = 0;
+  for (; n < MOST && a->first + (size_t)n < a->n_texts; n++)
+    positions[n] = (int32_t)a->texts[a->first + (size_t)n].n_ids;
+  int fitting = engine_fitting(a->job.lab->engine, a->opened->model, positions, n);
+  return fitting > 0 ? (size_t)fitting : 1;
+}
+
+/* Texts from `first` on, as many as run at once. The first task makes the job the engine's too; when it cannot be
+ * queued the job is gone. */
+static int next_task(struct activations_job *a, bool continues, struct error *error) {
+  a->n_running = count_next(a);
+  struct engine_sequence *sequences = calloc(a->n_running, sizeof *sequences);
+  if (!sequences) {
+    if (!continues) destroy(&a->job);
+    return error_memory(error, a->n_texts * sizeof *sequences);
+  }
+  for (size_t t = 0; t < a->n_running; t++) {
+    const struct text_state *text = &a->texts[a->first + t];
+    sequences[t] = (struct engine_sequence){.tokens = text->ids, .n_tokens = (int32_t)text->n_ids,
+                                            .last_layer = layers_needed(a), .taps = a->taps, .n_taps = a->n_taps,
+                                            .eos = -1, .n_logprobs = -1};
+  }
   struct engine_task_args task = {.model = a->opened->model, .sequences = sequences,
-                                  .n_sequences = (int)a->n_texts, .events = &events, .context = &a->job};
-  int failed = job_submit(&a->job, &task, error);
+                                  .n_sequences = (int)a->n_running, .events = &events, .context = &a->job,
+                                  .continues = continues};
+  int failed = continues ? job_continue(&a->job, &task, error) : job_submit(&a->job, &task, error);
   free(sequences);
   return failed;
 }
@@ -413,7 +443,7 @@ int lab_activations(struct lab *lab, const struct lab_activations_args *args, st
     destroy(&a->job);
     return -1;
   }
-  if (submit(a, error) != 0) return -1;
+  if (next_task(a, false, error) != 0) return -1;
   *out = &a->job;
   return 0;
 }

@@ -67,6 +67,7 @@ struct lab_job {
   struct lab *lab;
   struct engine_task *task;  /* NULL before it is queued and once it is done */
   enum lab_job_state state;
+  bool cancelled;            /* somebody asked it to stop: no further part may start */
   struct error error;
   int64_t prompt_tokens, new_tokens;
   void (*destroy)(struct lab_job *job); /* frees the whole object, head included */
@@ -77,6 +78,9 @@ void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void
 /* Queues the task whose events have this job as context. On failure the job is destroyed. */
 int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work, struct error *error);
+
+/* From the engine's thread, in place of job_done: goes on with another task. -1 with an error when it cannot. */
+int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 
 /* A job whose result is there at once. */
 void job_finish_now(struct lab_job *job);

@@ -47,6 +47,15 @@ int job_submit_work(struct lab_job *job, const struct model *model, const struct
   return submitted(job, engine_submit_work(job->lab->engine, model, work, job, &job->task, error));
 }
 
+int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
+  pthread_mutex_lock(&job->mutex);
+  job->task = NULL;
+  int failed = job->cancelled ? error_set(error, ERROR_CANCELLED, "the request was cancelled")
+                              : engine_submit(job->lab->engine, args, &job->task, error);
+  pthread_mutex_unlock(&job->mutex);
+  return failed;
+}
+
 void job_finish_now(struct lab_job *job) { job->state = LAB_JOB_DONE; }
 
 void job_done(void *context, const struct error *error) {
@@ -84,6 +93,7 @@ void lab_job_usage(const struct lab_job *job, int64_t *prompt_tokens, int64_t *n
 
 void lab_job_cancel(struct lab_job *job) {
   pthread_mutex_lock(&job->mutex);
+  job->cancelled = true;
   if (job->task) engine_cancel(job->lab->engine, job->task);
   pthread_mutex_unlock(&job->mutex);
 }
@@ -92,6 +102,7 @@ void lab_job_free(struct lab_job *job) {
   if (!job) return;
   pthread_mutex_lock(&job->mutex);
   job->waker.wake = NULL;
+  job->cancelled = true;
   if (job->task) engine_cancel(job->lab->engine, job->task);
   leave(job);
 }

@@ -47,6 +47,18 @@ static struct runner *runner_of(struct engine *engine, const struct model *model
   return NULL;
 }
 
+int engine_fitting(const struct engine *engine, const struct model *model, const int32_t *positions, int n) {
+  const struct runner *runner = runner_of((struct engine *)(uintptr_t)engine, model);
+  int64_t blocks = kv_pool_blocks(runner->kv);
+  int fitting = 0;
+  while (fitting < n && fitting < runner->max_sessions) {
+    blocks -= (int64_t)((positions[fitting] + KV_BLOCK - 1) / KV_BLOCK) * model->arch.n_layer;
+    if (blocks < 0) break;
+    fitting++;
+  }
+  return fitting;
+}
+
 static int check_fits(const struct engine *engine, const struct engine_task *task, struct error *error) {
   if (task->n_sequences > engine->options.max_sessions)
     return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
@@ -65,7 +77,7 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
   pthread_mutex_lock(&engine->mutex);
   if (engine->stop || engine->draining) {
     failed = error_set(error, ERROR_BUSY, "the server is shutting down");
-  } else if (!task->background && engine->n_queued >= engine->options.max_queue) {
+  } else if (!task->background && !task->continues && engine->n_queued >= engine->options.max_queue) {
     failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
   } else {
     if (engine->queue_tail)

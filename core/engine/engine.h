@@ -89,7 +89,12 @@ struct engine_task_args {
   const struct engine_events *events; /* static */
   void *context;
   bool background;
+  bool continues; /* the next part of a request that was let in before: a full queue does not refuse it */
 };
+
+/* How many of the first of n sequences, which take positions[i] positions each, can run together in one task: at least
+ * 1 when each fits the model's context. Any thread. */
+int engine_fitting(const struct engine *engine, const struct model *model, const int32_t *positions, int n);
 
 /* Queues a task. ERROR_BUSY when the queue is full or the engine drains; ERROR_LIMIT when the task could never
  * run (more sequences or KV memory than there is). *out is valid until `done` returns. */

@@ -37,7 +37,7 @@ struct engine_task {
   const struct engine_events *events; /* of sequences; NULL for work */
   const struct engine_work *work;     /* NULL for sequences */
   void *context;
-  bool background;
+  bool background, continues;
   struct sequence *sequences;
   int n_sequences, n_running;
   int32_t blocks_needed;    /* of KV memory, at most */

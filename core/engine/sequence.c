@@ -92,6 +92,7 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
     task->events = args->events;
     task->context = args->context;
     task->background = args->background;
+    task->continues = args->continues;
     task->n_sequences = args->n_sequences;
     task->queued_ns = clock_ns();
     for (int i = 0; i < args->n_sequences; i++) {

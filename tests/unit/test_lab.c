@@ -365,6 +365,43 @@ static void test_top_features(void **state) {
   tensors_close(want);
 }
 
+/* More texts than sessions: they take turns, and each has the values it has alone. */
+static void test_many_texts(void **state) {
+  (void)state;
+  enum { TEXTS = 40 }; /* of 16 sessions */
+  struct lab *lab = open_lab("cpu", 2, 64);
+  struct lab_text texts[TEXTS];
+  char words[TEXTS][32];
+  const char *source = "1-res-relu";
+  struct lab_job *job, *alone;
+  for (int i = 0; i < TEXTS; i++) {
+    snprintf(words[i], sizeof words[i], "ship number %d of %d", i, TEXTS - i);
+    texts[i] = (struct lab_text){words[i], strlen(words[i])};
+  }
+  struct lab_activations_args args = {.model = lab_find_model(lab, NULL, NULL), .form = LAB_ONE_FEATURE,
+                                      .source_ids = &source, .n_sources = 1, .index = 7, .texts = texts,
+                                      .n_texts = TEXTS, .n_results = 1};
+  const struct lab_text_activations *all = run_activations(lab, &args, &job);
+  for (int i = 0; i < TEXTS; i += 13) {
+    args.texts = &texts[i];
+    args.n_texts = 1;
+    const struct lab_text_activations *one = run_activations(lab, &args, &alone);
+    assert_int_equal(one->n_tokens, all[i].n_tokens);
+    assert_memory_equal(one->features[0].values, all[i].features[0].values, one->n_tokens * sizeof(float));
+    lab_job_free(alone);
+  }
+  lab_job_free(job);
+  args.texts = texts;
+  args.n_texts = TEXTS;
+  struct error error = ERROR_INIT;
+  for (int i = 0; i < 10; i++) { /* left at any moment */
+    assert_int_equal(lab_activations(lab, &args, waker, &job, &error), 0);
+    usleep(300 * (unsigned)i);
+    lab_job_free(job);
+  }
+  lab_close(lab);
+}
+
 /* ---- cancelling, refusing ---- */
 
 static void test_cancel_touches_its_own(void **state) {
@@ -447,6 +484,7 @@ int main(void) {
       cmocka_unit_test(test_greedy_and_steered_texts), cmocka_unit_test(test_load_changes_no_byte),
       cmocka_unit_test(test_fork_equals_separate),     cmocka_unit_test(test_no_features_is_default),
       cmocka_unit_test(test_one_feature),              cmocka_unit_test(test_top_features),
+      cmocka_unit_test(test_many_texts),
       cmocka_unit_test(test_cancel_touches_its_own),   cmocka_unit_test(test_refusals)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "core/store/ranking.h"
 
 #define BUSY_MS 2000            /* a foreign program (the sqlite3 shell) may hold the file for a moment */
 #define PROGRESS_STEPS 2000     /* virtual machine steps between two looks at the clock: about 20 us */
@@ -94,6 +95,10 @@ struct connection *connection_open(const char *file, const char *name, enum conn
   sqlite3_busy_timeout(connection->db, BUSY_MS);
   connection_harden(connection->db);
   if (connection_exec(connection, connection_setup[kind], error) != 0) goto fail;
+  if (kind == CONNECTION_READER && (rc = ranking_install(connection->db)) != SQLITE_OK) {
+    connection_fail(connection, rc, error);
+    goto fail;
+  }
   return connection;
 fail:
   connection_close(connection);

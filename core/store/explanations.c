@@ -59,7 +59,8 @@ static int explanation_remove(struct connection *writer, int64_t id, const char 
   return row_run(&row);
 }
 
-/* Removes what the statement finds by (first, last, type, model_name), one after the other. */
+/* Removes what the statement finds by (first, last, type, model_name), one after the other. The statement gives the
+ * first by feature, so that the next look begins where this one ended and not among rows that stay. */
 static int explanations_remove(struct connection *writer, const char *sql, int64_t first, int64_t last,
                                const struct store_explanation *like, struct error *error) {
   struct arena arena;
@@ -76,6 +77,7 @@ static int explanations_remove(struct connection *writer, const char *sql, int64
     row_put_text(&row, like ? like->model_name : NULL);
     if ((got = row_next(&row)) == 1) {
       id = row_int(&row);
+      first = row_int(&row);
       description = row_text(&row);
     }
     row_close(&row);
@@ -87,9 +89,9 @@ static int explanations_remove(struct connection *writer, const char *sql, int64
 }
 
 int explanations_clear(struct connection *writer, int64_t source, struct error *error) {
-  return explanations_remove(writer, "SELECT id, description FROM explanations WHERE feature BETWEEN ?1 AND ?2"
-                             " AND origin = 0 AND ?3 IS NULL AND ?4 IS NULL LIMIT 1", source_first(source),
-                             source_last(source), NULL, error);
+  return explanations_remove(writer, "SELECT id, feature, description FROM explanations WHERE feature BETWEEN ?1"
+                             " AND ?2 AND origin = 0 AND ?3 IS NULL AND ?4 IS NULL ORDER BY feature LIMIT 1",
+                             source_first(source), source_last(source), NULL, error);
 }
 
 /* A number that this source has never given to an explanation; -1. */
@@ -140,9 +142,9 @@ int explanation_insert(struct connection *writer, const struct store_explanation
   if ((unsigned)explanation->origin > STORE_MANUAL)
     return error_set(error, ERROR_ARGUMENT, "an explanation is automatic, imported or manual");
   if (explanation->origin == STORE_AUTOMATIC &&
-      explanations_remove(writer, "SELECT id, description FROM explanations WHERE feature BETWEEN ?1 AND ?2"
-                          " AND origin = 0 AND type IS ?3 AND model_name IS ?4 LIMIT 1", key, key, explanation,
-                          error) != 0)
+      explanations_remove(writer, "SELECT id, feature, description FROM explanations WHERE feature BETWEEN ?1 AND ?2"
+                          " AND origin = 0 AND type IS ?3 AND model_name IS ?4 ORDER BY feature LIMIT 1", key, key,
+                          explanation, error) != 0)
     return -1;
   int64_t serial = serial_next(writer, explanation->source, error);
   if (serial < 0) return -1;

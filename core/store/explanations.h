@@ -74,7 +74,7 @@ struct store_search {
 
 struct store_hit {
   struct store_explanation explanation;
-  double rank;         /* bm25: the more negative, the better */
+  double rank;         /* BM25 (ranking.c): the more negative, the better */
   const char *snippet; /* part of the description, hits between U+0002 and U+0003 */
 };
 

@@ -5,24 +5,21 @@
 
 #define LIST_MAX 10000
 
-/* The page is cut before descriptions are looked up, so that only its own rows pay for one. `id >> 32 = ?1` with the
- * order's column is what the indices of schema 2 hold. */
-#define LIST(order)                                                                                             \
-  "SELECT p.id, p.n_fired, p.rate, p.mean, p.maximum, p.seal, (SELECT e.description FROM explanations e"        \
-  " WHERE e.feature = p.id ORDER BY e.origin DESC, e.score DESC, e.id LIMIT 1) FROM (SELECT * FROM features"    \
-  " WHERE id >> 32 = ?1 AND (NOT ?2 OR maximum > 0) ORDER BY " order " LIMIT ?3 OFFSET ?4) p"
+/* Pages are cut in an index (schema 2), and only the rows of a page are looked up. */
+#define LIST(where, order)                                                                                      \
+  "SELECT f.id, f.n_fired, f.rate, f.mean, f.maximum, f.seal, (SELECT e.description FROM explanations e"        \
+  " WHERE e.feature = f.id ORDER BY e.origin DESC, e.score DESC, e.id LIMIT 1)"                                 \
+  " FROM (SELECT id AS page FROM features WHERE " where " AND (NOT ?2 OR maximum > 0)"                          \
+  " ORDER BY " order " LIMIT ?3 OFFSET ?4) CROSS JOIN features f ON f.id = page ORDER BY " order
 
-#define LIST_BY_INDEX(order)                                                                                    \
-  "SELECT p.id, p.n_fired, p.rate, p.mean, p.maximum, p.seal, (SELECT e.description FROM explanations e"        \
-  " WHERE e.feature = p.id ORDER BY e.origin DESC, e.score DESC, e.id LIMIT 1) FROM (SELECT * FROM features"    \
-  " WHERE id BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295 AND (NOT ?2 OR maximum > 0)"                          \
-  " ORDER BY id " order " LIMIT ?3 OFFSET ?4) p"
+#define BY_RANGE "id BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295"
+#define BY_SOURCE "id >> 32 = ?1"
 
 static const char *const lists[4][2] = {
-    [STORE_BY_INDEX] = {LIST_BY_INDEX("ASC"), LIST_BY_INDEX("DESC")},
-    [STORE_BY_RATE] = {LIST("rate, id"), LIST("rate DESC, id")},
-    [STORE_BY_MAX] = {LIST("maximum, id"), LIST("maximum DESC, id")},
-    [STORE_BY_MEAN] = {LIST("mean, id"), LIST("mean DESC, id")},
+    [STORE_BY_INDEX] = {LIST(BY_RANGE, "id"), LIST(BY_RANGE, "id DESC")},
+    [STORE_BY_RATE] = {LIST(BY_SOURCE, "rate, id"), LIST(BY_SOURCE, "rate DESC, id")},
+    [STORE_BY_MAX] = {LIST(BY_SOURCE, "maximum, id"), LIST(BY_SOURCE, "maximum DESC, id")},
+    [STORE_BY_MEAN] = {LIST(BY_SOURCE, "mean, id"), LIST(BY_SOURCE, "mean DESC, id")},
 };
 
 static int list_row_take(struct row *row, struct store_feature_row *out) {
@@ -39,7 +36,7 @@ static int list_row_take(struct row *row, struct store_feature_row *out) {
 static int list_count(struct connection *reader, int64_t source, bool alive, int64_t *count, struct error *error) {
   struct row row;
   row_open(&row, reader, alive ? "SELECT count(*) FROM features WHERE id >> 32 = ?1 AND maximum > 0"
-                               : "SELECT count(*) FROM features WHERE id BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295",
+                               : "SELECT count(*) FROM features WHERE id >> 32 = ?1",
            NULL, error);
   row_put_int(&row, source);
   if (row_next(&row) == 1) *count = row_int(&row);
@@ -80,8 +77,8 @@ static int random_read(struct connection *reader, int64_t source, double unit, u
   int64_t count = 0;
   if (list_count(reader, source, true, &count, error) != 0) return -1;
   int64_t place = (int64_t)(unit * (double)count);
-  row_open(&row, reader, "SELECT id FROM features WHERE id >> 32 = ?1 AND maximum > 0 ORDER BY maximum, id"
-           " LIMIT 1 OFFSET ?2", NULL, error);
+  row_open(&row, reader, "SELECT id FROM features WHERE id >> 32 = ?1 AND maximum > 0"
+           " ORDER BY maximum DESC, id LIMIT 1 OFFSET ?2", NULL, error);
   row_put_int(&row, source);
   row_put_int(&row, place < count ? place : count - 1);
   int got = row_next(&row);
@@ -104,7 +101,7 @@ static int density_read(struct connection *reader, int64_t source, float *rates,
   size_t count = 0;
   for (size_t i = 0; i < n; i++) rates[i] = NAN;
   row_open(&row, reader, "SELECT id, n_fired, rate, mean, maximum, seal, NULL FROM features"
-           " WHERE id BETWEEN ?1 << 32 AND (?1 << 32) + 4294967295", NULL, error);
+           " WHERE " BY_RANGE, NULL, error);
   row_put_int(&row, source);
   while (row_next(&row) == 1 && list_row_take(&row, &one) == 0)
     if (one.index < n) {

@@ -83,9 +83,11 @@ static int64_t page_rank(struct connection *reader, const struct store_search *s
                          const struct scope *scope, struct store_hit *hits, struct error *error) {
   struct row row;
   int64_t n = 0;
-  row_open(&row, reader, "SELECT rowid, rank FROM explanation_words WHERE explanation_words MATCH ?1"
-           " AND rowid BETWEEN ?2 AND ?3 AND (?4 IS NULL OR rowid >> 32 IN (SELECT value FROM json_each(?4)))"
-           " ORDER BY rank, rowid LIMIT ?5 OFFSET ?6", NULL, error);
+  row_open(&row, reader, "SELECT e.id, relevance(explanation_words, e.description) AS fit FROM explanation_words"
+           " CROSS JOIN explanations e ON e.id = explanation_words.rowid WHERE explanation_words MATCH ?1"
+           " AND explanation_words.rowid BETWEEN ?2 AND ?3"
+           " AND (?4 IS NULL OR e.id >> 32 IN (SELECT value FROM json_each(?4)))"
+           " ORDER BY fit, e.id LIMIT ?5 OFFSET ?6", NULL, error);
   row_put_text(&row, words);
   row_put_int(&row, source_first(scope->low));
   row_put_int(&row, source_last(scope->high));

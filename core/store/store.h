@@ -4,7 +4,8 @@
  * One process at a time owns a store: an advisory lock on the side file PATH.lock says who. Inside the process
  * one connection writes and checkpoints, a few others only read. Every verb of the store may be called from any
  * thread: writers take turns, readers do not wait for them and see the last committed state. A verb that reads
- * in several steps sees one moment. A verb that writes has written everything or nothing.
+ * in several steps sees one moment. A verb that writes has written everything or nothing. A store does not survive
+ * fork: the child may only exec or exit.
  *
  * Everything stored is derived from files that exist elsewhere, except explanations, vectors, share links and
  * jobs. Every row carries a seal, a 64-bit hash over its key and columns: a row whose bytes have changed on

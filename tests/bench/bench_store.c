@@ -219,7 +219,7 @@ static void bench_lists(struct store *store, int64_t source) {
 
 int main(int argc, char **argv) {
   struct error error = ERROR_INIT;
-  char path[512], command[600];
+  char path[512], command[1200];
   int64_t source;
   snprintf(path, sizeof path, "%s/bench-store-%ld.db", argc > 1 ? argv[1] : ".", (long)getpid());
   struct store *store = store_open(&(struct store_options){.path = path, .holder = "bench"}, &error);

@@ -572,7 +572,7 @@ static void test_search_hostile(void **state) {
       "\"", "\"\"", "city\"", "\"city", "NEAR(a b)", "NEAR", "a NEAR b", "city*", "*", "^city", "^", "city AND",
       "AND", "OR OR", "NOT city", "description:city", "description : city", "-description:city", "{a b}:c", "(city",
       "city)", "()", "city + city", "a+b", "'; DROP TABLE explanations; --", "\\", "\x01\x02", "%s%n%d", "a,b", "\t\n",
-      "\xf0\x9f\x98\x80", "\xef\xbf\xbf", "\xe2\x80\xae" "city", "c\xcc\xa7ity", "#@!", "city\x7f", "rank", "rowid:1"};
+      "\xf0\x9f\x98\x80", "\xef\xbf\xbf", ("\xe2\x80\xae" "city"), "c\xcc\xa7ity", "#@!", "city\x7f", "rank", "rowid:1"};
   struct world world;
   struct store_hit *hits;
   size_t n;

@@ -237,6 +237,32 @@ static void test_damage_with_log(void **state) {
   world_end(&world);
 }
 
+/* A newer schema that stands only in the log: refused, and the log is not folded in. */
+static void test_newer_log(void **state) {
+  struct world world;
+  struct error error = ERROR_INIT;
+  char wal[128];
+  sqlite3 *db;
+  (void)state;
+  world_init(&world);
+  make_store(&world);
+  world_close(&world);
+  assert_int_equal(sqlite3_open(world.path, &db), SQLITE_OK);
+  sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA user_version=99", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+  snprintf(wal, sizeof wal, "%s-wal", world.path);
+  struct bytes file = read_bytes(world.path), log = read_bytes(wal);
+  assert_true(log.length > 8192);
+  assert_null(world_try(&world, &error));
+  assert_int_equal(error.code, ERROR_FORMAT);
+  assert_bytes(world.path, file.data, file.length);
+  assert_bytes(wal, log.data, log.length);
+  free(file.data);
+  free(log.data);
+  world_end(&world);
+}
+
 static void test_foreign_files(void **state) {
   struct world world;
   static const char text[] = "Paris is the capital of France.\nBerlin is not, although the line is long enough for a "
@@ -633,6 +659,7 @@ int main(void) {
       cmocka_unit_test(test_page_damage),
       cmocka_unit_test(test_flipped_blob),
       cmocka_unit_test(test_damage_with_log),
+      cmocka_unit_test(test_newer_log),
       cmocka_unit_test(test_foreign_files),
       cmocka_unit_test(test_set_aside),
       cmocka_unit_test(test_kill),

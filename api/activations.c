@@ -19,7 +19,7 @@
   "true leaves the BOS position out, false shows it; left out: shown where the source counts it"
 #define DENSITY_ROW                                                                                    \
   {"densityThreshold", NULL, FIELD_NUMBER, .min = -1, .max = 1,                                         \
-   .text = "Accepted; features whose density is not known pass, and none is known yet."}
+   .text = "Accepted, but not applied: features of every density pass."}
 
 static const struct field feature_rows[] = {
     MODEL_ROW,

@@ -22,9 +22,48 @@ static int trim_exponent(char *text, int length) {
 /* Up to FLT_DIG (DBL_DIG) significant digits every decimal survives the way into binary and back, so %g
  * with that precision, which drops trailing zeros, already prints the shortest such text; only longer ones
  * must be tried one by one. Subnormals have fewer digits, so they are tried from one. */
+static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12}; /* all exact */
+
+/* digits / 10^places in plain notation, without trailing zeros. */
+static int print_fixed(bool negative, uint64_t digits, int places, char *out) {
+  char reversed[24], *p = out;
+  int n = 0, last = 0;
+  for (; digits > 0 || n <= places; digits /= 10) reversed[n++] = (char)('0' + digits % 10);
+  while (last < places && reversed[last] == '0') last++;
+  if (negative) *p++ = '-';
+  for (int i = n - 1; i >= last; i--) {
+    *p++ = reversed[i];
+    if (i == places && i > last) *p++ = '.';
+  }
+  *p = '\0';
+  return (int)(p - out);
+}
+
+/* number_f32 for 1e-4 <= |value| < 1e5, where most numbers of a reply lie, without the C library's exact but slow ways.
+ * 0 where rounding in double could hide on which side of a tie the exact value is. */
+static int quick_f32(float value, char *out) {
+  double a = fabs((double)value);
+  if (!(a >= 1e-4 && a < 1e5)) return 0;
+  int exponent = a >= 1 ? 0 : -4; /* 10^exponent <= a < 10^(exponent + 1) */
+  while (exponent < 0 ? a * powers[-exponent - 1] >= 1 : a >= powers[exponent + 1]) exponent++;
+  for (int digits = FLT_DIG; digits <= 9; digits++) {
+    int places = digits - 1 - exponent;
+    double scaled = a * powers[places], whole = floor(scaled), part = scaled - whole;
+    if (fabs(part - 0.5) < 1e-6) return 0; /* the product is off by 1e-7 at most */
+    whole += part > 0.5;
+    double back = whole / powers[places]; /* the double nearest to the decimal */
+    uint64_t bits;
+    memcpy(&bits, &back, sizeof bits);
+    if ((bits & 0x1FFFFFFF) == 0x10000000) return 0; /* halfway between two floats */
+    if ((float)back == (float)a) return print_fixed(value < 0, (uint64_t)whole, places, out);
+  }
+  return 0;
+}
+
 int number_f32(float value, char out[24]) {
+  int n = quick_f32(value, out);
+  if (n) return n;
   int from = fabsf(value) < FLT_MIN ? 1 : FLT_DIG;
-  int n = 0;
   for (int digits = from; digits <= 9; digits++) {
     n = snprintf(out, 24, "%.*g", digits, (double)value);
     if (strtof(out, NULL) == value) break;

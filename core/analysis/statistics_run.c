@@ -67,7 +67,7 @@ static void flight_cancel(struct flight *flight) {
 }
 
 static void flight_close(struct flight *flight) {
-  if (flight->n && !flight->done) {
+  if (flight->n) { /* launched and not landed */
     flight_cancel(flight);
     flight_wait(flight);
   }

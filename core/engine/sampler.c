@@ -63,11 +63,19 @@ static int32_t draw_greedy(const struct sampler *sampler, const float *logits) {
   return best;
 }
 
-/* Larger logit first, lower id first among equals: a total order, so that the result never depends on qsort. */
-static int by_logit(const void *a, const void *b) {
-  const struct candidate *x = a, *y = b;
-  if (x->logit != y->logit) return x->logit < y->logit ? 1 : -1;
-  return x->token < y->token ? -1 : x->token > y->token;
+/* Larger logit first, lower id first among equals: a total order, so that equal logits never make a difference. */
+static bool comes_before(struct candidate a, struct candidate b) {
+  return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
+}
+
+static void sift(struct candidate *heap, int64_t n, int64_t at) {
+  struct candidate moved = heap[at];
+  for (int64_t child; (child = 2 * at + 1) < n; at = child) {
+    if (child + 1 < n && comes_before(heap[child + 1], heap[child])) child++;
+    if (!comes_before(heap[child], moved)) break;
+    heap[at] = heap[child];
+  }
+  heap[at] = moved;
 }
 
 /* Unnormalised probability of a candidate. */
@@ -75,43 +83,70 @@ static double weight(const struct sampler *sampler, float logit, float top) {
   return exp(((double)logit - top) / sampler->options.temperature);
 }
 
-/* How many of the n sorted candidates top-p keeps: the one that crosses p is kept. */
-static int64_t keep_top_p(const struct sampler *sampler, int64_t n) {
-  double total = 0, sum = 0;
-  for (int64_t i = 0; i < n; i++) total += weight(sampler, sampler->candidates[i].logit, sampler->candidates[0].logit);
-  for (int64_t i = 0; i < n; i++) {
-    sum += weight(sampler, sampler->candidates[i].logit, sampler->candidates[0].logit);
-    if (sum >= sampler->options.top_p * total) return i + 1;
-  }
-  return n;
+static double total_weight(const struct sampler *sampler, const struct candidate *from, int64_t n, float top) {
+  double total = 0;
+  for (int64_t i = 0; i < n; i++) total += weight(sampler, from[i].logit, top);
+  return total;
 }
 
-/* The candidates left after the filters, in a fixed order; returns how many. *top is the largest logit. */
-static int64_t filter(struct sampler *sampler, const float *logits, float *top) {
-  int64_t n = sampler->vocabulary;
+/* Moves the first candidates in their order to the array's end (the very first one last), until there are `most` or
+ * their weights reach `enough` (the one that crosses it is taken); returns how many. Few are needed as a rule, so the
+ * rest is heaped but never sorted. */
+static int64_t take_first(struct sampler *sampler, int64_t most, double enough, float top) {
+  struct candidate *heap = sampler->candidates;
+  int64_t n = sampler->vocabulary, taken = 0;
+  double sum = 0;
+  for (int64_t i = n / 2 - 1; i >= 0; i--) sift(heap, n, i);
+  while (taken < most && sum < enough) {
+    struct candidate first = heap[0];
+    heap[0] = heap[n - 1 - taken];
+    heap[n - 1 - taken] = first;
+    taken++;
+    if (taken < n) sift(heap, n - taken, 0);
+    sum += weight(sampler, first.logit, top);
+  }
+  return taken;
+}
+
+/* How many of the candidates that top-k left (first one last) top-p keeps of their weight. */
+static int64_t keep_share(const struct sampler *sampler, int64_t kept, float top) {
+  const struct candidate *end = sampler->candidates + sampler->vocabulary;
+  double sum = 0, enough = sampler->options.top_p * total_weight(sampler, end - kept, kept, top);
+  int64_t used = 0;
+  while (used < kept && sum < enough) sum += weight(sampler, end[-1 - used++].logit, top);
+  return used;
+}
+
+/* The candidates left after the filters, in a fixed order: *first and how many. *top is the largest logit. */
+static int64_t filter(struct sampler *sampler, const float *logits, float *top, struct candidate **first) {
+  int64_t n = sampler->vocabulary, kept = n;
   *top = -INFINITY;
   for (int64_t i = 0; i < n; i++) {
     sampler->candidates[i] = (struct candidate){penalised(sampler, logits, i), (int32_t)i};
     if (sampler->candidates[i].logit > *top) *top = sampler->candidates[i].logit;
   }
-  bool some = (sampler->options.top_k > 0 && sampler->options.top_k < n) || sampler->options.top_p < 1;
-  if (!some) return n;
-  qsort(sampler->candidates, (size_t)n, sizeof *sampler->candidates, by_logit);
-  if (sampler->options.top_k > 0 && sampler->options.top_k < n) n = sampler->options.top_k;
-  return sampler->options.top_p < 1 ? keep_top_p(sampler, n) : n;
+  bool some_k = sampler->options.top_k > 0 && sampler->options.top_k < n, some_p = sampler->options.top_p < 1;
+  if (some_k) {
+    kept = take_first(sampler, sampler->options.top_k, INFINITY, *top);
+    if (some_p) kept = keep_share(sampler, kept, *top);
+  } else if (some_p) {
+    kept = take_first(sampler, n, sampler->options.top_p * total_weight(sampler, sampler->candidates, n, *top), *top);
+  }
+  *first = sampler->candidates + n - kept;
+  return kept;
 }
 
 static int32_t draw_random(struct sampler *sampler, const float *logits) {
   float top;
-  int64_t n = filter(sampler, logits, &top);
-  double total = 0, sum = 0;
-  for (int64_t i = 0; i < n; i++) total += weight(sampler, sampler->candidates[i].logit, top);
+  struct candidate *first;
+  int64_t n = filter(sampler, logits, &top, &first);
+  double total = total_weight(sampler, first, n, top), sum = 0;
   double mark = random_unit((uint64_t)sampler->options.seed, 0, sampler->drawn) * total;
   for (int64_t i = 0; i < n; i++) {
-    sum += weight(sampler, sampler->candidates[i].logit, top);
-    if (sum > mark) return sampler->candidates[i].token;
+    sum += weight(sampler, first[i].logit, top);
+    if (sum > mark) return first[i].token;
   }
-  return sampler->candidates[n - 1].token; /* rounding: mark was within an ulp of the total */
+  return first[n - 1].token; /* rounding: mark was within an ulp of the total */
 }
 
 int32_t sampler_draw(struct sampler *sampler, const float *logits) {

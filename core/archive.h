@@ -94,7 +94,7 @@ struct archive_export_args {
 };
 
 /* Writes everything the store has of a source in the layout above, 1,024 features a batch; importing it gives the same rows
- * (with digits 0), and the same rows give the same bytes.
+ * (with digits 0, and -0 in a list as 0), and the same rows give the same bytes.
  * ERROR_NOT_FOUND: no such source; ERROR_ARGUMENT: the folder holds an export; ERROR_IO. */
 int archive_export(struct store *store, const struct archive_export_args *args, struct archive_progress *done,
                    struct error *error) MUST_CHECK;

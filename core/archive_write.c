@@ -22,9 +22,12 @@ static void member_f32(struct json_writer *w, const char *key, float value) {
   if (!isnan(value)) jw_member_f32(w, key, value);
 }
 
+/* -0 is written as 0: a reader of "-0" would take it for the integer, and the same rows would be other bytes. */
 static void member_floats(struct json_writer *w, const char *key, const float *values, size_t n) {
   jw_key(w, key);
-  jw_f32_array(w, values, n);
+  jw_open(w, '[');
+  for (size_t i = 0; i < n; i++) jw_f32(w, values[i] + 0.0f);
+  jw_close(w, ']');
 }
 
 static void member_texts(struct json_writer *w, const char *key, const struct store_text *texts, size_t n) {

@@ -119,7 +119,7 @@ static bool tell(void *context, const struct archive_progress *progress) {
 static void report(const char *what, const char *place, const struct archive_progress *done) {
   fprintf(stderr, "%s%s: %lld features, %lld examples and %lld explanations are in %s\n",
           isatty(STDERR_FILENO) ? "\r\033[K" : "", what, (long long)done->features, (long long)done->examples,
-          (long long)done->explanations, folder);
+          (long long)done->explanations, place);
 }
 
 /* ---- the verbs ---- */

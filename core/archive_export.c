@@ -87,11 +87,15 @@ static int round_list(const float **values, size_t n, int digits, struct arena *
   return 0;
 }
 
+/* Values that become equal may move the first place of the largest. */
 static int round_example(struct store_example *e, int digits, struct arena *arena, struct error *error) {
   e->max_value = (float)round_number((double)e->max_value, digits);
   e->min_value = (float)round_number((double)e->min_value, digits);
   e->bin_contains = (float)round_number((double)e->bin_contains, digits);
-  return round_list(&e->values, e->n, digits, arena, error);
+  if (round_list(&e->values, e->n, digits, arena, error) != 0) return -1;
+  for (size_t i = e->n; i-- > 0;)
+    if (e->values[i] == e->max_value) e->max_index = (int)i;
+  return 0;
 }
 
 /* Counts, rates and what the bars of activations stand at stay as they are: they are short. */

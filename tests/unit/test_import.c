@@ -119,7 +119,7 @@ static void fill(struct room *room) {
 
 /* ---- comparing ---- */
 
-static bool same_bits(const void *a, const void *b, size_t bytes) { return memcmp(a, b, bytes) == 0; }
+static bool same_bits(const void *a, const void *b, size_t bytes) { return bytes == 0 || memcmp(a, b, bytes) == 0; }
 
 static bool same_real(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
 

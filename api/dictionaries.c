@@ -197,7 +197,8 @@ static void write_row(struct json_writer *w, const struct store_feature_row *row
   jw_open(w, '{');
   jw_member_int(w, "index", row->index);
   jw_member_f64(w, "rate", row->rate);
-  jw_member_int(w, "nFired", row->n_fired);
+  if (row->n_fired >= 0) jw_member_int(w, "nFired", row->n_fired);
+  else jw_member_null(w, "nFired");
   jw_member_f32(w, "max", row->max);
   jw_member_f64(w, "mean", row->mean);
   jw_member_text(w, "description", row->description);

@@ -56,6 +56,50 @@ struct lab_neighbours {
 };
 const struct lab_neighbours *lab_cossim_result(const struct lab_job *job);
 
+/* ---- Neuronpedia's dataset batches (docs/store.md) --------------------------------------------------- */
+
+/* What was done so far, or is done. */
+struct archive_progress {
+  const char *file; /* where it is: "activations/batch-3.jsonl.gz"; NULL at the end */
+  int64_t features, examples, explanations;
+};
+/* Called now and then; true stops the work (ERROR_CANCELLED). */
+typedef bool (*archive_tell)(void *context, const struct archive_progress *progress);
+
+struct archive_import_args {
+  const char *folder;               /* holds features/, activations/, explanations/ with batch-N.jsonl[.gz], any of them; and,
+                                       if it has them, source.jsonl and model.jsonl */
+  const char *model_id, *source_id; /* where it goes; both NULL: where the lines say. The lines must agree with each other */
+  archive_tell tell;                /* or NULL */
+  void *context;
+};
+
+/* Reads a source's batches into the store, in transactions of bounded size: what a line has takes the place of what the
+ * feature had; explanations are added unless the same one (feature, origin, type, model name, author, text) is there. Doing it
+ * twice changes nothing more. How the statistics were made is written last: after a failure part of the rows is there, and the
+ * source counts as without statistics if it was. A model or source that the store lacks is made from what the files say; one
+ * that is there keeps its own description. U+0000 in a text becomes a space, as upstream's importer does.
+ * ERROR_FORMAT or ERROR_LIMIT with file and line: a line that is no such row, another source's
+ * row, a feature that the dictionary lacks, a damaged file; ERROR_ARGUMENT: made for another dictionary than the store's source;
+ * ERROR_NOT_FOUND: nothing to read in the folder. */
+int archive_import(struct store *store, const struct archive_import_args *args, struct archive_progress *done,
+                   struct error *error) MUST_CHECK;
+
+struct archive_export_args {
+  const char *model_id, *source_id;
+  const char *folder; /* made if it is not there; must not hold such files yet */
+  int digits;         /* 0: every number exactly; 2..9: activations, logits and cosines rounded to so many significant digits,
+                         for files of about four fifths of the size */
+  archive_tell tell;  /* or NULL */
+  void *context;
+};
+
+/* Writes everything the store has of a source in the layout above, 1,024 features a batch; importing it gives the same rows
+ * (with digits 0, and -0 in a list as 0), and the same rows give the same bytes.
+ * ERROR_NOT_FOUND: no such source; ERROR_ARGUMENT: the folder holds an export; ERROR_IO. */
+int archive_export(struct store *store, const struct archive_export_args *args, struct archive_progress *done,
+                   struct error *error) MUST_CHECK;
+
 /* ---- long jobs -------------------------------------------------------------------------------------- */
 
 /* Statistics of a source over a text. */

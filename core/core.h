@@ -35,6 +35,8 @@ struct lab_options {
   const char *store;        /* SQLite file; NULL or "": nothing is kept */
   const char *holder;       /* who holds the store, for others that find it taken: "serve", "stats" */
   bool run_jobs;            /* run long jobs in the background (core/archive.h) */
+  bool load_statistics;     /* a source whose folder holds statistics/ (docs/store.md) and of which the store has none: import
+                               them when opening; a failure is a warning in the log */
   int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */
   const char *aliases;      /* file of model aliases, NULL: none */
   const char *backend;      /* see backend_open; "auto" = "cpu" */

@@ -212,7 +212,7 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   lab->options = *options;
   if (allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
       open_backend(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
-      archive_open(lab, options->store, options->holder, error) != 0 || start_engine(lab, options, error) != 0 ||
+      archive_open(lab, options, error) != 0 || start_engine(lab, options, error) != 0 ||
       runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
     return NULL;

@@ -1,10 +1,12 @@
-/* lab_archive.c: the store behind the lab: opened with it, told what is loaded. */
+/* lab_archive.c: the store behind the lab: opened with it, told what is loaded, filled with the statistics that came along. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/archive.h"
+#include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/mapfile.h"
 #include "core/lab_int.h"
 
 struct store *lab_store(const struct lab *lab) { return lab->store; }
@@ -35,7 +37,8 @@ static int put_model(struct lab *lab, const struct lab_model_info *info, struct 
   return failed;
 }
 
-/* A known source keeps its number and its statistics, unless another dictionary now bears its name. */
+/* A known source keeps its number and its statistics, unless another dictionary now bears its name. One without identity was
+ * imported before any dictionary was loaded: its statistics are of the one that bears its name now. */
 static int put_source(struct lab *lab, const struct lab_source_info *info, struct error *error) {
   struct arena arena;
   struct store_source known;
@@ -54,21 +57,67 @@ static int put_source(struct lab *lab, const struct lab_source_info *info, struc
   struct store_source row = {.model = info->model_id, .name = info->id, .set = info->set, .layer = info->layer,
                              .point = info->point, .kind = info->kind, .n_features = info->n_feat,
                              .identity = identity};
+  if (found > 0 && !known.identity) {
+    row.statistics = known.statistics;
+    row.config = known.config;
+    row.description = known.description;
+    row.url = known.url;
+  }
   if (found < 0) failed = -1;
   if (!failed && !same) failed = store_source_put(lab->store, &row, &source->store_id, error);
   arena_clear(&arena);
   return failed;
 }
 
-int archive_open(struct lab *lab, const char *path, const char *holder, struct error *error) {
-  if (!path || !*path) return 0;
-  struct store_options options = {.path = path, .holder = holder, .check = STORE_CHECK_QUICK};
-  lab->store = store_open(&options, error);
+/* ---- statistics that came with a dictionary ---- */
+
+static bool has_statistics(struct lab *lab, int64_t source) {
+  struct arena arena;
+  struct store_source row;
+  arena_init(&arena, 0);
+  bool has = store_source_at(lab->store, source, &arena, &row, NULL) != 1 || row.statistics.made_at;
+  arena_clear(&arena);
+  return has;
+}
+
+static void load_statistics(struct lab *lab, const struct lab_source_info *info, const char *folder) {
+  struct error error = ERROR_INIT;
+  struct archive_progress done;
+  struct archive_import_args args = {.folder = folder, .model_id = info->model_id, .source_id = info->id};
+  int64_t begin = clock_ns();
+  if (archive_import(lab->store, &args, &done, &error) != 0)
+    log_warn("source %s/%s: the statistics in its folder are not loaded: %s", info->model_id, info->id, error.text);
+  else
+    log_info("source %s/%s: loaded %lld features, %lld examples and %lld explanations from its folder in %.1f s",
+             info->model_id, info->id, (long long)done.features, (long long)done.examples, (long long)done.explanations,
+             (double)(clock_ns() - begin) * 1e-9);
+}
+
+static int load_all_statistics(struct lab *lab, const struct lab_options *options, struct error *error) {
+  for (size_t i = 0; i < options->n_sources; i++) {
+    const struct lab_source_spec *spec = &options->sources[i];
+    char folder[4096];
+    const struct lab_model_info *model = lab_find_model(lab, spec->model_id, error);
+    const struct lab_source_info *info = model ? lab_find_source(lab, model, spec->source_id, "source", error) : NULL;
+    if (!info) return -1;
+    bool fits = snprintf(folder, sizeof folder, "%s/statistics", spec->path) < (int)sizeof folder;
+    if (fits && path_is_directory(folder) && !has_statistics(lab, lab_source_of(lab, info)->store_id))
+      load_statistics(lab, info, folder);
+  }
+  return 0;
+}
+
+/* ---- opening ---- */
+
+int archive_open(struct lab *lab, const struct lab_options *options, struct error *error) {
+  if (!options->store || !*options->store) return 0;
+  struct store_options store = {.path = options->store, .holder = options->holder, .check = STORE_CHECK_QUICK};
+  lab->store = store_open(&store, error);
   if (!lab->store) return -1;
   for (size_t m = 0; m < lab->n_models; m++) {
     if (put_model(lab, &lab->infos[m], error) != 0) return -1;
     for (size_t s = 0; s < lab->infos[m].n_sources; s++)
       if (put_source(lab, &lab->infos[m].sources[s], error) != 0) return -1;
   }
-  return 0;
+  return options->load_statistics ? load_all_statistics(lab, options, error) : 0;
 }

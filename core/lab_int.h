@@ -49,8 +49,8 @@ struct lab_model *lab_model_of_source(const struct lab *lab, const struct lab_so
 
 /* ---- the store and long jobs (lab_archive.c, lab_runner.c) ---- */
 
-/* Opens the store, if a path is given, and records what is loaded. */
-int archive_open(struct lab *lab, const char *path, const char *holder, struct error *error) MUST_CHECK;
+/* Opens the store, if one is named, records what is loaded, and imports statistics that came with it. */
+int archive_open(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;
 
 /* Starts the thread that runs long jobs; those that an earlier process left running are queued again. */
 int runner_open_jobs(struct lab *lab, bool start, struct error *error) MUST_CHECK;

@@ -16,6 +16,7 @@
 #include "core/base/mapfile.h"
 #include "core/core.h"
 #include "server/access_log.h"
+#include "server/archive_command.h"
 #include "server/command.h"
 #include "server/config.h"
 #include "server/http.h"
@@ -97,6 +98,7 @@ static int open_lab(struct daemon *d, struct error *error) {
   if (lab_settings(&d->options, &lab, error)) return -1;
   lab.holder = "serve";
   lab.run_jobs = true;
+  lab.load_statistics = true;
   d->lab = lab_open(&lab, error);
   return d->lab ? 0 : -1;
 }
@@ -284,6 +286,8 @@ static const struct verb {
     {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
     {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
+    {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
+    {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},
     {"routes", "", "prints every route with its summary", run_routes, false},
     {"config", "", "prints every setting at its default, as an INI file", run_config, false},
     {"version", "", "prints version and commit", run_version, false},
@@ -305,6 +309,8 @@ static int unknown_verb(const char *name) {
 static int help_verb(const struct verb *verb) {
   if (verb->run == run_serve) help_serve();
   else if (verb->run == run_stats) help_stats();
+  else if (verb->run == run_import) help_import();
+  else if (verb->run == run_export) help_export();
   else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);
   return EXIT_DONE;
 }

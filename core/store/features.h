@@ -56,7 +56,7 @@ struct store_feature {
   unsigned groups; /* STORE_... that are present (reading) or to be replaced (putting) */
 
   /* STORE_STATISTICS */
-  int64_t n_fired;                 /* counted positions with an activation > 0 */
+  int64_t n_fired;                 /* counted positions with an activation > 0; -1 when not known */
   double rate;                     /* n_fired / n_tokens of the source; NaN when not known */
   double mean;                     /* mean activation over those positions; 0 when there are none */
   float max;                       /* largest activation over all counted positions */

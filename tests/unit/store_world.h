@@ -137,12 +137,13 @@ static inline bool same_texts(const struct store_text *a, const struct store_tex
 }
 
 static inline bool same_tokens(const struct store_tokens *a, const struct store_tokens *b) {
-  return a->n == b->n && same_texts(a->texts, b->texts, a->n) && memcmp(a->values, b->values, 4 * a->n) == 0;
+  return a->n == b->n && same_texts(a->texts, b->texts, a->n) &&
+         (a->n == 0 || memcmp(a->values, b->values, 4 * a->n) == 0);
 }
 
 static inline bool same_histogram(const struct store_histogram *a, const struct store_histogram *b) {
-  return a->n == b->n && memcmp(a->heights, b->heights, 4 * a->n) == 0 &&
-         memcmp(a->values, b->values, 4 * a->n) == 0;
+  return a->n == b->n && (a->n == 0 || (memcmp(a->heights, b->heights, 4 * a->n) == 0 &&
+                                        memcmp(a->values, b->values, 4 * a->n) == 0));
 }
 
 static inline bool same_example(const struct store_example *got, const struct store_example *want) {

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/../.."
 build=${1:?usage: run.sh BUILD_DIR}
 
 run() {
-  echo "== $(basename "$1")"
+  echo "== $*"
   "$@"
   echo
 }
@@ -23,9 +23,22 @@ for dtype in f32 bf16; do
   run "$build/bench/bench_model" "$data/$dtype"
 done
 
+# Statistics of a dictionary of the usual size at layer 7.
+[ -f "$data/stats/config.json" ] || /usr/bin/python3 tests/tools/make_gpt2_small_shaped.py --out "$data/stats" \
+  --dictionary 24576,7,7-res-jb >/dev/null
+run "$build/bench/bench_stats" "$data/stats"
+
+# PyTorch as a peer, where somebody has it.
+if [ -n "${STEERD_TORCH_PYTHON:-}" ]; then
+  run "$STEERD_TORCH_PYTHON" tests/bench/peer_torch.py --folder "$data/f32" --bench "$build/bench/bench_model"
+else
+  echo "skip: the PyTorch peer (set STEERD_TORCH_PYTHON to a Python that has torch and transformers)"
+  echo
+fi
+
 for program in "$build"/bench/bench_*; do
   case $(basename "$program") in
-    bench_limits | bench_kernels | bench_model | *.d | *.log) continue ;;
+    bench_limits | bench_kernels | bench_model | bench_stats | *.d | *.log) continue ;;
   esac
   [ -x "$program" ] && run "$program"
 done

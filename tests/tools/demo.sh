@@ -15,8 +15,8 @@ Open  $url/  in a browser, or type (in another terminal):
 
   curl -s $url/models
   curl -s $url/activations -d '{"text": "The princess walked in the dark forest", "source": "2-res-demo"}'
-  curl -s $url/steer -d '{"prompt": "The children played in the", "temperature": 0.4, "seed": 3, "n_tokens": 30,
-    "features": [{"layer": "2-res-demo", "index": 1821, "strength": 40}]}'
+  curl -s $url/steer -d '{"prompt": "One day, the children went to the", "temperature": 0.4, "seed": 3, "n_tokens": 30,
+    "features": [{"layer": "2-res-demo", "index": 1890, "strength": 22}]}'
 
 Every endpoint: $url/docs        Stop: Ctrl-C
 

@@ -3,7 +3,7 @@
  * A line is one JSON object with upstream's column names. What the store has a column for is read into it; every other member
  * that says something (not null, "", [] or false) goes to `extra` in the order it stands in. Steerd's own columns that upstream
  * lacks are members of their own, so that what is written reads back the same: n_fired and mean of a feature, document and
- * position of an example, origin and scores of an explanation, nTokens and conventions of a source. */
+ * position of an example, origin and scores of an explanation, n_tokens and conventions of a source. */
 #ifndef STEERD_CORE_ARCHIVE_ROWS_H
 #define STEERD_CORE_ARCHIVE_ROWS_H
 

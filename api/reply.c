@@ -1,13 +1,13 @@
 /* reply.c: error code -> status -> body, and the writers that endpoints share. */
 #include "api/reply.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "core/base/json.h"
 #include "core/base/log.h"
+#include "core/base/number.h"
 
 int reply_status(enum error_code code) {
   switch (code) {
@@ -120,7 +120,7 @@ int reply_success(struct api_call *call) {
 
 void reply_digits(struct json_writer *w, const char *key, int64_t number) {
   char digits[24];
-  snprintf(digits, sizeof digits, "%" PRId64, number);
+  number_int(number, digits);
   jw_member_text(w, key, digits);
 }
 

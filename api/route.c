@@ -5,7 +5,11 @@
 #include <string.h>
 
 /* Length of the segment at `path`; a slash that ends the path ends its last segment. */
-static size_t segment(const char *path) { return strcspn(path, "/"); }
+static size_t segment(const char *path) {
+  size_t n = 0;
+  while (path[n] && path[n] != '/') n++;
+  return n;
+}
 
 static const char *skip_slash(const char *path) { return *path == '/' ? path + 1 : path; }
 
@@ -13,9 +17,10 @@ bool route_matches(const char *pattern, const char *path) {
   if (*pattern != '/' || *path != '/') return false;
   pattern++, path++;
   while (*pattern && *path) {
+    bool placeholder = *pattern == '{';
+    if (!placeholder && *pattern != *path) return false; /* nearly every row that is not meant ends here */
     size_t want = segment(pattern), have = segment(path);
     if (have == 0) return false;
-    bool placeholder = *pattern == '{';
     if (!placeholder && (want != have || memcmp(pattern, path, want) != 0)) return false;
     pattern = skip_slash(pattern + want);
     path = skip_slash(path + have);

@@ -40,7 +40,11 @@ void buffer_append(struct buffer *buffer, const void *data, size_t length) {
 
 void buffer_text(struct buffer *buffer, const char *text) { buffer_append(buffer, text, strlen(text)); }
 
-void buffer_char(struct buffer *buffer, char c) { buffer_append(buffer, &c, 1); }
+void buffer_char(struct buffer *buffer, char c) {
+  if (!make_room(buffer, 1)) return;
+  buffer->data[buffer->length++] = c;
+  buffer->data[buffer->length] = '\0';
+}
 
 void buffer_printf(struct buffer *buffer, const char *format, ...) {
   va_list args;

@@ -1,6 +1,5 @@
 #include "core/base/json_writer.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,11 +46,20 @@ static void write_escape(struct buffer *out, uint32_t point) {
   }
 }
 
+/* Most text is this: bytes that are characters of their own and stand as they are. */
+static bool is_plain(unsigned char c) {
+  return c >= 0x20 && c < 0x7F && c != '"' && c != '\\' && c != '<' && c != '>' && c != '&';
+}
+
 static void write_quoted(struct buffer *out, const char *text, size_t length) {
   buffer_char(out, '"');
   size_t plain = 0; /* start of the run that can be copied as it is */
   for (size_t i = 0; i < length;) {
     uint32_t point = 0;
+    if (is_plain((unsigned char)text[i])) {
+      i++;
+      continue;
+    }
     int n = utf8_next(text + i, length - i, &point);
     if (n > 0 && !must_escape(point)) {
       i += (size_t)n;
@@ -89,8 +97,9 @@ void jw_text(struct json_writer *w, const char *text) {
 }
 
 void jw_int(struct json_writer *w, int64_t value) {
+  char text[24];
   separate(w);
-  buffer_printf(w->out, "%" PRId64, value);
+  buffer_append(w->out, text, (size_t)number_int(value, text));
 }
 
 void jw_f32(struct json_writer *w, float value) {

@@ -19,9 +19,6 @@ static int trim_exponent(char *text, int length) {
   return (int)strlen(text);
 }
 
-/* Up to FLT_DIG (DBL_DIG) significant digits every decimal survives the way into binary and back, so %g
- * with that precision, which drops trailing zeros, already prints the shortest such text; only longer ones
- * must be tried one by one. Subnormals have fewer digits, so they are tried from one. */
 static const double powers[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12}; /* all exact */
 
 /* digits / 10^places in plain notation, without trailing zeros. */
@@ -60,7 +57,11 @@ static int quick_f32(float value, char *out) {
   return 0;
 }
 
+/* Up to FLT_DIG (DBL_DIG) significant digits every decimal survives the way into binary and back, so %g
+ * with that precision, which drops trailing zeros, already prints the shortest such text; only longer ones
+ * must be tried one by one. Subnormals have fewer digits, so they are tried from one. */
 int number_f32(float value, char out[24]) {
+  if (value == 0) return snprintf(out, 24, "%s", signbit(value) ? "-0" : "0");
   int n = quick_f32(value, out);
   if (n) return n;
   int from = fabsf(value) < FLT_MIN ? 1 : FLT_DIG;
@@ -69,6 +70,18 @@ int number_f32(float value, char out[24]) {
     if (strtof(out, NULL) == value) break;
   }
   return trim_exponent(out, n);
+}
+
+int number_int(int64_t value, char out[24]) {
+  char reversed[24];
+  uint64_t size = value < 0 ? -(uint64_t)value : (uint64_t)value;
+  int n = 0, at = 0;
+  do reversed[n++] = (char)('0' + size % 10);
+  while ((size /= 10) != 0);
+  if (value < 0) out[at++] = '-';
+  while (n > 0) out[at++] = reversed[--n];
+  out[at] = '\0';
+  return at;
 }
 
 int number_f64(double value, char out[32]) {

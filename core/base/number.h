@@ -9,7 +9,10 @@
  * with NUL. Not for NaN or infinities: the caller writes null for them. Returns the length. */
 int number_f32(float value, char out[24]);
 
-/* As above for a double. */
+/* A whole number. Returns the length. */
+int number_int(int64_t value, char out[24]);
+
+/* As the first for a double. */
 int number_f64(double value, char out[32]);
 
 /* A whole decimal integer with optional sign and nothing behind it. False when it is not one or too large. */

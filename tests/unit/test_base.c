@@ -59,6 +59,35 @@ static void test_f32_texts(void **state) {
   assert_string_equal(f32(1e-5f), "1e-5");
 }
 
+/* What the quick way writes is what the exact way writes: both ends of its range, and beside them. */
+static void test_f32_quick(void **state) {
+  (void)state;
+  assert_string_equal(f32(1e-4f), "0.0001");
+  assert_string_equal(f32(9.999999e-5f), "9.999999e-5");
+  assert_string_equal(f32(999999.94f), "999999.94");
+  assert_string_equal(f32(1e6f), "1e+6");
+  for (uint32_t step = 0; step < 400000; step++) {
+    float value = float_of(0x38d1b000u + step * 699u); /* from 1e-4 to beyond 1e6 */
+    char text[24], exact[24];
+    int digits = FLT_DIG;
+    do snprintf(exact, sizeof exact, "%.*g", digits++, (double)value);
+    while (strtof(exact, NULL) != value);
+    number_f32(value, text);
+    if (value < 1e6f) assert_string_equal(text, exact);
+  }
+}
+
+static void test_int_texts(void **state) {
+  (void)state;
+  char text[24];
+  assert_int_equal(number_int(0, text), 1);
+  assert_string_equal(text, "0");
+  assert_int_equal(number_int(-70, text), 3);
+  assert_string_equal(text, "-70");
+  assert_int_equal(number_int(INT64_MIN, text), 20);
+  assert_string_equal(text, "-9223372036854775808");
+}
+
 /* Reads back to the same bits, and no shorter decimal does. */
 static void check_f32(uint32_t bits) {
   float value = float_of(bits);
@@ -358,7 +387,7 @@ static void test_clock(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_f32_texts),   cmocka_unit_test(test_f32_round_trip), cmocka_unit_test(test_f64),
+      cmocka_unit_test(test_f32_texts), cmocka_unit_test(test_f32_quick), cmocka_unit_test(test_int_texts),   cmocka_unit_test(test_f32_round_trip), cmocka_unit_test(test_f64),
       cmocka_unit_test(test_parse),       cmocka_unit_test(test_utf8_valid),     cmocka_unit_test(test_utf8_points),
       cmocka_unit_test(test_utf8_complete), cmocka_unit_test(test_writer),       cmocka_unit_test(test_json_depth),
       cmocka_unit_test(test_json_strict), cmocka_unit_test(test_arena),          cmocka_unit_test(test_buffer),

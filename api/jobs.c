@@ -8,6 +8,7 @@
 #include "api/handlers.h"
 #include "api/reply.h"
 #include "core/base/number.h"
+#include "core/base/clock.h"
 
 const struct field jobs_fields[] = {
     {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats",
@@ -148,8 +149,13 @@ int job_resume_post(struct api_call *call, struct error *error) {
 struct events_plan {
   int64_t id;
   struct lab_watch *watch;
-  struct buffer last; /* the event before, so that none is said twice */
+  enum store_job_state state; /* of the event before, ... */
+  int64_t done, sent_ns;      /* ... so that none is said twice, and few a second */
+  bool any;
 };
+
+/* Progress is told at most this often; a watcher is woken no oftener either, so nothing stays unsaid. */
+#define EVENT_NS 150000000
 
 static void write_event(struct buffer *out, const struct lab_progress *progress) {
   struct json_writer w;
@@ -159,11 +165,13 @@ static void write_event(struct buffer *out, const struct lab_progress *progress)
   buffer_text(out, "\n\n");
 }
 
-static bool is_news(struct events_plan *plan, const struct buffer *event) {
-  struct buffer *last = &plan->last;
-  if (last->length == event->length && event->length && memcmp(last->data, event->data, event->length) == 0) return false;
-  last->length = 0;
-  buffer_append(last, event->data, event->length);
+static bool is_news(struct events_plan *plan, const struct lab_progress *progress) {
+  bool moved = progress->job.done != plan->done && clock_ns() - plan->sent_ns >= EVENT_NS;
+  if (plan->any && progress->job.state == plan->state && !moved) return false;
+  plan->any = true;
+  plan->state = progress->job.state;
+  plan->done = progress->job.done;
+  plan->sent_ns = clock_ns();
   return true;
 }
 
@@ -174,9 +182,8 @@ static int pull_event(struct api_call *call, struct buffer *out, struct error *e
   arena_init(&arena, call->arena.limit);
   int result = lab_long_job(call->api->lab, plan->id, &arena, &progress, error);
   if (result == 0) {
-    write_event(out, &progress);
     call->ended = progress.job.state != STORE_QUEUED && progress.job.state != STORE_RUNNING;
-    if (!is_news(plan, out) && !call->ended) out->length = 0;
+    if (is_news(plan, &progress) || call->ended) write_event(out, &progress);
   }
   arena_clear(&arena);
   return result;
@@ -185,16 +192,17 @@ static int pull_event(struct api_call *call, struct buffer *out, struct error *e
 static void leave_events(struct api_call *call) {
   struct events_plan *plan = call->plan;
   lab_unwatch(call->api->lab, plan->watch);
-  buffer_clear(&plan->last);
 }
 
 /* Watches before the first look, so that nothing is missed between the two. */
 int job_events_get(struct api_call *call, struct error *error) {
   struct events_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
   if (!plan || path_job(call, &plan->id, error) != 0) return -1;
+  if (!lab_store(call->api->lab))
+    return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld: jobs need a store (--store FILE)",
+                           (long long)plan->id);
   plan->watch = lab_watch(call->api->lab, call->waker);
   if (!plan->watch) return error_memory(error, sizeof *plan);
-  buffer_init(&plan->last, call->body.limit);
   call->plan = plan;
   call->leave = leave_events;
   if (pull_event(call, &call->body, error) != 0) return -1;

@@ -132,6 +132,9 @@ static int open_corpus(struct stats_job *job, struct error *error) {
                                    .max_tokens = job->args.max_tokens, .stop = should_stop, .stop_context = job};
   job->running->report(job->running, 0, 0, "tokens", "reading the text");
   job->corpus = corpus_open(job->args.corpus, job->opened->model->tokenizer, &options, error);
+  if (job->corpus && corpus_tokens(job->corpus) == 0)
+    return error_set_field(error, ERROR_ARGUMENT, "corpus", "'%s' has no tokens: nothing was counted or replaced",
+                           job->args.corpus);
   return job->corpus ? 0 : -1;
 }
 
@@ -251,8 +254,16 @@ static int count_corpus(struct stats_job *job, struct error *error) {
                                .context = &counting};
   job->saved_ns = clock_ns();
   int64_t begin = clock_ns();
-  int failed = statistics_run(&run, error);
-  if (failed && counting.error.code) error_set(error, counting.error.code, "%s", counting.error.text);
+  struct error why = ERROR_INIT;
+  int failed = statistics_run(&run, &why);
+  if (failed && counting.error.code) {
+    error_set(error, counting.error.code, "%s", counting.error.text);
+  } else if (failed && should_stop(job)) {
+    /* A draining engine refuses work before the next report: what is counted is whole documents, and is kept. */
+    if (checkpoint(job, error) == 0) error_set(error, ERROR_CANCELLED, "stopped; it can be resumed");
+  } else if (failed) {
+    error_set(error, why.code, "%s", why.text);
+  }
   double seconds = (double)(clock_ns() - begin) * 1e-9;
   log_info("statistics of %s/%s: %lld tokens in %.1f s, %.1f %% of it spent on upkeep beside the engine",
            job->info->model_id, job->info->id, (long long)statistics_tokens(job->statistics), seconds,

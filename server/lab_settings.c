@@ -86,8 +86,7 @@ static int demo_sources(struct options *o, const char *demo, struct lab_options 
   return 0;
 }
 
-/* Its statistics need a place: the user's cache, unless --store names another. */
-static const char *demo_store(struct options *o, struct error *error) {
+const char *lab_settings_demo_store(struct options *o, struct error *error) {
   const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   if ((!cache || !*cache) && (!home || !*home)) return "";
   char *top = cache && *cache ? arena_printf(&o->arena, error, "%s", cache)
@@ -105,7 +104,6 @@ static int serve_demo(struct options *o, struct lab_options *out, struct error *
   *model = (struct lab_model_spec){"demo", demo};
   out->models = model;
   out->n_models = 1;
-  if (!*o->store && !(out->store = demo_store(o, error))) return -1;
   return demo_sources(o, demo, out, error);
 }
 

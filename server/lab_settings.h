@@ -6,8 +6,12 @@
 #include "server/options.h"
 
 /* Fills *out, holder and run_jobs left empty; its arrays and texts live in options->arena. Where neither a model nor a
- * source is named it is the demo that stands beside the program, with its store in the user's cache. ERROR_ARGUMENT for a
- * model or source that is not ID=PATH or MODEL/SOURCE=PATH. */
+ * source is named it is the demo that stands beside the program. ERROR_ARGUMENT for a model or source that is not ID=PATH or
+ * MODEL/SOURCE=PATH. */
 int lab_settings(struct options *options, struct lab_options *out, struct error *error) MUST_CHECK;
+
+/* Where a served demo keeps what it remembers when no store is named: a file in the user's cache, "" when there is no
+ * place for it; in options->arena. NULL when out of memory. */
+const char *lab_settings_demo_store(struct options *options, struct error *error) MUST_CHECK;
 
 #endif

@@ -96,6 +96,8 @@ static int open_listeners(struct daemon *d, struct error *error) {
 static int open_lab(struct daemon *d, struct error *error) {
   struct lab_options lab;
   if (lab_settings(&d->options, &lab, error)) return -1;
+  bool demo = d->options.model.count == 0 && d->options.source.count == 0;
+  if (demo && !*d->options.store && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
   lab.holder = "serve";
   lab.run_jobs = true;
   lab.load_statistics = true;
@@ -240,7 +242,8 @@ static int run_daemon(struct daemon *d, struct error *error) {
 static void help_serve(void) {
   puts("steerd serve [--config FILE] [--KEY VALUE ...]\n\n"
        "Serves models and their dictionaries over HTTP until SIGTERM. Prints 'ready URL' on standard output\n"
-       "for each address once it answers.\n\n"
+       "for each address once it answers. Without --model it serves the demo that came with it, and keeps what it\n"
+       "remembers of it in ~/.cache/steerd unless --store names another file.\n\n"
        "The first of these that says something wins: flag, environment (STEERD_MAX_BODY=1048576), --config "
        "FILE,\n" CONFIG_SYSTEM_FILE ", built-in default. 'steerd config' prints them as a file.");
   options_print_help(stdout);

@@ -141,6 +141,8 @@ static int run_job(const struct command *command, struct options *options, struc
     return error_set(error, ERROR_ARGUMENT, "stats needs --store FILE: where the statistics are kept");
   settings.holder = "stats";
   struct lab *lab = lab_open(&settings, error);
+  if (!lab && error->code == ERROR_BUSY)
+    return error_prefix(error, "a running daemon counts too: POST /v1/jobs {\"kind\": \"stats\", ...} to it");
   if (!lab) return -1;
   int failed = lab_stats_run(lab, &command->args, tell, NULL, error);
   if (isatty(STDERR_FILENO)) fputc('\n', stderr);

@@ -142,8 +142,8 @@ int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) MUST_C
 int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) MUST_CHECK;
 
 /* A waker that is called (any thread) whenever a long job's progress changes, at most a few times a second; for
- * event streams. Returns a handle for lab_unwatch; after that returns the waker is never called again. NULL when
- * out of memory. */
+ * event streams. Returns a handle for lab_unwatch; after that returns the waker is never called again. NULL without a
+ * store, or when out of memory. */
 struct lab_watch;
 struct lab_watch *lab_watch(struct lab *lab, struct lab_waker waker);
 void lab_unwatch(struct lab *lab, struct lab_watch *watch);

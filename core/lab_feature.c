@@ -28,11 +28,7 @@ static void destroy(struct lab_job *job) {
 
 static int feature_slice(void *context, struct plan *plan, struct error *error) {
   struct feature_job *f = context;
-  int more = table_slice(&f->work, plan, error);
-  if (more > 0) return 1;
-  decoder_table_free(f->decoder); /* on the worker, whose backend it is */
-  f->decoder = NULL;
-  return more;
+  return table_slice(&f->work, plan, error);
 }
 
 static void merge(struct store_feature *to, const struct store_feature *made) {
@@ -49,8 +45,10 @@ static void merge(struct store_feature *to, const struct store_feature *made) {
   }
 }
 
+/* Also comes when the job was cancelled between two slices: the table is freed here, on the worker, in any case. */
 static void feature_done(void *context, const struct error *error) {
   struct feature_job *f = context;
+  decoder_table_free(f->decoder);
   struct error own = ERROR_INIT;
   f->made.index = f->result.stored.index;
   if (!error && table_store(&f->work, &f->row, &f->arena, &f->made, &own) != 0) error = &own;

@@ -294,7 +294,8 @@ int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t 
   return failed;
 }
 
-/* An unfinished job with these parameters, queued again; 0 when there is none. */
+/* An unfinished job with these parameters, queued again; 0 when there is none. One that failed is left behind: its
+ * state may be what it failed on (a text that has changed), and a new one costs no more than time. */
 static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id, struct error *error) {
   struct arena arena;
   struct store_job *jobs;
@@ -303,7 +304,7 @@ static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id,
   arena_init(&arena, 0);
   int failed = store_job_list(lab->store, -1, "stats", 0, 1000, &arena, &jobs, &n, error);
   for (size_t i = 0; !failed && !*id && i < n; i++)
-    if (jobs[i].state != STORE_DONE && strcmp(jobs[i].parameters, parameters) == 0) *id = jobs[i].id;
+    if (jobs[i].state != STORE_DONE && jobs[i].state != STORE_FAILED && strcmp(jobs[i].parameters, parameters) == 0) *id = jobs[i].id;
   if (*id) failed = store_job_resume(lab->store, *id, error);
   arena_clear(&arena);
   return failed;

@@ -171,6 +171,8 @@ static int read_head(struct stats_job *job, const void *data, size_t bytes, stru
     return error_set(error, ERROR_ARGUMENT, "'%s' has changed since the job began; start a new job", job->args.corpus);
   job->phase = head.phase == PHASE_WRITE ? PHASE_WRITE : PHASE_COUNT;
   job->next_feature = head.next_feature;
+  if (head.next_feature < 0 || head.next_feature > job->info->n_feat)
+    return error_set(error, ERROR_FORMAT, "the job's state is damaged; start a new job");
   return statistics_load_head(job->statistics, (const char *)data + sizeof head, bytes - sizeof head, error);
 }
 

@@ -202,6 +202,11 @@ struct corpus *corpus_open(const char *path, const struct tokenizer *tokenizer, 
   corpus->options = *options;
   corpus->bos = options->bos ? tokenizer_bos(tokenizer) : -1;
   corpus->options.bos = corpus->bos >= 0;
+  if (options->context < (corpus->options.bos ? 2 : 1)) {
+    free(corpus);
+    error_set(error, ERROR_ARGUMENT, "a context of %lld tokens has no room for text", (long long)options->context);
+    return NULL;
+  }
   corpus->hash = 0xCBF29CE484222325u;
   if (fill(corpus, path, tokenizer, error) != 0) {
     corpus_close(corpus);

@@ -92,9 +92,9 @@ static void reach(struct statistics *s, struct tally *t, float value) {
   while (t->exponent < e) double_range(s, t);
 }
 
-/* Which of `n` equal parts of (0, 2^exponent) holds the value. Exact: a multiplication by a power of two. */
+/* Which of `n` equal parts of (0, 2^exponent) holds the finite value. Exact: powers of two, in double. */
 static int part_of_range(const struct tally *t, float value, int n) {
-  int part = (int)ldexpf(value * (float)n, -t->exponent);
+  int part = (int)(ldexp((double)value, -t->exponent) * n);
   return part < n ? part : n - 1;
 }
 
@@ -221,6 +221,9 @@ static int take_in(struct statistics *s, int64_t document, int32_t length, int64
   if (make_room(s, t, error) != 0) return -1;
   for (int32_t at = s->first[feature]; at >= 0; at = s->links[at].next) {
     const struct link *link = &s->links[at];
+    if (!isfinite(link->value))
+      return error_set(error, ERROR_FORMAT, "feature %lld is not finite at position %d of document %lld",
+                       (long long)feature, link->position, (long long)document);
     reach(s, t, link->value);
     t->n_fired++;
     t->sum += link->value;

@@ -77,16 +77,20 @@ static void flight_close(struct flight *flight) {
   pthread_mutex_destroy(&flight->mutex);
 }
 
-/* How many documents from `first` make a task. */
+/* How many documents from `first` make a task: as many as rows, sequences and memory for keys and values allow. */
 static int count_documents(const struct statistics_run *run, int64_t first) {
+  enum { MOST = 256 };
+  int32_t positions[MOST];
   int64_t rows = 0, all = corpus_documents(run->corpus);
   int n = 0;
-  while (n < run->max_sequences && first + n < all) {
-    rows += corpus_length(run->corpus, first + n);
+  while (n < run->max_sequences && n < MOST && first + n < all) {
+    positions[n] = corpus_length(run->corpus, first + n);
+    rows += positions[n];
     if (n && rows > run->max_rows) break;
     n++;
   }
-  return n;
+  int fitting = engine_fitting(run->engine, run->model, positions, n);
+  return n && fitting < 1 ? 1 : fitting;
 }
 
 static int32_t layers_below(struct point point) { return point.site == SITE_RESID_PRE ? point.layer : point.layer + 1; }

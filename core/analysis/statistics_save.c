@@ -128,15 +128,21 @@ void statistics_save_part(struct statistics *s, int64_t part, struct buffer *out
 static bool load_kept(const struct statistics *s, struct reader *reader, struct kept *kept) {
   struct saved_kept saved;
   if (!take(reader, &saved, sizeof saved) || saved.n_marks < 0 || saved.n_marks > s->options.window) return false;
+  bool placed = saved.document >= 0 && saved.start >= 0 && saved.length >= 1 && saved.length <= s->options.window &&
+                saved.position >= saved.start && saved.position - saved.start < saved.length;
+  if (!placed || saved.document >= s->n_documents) return false;
   *kept = (struct kept){saved.document, saved.key, saved.position, saved.start, saved.length, saved.value,
                         saved.n_marks, malloc(((size_t)saved.n_marks + 1) * sizeof *kept->marks)};
-  return kept->marks && take(reader, kept->marks, (size_t)saved.n_marks * sizeof *kept->marks);
+  if (!kept->marks || !take(reader, kept->marks, (size_t)saved.n_marks * sizeof *kept->marks)) return false;
+  for (int32_t i = 0; i < saved.n_marks; i++)
+    if (kept->marks[i].offset < 0 || kept->marks[i].offset >= saved.length) return false;
+  return true;
 }
 
 static bool load_tally(const struct statistics *s, struct reader *reader, struct tally *t) {
   struct saved_tally saved;
   tally_clear(t, s->per_feature);
-  if (!take(reader, &saved, sizeof saved) || saved.n_top > s->options.n_top) return false;
+  if (!take(reader, &saved, sizeof saved) || saved.n_top > s->options.n_top || abs(saved.exponent) > 200) return false;
   t->n_fired = saved.n_fired;
   t->sum = saved.sum;
   t->max = saved.max;

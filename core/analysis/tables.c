@@ -28,8 +28,9 @@ static void histogram(const float *logits, int64_t n, float low, float high, str
     out->centres[b] = low + width * ((float)b + 0.5f);
   }
   for (int64_t i = 0; i < n; i++) {
-    int bar = width > 0 ? (int)((logits[i] - low) / width) : 0;
-    out->bars[bar < TABLE_LOGIT_BARS ? bar : TABLE_LOGIT_BARS - 1]++;
+    if (!isfinite(logits[i])) continue; /* of weights that are not finite; belongs to no bar */
+    float bar = width > 0 && isfinite(width) ? (logits[i] - low) / width : 0;
+    out->bars[bar < TABLE_LOGIT_BARS ? (int)bar : TABLE_LOGIT_BARS - 1]++;
   }
 }
 

@@ -60,6 +60,10 @@ int engine_fitting(const struct engine *engine, const struct model *model, const
 }
 
 static int check_fits(const struct engine *engine, const struct engine_task *task, struct error *error) {
+  for (int i = 0; i < task->n_sequences; i++)
+    if (task->sequences[i].tap_width > task->runner->tap_elements)
+      return error_set(error, ERROR_LIMIT, "the request looks at %d points at once, more than a step of %d rows has room for",
+                       task->sequences[i].n_taps, task->runner->max_rows);
   if (task->n_sequences > engine->options.max_sessions)
     return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
                      engine->options.max_sessions);
@@ -75,7 +79,7 @@ static int check_fits(const struct engine *engine, const struct engine_task *tas
 static int enqueue(struct engine *engine, struct engine_task *task, struct error *error) {
   int failed = 0;
   pthread_mutex_lock(&engine->mutex);
-  if (engine->stop || engine->draining) {
+  if (engine->stop || (engine->draining && !task->continues)) {
     failed = error_set(error, ERROR_BUSY, "the server is shutting down");
   } else if (!task->background && !task->continues && engine->n_queued >= engine->options.max_queue) {
     failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
@@ -185,6 +189,7 @@ static void sweep(struct runner *runner) {
 static bool has_room(const struct engine_task *task) {
   const struct runner *runner = task->runner;
   int32_t blocks = kv_pool_blocks_free(runner->kv), sessions = runner->max_sessions - runner->n_running;
+  if (task->work) return true; /* takes neither a session nor a block */
   if (task->background) { /* half stays for others, unless nobody is there and the half would not do */
     if (runner->n_running == 0) return task->blocks_needed <= blocks;
     blocks -= kv_pool_blocks(runner->kv) / 2;

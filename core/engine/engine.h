@@ -9,7 +9,7 @@
  * share its rows below their first edited layer, and afterwards the keys and values made there.
  *
  * BACKGROUND. Long jobs hand over background tasks, which never hold up others: they take at most half of the sessions and
- * of the KV memory, and while others run only a few rows of a step. WORK is a function that the worker calls between
+ * of the KV memory unless nothing else runs, and while others run only a few rows of a step. WORK is a function that the worker calls between
  * steps, a bounded slice at a time: tables made from a dictionary, say.
  *
  * CALLBACKS come from the worker's thread, in order, without any lock of the engine held; they must not wait.

@@ -97,7 +97,7 @@ static int64_t take_first(struct sampler *sampler, int64_t most, double enough, 
   int64_t n = sampler->vocabulary, taken = 0;
   double sum = 0;
   for (int64_t i = n / 2 - 1; i >= 0; i--) sift(heap, n, i);
-  while (taken < most && sum < enough) {
+  while (taken < most && (taken == 0 || sum < enough)) { /* one at least: top_p may be 0 */
     struct candidate first = heap[0];
     heap[0] = heap[n - 1 - taken];
     heap[n - 1 - taken] = first;
@@ -113,7 +113,7 @@ static int64_t keep_share(const struct sampler *sampler, int64_t kept, float top
   const struct candidate *end = sampler->candidates + sampler->vocabulary;
   double sum = 0, enough = sampler->options.top_p * total_weight(sampler, end - kept, kept, top);
   int64_t used = 0;
-  while (used < kept && sum < enough) sum += weight(sampler, end[-1 - used++].logit, top);
+  while (used < kept && (used == 0 || sum < enough)) sum += weight(sampler, end[-1 - used++].logit, top);
   return used;
 }
 

@@ -46,6 +46,16 @@ int arch_config_int(const struct json_node *config, const char *key, int64_t low
 }
 
 int arch_check(const struct arch *arch, struct error *error) {
+  const struct {
+    const char *name;
+    int64_t value, most;
+  } sizes[] = {{"layers", arch->n_layer, 1024},          {"width", arch->d_model, 1 << 16},
+               {"MLP width", arch->d_mlp, 1 << 20},      {"context", arch->n_ctx, 1 << 20},
+               {"vocabulary", arch->vocabulary, 1 << 22}};
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+    if (sizes[i].value < 1 || sizes[i].value > sizes[i].most)
+      return error_set(error, ERROR_FORMAT, "%s %lld is out of range, allowed are 1 to %lld", sizes[i].name,
+                       (long long)sizes[i].value, (long long)sizes[i].most);
   if ((int64_t)arch->n_head * arch->d_head > ((int64_t)1 << 20) || arch->n_head < 1 || arch->d_head < 1)
     return error_set(error, ERROR_FORMAT, "%d heads of %d are out of range", arch->n_head, arch->d_head);
   if (arch->n_kv_head < 1 || arch->n_head % arch->n_kv_head)

@@ -40,7 +40,7 @@ static void define(double temperature, int64_t k, double p, double *probability)
   for (int i = 0; i < V; i++) order[i] = i, probability[i] = 0;
   qsort(order, V, sizeof *order, by_logit);
   for (int i = 0; i < kept; i++) total += weight[i] = exp((logits[order[i]] - logits[order[0]]) / temperature);
-  while (n < kept && sum < p * total) sum += weight[n++];
+  while (n < kept && (n == 0 || sum < p * total)) sum += weight[n++];
   if (p >= 1) n = kept, sum = total;
   for (int i = 0; i < n; i++) probability[order[i]] = weight[i] / sum;
 }
@@ -70,6 +70,8 @@ static void test_filters(void **state) {
     check(1.3, 0, 0.9);
     check(1, 0, 0.05);
     check(1, 12, 0.5);
+    check(1, 0, 0);
+    check(1, 12, 0);
     check(1, 1, 1);
     check(2, V + 5, 0.999);
   }

@@ -132,22 +132,6 @@ static void report(struct lab_running *running, int64_t done, int64_t total, con
 
 /* ---- running one ---- */
 
-static void begin(struct lab_runner *runner, int64_t id) {
-  pthread_mutex_lock(&runner->mutex);
-  runner->current = id;
-  runner->cancel = false;
-  runner->done = runner->total = 0;
-  runner->message = NULL;
-  pthread_mutex_unlock(&runner->mutex);
-}
-
-static void end(struct lab_runner *runner) {
-  pthread_mutex_lock(&runner->mutex);
-  runner->current = 0;
-  wake_watchers(runner);
-  pthread_mutex_unlock(&runner->mutex);
-}
-
 static int set_state(struct lab_runner *runner, int64_t id, enum store_job_state state, const char *why,
                      struct error *error) {
   struct store_job_update update = STORE_JOB_UPDATE_INIT;
@@ -156,31 +140,46 @@ static int set_state(struct lab_runner *runner, int64_t id, enum store_job_state
   return store_job_update(runner->lab->store, id, &update, error);
 }
 
-/* How a job ended, into the store. One that the daemon's stop interrupted, whatever it ran into on the way (a draining
- * engine refuses work), stays `running`: it goes on at the next start. */
-static void record_end(struct lab_runner *runner, int64_t id, int failed, const struct error *why) {
+/* How a job ended, into the store; it is nobody's from here on. One that the daemon's stop interrupted, whatever it ran
+ * into on the way (a draining engine refuses work), stays `running`: it goes on at the next start. The mutex is held
+ * over both: who reads that a job has ended may resume it. */
+static void end(struct lab_runner *runner, int64_t id, int failed, const struct error *why) {
   struct error error = ERROR_INIT;
+  bool cancelled = failed && why->code == ERROR_CANCELLED;
+  enum store_job_state state = !failed ? STORE_DONE : cancelled ? STORE_CANCELLED : STORE_FAILED;
   pthread_mutex_lock(&runner->mutex);
   bool interrupted = failed && runner->stop && !runner->cancel;
-  bool cancelled = failed && why->code == ERROR_CANCELLED;
-  pthread_mutex_unlock(&runner->mutex);
-  if (interrupted) return;
-  enum store_job_state state = !failed ? STORE_DONE : cancelled ? STORE_CANCELLED : STORE_FAILED;
-  if (set_state(runner, id, state, failed && !cancelled ? why->text : NULL, &error) != 0)
+  if (!interrupted && set_state(runner, id, state, failed && !cancelled ? why->text : NULL, &error) != 0)
     log_error("the end of job %lld could not be recorded: %s", (long long)id, error.text);
+  runner->current = 0;
+  wake_watchers(runner);
+  pthread_mutex_unlock(&runner->mutex);
+}
+
+/* From the queue, in one step for whoever cancels or resumes it. ERROR_CANCELLED: it was cancelled since it was seen
+ * there, and the store has its end. */
+static int take(struct lab_runner *runner, int64_t id, struct error *error) {
+  pthread_mutex_lock(&runner->mutex);
+  int failed = set_state(runner, id, STORE_RUNNING, NULL, error);
+  if (failed && error->code == ERROR_ARGUMENT) error->code = ERROR_CANCELLED;
+  if (!failed) runner->current = id;
+  runner->cancel = false;
+  runner->done = runner->total = 0;
+  runner->message = NULL;
+  pthread_mutex_unlock(&runner->mutex);
+  return failed;
 }
 
 static int run_job(struct lab_runner *runner, const struct store_job *job, struct error *error) {
   struct lab_running running = {.lab = runner->lab, .id = job->id, .stopping = stopping, .report = report,
                                 .runner = runner};
-  begin(runner, job->id);
-  int failed = set_state(runner, job->id, STORE_RUNNING, NULL, error);
-  if (!failed && strcmp(job->kind, "stats") == 0)
+  if (take(runner, job->id, error) != 0) return -1;
+  int failed;
+  if (strcmp(job->kind, "stats") == 0)
     failed = stats_job_run(&running, job->parameters, error);
-  else if (!failed)
+  else
     failed = error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
-  record_end(runner, job->id, failed, error);
-  end(runner);
+  end(runner, job->id, failed, error);
   return failed;
 }
 
@@ -207,13 +206,15 @@ static void *runner_main(void *argument) {
     pthread_mutex_lock(&runner->mutex);
     bool stop = runner->stop;
     pthread_mutex_unlock(&runner->mutex);
-    bool found = !stop && next_job(runner, &arena, &job);
-    if (found && run_job(runner, &job, &error) != 0 && error.code != ERROR_CANCELLED)
+    bool idle = stop || !next_job(runner, &arena, &job);
+    if (!idle && run_job(runner, &job, &error) != 0 && error.code != ERROR_CANCELLED) {
       log_error("job %lld failed: %s", (long long)job.id, error.text);
+      idle = true; /* a store that takes no end has the same job on top: not in a tight loop */
+    }
     arena_clear(&arena);
     pthread_mutex_lock(&runner->mutex);
     /* A job made since next_job looked would have signalled: look again at least once a second. */
-    if (!found && !runner->stop) {
+    if (idle && !runner->stop) {
       struct timespec until;
       clock_gettime(CLOCK_REALTIME, &until);
       until.tv_sec++;
@@ -304,7 +305,8 @@ static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id,
   arena_init(&arena, 0);
   int failed = store_job_list(lab->store, -1, "stats", 0, 1000, &arena, &jobs, &n, error);
   for (size_t i = 0; !failed && !*id && i < n; i++)
-    if (jobs[i].state != STORE_DONE && jobs[i].state != STORE_FAILED && strcmp(jobs[i].parameters, parameters) == 0) *id = jobs[i].id;
+    if (jobs[i].state != STORE_DONE && jobs[i].state != STORE_FAILED && strcmp(jobs[i].parameters, parameters) == 0)
+      *id = jobs[i].id;
   if (*id) failed = store_job_resume(lab->store, *id, error);
   arena_clear(&arena);
   return failed;

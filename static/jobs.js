@@ -11,12 +11,20 @@ const TONES = { running: 'good', queued: 'warm', failed: 'bad', cancelled: 'warm
 const listOf = (reply) => (Array.isArray(reply) ? reply : reply.jobs ?? []);
 const stateOf = (job) => job.state ?? job.status;
 
-function progressOf(job) {
+function progressWords(job) {
   const unit = job.unit ?? 'steps';
-  const share = job.total > 0 ? job.done / job.total : null;
-  const words = [job.total > 0 ? `${count(job.done)} of ${count(job.total)} ${unit}` : `${count(job.done ?? 0)} ${unit}`, job.rate > 0 && `${num(job.rate)} ${unit}/s`,
+  return [job.total > 0 ? `${count(job.done)} of ${count(job.total)} ${unit}` : `${count(job.done ?? 0)} ${unit}`, job.rate > 0 && `${num(job.rate)} ${unit}/s`,
     known(job.secondsLeft) && job.secondsLeft >= 0 && stateOf(job) === 'running' && `${duration(job.secondsLeft)} left`].filter(Boolean).join(' · ');
-  return h('div', {}, h('progress', { max: 1, value: share ?? (stateOf(job) === 'done' ? 1 : 0), 'aria-label': `Progress of job ${job.id}` }), h('p', { class: 'hint' }, words));
+}
+
+/** A bar that moves in place: news comes several times a second. */
+function progressBar(id) {
+  const bar = h('progress', { max: 1, value: 0, 'aria-label': `Progress of job ${id}` }), words = h('p', { class: 'hint' });
+  const update = (job) => {
+    bar.value = job.total > 0 ? job.done / job.total : stateOf(job) === 'done' ? 1 : 0;
+    words.textContent = progressWords(job);
+  };
+  return { node: h('div', {}, bar, words), update };
 }
 
 const subject = (job) => {
@@ -24,25 +32,29 @@ const subject = (job) => {
   return [p.modelId, p.sourceId ?? p.source].filter(Boolean).join('/');
 };
 
-/** One job; `update` redraws it from a newer state. */
+/** One job; `update` takes a newer state. Only what changed is drawn again: a button under the pointer, the focus and
+ * an open list of parameters outlive the news. */
 function jobItem(first, changed) {
   const node = h('li', {});
   const notes = h('div', { 'aria-live': 'polite' });
-  let job = first;
-  const address = '/v1/jobs' + path(job.id);
+  const address = '/v1/jobs' + path(first.id);
+  const progress = progressBar(first.id);
+  let drawn;
   const act = (work, said) => (event) => during(event.target, notes, async () => { await work(); say(said); await changed(); });
-  const update = (next) => {
-    job = next;
-    const state = stateOf(job);
+  const update = (job) => {
+    progress.update(job);
+    const state = stateOf(job), looks = JSON.stringify([state, job.cancelling, job.message, job.error, job.parameters]);
+    if (looks === drawn) return;
+    drawn = looks;
     show(node, h('div', { class: 'item' },
       h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', h('span', { class: 'soft' }, subject(job))), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
         ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', disabled: job.cancelling, 'aria-label': `Cancel job ${job.id}`, onclick: act(() => remove(address), 'cancelled') }, job.cancelling ? 'Stopping…' : 'Cancel'),
         ENDED_EARLY.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
-      progressOf(job), ACTIVE.includes(state) && job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
+      progress.node, ACTIVE.includes(state) && job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
       job.parameters && h('details', {}, h('summary', { class: 'small' }, 'Parameters'), h('pre', { class: 'wrap' }, JSON.stringify(job.parameters, null, 1))), notes));
   };
-  update(job);
-  return { node, update, state: () => stateOf(job) };
+  update(first);
+  return { node, update };
 }
 
 function starter(all, changed) {

@@ -431,10 +431,11 @@ def test_inspect(browser, site):
 def test_jobs_progress_and_cancel(browser, site):
     open_page(browser, site + "/jobs")
     has(browser, "running")
-    first = float(find(browser, "progress").get_attribute("value"))
-    wait(browser, lambda: float(find(browser, "progress").get_attribute("value")) > first)
+    bar, cancel = find(browser, "progress"), button(browser, "Cancel")
+    first = float(bar.get_attribute("value"))
+    wait(browser, lambda: float(bar.get_attribute("value")) > first)  # the same bar: news redraws nothing else
     has(browser, "is not there")
-    button(browser, "Cancel").click()
+    cancel.click()
     has(browser, "cancelled")
 
 

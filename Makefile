@@ -80,10 +80,18 @@ $(B)/core/math/cpu/%_avx2.o: EXTRA := -O3 -mavx2 -mfma -mf16c
 $(B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
 $(B)/core/math/cpu/%_generic.o: EXTRA := -O3
 
+# Only the files that tell it are compiled with the version, so that a commit does not change every command line.
+STAMPED := $(B)/api/openapi.o $(B)/api/operations.o $(B)/server/main.o
+$(STAMPED): STAMP := -DSTEERD_VERSION='"$(VERSION)"' -DSTEERD_COMMIT='"$(COMMIT)"'
+$(STAMPED): $(B)/stamp
+.PHONY: FORCE
+$(B)/stamp: FORCE
+	@mkdir -p $(@D); echo '$(VERSION) $(COMMIT)' | cmp -s - $@ || echo '$(VERSION) $(COMMIT)' >$@
+
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(SAY) CC $<
-	$(Q)$(CC) $(CFLAGS) -DSTEERD_VERSION='"$(VERSION)"' -DSTEERD_COMMIT='"$(COMMIT)"' -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) $(STAMP) -c -o $@ $<
 
 $(B)/tests/%: tests/unit/%.c $(LIB_OBJ)
 	@mkdir -p $(@D)

@@ -127,18 +127,24 @@ static bool selected(const struct values *values, const char *id) {
   return count == 0;
 }
 
-static bool set_has(const struct lab_model_info *model, const char *set, const char *id) {
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (strcmp(model->sources[i].set, set) == 0 && strcmp(model->sources[i].id, id) == 0) return true;
+/* The sources of a model as they are during one request. */
+struct sources {
+  const struct lab_source_info *const *items;
+  size_t n;
+};
+
+static bool set_has(const struct sources *sources, const char *set, const char *id) {
+  for (size_t i = 0; i < sources->n; i++)
+    if (strcmp(sources->items[i]->set, set) == 0 && strcmp(sources->items[i]->id, id) == 0) return true;
   return false;
 }
 
 /* Every source that the client chose must be in the set. */
-static int check_selected(const struct values *values, const struct lab_model_info *model, const char *set,
-                          struct error *error) {
+static int check_selected(const struct values *values, const struct lab_model_info *model, const struct sources *sources,
+                          const char *set, struct error *error) {
   for (size_t i = 0; i < values_count(values, "selectedLayers"); i++) {
     const char *id = values_text_at(values, "selectedLayers", i, NULL);
-    if (set_has(model, set, id)) continue;
+    if (set_has(sources, set, id)) continue;
     char field[64];
     snprintf(field, sizeof field, "selectedLayers[%zu]", i);
     return error_set_field(error, ERROR_NOT_FOUND, field,
@@ -147,12 +153,13 @@ static int check_selected(const struct values *values, const struct lab_model_in
   return 0;
 }
 
-static int refuse_set(const struct lab_model_info *model, const char *set, struct error *error) {
+static int refuse_set(const struct lab_model_info *model, const struct sources *sources, const char *set,
+                      struct error *error) {
   char sets[256] = "";
-  for (size_t i = 0; i < model->n_sources; i++) {
-    const char *name = model->sources[i].set;
+  for (size_t i = 0; i < sources->n; i++) {
+    const char *name = sources->items[i]->set;
     size_t k = 0, used = strlen(sets);
-    while (strcmp(model->sources[k].set, name) != 0) k++;
+    while (strcmp(sources->items[k]->set, name) != 0) k++;
     if (k == i) snprintf(sets + used, sizeof sets - used, "%s'%s'", used ? ", " : "", name);
   }
   return error_set_field(error, ERROR_NOT_FOUND, "sourceSet", "model '%.64s' has no source set '%.64s'; it has %s",
@@ -170,15 +177,17 @@ static int by_layer(const void *a, const void *b) {
 static int set_sources(struct api_call *call, struct activations_plan *plan, struct error *error) {
   const struct lab_model_info *model = plan->args.model;
   const char *set = values_text(call->values, "sourceSet", NULL);
-  const struct lab_source_info **found = arena_array(&call->arena, model->n_sources, sizeof *found, error);
-  const char **ids = arena_array(&call->arena, model->n_sources, sizeof *ids, error);
+  struct sources sources;
+  sources.n = lab_sources(call->api->lab, model, &sources.items);
+  const struct lab_source_info **found = arena_array(&call->arena, sources.n, sizeof *found, error);
+  const char **ids = arena_array(&call->arena, sources.n, sizeof *ids, error);
   size_t count = 0;
   if (!found || !ids) return -1;
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (strcmp(model->sources[i].set, set) == 0 && selected(call->values, model->sources[i].id))
-      found[count++] = &model->sources[i];
-  if (check_selected(call->values, model, set, error) != 0) return -1;
-  if (count == 0) return refuse_set(model, set, error);
+  for (size_t i = 0; i < sources.n; i++)
+    if (strcmp(sources.items[i]->set, set) == 0 && selected(call->values, sources.items[i]->id))
+      found[count++] = sources.items[i];
+  if (check_selected(call->values, model, &sources, set, error) != 0) return -1;
+  if (count == 0) return refuse_set(model, &sources, set, error);
   qsort(found, count, sizeof *found, by_layer);
   for (size_t i = 0; i < count; i++) ids[i] = found[i]->id;
   plan->args.source_ids = ids;

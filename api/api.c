@@ -178,6 +178,7 @@ struct api_call *api_begin(struct api *api, const struct api_request *request, v
   arena_init(&call->arena, api->options.max_result + CALL_MEMORY);
   buffer_init(&call->body, api->options.max_result);
   atomic_fetch_add(&api->in_flight, 1);
+  lab_lease_begin(api->lab, &call->lease);
   answer(call);
   return call;
 }
@@ -278,6 +279,7 @@ void api_end(struct api_call *call) {
   if (call->events && call->pull) end_watching(call);
   if (call->leave) call->leave(call);
   lab_job_free(call->job); /* from here on nobody wakes the porch */
+  lab_lease_end(call->api->lab, &call->lease);
   count_call(call);
   parse_free(call->values);
   buffer_clear(&call->body);

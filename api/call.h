@@ -78,6 +78,7 @@ struct api_call {
   const struct route *route; /* NULL when none was found */
   enum route_family family;
   struct lab_waker waker;
+  struct lab_lease lease; /* what handlers find in the lab stays until api_end */
   int64_t began_ns;
 
   struct arena arena;   /* lives as long as the call */
@@ -150,6 +151,8 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
 #define TEXT_CLOSING "the server is shutting down"
+#define TEXT_UNTRUSTED_SOURCES \
+  "dictionaries are loaded and unloaded from this machine, or with a key (setting 'keys')"
 #define TEXT_UNTRUSTED "long work over files is started and changed from this machine, or with a key (setting 'keys')"
 
 /* Makes the canned replies of a new api. */

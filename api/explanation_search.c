@@ -144,15 +144,18 @@ int explanation_search_all_post(struct api_call *call, struct error *error) {
 
 /* The sources of every set of that name. */
 static int read_release(struct api_call *call, const char *name, struct store_search *search, struct error *error) {
+  const struct lab *lab = call->api->lab;
   const struct lab_model_info *models;
-  size_t n_models = lab_models(call->api->lab, &models), all = 0, n = 0;
-  for (size_t i = 0; i < n_models; i++) all += models[i].n_sources;
+  const struct lab_source_info *const *sources;
+  size_t n_models = lab_models(lab, &models), all = 0, n = 0;
+  for (size_t i = 0; i < n_models; i++) all += lab_sources(lab, &models[i], &sources);
   int64_t *numbers = arena_array(&call->arena, all, sizeof *numbers, error);
   if (!numbers) return -1;
-  for (size_t i = 0; i < n_models; i++)
-    for (size_t k = 0; k < models[i].n_sources; k++)
-      if (strcmp(models[i].sources[k].set, name) == 0)
-        numbers[n++] = lab_store_source(call->api->lab, &models[i].sources[k]);
+  for (size_t i = 0; i < n_models; i++) {
+    size_t count = lab_sources(lab, &models[i], &sources);
+    for (size_t k = 0; k < count && n < all; k++) /* one that came since they were counted may find no room */
+      if (strcmp(sources[k]->set, name) == 0) numbers[n++] = lab_store_source(lab, sources[k]);
+  }
   search->sources = numbers;
   search->n_sources = n;
   if (n) return 0;

@@ -73,6 +73,12 @@ HANDLER(density_get);
 HANDLER(dictionary_features_get);
 HANDLER(dictionary_random_get);
 
+/* sources.c */
+extern const struct field sources_fields[], source_new_fields[];
+HANDLER(sources_get);
+HANDLER(sources_post);
+HANDLER(source_delete);
+
 /* jobs.c */
 extern const struct field jobs_fields[], jobs_list_fields[];
 HANDLER(jobs_post);

@@ -208,5 +208,6 @@ int job_events_get(struct api_call *call, struct error *error) {
   if (pull_event(call, &call->body, error) != 0) return -1;
   call->pull = pull_event;
   call_begin_events(call);
+  lab_lease_end(call->api->lab, &call->lease); /* it goes on for hours and looks at no source */
   return 0;
 }

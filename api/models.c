@@ -33,7 +33,9 @@ static void write_source(struct json_writer *w, const struct lab_source_info *so
   jw_close(w, '}');
 }
 
-static void write_model(struct json_writer *w, const struct lab_model_info *model) {
+static void write_model(struct json_writer *w, const struct lab *lab, const struct lab_model_info *model) {
+  const struct lab_source_info *const *sources;
+  size_t n = lab_sources(lab, model, &sources);
   jw_open(w, '{');
   jw_member_text(w, "id", model->id);
   jw_member_text(w, "family", model->family);
@@ -50,7 +52,7 @@ static void write_model(struct json_writer *w, const struct lab_model_info *mode
   jw_member_bool(w, "prependsBos", model->prepends_bos);
   jw_key(w, "sources");
   jw_open(w, '[');
-  for (size_t i = 0; i < model->n_sources; i++) write_source(w, &model->sources[i]);
+  for (size_t i = 0; i < n; i++) write_source(w, sources[i]);
   jw_close(w, ']');
   jw_close(w, '}');
 }
@@ -64,7 +66,7 @@ int models_get(struct api_call *call, struct error *error) {
   jw_open(&w, '{');
   jw_key(&w, "models");
   jw_open(&w, '[');
-  for (size_t i = 0; i < count; i++) write_model(&w, &models[i]);
+  for (size_t i = 0; i < count; i++) write_model(&w, call->api->lab, &models[i]);
   jw_close(&w, ']');
   jw_close(&w, '}');
   return 0;
@@ -72,31 +74,34 @@ int models_get(struct api_call *call, struct error *error) {
 
 /* ---- Neuronpedia's shapes ----------------------------------------------------------------------------- */
 
-static void write_set(struct json_writer *w, const struct lab_model_info *model, const struct lab_source_info *first) {
+/* The set of sources[first]: those of that name. */
+static void write_set(struct json_writer *w, const struct lab_source_info *const *sources, size_t n, size_t first) {
   jw_open(w, '{');
-  rows_set_members(w, first);
+  rows_set_members(w, sources[first]);
   jw_key(w, "sources");
   jw_open(w, '[');
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (strcmp(model->sources[i].set, first->set) == 0) rows_source(w, &model->sources[i]);
+  for (size_t i = 0; i < n; i++)
+    if (strcmp(sources[i]->set, sources[first]->set) == 0) rows_source(w, sources[i]);
   jw_close(w, ']');
   jw_close(w, '}');
 }
 
 /* Whether source i is the first of its set. */
-static bool opens_set(const struct lab_model_info *model, size_t i) {
+static bool opens_set(const struct lab_source_info *const *sources, size_t i) {
   for (size_t k = 0; k < i; k++)
-    if (strcmp(model->sources[k].set, model->sources[i].set) == 0) return false;
+    if (strcmp(sources[k]->set, sources[i]->set) == 0) return false;
   return true;
 }
 
-static void write_web_model(struct json_writer *w, const struct lab_model_info *model) {
+static void write_web_model(struct json_writer *w, const struct lab *lab, const struct lab_model_info *model) {
+  const struct lab_source_info *const *sources;
+  size_t n = lab_sources(lab, model, &sources);
   jw_open(w, '{');
   rows_model_members(w, model);
   jw_key(w, "sourceSets");
   jw_open(w, '[');
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (opens_set(model, i)) write_set(w, model, &model->sources[i]);
+  for (size_t i = 0; i < n; i++)
+    if (opens_set(sources, i)) write_set(w, sources, n, i);
   jw_close(w, ']');
   jw_close(w, '}');
 }
@@ -108,7 +113,7 @@ int model_list_post(struct api_call *call, struct error *error) {
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '[');
-  for (size_t i = 0; i < count; i++) write_web_model(&w, &models[i]);
+  for (size_t i = 0; i < count; i++) write_web_model(&w, call->api->lab, &models[i]);
   jw_close(&w, ']');
   return 0;
 }
@@ -118,6 +123,6 @@ int model_get_post(struct api_call *call, struct error *error) {
   if (!model) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
-  write_web_model(&w, model);
+  write_web_model(&w, call->api->lab, model);
   return 0;
 }

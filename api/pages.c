@@ -49,11 +49,13 @@ static void add_models(struct api_call *call) {
     buffer_text(out, "<li>");
     add_element(out, "code", models[i].id);
     buffer_printf(out, ": %d layers, width %lld, sources:", models[i].n_layer, (long long)models[i].d_model);
-    for (size_t k = 0; k < models[i].n_sources; k++) {
+    const struct lab_source_info *const *sources;
+    size_t n = lab_sources(call->api->lab, &models[i], &sources);
+    for (size_t k = 0; k < n; k++) {
       buffer_char(out, ' ');
-      add_element(out, "code", models[i].sources[k].id);
+      add_element(out, "code", sources[k]->id);
     }
-    buffer_text(out, models[i].n_sources ? "</li>\n" : " none</li>\n");
+    buffer_text(out, n ? "</li>\n" : " none</li>\n");
   }
   buffer_text(out, "</ul>\n");
 }

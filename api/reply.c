@@ -14,6 +14,7 @@ int reply_status(enum error_code code) {
     case ERROR_ARGUMENT:
     case ERROR_LIMIT: return 400;
     case ERROR_NOT_FOUND: return 404;
+    case ERROR_CONFLICT: return 409;
     case ERROR_UNSUPPORTED: return 501;
     case ERROR_BUSY:
     case ERROR_MEMORY:

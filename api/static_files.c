@@ -135,12 +135,6 @@ static void take_segment(const char **path, char out[SEGMENT_BYTES]) {
   *path += length;
 }
 
-static const struct lab_source_info *find_source(const struct lab_model_info *model, const char *id) {
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (strcmp(model->sources[i].id, id) == 0) return &model->sources[i];
-  return NULL;
-}
-
 static bool is_index(const char *text, int64_t count) {
   size_t length = strlen(text);
   return length > 0 && length < 13 && strspn(text, "0123456789") == length && atoll(text) < count;
@@ -156,7 +150,7 @@ static int check_subject(struct api_call *call, struct error *error) {
   const struct lab_model_info *model = lab_find_model(call->api->lab, model_id, NULL);
   if (!model) return error_set(error, ERROR_NOT_FOUND, TEXT_MISSING);
   if (!*source_id) return 0;
-  const struct lab_source_info *source = find_source(model, source_id);
+  const struct lab_source_info *source = lab_find_source(call->api->lab, model, source_id, "source", NULL);
   if (!source)
     return error_set(error, ERROR_NOT_FOUND, "model '%.64s' has no source '%.64s'; GET /models lists them", model->id, source_id);
   if (!*index || is_index(index, source->n_feat)) return 0;

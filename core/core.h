@@ -47,6 +47,8 @@ struct lab_options {
   size_t kv_bytes;          /* memory for keys and values of all sessions of a model; 0 = chosen by model */
   int queue_timeout_ms;     /* longest wait in the queue */
   int generation_timeout_ms; /* longest generation */
+  const char *const *folders; /* from which lab_source_load takes dictionaries, besides those of `sources` */
+  size_t n_folders;
 };
 
 /* Loads everything; NULL with an error naming file and tensor. May take seconds. */
@@ -81,11 +83,25 @@ struct lab_model_info {
   int64_t parameters;
   size_t weight_bytes;
   bool prepends_bos;
-  const struct lab_source_info *sources;
-  size_t n_sources;
 };
 
 size_t lab_models(const struct lab *lab, const struct lab_model_info **out); /* borrowed, lives as the lab */
+
+/* LEASES. Sources come and go while requests run. A lease is what keeps the descriptions below, and the dictionaries behind
+ * them, in place: whoever asks for them holds one, from before the first question until the last answer is no longer used. A
+ * source that is unloaded is found no more at once; it is freed when every lease has ended that is older than that. Every
+ * lab_job holds one of its own. A lease costs two short locks; one that is held for long delays the freeing of every source that
+ * is unloaded meanwhile. */
+struct lab_lease {
+  struct lab_lease *older, *newer; /* private */
+  uint64_t number;
+};
+void lab_lease_begin(struct lab *lab, struct lab_lease *lease);
+void lab_lease_end(struct lab *lab, struct lab_lease *lease); /* one that never began is fine, when zeroed */
+
+/* The sources of a model as they are now, in the order they were loaded in: how many, and *out their descriptions, which
+ * live as long as the caller's lease. */
+size_t lab_sources(const struct lab *lab, const struct lab_model_info *model, const struct lab_source_info *const **out);
 
 /* By id or alias; id NULL or "" finds the only model. NULL with ERROR_NOT_FOUND (field "modelId"; names what
  * is loaded) or ERROR_ARGUMENT (several are loaded, so the id is needed). */
@@ -145,6 +161,37 @@ void lab_job_error(const struct lab_job *job, struct error *out); /* copies; mea
 void lab_job_cancel(struct lab_job *job);                         /* stops within one step */
 void lab_job_free(struct lab_job *job);                           /* NULL is fine */
 void lab_job_usage(const struct lab_job *job, int64_t *prompt_tokens, int64_t *new_tokens);
+
+/* ---- sources that come and go ------------------------------------------------------------------------- */
+
+enum lab_source_state {
+  LAB_SOURCE_LOADING,
+  LAB_SOURCE_READY,
+  LAB_SOURCE_UNLOADING /* found no more, but somebody who found it before is still at work with it */
+};
+const char *lab_source_word(enum lab_source_state state); /* "loading", ... */
+
+struct lab_source_status {
+  const char *model_id, *source_id, *path;
+  enum lab_source_state state;
+  const struct lab_source_info *info; /* NULL unless it is ready */
+  size_t bytes;                       /* mapped and prepared; 0 while it is loading */
+  int64_t used_at;                    /* seconds since 1970 when a request named it last; 0: never */
+};
+/* All of them, texts in the arena, infos under the caller's lease. */
+int lab_source_list(struct lab *lab, struct arena *arena, struct lab_source_status **out, size_t *n,
+                    struct error *error) MUST_CHECK;
+
+/* Loads a dictionary as a job; nobody waits for it. path: absolute, or relative to one of the allowed folders
+ * (lab_options.folders, those of lab_options.sources); a link is followed and what it leads to must be inside too.
+ * ERROR_CONFLICT (field "source") when it is loaded or being loaded, ERROR_ARGUMENT (fields "source", "path"),
+ * ERROR_NOT_FOUND (field "modelId"). */
+int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct lab_waker waker, struct lab_job **out,
+                    struct error *error) MUST_CHECK;
+const struct lab_source_info *lab_source_load_result(const struct lab_job *job); /* of a LAB_JOB_DONE one */
+
+/* From here on nobody finds it. ERROR_NOT_FOUND when somebody else was faster. */
+int lab_source_unload(struct lab *lab, const struct lab_source_info *source, struct error *error) MUST_CHECK;
 
 /* ---- steer ------------------------------------------------------------------------------------------ */
 

@@ -1,4 +1,5 @@
-/* lab.c: opens and closes the house, and says what is in it. The verbs are in lab_*.c. */
+/* lab.c: opens and closes the house, and says which models are in it. The verbs are in lab_*.c, sources in
+ * lab_sources.c. */
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,9 +8,7 @@
 #include "core/archive.h"
 #include "core/base/ini.h"
 #include "core/base/log.h"
-#include "core/base/nearest.h"
-#include "core/lab_int.h"
-#include "core/model/points.h"
+#include "core/lab_sources.h"
 
 #define MAX_NAMED 8 /* ids listed in an error text */
 
@@ -43,18 +42,17 @@ static int load_aliases(struct lab *lab, const char *path, struct error *error) 
 
 /* ---- models ---- */
 
-static void describe_model(const struct model *model, const struct lab_model *opened, struct lab_model_info *info) {
+static void describe_model(const struct model *model, struct lab_model_info *info) {
   const struct arch *arch = &model->arch;
   *info = (struct lab_model_info){.id = model->id, .family = arch->family, .path = model->path,
                                   .dtype = dtype_name(model->weights.dtype), .n_layer = arch->n_layer,
                                   .n_head = arch->n_head, .n_kv_head = arch->n_kv_head, .d_model = arch->d_model,
                                   .d_mlp = arch->d_mlp, .n_ctx = arch->n_ctx, .vocabulary = arch->vocabulary,
                                   .parameters = model->weights.parameters, .weight_bytes = model->weights.bytes,
-                                  .prepends_bos = tokenizer_prepends_bos(model->tokenizer),
-                                  .sources = opened->infos, .n_sources = info->n_sources};
+                                  .prepends_bos = tokenizer_prepends_bos(model->tokenizer)};
 }
 
-static int check_id(const char *id, struct error *error) {
+int lab_check_id(const char *id, struct error *error) {
   size_t n = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/");
   if (*id && !id[n] && n <= 128) return 0;
   return error_set(error, ERROR_ARGUMENT,
@@ -62,14 +60,20 @@ static int check_id(const char *id, struct error *error) {
 }
 
 static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct error *error) {
-  if (check_id(spec->id, error) != 0) return -1;
+  if (lab_check_id(spec->id, error) != 0) return -1;
   for (size_t i = 0; i < lab->n_models; i++)
     if (strcmp(lab->models[i].model->id, spec->id) == 0)
       return error_set(error, ERROR_ARGUMENT, "model '%s' is named twice", spec->id);
   struct lab_model *opened = &lab->models[lab->n_models];
+  struct lab_source_list *none = calloc(1, sizeof *none);
+  if (!none) return error_memory(error, sizeof *none);
   opened->model = model_open(spec->id, spec->path, lab->backend, error);
-  if (!opened->model) return -1;
-  describe_model(opened->model, opened, &lab->infos[lab->n_models]);
+  if (!opened->model) {
+    free(none);
+    return -1;
+  }
+  atomic_init(&opened->sources, none);
+  describe_model(opened->model, &lab->infos[lab->n_models]);
   const struct lab_model_info *info = &lab->infos[lab->n_models++];
   log_info("model %s: %s, %d layers, d_model %lld, %lld parameters, weights %zu MiB in memory, context %lld", info->id,
            info->family, info->n_layer, (long long)info->d_model, (long long)info->parameters,
@@ -77,78 +81,18 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
   return 0;
 }
 
-/* ---- sources ---- */
-
-/* "7-res-jb" -> "res-jb"; what stands behind "__" names a variant and is no part of the set. */
-static char *set_name(const char *id) {
-  const char *dash = strchr(id, '-'), *set = dash ? dash + 1 : id, *end = strstr(set, "__");
-  return end ? strndup(set, (size_t)(end - set)) : strdup(set);
-}
-
-static int name_source(struct lab_source *source, const struct lab_source_spec *spec, struct error *error) {
-  const struct dict_info *info = dict_info(source->dict);
-  char in[POINT_NAME_BYTES], out[POINT_NAME_BYTES];
-  source->id = strdup(spec->source_id);
-  source->model_id = strdup(spec->model_id);
-  source->set = set_name(spec->source_id);
-  source->point = strdup(point_name(info->in, in));
-  source->point_out = strdup(point_name(info->out, out));
-  if (source->id && source->model_id && source->set && source->point && source->point_out) return 0;
-  return error_memory(error, sizeof in);
-}
-
-static void describe_source(const struct lab_source *source, struct lab_source_info *info) {
-  const struct dict_info *d = dict_info(source->dict);
-  *info = (struct lab_source_info){.id = source->id, .set = source->set, .model_id = source->model_id,
-                                   .kind = dict_kind_name(d->kind), .point = source->point,
-                                   .point_out = source->point_out, .layer = d->in.layer, .n_feat = d->n_feat,
-                                   .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
-                                   .bytes = d->bytes};
-}
-
-static struct lab_model *model_named(const struct lab *lab, const char *id) {
+struct lab_model *lab_model_named(const struct lab *lab, const char *id) {
   for (size_t i = 0; i < lab->n_models; i++)
     if (strcmp(resolve(lab, lab->models[i].model->id), resolve(lab, id)) == 0) return &lab->models[i];
   return NULL;
 }
 
 static int open_source(struct lab *lab, const struct lab_source_spec *spec, struct error *error) {
-  struct lab_model *opened = model_named(lab, spec->model_id);
-  if (!opened)
-    return error_set(error, ERROR_NOT_FOUND, "source '%s/%s': no model '%s' is loaded; name it with --model", spec->model_id,
-                     spec->source_id, spec->model_id);
-  if (check_id(spec->source_id, error) != 0) return -1;
-  struct lab_model_info *info = &lab->infos[opened - lab->models];
-  for (size_t i = 0; i < info->n_sources; i++)
-    if (strcmp(opened->sources[i].id, spec->source_id) == 0)
-      return error_set(error, ERROR_ARGUMENT, "source '%s/%s' is named twice", spec->model_id, spec->source_id);
-  struct lab_source *source = &opened->sources[info->n_sources];
-  const struct arch *arch = &opened->model->arch;
-  struct dict_host host = {opened->model->id, arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN)};
-  source->dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
-  if (!source->dict) return error_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
-  struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
-  info->n_sources++;
-  if (name_source(source, &named, error) != 0) return -1;
-  describe_source(source, &opened->infos[info->n_sources - 1]);
-  const struct lab_source_info *s = &opened->infos[info->n_sources - 1];
-  log_info("source %s/%s: %s at %s, %lld features", s->model_id, s->id, s->kind, s->point, (long long)s->n_feat);
-  return 0;
-}
-
-static void close_model(struct lab_model *opened, const struct lab_model_info *info) {
-  for (size_t i = 0; i < info->n_sources; i++) {
-    struct lab_source *s = &opened->sources[i];
-    dict_close(s->dict);
-    free(s->id);
-    free(s->set);
-    free(s->model_id);
-    free(s->point);
-    free(s->point_out);
-  }
-  free(opened->sources);
-  free(opened->infos);
-  model_close(opened->model);
+  struct lab_source *source = source_open(lab, spec, false, error);
+  if (!source) return -1;
+  if (sources_add(lab, source, error) == 0) return 0;
+  source_close(source);
+  return -1;
 }
 
 /* ---- opening ---- */
@@ -169,17 +113,11 @@ static int open_backend(struct lab *lab, const struct lab_options *options, stru
   return 0;
 }
 
-/* Room for every source behind every model, so that the descriptions never move. */
 static int allocate(struct lab *lab, const struct lab_options *options, struct error *error) {
-  size_t n = options->n_models ? options->n_models : 1, m = options->n_sources ? options->n_sources : 1;
+  size_t n = options->n_models ? options->n_models : 1;
   lab->models = calloc(n, sizeof *lab->models);
   lab->infos = calloc(n, sizeof *lab->infos);
   if (!lab->models || !lab->infos) return error_memory(error, n * sizeof *lab->models);
-  for (size_t i = 0; i < n; i++) {
-    lab->models[i].sources = calloc(m, sizeof *lab->models[i].sources);
-    lab->models[i].infos = calloc(m, sizeof *lab->models[i].infos);
-    if (!lab->models[i].sources || !lab->models[i].infos) return error_memory(error, m * sizeof *lab->infos);
-  }
   return 0;
 }
 
@@ -210,10 +148,10 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   struct lab *lab = calloc(1, sizeof *lab);
   if (!lab) return error_memory(error, sizeof *lab), NULL;
   lab->options = *options;
-  if (allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
+  if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
       open_backend(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
       archive_open(lab, options, error) != 0 || start_engine(lab, options, error) != 0 ||
-      runner_open_jobs(lab, options->run_jobs, error) != 0) {
+      loader_start(lab, options, error) != 0 || runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
     return NULL;
   }
@@ -223,10 +161,11 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
 void lab_close(struct lab *lab) {
   if (!lab) return;
   runner_close_jobs(lab);
+  loader_close(lab);
   engine_free(lab->engine);
   store_close(lab->store);
-  size_t n = lab->options.n_models ? lab->options.n_models : 1;
-  for (size_t i = 0; lab->models && lab->infos && i < n; i++) close_model(&lab->models[i], &lab->infos[i]);
+  sources_close(lab);
+  for (size_t i = 0; i < lab->n_models; i++) model_close(lab->models[i].model);
   free(lab->models);
   free(lab->infos);
   for (size_t i = 0; i < lab->n_aliases; i++) {
@@ -240,6 +179,7 @@ void lab_close(struct lab *lab) {
 
 void lab_drain(struct lab *lab) {
   runner_stop_jobs(lab); /* first, so that a job knows why the engine refuses it */
+  loader_stop(lab);
   engine_drain(lab->engine);
 }
 
@@ -255,16 +195,10 @@ struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_inf
 }
 
 struct lab_model *lab_model_of_source(const struct lab *lab, const struct lab_source_info *info) {
-  return model_named(lab, info->model_id);
+  return lab_model_named(lab, info->model_id);
 }
 
-struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info) {
-  struct lab_model *model = lab_model_of_source(lab, info);
-  return &model->sources[info - model->infos];
-}
-
-/* "'a', 'b', 'c' and 4 more" of n ids. */
-static void list_ids(char *out, size_t size, size_t n, const char *(*id)(const void *, size_t), const void *of) {
+void lab_list_ids(char *out, size_t size, size_t n, const char *(*id)(const void *of, size_t i), const void *of) {
   size_t used = 0;
   out[0] = '\0';
   for (size_t i = 0; i < n && i < MAX_NAMED && used < size; i++)
@@ -273,48 +207,18 @@ static void list_ids(char *out, size_t size, size_t n, const char *(*id)(const v
 }
 
 static const char *model_id(const void *of, size_t i) { return ((const struct lab_model_info *)of)[i].id; }
-static const char *source_id(const void *of, size_t i) { return ((const struct lab_source_info *)of)[i].id; }
 
 const struct lab_model_info *lab_find_model(const struct lab *lab, const char *id, struct error *error) {
   char known[256];
-  list_ids(known, sizeof known, lab->n_models, model_id, lab->infos);
+  lab_list_ids(known, sizeof known, lab->n_models, model_id, lab->infos);
   if (!id || !*id) {
     if (lab->n_models == 1) return &lab->infos[0];
     error_set_field(error, ERROR_ARGUMENT, "modelId", "modelId is needed: several models are loaded (%s)", known);
     return NULL;
   }
-  struct lab_model *model = model_named(lab, id);
+  struct lab_model *model = lab_model_named(lab, id);
   if (model) return &lab->infos[model - lab->models];
   error_set_field(error, ERROR_NOT_FOUND, "modelId", "no model '%.64s' is loaded; loaded: %s", id, known);
-  return NULL;
-}
-
-static const char *nearest_source(const struct lab_model_info *model, const char *id) {
-  const char *names[256];
-  size_t n = model->n_sources < 256 ? model->n_sources : 256;
-  for (size_t i = 0; i < n; i++) names[i] = model->sources[i].id;
-  return nearest_name(id, names, n);
-}
-
-const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model, const char *id,
-                                              const char *field, struct error *error) {
-  (void)lab;
-  for (size_t i = 0; i < model->n_sources; i++)
-    if (strcmp(model->sources[i].id, id) == 0) return &model->sources[i];
-  if (*id && strspn(id, "0123456789") == strlen(id)) {
-    error_set_field(error, ERROR_UNSUPPORTED, field,
-                    "source '%.32s' means the MLP neurons of that layer, which are not served yet", id);
-    return NULL;
-  }
-  char known[256];
-  const char *near = nearest_source(model, id);
-  list_ids(known, sizeof known, model->n_sources, source_id, model->sources);
-  if (near)
-    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; did you mean '%s'?", model->id, id,
-                    near);
-  else
-    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; loaded: %s", model->id, id,
-                    *known ? known : "none");
   return NULL;
 }
 

@@ -39,11 +39,11 @@ static int put_model(struct lab *lab, const struct lab_model_info *info, struct 
 
 /* A known source keeps its number and its statistics, unless another dictionary now bears its name. One without identity was
  * imported before any dictionary was loaded: its statistics are of the one that bears its name now. */
-static int put_source(struct lab *lab, const struct lab_source_info *info, struct error *error) {
+static int put_source(struct lab *lab, struct lab_source *source, struct error *error) {
   struct arena arena;
   struct store_source known;
   char identity[160];
-  struct lab_source *source = lab_source_of(lab, info);
+  const struct lab_source_info *info = &source->info;
   identify(info, identity);
   arena_init(&arena, 0);
   int found = store_source_find(lab->store, info->model_id, info->id, &arena, &known, error), failed = 0;
@@ -93,17 +93,13 @@ static void load_statistics(struct lab *lab, const struct lab_source_info *info,
              (double)(clock_ns() - begin) * 1e-9);
 }
 
-static int load_all_statistics(struct lab *lab, const struct lab_options *options, struct error *error) {
-  for (size_t i = 0; i < options->n_sources; i++) {
-    const struct lab_source_spec *spec = &options->sources[i];
-    char folder[4096];
-    const struct lab_model_info *model = lab_find_model(lab, spec->model_id, error);
-    const struct lab_source_info *info = model ? lab_find_source(lab, model, spec->source_id, "source", error) : NULL;
-    if (!info) return -1;
-    bool fits = snprintf(folder, sizeof folder, "%s/statistics", spec->path) < (int)sizeof folder;
-    if (fits && path_is_directory(folder) && !has_statistics(lab, lab_source_of(lab, info)->store_id))
-      load_statistics(lab, info, folder);
-  }
+int archive_put_source(struct lab *lab, struct lab_source *source, bool statistics, struct error *error) {
+  char folder[4096];
+  if (!lab->store) return 0;
+  if (put_source(lab, source, error) != 0) return -1;
+  bool fits = snprintf(folder, sizeof folder, "%s/statistics", source->path) < (int)sizeof folder;
+  if (statistics && fits && path_is_directory(folder) && !has_statistics(lab, source->store_id))
+    load_statistics(lab, &source->info, folder);
   return 0;
 }
 
@@ -115,9 +111,11 @@ int archive_open(struct lab *lab, const struct lab_options *options, struct erro
   lab->store = store_open(&store, error);
   if (!lab->store) return -1;
   for (size_t m = 0; m < lab->n_models; m++) {
+    const struct lab_source_info *const *sources;
+    size_t n = lab_sources(lab, &lab->infos[m], &sources);
     if (put_model(lab, &lab->infos[m], error) != 0) return -1;
-    for (size_t s = 0; s < lab->infos[m].n_sources; s++)
-      if (put_source(lab, &lab->infos[m].sources[s], error) != 0) return -1;
+    for (size_t s = 0; s < n; s++)
+      if (archive_put_source(lab, lab_source_of(lab, sources[s]), options->load_statistics, error) != 0) return -1;
   }
-  return options->load_statistics ? load_all_statistics(lab, options, error) : 0;
+  return 0;
 }

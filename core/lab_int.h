@@ -3,6 +3,7 @@
 #define STEERD_CORE_LAB_INT_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "core/core.h"
 #include "core/dict/dict.h"
@@ -12,16 +13,23 @@
 struct store;
 struct lab_runner;
 
+struct lab_sources;
+
+/* Never moves while it lives: addresses of `info` are handed out. */
 struct lab_source {
+  struct lab_source_info info;  /* first: lab_source_of goes from its address to ours */
   struct dict *dict;
   int64_t store_id;             /* the store's number; 0 without a store */
-  char *id, *set, *model_id, *point, *point_out;
+  char *id, *set, *model_id, *point, *point_out, *path;
+  _Atomic int64_t used_at;      /* seconds since 1970; 0: never */
+  int pins;                     /* long jobs that use it; guarded by lab_sources.mutex */
 };
+
+struct lab_source_list;
 
 struct lab_model {
   struct model *model;
-  struct lab_source *sources;   /* [info.n_sources] */
-  struct lab_source_info *infos; /* [info.n_sources] */
+  _Atomic(struct lab_source_list *) sources; /* replaced as a whole; never NULL in an open lab */
 };
 
 struct lab_alias {
@@ -35,6 +43,7 @@ struct lab {
   size_t n_models;
   struct lab_alias *aliases;
   size_t n_aliases;
+  struct lab_sources *sources;   /* who uses which (lab_sources.h) */
   struct engine *engine;
   struct store *store;           /* NULL: nothing is kept */
   struct lab_runner *runner;     /* of long jobs; NULL without a store */
@@ -46,11 +55,21 @@ struct lab {
 struct lab_model *lab_model_of(const struct lab *lab, const struct lab_model_info *info);
 struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_info *info);
 struct lab_model *lab_model_of_source(const struct lab *lab, const struct lab_source_info *info);
+struct lab_model *lab_model_named(const struct lab *lab, const char *id); /* by id or alias; NULL when there is none */
+
+/* "'a', 'b' and 4 more" of n ids, for error texts. */
+void lab_list_ids(char *out, size_t size, size_t n, const char *(*id)(const void *of, size_t i), const void *of);
+
+/* 1 to 128 letters, digits or characters of "._-/". */
+int lab_check_id(const char *id, struct error *error) MUST_CHECK;
 
 /* ---- the store and long jobs (lab_archive.c, lab_runner.c) ---- */
 
 /* Opens the store, if one is named, records what is loaded, and imports statistics that came with it. */
 int archive_open(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;
+
+/* Makes a source known to the store and imports the statistics in its folder, if there are any and the store has none. */
+int archive_put_source(struct lab *lab, struct lab_source *source, bool load_statistics, struct error *error) MUST_CHECK;
 
 /* Starts the thread that runs long jobs; those that an earlier process left running are queued again. */
 int runner_open_jobs(struct lab *lab, bool start, struct error *error) MUST_CHECK;
@@ -63,6 +82,7 @@ void runner_close_jobs(struct lab *lab); /* stops the running one where it can g
 struct lab_job {
   pthread_mutex_t mutex;
   int owners;                /* the asker and the engine */
+  struct lab_lease lease;    /* sources that it found stay until it is destroyed */
   struct lab_waker waker;    /* wake is NULL once the asker has left */
   struct lab *lab;
   struct engine_task *task;  /* NULL before it is queued and once it is done */

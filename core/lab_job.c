@@ -13,9 +13,13 @@ void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void
   job->waker = waker;
   job->owners = 1;
   job->destroy = destroy;
+  lab_lease_begin(lab, &job->lease);
 }
 
-void job_clear(struct lab_job *job) { pthread_mutex_destroy(&job->mutex); }
+void job_clear(struct lab_job *job) {
+  lab_lease_end(job->lab, &job->lease);
+  pthread_mutex_destroy(&job->mutex);
+}
 
 void job_wake(struct lab_job *job) {
   if (job->waker.wake) job->waker.wake(job->waker.context);

@@ -13,6 +13,7 @@
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/lab_runner.h"
+#include "core/lab_sources.h"
 #include "core/lab_tables.h"
 
 #define CHECKPOINT_MS 20000                      /* at most so much counting is lost, unless options say otherwise */
@@ -93,6 +94,20 @@ const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *a
   return copy;
 }
 
+/* The source is kept, and no other one: the job may take hours. */
+static int keep_source(struct stats_job *job, struct error *error) {
+  struct lab_lease lease;
+  lab_lease_begin(job->lab, &lease);
+  int failed = check(job->lab, &job->args, &job->info, error);
+  if (!failed) {
+    job->source = lab_source_of(job->lab, job->info);
+    job->opened = lab_model_of_source(job->lab, job->info);
+    source_pin(job->lab, job->source);
+  }
+  lab_lease_end(job->lab, &lease);
+  return failed;
+}
+
 static int read_parameters(struct stats_job *job, const char *text, struct error *error) {
   job->parameters = json_parse(text, strlen(text), 8, error);
   if (!job->parameters) return error_prefix(error, "the job's parameters");
@@ -108,10 +123,7 @@ static int read_parameters(struct stats_job *job, const char *text, struct error
       .logits = json_bool_or(json_get(p, "logits"), defaults.logits),
       .neighbours = json_bool_or(json_get(p, "neighbours"), defaults.neighbours),
       .explain = json_bool_or(json_get(p, "explain"), defaults.explain)};
-  if (check(job->lab, &job->args, &job->info, error) != 0) return -1;
-  job->source = lab_source_of(job->lab, job->info);
-  job->opened = lab_model_of_source(job->lab, job->info);
-  return 0;
+  return keep_source(job, error);
 }
 
 /* ---- the text ---- */
@@ -454,5 +466,6 @@ int stats_job_run(struct lab_running *running, const char *parameters, struct er
   statistics_free(job.statistics);
   corpus_close(job.corpus);
   json_free(job.parameters);
+  if (job.source) source_unpin(job.lab, job.source);
   return failed ? -1 : 0;
 }

@@ -107,6 +107,20 @@ static int serve_demo(struct options *o, struct lab_options *out, struct error *
   return demo_sources(o, demo, out, error);
 }
 
+/* ---- where from ---- */
+
+/* Those of the setting, and the demo's where it is. */
+static int find_folders(struct options *o, struct lab_options *out, struct error *error) {
+  const char *demo = NULL;
+  const char **folders = arena_array(&o->arena, o->source_folders.count + 1, sizeof *folders, error);
+  if (!folders || place_find("demo", &o->arena, &demo, error) != 0) return -1;
+  if (!demo && place_find("config/demo", &o->arena, &demo, error) != 0) return -1;
+  for (size_t i = 0; i < o->source_folders.count; i++) folders[out->n_folders++] = o->source_folders.items[i];
+  if (demo) folders[out->n_folders++] = demo;
+  out->folders = folders;
+  return 0;
+}
+
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
   *out = (struct lab_options){.store = o->store,
                               .aliases = *o->aliases ? o->aliases : NULL,
@@ -118,5 +132,6 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .kv_bytes = (size_t)o->kv_mib << 20,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
+  if (find_folders(o, out, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -23,7 +23,7 @@ struct option_list {
 /* Values after all layers; texts live in `arena`. Durations are milliseconds, sizes bytes unless named. */
 struct options {
   struct arena arena;
-  struct option_list listen, model, source, hosts, cors_origins, keys;
+  struct option_list listen, model, source, source_folders, hosts, cors_origins, keys;
   const char *store, *aliases, *static_folder, *backend, *log_format, *log_level;
   int64_t threads, max_queue, max_step_rows, max_sessions, kv_mib;
   int64_t queue_timeout, generation_timeout;

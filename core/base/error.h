@@ -17,6 +17,7 @@ enum error_code {
   ERROR_NONE = 0,
   ERROR_ARGUMENT,    /* a value is of the wrong type or out of its range */
   ERROR_NOT_FOUND,   /* a model, source, feature, file or id does not exist */
+  ERROR_CONFLICT,    /* it is there already, or is just being changed */
   ERROR_LIMIT,       /* well formed, but more than this server is set to do */
   ERROR_BUSY,        /* the queue or a memory budget is full; later it will work */
   ERROR_FORMAT,      /* a file is not what its name or header claims */

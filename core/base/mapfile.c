@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -66,6 +67,43 @@ void mapfile_guard_install(void) {
 
 bool mapfile_damaged(void) { return atomic_load(&damaged); }
 
+/* ---- the fence ---- */
+
+static _Thread_local struct {
+  const char *const *folders;
+  size_t count;
+} fence;
+
+void mapfile_fence(const char *const *folders, size_t count) {
+  fence.folders = folders;
+  fence.count = count;
+}
+
+bool path_is_inside(const char *path, const char *const *folders, size_t count) {
+  for (size_t i = 0; i < count; i++) {
+    size_t length = strlen(folders[i]);
+    while (length > 0 && folders[i][length - 1] == '/') length--; /* "/" itself has everything below it */
+    if (strncmp(path, folders[i], length) == 0 && (path[length] == '/' || path[length] == '\0')) return true;
+  }
+  return false;
+}
+
+/* Asks the kernel where the file is that it opened: a check of the name before would not see a link that is changed
+ * in between. */
+static int check_fence(int fd, const char *path, struct error *error) {
+  char name[32], real[4096];
+  if (!fence.folders) return 0;
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  ssize_t length = readlink(name, real, sizeof real - 1);
+  if (length > 0) {
+    real[length] = '\0';
+    if (path_is_inside(real, fence.folders, fence.count)) return 0;
+  }
+  return error_set(error, ERROR_ARGUMENT, "'%s' lies outside the folders that dictionaries may be loaded from", path);
+}
+
+/* ---- files ---- */
+
 static enum error_code code_of_errno(int number) {
   return number == ENOENT || number == ENOTDIR ? ERROR_NOT_FOUND : ERROR_IO;
 }
@@ -75,6 +113,10 @@ static int open_regular(const char *path, size_t *size, struct error *error) {
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) return error_set(error, code_of_errno(errno), "'%s': %s", path, strerror(errno));
   struct stat st;
+  if (check_fence(fd, path, error) != 0) {
+    close(fd);
+    return -1;
+  }
   if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
     close(fd);
     return error_set(error, ERROR_FORMAT, "'%s' is not a regular file", path);

@@ -27,6 +27,14 @@ void mapfile_close(struct mapfile *file);
 /* Tells the kernel that the pages were copied elsewhere and need not stay in memory. */
 void mapfile_forget(const struct mapfile *file);
 
+/* Until it is lifted (folders NULL), this thread opens files only that lie in or below one of these folders, links
+ * followed: whatever a path says and wherever a link leads, what counts is the file that the kernel opened. The folders
+ * are real paths (realpath) and are borrowed. A file outside is ERROR_ARGUMENT. For files that a client names. */
+void mapfile_fence(const char *const *folders, size_t count);
+
+/* Whether a real path is one of the folders or lies below one. */
+bool path_is_inside(const char *path, const char *const *folders, size_t count);
+
 /* Installs the SIGBUS handler once for the process. */
 void mapfile_guard_install(void);
 

@@ -257,7 +257,9 @@ static int prepare_encoder(struct dict *dict, const char *path, struct error *er
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
   }
-  if (dict->backend->ops->matrix_new(dict->backend, &part, 1, dict->info.d_in, &dict->encoder, error) != 0)
+  const struct ops *ops = dict->backend->ops;
+  if ((dict->aside ? ops->matrix_new_aside : ops->matrix_new)(dict->backend, &part, 1, dict->info.d_in, &dict->encoder,
+                                                              error) != 0)
     return -1;
   dict->info.bytes += dict->encoder->bytes;
   return 0;
@@ -313,6 +315,7 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
     goto out;
   }
   dict->backend = backend;
+  dict->aside = host->aside;
   if (read_config(path, id, host, config, error) == 0) result = load(dict, config, host, error);
 out:
   free(config);

@@ -25,11 +25,12 @@
 
 enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK };
 
-/* What the dictionary must fit: shape of the model it is opened for. */
+/* What the dictionary must fit: shape of the model it is opened for; and how it is prepared. */
 struct dict_host {
   const char *model_id;
   int n_layer;
   int64_t d_model, d_mlp, d_attn; /* d_attn = n_head * d_head: width of attn.hook_z */
+  bool aside;                     /* prepared by the calling thread alone: while the backend serves others */
 };
 
 struct dict_info {

@@ -17,6 +17,7 @@ struct dict {
   float *threshold; /* [n_feat] max(threshold, 0); NULL but for JUMPRELU */
 
   struct backend *backend; /* borrowed; holds what encoding needs */
+  bool aside;              /* leaves the backend's threads alone while it is opened */
   struct matrix *encoder;
   struct memory *memory;
   struct span bias, fold, cut, subtract; /* absent where the formula has none */

@@ -17,8 +17,10 @@
  * better; norms, softmax and dot products in f32 or better.
  *
  * All functions that can fail return 0 or -1 with an error set (ERROR_MEMORY, ERROR_DEVICE). One thread, the
- * engine's worker, calls run/encode/copy/read/write; alloc and matrix_new may be called from another thread
- * only while no run is going on.
+ * engine's worker, calls run/encode/copy/read; matrix_new may be called from another thread only while no run is
+ * going on, because it uses the backend's threads. alloc, free, matrix_new_aside and matrix_free may be called from
+ * any thread at any time, and so may write to memory that no run uses yet: that is how a dictionary is loaded while
+ * others are served.
  *
  * vjp is reserved for gradients: the backward of an op, given the same op, the step, and a buffer of output
  * cotangents. NULL until it is built. */
@@ -293,6 +295,9 @@ struct ops {
   /* parts[0..n_parts) stacked along the outputs; every part has n_in inputs. */
   int (*matrix_new)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                     struct matrix **out, struct error *error);
+  /* The same matrix, made by the calling thread alone. */
+  int (*matrix_new_aside)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                          struct matrix **out, struct error *error);
   void (*matrix_free)(struct backend *backend, struct matrix *matrix); /* NULL is fine */
 
   /* Bytes of one KV block: keys and values of all KV heads of one layer over KV_BLOCK positions. What lies

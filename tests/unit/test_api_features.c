@@ -126,8 +126,10 @@ static int open_house(void **state) {
   if (!full_api || !bare_api) return fprintf(stderr, "cannot open the tiny model: %s\n", error.text), -1;
   const struct lab_model_info *models;
   lab_models(lab, &models);
+  const struct lab_source_info *const *infos;
+  if (lab_sources(lab, &models[0], &infos) != 2) return -1;
   for (int i = 0; i < 2; i++) {
-    sources[i] = lab_store_source(lab, &models[0].sources[i]);
+    sources[i] = lab_store_source(lab, infos[i]);
     put_source(sources[i]);
   }
   put_features();

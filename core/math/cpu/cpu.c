@@ -19,6 +19,7 @@ static const struct ops cpu_ops = {
     .read = host_read,
     .copy = host_copy,
     .matrix_new = cpu_matrix_new,
+    .matrix_new_aside = cpu_matrix_new_aside,
     .matrix_free = cpu_matrix_free,
     .kv_block_bytes = cpu_kv_block_bytes,
     .run = cpu_run,

@@ -145,16 +145,27 @@ static void pack_unit(const struct packing *packing, int64_t panel, int64_t n_pa
       pack_panel(packing, p, in, in + step < end ? in + step : end);
 }
 
+/* Units lie in a grid: across the panels, down the inputs. */
+static size_t units_down(const struct packing *packing) {
+  return (size_t)((packing->matrix->base.n_in + UNIT_INPUTS - 1) / UNIT_INPUTS);
+}
+
+static size_t count_units(const struct packing *packing) {
+  return (size_t)((packing->matrix->n_panels + UNIT_PANELS - 1) / UNIT_PANELS) * units_down(packing);
+}
+
+static void pack_one(const struct packing *packing, size_t unit) {
+  int64_t n_panels = packing->matrix->n_panels, n_in = packing->matrix->base.n_in;
+  size_t down = units_down(packing);
+  int64_t panel = (int64_t)(unit / down) * UNIT_PANELS, in = (int64_t)(unit % down) * UNIT_INPUTS;
+  pack_unit(packing, panel, panel + UNIT_PANELS < n_panels ? UNIT_PANELS : n_panels - panel, in,
+            in + UNIT_INPUTS < n_in ? in + UNIT_INPUTS : n_in);
+}
+
 static void pack_work(struct pool_worker *worker, void *context) {
   const struct packing *packing = context;
-  int64_t n_panels = packing->matrix->n_panels, n_in = packing->matrix->base.n_in;
-  size_t across = (size_t)((n_panels + UNIT_PANELS - 1) / UNIT_PANELS);
-  size_t down = (size_t)((n_in + UNIT_INPUTS - 1) / UNIT_INPUTS), unit, end;
-  while (pool_take(worker, across * down, 1, &unit, &end)) {
-    int64_t panel = (int64_t)(unit / down) * UNIT_PANELS, in = (int64_t)(unit % down) * UNIT_INPUTS;
-    pack_unit(packing, panel, panel + UNIT_PANELS < n_panels ? UNIT_PANELS : n_panels - panel, in,
-              in + UNIT_INPUTS < n_in ? in + UNIT_INPUTS : n_in);
-  }
+  size_t unit, end;
+  while (pool_take(worker, count_units(packing), 1, &unit, &end)) pack_one(packing, unit);
 }
 
 /* Bytes from panel to panel. Panels that lie a multiple of 2 KiB apart would fall into the same few sets of a
@@ -182,8 +193,9 @@ static void describe(const struct matrix_part *parts, int n_parts, int64_t n_in,
   }
 }
 
-int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
-                   struct matrix **out, struct error *error) {
+/* pool NULL: packed by the calling thread alone. */
+static int make_matrix(struct backend *backend, struct pool *pool, const struct matrix_part *parts, int n_parts,
+                       int64_t n_in, struct matrix **out, struct error *error) {
   assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
   struct cpu_matrix *matrix = calloc(1, sizeof *matrix);
   if (!matrix) return error_memory(error, sizeof *matrix);
@@ -194,11 +206,22 @@ int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int
     return -1;
   }
   struct packing packing = {parts, n_parts, matrix, matrix->memory->data};
-  pool_run(((struct cpu_backend *)backend)->pool, pack_work, &packing);
+  if (pool) pool_run(pool, pack_work, &packing);
+  for (size_t unit = 0; !pool && unit < count_units(&packing); unit++) pack_one(&packing, unit);
   matrix->data = matrix->memory->data;
   matrix->base.bytes = bytes;
   *out = &matrix->base;
   return 0;
+}
+
+int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                   struct matrix **out, struct error *error) {
+  return make_matrix(backend, ((struct cpu_backend *)backend)->pool, parts, n_parts, n_in, out, error);
+}
+
+int cpu_matrix_new_aside(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                         struct matrix **out, struct error *error) {
+  return make_matrix(backend, NULL, parts, n_parts, n_in, out, error);
 }
 
 void cpu_matrix_free(struct backend *backend, struct matrix *matrix) {

@@ -145,6 +145,7 @@ static const struct ops ref_ops = {
     .read = host_read,
     .copy = host_copy,
     .matrix_new = ref_matrix_new,
+    .matrix_new_aside = ref_matrix_new, /* nothing is packed and there are no threads */
     .matrix_free = ref_matrix_free,
     .kv_block_bytes = ref_kv_block_bytes,
     .run = ref_run,

@@ -1,0 +1,107 @@
+/* sources.c: dictionaries that come and go: GET, POST and DELETE /v1/sources. Loading reads files of this machine, so it takes
+ * its owner (loopback or a key); looking is free. */
+#include <time.h>
+
+#include "api/handlers.h"
+#include "api/reply.h"
+#include "api/rows.h"
+
+const struct field sources_fields[] = {{.name = NULL}};
+
+const struct field source_new_fields[] = {
+    MODEL_ROW, SOURCE_ROW("source", "sourceId"),
+    {"path", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 4096,
+     .text = "A folder, a file or an ini inside one of the allowed folders (setting source_folders); relative paths start "
+             "there."},
+    {.name = NULL}};
+
+static void member_time(struct json_writer *w, const char *key, int64_t seconds) {
+  char text[32];
+  struct tm utc;
+  time_t at = (time_t)seconds;
+  if (seconds > 0 && gmtime_r(&at, &utc) && strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &utc))
+    jw_member_text(w, key, text);
+  else
+    jw_member_null(w, key);
+}
+
+/* `open`: paths are for those who may load from them. */
+static void write_status(struct json_writer *w, const struct lab_source_status *status, bool open) {
+  jw_open(w, '{');
+  jw_member_text(w, "modelId", status->model_id);
+  jw_member_text(w, "source", status->source_id);
+  jw_member_text(w, "state", lab_source_word(status->state));
+  member_time(w, "lastUsedAt", status->used_at);
+  if (open) jw_member_text(w, "path", status->path);
+  if (status->info)
+    source_members(w, status->info);
+  else
+    jw_member_int(w, "bytes", (int64_t)status->bytes);
+  jw_close(w, '}');
+}
+
+int sources_get(struct api_call *call, struct error *error) {
+  struct lab_source_status *rows;
+  size_t n;
+  if (lab_source_list(call->api->lab, &call->arena, &rows, &n, error) != 0) return -1;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_key(&w, "sources");
+  jw_open(&w, '[');
+  for (size_t i = 0; i < n; i++) write_status(&w, &rows[i], call->request->trusted);
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
+/* ---- load --------------------------------------------------------------------------------------------- */
+
+/* Answers strangers; true when it did. */
+static bool turn_away(struct api_call *call) {
+  if (call->request->trusted) return false;
+  reply_refuse(call, 403, "forbidden", TEXT_UNTRUSTED_SOURCES);
+  return true;
+}
+
+static int finish_load(struct api_call *call, struct error *error) {
+  (void)error;
+  const struct lab_source_info *source = lab_source_load_result(call->job);
+  struct json_writer w;
+  call->status = 201;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "modelId", source->model_id);
+  jw_member_text(&w, "source", source->id);
+  jw_member_text(&w, "state", lab_source_word(LAB_SOURCE_READY));
+  source_members(&w, source);
+  jw_close(&w, '}');
+  return 0;
+}
+
+int sources_post(struct api_call *call, struct error *error) {
+  const struct values *values = call->values;
+  if (turn_away(call)) return 0;
+  const struct lab_model_info *model = call_model(call, values, "modelId", error);
+  const char *source = values_text(values, "source", NULL);
+  if (!model || call_check_source(source, "source", error) != 0) return -1;
+  struct lab_source_spec spec = {model->id, source, values_text(values, "path", NULL)};
+  call->finish = finish_load;
+  return lab_source_load(call->api->lab, &spec, call->waker, &call->job, error);
+}
+
+/* ---- unload ------------------------------------------------------------------------------------------- */
+
+int source_delete(struct api_call *call, struct error *error) {
+  struct place place;
+  if (turn_away(call)) return 0;
+  if (call_path_place(call, &place, error) != 0 || lab_source_unload(call->api->lab, place.source, error) != 0) return -1;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "modelId", place.source->model_id);
+  jw_member_text(&w, "source", place.source->id);
+  jw_member_text(&w, "state", lab_source_word(LAB_SOURCE_UNLOADING));
+  jw_close(&w, '}');
+  return 0;
+}

@@ -1,0 +1,66 @@
+/* lab_sources.h: sources as the files of the front door share them: the registry that lets them come and go, and the thread that
+ * brings them. Private to core/lab*.c. */
+#ifndef STEERD_CORE_LAB_SOURCES_H
+#define STEERD_CORE_LAB_SOURCES_H
+
+#include <pthread.h>
+
+#include "core/lab_int.h"
+
+/* What lab_sources hands out: immutable, replaced as a whole. */
+struct lab_source_list {
+  size_t n;
+  const struct lab_source_info *items[];
+};
+
+/* Out of reach, but somebody may still look at it. */
+struct lab_retired {
+  struct lab_retired *next;
+  struct lab_source_list *list;
+  struct lab_source *source; /* NULL when only the list was replaced */
+  uint64_t newest;           /* leases up to this number may have seen it */
+};
+
+struct lab_load; /* lab_loader.c */
+
+struct lab_sources {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;           /* the loader has something to do */
+  uint64_t n_leases;                /* begun so far */
+  struct lab_lease *oldest, *newest; /* those that run */
+  struct lab_retired *retired;
+
+  pthread_t thread; /* the loader */
+  bool started, stop;
+  struct lab_load *queue, *loading; /* waiting, oldest first; the one at work */
+  char **folders;                   /* real paths from which may be loaded, ... */
+  size_t n_folders;
+  char **named;                     /* ... and those named at the start: whoever started the daemon chose them */
+  size_t n_named;
+};
+
+int sources_open(struct lab *lab, struct error *error) MUST_CHECK;
+void sources_close(struct lab *lab); /* all of them; nobody has a lease */
+
+/* Opens a dictionary for a model that is loaded; nobody finds it yet. `aside`: while the engine runs. */
+struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *spec, bool aside,
+                               struct error *error) MUST_CHECK;
+void source_close(struct lab_source *source); /* NULL is fine */
+
+/* From here on it is found, and belongs to the registry. ERROR_CONFLICT when its name is taken. */
+int sources_add(struct lab *lab, struct lab_source *source, struct error *error) MUST_CHECK;
+
+/* Frees what nobody can see any more. Takes the mutex, and gives it up while it frees. */
+void sources_reclaim(struct lab *lab);
+bool sources_reclaimable(const struct lab_sources *sources); /* under the mutex */
+
+/* For work that goes on for hours: keeps one source, where a lease would keep all. Pin it under a lease. */
+void source_pin(struct lab *lab, struct lab_source *source);
+void source_unpin(struct lab *lab, struct lab_source *source);
+
+/* The thread that loads and frees. */
+int loader_start(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;
+void loader_stop(struct lab *lab);  /* asks; returns at once */
+void loader_close(struct lab *lab); /* waits until it has ended */
+
+#endif

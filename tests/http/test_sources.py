@@ -1,0 +1,70 @@
+"""Sources that come and go in a running daemon: POST, DELETE and GET /v1/sources over HTTP."""
+import shutil
+import threading
+
+from conftest import MODEL, VECTORS, model_options
+
+RELU = {"source": "1-res-relu", "path": str(VECTORS / MODEL / "sources" / "1-res-relu")}
+ASK = {"source": "1-res-relu", "text": "hello there, everybody"}
+TURNS = 15
+
+
+def states(daemon):
+    return {row["source"]: row["state"] for row in daemon.get("/v1/sources").json()["sources"]}
+
+
+def test_unloaded_and_loaded_again(start_daemon):
+    daemon = start_daemon()
+    before = daemon.post("/activations", ASK)
+    assert before.status_code == 200
+    assert states(daemon)["1-res-relu"] == "ready"
+    gone = daemon.client.delete(f"/v1/sources/{MODEL}/1-res-relu")
+    assert gone.status_code == 200 and gone.json()["state"] == "unloading"
+    missing = daemon.post("/activations", ASK)
+    assert missing.status_code == 404 and missing.json()["code"] == "not_found"
+    assert daemon.get(f"/{MODEL}/1-res-relu").status_code == 404
+    back = daemon.post("/v1/sources", RELU)
+    assert back.status_code == 201, back.text
+    assert back.json()["features"] == 96 and back.json()["state"] == "ready"
+    assert daemon.post("/activations", ASK).json() == before.json()
+    assert daemon.post("/v1/sources", RELU).status_code == 409
+
+
+def test_a_folder_of_the_settings(start_daemon, tmp_path):
+    shutil.copytree(RELU["path"], tmp_path / "saes" / "new")
+    shutil.copytree(RELU["path"], tmp_path / "elsewhere")
+    (tmp_path / "saes" / "link").symlink_to(tmp_path / "elsewhere")
+    daemon = start_daemon(model_options()[:2], source_folders=str(tmp_path / "saes"))
+    assert states(daemon) == {}
+    for path in (tmp_path / "elsewhere", "../elsewhere", "link", "nothing", "/etc"):
+        answer = daemon.post("/v1/sources", {"source": "1-new", "path": str(path)})
+        assert answer.status_code == 400 and answer.json()["field"] == "path", answer.text
+        assert "in none of the folders" in answer.json()["error"]
+    assert daemon.post("/v1/sources", {"source": "1-new", "path": "new"}).status_code == 201
+    assert daemon.post("/v1/sources", {"source": "1-new2", "path": str(tmp_path / "saes" / "new")}).status_code == 201
+    assert states(daemon) == {"1-new": "ready", "1-new2": "ready"}
+
+
+def test_requests_while_a_source_comes_and_goes(start_daemon):
+    daemon = start_daemon()
+    whole = daemon.post("/activations", ASK).json()
+    over, seen, wrong = threading.Event(), [], []
+
+    def ask():
+        while not over.is_set():
+            answer = daemon.post("/activations", ASK)
+            seen.append(answer.status_code)
+            if answer.status_code != 404 and (answer.status_code != 200 or answer.json() != whole):
+                wrong.append(answer.text)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(TURNS):
+        assert daemon.client.delete(f"/v1/sources/{MODEL}/1-res-relu").status_code == 200
+        assert daemon.post("/v1/sources", RELU).status_code == 201
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong and seen
+    assert "unloading" not in states(daemon).values() or states(daemon)["1-res-relu"] == "ready"

@@ -119,8 +119,11 @@ void tensor_set_strides(struct tensor *tensor) {
 
 bool tensor_element_count(const int64_t *shape, int n_dims, size_t *count) {
   int64_t product = 1;
-  for (int i = 0; i < n_dims; i++)
-    if (shape[i] < 0 || __builtin_mul_overflow(product, shape[i], &product)) return false;
-  *count = (size_t)product;
+  bool empty = false;
+  for (int i = 0; i < n_dims; i++) {
+    if (shape[i] < 0 || (shape[i] && __builtin_mul_overflow(product, shape[i], &product))) return false;
+    if (shape[i] == 0) empty = true;
+  }
+  *count = empty ? 0 : (size_t)product;
   return true;
 }

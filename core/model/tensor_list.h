@@ -41,7 +41,8 @@ size_t tensor_list_find(const struct tensor_list *list, const char *name);
 /* Row-major strides of tensor->shape. */
 void tensor_set_strides(struct tensor *tensor);
 
-/* product(shape) into *count; false when it, or a partial product, does not fit an int64. */
+/* product(shape) into *count; false when the product of the sizes above 0 does not fit an int64, so that strides
+ * never overflow. */
 bool tensor_element_count(const int64_t *shape, int n_dims, size_t *count);
 
 #endif

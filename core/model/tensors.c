@@ -9,6 +9,8 @@
 #include "core/base/checked.h"
 #include "core/base/json.h"
 #include "core/base/mapfile.h"
+#include "core/model/npy.h"
+#include "core/model/npz.h"
 #include "core/model/safetensors.h"
 #include "core/model/tensor_list.h"
 #include "core/model/torch_archive.h"
@@ -24,6 +26,7 @@ struct tensors {
   struct mapfile *files;
   size_t n_files;
   struct tensor_list list;
+  struct npz_packed_list packed; /* of a compressed .npz */
 };
 
 /* ---- one file ---- */
@@ -40,15 +43,41 @@ static int refuse_unknown(const char *path, const struct mapfile *file, struct e
                      "newer torch: torch.save(torch.load(path), path)",
                      path);
   if (begins(file, "GGUF", 4))
-    return error_set(error, ERROR_FORMAT, "'%s' is a GGUF file; expected safetensors or a torch archive", path);
+    return error_set(error, ERROR_FORMAT, "'%s' is a GGUF file; expected safetensors, a torch archive or .npz", path);
   if (begins(file, "version https://git-lfs", 23))
     return error_set(error, ERROR_FORMAT, "'%s' is a Git LFS pointer; fetch its content first (git lfs pull)", path);
   return error_set(error, ERROR_FORMAT,
-                   "'%s' is neither safetensors nor a torch archive: %zu bytes, the first is 0x%02x", path, file->size,
-                   file->data[0]);
+                   "'%s' is neither safetensors, a torch archive nor .npz: %zu bytes, the first is 0x%02x", path,
+                   file->size, file->data[0]);
+}
+
+/* A bare array has no name of its own. */
+static int read_array(const char *path, const struct mapfile *file, struct tensor_list *list, struct error *error) {
+  struct tensor view = {0};
+  struct error inner = ERROR_INIT;
+  size_t header = 0;
+  if (npy_read_header(file->data, file->size, &view, &header, &inner) != 0)
+    return error_set(error, inner.code, "'%s': %s", path, inner.text);
+  if (file->size - header != view.bytes)
+    return error_set(error, ERROR_FORMAT, "'%s': type and shape need %zu bytes, %zu stand behind the header", path,
+                     view.bytes, file->size - header);
+  struct tensor *tensor = tensor_list_add(list, "array", 5, error);
+  if (!tensor) return -1;
+  view.name = tensor->name;
+  view.data = file->data + header;
+  *tensor = view;
+  return 0;
 }
 
 static int read_file(struct tensors *tensors, const char *path, const struct mapfile *file, struct error *error) {
+  if (npz_begins(file)) {
+    tensors->format = "npz";
+    return npz_read(path, file, &tensors->list, &tensors->packed, error);
+  }
+  if (npy_begins(file->data, file->size)) {
+    tensors->format = "npy";
+    return read_array(path, file, &tensors->list, error);
+  }
   if (begins(file, "PK\3\4", 4) || begins(file, "PK\5\6", 4)) {
     tensors->format = "torch";
     return torch_archive_read(path, file, &tensors->list, error);
@@ -209,7 +238,7 @@ static int open_folder(struct tensors *tensors, const char *folder, struct error
 
 /* ---- the view ---- */
 
-struct tensors *tensors_open(const char *path, struct error *error) {
+struct tensors *tensors_open_lazy(const char *path, struct error *error) {
   struct tensors *tensors = calloc(1, sizeof *tensors);
   if (!tensors) return error_memory(error, sizeof *tensors), NULL;
   tensor_list_init(&tensors->list);
@@ -222,8 +251,39 @@ struct tensors *tensors_open(const char *path, struct error *error) {
   return NULL;
 }
 
+struct tensors *tensors_open(const char *path, struct error *error) {
+  struct tensors *tensors = tensors_open_lazy(path, error);
+  for (size_t i = 0; tensors && i < tensors->packed.count; i++) {
+    const struct tensor *tensor = &tensors->list.items[tensors->packed.items[i].tensor];
+    if (tensors_load(tensors, tensor, error) == 0) continue;
+    error_prefix(error, "'%s'", path);
+    tensors_close(tensors);
+    return NULL;
+  }
+  return tensors;
+}
+
+static int compare_packed(const void *a, const void *b) {
+  size_t x = ((const struct npz_packed *)a)->tensor, y = ((const struct npz_packed *)b)->tensor;
+  return x < y ? -1 : x > y;
+}
+
+int tensors_load(struct tensors *tensors, const struct tensor *tensor, struct error *error) {
+  struct npz_packed key = {.tensor = (size_t)(tensor - tensors->list.items)};
+  struct npz_packed_list *packed = &tensors->packed;
+  struct npz_packed *item = !packed->count ? NULL
+                            : bsearch(&key, packed->items, packed->count, sizeof key, compare_packed);
+  if (!item || item->elements) return 0;
+  struct error inner = ERROR_INIT;
+  if (npz_unpack(item, tensor->bytes, &inner) != 0)
+    return error_set(error, inner.code, "tensor '%.100s': %s", tensor->name, inner.text);
+  tensors->list.items[key.tensor].data = item->elements;
+  return 0;
+}
+
 void tensors_close(struct tensors *tensors) {
   if (!tensors) return;
+  npz_clear(&tensors->packed);
   for (size_t i = 0; i < tensors->n_files; i++) mapfile_close(&tensors->files[i]);
   free(tensors->files);
   tensor_list_clear(&tensors->list);
@@ -246,6 +306,10 @@ const char *tensors_format(const struct tensors *tensors) { return tensors->form
 size_t tensors_bytes(const struct tensors *tensors) {
   size_t bytes = 0;
   for (size_t i = 0; i < tensors->n_files; i++) bytes += tensors->files[i].size;
+  for (size_t i = 0; i < tensors->packed.count; i++) {
+    const struct npz_packed *item = &tensors->packed.items[i];
+    if (item->elements) bytes += tensors->list.items[item->tensor].bytes;
+  }
   return bytes;
 }
 

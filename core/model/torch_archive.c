@@ -66,7 +66,8 @@ static int find_pickle(struct archive *archive, struct error *error) {
     archive->root = (size_t)(slash - member->name);
   }
   if (!archive->pickle)
-    return error_set(error, ERROR_FORMAT, "a zip archive, but not from torch.save: no member ends in '/data.pkl'");
+    return error_set(error, ERROR_FORMAT, "a zip archive, but neither from torch.save (no member ends in '/data.pkl') nor from numpy.savez "
+                     "(its first member does not end in '.npy')");
   if (archive->pickle->size > PICKLE_BYTES_MAX)
     return error_set(error, ERROR_LIMIT, "data.pkl has %zu bytes, at most %zu are read", archive->pickle->size,
                      PICKLE_BYTES_MAX);

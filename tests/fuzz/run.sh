@@ -28,6 +28,10 @@ seeds() {
       for file in mixed protocol4 no_crc; do
         unzip -p $vectors/$file.pth "$file/data.pkl" >"$to/$file.pkl" 2>/dev/null || rm -f "$to/$file.pkl"
       done ;;
+    fuzz_npz)
+      cp $vectors/{arrays,arrays_compressed,savez,objects}.npz "$to"
+      { printf y; cat $vectors/vector.npy; } >"$to/packed"
+      { printf x; cat $vectors/vector.npy; } >"$to/stored" ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }

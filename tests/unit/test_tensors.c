@@ -455,7 +455,7 @@ static void test_dispatch(void **state) {
   write_file("file", "version https://git-lfs.github.com/spec/v1\n", 43);
   assert_open_refused(in_folder("file"), ERROR_FORMAT, "git lfs pull");
   write_file("file", "hello", 5);
-  assert_open_refused(in_folder("file"), ERROR_FORMAT, "neither safetensors nor a torch archive: 5 bytes");
+  assert_open_refused(in_folder("file"), ERROR_FORMAT, "neither safetensors, a torch archive nor .npz: 5 bytes");
   assert_open_refused("/dev/null", ERROR_FORMAT, "not a regular file");
   write_tensors("model.safetensors", "{" TENSOR("a", "U8", "[1]", "[0,1]") "}", 1);
   struct tensors *tensors = must_open(folder);

@@ -20,6 +20,7 @@ struct zip_part {
   uint32_t central_size;      /* 0: the truth, of both size fields */
   uint32_t central_offset;    /* 0: the truth */
   uint32_t unpacked_size;     /* of both headers; 0: the truth */
+  uint32_t crc;               /* of both headers; 0: that of data, which is of the wrong bytes when it is compressed */
   uint32_t descriptor_size;   /* with flag bit 3; 0: the truth */
   int local_zip64;            /* sizes in an extra field, as numpy.savez writes them */
   int central_zip64;          /* 1: sizes and offset in an extra field; 2: the field is cut short */
@@ -33,7 +34,9 @@ static size_t part_name_length(const struct zip_part *part) {
   return part->name_length ? part->name_length : strlen(part->name);
 }
 
-static uint32_t part_crc(const struct zip_part *part) { return (uint32_t)crc32(0, part->data, (uInt)part->size); }
+static uint32_t part_crc(const struct zip_part *part) {
+  return part->crc ? part->crc : (uint32_t)crc32(0, part->data, (uInt)part->size);
+}
 
 static void put_local(struct buffer *out, const struct zip_part *part) {
   uint32_t size = part->local_size ? part->local_size : (uint32_t)part->size;

@@ -86,8 +86,28 @@ def sharded():
         json.dump(index, f, indent=2)
 
 
+def arrays():
+    kinds = ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"]
+    named = {kind: np.arange(2).astype(kind) for kind in kinds}
+    named["bf16"] = np.array([0x3FC0, 0xC000], dtype="<u2").view("V2")  # 1.5 and -2, as numpy stores ml_dtypes.bfloat16
+    named["rows"] = np.arange(6, dtype="float32").reshape(2, 3)
+    named["columns"] = np.asfortranarray(np.arange(6, dtype="float32").reshape(2, 3))
+    named["scalar"] = np.array(2.5, dtype="float32")
+    named["empty"] = np.zeros((0, 3), dtype="float32")
+    named["text"] = np.array(["relu"])
+    named["complex"] = np.array([1j])
+    named["deep/W_enc"] = np.arange(5000, dtype="float32").reshape(50, 100)  # longer than what is read for its header
+    return named
+
+
 torch_files()
 safetensors_files()
 sharded()
+np.savez(at("arrays.npz"), **arrays())
+np.savez_compressed(at("arrays_compressed.npz"), **arrays())
+np.savez(at("objects.npz"), o=np.array([{"a": 1}], dtype=object))
+np.savez(at("big_endian.npz"), b=np.arange(2, dtype=">f4"))
+np.savez(at("records.npz"), r=np.zeros(2, dtype=[("x", "<f4"), ("y", "<i4")]))
+np.save(at("vector.npy"), np.arange(4, dtype="float32"))
 np.savez(at("savez.npz"), a=np.arange(3, dtype="float32"))
 np.savez_compressed(at("compressed.npz"), a=np.zeros(100, dtype="float32"))

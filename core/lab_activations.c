@@ -383,13 +383,10 @@ static int prepare(struct lab *lab, const struct lab_activations_args *args, str
   return check_sort(a, error);
 }
 
-/* Layers needed for a point: its own, except for the residual that enters a layer. */
-static int32_t layers_below(struct point point) { return point.site == SITE_RESID_PRE ? point.layer : point.layer + 1; }
-
 static int32_t layers_needed(const struct activations_job *a) {
   int32_t last = 0;
   for (int i = 0; i < a->n_taps; i++)
-    if (layers_below(a->taps[i]) > last) last = layers_below(a->taps[i]);
+    if (point_layers(a->taps[i]) > last) last = point_layers(a->taps[i]);
   return last;
 }
 

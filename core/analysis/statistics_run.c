@@ -93,8 +93,6 @@ static int count_documents(const struct statistics_run *run, int64_t first) {
   return n && fitting < 1 ? 1 : fitting;
 }
 
-static int32_t layers_below(struct point point) { return point.site == SITE_RESID_PRE ? point.layer : point.layer + 1; }
-
 /* Empty documents (an empty line without BOS) have nothing to run. */
 static int fill(struct flight *flight, struct engine_sequence *sequences, int32_t *ids, int *n_sequences) {
   const struct statistics_run *run = flight->run;
@@ -106,7 +104,7 @@ static int fill(struct flight *flight, struct engine_sequence *sequences, int32_
     if (length == 0) continue;
     corpus_ids(run->corpus, flight->first + i, ids);
     sequences[(*n_sequences)++] = (struct engine_sequence){.tokens = ids, .n_tokens = length,
-                                                           .last_layer = layers_below(info->in), .taps = &info->in,
+                                                           .last_layer = point_layers(info->in), .taps = &info->in,
                                                            .n_taps = 1, .eos = -1, .n_logprobs = -1};
     ids += length;
   }

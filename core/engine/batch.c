@@ -10,6 +10,7 @@
 
 #include "core/base/checked.h"
 #include "core/engine/engine_int.h"
+#include "core/model/point_shape.h"
 
 /* While others decode, a step takes at most this share of max_rows from prompts: the wait between two tokens of
  * a stream stays within a few decode steps. */
@@ -36,7 +37,7 @@ struct batch_tables {
   int32_t *edit_begin, *tap_begin; /* [n_points + 1] */
 };
 
-static int32_t n_points(const struct runner *runner) { return runner->model->arch.n_layer * SITE_COUNT; }
+static int32_t n_points(const struct runner *runner) { return point_count(runner->model->arch.n_layer); }
 
 #define ALLOCATE(field, count)                                             \
   do {                                                                     \
@@ -318,7 +319,7 @@ static int add_taps(struct runner *runner, struct batch_part *part, size_t *offs
   if (failed) return -1;
   t->tap_capacity = c1;
   for (int i = 0; i < s->n_taps; i++) {
-    int64_t width = plan_site_width(&runner->model->arch, s->taps[i].site);
+    int64_t width = point_width(&runner->model->arch, s->taps[i].site, 0);
     t->tap_point[t->n_taps] = point_index(s->taps[i]);
     t->taps_unsorted[t->n_taps++] = (struct tap_item){
         {part->row, part->row + part->n_rows}, {runner->tap_memory, *offset}, width};

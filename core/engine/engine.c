@@ -12,6 +12,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/engine/engine_int.h"
+#include "core/model/point_shape.h"
 
 /* The running mean of service time forgets with this weight, about the last 16 tasks. */
 #define SERVICE_WEIGHT (1.0 / 16)
@@ -262,7 +263,7 @@ static int deliver_taps(struct runner *runner, const struct batch_part *part, st
   const struct sequence *s = part->sequence;
   size_t offset = part->tap_offset;
   for (int i = 0; i < s->n_taps; i++) {
-    int64_t width = plan_site_width(&runner->model->arch, s->taps[i].site);
+    int64_t width = point_width(&runner->model->arch, s->taps[i].site, 0);
     struct engine_tapped tapped = {.tap = i, .position = s->done, .n_rows = part->n_rows, .width = width,
                                    .rows = {{runner->tap_memory, offset}, width}, .backend = runner->backend};
     if (s->task->events->tapped(s->task->context, s->index, &tapped, error) != 0) return -1;
@@ -429,7 +430,7 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   runner->max_sessions = engine->options.max_sessions;
   runner->max_rows = engine->options.max_step_rows;
   size_t kv = engine->options.kv_bytes ? engine->options.kv_bytes : kv_default(backend, arch);
-  int64_t widest = plan_site_width(arch, SITE_MLP_POST) > arch->d_model ? arch->d_mlp : arch->d_model;
+  int64_t widest = arch->d_mlp > arch->d_model ? arch->d_mlp : arch->d_model;
   runner->tap_elements = TAP_STEPS * (int64_t)runner->max_rows * widest;
   struct plan_limits limits = {runner->max_rows, runner->max_sessions};
   runner->running = calloc((size_t)runner->max_sessions, sizeof *runner->running);

@@ -6,6 +6,7 @@
 
 #include "core/base/clock.h"
 #include "core/engine/engine_int.h"
+#include "core/model/point_shape.h"
 
 static void sequence_free(struct sequence *s, struct runner *runner) {
   int32_t n = s->blocks ? s->n_blocks * runner->model->arch.n_layer : 0;
@@ -44,7 +45,7 @@ static int copy_taps(struct sequence *s, const struct engine_sequence *from, con
   if (!s->taps) return error_memory(error, (size_t)from->n_taps * sizeof *s->taps);
   memcpy(s->taps, from->taps, (size_t)from->n_taps * sizeof *s->taps);
   s->n_taps = from->n_taps;
-  for (int i = 0; i < s->n_taps; i++) s->tap_width += plan_site_width(arch, s->taps[i].site);
+  for (int i = 0; i < s->n_taps; i++) s->tap_width += point_width(arch, s->taps[i].site, 0);
   return 0;
 }
 

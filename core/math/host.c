@@ -87,7 +87,7 @@ struct row_range op_rows(const struct op *op, const struct step *step) {
 
 struct point_items point_items(const struct step *step, int layer, enum site site) {
   struct point_items items = {0};
-  if (layer >= step->n_layer) return items;
+  assert(layer >= 0 && layer <= step->n_layer);
   int point = point_index((struct point){layer, site});
   if (step->edit_begin) {
     items.edits = step->edits + step->edit_begin[point];

@@ -35,7 +35,12 @@ static inline float *rows_at(struct rows rows, int64_t row) { return span_floats
 /* The rows an op works on. */
 struct row_range op_rows(const struct op *op, const struct step *step);
 
-/* Edits and taps of a point; counts are 0 beyond the last layer and where the step has no tables. */
+/* The row of the step that stands in row `row` of an op's buffers: the items of points are told in rows of the step. */
+static inline int32_t op_step_row(const struct op *op, const struct step *step, int32_t row) {
+  return op->set == ROWS_LOGIT ? step->logit_row[row] : row;
+}
+
+/* Edits and taps of a point; counts are 0 where the step has no tables. */
 struct point_items {
   const struct edit_item *edits;
   const struct tap_item *taps;

@@ -160,8 +160,9 @@ struct step {
   int32_t n_logit_rows;
   const int32_t *logit_row;      /* [n_logit_rows]: rows whose logits are wanted; each arrives at n_layer */
 
-  /* Items of point p are [begin[p], begin[p + 1]), p = point_index; begin has n_layer * SITE_COUNT + 1 entries.
-   * A row obeys the items in this order. begin NULL: no items at all. */
+  /* Items of point p are [begin[p], begin[p + 1]), p = point_index; begin has point_count(n_layer) + 1 entries.
+   * A row obeys the items in this order. begin NULL: no items at all. Items name rows of the step, at the points of the
+   * head too. */
   const struct edit_item *edits;
   const int32_t *edit_begin;
   const struct tap_item *taps;
@@ -173,12 +174,16 @@ struct step {
 enum op_code {
   OP_BEGIN,    /* arriving rows: residual from their origin, then edits and taps of resid_pre */
   OP_NORM,     /* y = norm(x); a copy for NORM_NONE; y may be x */
+  OP_NORM_SCALE, /* scale = what the norm of x divides by, one value a row */
+  OP_NORMALIZE,  /* y = (x - mean) / scale, x / scale for NORM_RMS; the three in a row give the bits of OP_NORM */
+  OP_GAIN,       /* y = x * gain + bias of the norm; y may be x */
   OP_LINEAR,   /* y = act(x W^T + b) */
-  OP_GATE,     /* y = act(x) * up */
+  OP_GATE,     /* y = act(x) * up, act(x) where up is absent */
   OP_ATTEND,   /* keys and values of this step into the cache, then z = attention; edits and taps of attn_z */
   OP_SUBLAYER, /* edits and taps of the output; residual += output; edits and taps of the residual; norm */
   OP_POINT,    /* edits and taps of one point, in place */
   OP_GATHER,   /* y[i] = x[logit_row[i]] */
+  OP_COPY,     /* y = x */
   OP_CODE_COUNT
 };
 
@@ -201,6 +206,7 @@ struct norm {
   float eps;
   struct span gain; /* f32 [width] or absent (1) */
   struct span bias; /* f32 [width] or absent */
+  enum site site;   /* the first of its three sites; 0: it has none. Backends do not look at it */
 };
 
 /* A buffer of rows. */
@@ -221,8 +227,9 @@ struct op {
       struct span positions; /* may be absent */
       float embed_scale;     /* token rows are multiplied by it */
     } begin;
-    struct {
+    struct { /* of the four norm ops */
       struct rows x, y;
+      struct rows scale; /* not of OP_NORM */
       struct norm norm;
     } norm;
     struct { /* width unused: W says it */
@@ -230,6 +237,7 @@ struct op {
       struct rows x, y;
       struct span bias; /* f32 [n_out] or absent */
       enum activation act;
+      enum site site;   /* of the output before act; 0: it has none. Backends do not look at it */
     } linear;
     struct { /* width = d_mlp; y may be x */
       struct rows x, up, y;
@@ -252,7 +260,7 @@ struct op {
       struct rows x;
       enum site site;
     } point;
-    struct {
+    struct { /* of OP_GATHER and OP_COPY */
       struct rows x, y;
     } gather;
   } u;

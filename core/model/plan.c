@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/base/checked.h"
+#include "core/model/instrument.h"
 
 #define OPS_PER_LAYER 12
 #define OPS_HEAD 3
@@ -20,6 +21,7 @@ enum buffer_name {
   BUFFER_GATE, BUFFER_HIDDEN,
   BUFFER_HEAD,   /* gathered residual, then its norm: [max_logit_rows, d_model] */
   BUFFER_LOGITS, /* [max_logit_rows, vocabulary] */
+  BUFFER_COLD_SCALE, BUFFER_COLD_NORMED, BUFFER_COLD_RESID, /* of instrumented segments */
   BUFFER_COUNT
 };
 
@@ -32,12 +34,9 @@ struct plan {
   struct op *ops;
   size_t n_ops;
   size_t *segment; /* [n_layer + 2]: first op of each segment, then the end */
+  struct instrument instrument;
+  struct op_list mixed; /* the list of a step with cold points: made anew for each */
 };
-
-int64_t plan_site_width(const struct arch *arch, enum site site) {
-  if (site == SITE_ATTN_Z) return arch_dim(arch, DIM_ATTN);
-  return site == SITE_MLP_POST ? arch->d_mlp : arch->d_model;
-}
 
 /* ---- buffers ---- */
 
@@ -48,15 +47,21 @@ static int64_t buffer_width(const struct arch *arch, enum buffer_name name) {
     case BUFFER_GATE: return arch->gated ? arch->d_mlp : 0;
     case BUFFER_HIDDEN: return arch->d_mlp;
     case BUFFER_LOGITS: return arch->vocabulary;
+    case BUFFER_COLD_SCALE: return 1;
     default: return arch->d_model;
   }
+}
+
+/* Cold points have the rows of a step or of the head. */
+static int32_t buffer_rows(struct plan_limits limits, enum buffer_name name) {
+  bool most = name >= BUFFER_COLD_SCALE && limits.max_logit_rows > limits.max_rows;
+  return most || name == BUFFER_HEAD || name == BUFFER_LOGITS ? limits.max_logit_rows : limits.max_rows;
 }
 
 static int place_buffers(struct plan *plan, struct error *error) {
   const struct arch *arch = &plan->model->arch;
   for (int i = 0; i < BUFFER_COUNT; i++) {
-    bool head = i == BUFFER_HEAD || i == BUFFER_LOGITS;
-    size_t rows = (size_t)(head ? plan->limits.max_logit_rows : plan->limits.max_rows), bytes;
+    size_t rows = (size_t)buffer_rows(plan->limits, (enum buffer_name)i), bytes;
     size_t ld = size_round_up((size_t)buffer_width(arch, (enum buffer_name)i), 16);
     plan->buffer[i] = (struct rows){{NULL, plan->bytes}, (int64_t)ld};
     if (!checked_mul(rows * sizeof(float), ld, &bytes) || !checked_add(plan->bytes, bytes, &plan->bytes))
@@ -66,6 +71,9 @@ static int place_buffers(struct plan *plan, struct error *error) {
   if (backend->ops->alloc(backend, plan->bytes, &plan->memory, error) != 0)
     return error_prefix(error, "buffers for %d rows", plan->limits.max_rows);
   for (int i = 0; i < BUFFER_COUNT; i++) plan->buffer[i].at.memory = plan->memory;
+  plan->instrument = (struct instrument){arch, {.scale = plan->buffer[BUFFER_COLD_SCALE],
+                                                .normed = plan->buffer[BUFFER_COLD_NORMED],
+                                                .resid = plan->buffer[BUFFER_COLD_RESID]}};
   return 0;
 }
 
@@ -82,8 +90,8 @@ static struct op *add(struct plan *plan, enum op_code code, int32_t layer, int64
 }
 
 static struct norm make_norm(const struct arch *arch, const struct weight_set *set, enum weight_slot gain,
-                             enum weight_slot bias) {
-  return (struct norm){arch->norm, arch->norm_eps, set->vector[gain], set->vector[bias]};
+                             enum weight_slot bias, enum site site) {
+  return (struct norm){arch->norm, arch->norm_eps, set->vector[gain], set->vector[bias], site};
 }
 
 static struct op *add_linear(struct plan *plan, int32_t layer, const struct weight_set *set, enum weight_slot matrix,
@@ -146,8 +154,9 @@ static void add_norm(struct plan *plan, int32_t layer, enum row_set set, struct 
 static void add_mlp(struct plan *plan, int32_t layer, const struct weight_set *set) {
   const struct arch *arch = &plan->model->arch;
   struct op *in = add_linear(plan, layer, set, SLOT_IN, SLOT_IN_BIAS, BUFFER_NORMED, BUFFER_HIDDEN);
+  in->u.linear.site = arch->gated ? SITE_MLP_PRE_LINEAR : SITE_MLP_PRE;
   if (arch->gated) {
-    add_linear(plan, layer, set, SLOT_GATE, SLOT_GATE_BIAS, BUFFER_NORMED, BUFFER_GATE);
+    add_linear(plan, layer, set, SLOT_GATE, SLOT_GATE_BIAS, BUFFER_NORMED, BUFFER_GATE)->u.linear.site = SITE_MLP_PRE;
     struct op *gate = add(plan, OP_GATE, layer, arch->d_mlp);
     gate->u.gate.x = plan->buffer[BUFFER_GATE];
     gate->u.gate.up = gate->u.gate.y = plan->buffer[BUFFER_HIDDEN];
@@ -165,12 +174,12 @@ static void add_layer(struct plan *plan, int32_t layer) {
   const struct arch *arch = &plan->model->arch;
   const struct weight_set *set = &plan->model->weights.layers[layer];
   add_begin(plan, layer);
-  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS), BUFFER_RESID,
-           BUFFER_NORMED);
-  add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV);
+  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS, SITE_LN1_SCALE),
+           BUFFER_RESID, BUFFER_NORMED);
+  add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV)->u.linear.site = SITE_Q;
   add_attend(plan, layer);
   add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT);
-  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, make_norm(arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS));
+  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, make_norm(arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_LN2_SCALE));
   add_mlp(plan, layer, set);
   add_sublayer(plan, layer, SITE_MLP_OUT, SITE_RESID_POST, (struct norm){.kind = NORM_NONE});
 }
@@ -182,11 +191,12 @@ static void add_head(struct plan *plan) {
   gather->set = ROWS_LOGIT;
   gather->u.gather.x = plan->buffer[BUFFER_RESID];
   gather->u.gather.y = plan->buffer[BUFFER_HEAD];
-  add_norm(plan, arch->n_layer, ROWS_LOGIT, make_norm(arch, once, SLOT_FINAL_GAIN, SLOT_FINAL_BIAS), BUFFER_HEAD,
-           BUFFER_HEAD);
+  add_norm(plan, arch->n_layer, ROWS_LOGIT, make_norm(arch, once, SLOT_FINAL_GAIN, SLOT_FINAL_BIAS, SITE_FINAL_SCALE),
+           BUFFER_HEAD, BUFFER_HEAD);
   struct op *logits = add_linear(plan, arch->n_layer, once, SLOT_UNEMBED, SLOT_UNEMBED_BIAS, BUFFER_HEAD,
                                  BUFFER_LOGITS);
   logits->set = ROWS_LOGIT;
+  logits->u.linear.site = SITE_LOGITS;
 }
 
 static int compile(struct plan *plan, struct error *error) {
@@ -223,6 +233,7 @@ void plan_free(struct plan *plan) {
   plan->model->backend->ops->free(plan->model->backend, plan->memory);
   free(plan->ops);
   free(plan->segment);
+  free(plan->mixed.ops);
   free(plan);
 }
 
@@ -238,18 +249,46 @@ static void step_layers(const struct step *step, int32_t *first, int32_t *last) 
   }
 }
 
+/* Where the ops of a segment end in a step whose rows go no further than layer `last`: rows that stop there need its
+ * BEGIN, for resid_pre, and nothing more. */
+static size_t segment_end(const struct plan *plan, int32_t segment, int32_t last) {
+  bool stop = segment == last && last < plan->model->arch.n_layer;
+  return stop ? plan->segment[segment] + 1 : plan->segment[segment + 1];
+}
+
+/* The list of a step with cold points: segments with one are instrumented, the others are as they were. */
+static int mix(struct plan *plan, const struct step *step, int32_t first, int32_t segments, int32_t last,
+               struct error *error) {
+  plan->mixed.count = 0;
+  for (int32_t l = first; l < segments; l++) {
+    const struct op *hot = plan->ops + plan->segment[l];
+    size_t count = segment_end(plan, l, last) - plan->segment[l];
+    site_set wanted = step_sites(step, l);
+    if ((wanted & ~SITES_HOT
+             ? instrument_segment(&plan->instrument, hot, count, wanted, &plan->mixed, error)
+             : op_list_append(&plan->mixed, hot, count, error)) != 0)
+      return -1;
+  }
+  return 0;
+}
+
 int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   assert(step->n_rows <= plan->limits.max_rows && step->n_logit_rows <= plan->limits.max_logit_rows);
   int32_t n_layer = plan->model->arch.n_layer, first, last;
   if (step->n_rows == 0) return 0;
   step_layers(step, &first, &last);
-  size_t begin = plan->segment[first], end = plan->segment[last];
-  if (last < n_layer)
-    end++; /* BEGIN of layer `last`: resid_pre of the rows that stop there */
-  else if (step->n_logit_rows)
-    end = plan->n_ops;
+  int32_t segments = last + (last < n_layer || step->n_logit_rows > 0);
+  bool cold = false;
+  for (int32_t l = first; l < segments && !cold; l++) cold = (step_sites(step, l) & ~SITES_HOT) != 0;
+  const struct op *list = plan->ops + plan->segment[first];
+  size_t count = segment_end(plan, segments - 1, last) - plan->segment[first];
+  if (cold) {
+    if (mix(plan, step, first, segments, last, error) != 0) return -1;
+    list = plan->mixed.ops;
+    count = plan->mixed.count;
+  }
   struct backend *backend = plan->model->backend;
-  return backend->ops->run(backend, plan->ops + begin, end - begin, step, error);
+  return backend->ops->run(backend, list, count, step, error);
 }
 
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) {

@@ -9,7 +9,9 @@
  *   SUBLAYER                 mlp_out, residual, resid_post
  *
  * and the head is GATHER NORM LINEAR over the rows whose logits are wanted. A step runs the segments its rows
- * need and no more. The plan owns the buffers, all planned at plan_new; nothing is allocated while it runs.
+ * need and no more; those in which it has edits or taps at cold points run instrumented (instrument.h), with the same
+ * bits. The plan owns the buffers, all planned at plan_new; nothing but the op list of an instrumented step is allocated
+ * while it runs.
  * Used by one thread at a time. */
 #ifndef STEERD_CORE_MODEL_PLAN_H
 #define STEERD_CORE_MODEL_PLAN_H
@@ -42,9 +44,6 @@ struct rows plan_logits(const struct plan *plan);
 
 /* The list of one segment: 0..n_layer-1, and n_layer for the head. For tests and for backends that capture. */
 const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count);
-
-/* Elements in a row at a site: d_model, n_head * d_head (attn_z) or d_mlp (mlp_post). */
-int64_t plan_site_width(const struct arch *arch, enum site site);
 
 size_t plan_bytes(const struct plan *plan); /* of all buffers */
 

@@ -10,83 +10,109 @@
 #include "core/base/nearest.h"
 #include "core/base/number.h"
 
+/* Points that others know and steerd does not serve. */
 #define NOT_SERVED SITE_COUNT
-#define SERVED_NAMES "resid_pre.N, z.N, attn_out.N, resid_mid.N, mlp_act.N, mlp_out.N, resid_post.N"
 
-/* Names as patterns: the component "N" stands for the layer. The served ones come first; among these the
- * TransformerLens name of a site stands before its short form (point_name takes the first). */
+/* Names as patterns: the component "N" stands for the layer; names without one are at the layer that `where` says. The
+ * first name of a site is the one it is shown with. */
+enum where { EACH, FIRST, LAST };
 static const struct {
   const char *name;
   enum site site;
+  enum where where;
 } table[] = {
-    {"blocks.N.hook_resid_pre", SITE_RESID_PRE},
-    {"blocks.N.attn.hook_z", SITE_ATTN_Z},
-    {"blocks.N.hook_attn_out", SITE_ATTN_OUT},
-    {"blocks.N.hook_resid_mid", SITE_RESID_MID},
-    {"blocks.N.mlp.hook_post", SITE_MLP_POST},
-    {"blocks.N.hook_mlp_out", SITE_MLP_OUT},
-    {"blocks.N.hook_resid_post", SITE_RESID_POST},
-    {"resid_pre.N", SITE_RESID_PRE},
-    {"z.N", SITE_ATTN_Z},
-    {"attn_out.N", SITE_ATTN_OUT},
-    {"resid_mid.N", SITE_RESID_MID},
-    {"mlp_act.N", SITE_MLP_POST},
-    {"mlp_out.N", SITE_MLP_OUT},
-    {"resid_post.N", SITE_RESID_POST},
-    {"hook_embed", NOT_SERVED},
-    {"hook_pos_embed", NOT_SERVED},
-    {"hook_tokens", NOT_SERVED},
-    {"hook_full_embed", NOT_SERVED},
-    {"blocks.N.hook_attn_in", NOT_SERVED},
-    {"blocks.N.hook_q_input", NOT_SERVED},
-    {"blocks.N.hook_k_input", NOT_SERVED},
-    {"blocks.N.hook_v_input", NOT_SERVED},
-    {"blocks.N.hook_mlp_in", NOT_SERVED},
-    {"blocks.N.ln1.hook_scale", NOT_SERVED},
-    {"blocks.N.ln1.hook_normalized", NOT_SERVED},
-    {"blocks.N.ln1_post.hook_scale", NOT_SERVED},
-    {"blocks.N.ln1_post.hook_normalized", NOT_SERVED},
-    {"blocks.N.ln2.hook_scale", NOT_SERVED},
-    {"blocks.N.ln2.hook_normalized", NOT_SERVED},
-    {"blocks.N.ln2_post.hook_scale", NOT_SERVED},
-    {"blocks.N.ln2_post.hook_normalized", NOT_SERVED},
-    {"blocks.N.attn.hook_q", NOT_SERVED},
-    {"blocks.N.attn.hook_k", NOT_SERVED},
-    {"blocks.N.attn.hook_v", NOT_SERVED},
-    {"blocks.N.attn.hook_rot_q", NOT_SERVED},
-    {"blocks.N.attn.hook_rot_k", NOT_SERVED},
-    {"blocks.N.attn.hook_attn_scores", NOT_SERVED},
-    {"blocks.N.attn.hook_pattern", NOT_SERVED},
-    {"blocks.N.attn.hook_result", NOT_SERVED},
-    {"blocks.N.attn.q_norm.hook_scale", NOT_SERVED},
-    {"blocks.N.attn.q_norm.hook_normalized", NOT_SERVED},
-    {"blocks.N.attn.k_norm.hook_scale", NOT_SERVED},
-    {"blocks.N.attn.k_norm.hook_normalized", NOT_SERVED},
-    {"blocks.N.mlp.hook_pre", NOT_SERVED},
-    {"blocks.N.mlp.hook_pre_linear", NOT_SERVED},
-    {"blocks.N.mlp.hook_mid", NOT_SERVED},
-    {"blocks.N.mlp.hook_in", NOT_SERVED},
-    {"blocks.N.mlp.hook_out", NOT_SERVED},
-    {"ln_final.hook_scale", NOT_SERVED},
-    {"ln_final.hook_normalized", NOT_SERVED},
-    {"unembed.hook_in", NOT_SERVED},
-    {"unembed.hook_out", NOT_SERVED},
-    {"embeddings", NOT_SERVED},
-    {"attn_in.N", NOT_SERVED},
-    {"q_norm_in.N", NOT_SERVED},
-    {"q_norm_out.N", NOT_SERVED},
-    {"k_norm_in.N", NOT_SERVED},
-    {"k_norm_out.N", NOT_SERVED},
-    {"value.N", NOT_SERVED},
-    {"attn_scores.N", NOT_SERVED},
-    {"attn_probs.N", NOT_SERVED},
-    {"attn_out_post.N", NOT_SERVED},
-    {"mlp_in.N", NOT_SERVED},
-    {"mlp_pre.N", NOT_SERVED},
-    {"mlp_pre_linear.N", NOT_SERVED},
-    {"mlp_out_post.N", NOT_SERVED},
-    {"final_norm", NOT_SERVED},
-    {"lm_head", NOT_SERVED},
+    {"hook_embed", SITE_EMBED, FIRST},
+    {"hook_pos_embed", SITE_POS_EMBED, FIRST},
+    {"blocks.N.hook_resid_pre", SITE_RESID_PRE, EACH},
+    {"blocks.N.hook_attn_in", SITE_HEAD_IN, EACH},
+    {"blocks.N.hook_q_input", SITE_Q_IN, EACH},
+    {"blocks.N.hook_k_input", SITE_K_IN, EACH},
+    {"blocks.N.hook_v_input", SITE_V_IN, EACH},
+    {"blocks.N.ln1.hook_scale", SITE_LN1_SCALE, EACH},
+    {"blocks.N.ln1.hook_normalized", SITE_LN1_NORMALIZED, EACH},
+    {"attn_in.N", SITE_ATTN_IN, EACH},
+    {"blocks.N.attn.hook_q", SITE_Q, EACH},
+    {"blocks.N.attn.hook_k", SITE_K, EACH},
+    {"blocks.N.attn.hook_v", SITE_V, EACH},
+    {"blocks.N.attn.q_norm.hook_scale", SITE_Q_NORM_SCALE, EACH},
+    {"blocks.N.attn.q_norm.hook_normalized", SITE_Q_NORM_NORMALIZED, EACH},
+    {"q_norm_out.N", SITE_Q_NORM_OUT, EACH},
+    {"blocks.N.attn.k_norm.hook_scale", SITE_K_NORM_SCALE, EACH},
+    {"blocks.N.attn.k_norm.hook_normalized", SITE_K_NORM_NORMALIZED, EACH},
+    {"k_norm_out.N", SITE_K_NORM_OUT, EACH},
+    {"blocks.N.attn.hook_rot_q", SITE_ROT_Q, EACH},
+    {"blocks.N.attn.hook_rot_k", SITE_ROT_K, EACH},
+    {"blocks.N.attn.hook_attn_scores", SITE_SCORES, EACH},
+    {"blocks.N.attn.hook_pattern", SITE_PATTERN, EACH},
+    {"blocks.N.attn.hook_z", SITE_ATTN_Z, EACH},
+    {"blocks.N.attn.hook_result", SITE_RESULT, EACH},
+    {"attn_out.N", SITE_ATTN_RAW, EACH},
+    {"blocks.N.ln1_post.hook_scale", SITE_LN1_POST_SCALE, EACH},
+    {"blocks.N.ln1_post.hook_normalized", SITE_LN1_POST_NORMALIZED, EACH},
+    {"blocks.N.hook_attn_out", SITE_ATTN_OUT, EACH},
+    {"blocks.N.hook_resid_mid", SITE_RESID_MID, EACH},
+    {"blocks.N.hook_mlp_in", SITE_MLP_RESID, EACH},
+    {"blocks.N.ln2.hook_scale", SITE_LN2_SCALE, EACH},
+    {"blocks.N.ln2.hook_normalized", SITE_LN2_NORMALIZED, EACH},
+    {"blocks.N.mlp.hook_in", SITE_MLP_IN, EACH},
+    {"blocks.N.mlp.hook_pre", SITE_MLP_PRE, EACH},
+    {"blocks.N.mlp.hook_pre_linear", SITE_MLP_PRE_LINEAR, EACH},
+    {"blocks.N.mlp.hook_mid", SITE_MLP_MID, EACH},
+    {"blocks.N.mlp.hook_post", SITE_MLP_POST, EACH},
+    {"blocks.N.mlp.hook_out", SITE_MLP_RAW, EACH},
+    {"blocks.N.ln2_post.hook_scale", SITE_LN2_POST_SCALE, EACH},
+    {"blocks.N.ln2_post.hook_normalized", SITE_LN2_POST_NORMALIZED, EACH},
+    {"blocks.N.hook_mlp_out", SITE_MLP_OUT, EACH},
+    {"blocks.N.hook_resid_post", SITE_RESID_POST, EACH},
+    {"ln_final.hook_scale", SITE_FINAL_SCALE, LAST},
+    {"ln_final.hook_normalized", SITE_FINAL_NORMALIZED, LAST},
+    {"unembed.hook_in", SITE_FINAL_OUT, LAST},
+    {"unembed.hook_out", SITE_LOGITS, LAST},
+    /* interp-engine */
+    {"embeddings", SITE_RESID_PRE, FIRST},
+    {"resid_pre.N", SITE_RESID_PRE, EACH},
+    {"q_norm_in.N", SITE_Q, EACH},
+    {"k_norm_in.N", SITE_K, EACH},
+    {"value.N", SITE_V, EACH},
+    {"attn_scores.N", SITE_SCORES, EACH},
+    {"attn_probs.N", SITE_PATTERN, EACH},
+    {"z.N", SITE_ATTN_Z, EACH},
+    {"attn_out_post.N", SITE_ATTN_OUT, EACH},
+    {"resid_mid.N", SITE_RESID_MID, EACH},
+    {"mlp_in.N", SITE_MLP_IN, EACH},
+    {"mlp_pre.N", SITE_MLP_PRE, EACH},
+    {"mlp_pre_linear.N", SITE_MLP_PRE_LINEAR, EACH},
+    {"mlp_act.N", SITE_MLP_POST, EACH},
+    {"mlp_out.N", SITE_MLP_RAW, EACH},
+    {"mlp_out_post.N", SITE_MLP_OUT, EACH},
+    {"resid_post.N", SITE_RESID_POST, EACH},
+    {"final_norm", SITE_FINAL_OUT, LAST},
+    {"lm_head", SITE_LOGITS, LAST},
+    /* short forms of TransformerLens */
+    {"embed", SITE_EMBED, FIRST},
+    {"pos_embed", SITE_POS_EMBED, FIRST},
+    {"hook_full_embed", SITE_RESID_PRE, FIRST},
+    {"q_input.N", SITE_Q_IN, EACH},
+    {"k_input.N", SITE_K_IN, EACH},
+    {"v_input.N", SITE_V_IN, EACH},
+    {"q.N", SITE_Q, EACH},
+    {"k.N", SITE_K, EACH},
+    {"v.N", SITE_V, EACH},
+    {"rot_q.N", SITE_ROT_Q, EACH},
+    {"rot_k.N", SITE_ROT_K, EACH},
+    {"pattern.N", SITE_PATTERN, EACH},
+    {"result.N", SITE_RESULT, EACH},
+    {"pre.N", SITE_MLP_PRE, EACH},
+    {"pre_linear.N", SITE_MLP_PRE_LINEAR, EACH},
+    {"mid.N", SITE_MLP_MID, EACH},
+    {"post.N", SITE_MLP_POST, EACH},
+    {"key.N", SITE_K, EACH},
+    {"query.N", SITE_Q, EACH},
+    {"attn.N", SITE_PATTERN, EACH},
+    {"attn_logits.N", SITE_SCORES, EACH},
+    {"mlp_mid.N", SITE_MLP_MID, EACH},
+    {"mlp_post.N", SITE_MLP_POST, EACH},
+    {"hook_tokens", NOT_SERVED, FIRST},
 };
 #define TABLE_COUNT (sizeof table / sizeof *table)
 
@@ -145,11 +171,10 @@ static int unknown_point(const char *name, const struct parts *parts, struct err
   if (near)
     return error_set(error, ERROR_ARGUMENT, "unknown point '%.80s', did you mean '%s'?", name,
                      put_together(near, parts->layer, suggestion, sizeof suggestion));
-  return error_set(
-      error, ERROR_ARGUMENT,
-      "unknown point '%.80s', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' "
-      "(served: " SERVED_NAMES ")",
-      name);
+  return error_set(error, ERROR_ARGUMENT,
+                   "unknown point '%.80s', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' "
+                   "(docs/points.md lists all)",
+                   name);
 }
 
 static int check_layer(const char *name, const char *layer, int n_layer, int *out, struct error *error) {
@@ -164,25 +189,64 @@ static int check_layer(const char *name, const char *layer, int n_layer, int *ou
   return 0;
 }
 
-int point_parse(const char *name, int n_layer, struct point *out, struct error *error) {
-  struct parts parts;
-  size_t i = 0;
-  if (!take_apart(name, &parts)) return unknown_point(name, NULL, error);
-  while (i < TABLE_COUNT && strcmp(parts.pattern, table[i].name) != 0) i++;
-  if (i == TABLE_COUNT) return unknown_point(name, &parts, error);
-  int layer = 0;
-  if (strchr(table[i].name, 'N') && check_layer(name, parts.layer, n_layer, &layer, error) != 0) return -1;
+/* The packed short forms of TransformerLens: a word without underscores, digits, and perhaps a layer type. "k6" is
+ * "k.6", "scale4ln1" is "blocks.4.ln1.hook_scale". False when the name is none. */
+static bool unpack(const char *name, char *out, size_t size) {
+  static const char *const types[][2] = {{"a", "attn."},    {"attn", "attn."}, {"attention", "attn."},
+                                         {"m", "mlp."},     {"mlp", "mlp."},   {"b", ""},
+                                         {"block", ""},     {"blocks", ""},    {"ln1", "ln1."},
+                                         {"ln2", "ln2."}};
+  size_t word = strspn(name, "abcdefghijklmnopqrstuvwxyz"), digits = strspn(name + word, "0123456789");
+  const char *type = name + word + digits, *part = NULL;
+  if (!word || !digits || word > 16 || digits > 10) return false;
+  if (!*type) return snprintf(out, size, "%.*s.%.*s", (int)word, name, (int)digits, name + word) > 0;
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    if (strcmp(types[i][0], type) == 0) part = types[i][1];
+  if (!part) return false;
+  return snprintf(out, size, "blocks.%.*s.%shook_%.*s", (int)digits, name + word, part, (int)word, name) > 0;
+}
+
+static bool look_up(const char *name, struct parts *parts, size_t *row) {
+  if (!take_apart(name, parts)) return false;
+  for (*row = 0; *row < TABLE_COUNT; ++*row)
+    if (strcmp(parts->pattern, table[*row].name) == 0) return true;
+  return false;
+}
+
+int point_read(const char *name, int n_layer, struct point *out, struct error *error) {
+  struct parts parts, packed;
+  char unpacked[NAME_BYTES];
+  size_t i;
+  if (!look_up(name, &parts, &i)) {
+    if (!unpack(name, unpacked, sizeof unpacked) || !look_up(unpacked, &packed, &i))
+      return unknown_point(name, parts.pattern[0] && strlen(name) < NAME_BYTES ? &parts : NULL, error);
+    parts = packed;
+  }
+  int layer = table[i].where == LAST ? n_layer : 0;
+  if (table[i].where == EACH && check_layer(name, parts.layer, n_layer, &layer, error) != 0) return -1;
   if (table[i].site == NOT_SERVED)
-    return error_set(error, ERROR_UNSUPPORTED, "point '%.80s' is not served yet (served: " SERVED_NAMES ")",
-                     name);
+    return error_set(error, ERROR_UNSUPPORTED, "point '%.80s' is not served: the request knows its own tokens", name);
   *out = (struct point){layer, table[i].site};
   return 0;
 }
 
-const char *point_name(struct point point, char out[POINT_NAME_BYTES]) {
+int point_parse(const char *name, int n_layer, struct point *out, struct error *error) {
+  struct point point;
+  if (point_read(name, n_layer, &point, error) != 0) return -1;
+  if (point.site == SITE_ATTN_RAW) point.site = SITE_ATTN_OUT;
+  if (point.site == SITE_MLP_RAW) point.site = SITE_MLP_OUT;
+  *out = point;
+  return 0;
+}
+
+const char *site_name(enum site site) {
   size_t i = 0;
+  while (table[i].site != site) i++;
+  return table[i].name;
+}
+
+const char *point_name(struct point point, char out[POINT_NAME_BYTES]) {
   char layer[12];
-  while (table[i].site != point.site) i++;
   snprintf(layer, sizeof layer, "%d", point.layer);
-  return put_together(table[i].name, layer, out, POINT_NAME_BYTES);
+  return put_together(site_name(point.site), layer, out, POINT_NAME_BYTES);
 }

@@ -182,7 +182,7 @@ static inline void add_linear(struct world *world, int layer, struct matrix *w, 
 }
 
 static inline struct norm world_norm(struct world *world) {
-  return (struct norm){world->shape.norm, 1e-5f, world->vectors, span_at(world->vectors, 4 * 7)};
+  return (struct norm){.kind = world->shape.norm, .eps = 1e-5f, .gain = world->vectors, .bias = span_at(world->vectors, 4 * 7)};
 }
 
 static inline void add_sublayer(struct world *world, int layer, enum site out_site, enum site resid_site,

@@ -301,7 +301,7 @@ static void norm_run(const char *name, enum norm_kind kind, int width, int rows,
   struct span bias = put_noise(backend, (size_t)width, 22, 1);
   struct op op = {.code = OP_NORM, .set = ROWS_LOGIT, .width = width};
   op.u.norm.x = op.u.norm.y = (struct rows){x, (int64_t)ld};
-  op.u.norm.norm = (struct norm){kind, 1e-5f, gain, bias};
+  op.u.norm.norm = (struct norm){.kind = kind, .eps = 1e-5f, .gain = gain, .bias = bias};
   if (plain) op.u.norm.norm.gain.memory = op.u.norm.norm.bias.memory = NULL;
   struct step step = {.n_layer = 1, .n_rows = rows, .n_logit_rows = rows};
   assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
@@ -440,7 +440,7 @@ static void test_origins(void **state) {
     struct span saved = must_alloc(b, 5 * d), to = must_alloc(b, 5 * d);
     struct tap_item tap = {{0, 5}, saved, (int64_t)d};
     int32_t tap_begin[2 * SITE_COUNT + 1] = {0};
-    for (int p = SITE_COUNT + 1; p <= 2 * SITE_COUNT; p++) tap_begin[p] = 1; /* resid_pre.1 */
+    for (int p = SITE_COUNT + SITE_RESID_PRE + 1; p <= 2 * SITE_COUNT; p++) tap_begin[p] = 1; /* resid_pre.1 */
     /* first pass: the first slot alone, to save its residual */
     struct step_slot alone = {{0, 5}, 0, 0, 2};
     struct step_slot three[3];

@@ -71,7 +71,11 @@ struct kernels {
   float (*mean)(const float *x, int64_t n);
   void (*add_scaled)(float *h, float scale, const float *v, int64_t n); /* h += scale v */
   void (*norm)(const struct norm *norm, int64_t n, const float *x, float *y);
-  void (*gate)(enum activation act, int64_t n, const float *x, const float *up, float *y);
+  /* The same in three pieces, with the same bits. */
+  float (*norm_scale)(const struct norm *norm, int64_t n, const float *x);
+  void (*normalize)(const struct norm *norm, int64_t n, const float *x, float scale, float *y);
+  void (*gain)(const struct norm *norm, int64_t n, const float *x, float *y);
+  void (*gate)(enum activation act, int64_t n, const float *x, const float *up, float *y); /* up may be NULL */
   void (*attend)(const struct attend_unit *unit, float *scratch);
   /* Keeps the elements of value [n] that are not less than `least`, and their index, in place and in order. */
   int64_t (*filter)(float least, int64_t n, float *value, int32_t *index);

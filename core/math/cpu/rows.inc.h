@@ -44,11 +44,40 @@ static float spread(const float *x, float mean, int64_t n) {
   return vf_sum(sum);
 }
 
-VF vf norm_vector(vf x, vf mean, vf scale, const float *gain, const float *bias, int64_t i, int64_t n) {
-  vf y = vf_mul(vf_sub(x, mean), scale);
+static float norm_middle(const struct norm *norm, const float *x, int64_t n) {
+  return norm->kind == NORM_LAYER ? mean_of(x, n) : 0.0f;
+}
+
+static float norm_scale_about(const struct norm *norm, float middle, int64_t n, const float *x) {
+  return sqrtf(spread(x, middle, n) / (float)n + norm->eps);
+}
+
+static float norm_scale(const struct norm *norm, int64_t n, const float *x) {
+  return norm_scale_about(norm, norm_middle(norm, x, n), n, x);
+}
+
+static void normalize_row(const struct norm *norm, int64_t n, const float *x, float scale, float *y) {
+  vf middle = vf_set1(norm_middle(norm, x, n)), factor = vf_set1(1.0f / scale);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vf_store(y + i, vf_mul(vf_sub(vf_load(x + i), middle), factor));
+  if (i < n) vf_store_part(y + i, vf_mul(vf_sub(vf_load_part(x + i, n - i), middle), factor), n - i);
+}
+
+VF vf gain_vector(vf y, const float *gain, const float *bias, int64_t i, int64_t n) {
   if (gain) y = vf_mul(y, vf_load_part(gain + i, n));
   if (bias) y = vf_add(y, vf_load_part(bias + i, n));
   return y;
+}
+
+static void gain_row(const struct norm *norm, int64_t n, const float *x, float *y) {
+  const float *gain = span_floats(norm->gain), *bias = span_floats(norm->bias);
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vf_store(y + i, gain_vector(vf_load(x + i), gain, bias, i, LANES));
+  if (i < n) vf_store_part(y + i, gain_vector(vf_load_part(x + i, n - i), gain, bias, i, n - i), n - i);
+}
+
+VF vf norm_vector(vf x, vf mean, vf scale, const float *gain, const float *bias, int64_t i, int64_t n) {
+  return gain_vector(vf_mul(vf_sub(x, mean), scale), gain, bias, i, n);
 }
 
 static void norm_row(const struct norm *norm, int64_t n, const float *x, float *y) {
@@ -57,9 +86,8 @@ static void norm_row(const struct norm *norm, int64_t n, const float *x, float *
     return;
   }
   const float *gain = span_floats(norm->gain), *bias = span_floats(norm->bias);
-  float mean = norm->kind == NORM_LAYER ? mean_of(x, n) : 0.0f;
-  float variance = spread(x, mean, n) / (float)n;
-  vf middle = vf_set1(mean), scale = vf_set1(1.0f / sqrtf(variance + norm->eps));
+  float mean = norm_middle(norm, x, n);
+  vf middle = vf_set1(mean), scale = vf_set1(1.0f / norm_scale_about(norm, mean, n, x));
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES)
     vf_store(y + i, norm_vector(vf_load(x + i), middle, scale, gain, bias, i, LANES));
@@ -68,9 +96,12 @@ static void norm_row(const struct norm *norm, int64_t n, const float *x, float *
 
 static void gate_row(enum activation act, int64_t n, const float *x, const float *up, float *y) {
   int64_t i = 0;
-  for (; i + LANES <= n; i += LANES) vf_store(y + i, vf_mul(vf_activate(act, vf_load(x + i)), vf_load(up + i)));
+  for (; i + LANES <= n; i += LANES) {
+    vf value = vf_activate(act, vf_load(x + i));
+    vf_store(y + i, up ? vf_mul(value, vf_load(up + i)) : value);
+  }
   if (i < n) {
-    vf last = vf_mul(vf_activate(act, vf_load_part(x + i, n - i)), vf_load_part(up + i, n - i));
-    vf_store_part(y + i, last, n - i);
+    vf value = vf_activate(act, vf_load_part(x + i, n - i));
+    vf_store_part(y + i, up ? vf_mul(value, vf_load_part(up + i, n - i)) : value, n - i);
   }
 }

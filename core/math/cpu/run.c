@@ -63,7 +63,7 @@ static void run_points(const struct walk *walk, const struct op *op, enum site s
   struct point_items items = point_items(walk->step, op->layer, site);
   if (items.n_edits + items.n_taps == 0) return;
   for (int32_t row = rows.begin; row < rows.end; row++)
-    point_row(walk->kernels, &items, row, rows_at(x, row), op->width);
+    point_row(walk->kernels, &items, op_step_row(op, walk->step, row), rows_at(x, row), op->width);
 }
 
 static void begin_row(const struct op *op, const struct step *step, int32_t row) {
@@ -112,11 +112,32 @@ static void run_norm(struct walk *walk, const struct op *op, struct row_range al
     walk->kernels->norm(&op->u.norm.norm, op->width, rows_at(op->u.norm.x, row), rows_at(op->u.norm.y, row));
 }
 
+static void run_norm_part(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  const struct kernels *kernels = walk->kernels;
+  const struct norm *norm = &op->u.norm.norm;
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.norm.x, row);
+    if (op->code == OP_NORM_SCALE)
+      *rows_at(op->u.norm.scale, row) = kernels->norm_scale(norm, op->width, x);
+    else if (op->code == OP_NORMALIZE)
+      kernels->normalize(norm, op->width, x, *rows_at(op->u.norm.scale, row), rows_at(op->u.norm.y, row));
+    else
+      kernels->gain(norm, op->width, x, rows_at(op->u.norm.y, row));
+  }
+}
+
+static void run_copy(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    memcpy(rows_at(op->u.gather.y, row), rows_at(op->u.gather.x, row), (size_t)op->width * sizeof(float));
+}
+
 static void run_gate(struct walk *walk, const struct op *op, struct row_range all) {
   struct row_range rows = enter_rows(walk, op, all);
   for (int32_t row = rows.begin; row < rows.end; row++)
-    walk->kernels->gate(op->u.gate.act, op->width, rows_at(op->u.gate.x, row), rows_at(op->u.gate.up, row),
-                        rows_at(op->u.gate.y, row));
+    walk->kernels->gate(op->u.gate.act, op->width, rows_at(op->u.gate.x, row),
+                        op->u.gate.up.at.memory ? rows_at(op->u.gate.up, row) : NULL, rows_at(op->u.gate.y, row));
 }
 
 static void run_sublayer(struct walk *walk, const struct op *op, struct row_range all) {
@@ -181,12 +202,16 @@ static void run_op(struct walk *walk, const struct op *op) {
   switch (op->code) {
     case OP_BEGIN: run_begin(walk, op, rows); return;
     case OP_NORM: run_norm(walk, op, rows); return;
+    case OP_NORM_SCALE:
+    case OP_NORMALIZE:
+    case OP_GAIN: run_norm_part(walk, op, rows); return;
     case OP_LINEAR: run_linear(walk, op, rows); return;
     case OP_GATE: run_gate(walk, op, rows); return;
     case OP_ATTEND: run_attend(walk, op, rows); return;
     case OP_SUBLAYER: run_sublayer(walk, op, rows); return;
     case OP_POINT: run_point(walk, op, rows); return;
     case OP_GATHER: run_gather(walk, op, rows); return;
+    case OP_COPY: run_copy(walk, op, rows); return;
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");

@@ -85,5 +85,5 @@ static void each_row(const struct op *op, const struct step *step,
 void ref_attend(const struct op *op, const struct step *step) {
   each_row(op, step, store_row);
   each_row(op, step, attend_row);
-  ref_point(step, op->layer, SITE_ATTN_Z, op->u.attend.z, op_rows(op, step), op->width);
+  ref_point(op, step, SITE_ATTN_Z, op->u.attend.z, op_rows(op, step));
 }

@@ -66,7 +66,7 @@ static void run_begin(const struct op *op, const struct step *step, struct row_r
     if (step->slots[i].first == op->layer)
       for (int32_t row = step->slots[i].rows.begin; row < step->slots[i].rows.end; row++)
         begin_row(op, step, row);
-  ref_point(step, op->layer, SITE_RESID_PRE, op->u.begin.to, rows, op->width);
+  ref_point(op, step, SITE_RESID_PRE, op->u.begin.to, rows);
 }
 
 static void run_linear(const struct op *op, struct row_range rows) {
@@ -82,9 +82,9 @@ static void run_linear(const struct op *op, struct row_range rows) {
 
 static void run_gate(const struct op *op, struct row_range rows) {
   for (int32_t row = rows.begin; row < rows.end; row++) {
-    const float *x = rows_at(op->u.gate.x, row), *up = rows_at(op->u.gate.up, row);
+    const float *x = rows_at(op->u.gate.x, row), *up = op->u.gate.up.at.memory ? rows_at(op->u.gate.up, row) : NULL;
     float *y = rows_at(op->u.gate.y, row);
-    for (int64_t i = 0; i < op->width; i++) y[i] = ref_activate(op->u.gate.act, x[i]) * up[i];
+    for (int64_t i = 0; i < op->width; i++) y[i] = ref_activate(op->u.gate.act, x[i]) * (up ? up[i] : 1);
   }
 }
 
@@ -93,14 +93,32 @@ static void run_norm(const struct norm *norm, struct rows x, struct rows y, stru
     ref_norm_row(norm, width, rows_at(x, row), rows_at(y, row));
 }
 
+static void run_norm_part(const struct op *op, struct row_range rows) {
+  const struct norm *norm = &op->u.norm.norm;
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.norm.x, row);
+    if (op->code == OP_NORM_SCALE)
+      *rows_at(op->u.norm.scale, row) = ref_norm_scale(norm, op->width, x);
+    else if (op->code == OP_NORMALIZE)
+      ref_normalize_row(norm, op->width, x, *rows_at(op->u.norm.scale, row), rows_at(op->u.norm.y, row));
+    else
+      ref_gain_row(norm, op->width, x, rows_at(op->u.norm.y, row));
+  }
+}
+
+static void run_copy(const struct op *op, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    memcpy(rows_at(op->u.gather.y, row), rows_at(op->u.gather.x, row), (size_t)op->width * sizeof(float));
+}
+
 static void run_sublayer(const struct op *op, const struct step *step, struct row_range rows) {
-  ref_point(step, op->layer, op->u.sublayer.out_site, op->u.sublayer.out, rows, op->width);
+  ref_point(op, step, op->u.sublayer.out_site, op->u.sublayer.out, rows);
   for (int32_t row = rows.begin; row < rows.end; row++) {
     float *resid = rows_at(op->u.sublayer.resid, row);
     const float *out = rows_at(op->u.sublayer.out, row);
     for (int64_t i = 0; i < op->width; i++) resid[i] += out[i];
   }
-  ref_point(step, op->layer, op->u.sublayer.resid_site, op->u.sublayer.resid, rows, op->width);
+  ref_point(op, step, op->u.sublayer.resid_site, op->u.sublayer.resid, rows);
   if (op->u.sublayer.norm.kind == NORM_NONE) return;
   run_norm(&op->u.sublayer.norm, op->u.sublayer.resid, op->u.sublayer.y, rows, op->width);
 }
@@ -116,12 +134,16 @@ void ref_run_op(const struct op *op, const struct step *step) {
   switch (op->code) {
     case OP_BEGIN: run_begin(op, step, rows); return;
     case OP_NORM: run_norm(&op->u.norm.norm, op->u.norm.x, op->u.norm.y, rows, op->width); return;
+    case OP_NORM_SCALE:
+    case OP_NORMALIZE:
+    case OP_GAIN: run_norm_part(op, rows); return;
     case OP_LINEAR: run_linear(op, rows); return;
     case OP_GATE: run_gate(op, rows); return;
     case OP_ATTEND: ref_attend(op, step); return;
     case OP_SUBLAYER: run_sublayer(op, step, rows); return;
-    case OP_POINT: ref_point(step, op->layer, op->u.point.site, op->u.point.x, rows, op->width); return;
+    case OP_POINT: ref_point(op, step, op->u.point.site, op->u.point.x, rows); return;
     case OP_GATHER: run_gather(op, step); return;
+    case OP_COPY: run_copy(op, rows); return;
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");

@@ -26,9 +26,11 @@ void ref_run_op(const struct op *op, const struct step *step);
 
 /* rows.c: formulas over one row. */
 float ref_activate(enum activation act, float x);
+float ref_norm_scale(const struct norm *norm, int64_t width, const float *x);
+void ref_normalize_row(const struct norm *norm, int64_t width, const float *x, float scale, float *y);
+void ref_gain_row(const struct norm *norm, int64_t width, const float *x, float *y);
 void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y);
-void ref_point(const struct step *step, int layer, enum site site, struct rows x, struct row_range rows,
-               int64_t width);
+void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows);
 
 /* attend.c */
 size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);

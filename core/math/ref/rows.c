@@ -18,21 +18,37 @@ float ref_activate(enum activation act, float x) {
   return x;
 }
 
-void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y) {
+/* What the norm takes off every element. */
+static double norm_middle(const struct norm *norm, int64_t width, const float *x) {
+  double sum = 0;
+  if (norm->kind != NORM_LAYER) return 0;
+  for (int64_t i = 0; i < width; i++) sum += x[i];
+  return sum / (double)width;
+}
+
+float ref_norm_scale(const struct norm *norm, int64_t width, const float *x) {
+  double middle = norm_middle(norm, width, x), square = 0;
+  for (int64_t i = 0; i < width; i++) square += (x[i] - middle) * (x[i] - middle);
+  return (float)sqrt(square / (double)width + norm->eps);
+}
+
+void ref_normalize_row(const struct norm *norm, int64_t width, const float *x, float scale, float *y) {
+  double middle = norm_middle(norm, width, x);
+  for (int64_t i = 0; i < width; i++) y[i] = (float)((x[i] - middle) / scale);
+}
+
+void ref_gain_row(const struct norm *norm, int64_t width, const float *x, float *y) {
   const float *gain = span_floats(norm->gain), *bias = span_floats(norm->bias);
-  double mean = 0, square = 0;
+  for (int64_t i = 0; i < width; i++) y[i] = (float)(x[i] * (gain ? gain[i] : 1.0) + (bias ? bias[i] : 0.0));
+}
+
+void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y) {
   if (norm->kind == NORM_NONE) {
     memmove(y, x, (size_t)width * sizeof *y);
     return;
   }
-  if (norm->kind == NORM_LAYER) {
-    for (int64_t i = 0; i < width; i++) mean += x[i];
-    mean /= (double)width;
-  }
-  for (int64_t i = 0; i < width; i++) square += (x[i] - mean) * (x[i] - mean);
-  double scale = 1 / sqrt(square / (double)width + norm->eps);
-  for (int64_t i = 0; i < width; i++)
-    y[i] = (float)((x[i] - mean) * scale * (gain ? gain[i] : 1.0) + (bias ? bias[i] : 0.0));
+  ref_normalize_row(norm, width, x, ref_norm_scale(norm, width, x), y);
+  ref_gain_row(norm, width, y, y);
 }
 
 static double dot(const float *a, const float *b, int64_t n) {
@@ -81,11 +97,12 @@ static void edit_row(const struct edit_item *item, int64_t row, float *h, int64_
 
 static bool covers(struct row_range range, int32_t row) { return range.begin <= row && row < range.end; }
 
-void ref_point(const struct step *step, int layer, enum site site, struct rows x, struct row_range rows,
-               int64_t width) {
-  struct point_items items = point_items(step, layer, site);
-  for (int32_t row = rows.begin; row < rows.end; row++) {
-    float *h = rows_at(x, row);
+void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows) {
+  struct point_items items = point_items(step, op->layer, site);
+  int64_t width = op->width;
+  for (int32_t at = rows.begin; at < rows.end; at++) {
+    int32_t row = op_step_row(op, step, at);
+    float *h = rows_at(x, at);
     for (int i = 0; i < items.n_edits; i++) {
       const struct edit_item *item = &items.edits[i];
       if (!covers(item->rows, row)) continue;

@@ -1,0 +1,131 @@
+/* point_shape.c: which points an architecture has, and their shapes. Knows no name (points.c) and no op. */
+#include "core/model/point_shape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/model/points.h"
+
+static struct point_shape row_of(int64_t width) { return (struct point_shape){POINT_COLD, 0, width, false}; }
+
+static struct point_shape heads_of(int32_t heads, int64_t width) {
+  return (struct point_shape){POINT_COLD, heads, width, false};
+}
+
+static struct point_shape shape(const struct arch *arch, enum site site) {
+  switch (site) {
+    case SITE_HEAD_IN:
+    case SITE_Q_IN:
+    case SITE_RESULT: return heads_of(arch->n_head, arch->d_model);
+    case SITE_K_IN:
+    case SITE_V_IN: return heads_of(arch->n_kv_head, arch->d_model);
+    case SITE_Q:
+    case SITE_Q_NORM_NORMALIZED:
+    case SITE_Q_NORM_OUT:
+    case SITE_ROT_Q:
+    case SITE_ATTN_Z: return heads_of(arch->n_head, arch->d_head);
+    case SITE_K:
+    case SITE_V:
+    case SITE_K_NORM_NORMALIZED:
+    case SITE_K_NORM_OUT:
+    case SITE_ROT_K: return heads_of(arch->n_kv_head, arch->d_head);
+    case SITE_Q_NORM_SCALE: return heads_of(arch->n_head, 1);
+    case SITE_K_NORM_SCALE: return heads_of(arch->n_kv_head, 1);
+    case SITE_LN1_SCALE:
+    case SITE_LN1_POST_SCALE:
+    case SITE_LN2_SCALE:
+    case SITE_LN2_POST_SCALE:
+    case SITE_FINAL_SCALE: return row_of(1);
+    case SITE_SCORES:
+    case SITE_PATTERN: return (struct point_shape){POINT_COLD, arch->n_head, 0, true};
+    case SITE_MLP_PRE:
+    case SITE_MLP_PRE_LINEAR:
+    case SITE_MLP_MID:
+    case SITE_MLP_POST: return row_of(arch->d_mlp);
+    case SITE_LOGITS: return row_of(arch->vocabulary);
+    default: return row_of(arch->d_model);
+  }
+}
+
+#define SITES_DERIVED                                                                                       \
+  (site_bit(SITE_HEAD_IN) | site_bit(SITE_Q_IN) | site_bit(SITE_K_IN) | site_bit(SITE_V_IN) |             \
+   site_bit(SITE_RESULT) | site_bit(SITE_MLP_RESID))
+
+struct point_shape point_shape(const struct arch *arch, enum site site) {
+  struct point_shape out = shape(arch, site);
+  if (SITES_DERIVED & site_bit(site)) out.kind = POINT_DERIVED;
+  if (site_is_hot(site)) out.kind = POINT_HOT;
+  return out;
+}
+
+int64_t point_width(const struct arch *arch, enum site site, int32_t keys) {
+  struct point_shape s = shape(arch, site);
+  return (s.heads ? s.heads : 1) * (s.square ? keys : s.width);
+}
+
+const char *point_missing(const struct arch *arch, enum site site) {
+  static const char no_norm[] = "it has no norms", no_post[] = "no norm follows its sublayers",
+                    no_heads_norm[] = "it does not norm queries and keys";
+  switch (site) {
+    case SITE_POS_EMBED: return arch->learned_positions ? NULL : "its positions are not learned";
+    case SITE_LN1_SCALE:
+    case SITE_LN1_NORMALIZED:
+    case SITE_LN2_SCALE:
+    case SITE_LN2_NORMALIZED:
+    case SITE_FINAL_SCALE:
+    case SITE_FINAL_NORMALIZED: return arch->norm == NORM_NONE ? no_norm : NULL;
+    case SITE_Q_NORM_SCALE:
+    case SITE_Q_NORM_NORMALIZED:
+    case SITE_Q_NORM_OUT:
+    case SITE_K_NORM_SCALE:
+    case SITE_K_NORM_NORMALIZED:
+    case SITE_K_NORM_OUT: return no_heads_norm;
+    case SITE_ROT_Q:
+    case SITE_ROT_K: return "its positions are not rotary";
+    case SITE_ATTN_RAW:
+    case SITE_LN1_POST_SCALE:
+    case SITE_LN1_POST_NORMALIZED:
+    case SITE_MLP_RAW:
+    case SITE_LN2_POST_SCALE:
+    case SITE_LN2_POST_NORMALIZED: return no_post;
+    case SITE_MLP_PRE_LINEAR: return arch->gated ? NULL : "its MLP is not gated";
+    case SITE_MLP_MID: return "its MLP has no norm of its own";
+    default: return NULL;
+  }
+}
+
+/* Sites whose ops are not built yet. */
+#define SITES_NOT_BUILT                                                                                          \
+  (site_bit(SITE_EMBED) | site_bit(SITE_POS_EMBED) | site_bit(SITE_HEAD_IN) | site_bit(SITE_Q_IN) |             \
+   site_bit(SITE_K_IN) | site_bit(SITE_V_IN) | site_bit(SITE_SCORES) | site_bit(SITE_PATTERN) |                  \
+   site_bit(SITE_RESULT) | site_bit(SITE_FINAL_SCALE) | site_bit(SITE_FINAL_NORMALIZED) |                        \
+   site_bit(SITE_FINAL_OUT) | site_bit(SITE_LOGITS))
+
+/* The short names of the sites a model has, one blank before each. */
+static void list_sites(const struct arch *arch, char *out, size_t size) {
+  size_t used = 0;
+  *out = '\0';
+  for (int site = 0; site < SITE_COUNT; site++) {
+    if (point_missing(arch, (enum site)site) || (SITES_NOT_BUILT & site_bit((enum site)site))) continue;
+    const char *name = site_name((enum site)site), *dot = strncmp(name, "blocks.N.", 9) == 0 ? name + 9 : name;
+    int n = snprintf(out + used, size - used, " %s", dot);
+    if (n < 0 || (size_t)n >= size - used) break;
+    used += (size_t)n;
+  }
+}
+
+int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) {
+  struct point point;
+  char all[sizeof error->text];
+  if (point_read(name, arch->n_layer, &point, error) != 0) return -1;
+  if (point.site == SITE_ATTN_RAW && point_missing(arch, point.site)) point.site = SITE_ATTN_OUT;
+  if (point.site == SITE_MLP_RAW && point_missing(arch, point.site)) point.site = SITE_MLP_OUT;
+  const char *why = point_missing(arch, point.site);
+  if (!why && (SITES_NOT_BUILT & site_bit(point.site))) why = "it is not served yet";
+  if (why) {
+    list_sites(arch, all, sizeof all);
+    return error_set(error, ERROR_UNSUPPORTED, "this model has no point '%.60s': %s; it has%s", name, why, all);
+  }
+  *out = point;
+  return 0;
+}

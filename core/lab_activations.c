@@ -65,7 +65,7 @@ static void destroy(struct lab_job *job) {
 
 /* ---- while it runs (engine's thread) ---- */
 
-/* One feature of a ReLU or JumpReLU dictionary needs its own column only. */
+/* A feature that does not depend on the others needs its own column only. */
 static int one_feature(const struct activations_job *a, struct text_state *text, const struct engine_tapped *tapped,
                        struct error *error) {
   size_t count = (size_t)tapped->n_rows * (size_t)tapped->width;
@@ -95,7 +95,7 @@ static int all_features(const struct activations_job *a, struct text_state *text
 }
 
 static bool needs_one_column(const struct activations_job *a) {
-  return a->form == LAB_ONE_FEATURE && dict_info(a->dicts[0])->kind != DICT_TOPK;
+  return a->form == LAB_ONE_FEATURE && dict_features_independent(a->dicts[0]);
 }
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {

@@ -117,7 +117,7 @@ static int name_source(struct lab_source *source, const struct lab_source_spec *
 static void describe_source(struct lab_source *source) {
   const struct dict_info *d = dict_info(source->dict);
   source->info = (struct lab_source_info){.id = source->id, .set = source->set, .model_id = source->model_id,
-                                          .kind = dict_kind_name(d->kind), .point = source->point,
+                                          .kind = dict_title(d), .point = source->point,
                                           .point_out = source->point_out, .layer = d->in.layer, .n_feat = d->n_feat,
                                           .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
                                           .bytes = d->bytes};
@@ -134,7 +134,8 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
   struct lab_source *source = calloc(1, sizeof *source);
   if (!source) return error_memory(error, sizeof *source), NULL;
   const struct arch *arch = &opened->model->arch;
-  struct dict_host host = {opened->model->id, arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN), aside};
+  struct dict_host host = {opened->model->id, arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN),
+                           arch->d_head, aside};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
   source->dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
   if (!source->dict) error_put_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
@@ -208,9 +209,10 @@ int sources_add(struct lab *lab, struct lab_source *source, struct error *error)
                                      source->id)
                    : replace_list(lab, opened, &source->info, NULL, error);
   pthread_mutex_unlock(&lab->sources->mutex);
+  bool moves = strcmp(source->point, source->point_out) != 0;
   if (!failed)
-    log_info("source %s/%s: %s at %s, %lld features", source->model_id, source->id, source->info.kind, source->info.point,
-             (long long)source->info.n_feat);
+    log_info("source %s/%s: %s at %s%s%s, %lld features", source->model_id, source->id, source->info.kind, source->point,
+             moves ? " to " : "", moves ? source->point_out : "", (long long)source->info.n_feat);
   return failed;
 }
 

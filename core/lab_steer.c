@@ -138,7 +138,8 @@ static int add_feature(struct lab *lab, const struct lab_steer_args *args, size_
   dict_decoder_row(dict, feature->index, v);
   snprintf(field, sizeof field, "features[%zu]", i);
   int failed = prepare_vector(args, field, v, shape->d_out, error);
-  struct edit edit = {.point = shape->out, .kind = kind_of(args->method), .column_end = (int32_t)shape->d_out,
+  struct edit edit = {.point = shape->out, .kind = kind_of(args->method), .column_begin = (int32_t)shape->out_column,
+                      .column_end = (int32_t)(shape->out_column + shape->d_out),
                       .value = (float)(feature->strength * args->strength_multiplier), .v = v, .prompt = true,
                       .generated = true, .mask = mask, .n_mask = n_mask};
   if (!failed) failed = edit_list_add(list, &edit, error);

@@ -45,13 +45,46 @@ static void summarise(const float *logits, int64_t n, struct feature_logits *out
   histogram(logits, n, bottom ? out->bottom_value[0] : 0, top ? out->top_value[0] : 0, out);
 }
 
+/* The weights between a point and the residual stream; NULL where it is the stream's own width. */
+static const struct matrix *way_out(const struct model *model, struct point point) {
+  const struct weight_set *layer = &model->weights.layers[point.layer];
+  if (point.site == SITE_ATTN_Z) return layer->matrix[SLOT_O];
+  return point.site == SITE_MLP_POST ? layer->matrix[SLOT_OUT] : NULL;
+}
+
+/* rows [n, d_out] become [n, d_model]; there is room for whichever is more. */
+static int to_stream(const struct dict *dict, struct plan *plan, float *rows, int n, struct error *error) {
+  const struct dict_info *info = dict_info(dict);
+  const struct model *model = plan_model(plan);
+  const struct matrix *w = way_out(model, info->out);
+  struct backend *backend = model->backend;
+  if (!w) return 0;
+  int64_t ld_x = (w->n_in + 15) / 16 * 16, ld_y = (w->n_out + 15) / 16 * 16;
+  struct memory *memory = NULL;
+  if (backend->ops->alloc(backend, (size_t)((ld_x + ld_y) * n) * sizeof(float), &memory, error) != 0) return -1;
+  struct rows x = {{memory, 0}, ld_x}, y = {{memory, (size_t)(ld_x * n) * sizeof(float)}, ld_y};
+  int failed = 0;
+  for (int i = 0; !failed && i < n; i++)
+    failed = backend->ops->write(backend, span_at(x.at, (size_t)(i * ld_x + info->out_column) * sizeof(float)),
+                                 rows + i * info->d_out, (size_t)info->d_out * sizeof(float), error);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT, .u.linear = {.w = w, .x = x, .y = y, .act = ACT_NONE}};
+  struct step step = {.n_layer = 1, .n_rows = n, .n_logit_rows = n};
+  if (!failed) failed = backend->ops->run(backend, &op, 1, &step, error);
+  for (int i = 0; !failed && i < n; i++)
+    failed = backend->ops->read(backend, rows + i * w->n_out, span_at(y.at, (size_t)(i * ld_y) * sizeof(float)),
+                                (size_t)w->n_out * sizeof(float), error);
+  backend->ops->free(backend, memory);
+  return failed;
+}
+
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
                   struct feature_logits *out, struct error *error) {
-  size_t width = (size_t)dict_info(dict)->d_out;
+  size_t width = (size_t)dict_info(dict)->d_out, stream = (size_t)plan_model(plan)->arch.d_model;
   struct backend *backend = plan_backend(plan);
-  float *rows = malloc((size_t)n * width * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
+  float *rows = malloc((size_t)n * (width > stream ? width : stream) * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
   int failed = rows && logits ? 0 : error_memory(error, (size_t)vocabulary * sizeof *logits);
   for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, first + i, rows + (size_t)i * width);
+  if (!failed) failed = to_stream(dict, plan, rows, n, error);
   if (!failed) failed = plan_unembed(plan, rows, n, error);
   struct rows all = plan_logits(plan);
   for (int i = 0; !failed && i < n; i++) {
@@ -73,7 +106,7 @@ struct decoder_table {
   struct memory *memory;   /* queries, then products */
   struct rows x, y;
   float *products;         /* [n_feat] host copy of one row */
-  float *inverse;          /* [n_feat] 1 / length of the row in the file */
+  float *inverse;          /* [n_feat] what makes a unit row of the row in the file */
 };
 
 static int measure(struct decoder_table *table, struct error *error) {
@@ -86,12 +119,11 @@ static int measure(struct decoder_table *table, struct error *error) {
     free(row);
     return error_memory(error, n * sizeof *table->products);
   }
-  const float *norms = dict_norms(table->dict);
   for (size_t f = 0; f < n; f++) {
     double sum = 0;
     dict_decoder_row(table->dict, (int64_t)f, row);
     for (size_t i = 0; i < width; i++) sum += (double)row[i] * row[i];
-    table->inverse[f] = sum > 0 ? (float)(1 / (sqrt(sum) * norms[f])) : 0;
+    table->inverse[f] = sum > 0 ? (float)(dict_decoder_factor(table->dict, (int64_t)f) / sqrt(sum)) : 0;
   }
   free(row);
   return 0;

@@ -18,8 +18,9 @@ struct feature_logits {
   float bars[TABLE_LOGIT_BARS], centres[TABLE_LOGIT_BARS];
 };
 
-/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary that writes into the residual
- * stream. vocabulary: tokens of the tokenizer (padded rows of the embedding do not count). */
+/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary. Rows that are not of
+ * the residual stream count as what they add to it: those of attn.hook_z through W_O, those inside the MLP through W_out
+ * (an activation function between is taken for the identity). vocabulary: tokens of the tokenizer (padded rows of the embedding do not count). */
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
                   struct feature_logits *out, struct error *error) MUST_CHECK;
 

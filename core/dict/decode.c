@@ -1,4 +1,4 @@
-/* decode.c: the decoder side of a dictionary: lengths of its rows, steering rows, reconstructions. Reads
+/* decode.c: the decoder side of a dictionary: lengths of its rows, steering rows, reconstructions, errors. Reads
  * mapped weights only, so all of it may run on any thread. */
 #include <assert.h>
 #include <math.h>
@@ -20,54 +20,38 @@ static double row_length(const struct tensor *w_dec, int64_t row) {
   return sqrt(sum);
 }
 
-/* A row of zeros has no direction to be a length of: its n is 1, so that nothing divides by zero and its
- * activations stay positive where the encoder fires. */
-int dict_measure_rows(const struct tensor *w_dec, const char *path, float *norms, struct error *error) {
+int dict_measure_rows(const struct tensor *w_dec, const char *path, const char *name, float *norms,
+                      struct error *error) {
   for (int64_t row = 0; row < w_dec->shape[0]; row++) {
     float length = (float)row_length(w_dec, row);
     if (!isfinite(length))
       return error_set(error, ERROR_FORMAT,
-                       "'%s': row %lld of tensor 'W_dec' has the length %g, expected a finite one", path,
-                       (long long)row, (double)length);
-    norms[row] = length > 0 ? length : 1.0f;
+                       "'%s': row %lld of tensor '%s' has the length %g, expected a finite one", path,
+                       (long long)row, name, (double)length);
+    norms[row] = length;
   }
   return 0;
 }
 
 const float *dict_norms(const struct dict *dict) { return dict->norms; }
 
+/* ---- steering rows ----------------------------------------------------------------------------------- */
+
+float dict_decoder_factor(const struct dict *dict, int64_t index) {
+  assert(index >= 0 && index < dict->info.n_feat);
+  return (dict->factor ? dict->factor[index] : 1.0f) / dict->norms[index];
+}
+
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out) {
   assert(index >= 0 && index < dict->info.n_feat);
   size_t width = (size_t)dict->info.d_out;
-  tensor_row(dict->w_dec, index, 0, width, out);
+  tensor_row(&dict->w_dec, index, 0, width, out);
+  for (size_t i = 0; dict->factor && i < width; i++) out[i] *= dict->factor[index];
   for (size_t i = 0; i < width; i++) out[i] /= dict->norms[index];
 }
 
-static void add_row(const struct tensor *w_dec, int64_t row, float scale, float *out) {
-  float piece[PIECE];
-  for (int64_t at = 0; at < w_dec->shape[1]; at += PIECE) {
-    size_t count = size_min(PIECE, (size_t)(w_dec->shape[1] - at));
-    tensor_row(w_dec, row, at, count, piece);
-    for (size_t i = 0; i < count; i++) out[at + (int64_t)i] += scale * piece[i];
-  }
-}
-
-void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows,
-                 float *out) {
-  size_t width = (size_t)dict->info.d_out;
-  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first);
-  for (size_t row = 0; row < n_rows; row++, out += width) {
-    memcpy(out, dict->b_dec, width * sizeof *out);
-    for (size_t e = codes->start[first + row]; e < codes->start[first + row + 1]; e++) {
-      int32_t feature = codes->index[e];
-      assert(feature >= 0 && feature < dict->info.n_feat);
-      add_row(dict->w_dec, feature, codes->value[e] / dict->norms[feature], out);
-    }
-  }
-}
-
 int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) {
-  const struct tensor *w = dict->w_dec;
+  const struct tensor *w = &dict->w_dec;
   const struct dict_info *info = &dict->info;
   struct matrix_part part = {w->data, w->dtype, ROWS_ARE_OUTPUTS, info->n_feat, w->stride[0]};
   if (w->stride[1] != 1 && w->stride[0] != 1)
@@ -77,4 +61,68 @@ int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct err
     part.ld = w->stride[1];
   }
   return dict->backend->ops->matrix_new(dict->backend, &part, 1, info->d_out, out, error);
+}
+
+/* ---- reconstructions --------------------------------------------------------------------------------- */
+
+static void add_row(const struct tensor *matrix, int64_t row, float scale, float *out) {
+  float piece[PIECE];
+  for (int64_t at = 0; at < matrix->shape[1]; at += PIECE) {
+    size_t count = size_min(PIECE, (size_t)(matrix->shape[1] - at));
+    tensor_row(matrix, row, at, count, piece);
+    for (size_t i = 0; i < count; i++) out[at + (int64_t)i] += scale * piece[i];
+  }
+}
+
+static void add_features(const struct dict *dict, const struct sparse *codes, size_t row, float *out) {
+  for (size_t e = codes->start[row]; e < codes->start[row + 1]; e++) {
+    int32_t feature = codes->index[e];
+    assert(feature >= 0 && feature < dict->info.n_feat);
+    add_row(&dict->w_dec, feature, codes->value[e] * dict_decoder_factor(dict, feature), out);
+  }
+}
+
+/* Back from u to c: where c is the centred row, the mean that was taken away is no part of it. */
+static void undo_norm(const struct dict *dict, const float *x, float *out) {
+  struct row_frame frame = row_frame(dict, x);
+  double mean = dict->info.center_mean ? 0 : frame.mean;
+  for (int64_t i = 0; i < dict->info.d_out; i++) out[i] = (float)(out[i] * frame.back + mean);
+}
+
+static bool normalises_by_row(const struct dict_info *info) {
+  return info->norm == DICT_NORM_LENGTH || info->norm == DICT_NORM_STANDARD;
+}
+
+bool dict_decode_needs_input(const struct dict *dict) {
+  return dict->info.skip || (normalises_by_row(&dict->info) && !dict->info.transcoder);
+}
+
+void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, const float *x,
+                 float *out) {
+  const struct dict_info *info = &dict->info;
+  size_t width = (size_t)info->d_out;
+  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first);
+  assert(x || !dict_decode_needs_input(dict));
+  for (size_t row = 0; row < n_rows; row++, out += width) {
+    const float *own = x ? x + row * (size_t)info->in_width + info->in_column : NULL;
+    memcpy(out, dict->b_dec, width * sizeof *out);
+    for (size_t i = 0; info->out_scale != 1 && i < width; i++) out[i] /= info->out_scale;
+    add_features(dict, codes, first + row, out);
+    if (normalises_by_row(info) && !info->transcoder) undo_norm(dict, own, out);
+    for (int64_t i = 0; info->skip && i < info->d_in; i++) add_row(&dict->skip, i, own[i], out);
+  }
+}
+
+void dict_errors(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, const float *x,
+                 const float *y, float *out) {
+  const struct dict_info *info = &dict->info;
+  size_t width = (size_t)info->d_out;
+  dict_decode(dict, codes, first, n_rows, x, out);
+  for (size_t row = 0; row < n_rows; row++, out += width) {
+    const float *target = y + row * (size_t)info->out_width + info->out_column;
+    double mean = 0;
+    for (size_t i = 0; info->center_mean && i < width; i++) mean += target[i];
+    mean /= (double)width;
+    for (size_t i = 0; i < width; i++) out[i] = (float)(target[i] - mean - out[i]);
+  }
 }

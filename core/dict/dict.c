@@ -1,6 +1,6 @@
 /* dict.c: opening a dictionary: its description, its tensors against the description and the model, what is
  * kept on the host and what goes to the backend. Owns the mapping of the weights. Knows no file format; the
- * readers of cfg.json and ini hand it a struct dict_config. */
+ * readers hand it a struct dict_config. */
 #include "core/dict/dict.h"
 
 #include <math.h>
@@ -8,252 +8,206 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/base/buffer.h"
 #include "core/base/checked.h"
-#include "core/base/ini.h"
-#include "core/base/mapfile.h"
-#include "core/base/number.h"
 #include "core/dict/dict_config.h"
-#include "core/dict/dict_ini.h"
 #include "core/dict/dict_internal.h"
-#include "core/dict/saelens.h"
 #include "core/model/points.h"
 
 const char *dict_kind_name(enum dict_kind kind) {
-  static const char *const names[] = {
-      [DICT_RELU] = "relu", [DICT_JUMPRELU] = "jumprelu", [DICT_TOPK] = "topk"};
+  static const char *const names[] = {[DICT_RELU] = "relu", [DICT_JUMPRELU] = "jumprelu", [DICT_TOPK] = "topk",
+                                      [DICT_GATED] = "gated", [DICT_GROUPMAX] = "groupmax"};
   return names[kind];
+}
+
+const char *dict_title(const struct dict_info *info) {
+  static const char *const names[DICT_KIND_COUNT][3] = {
+      [DICT_RELU] = {"relu", "relu transcoder", "relu skip transcoder"},
+      [DICT_JUMPRELU] = {"jumprelu", "jumprelu transcoder", "jumprelu skip transcoder"},
+      [DICT_TOPK] = {"topk", "topk transcoder", "topk skip transcoder"},
+      [DICT_GATED] = {"gated", "gated transcoder", "gated skip transcoder"},
+      [DICT_GROUPMAX] = {"groupmax", "groupmax transcoder", "groupmax skip transcoder"}};
+  return names[info->kind][info->transcoder ? 1 + info->skip : 0];
 }
 
 const struct dict_info *dict_info(const struct dict *dict) { return &dict->info; }
 
 /* ---- description ------------------------------------------------------------------------------------ */
 
-static int read_config(const char *path, const char *id, const struct dict_host *host,
-                       struct dict_config *config, struct error *error) {
-  int64_t layer;
-  if (!*id || number_parse_int(id, &layer))
-    return error_set(error, ERROR_ARGUMENT,
-                     "source id '%.60s' cannot name a dictionary: a bare number means the neurons of "
-                     "a layer, expected an id such as '7-res-jb'",
-                     id);
-  if (path_is_directory(path)) return saelens_read(path, host, config, error);
-  if (ini_is_path(path)) return dict_ini_read(path, id, host, config, error);
-  if (path_is_file(path))
-    return error_set(error, ERROR_ARGUMENT,
-                     "'%s' is a file, expected a SAELens folder (cfg.json and "
-                     "sae_weights.safetensors) or an .ini that describes it",
-                     path);
-  return error_set(error, ERROR_NOT_FOUND, "'%s' does not exist, expected a SAELens folder or an .ini file",
-                   path);
+/* 0 where the host does not say. */
+static int64_t width_of(const struct dict_host *host, enum site site) {
+  if (site == SITE_ATTN_Z) return host->d_attn;
+  return site == SITE_MLP_POST ? host->d_mlp : host->d_model;
 }
 
-static int check_width(const struct dict_config *config, const struct dict_host *host, struct error *error) {
-  char point[POINT_NAME_BYTES];
-  if (!config->d_in || config->d_in == host->d_model) return 0;
-  return error_set(error, ERROR_FORMAT, "'%s': d_in is %lld, but '%s' of model '%s' is %lld wide",
-                   config->file, (long long)config->d_in, point_name(config->point, point), host->model_id,
-                   (long long)host->d_model);
+/* The part of a point's row that a dictionary covers: all of it, or one head. */
+static int place(const struct dict_config *config, const struct dict_host *host, struct point point, int64_t *width,
+                 int64_t *column, int64_t *d, struct error *error) {
+  *width = *d = width_of(host, point.site);
+  if (config->head < 0 || point.site != SITE_ATTN_Z || host->d_head < 1) return 0;
+  if (config->head >= *width / host->d_head)
+    return error_set(error, ERROR_FORMAT, "'%s': head %lld is out of range, model '%s' has heads 0 to %lld", config->file,
+                     (long long)config->head, host->model_id, (long long)(*width / host->d_head) - 1);
+  *column = config->head * host->d_head;
+  *d = host->d_head;
+  return 0;
 }
 
-static void fill_info(const struct dict_config *config, const struct dict_host *host,
-                      struct dict_info *info) {
+static int check_width(const struct dict_config *config, const char *key, int64_t said, int64_t width,
+                       struct point point, const struct dict_host *host, struct error *error) {
+  char name[POINT_NAME_BYTES];
+  if (!said || !width || said == width) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s': %s is %lld, but '%s' of model '%s' is %lld wide", config->file, key,
+                   (long long)said, point_name(point, name), host->model_id, (long long)width);
+}
+
+/* Sizes: the host's where it says them, else the description's; 0 is left to the tensors. */
+static int fill_info(const struct dict_config *config, const struct dict_host *host, struct dict_info *info,
+                     struct error *error) {
+  double out_scale = config->out_scale ? config->out_scale : config->transcoder ? 1 : config->scale;
   *info = (struct dict_info){
       .kind = config->kind,
-      .in = config->point,
-      .out = config->point,
-      .d_in = host->d_model,
-      .d_out = host->d_model,
+      .transcoder = config->transcoder,
+      .in = config->in,
+      .out = config->out,
       .n_feat = config->n_feat,
-      .k = config->k,
+      .k = (int32_t)config->k,
       .apply_b_dec_to_input = config->apply_b_dec_to_input,
       .center_mean = config->center_mean,
       .folded = config->fold,
+      .selects_folded = config->selects_folded && config->kind == DICT_TOPK,
+      .norm = config->norm,
+      .scale = (float)config->scale,
+      .out_scale = (float)out_scale,
       .bos_counts = config->bos_counts,
       .prepend_bos = config->prepend_bos,
       .context = config->context,
+      .l0 = config->l0,
       .format = config->format,
   };
-}
-
-/* ---- tensors ---------------------------------------------------------------------------------------- */
-
-static int missing_tensor(const struct tensors *tensors, const char *path, const char *name,
-                          const char *shape, struct error *error) {
-  struct buffer names;
-  buffer_init(&names, 200); /* the first ones are enough to see what kind of file it is */
-  for (size_t i = 0; i < tensors_count(tensors); i++)
-    buffer_printf(&names, "%s%s", i ? ", " : "", tensors_at(tensors, i)->name);
-  error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is missing, expected %s; the file has %s", path, name,
-            shape, names.length ? names.data : "no tensor");
-  buffer_clear(&names);
-  return -1;
-}
-
-/* columns 0: a vector [rows]; else a matrix [rows, columns]. */
-static int find_tensor(const struct tensors *tensors, const char *path, const char *name, int64_t rows,
-                       int64_t columns, const struct tensor **out, struct error *error) {
-  char expected[64], found[128];
-  if (columns)
-    snprintf(expected, sizeof expected, "[%lld, %lld]", (long long)rows, (long long)columns);
-  else
-    snprintf(expected, sizeof expected, "[%lld]", (long long)rows);
-  const struct tensor *tensor = tensors_find(tensors, name);
-  if (!tensor) return missing_tensor(tensors, path, name, expected, error);
-  tensor_describe(tensor, found);
-  bool fits = columns ? tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == columns
-                      : tensor->n_dims == 1 && tensor->shape[0] == rows;
-  if (!fits)
-    return error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is %s, expected %s", path, name, found,
-                     expected);
-  if (tensor->dtype != DTYPE_F32 && tensor->dtype != DTYPE_F16 && tensor->dtype != DTYPE_BF16)
-    return error_set(error, ERROR_UNSUPPORTED, "'%s': tensor '%s' is %s, expected F32, F16 or BF16", path,
-                     name, found);
-  *out = tensor;
+  if (info->selects_folded && !info->folded)
+    return error_set(error, ERROR_UNSUPPORTED, "'%s': a TopK that selects by folded activations is served in folded units only", config->file);
+  if (place(config, host, info->in, &info->in_width, &info->in_column, &info->d_in, error) != 0 ||
+      place(config, host, info->out, &info->out_width, &info->out_column, &info->d_out, error) != 0 ||
+      check_width(config, "d_in", config->d_in, info->d_in, info->in, host, error) != 0 ||
+      check_width(config, "d_out", config->d_out, info->d_out, info->out, host, error) != 0)
+    return -1;
+  if (!info->d_in) info->d_in = config->d_in;
+  if (!info->d_out) info->d_out = config->d_out;
   return 0;
 }
 
-static int read_vector(const struct tensors *tensors, const char *path, const char *name, int64_t length,
-                       float *out, struct error *error) {
-  const struct tensor *tensor;
-  if (find_tensor(tensors, path, name, length, 0, &tensor, error) != 0) return -1;
-  dtype_to_f32(tensor->data, tensor->dtype, (size_t)tensor->stride[0], (size_t)length, out);
-  for (int64_t i = 0; i < length; i++)
-    if (!isfinite(out[i]))
-      return error_set(error, ERROR_FORMAT,
-                       "'%s': element %lld of tensor '%s' is %g, expected a finite number", path,
-                       (long long)i, name, (double)out[i]);
-  return 0;
-}
-
-/* SAELens once wrote a factor per feature for its decoder, nearly always 1. */
-static bool is_unused_scale(const struct tensor *tensor) {
-  if (strcmp(tensor->name, "scaling_factor") != 0 && strcmp(tensor->name, "finetuning_scaling_factor") != 0)
-    return false;
-  if (tensor->n_dims != 1) return false;
-  for (int64_t i = 0; i < tensor->shape[0]; i++)
-    if (dtype_f32_at(tensor->data, tensor->dtype, (size_t)(i * tensor->stride[0])) != 1.0f) return false;
-  return true;
-}
-
-/* A tensor that the formula of this kind has no place for (a threshold, a gate, a skip, a scale) means that
- * the dictionary is something else than its description says. */
-static int check_no_other(const struct tensors *tensors, const char *path, enum dict_kind kind,
-                          struct error *error) {
-  static const char *const names[] = {"W_enc", "W_dec", "b_enc", "b_dec", "threshold"};
-  char found[128];
-  size_t n = kind == DICT_JUMPRELU ? 5 : 4;
-  for (size_t i = 0; i < tensors_count(tensors); i++) {
-    const struct tensor *tensor = tensors_at(tensors, i);
-    bool known = is_unused_scale(tensor);
-    for (size_t j = 0; j < n && !known; j++) known = !strcmp(tensor->name, names[j]);
-    if (!known)
-      return error_set(
-          error, ERROR_UNSUPPORTED,
-          "'%s': tensor '%.60s' %s has no place in a dictionary of kind '%s', expected W_enc, W_dec, "
-          "b_enc, b_dec%s",
-          path, tensor->name, tensor_describe(tensor, found), dict_kind_name(kind),
-          kind == DICT_JUMPRELU ? ", threshold" : "");
-  }
-  return 0;
+/* An SAE gives back what it reads; one that subtracts its output bias needs both to be as wide. */
+static int check_shape(const struct dict_config *config, const struct dict_info *info, struct error *error) {
+  if (info->d_in == info->d_out) return 0;
+  if (info->transcoder && !info->apply_b_dec_to_input) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s': the input is %lld wide and the output %lld, expected equal widths%s", config->weights,
+                   (long long)info->d_in, (long long)info->d_out,
+                   info->transcoder ? " where b_dec is subtracted from the input" : " of an SAE");
 }
 
 /* ---- host side -------------------------------------------------------------------------------------- */
 
-static int check_features(const struct dict_config *config, int64_t n_feat, struct error *error) {
-  if (n_feat < 1 || n_feat > INT32_MAX)
-    return error_set(error, ERROR_FORMAT, "'%s': the dictionary has %lld features, expected 1 to %d",
-                     config->weights, (long long)n_feat, INT32_MAX);
-  if (config->k > n_feat)
-    return error_set(error, ERROR_FORMAT, "'%s': k is %d, but the dictionary has %lld features", config->file,
-                     config->k, (long long)n_feat);
-  return 0;
-}
-
-/* Where the description does not say how many features there are, the encoder does. */
-static int count_features(struct dict *dict, const struct dict_config *config, struct error *error) {
-  const struct tensor *w_enc = tensors_find(dict->tensors, "W_enc");
-  char expected[64], found[128];
-  if (!dict->info.n_feat) {
-    snprintf(expected, sizeof expected, "[%lld, number of features]", (long long)dict->info.d_in);
-    if (!w_enc) return missing_tensor(dict->tensors, config->weights, "W_enc", expected, error);
-    if (w_enc->n_dims != 2)
-      return error_set(error, ERROR_FORMAT, "'%s': tensor 'W_enc' is %s, expected %s", config->weights,
-                       tensor_describe(w_enc, found), expected);
-    dict->info.n_feat = w_enc->shape[1];
-  }
-  return check_features(config, dict->info.n_feat, error);
-}
-
-static int find_weights(struct dict *dict, const struct dict_config *config, struct error *error) {
-  struct dict_info *info = &dict->info;
-  const char *path = config->weights;
-  if (count_features(dict, config, error) != 0 ||
-      find_tensor(dict->tensors, path, "W_enc", info->d_in, info->n_feat, &dict->w_enc, error) != 0 ||
-      find_tensor(dict->tensors, path, "W_dec", info->n_feat, info->d_out, &dict->w_dec, error) != 0)
-    return -1;
-  info->dtype = dict->w_enc->dtype;
-  return check_no_other(dict->tensors, path, info->kind, error);
-}
-
-static int make_room(struct dict *dict, struct error *error) {
-  size_t n_feat = (size_t)dict->info.n_feat, d_out = (size_t)dict->info.d_out;
-  size_t floats =
-      (dict->info.kind == DICT_JUMPRELU ? 3 : 2) * n_feat + d_out; /* n_feat < 2^31, d_out is in a file */
-  dict->host = malloc(floats * sizeof *dict->host);
+static int make_room(struct dict *dict, const struct dict_found *found, struct error *error) {
+  size_t n_feat = (size_t)dict->info.n_feat, d_out = (size_t)dict->info.d_out, vectors = 2;
+  bool gated = dict->info.kind == DICT_GATED, jump = dict->info.kind == DICT_JUMPRELU;
+  bool scaled = found->of[ROLE_SCALING].data || dict->info.out_scale != 1;
+  vectors += (gated ? 2 : 0) + (jump ? 1 : 0) + (scaled ? 1 : 0);
+  size_t floats = vectors * n_feat + d_out; /* n_feat < 2^31, d_out is in a file */
+  float *at = dict->host = calloc(floats, sizeof *dict->host);
   if (!dict->host) return error_memory(error, floats * sizeof *dict->host);
   dict->info.bytes += floats * sizeof *dict->host;
-  dict->b_enc = dict->host;
-  dict->norms = dict->b_enc + n_feat;
-  dict->b_dec = dict->norms + n_feat;
-  if (dict->info.kind == DICT_JUMPRELU) dict->threshold = dict->b_dec + d_out;
+  dict->b_dec = at;
+  dict->b_enc = at += d_out;
+  dict->norms = at += n_feat;
+  if (jump) dict->threshold = at += n_feat;
+  if (gated) dict->gain = at += n_feat;
+  if (gated) dict->shift = at += n_feat;
+  if (scaled) dict->factor = at + n_feat;
   return 0;
 }
 
-/* Selecting on p * n is selecting on p where all rows have length 1, as SAELens leaves them when it saves for
- * inference. 2^-8: a unit row rounded to bf16 is off by at most 2^-9 of each element, hence of its length. */
-static int check_selection(const struct dict *dict, const struct dict_config *config, struct error *error) {
-  if (!config->selects_folded) return 0;
-  for (int64_t f = 0; f < dict->info.n_feat; f++)
-    if (fabsf(dict->norms[f] - 1.0f) > 0x1p-8f)
-      return error_set(
-          error, ERROR_UNSUPPORTED,
-          "'%s': rescale_acts_by_decoder_norm with decoder rows of other length than 1 is not served (row "
-          "%lld has %g); SAELens folds the lengths when it saves for inference",
-          config->file, (long long)f, (double)dict->norms[f]);
+static int read_thresholds(struct dict *dict, const struct dict_config *config, const struct tensor *tensor,
+                           struct error *error) {
+  int64_t n = dict->info.n_feat;
+  for (int64_t f = 0; f < n; f++) dict->threshold[f] = (float)config->threshold;
+  if (tensor->data && dict_read_vector(tensor, config->weights, n, dict->threshold, error) != 0) return -1;
+  for (int64_t f = 0; f < n; f++) {
+    double value = dict->threshold[f];
+    if (config->threshold_is_log) value = exp(value);
+    dict->threshold[f] = fmaxf((float)(value * config->threshold_scale), 0.0f);
+  }
   return 0;
 }
 
-static int read_host_side(struct dict *dict, const struct dict_config *config, struct error *error) {
+static int read_gates(struct dict *dict, const char *path, const struct dict_found *found, struct error *error) {
+  int64_t n = dict->info.n_feat;
+  if (dict_read_vector(&found->of[ROLE_GAIN], path, n, dict->gain, error) != 0 ||
+      dict_read_vector(&found->of[ROLE_SHIFT], path, n, dict->shift, error) != 0)
+    return -1;
+  for (int64_t f = 0; f < n; f++) {
+    dict->gain[f] = expf(dict->gain[f]);
+    if (!isfinite(dict->gain[f]))
+      return error_set(error, ERROR_FORMAT, "'%s': element %lld of tensor '%s' is too large: its exponential is no number",
+                       path, (long long)f, found->of[ROLE_GAIN].name);
+  }
+  return 0;
+}
+
+/* Factors of decoder rows, from the file and from the scale of the input. SAELens once wrote factors of 1 with every
+ * dictionary; others mean something only where the description says so. */
+static int read_factors(struct dict *dict, const struct dict_config *config, const struct tensor *tensor,
+                        struct error *error) {
+  int64_t n = dict->info.n_feat;
+  for (int64_t f = 0; dict->factor && f < n; f++) dict->factor[f] = 1;
+  if (tensor->data && dict_read_vector(tensor, config->weights, n, dict->factor, error) != 0) return -1;
+  for (int64_t f = 0; dict->factor && f < n; f++) {
+    if (!config->scales_decoder && dict->factor[f] != 1)
+      return error_set(error, ERROR_FORMAT,
+                       "'%s': element %lld of tensor '%s' is %g, but '%s' does not set finetuning_scaling_factor, expected 1 "
+                       "everywhere", config->weights, (long long)f, tensor->name, (double)dict->factor[f], config->file);
+    dict->factor[f] /= dict->info.out_scale;
+  }
+  return 0;
+}
+
+/* n from the lengths of W_dec's rows. A row of zeros has no direction to be a length of: its n is 1, so that nothing
+ * divides by zero and its activations stay positive where the encoder fires. */
+static void finish_norms(struct dict *dict) {
+  for (int64_t f = 0; f < dict->info.n_feat; f++) {
+    float length = dict->norms[f] * (dict->factor ? fabsf(dict->factor[f]) : 1.0f);
+    dict->norms[f] = dict->info.folded && length > 0 ? length : 1.0f;
+  }
+}
+
+static int read_host_side(struct dict *dict, const struct dict_config *config, const struct dict_found *found,
+                          struct error *error) {
   const struct dict_info *info = &dict->info;
   const char *path = config->weights;
-  if (make_room(dict, error) != 0 ||
-      read_vector(dict->tensors, path, "b_enc", info->n_feat, dict->b_enc, error) != 0 ||
-      read_vector(dict->tensors, path, "b_dec", info->d_out, dict->b_dec, error) != 0)
+  const struct tensor *b_enc = &found->of[ROLE_B_ENC], *b_dec = &found->of[ROLE_B_DEC];
+  if (make_room(dict, found, error) != 0 ||
+      (b_enc->data && dict_read_vector(b_enc, path, info->n_feat, dict->b_enc, error) != 0) ||
+      (b_dec->data && dict_read_vector(b_dec, path, info->d_out, dict->b_dec, error) != 0) ||
+      (dict->threshold && read_thresholds(dict, config, &found->of[ROLE_THRESHOLD], error) != 0) ||
+      (dict->gain && read_gates(dict, path, found, error) != 0) ||
+      read_factors(dict, config, &found->of[ROLE_SCALING], error) != 0 ||
+      dict_measure_rows(&dict->w_dec, path, dict->w_dec.name, dict->norms, error) != 0)
     return -1;
-  if (dict->threshold) {
-    if (read_vector(dict->tensors, path, "threshold", info->n_feat, dict->threshold, error) != 0) return -1;
-    for (int64_t f = 0; f < info->n_feat; f++) dict->threshold[f] = fmaxf(dict->threshold[f], 0.0f);
-  }
-  if (dict_measure_rows(dict->w_dec, path, dict->norms, error) != 0 ||
-      check_selection(dict, config, error) != 0)
-    return -1;
-  for (int64_t f = 0; f < info->n_feat && !info->folded; f++) dict->norms[f] = 1.0f;
+  finish_norms(dict);
   return 0;
 }
 
 /* ---- backend side ----------------------------------------------------------------------------------- */
 
 static int prepare_encoder(struct dict *dict, const char *path, struct error *error) {
-  const struct tensor *w = dict->w_enc;
+  const struct tensor *w = &dict->w_enc;
   char found[128];
   struct matrix_part part = {w->data, w->dtype, ROWS_ARE_INPUTS, dict->info.n_feat, w->stride[0]};
-  if (w->stride[1] != 1) { /* a .pth may hold the transposed view of [n_feat, d_in] */
+  if (w->stride[1] != 1) { /* as it stands in files that keep [n_feat, d_in] */
     if (w->stride[0] != 1)
       return error_set(error, ERROR_UNSUPPORTED,
-                       "'%s': tensor 'W_enc' %s is a view with gaps, expected whole rows or "
+                       "'%s': tensor '%s' %s is a view with gaps, expected whole rows or "
                        "columns",
-                       path, tensor_describe(w, found));
+                       path, w->name, tensor_describe(w, found));
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
   }
@@ -278,29 +232,43 @@ static int upload(struct dict *dict, const float *vector, int64_t count, size_t 
 
 static int upload_vectors(struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
-  size_t used = 0,
-         bytes = 3 * size_round_up((size_t)info->n_feat * 4, 64) + size_round_up((size_t)info->d_in * 4, 64);
+  const struct {
+    const float *vector;
+    int64_t count;
+    struct span *to;
+  } vectors[] = {{dict->b_enc, info->n_feat, &dict->bias},
+                 {info->folded ? dict->norms : NULL, info->n_feat, &dict->fold},
+                 {dict->threshold, info->n_feat, &dict->cut},
+                 {dict->gain, info->n_feat, &dict->gain_at},
+                 {dict->shift, info->n_feat, &dict->shift_at},
+                 {info->apply_b_dec_to_input ? dict->b_dec : NULL, info->d_in, &dict->subtract}};
+  size_t used = 0, bytes = 0, n = sizeof vectors / sizeof *vectors;
+  for (size_t i = 0; i < n; i++)
+    if (vectors[i].vector) bytes += size_round_up((size_t)vectors[i].count * sizeof(float), 64);
   if (dict->backend->ops->alloc(dict->backend, bytes, &dict->memory, error) != 0) return -1;
   dict->info.bytes += bytes;
-  if (upload(dict, dict->b_enc, info->n_feat, &used, &dict->bias, error) != 0) return -1;
-  if (info->folded && upload(dict, dict->norms, info->n_feat, &used, &dict->fold, error) != 0) return -1;
-  if (dict->threshold && upload(dict, dict->threshold, info->n_feat, &used, &dict->cut, error) != 0)
-    return -1;
-  if (!info->apply_b_dec_to_input) return 0;
-  return upload(dict, dict->b_dec, info->d_in, &used, &dict->subtract, error);
+  for (size_t i = 0; i < n; i++)
+    if (vectors[i].vector && upload(dict, vectors[i].vector, vectors[i].count, &used, vectors[i].to, error) != 0)
+      return -1;
+  return 0;
 }
 
 /* ---- open and close --------------------------------------------------------------------------------- */
 
 static int load(struct dict *dict, const struct dict_config *config, const struct dict_host *host,
                 struct error *error) {
-  if (check_width(config, host, error) != 0) return -1;
-  fill_info(config, host, &dict->info);
+  struct dict_found found;
+  if (fill_info(config, host, &dict->info, error) != 0) return -1;
   dict->tensors = tensors_open(config->weights, error);
   if (!dict->tensors) return -1;
   dict->info.bytes = tensors_bytes(dict->tensors);
-  if (find_weights(dict, config, error) != 0 || read_host_side(dict, config, error) != 0 ||
-      prepare_encoder(dict, config->weights, error) != 0)
+  if (dict_find_tensors(dict->tensors, config, &dict->info, &found, error) != 0 ||
+      check_shape(config, &dict->info, error) != 0)
+    return -1;
+  dict->w_enc = found.of[ROLE_W_ENC];
+  dict->w_dec = found.of[ROLE_W_DEC];
+  dict->skip = found.of[ROLE_SKIP];
+  if (read_host_side(dict, config, &found, error) != 0 || prepare_encoder(dict, config->weights, error) != 0)
     return -1;
   return upload_vectors(dict, error);
 }
@@ -311,13 +279,14 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
   struct dict *dict = calloc(1, sizeof *dict);
   int result = -1;
   if (!config || !dict) {
-    error_memory(error, sizeof *config + sizeof *dict);
-    goto out;
+    free(config);
+    free(dict);
+    return error_memory(error, sizeof *config + sizeof *dict), NULL;
   }
   dict->backend = backend;
   dict->aside = host->aside;
-  if (read_config(path, id, host, config, error) == 0) result = load(dict, config, host, error);
-out:
+  if (dict_config_read(path, id, host, config, error) == 0) result = load(dict, config, host, error);
+  dict_config_clear(config);
   free(config);
   if (result == 0) return dict;
   dict_close(dict);

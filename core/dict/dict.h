@@ -1,15 +1,23 @@
-/* dict.h: sparse dictionaries: SAEs (and, later, transcoders) over a point of a model.
+/* dict.h: sparse dictionaries (SAEs, transcoders) over points of a model.
  *
- * FORMULAS (docs/formats of SAELens; x is one row of the point, W_enc [d_in, F], W_dec [F, d_out]):
+ * FORMULAS (docs/dictionaries.md; x is one row of the input point, W_enc [d_in, F], W_dec [F, d_out]):
  *   c   = x - mean(x) if the dictionary was trained on centred weights (decision 15), else x
- *   p   = (c - b_dec [only if apply_b_dec_to_input]) W_enc + b_enc                       pre-activation, raw
- *   a   = relu(p) | p where p > max(threshold, 0) else 0 | the k largest p, of these relu      raw activation
- *   A   = a * n,  n_f = |W_dec[f]|  (n = 1 when folding is off)                      what is served and stored
- *   x^  = sum_f A_f (W_dec[f] / n_f) + b_dec                                                   reconstruction
- * Weights are never rewritten: n is kept beside them (decision 14). A steering row is W_dec[f] / n_f, so that a
- * strength is the L2 length of what is added. TopK selects on raw p (a SAELens file that asks for selection on
- * p * n is served where all n are 1 to 2^-8, as SAELens saves it for inference, else refused). A row of zeros
- * has n = 1.
+ *   u   = c | c * s | c * sqrt(d_in) / |c| | (c - mean(c)) / (std(c) + 1e-5), std over d_in - 1          (DICT_NORM_*)
+ *   p   = (u - b_dec [only if apply_b_dec_to_input]) W_enc + b_enc                       pre-activation, raw
+ *   a   = relu(p)                                                                       RELU
+ *       | p where p > max(threshold, 0) else 0                                          JUMPRELU, and BatchTopK at inference
+ *       | the k largest p, of these relu                                                TOPK
+ *       | relu(e^r_mag (p - b_enc) + b_mag) where p > 0 else 0, b_enc being b_gate      GATED
+ *       | the largest p of each of k groups of neighbours, of these relu                GROUPMAX       raw activation
+ *   D_f = W_dec[f] * scaling_f [where the file has one] / s'  (s' = s for an SAE)                        decoder row
+ *   A   = a * n,  n_f = |D_f|  (n = 1 when folding is off)                           what is served and stored
+ *   x^  = sum_f A_f (D_f / n_f) + b_dec / s', then this row's DICT_NORM_LENGTH or _STANDARD undone (the latter
+ *         by std alone),
+ *         then + x S for a skip transcoder                                                       reconstruction
+ * An SAE's x^ stands for c; a transcoder's for the row of its output point.
+ * Weights are never rewritten: n is kept beside them (decision 14). A steering row is D_f / n_f, so that a
+ * strength is the L2 length of what is added at the output point. TopK selects on raw p, or on p * n where the file says so.
+ * A row of zeros has n = 1.
  *
  * A dict is immutable after opening. encode runs on the backend from the engine's worker; the row functions
  * read the mapped file and may be called from any thread. */
@@ -20,42 +28,52 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/base/buffer.h"
 #include "core/base/error.h"
 #include "core/math/ops.h"
 
-enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK };
+enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT };
+enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_STANDARD };
 
 /* What the dictionary must fit: shape of the model it is opened for; and how it is prepared. */
 struct dict_host {
   const char *model_id;
   int n_layer;
   int64_t d_model, d_mlp, d_attn; /* d_attn = n_head * d_head: width of attn.hook_z */
+  int64_t d_head;                 /* 0: no head can be told apart */
   bool aside;                     /* prepared by the calling thread alone: while the backend serves others */
 };
 
 struct dict_info {
   enum dict_kind kind;
+  bool transcoder;      /* reads one point, writes another: nothing of its input is in its target */
+  bool skip;            /* of these, one with a linear path beside the features */
   struct point in, out; /* equal for an SAE */
   int64_t d_in, d_out, n_feat;
-  int32_t k;            /* TOPK, else 0 */
+  int64_t in_width, out_width;   /* of the points' rows */
+  int64_t in_column, out_column; /* where in a row the dictionary begins: not 0 for one head of attn.hook_z */
+  int32_t k;            /* TOPK, GROUPMAX, else 0 */
   bool apply_b_dec_to_input;
   bool center_mean;     /* trained on centred weights */
   bool folded;          /* activations are in folded units */
+  bool selects_folded;  /* TOPK takes the k largest p * n */
+  enum dict_norm norm;
+  float scale;          /* s of DICT_NORM_SCALE, else 1 */
+  float out_scale;      /* s' */
   bool bos_counts;      /* the BOS position belongs to statistics and answers */
   bool prepend_bos;     /* trained on texts that begin with BOS */
   int64_t context;      /* tokens it was trained on at a time; 0 = not said */
+  double l0;            /* features a token its makers measured; 0 = not said */
   enum dtype dtype;     /* of the weights in the file */
-  const char *format;   /* "saelens", "workshop" */
+  const char *format;   /* "saelens", "workshop", ... */
   size_t bytes;         /* mapped + prepared */
 };
 
 struct dict;
 
-/* path: a SAELens folder (cfg.json + sae_weights.safetensors), or FILE.ini, whose section "source ID" describes
- * it: weights (.pth or .safetensors with W_enc, b_enc, W_dec, b_dec, threshold), kind, point, k,
- * apply_b_dec_to_input, center, fold, bos_counts, prepend_bos; relative paths in an ini start at the folder in
- * STEERD_DATA (default ../shared/data). id is the source id, e.g. "7-res-jb"; layer or set need not agree with the
- * point, but a bare integer is refused (it means neurons).
+/* path: what somebody published, recognised by its content (docs/dictionaries.md lists the formats), or FILE.ini, whose
+ * section "source ID" describes weights that come without a description (dict_ini.h has the keys). id is the source id,
+ * e.g. "7-res-jb"; layer or set need not agree with the point, but a bare integer is refused (it means neurons).
  * Errors (ERROR_FORMAT, ERROR_NOT_FOUND, ERROR_UNSUPPORTED) name file and tensor or key, the shape found and
  * the shape expected; an architecture or normalisation that is not served is refused by name, never run as
  * something else. Backend memory is allocated for the encoder, the biases and n. */
@@ -63,40 +81,68 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
                        struct error *error) MUST_CHECK;
 void dict_close(struct dict *dict); /* NULL is fine */
 
+/* What dict_open would make of a path, as lines of text: the format, each field used, the tensors and what each is
+ * taken for, and every transformation. No model is needed: shapes are compared with each other only. */
+int dict_describe(const char *path, const char *id, struct buffer *out, struct error *error) MUST_CHECK;
+
+/* Whether a path looks like a dictionary of some kind (or an ini): what dict_open or dict_describe might take. Opens
+ * small description files only. */
+bool dict_recognises(const char *path);
+
 const struct dict_info *dict_info(const struct dict *dict);
-const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk" */
+const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", "gated", "groupmax" */
+
+/* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
+const char *dict_title(const struct dict_info *info);
 
 /* n_f of every feature, f32 [n_feat]; borrowed. 1 everywhere when folding is off. */
 const float *dict_norms(const struct dict *dict);
 
-/* The steering row W_dec[index] / n_f, f32 [d_out]. 0 <= index < n_feat is asserted: check before. A zero row
- * stays zero. */
+/* The steering row D_f / n_f, f32 [d_out], in the columns [out_column, out_column + d_out) of the output point.
+ * 0 <= index < n_feat is asserted: check before. A zero row stays zero. */
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
 /* W_dec [n_feat, d_out], as it lies in the file, prepared as a matrix of the dictionary's backend (whose matrix_free
- * frees it). Worker thread, or while nothing runs. */
+ * frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row. */
 int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) MUST_CHECK;
+float dict_decoder_factor(const struct dict *dict, int64_t index);
 
-/* What an EDIT_ROW_FEATURE_* item needs: raw encoder column with b_dec and centring folded in, so that
- * act(h . enc + bias) * fold is A_f of the raw row h, enc f32 [d_in]. Not for TOPK, whose
- * features depend on each other (asserted). */
+/* Whether one feature can be had without the others (RELU, JUMPRELU, GATED): dict_feature_values. */
+bool dict_features_independent(const struct dict *dict);
+
+/* Whether a feature is act(h . enc + bias) * fold of the raw row h, which is what an EDIT_ROW_FEATURE_* item
+ * computes: RELU and JUMPRELU whose input is not brought to a norm of its own row. */
+bool dict_has_encoder_row(const struct dict *dict);
+
+/* What such an item needs: raw encoder column with b_dec, centring and scale folded in, enc f32 [d_in]. Asserts
+ * dict_has_encoder_row. */
 struct dict_encoder {
   float bias, threshold, fold;
 };
 struct dict_encoder dict_encoder_row(const struct dict *dict, int64_t index, float *enc);
 
-/* A_f of one feature on n_rows host rows x [n_rows, d_in]; for RELU and JUMPRELU (asserted), without a full
- * encode. The same bits as dict_encode on the CPU backends with fused multiply-add (cpu-avx2, cpu-avx512) unless the
- * dictionary is centred; within decision 18 of it elsewhere. */
+/* A_f of one feature on n_rows host rows x [n_rows, in_width], without a full encode; asserts
+ * dict_features_independent. The same bits as dict_encode on the CPU backends with fused multiply-add (cpu-avx2,
+ * cpu-avx512) unless the dictionary is centred or normalises by row; within decision 18 of it elsewhere. */
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out);
 
-/* All features of rows x in backend memory; appends n_rows rows to out (folded units). Worker thread only. */
+/* All features of rows x [n_rows, in_width] in backend memory; appends n_rows rows to out (folded units). Worker thread
+ * only. */
 int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
                 struct error *error) MUST_CHECK;
 
-/* x^ for n_rows sparse rows from row `first` of `codes`, f32 [n_rows, d_out] host memory; b_dec included. Where
+/* x^ for n_rows sparse rows from row `first` of `codes`, f32 [n_rows, d_out] host memory; b_dec included.
+ * x: the host rows that were encoded, [n_rows, in_width]; may be NULL where dict_decode_needs_input is false. Where
  * center_mean is set this is the reconstruction of c, the centred row: a splice into the raw stream adds
  * x^ - c to x. */
-void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, float *out);
+void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, const float *x,
+                 float *out);
+bool dict_decode_needs_input(const struct dict *dict); /* normalised by row, or a skip transcoder */
+
+/* The error term, f32 [n_rows, d_out]: what the dictionary leaves out of the rows y [n_rows, out_width] of its output
+ * point, centred where it is. x as for dict_decode; y = x for an SAE. What a splice without the error term leaves in the
+ * stream is y - errors, whatever the dictionary's centring and normalisation. */
+void dict_errors(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, const float *x,
+                 const float *y, float *out);
 
 #endif

@@ -3,24 +3,28 @@
 #define STEERD_CORE_DICT_DICT_INTERNAL_H
 
 #include "core/dict/dict.h"
+#include "core/dict/dict_config.h"
 #include "core/model/tensors.h"
 
 struct dict {
   struct dict_info info;
-  struct tensors *tensors;            /* owns the mapping of the two below */
-  const struct tensor *w_enc, *w_dec; /* [d_in, n_feat], [n_feat, d_out] as in the file */
+  struct tensors *tensors;    /* owns the mapping of the three below */
+  struct tensor w_enc, w_dec; /* [d_in, n_feat], [n_feat, d_out]: views of the file's */
+  struct tensor skip;         /* [d_in, d_out]; n_dims 0: none */
 
   float *host;      /* one block; the vectors below point into it */
   float *b_enc;     /* [n_feat] */
   float *b_dec;     /* [d_out] */
   float *norms;     /* [n_feat] n; 1 where folding is off */
   float *threshold; /* [n_feat] max(threshold, 0); NULL but for JUMPRELU */
+  float *gain, *shift; /* [n_feat]; NULL but for GATED */
+  float *factor;    /* [n_feat] D_f = W_dec[f] * factor; NULL: 1 everywhere */
 
   struct backend *backend; /* borrowed; holds what encoding needs */
   bool aside;              /* leaves the backend's threads alone while it is opened */
   struct matrix *encoder;
   struct memory *memory;
-  struct span bias, fold, cut, subtract; /* absent where the formula has none */
+  struct span bias, fold, cut, subtract, gain_at, shift_at; /* absent where the formula has none */
 };
 
 /* One weight as f32. */
@@ -37,8 +41,27 @@ static inline void tensor_row(const struct tensor *tensor, int64_t row, int64_t 
                count, out);
 }
 
-/* decode.c: n_f of every feature into norms, or ERROR_FORMAT for a row that is not finite. */
-int dict_measure_rows(const struct tensor *w_dec, const char *path, float *norms,
+/* What brings one row x of the input to its norm, u = (x - mean) * scale, and what it is brought back with. The two differ
+ * by the 1e-5 that keeps a standard deviation off 0: dictionaries are trained without it on the way back. */
+struct row_frame {
+  double mean, scale, back;
+};
+struct row_frame row_frame(const struct dict *dict, const float *x);
+
+/* decode.c: |W_dec[f]| of every feature into norms, or ERROR_FORMAT for a row that is not finite. */
+int dict_measure_rows(const struct tensor *w_dec, const char *path, const char *name, float *norms,
                       struct error *error) MUST_CHECK;
+
+/* dict_tensors.c: the tensors of the file that the description names, checked against it, the host's widths and each
+ * other; n_feat, d_in and d_out where nobody said them yet (info). Other tensors than those are refused. */
+struct dict_found {
+  struct tensor of[ROLE_COUNT]; /* n_dims 0 and data NULL: not there */
+};
+int dict_find_tensors(const struct tensors *tensors, const struct dict_config *config, struct dict_info *info,
+                      struct dict_found *out, struct error *error) MUST_CHECK;
+
+/* A vector as f32, all of it finite; one number stands for all where the tensor is a scalar or of length 1. */
+int dict_read_vector(const struct tensor *tensor, const char *path, int64_t length, float *out,
+                     struct error *error) MUST_CHECK;
 
 #endif

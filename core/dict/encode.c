@@ -10,12 +10,16 @@
 
 int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
                 struct error *error) {
-  static const enum encode_kind kinds[] = {
-      [DICT_RELU] = ENCODE_RELU, [DICT_JUMPRELU] = ENCODE_JUMPRELU, [DICT_TOPK] = ENCODE_TOPK};
+  static const enum encode_kind kinds[] = {[DICT_RELU] = ENCODE_RELU, [DICT_JUMPRELU] = ENCODE_JUMPRELU,
+                                           [DICT_TOPK] = ENCODE_TOPK, [DICT_GATED] = ENCODE_GATED,
+                                           [DICT_GROUPMAX] = ENCODE_GROUPMAX};
+  static const enum encode_norm norms[] = {[DICT_NORM_NONE] = ENCODE_NORM_NONE, [DICT_NORM_SCALE] = ENCODE_NORM_SCALE,
+                                           [DICT_NORM_LENGTH] = ENCODE_NORM_LENGTH,
+                                           [DICT_NORM_STANDARD] = ENCODE_NORM_STANDARD};
   const struct encode_args args = {
       .kind = kinds[dict->info.kind],
       .w = dict->encoder,
-      .x = x,
+      .x = {span_at(x.at, (size_t)dict->info.in_column * sizeof(float)), x.ld},
       .n_rows = n_rows,
       .center_mean = dict->info.center_mean,
       .subtract = dict->subtract,
@@ -23,54 +27,88 @@ int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct s
       .threshold = dict->cut,
       .fold = dict->fold,
       .k = dict->info.k,
+      .norm = norms[dict->info.norm],
+      .scale = dict->info.scale,
+      .fold_selects = dict->info.selects_folded,
+      .gain = dict->gain_at,
+      .shift = dict->shift_at,
   };
   return dict->backend->ops->encode(dict->backend, &args, out, error);
 }
 
-/* With w the column of W_enc, s = b_dec (or 0) and d = d_in:
- *   (x - mean(x) - s) . w  =  x . w - sum(x) mean(w) - s . w  =  x . (w - mean(w)) - s . w */
+bool dict_features_independent(const struct dict *dict) {
+  return dict->info.kind != DICT_TOPK && dict->info.kind != DICT_GROUPMAX;
+}
+
+bool dict_has_encoder_row(const struct dict *dict) {
+  const struct dict_info *info = &dict->info;
+  return (info->kind == DICT_RELU || info->kind == DICT_JUMPRELU) &&
+         (info->norm == DICT_NORM_NONE || info->norm == DICT_NORM_SCALE);
+}
+
+/* With w the column of W_enc, b = b_dec (or 0), s = scale (or 1) and d = d_in:
+ *   (s (x - mean(x)) - b) . w  =  s x . w - s sum(x) mean(w) - b . w  =  x . s (w - mean(w)) - b . w */
 struct dict_encoder dict_encoder_row(const struct dict *dict, int64_t index, float *enc) {
-  assert(index >= 0 && index < dict->info.n_feat && dict->info.kind != DICT_TOPK);
+  assert(index >= 0 && index < dict->info.n_feat && dict_has_encoder_row(dict));
   int64_t d_in = dict->info.d_in;
   double mean = 0, bias = dict->b_enc[index];
   for (int64_t i = 0; i < d_in; i++) {
-    enc[i] = tensor_f32(dict->w_enc, i, index);
+    enc[i] = tensor_f32(&dict->w_enc, i, index);
     mean += enc[i];
     if (dict->info.apply_b_dec_to_input) bias -= (double)dict->b_dec[i] * enc[i];
   }
-  mean /= (double)d_in;
-  if (dict->info.center_mean)
-    for (int64_t i = 0; i < d_in; i++) enc[i] = (float)(enc[i] - mean);
+  mean = dict->info.center_mean ? mean / (double)d_in : 0;
+  for (int64_t i = 0; i < d_in; i++) enc[i] = (float)((enc[i] - mean) * dict->info.scale);
   float threshold = dict->threshold ? dict->threshold[index] : 0.0f;
   return (struct dict_encoder){(float)bias, threshold, dict->norms[index]};
 }
 
-static double row_mean(const float *x, int64_t d_in) {
-  double sum = 0;
-  for (int64_t i = 0; i < d_in; i++) sum += x[i];
-  return sum / (double)d_in;
+/* ---- rows on the host -------------------------------------------------------------------------------- */
+
+struct row_frame row_frame(const struct dict *dict, const float *x) {
+  const struct dict_info *info = &dict->info;
+  int64_t n = info->d_in;
+  bool centred = info->center_mean || info->norm == DICT_NORM_STANDARD;
+  double mean = 0, square = 0;
+  for (int64_t i = 0; centred && i < n; i++) mean += x[i];
+  mean /= (double)n;
+  if (info->norm == DICT_NORM_NONE || info->norm == DICT_NORM_SCALE)
+    return (struct row_frame){mean, info->scale, 1 / (double)info->scale};
+  for (int64_t i = 0; i < n; i++) square += (x[i] - mean) * (x[i] - mean);
+  double deviation = sqrt(square / (double)(n - 1)), scale = square > 0 ? sqrt((double)n / square) : 1;
+  if (info->norm == DICT_NORM_STANDARD)
+    return (struct row_frame){mean, 1 / (deviation + ENCODE_STANDARD_EPS), deviation};
+  return (struct row_frame){mean, scale, 1 / scale};
+}
+
+static float activate(const struct dict *dict, int64_t index, float product) {
+  float p = product + dict->b_enc[index], threshold = dict->threshold ? dict->threshold[index] : 0.0f;
+  if (!(p > threshold)) return 0;
+  if (dict->info.kind == DICT_GATED) p = fmaf(p - dict->b_enc[index], dict->gain[index], dict->shift[index]);
+  return p > 0 ? p * dict->norms[index] : 0;
 }
 
 /* The arithmetic of the fast CPU backends, step by step (one chain of f32 multiply-adds over the inputs in order, then
  * the bias), so that a feature has the same value here as among all features. */
 static void feature_block(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
-  int64_t d_in = dict->info.d_in;
-  float p[BLOCK] = {0}, mean[BLOCK] = {0};
-  for (size_t r = 0; dict->info.center_mean && r < n_rows; r++)
-    mean[r] = (float)row_mean(x + (int64_t)r * d_in, d_in);
-  for (int64_t i = 0; i < d_in; i++) {
-    float w = tensor_f32(dict->w_enc, i, index), s = dict->info.apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
-    for (size_t r = 0; r < n_rows; r++) p[r] = fmaf((x[(int64_t)r * d_in + i] - mean[r]) - s, w, p[r]);
-  }
-  float threshold = dict->threshold ? dict->threshold[index] : 0.0f;
+  const struct dict_info *info = &dict->info;
+  size_t ld = (size_t)info->in_width;
+  float p[BLOCK] = {0}, mean[BLOCK], scale[BLOCK];
   for (size_t r = 0; r < n_rows; r++) {
-    float raw = p[r] + dict->b_enc[index];
-    out[r] = raw > threshold ? raw * dict->norms[index] : 0.0f;
+    struct row_frame frame = row_frame(dict, x + r * ld);
+    mean[r] = (float)frame.mean;
+    scale[r] = (float)frame.scale;
   }
+  for (int64_t i = 0; i < info->d_in; i++) {
+    float w = tensor_f32(&dict->w_enc, i, index), s = info->apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
+    for (size_t r = 0; r < n_rows; r++) p[r] = fmaf((x[r * ld + (size_t)i] - mean[r]) * scale[r] - s, w, p[r]);
+  }
+  for (size_t r = 0; r < n_rows; r++) out[r] = activate(dict, index, p[r]);
 }
 
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
-  assert(index >= 0 && index < dict->info.n_feat && dict->info.kind != DICT_TOPK);
+  assert(index >= 0 && index < dict->info.n_feat && dict_features_independent(dict));
+  x += dict->info.in_column;
   for (size_t at = 0; at < n_rows; at += BLOCK)
-    feature_block(dict, index, x + at * (size_t)dict->info.d_in, size_min(BLOCK, n_rows - at), out + at);
+    feature_block(dict, index, x + at * (size_t)dict->info.in_width, size_min(BLOCK, n_rows - at), out + at);
 }

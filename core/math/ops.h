@@ -271,10 +271,24 @@ struct op {
 enum encode_kind {
   ENCODE_RELU,     /* keep p > 0 */
   ENCODE_JUMPRELU, /* keep p > max(threshold[f], 0) */
-  ENCODE_TOPK      /* the k largest p of the row (lower index first among equals), of these p > 0 */
+  ENCODE_TOPK,     /* the k largest p of the row (lower index first among equals), of these p > 0; with fold_selects
+                      the k largest p * fold */
+  ENCODE_GATED,    /* where p > 0: q = (p - bias) * gain + shift, kept where q > 0 */
+  ENCODE_GROUPMAX  /* features in k groups of n_feat / k neighbours: the largest p of each (lower index first among
+                      equals) where it is > 0 */
 };
 
-/* p = (c(x) - subtract) W^T + bias, c(x) = x - mean(x) where center_mean, else x; kept entries are p * fold. */
+/* What the input is brought to before anything is subtracted, row by row; n elements. */
+enum encode_norm {
+  ENCODE_NORM_NONE,
+  ENCODE_NORM_SCALE,   /* x * scale */
+  ENCODE_NORM_LENGTH,  /* x * sqrt(n) / |x|; a row of zeros stays as it is */
+  ENCODE_NORM_STANDARD /* (x - mean(x)) / (std(x) + 1e-5), std with n - 1 in its denominator */
+};
+#define ENCODE_STANDARD_EPS 1e-5
+
+/* p = (c(x) - subtract) W^T + bias, c(x) = norm(x - mean(x)) where center_mean, else norm(x); kept entries are p * fold,
+ * those of GATED q * fold. */
 struct encode_args {
   enum encode_kind kind;
   const struct matrix *w;  /* [n_feat, d_in] */
@@ -285,7 +299,11 @@ struct encode_args {
   struct span bias;        /* f32 [n_feat] or absent */
   struct span threshold;   /* f32 [n_feat]; JUMPRELU */
   struct span fold;        /* f32 [n_feat] or absent (1) */
-  int32_t k;               /* TOPK */
+  int32_t k;               /* TOPK; GROUPMAX, where it divides n_feat */
+  enum encode_norm norm;
+  float scale;             /* ENCODE_NORM_SCALE */
+  bool fold_selects;       /* TOPK */
+  struct span gain, shift; /* f32 [n_feat]; GATED */
 };
 
 /* ---- the backend ------------------------------------------------------------------------------------ */

@@ -306,6 +306,7 @@ int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *err
 
 int32_t plan_max_logit_rows(const struct plan *plan) { return plan->limits.max_logit_rows; }
 struct backend *plan_backend(const struct plan *plan) { return plan->model->backend; }
+const struct model *plan_model(const struct plan *plan) { return plan->model; }
 
 struct rows plan_logits(const struct plan *plan) { return plan->buffer[BUFFER_LOGITS]; }
 

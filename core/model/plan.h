@@ -38,6 +38,7 @@ int plan_run(struct plan *plan, const struct step *step, struct error *error) MU
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;
 int32_t plan_max_logit_rows(const struct plan *plan);
 struct backend *plan_backend(const struct plan *plan);
+const struct model *plan_model(const struct plan *plan);
 
 /* Logits of the last step, f32 [n_logit_rows, vocabulary], in the order of step.logit_row. */
 struct rows plan_logits(const struct plan *plan);

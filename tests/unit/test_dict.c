@@ -20,9 +20,9 @@
 #include "core/model/tensors.h"
 
 #define TINY "tests/vectors/tiny-gpt2"
-static const struct dict_host tiny = {"tiny-gpt2", 3, 48, 128, 48, false};
-static const struct dict_host villes = {"villes", 1, 32, 128, 32, false};
-static const struct dict_host toy = {"toy", 2, 4, 16, 4, false};
+static const struct dict_host tiny = {"tiny-gpt2", 3, 48, 128, 48, 12, false};
+static const struct dict_host villes = {"villes", 1, 32, 128, 32, 8, false};
+static const struct dict_host toy = {"toy", 2, 4, 16, 4, 2, false};
 
 static struct backend *backend;
 
@@ -134,9 +134,9 @@ static void matches_recording(const struct dict *dict, const float *x, int64_t n
        i++) /* ReLU has no gap around 0 */
     if ((got[i] > 0) != (features[i] > 0))
       fail_msg("element %lld is active in one of the two only", (long long)i);
-  dict_decode(dict, &codes, 0, (size_t)n_rows, back);
+  dict_decode(dict, &codes, 0, (size_t)n_rows, NULL, back);
   all_close("reconstruction", back, reconstruction, (size_t)(n_rows * info->d_out));
-  dict_decode(dict, &codes, (size_t)n_rows - 1, 1, back);
+  dict_decode(dict, &codes, (size_t)n_rows - 1, 1, NULL, back);
   all_close("reconstruction of the last row", back, reconstruction + (n_rows - 1) * info->d_out,
             (size_t)info->d_out);
   if (info->kind != DICT_TOPK) single_features_agree(dict, x, n_rows, features);
@@ -458,7 +458,11 @@ static void refused(const char *path, const char *id, enum error_code code, cons
                    : !strncmp(text, "WEIGHTS", 7) ? 7
                    : !strncmp(text, "INI", 3)     ? 3
                                                   : 0;
-  if (skipped)
+  const char *inside = skipped ? strstr(text + skipped, "'CFG'") : NULL;
+  if (inside)
+    snprintf(expected, sizeof expected, "'%s'%.*s'%s'%s", file, (int)(inside - text - (ptrdiff_t)skipped), text + skipped,
+             cfg_path, inside + 5);
+  else if (skipped)
     snprintf(expected, sizeof expected, "'%s'%s", file, text + skipped);
   else
     snprintf(expected, sizeof expected, "%s", text);
@@ -480,8 +484,13 @@ static void wrong_descriptions_are_refused(void **state) {
     const char *text;
   } rows[] = {
       {CFG(",\"architecture\":\"gated\""), ERROR_UNSUPPORTED,
-       "CFG: architecture 'gated' is not served (served: standard, jumprelu, topk; BatchTopK as saved for inference: "
-       "jumprelu)"},
+       "WEIGHTS: tensor 'b_enc' [6] F32 has no place in a dictionary of kind 'gated', expected W_enc, W_dec, b_gate, "
+       "b_dec, r_mag, b_mag"},
+      {CFG(",\"architecture\":\"matching_pursuit\""), ERROR_UNSUPPORTED,
+       "CFG: architecture 'matching_pursuit' is not served (served: standard, gated, jumprelu, topk, batchtopk, "
+       "matryoshka_batchtopk, transcoder, skip_transcoder, jumprelu_transcoder, jumprelu_skip_transcoder)"},
+      {CFG(",\"architecture\":\"batchtopk\""), ERROR_FORMAT,
+       "WEIGHTS: tensor 'threshold' is missing, expected [6]; the file has W_enc, W_dec, b_enc, b_dec"},
       {CFG(",\"activation_fn_str\":\"tanh-relu\""), ERROR_UNSUPPORTED,
        "CFG: activation_fn 'tanh-relu' is not served (served: relu, topk)"},
       {CFG(",\"architecture\":\"jumprelu\",\"activation_fn\":\"topk\""), ERROR_UNSUPPORTED,
@@ -498,23 +507,25 @@ static void wrong_descriptions_are_refused(void **state) {
        "CFG: k is 3000000000, expected 1 to the number of features"},
       {CFG(",\"architecture\":\"topk\",\"k\":2,\"activation_fn_kwargs\":{\"k\":3}"), ERROR_FORMAT,
        "CFG: k is 2, but activation_fn_kwargs.k is 3"},
-      {CFG(",\"architecture\":\"topk\",\"k\":2,\"rescale_acts_by_decoder_norm\":true"), ERROR_UNSUPPORTED,
-       "CFG: rescale_acts_by_decoder_norm with decoder rows of other length than 1 is not served (row 4 has 2); SAELens "
-       "folds the lengths when it saves for inference"},
-      {CFG(",\"normalize_activations\":\"layer_norm\""), ERROR_UNSUPPORTED,
-       "CFG: normalize_activations 'layer_norm' is not served (served: none)"},
+      {CFG(",\"normalize_activations\":\"batch_norm\""), ERROR_UNSUPPORTED,
+       "CFG: normalize_activations 'batch_norm' is not served (served: none, expected_average_only_in, "
+       "constant_scalar_rescale, constant_norm_rescale, layer_norm)"},
       {CFG(",\"normalize_activations\":true"), ERROR_UNSUPPORTED,
-       "CFG: normalize_activations 'expected_average_only_in' is not served (served: none)"},
-      {CFG(",\"reshape_activations\":\"hook_z\""), ERROR_UNSUPPORTED,
-       "CFG: reshape_activations 'hook_z' is not served (served: none)"},
+       "CFG: normalize_activations is expected_average_only_in, but no scale above 0 is given: put norm_scaling_factor "
+       "into it, or \"none\" where the scale was folded into the weights"},
+      {CFG(",\"reshape_activations\":\"hook_z\""), ERROR_FORMAT,
+       "CFG: reshape_activations is hook_z, but the point is 'blocks.1.hook_resid_pre'"},
       {CFG(",\"hook_head_index\":3"), ERROR_UNSUPPORTED,
-       "CFG: 'hook_head_index' is set: dictionaries on a single head are not served (served: whole points)"},
-      {CFG(",\"hook_name_out\":\"blocks.1.hook_mlp_out\""), ERROR_UNSUPPORTED,
-       "CFG: a transcoder from 'blocks.1.hook_resid_pre' to 'blocks.1.hook_mlp_out' is not served yet (served: one point, "
-       "in and out)"},
-      {"{\"hook_point\":\"blocks.1.attn.hook_z\"}", ERROR_UNSUPPORTED,
-       "CFG: dictionaries on 'blocks.1.attn.hook_z' are not served yet (served: hook_resid_pre, hook_resid_mid, "
-       "hook_resid_post, hook_attn_out, hook_mlp_out)"},
+       "CFG: hook_head_index is 3, but 'blocks.1.hook_resid_pre' has no heads (served: hook_z)"},
+      {"{\"hook_head_index\":2,\"hook_point\":\"blocks.1.attn.hook_z\"}", ERROR_FORMAT,
+       "CFG: head 2 is out of range, model 'toy' has heads 0 to 1"},
+      {CFG(",\"hook_name_out\":\"blocks.1.hook_mlp_out\""), ERROR_FORMAT,
+       "CFG: it reads 'blocks.1.hook_resid_pre' and writes 'blocks.1.hook_mlp_out', but its architecture is no "
+       "transcoder's"},
+      {CFG(",\"architecture\":\"transcoder\""), ERROR_FORMAT,
+       "CFG: 'hook_name_out' is missing, expected the point that the transcoder writes"},
+      {CFG(",\"architecture\":\"transcoder\",\"apply_b_dec_to_input\":true"), ERROR_UNSUPPORTED,
+       "CFG: a transcoder with apply_b_dec_to_input is not served: its b_dec belongs to the output"},
       {"{\"hook_name\":\"blocks.1.hook_resid_prd\"}", ERROR_ARGUMENT,
        "CFG: unknown point 'blocks.1.hook_resid_prd', did you mean 'blocks.1.hook_resid_pre'?"},
       {"{\"hook_name\":\"blocks.2.hook_resid_pre\"}", ERROR_ARGUMENT,
@@ -620,9 +631,9 @@ static void wrong_weights_are_refused(void **state) {
       {standard,
        EXTRA,
        {"scaling_factor", "F32", 1, 6, 0, zeros},
-       ERROR_UNSUPPORTED,
-       "WEIGHTS: tensor 'scaling_factor' [6] F32 has no place in a dictionary of kind 'relu', expected W_enc, W_dec, "
-       "b_enc, b_dec"},
+       ERROR_FORMAT,
+       "WEIGHTS: element 0 of tensor 'scaling_factor' is 0, but 'CFG' does not set finetuning_scaling_factor, expected 1 "
+       "everywhere"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     struct item items[ITEMS];
@@ -644,15 +655,13 @@ static void wrong_ids_and_paths_are_refused(void **state) {
   assert_null(dict_open(folder, "", &toy, backend, &error));
   assert_int_equal(error.code, ERROR_ARGUMENT);
   refused("tests/vectors/none", "7-res-jb", ERROR_NOT_FOUND,
-          "'tests/vectors/none' does not exist, expected a SAELens folder or an .ini file");
-  refused(
-      "Makefile", "7-res-jb", ERROR_ARGUMENT,
-      "'Makefile' is a file, expected a SAELens folder (cfg.json and sae_weights.safetensors) or an .ini that "
-      "describes it");
-  error = (struct error)ERROR_INIT;
-  assert_null(dict_open("tests/vectors", "7-res-jb", &toy, backend, &error));
-  assert_int_equal(error.code, ERROR_NOT_FOUND);
-  assert_non_null(strstr(error.text, "tests/vectors/cfg.json"));
+          "'tests/vectors/none' does not exist, expected a dictionary's folder or file, or an .ini that describes one");
+  refused("Makefile", "7-res-jb", ERROR_FORMAT,
+          "'Makefile' is no dictionary that is known by its files; describe it in an .ini with a section [source ID] "
+          "(keys: weights, kind, point, ...)");
+  refused("tests/vectors", "7-res-jb", ERROR_FORMAT,
+          "'tests/vectors' is no dictionary that is known by its files; describe it in an .ini with a section [source ID] "
+          "(keys: weights, kind, point, ...)");
 }
 
 /* ---- ini sections ----------------------------------------------------------------------------------- */
@@ -671,9 +680,9 @@ static void wrong_sections_are_refused(void **state) {
     const char *text;
   } rows[] = {
       {"kind = relu\npoint = resid_pre.1\n", ERROR_FORMAT,
-       "INI [source 1-res-toy]: key 'weights' is missing, expected a .pth or .safetensors file"},
+       "INI [source 1-res-toy]: key 'weights' is missing, expected a .pth, .npz or .safetensors file"},
       {"weights = x\npoint = resid_pre.1\n", ERROR_FORMAT,
-       "INI [source 1-res-toy]: key 'kind' is missing, expected relu, jumprelu or topk"},
+       "INI [source 1-res-toy]: key 'kind' is missing, expected relu, jumprelu, topk, gated or groupmax"},
       {"weights = x\nkind = relu\n", ERROR_FORMAT,
        "INI [source 1-res-toy]: key 'point' is missing, expected a point such as 'blocks.0.hook_resid_post'"},
       {"weights = x\nkind = topk\npoint = resid_pre.1\n", ERROR_FORMAT,
@@ -681,21 +690,19 @@ static void wrong_sections_are_refused(void **state) {
       {"weights = x\nkind = topk\nk = few\npoint = resid_pre.1\n", ERROR_FORMAT,
        "INI line 6: k is 'few', expected an integer"},
       {"weights = x\nkind = relu\nk = 3\npoint = resid_pre.1\n", ERROR_FORMAT,
-       "INI line 6: k belongs to kind 'topk', this one is 'relu'"},
-      {"weights = x\nkind = gated\npoint = resid_pre.1\n", ERROR_UNSUPPORTED,
-       "INI line 5: kind 'gated' is not served (served: relu, jumprelu, topk)"},
+       "INI line 6: k belongs to kind 'topk' or 'groupmax', this one is 'relu'"},
+      {"weights = x\nkind = gates\npoint = resid_pre.1\n", ERROR_UNSUPPORTED,
+       "INI line 5: kind 'gates' is not served (served: relu, jumprelu, topk, gated, groupmax)"},
       {"weights = x\nkind = relu\npoint = resid_pre.2\n", ERROR_ARGUMENT,
        "INI: layer 2 of point 'resid_pre.2' is out of range, expected 0 to 1"},
-      {"weights = x\nkind = relu\npoint = mlp_act.1\n", ERROR_UNSUPPORTED,
-       "INI: dictionaries on 'mlp_act.1' are not served yet (served: hook_resid_pre, hook_resid_mid, hook_resid_post, "
-       "hook_attn_out, hook_mlp_out)"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\nfold = maybe\n", ERROR_FORMAT,
        "INI line 7: fold is 'maybe', expected yes or no"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\nbos_count = yes\n", ERROR_FORMAT,
        "INI line 7: unknown key 'bos_count', did you mean 'bos_counts'?"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\nsparsity = 3\n", ERROR_FORMAT,
-       "INI line 7: unknown key 'sparsity', expected one of weights, kind, point, k, apply_b_dec_to_input, center, "
-       "fold, bos_counts, prepend_bos, context"},
+       "INI line 7: unknown key 'sparsity', expected one of weights, kind, point, point_out, k, select, "
+       "threshold, apply_b_dec_to_input, normalize, scale, center, fold, bos_counts, prepend_bos, context, head, tied, w_enc, "
+       "w_dec, b_enc, b_dec, threshold_name, r_mag, b_mag, w_skip"},
       {"weights = x\nkind = relu\npoint = resid_pre.1\ncontext = 0\n", ERROR_FORMAT,
        "INI line 7: context is '0', expected a number of tokens, 1 or more"},
   };
@@ -727,7 +734,7 @@ static void unfolded_sources_speak_raw_units(void **state) {
     const struct dict *dict = i ? raw : folded;
     sparse_init(&codes[i]);
     encode(dict, x, 1, &codes[i]);
-    dict_decode(dict, &codes[i], 0, 1, back[i]);
+    dict_decode(dict, &codes[i], 0, 1, NULL, back[i]);
   }
   assert_true(dict_info(folded)->folded && !dict_info(raw)->folded);
   assert_true(dict_info(raw)->context == 64 && dict_info(raw)->bos_counts && !dict_info(folded)->bos_counts);

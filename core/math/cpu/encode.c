@@ -4,6 +4,7 @@
  * The k largest are found without sorting: the k-th largest of the segments' maxima is a bound that at least k
  * entries reach; few entries beyond those do, and among them the k-th is found exactly. */
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -27,12 +28,25 @@ struct encoding {
 
 /* ---- products -------------------------------------------------------------------------------------------- */
 
-static void centre_row(const struct encoding *e, int64_t row) {
+/* to = x - mean; what it is to be multiplied by is the result. 1 leaves every bit as it is. */
+static float shift_row(const struct encoding *e, const float *x, float *to) {
   const struct encode_args *args = e->args;
   int64_t n = args->w->n_in;
-  const float *x = rows_at(args->x, e->first_row + row), *subtract = span_floats(args->subtract);
-  float *to = e->centred + row * n, mean = args->center_mean ? e->cpu->kernels->mean(x, n) : 0.0f;
-  for (int64_t i = 0; i < n; i++) to[i] = (x[i] - mean) - (subtract ? subtract[i] : 0.0f);
+  bool standard = args->norm == ENCODE_NORM_STANDARD;
+  float mean = args->center_mean || standard ? e->cpu->kernels->mean(x, n) : 0.0f;
+  for (int64_t i = 0; i < n; i++) to[i] = x[i] - mean;
+  if (args->norm == ENCODE_NORM_NONE) return 1;
+  if (args->norm == ENCODE_NORM_SCALE) return args->scale;
+  double square = e->cpu->kernels->dot(to, to, n);
+  if (standard) return (float)(1 / (sqrt(square / (double)(n - 1)) + ENCODE_STANDARD_EPS));
+  return square > 0 ? (float)sqrt((double)n / square) : 1;
+}
+
+static void centre_row(const struct encoding *e, int64_t row) {
+  int64_t n = e->args->w->n_in;
+  const float *subtract = span_floats(e->args->subtract);
+  float *to = e->centred + row * n, scale = shift_row(e, rows_at(e->args->x, e->first_row + row), to);
+  for (int64_t i = 0; i < n; i++) to[i] = to[i] * scale - (subtract ? subtract[i] : 0.0f);
 }
 
 static void multiply(struct pool_worker *worker, void *context) {
@@ -115,29 +129,73 @@ static int64_t gather(const struct encoding *e, int64_t row, float least) {
   return kept;
 }
 
+/* The gathered entries of a row, and the place behind the last one that stays. */
+static float *row_values(const struct encoding *e, int64_t row) {
+  return e->segments.value + row * e->segments.n_groups * SEGMENT_ROOM;
+}
+static int32_t *row_indices(const struct encoding *e, int64_t row) {
+  return e->segments.index + row * e->segments.n_groups * SEGMENT_ROOM;
+}
+
 static int64_t keep_largest(const struct encoding *e, int64_t row, int64_t kept, uint64_t *keys) {
-  float *value = e->segments.value + row * e->segments.n_groups * SEGMENT_ROOM;
-  int32_t *index = e->segments.index + row * e->segments.n_groups * SEGMENT_ROOM;
+  const float *weight = e->args->fold_selects ? span_floats(e->args->fold) : NULL;
+  float *value = row_values(e, row);
+  int32_t *index = row_indices(e, row);
   int64_t n = 0;
-  for (int64_t i = 0; i < kept; i++) keys[i] = key_of(value[i], index[i]);
+  for (int64_t i = 0; i < kept; i++) keys[i] = key_of(weight ? value[i] * weight[index[i]] : value[i], index[i]);
   uint64_t least = select_key(keys, kept, e->args->k);
   for (int64_t i = 0; i < kept; i++) {
-    if (key_of(value[i], index[i]) < least) continue;
+    if (key_of(weight ? value[i] * weight[index[i]] : value[i], index[i]) < least) continue;
     value[n] = value[i];
     index[n++] = index[i];
   }
   return n;
 }
 
+/* The largest of each group of neighbours; entries come by ascending index, so the first of equals stays. */
+static int64_t keep_largest_of_groups(const struct encoding *e, int64_t row, int64_t kept) {
+  int64_t size = e->args->w->n_out / e->args->k, n = 0;
+  float *value = row_values(e, row);
+  int32_t *index = row_indices(e, row);
+  for (int64_t i = 0; i < kept; i++) {
+    bool same = n > 0 && index[n - 1] / size == index[i] / size;
+    if (same && value[i] <= value[n - 1]) continue;
+    n += !same;
+    value[n - 1] = value[i];
+    index[n - 1] = index[i];
+  }
+  return n;
+}
+
+/* Gates are open; what comes through is another line of the same product. */
+static int64_t pass_gates(const struct encoding *e, int64_t row, int64_t kept) {
+  const float *bias = span_floats(e->args->bias), *gain = span_floats(e->args->gain), *shift = span_floats(e->args->shift);
+  float *value = row_values(e, row);
+  int32_t *index = row_indices(e, row);
+  int64_t n = 0;
+  for (int64_t i = 0; i < kept; i++) {
+    int32_t f = index[i];
+    float through = fmaf(value[i] - (bias ? bias[f] : 0.0f), gain[f], shift[f]);
+    if (!(through > 0)) continue;
+    value[n] = through;
+    index[n++] = f;
+  }
+  return n;
+}
+
 static void choose_row(const struct encoding *e, int64_t row, uint64_t *keys) {
-  bool top = e->args->kind == ENCODE_TOPK;
+  enum encode_kind kind = e->args->kind;
   int64_t k = e->args->k;
-  if (top && k <= 0) {
+  if (kind == ENCODE_TOPK && k <= 0) {
     e->kept[row] = 0;
     return;
   }
-  int64_t kept = gather(e, row, top ? bound_of(&e->segments, row, k, keys) : 0);
-  e->kept[row] = top && kept > k ? keep_largest(e, row, kept, keys) : kept;
+  bool bounded = kind == ENCODE_TOPK && !e->args->fold_selects; /* the maxima know nothing of the fold */
+  int64_t kept = gather(e, row, bounded ? bound_of(&e->segments, row, k, keys) : 0);
+  if (kind == ENCODE_TOPK && kept > k) kept = keep_largest(e, row, kept, keys);
+  if (kind == ENCODE_GROUPMAX) kept = keep_largest_of_groups(e, row, kept);
+  if (kind == ENCODE_GATED) kept = pass_gates(e, row, kept);
+  e->kept[row] = kept;
 }
 
 static void choose(struct pool_worker *worker, void *context) {

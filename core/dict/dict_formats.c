@@ -1,0 +1,56 @@
+/* dict_formats.c: the formats, in the order in which they are looked for, and the way from a path to a description. */
+#include "core/dict/dict_formats.h"
+
+#include <string.h>
+
+#include "core/base/ini.h"
+#include "core/base/mapfile.h"
+#include "core/base/number.h"
+#include "core/dict/dict_ini.h"
+#include "core/dict/saelens.h"
+
+static bool has(const char *folder, const char *name) {
+  char path[DICT_PATH_BYTES];
+  struct error ignored = ERROR_INIT;
+  return dict_path(folder, name, path, &ignored) == 0 && path_is_file(path);
+}
+
+static bool is_saelens(const char *path) { return has(path, "cfg.json") && !has(path, "sae.safetensors"); }
+
+static const struct dict_format formats[] = {
+    {"saelens", "cfg.json and sae_weights.safetensors", is_saelens, saelens_read},
+};
+#define FORMAT_COUNT (sizeof formats / sizeof *formats)
+
+const struct dict_format *dict_format_of(const char *path) {
+  for (size_t i = 0; i < FORMAT_COUNT; i++)
+    if (formats[i].is_at(path)) return &formats[i];
+  return NULL;
+}
+
+bool dict_recognises(const char *path) { return ini_is_path(path) || dict_format_of(path) != NULL; }
+
+static int nothing_known(const char *path, struct error *error) {
+  if (!path_is_file(path) && !path_is_directory(path))
+    return error_set(error, ERROR_NOT_FOUND, "'%s' does not exist, expected a dictionary's folder or file, or an .ini that "
+                     "describes one", path);
+  return error_set(error, ERROR_FORMAT,
+                   "'%s' is no dictionary that is known by its files; describe it in an .ini with a section [source ID] "
+                   "(keys: weights, kind, point, ...)", path);
+}
+
+int dict_config_read(const char *path, const char *id, const struct dict_host *host, struct dict_config *config,
+                     struct error *error) {
+  int64_t layer;
+  dict_config_init(config, "");
+  if (!*id || number_parse_int(id, &layer))
+    return error_set(error, ERROR_ARGUMENT,
+                     "source id '%.60s' cannot name a dictionary: a bare number means the neurons of "
+                     "a layer, expected an id such as '7-res-jb'",
+                     id);
+  if (ini_is_path(path)) return dict_ini_read(path, id, host, config, error);
+  const struct dict_format *format = dict_format_of(path);
+  if (!format) return nothing_known(path, error);
+  config->format = format->name;
+  return format->read(path, host, config, error);
+}

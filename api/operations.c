@@ -85,6 +85,11 @@ static void write_engine(struct buffer *out, const struct lab_stats *s) {
   metric(out, "steerd_service_seconds_mean", "gauge", "Mean time of recent engine requests.", s->mean_service_seconds);
   metric(out, "steerd_kv_bytes", "gauge", "Memory for keys and values.", (double)s->kv_bytes);
   metric(out, "steerd_kv_used_bytes", "gauge", "Of it, in use.", (double)s->kv_used_bytes);
+  metric(out, "steerd_dict_budget_bytes", "gauge", "Memory that prepared encoders may take; 0: no limit.",
+         (double)s->dict_budget);
+  metric(out, "steerd_dict_encoder_bytes", "gauge", "What they take.", (double)s->dict_encoder_bytes);
+  metric(out, "steerd_dict_prepared_total", "counter", "Encoders prepared.", (double)s->dict_encoders_prepared);
+  metric(out, "steerd_dict_dropped_total", "counter", "Of them, dropped for others.", (double)s->dict_encoders_dropped);
 }
 
 static void write_porch(struct buffer *out, const struct api *api) {

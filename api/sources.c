@@ -37,6 +37,7 @@ static void write_status(struct json_writer *w, const struct lab_source_status *
     source_members(w, status->info);
   else
     jw_member_int(w, "bytes", (int64_t)status->bytes);
+  jw_member_int(w, "encoderBytes", (int64_t)status->encoder_bytes);
   jw_close(w, '}');
 }
 
@@ -44,9 +45,16 @@ int sources_get(struct api_call *call, struct error *error) {
   struct lab_source_status *rows;
   size_t n;
   if (lab_source_list(call->api->lab, &call->arena, &rows, &n, error) != 0) return -1;
+  struct lab_stats stats;
   struct json_writer w;
+  lab_stats(call->api->lab, &stats);
   jw_init(&w, &call->body);
   jw_open(&w, '{');
+  jw_member_int(&w, "encoderBytes", (int64_t)stats.dict_encoder_bytes);
+  if (stats.dict_budget)
+    jw_member_int(&w, "budget", (int64_t)stats.dict_budget);
+  else
+    jw_member_null(&w, "budget");
   jw_key(&w, "sources");
   jw_open(&w, '[');
   for (size_t i = 0; i < n; i++) write_status(&w, &rows[i], call->request->trusted);

@@ -47,6 +47,8 @@ struct lab_options {
   size_t kv_bytes;          /* memory for keys and values of all sessions of a model; 0 = chosen by model */
   int queue_timeout_ms;     /* longest wait in the queue */
   int generation_timeout_ms; /* longest generation */
+  size_t dict_budget;       /* bytes that prepared encoders of dictionaries may take; 0: no limit */
+  const char *dict_dtype;   /* how they are kept: "f32", "f16", "bf16"; "file" or NULL: as their files have them */
   const char *const *folders; /* from which lab_source_load takes dictionaries, besides those of `sources` */
   size_t n_folders;
 };
@@ -71,7 +73,7 @@ struct lab_source_info {
   int64_t n_feat, d_in;
   bool folded;             /* activations are in folded units (raw * norm of the decoder row) */
   bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
-  size_t bytes;
+  size_t bytes;            /* mapped, and kept beside the encoder */
 };
 struct lab_model_info {
   const char *id;
@@ -123,6 +125,8 @@ struct lab_stats {
   double busy_seconds;           /* time inside steps */
   double mean_service_seconds;   /* of recent requests: for Retry-After */
   size_t kv_bytes, kv_used_bytes;
+  size_t dict_budget, dict_encoder_bytes;       /* 0: no limit; of encoders prepared now */
+  int64_t dict_encoders_prepared, dict_encoders_dropped; /* how often */
 };
 void lab_stats(const struct lab *lab, struct lab_stats *out);
 
@@ -175,7 +179,8 @@ struct lab_source_status {
   const char *model_id, *source_id, *path;
   enum lab_source_state state;
   const struct lab_source_info *info; /* NULL unless it is ready */
-  size_t bytes;                       /* mapped and prepared; 0 while it is loading */
+  size_t bytes;                       /* mapped and kept beside the encoder; 0 while it is loading */
+  size_t encoder_bytes;               /* of the prepared encoder; 0 while it is not: the next use prepares it */
   int64_t used_at;                    /* seconds since 1970 when a request named it last; 0: never */
 };
 /* All of them, texts in the arena, infos under the caller's lease. */

@@ -97,6 +97,21 @@ static int open_source(struct lab *lab, const struct lab_source_spec *spec, stru
 
 /* ---- opening ---- */
 
+static int open_budget(struct lab *lab, const struct lab_options *options, struct error *error) {
+  static const struct {
+    const char *word;
+    enum dtype dtype;
+  } words[] = {{"file", DTYPE_OTHER}, {"f32", DTYPE_F32}, {"f16", DTYPE_F16}, {"bf16", DTYPE_BF16}};
+  const char *wanted = options->dict_dtype ? options->dict_dtype : "file";
+  size_t i = 0, n = sizeof words / sizeof *words;
+  while (i < n && strcmp(words[i].word, wanted) != 0) i++;
+  if (i == n)
+    return error_set(error, ERROR_ARGUMENT, "dict_dtype is '%.32s', allowed are file, f32, f16 and bf16", wanted);
+  lab->keep = words[i].dtype;
+  lab->budget = dict_budget_new(options->dict_budget, error);
+  return lab->budget ? 0 : -1;
+}
+
 static int usable_processors(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
@@ -149,7 +164,7 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   if (!lab) return error_memory(error, sizeof *lab), NULL;
   lab->options = *options;
   if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
-      open_backend(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
+      open_backend(lab, options, error) != 0 || open_budget(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
       archive_open(lab, options, error) != 0 || start_engine(lab, options, error) != 0 ||
       loader_start(lab, options, error) != 0 || runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
@@ -165,6 +180,7 @@ void lab_close(struct lab *lab) {
   engine_free(lab->engine);
   store_close(lab->store);
   sources_close(lab);
+  dict_budget_free(lab->budget);
   for (size_t i = 0; i < lab->n_models; i++) model_close(lab->models[i].model);
   free(lab->models);
   free(lab->infos);
@@ -224,7 +240,9 @@ const struct lab_model_info *lab_find_model(const struct lab *lab, const char *i
 
 void lab_stats(const struct lab *lab, struct lab_stats *out) {
   struct engine_stats e;
+  struct dict_budget_stats d;
   engine_stats(lab->engine, &e);
+  dict_budget_stats(lab->budget, &d);
   *out = (struct lab_stats){.ready = true, .draining = e.draining, .backend = lab->backend->ops->name,
                             .threads = lab->threads, .queued = e.queued, .running = e.running,
                             .max_queue = lab->options.max_queue, .max_sessions = lab->options.max_sessions,
@@ -232,5 +250,7 @@ void lab_stats(const struct lab *lab, struct lab_stats *out) {
                             .requests_cancelled = e.tasks_cancelled, .prompt_tokens = e.prompt_tokens,
                             .new_tokens = e.new_tokens, .steps = e.steps, .step_rows = e.step_rows,
                             .busy_seconds = e.busy_seconds, .mean_service_seconds = e.mean_service_seconds,
-                            .kv_bytes = e.kv_bytes, .kv_used_bytes = e.kv_used_bytes};
+                            .kv_bytes = e.kv_bytes, .kv_used_bytes = e.kv_used_bytes,
+                            .dict_budget = d.limit, .dict_encoder_bytes = d.bytes,
+                            .dict_encoders_prepared = d.prepared, .dict_encoders_dropped = d.dropped};
 }

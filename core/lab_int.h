@@ -44,6 +44,8 @@ struct lab {
   struct lab_alias *aliases;
   size_t n_aliases;
   struct lab_sources *sources;   /* who uses which (lab_sources.h) */
+  struct dict_budget *budget;    /* of prepared encoders */
+  enum dtype keep;               /* how encoders are kept */
   struct engine *engine;
   struct store *store;           /* NULL: nothing is kept */
   struct lab_runner *runner;     /* of long jobs; NULL without a store */

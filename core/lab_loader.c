@@ -264,6 +264,7 @@ static int add_source(struct arena *arena, struct lab_source_status *row, struct
   if (add_status(arena, row, source->model_id, source->id, source->path, state, error) != 0) return -1;
   row->used_at = atomic_load_explicit(&source->used_at, memory_order_relaxed);
   row->bytes = source->info.bytes;
+  row->encoder_bytes = dict_encoder_bytes(source->dict);
   if (state == LAB_SOURCE_READY) row->info = &source->info;
   return 0;
 }

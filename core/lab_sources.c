@@ -134,8 +134,9 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
   struct lab_source *source = calloc(1, sizeof *source);
   if (!source) return error_memory(error, sizeof *source), NULL;
   const struct arch *arch = &opened->model->arch;
+  const struct dict_memory memory = {lab->budget, lab->keep, aside};
   struct dict_host host = {opened->model->id, arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN),
-                           arch->d_head, aside};
+                           arch->d_head, &memory};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
   source->dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
   if (!source->dict) error_put_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);

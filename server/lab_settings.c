@@ -130,6 +130,8 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .max_step_rows = (int)o->max_step_rows,
                               .max_sessions = (int)o->max_sessions,
                               .kv_bytes = (size_t)o->kv_mib << 20,
+                              .dict_budget = (size_t)o->dict_budget,
+                              .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
   if (find_folders(o, out, error) != 0) return -1;

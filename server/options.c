@@ -42,6 +42,12 @@ static const struct option table[] = {
    "Positions computed together at most; bounds the wait between two tokens.", AT(max_step_rows)},
   {"kv_mib", "engine", OPTION_INT, "0", 0, 1 << 20, "MiB", "",
    "Memory for keys and values of all sessions of a model; 0 is chosen by model.", AT(kv_mib)},
+  {"dict_budget", "engine", OPTION_INT, "0", 0, 1LL << 50, "bytes", "",
+   "Memory for the prepared encoders of dictionaries; the one used longest ago is dropped and comes back when it is used. "
+   "0 is no limit.",
+   AT(dict_budget)},
+  {"dict_dtype", "engine", OPTION_CHOICE, "file", 0, 0, "", "file|f32|f16|bf16",
+   "How encoders are kept; file keeps each as its file has it.", AT(dict_dtype)},
   {"queue_timeout", "engine", OPTION_SECONDS, "30", 1, DAY, "seconds", "",
    "Longest wait in the queue.", AT(queue_timeout)},
   {"generation_timeout", "engine", OPTION_SECONDS, "120", 1, DAY, "seconds", "",

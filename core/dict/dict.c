@@ -30,6 +30,7 @@ const char *dict_title(const struct dict_info *info) {
 }
 
 const struct dict_info *dict_info(const struct dict *dict) { return &dict->info; }
+size_t dict_encoder_bytes(const struct dict *dict) { return resident_bytes(dict->resident); }
 
 /* ---- description ------------------------------------------------------------------------------------ */
 
@@ -198,7 +199,7 @@ static int read_host_side(struct dict *dict, const struct dict_config *config, c
 
 /* ---- backend side ----------------------------------------------------------------------------------- */
 
-static int prepare_encoder(struct dict *dict, const char *path, struct error *error) {
+static int prepare_encoder(struct dict *dict, const struct dict_host *host, const char *path, struct error *error) {
   const struct tensor *w = &dict->w_enc;
   char found[128];
   struct matrix_part part = {w->data, w->dtype, ROWS_ARE_INPUTS, dict->info.n_feat, w->stride[0]};
@@ -211,12 +212,9 @@ static int prepare_encoder(struct dict *dict, const char *path, struct error *er
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
   }
-  const struct ops *ops = dict->backend->ops;
-  if ((dict->aside ? ops->matrix_new_aside : ops->matrix_new)(dict->backend, &part, 1, dict->info.d_in, &dict->encoder,
-                                                              error) != 0)
-    return -1;
-  dict->info.bytes += dict->encoder->bytes;
-  return 0;
+  dict->keep = host->memory && host->memory->keep != DTYPE_OTHER ? host->memory->keep : w->dtype;
+  dict->resident = resident_new(host->memory, dict->backend, &part, dict->info.d_in, error);
+  return dict->resident ? 0 : -1;
 }
 
 /* One vector to the next free place of the block. */
@@ -268,7 +266,7 @@ static int load(struct dict *dict, const struct dict_config *config, const struc
   dict->w_enc = found.of[ROLE_W_ENC];
   dict->w_dec = found.of[ROLE_W_DEC];
   dict->skip = found.of[ROLE_SKIP];
-  if (read_host_side(dict, config, &found, error) != 0 || prepare_encoder(dict, config->weights, error) != 0)
+  if (read_host_side(dict, config, &found, error) != 0 || prepare_encoder(dict, host, config->weights, error) != 0)
     return -1;
   return upload_vectors(dict, error);
 }
@@ -284,7 +282,6 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
     return error_memory(error, sizeof *config + sizeof *dict), NULL;
   }
   dict->backend = backend;
-  dict->aside = host->aside;
   if (dict_config_read(path, id, host, config, error) == 0) result = load(dict, config, host, error);
   dict_config_clear(config);
   free(config);
@@ -295,10 +292,8 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
 
 void dict_close(struct dict *dict) {
   if (!dict) return;
-  if (dict->backend) {
-    dict->backend->ops->free(dict->backend, dict->memory);
-    dict->backend->ops->matrix_free(dict->backend, dict->encoder);
-  }
+  if (dict->backend) dict->backend->ops->free(dict->backend, dict->memory);
+  resident_free(dict->resident);
   tensors_close(dict->tensors);
   free(dict->host);
   free(dict);

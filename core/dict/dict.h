@@ -35,13 +35,36 @@
 enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT };
 enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_STANDARD };
 
-/* What the dictionary must fit: shape of the model it is opened for; and how it is prepared. */
+/* ---- memory of encoders ----------------------------------------------------------------------------- */
+
+/* How much memory the prepared encoders of dictionaries take together. Above the limit those that were used longest ago are
+ * dropped; one that is needed again is prepared again, from its mapped file, by the worker that needs it. The one in use always
+ * stays. Any thread. */
+struct dict_budget;
+struct dict_budget *dict_budget_new(size_t limit, struct error *error) MUST_CHECK; /* bytes; 0: none */
+void dict_budget_free(struct dict_budget *budget); /* NULL is fine; no dictionary is open in it */
+
+struct dict_budget_stats {
+  size_t limit, bytes;       /* 0: none; of those prepared now */
+  int64_t prepared, dropped; /* how often, since the start */
+};
+void dict_budget_stats(struct dict_budget *budget, struct dict_budget_stats *out);
+
+/* How an encoder is kept. */
+struct dict_memory {
+  struct dict_budget *budget; /* borrowed; NULL: what is prepared stays prepared. One that finds no room is prepared at its
+                                 first use */
+  enum dtype keep;            /* DTYPE_F32, DTYPE_F16, DTYPE_BF16; DTYPE_OTHER: as the file has it */
+  bool aside;                 /* prepared by the calling thread alone: while the backend serves others */
+};
+
+/* What the dictionary must fit: shape of the model it is opened for. */
 struct dict_host {
   const char *model_id;
   int n_layer;
   int64_t d_model, d_mlp, d_attn; /* d_attn = n_head * d_head: width of attn.hook_z */
   int64_t d_head;                 /* 0: no head can be told apart */
-  bool aside;                     /* prepared by the calling thread alone: while the backend serves others */
+  const struct dict_memory *memory; /* NULL: prepared at once, by the backend's threads, as the file has it; to stay */
 };
 
 struct dict_info {
@@ -66,7 +89,7 @@ struct dict_info {
   double l0;            /* features a token its makers measured; 0 = not said */
   enum dtype dtype;     /* of the weights in the file */
   const char *format;   /* "saelens", "workshop", ... */
-  size_t bytes;         /* mapped + prepared */
+  size_t bytes;         /* mapped, and kept beside it whether the encoder is prepared or not */
 };
 
 struct dict;
@@ -94,6 +117,9 @@ const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", 
 
 /* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
 const char *dict_title(const struct dict_info *info);
+
+/* Bytes of the encoder that is prepared now, 0 when it is not; any thread. dict_info's bytes are without them. */
+size_t dict_encoder_bytes(const struct dict *dict);
 
 /* n_f of every feature, f32 [n_feat]; borrowed. 1 everywhere when folding is off. */
 const float *dict_norms(const struct dict *dict);

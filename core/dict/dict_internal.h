@@ -21,8 +21,8 @@ struct dict {
   float *factor;    /* [n_feat] D_f = W_dec[f] * factor; NULL: 1 everywhere */
 
   struct backend *backend; /* borrowed; holds what encoding needs */
-  bool aside;              /* leaves the backend's threads alone while it is opened */
-  struct matrix *encoder;
+  struct resident *resident; /* the encoder, which may come and go */
+  enum dtype keep;           /* of the encoder: every way to a feature's value sees its weights rounded so */
   struct memory *memory;
   struct span bias, fold, cut, subtract, gain_at, shift_at; /* absent where the formula has none */
 };
@@ -31,6 +31,11 @@ struct dict {
 static inline float tensor_f32(const struct tensor *tensor, int64_t row, int64_t column) {
   return dtype_f32_at(tensor->data, tensor->dtype,
                       (size_t)(row * tensor->stride[0] + column * tensor->stride[1]));
+}
+
+/* An encoder weight, as encoding sees it. */
+static inline float encoder_weight(const struct dict *dict, int64_t in, int64_t index) {
+  return dtype_round(tensor_f32(&dict->w_enc, in, index), dict->keep);
 }
 
 /* Columns [begin, begin + count) of a row as f32. */
@@ -47,6 +52,15 @@ struct row_frame {
   double mean, scale, back;
 };
 struct row_frame row_frame(const struct dict *dict, const float *x);
+
+/* resident.c: the encoder, which comes and goes with its budget. The part is copied, its data borrowed; memory may be NULL. */
+struct resident *resident_new(const struct dict_memory *memory, struct backend *backend, const struct matrix_part *part,
+                              int64_t n_in, struct error *error) MUST_CHECK;
+void resident_free(struct resident *resident); /* NULL is fine */
+
+/* Worker only: prepares it if it is not; *out stays until the next call for any dictionary of the budget. */
+int resident_use(struct resident *resident, const struct matrix **out, struct error *error) MUST_CHECK;
+size_t resident_bytes(const struct resident *resident);
 
 /* decode.c: |W_dec[f]| of every feature into norms, or ERROR_FORMAT for a row that is not finite. */
 int dict_measure_rows(const struct tensor *w_dec, const char *path, const char *name, float *norms,

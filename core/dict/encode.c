@@ -16,9 +16,11 @@ int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct s
   static const enum encode_norm norms[] = {[DICT_NORM_NONE] = ENCODE_NORM_NONE, [DICT_NORM_SCALE] = ENCODE_NORM_SCALE,
                                            [DICT_NORM_LENGTH] = ENCODE_NORM_LENGTH,
                                            [DICT_NORM_STANDARD] = ENCODE_NORM_STANDARD};
+  const struct matrix *encoder;
+  if (resident_use(dict->resident, &encoder, error) != 0) return -1;
   const struct encode_args args = {
       .kind = kinds[dict->info.kind],
-      .w = dict->encoder,
+      .w = encoder,
       .x = {span_at(x.at, (size_t)dict->info.in_column * sizeof(float)), x.ld},
       .n_rows = n_rows,
       .center_mean = dict->info.center_mean,
@@ -53,7 +55,7 @@ struct dict_encoder dict_encoder_row(const struct dict *dict, int64_t index, flo
   int64_t d_in = dict->info.d_in;
   double mean = 0, bias = dict->b_enc[index];
   for (int64_t i = 0; i < d_in; i++) {
-    enc[i] = tensor_f32(&dict->w_enc, i, index);
+    enc[i] = encoder_weight(dict, i, index);
     mean += enc[i];
     if (dict->info.apply_b_dec_to_input) bias -= (double)dict->b_dec[i] * enc[i];
   }
@@ -100,7 +102,7 @@ static void feature_block(const struct dict *dict, int64_t index, const float *x
     scale[r] = (float)frame.scale;
   }
   for (int64_t i = 0; i < info->d_in; i++) {
-    float w = tensor_f32(&dict->w_enc, i, index), s = info->apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
+    float w = encoder_weight(dict, i, index), s = info->apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
     for (size_t r = 0; r < n_rows; r++) p[r] = fmaf((x[r * ld + (size_t)i] - mean[r]) * scale[r] - s, w, p[r]);
   }
   for (size_t r = 0; r < n_rows; r++) out[r] = activate(dict, index, p[r]);

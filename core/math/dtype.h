@@ -1,4 +1,4 @@
-/* dtype.h: element types of tensors in files and in memory, and conversions to f32. */
+/* dtype.h: element types of tensors in files and in memory, and conversions to f32 and back. */
 #ifndef STEERD_CORE_MATH_DTYPE_H
 #define STEERD_CORE_MATH_DTYPE_H
 
@@ -36,6 +36,37 @@ static inline float f16_to_f32(uint16_t h) {
   }
   memcpy(&value, &bits, 4);
   return value;
+}
+
+/* To nearest, ties to even. f16 ends at 65504: what is larger becomes that. */
+static inline uint16_t f32_to_bf16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  if ((bits & 0x7FFFFFFF) > 0x7F800000) return (uint16_t)(bits >> 16 | 0x40); /* NaN stays NaN */
+  return (uint16_t)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+}
+
+static inline uint16_t f32_to_f16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, 4);
+  uint32_t sign = bits >> 16 & 0x8000;
+  bits &= 0x7FFFFFFF;
+  if (bits > 0x7F800000) return (uint16_t)(sign | 0x7E00);
+  if (bits >= 0x477FE000) return (uint16_t)(sign | 0x7BFF); /* 65504 and above */
+  if (bits < 0x38800000) {                                  /* subnormal: a whole number of 2^-24 */
+    float magnitude, shifted;
+    uint32_t whole;
+    memcpy(&magnitude, &bits, 4);
+    shifted = magnitude + 0.5f; /* the last bit of an f32 in [0.5, 1) is 2^-24: the addition rounds */
+    memcpy(&whole, &shifted, 4);
+    return (uint16_t)(sign | (whole - 0x3F000000));
+  }
+  return (uint16_t)(sign | (bits - 0x38000000 + 0xFFF + (bits >> 13 & 1)) >> 13);
+}
+
+/* The value that a weight has when it is kept as F32, F16 or BF16. */
+static inline float dtype_round(float value, enum dtype dtype) {
+  return dtype == DTYPE_F16 ? f16_to_f32(f32_to_f16(value)) : dtype == DTYPE_BF16 ? bf16_to_f32(f32_to_bf16(value)) : value;
 }
 
 /* Element i of data (which need not be aligned) as f32. Integer and f64 types are rounded. */

@@ -18,8 +18,8 @@
  *
  * All functions that can fail return 0 or -1 with an error set (ERROR_MEMORY, ERROR_DEVICE). One thread, the
  * engine's worker, calls run/encode/copy/read; matrix_new may be called from another thread only while no run is
- * going on, because it uses the backend's threads. alloc, free, matrix_new_aside and matrix_free may be called from
- * any thread at any time, and so may write to memory that no run uses yet: that is how a dictionary is loaded while
+ * going on, because it uses the backend's threads. alloc, free, matrix_free and matrix_new_as with `aside` may be called
+ * from any thread at any time, and so may write to memory that no run uses yet: that is how a dictionary is loaded while
  * others are served.
  *
  * vjp is reserved for gradients: the backward of an op, given the same op, the step, and a buffer of output
@@ -67,6 +67,12 @@ struct matrix_part {
   int64_t ld;        /* elements from one file row to the next */
 };
 #define MATRIX_MAX_PARTS 4
+
+/* How a matrix is made, where not as matrix_new makes it. */
+struct matrix_wish {
+  enum dtype dtype; /* as it is kept: DTYPE_F32, DTYPE_F16, DTYPE_BF16 (dtype_round); DTYPE_OTHER: as matrix_new keeps it */
+  bool aside;       /* by the calling thread alone */
+};
 
 /* A prepared matrix W [n_out, n_in]. Backends embed this as the first member of their own struct. They may
  * keep a packed copy and forget the mapping, or use the mapping as it is; never both. */
@@ -321,9 +327,8 @@ struct ops {
   /* parts[0..n_parts) stacked along the outputs; every part has n_in inputs. */
   int (*matrix_new)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                     struct matrix **out, struct error *error);
-  /* The same matrix, made by the calling thread alone. */
-  int (*matrix_new_aside)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
-                          struct matrix **out, struct error *error);
+  int (*matrix_new_as)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                       const struct matrix_wish *wish, struct matrix **out, struct error *error);
   void (*matrix_free)(struct backend *backend, struct matrix *matrix); /* NULL is fine */
 
   /* Bytes of one KV block: keys and values of all KV heads of one layer over KV_BLOCK positions. What lies

@@ -68,3 +68,36 @@ def test_requests_while_a_source_comes_and_goes(start_daemon):
         thread.join()
     assert not wrong and seen
     assert "unloading" not in states(daemon).values() or states(daemon)["1-res-relu"] == "ready"
+
+
+def metric(daemon, name):
+    return float(next(line for line in daemon.get("/metrics").text.splitlines() if line.startswith(name + " ")).split()[1])
+
+
+def test_a_budget_for_encoders(start_daemon):
+    """Three encoders and room for one: each comes back when it is used, and answers what it always answered."""
+    free = start_daemon()
+    tight = start_daemon(dict_budget=20000)
+    sources = [row["source"] for row in free.get("/v1/sources").json()["sources"]]
+    for source in sources + sources[::-1]:
+        ask = {"source": source, "text": ASK["text"]}
+        assert tight.post("/activations", ask).json() == free.post("/activations", ask).json()
+    listed = tight.get("/v1/sources").json()
+    assert listed["budget"] == 20000 and 0 < listed["encoderBytes"] <= 40000
+    assert sum(row["encoderBytes"] for row in listed["sources"]) == listed["encoderBytes"]
+    assert sum(row["encoderBytes"] > 0 for row in listed["sources"]) < len(sources)
+    assert metric(tight, "steerd_dict_budget_bytes") == 20000
+    assert metric(tight, "steerd_dict_dropped_total") > 0 and metric(free, "steerd_dict_dropped_total") == 0
+    assert free.get("/v1/sources").json()["budget"] is None
+
+
+def test_encoders_in_fewer_bits(start_daemon):
+    half, whole = start_daemon(dict_dtype="bf16"), start_daemon()
+    size = {d: {r["source"]: r["encoderBytes"] for r in d.get("/v1/sources").json()["sources"]} for d in (half, whole)}
+    assert size[half]["1-res-relu"] * 2 == size[whole]["1-res-relu"]
+    ask = {**ASK, "index": 63}
+    one = half.post("/activations", ask).json()
+    other = whole.post("/activations", ask).json()
+    assert one["tokens"] == other["tokens"] and one["values"] != other["values"]
+    # bf16 keeps 8 bits: each weight is off by 2^-9 of itself at most, a sum of 48 such products by less than a fiftieth
+    assert max(abs(a - b) for a, b in zip(one["values"], other["values"])) < 0.02 * max(other["values"])

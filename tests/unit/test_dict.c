@@ -20,9 +20,9 @@
 #include "core/model/tensors.h"
 
 #define TINY "tests/vectors/tiny-gpt2"
-static const struct dict_host tiny = {"tiny-gpt2", 3, 48, 128, 48, 12, false};
-static const struct dict_host villes = {"villes", 1, 32, 128, 32, 8, false};
-static const struct dict_host toy = {"toy", 2, 4, 16, 4, 2, false};
+static const struct dict_host tiny = {"tiny-gpt2", 3, 48, 128, 48, 12, NULL};
+static const struct dict_host villes = {"villes", 1, 32, 128, 32, 8, NULL};
+static const struct dict_host toy = {"toy", 2, 4, 16, 4, 2, NULL};
 
 static struct backend *backend;
 

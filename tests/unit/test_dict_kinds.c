@@ -5,7 +5,7 @@
 #include "core/model/points.h"
 
 #define FOLDER "tests/vectors/dict-kinds"
-static const struct dict_host toy = {"toy", 2, 16, 20, 24, 8, false};
+static const struct dict_host toy = {"toy", 2, 16, 20, 24, 8, NULL};
 
 static const struct {
   const char *name, *title, *in, *out;

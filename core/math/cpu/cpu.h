@@ -142,8 +142,8 @@ float *cpu_scratch(struct cpu_backend *cpu, size_t floats, struct error *error) 
 
 int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                    struct matrix **out, struct error *error);
-int cpu_matrix_new_aside(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
-                         struct matrix **out, struct error *error);
+int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                      const struct matrix_wish *wish, struct matrix **out, struct error *error);
 void cpu_matrix_free(struct backend *backend, struct matrix *matrix);
 /* row[k] = W(out, k) * scale. */
 void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row);

@@ -1,7 +1,7 @@
 /* pack.c: matrices of a file into panels (cpu.h), in parallel, and rows back out of them.
  *
  * Knows dtypes only by their size: packing moves elements and never converts them, except for a matrix whose
- * parts differ in dtype, which is kept in f32. */
+ * parts differ in dtype, which is kept in f32, and one that is wished in another dtype than its file has. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +42,15 @@ static const unsigned char *element(struct origin from, int64_t in) {
   return (const unsigned char *)part->data + (size_t)at * dtype_size(part->dtype);
 }
 
-/* Any panel, one element at a time: those with a tail, or where two parts meet. */
+static void put_element(unsigned char *at, enum dtype dtype, float value) {
+  uint16_t half = dtype == DTYPE_F16 ? f32_to_f16(value) : f32_to_bf16(value);
+  if (dtype == DTYPE_F32)
+    memcpy(at, &value, sizeof value);
+  else
+    memcpy(at, &half, sizeof half);
+}
+
+/* Any panel, one element at a time: those with a tail, or where two parts meet, or whose dtype changes. */
 static void pack_slowly(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
   const struct matrix *base = &packing->matrix->base;
   size_t size = dtype_size(base->dtype);
@@ -54,8 +62,7 @@ static void pack_slowly(const struct packing *packing, int64_t panel, int64_t be
       if (from.part->dtype == base->dtype) {
         memcpy(at, element(from, in), size);
       } else {
-        float value = dtype_f32_at(element(from, in), from.part->dtype, 0);
-        memcpy(at, &value, sizeof value);
+        put_element(at, base->dtype, dtype_f32_at(element(from, in), from.part->dtype, 0));
       }
     }
   }
@@ -193,21 +200,21 @@ static void describe(const struct matrix_part *parts, int n_parts, int64_t n_in,
   }
 }
 
-/* pool NULL: packed by the calling thread alone. */
-static int make_matrix(struct backend *backend, struct pool *pool, const struct matrix_part *parts, int n_parts,
-                       int64_t n_in, struct matrix **out, struct error *error) {
+int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                      const struct matrix_wish *wish, struct matrix **out, struct error *error) {
   assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
   struct cpu_matrix *matrix = calloc(1, sizeof *matrix);
   if (!matrix) return error_memory(error, sizeof *matrix);
   size_t bytes = 0;
   describe(parts, n_parts, n_in, &matrix->base);
+  if (wish->dtype != DTYPE_OTHER) matrix->base.dtype = wish->dtype;
   if (size_panels(matrix, &bytes, error) != 0 || host_alloc(backend, bytes, &matrix->memory, error) != 0) {
     free(matrix);
     return -1;
   }
   struct packing packing = {parts, n_parts, matrix, matrix->memory->data};
-  if (pool) pool_run(pool, pack_work, &packing);
-  for (size_t unit = 0; !pool && unit < count_units(&packing); unit++) pack_one(&packing, unit);
+  if (!wish->aside) pool_run(((struct cpu_backend *)backend)->pool, pack_work, &packing);
+  for (size_t unit = 0; wish->aside && unit < count_units(&packing); unit++) pack_one(&packing, unit);
   matrix->data = matrix->memory->data;
   matrix->base.bytes = bytes;
   *out = &matrix->base;
@@ -216,12 +223,8 @@ static int make_matrix(struct backend *backend, struct pool *pool, const struct 
 
 int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                    struct matrix **out, struct error *error) {
-  return make_matrix(backend, ((struct cpu_backend *)backend)->pool, parts, n_parts, n_in, out, error);
-}
-
-int cpu_matrix_new_aside(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
-                         struct matrix **out, struct error *error) {
-  return make_matrix(backend, NULL, parts, n_parts, n_in, out, error);
+  static const struct matrix_wish plain = {DTYPE_OTHER, false};
+  return cpu_matrix_new_as(backend, parts, n_parts, n_in, &plain, out, error);
 }
 
 void cpu_matrix_free(struct backend *backend, struct matrix *matrix) {

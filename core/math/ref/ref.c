@@ -21,6 +21,16 @@ static int ref_matrix_new(struct backend *backend, const struct matrix_part *par
   return 0;
 }
 
+/* Nothing is packed and there are no threads: it is aside in any case. */
+static int ref_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                             const struct matrix_wish *wish, struct matrix **out, struct error *error) {
+  if (ref_matrix_new(backend, parts, n_parts, n_in, out, error) != 0) return -1;
+  if (wish->dtype == DTYPE_OTHER) return 0;
+  (*out)->dtype = wish->dtype;
+  ((struct ref_matrix *)*out)->rounded = true;
+  return 0;
+}
+
 static void ref_matrix_free(struct backend *backend, struct matrix *matrix) {
   (void)backend;
   free(matrix);
@@ -31,7 +41,8 @@ double ref_weight(const struct matrix *w, int64_t out, int64_t in) {
   const struct matrix_part *part = matrix->part;
   for (; out >= part->n_out; part++) out -= part->n_out;
   int64_t at = part->layout == ROWS_ARE_OUTPUTS ? out * part->ld + in : in * part->ld + out;
-  return dtype_f32_at(part->data, part->dtype, (size_t)at);
+  float weight = dtype_f32_at(part->data, part->dtype, (size_t)at);
+  return matrix->rounded ? dtype_round(weight, w->dtype) : weight;
 }
 
 double ref_product(const struct matrix *w, int64_t out, const float *x) {
@@ -167,7 +178,7 @@ static const struct ops ref_ops = {
     .read = host_read,
     .copy = host_copy,
     .matrix_new = ref_matrix_new,
-    .matrix_new_aside = ref_matrix_new, /* nothing is packed and there are no threads */
+    .matrix_new_as = ref_matrix_new_as,
     .matrix_free = ref_matrix_free,
     .kv_block_bytes = ref_kv_block_bytes,
     .run = ref_run,

@@ -12,6 +12,7 @@ struct ref_matrix {
   struct matrix base;
   struct matrix_part part[MATRIX_MAX_PARTS];
   int n_parts;
+  bool rounded; /* weights count as if they were kept in base.dtype */
 };
 
 struct backend *ref_open(struct error *error) MUST_CHECK;

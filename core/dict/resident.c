@@ -1,0 +1,163 @@
+/* resident.c: prepared encoders and the memory they take together: one is there from its first use until others need the room.
+ * Knows no formula: a matrix is a matrix.
+ *
+ * The lists and counts are under the budget's mutex. A matrix itself is used and dropped by one thread, the engine's worker, so
+ * that nothing is dropped while it is multiplied with; a dictionary that is closed is not in use by then. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "core/base/checked.h"
+#include "core/dict/dict_internal.h"
+
+struct dict_budget {
+  pthread_mutex_t mutex;
+  struct resident *newest, *oldest; /* those prepared, by last use */
+  struct dict_budget_stats stats;
+};
+
+struct resident {
+  struct dict_budget *budget; /* NULL: it stays once it is prepared */
+  struct backend *backend;
+  struct matrix_part part;
+  int64_t n_in;
+  enum dtype keep;            /* DTYPE_OTHER: as in the file */
+  struct matrix *matrix;      /* NULL: not prepared */
+  struct resident *newer, *older;
+  atomic_size_t bytes;        /* of the matrix */
+};
+
+/* ---- the budget ---- */
+
+struct dict_budget *dict_budget_new(size_t limit, struct error *error) {
+  struct dict_budget *budget = calloc(1, sizeof *budget);
+  if (!budget) return error_memory(error, sizeof *budget), NULL;
+  pthread_mutex_init(&budget->mutex, NULL);
+  budget->stats.limit = limit;
+  return budget;
+}
+
+void dict_budget_free(struct dict_budget *budget) {
+  if (!budget) return;
+  pthread_mutex_destroy(&budget->mutex);
+  free(budget);
+}
+
+void dict_budget_stats(struct dict_budget *budget, struct dict_budget_stats *out) {
+  pthread_mutex_lock(&budget->mutex);
+  *out = budget->stats;
+  pthread_mutex_unlock(&budget->mutex);
+}
+
+/* The four below: under the mutex. */
+
+static void link_newest(struct dict_budget *budget, struct resident *r) {
+  r->newer = NULL;
+  r->older = budget->newest;
+  *(budget->newest ? &budget->newest->newer : &budget->oldest) = r;
+  budget->newest = r;
+}
+
+static void unlink_one(struct dict_budget *budget, struct resident *r) {
+  *(r->newer ? &r->newer->older : &budget->newest) = r->older;
+  *(r->older ? &r->older->newer : &budget->oldest) = r->newer;
+}
+
+static void count_in(struct dict_budget *budget, struct resident *r) {
+  link_newest(budget, r);
+  budget->stats.bytes += r->matrix->bytes;
+  budget->stats.prepared++;
+}
+
+static struct matrix *take_out(struct dict_budget *budget, struct resident *r) {
+  struct matrix *matrix = r->matrix;
+  unlink_one(budget, r);
+  budget->stats.bytes -= matrix->bytes;
+  atomic_store(&r->bytes, 0);
+  r->matrix = NULL;
+  return matrix;
+}
+
+/* ---- one encoder ---- */
+
+static int prepare(struct resident *r, bool aside, struct error *error) {
+  const struct matrix_wish wish = {r->keep, aside};
+  struct matrix *matrix;
+  if (r->backend->ops->matrix_new_as(r->backend, &r->part, 1, r->n_in, &wish, &matrix, error) != 0) return -1;
+  if (r->budget) pthread_mutex_lock(&r->budget->mutex);
+  r->matrix = matrix;
+  atomic_store(&r->bytes, matrix->bytes);
+  if (r->budget) {
+    count_in(r->budget, r);
+    pthread_mutex_unlock(&r->budget->mutex);
+  }
+  return 0;
+}
+
+/* About what it will take, for whether it is prepared at once: the room must be there without dropping another. */
+static bool has_room(const struct resident *r) {
+  struct dict_budget_stats stats;
+  size_t bytes;
+  if (!r->budget) return true;
+  dict_budget_stats(r->budget, &stats);
+  enum dtype dtype = r->keep == DTYPE_OTHER ? r->part.dtype : r->keep;
+  if (!checked_mul((size_t)r->part.n_out * (size_t)r->n_in, dtype_size(dtype), &bytes)) return false;
+  return !stats.limit || (bytes <= stats.limit && stats.bytes <= stats.limit - bytes);
+}
+
+struct resident *resident_new(const struct dict_memory *memory, struct backend *backend, const struct matrix_part *part,
+                              int64_t n_in, struct error *error) {
+  static const struct dict_memory plain = {NULL, DTYPE_OTHER, false};
+  struct resident *r = calloc(1, sizeof *r);
+  if (!r) return error_memory(error, sizeof *r), NULL;
+  if (!memory) memory = &plain;
+  r->budget = memory->budget;
+  r->backend = backend;
+  r->part = *part;
+  r->n_in = n_in;
+  r->keep = memory->keep == part->dtype ? DTYPE_OTHER : memory->keep;
+  if (!has_room(r) || prepare(r, memory->aside, error) == 0) return r;
+  free(r);
+  return NULL;
+}
+
+void resident_free(struct resident *r) {
+  if (!r) return;
+  struct matrix *matrix = r->matrix;
+  if (r->budget) {
+    pthread_mutex_lock(&r->budget->mutex);
+    matrix = r->matrix ? take_out(r->budget, r) : NULL;
+    pthread_mutex_unlock(&r->budget->mutex);
+  }
+  r->backend->ops->matrix_free(r->backend, matrix);
+  free(r);
+}
+
+size_t resident_bytes(const struct resident *r) { return atomic_load(&((struct resident *)(uintptr_t)r)->bytes); }
+
+/* Of all but the newest, the one used longest ago, while there is too much; NULL when there is not. */
+static struct matrix *drop_oldest(struct dict_budget *budget) {
+  struct matrix *matrix = NULL;
+  pthread_mutex_lock(&budget->mutex);
+  if (budget->stats.limit && budget->stats.bytes > budget->stats.limit && budget->oldest != budget->newest) {
+    matrix = take_out(budget, budget->oldest);
+    budget->stats.dropped++;
+  }
+  pthread_mutex_unlock(&budget->mutex);
+  return matrix;
+}
+
+int resident_use(struct resident *r, const struct matrix **out, struct error *error) {
+  if (!r->matrix) { /* written by this thread, or before anybody else saw it */
+    if (prepare(r, false, error) != 0) return -1;
+  } else if (r->budget) {
+    pthread_mutex_lock(&r->budget->mutex);
+    unlink_one(r->budget, r);
+    link_newest(r->budget, r);
+    pthread_mutex_unlock(&r->budget->mutex);
+  }
+  for (struct matrix *matrix; r->budget && (matrix = drop_oldest(r->budget));)
+    r->backend->ops->matrix_free(r->backend, matrix);
+  *out = r->matrix;
+  return 0;
+}

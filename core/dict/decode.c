@@ -53,7 +53,8 @@ void dict_decoder_row(const struct dict *dict, int64_t index, float *out) {
 int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) {
   const struct tensor *w = &dict->w_dec;
   const struct dict_info *info = &dict->info;
-  struct matrix_part part = {w->data, w->dtype, ROWS_ARE_OUTPUTS, info->n_feat, w->stride[0]};
+  struct matrix_part part = {.data = w->data, .dtype = w->dtype, .layout = ROWS_ARE_OUTPUTS, .n_out = info->n_feat,
+                             .ld = w->stride[0]};
   if (w->stride[1] != 1 && w->stride[0] != 1)
     return error_set(error, ERROR_UNSUPPORTED, "tensor '%s' is a view with gaps, expected whole rows or columns", w->name);
   if (w->stride[1] != 1) { /* the transposed view of [d_out, n_feat] */

@@ -202,7 +202,8 @@ static int read_host_side(struct dict *dict, const struct dict_config *config, c
 static int prepare_encoder(struct dict *dict, const struct dict_host *host, const char *path, struct error *error) {
   const struct tensor *w = &dict->w_enc;
   char found[128];
-  struct matrix_part part = {w->data, w->dtype, ROWS_ARE_INPUTS, dict->info.n_feat, w->stride[0]};
+  struct matrix_part part = {.data = w->data, .dtype = w->dtype, .layout = ROWS_ARE_INPUTS, .n_out = dict->info.n_feat,
+                             .ld = w->stride[0]};
   if (w->stride[1] != 1) { /* as it stands in files that keep [n_feat, d_in] */
     if (w->stride[0] != 1)
       return error_set(error, ERROR_UNSUPPORTED,

@@ -32,6 +32,13 @@ static inline float *span_floats(struct span span) {
 
 static inline float *rows_at(struct rows rows, int64_t row) { return span_floats(rows.at) + row * rows.ld; }
 
+/* Element (out, in) of a part, counted from its data. */
+static inline int64_t part_element(const struct matrix_part *part, int64_t out, int64_t in) {
+  int64_t begin = part->run ? out / part->run * part->run_stride : 0;
+  if (part->run) out %= part->run;
+  return begin + (part->layout == ROWS_ARE_OUTPUTS ? out * part->ld + in : in * part->ld + out);
+}
+
 /* The rows an op works on. */
 struct row_range op_rows(const struct op *op, const struct step *step);
 

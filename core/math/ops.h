@@ -58,13 +58,18 @@ enum matrix_layout {
   ROWS_ARE_INPUTS   /* GPT-2 Conv1D, W_enc: element (out, in) at in * ld + out */
 };
 
-/* One piece of a matrix, stacked along the outputs (so that q, k and v of three tensors become one product). */
+/* One piece of a matrix, stacked along the outputs (so that q, k and v of three tensors become one product).
+ *
+ * Where the outputs of a piece do not lie side by side in the file (q, k and v interleaved head by head, or a
+ * matrix for each head), they come in runs of `run`: output o is output o % run of the run that begins
+ * o / run * run_stride elements after data. */
 struct matrix_part {
   const void *data;  /* host memory, possibly unaligned, mapped read-only; borrowed while the matrix lives */
   enum dtype dtype;  /* DTYPE_F32, DTYPE_F16 or DTYPE_BF16 */
   enum matrix_layout layout;
   int64_t n_out;
   int64_t ld;        /* elements from one file row to the next */
+  int64_t run, run_stride; /* 0: one run */
 };
 #define MATRIX_MAX_PARTS 4
 
@@ -185,6 +190,9 @@ enum op_code {
   OP_GAIN,       /* y = x * gain + bias of the norm; y may be x */
   OP_LINEAR,   /* y = act(x W^T + b) */
   OP_GATE,     /* y = act(x) * up, act(x) where up is absent */
+  OP_SOLU,     /* y = x * softmax(x), the softmax over the row; y may be x */
+  OP_PLACE,    /* y = x + row `position` of a table; y may be x */
+  OP_ROTATE,   /* rotary positions: turns pairs of elements of each head, in place */
   OP_ATTEND,   /* keys and values of this step into the cache, then z = attention; edits and taps of attn_z */
   OP_SUBLAYER, /* edits and taps of the output; residual += output; edits and taps of the residual; norm */
   OP_POINT,    /* edits and taps of one point, in place */
@@ -221,6 +229,9 @@ struct rows {
   int64_t ld; /* elements from row to row */
 };
 
+/* Which elements of a head's first `dims` a rotation turns together: pair i is (i, i + dims / 2) or (2i, 2i + 1). */
+enum rotary_pairing { ROTARY_HALVES, ROTARY_NEIGHBOURS };
+
 struct op {
   enum op_code code;
   enum row_set set;
@@ -233,10 +244,11 @@ struct op {
       struct span positions; /* may be absent */
       float embed_scale;     /* token rows are multiplied by it */
     } begin;
-    struct { /* of the four norm ops */
+    struct { /* of the four norm ops: each of `parts` pieces of `width` elements, side by side in a row, for itself */
       struct rows x, y;
-      struct rows scale; /* not of OP_NORM */
+      struct rows scale; /* one value a piece; not of OP_NORM */
       struct norm norm;
+      int32_t parts; /* 0 means 1 */
     } norm;
     struct { /* width unused: W says it */
       const struct matrix *w;
@@ -244,11 +256,26 @@ struct op {
       struct span bias; /* f32 [n_out] or absent */
       enum activation act;
       enum site site;   /* of the output before act; 0: it has none. Backends do not look at it */
+      float soft_cap;   /* then y = cap * tanh(y / cap); 0: none */
     } linear;
     struct { /* width = d_mlp; y may be x */
       struct rows x, up, y;
       enum activation act;
     } gate;
+    struct { /* width = d_mlp */
+      struct rows x, y;
+    } solu;
+    struct { /* table f32 [n_ctx, width] */
+      struct rows x, y;
+      struct span table;
+    } place;
+    struct { /* width = d_head; `heads` heads side by side in a row of x. Pair (a, b) of a row at position p becomes
+                (a c - b s, b c + a s) with row p of the table: f32 [n_ctx][dims], dims / 2 cosines c, then the sines */
+      struct rows x;
+      int32_t heads, dims;
+      enum rotary_pairing pairing;
+      struct span table;
+    } rotate;
     struct { /* width = n_head * d_head. q, k, v: element offsets of their first columns inside a row of qkv */
       struct rows qkv, z;
       int64_t q, k, v;
@@ -257,7 +284,8 @@ struct op {
       float scale;                       /* scores = scale * q.k */
       float soft_cap;                    /* scores = cap * tanh(scores / cap); 0: none */
     } attend;
-    struct { /* site of `out`, then site of `resid`; y = norm(resid) unless norm.kind is NORM_NONE */
+    struct { /* site of `out`, then site of `resid` (0: it has none); y = norm(resid) unless norm.kind is
+                NORM_NONE */
       struct rows out, resid, y;
       enum site out_site, resid_site;
       struct norm norm;

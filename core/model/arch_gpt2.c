@@ -2,79 +2,59 @@
  * each sublayer, tanh GELU, Conv1D weights (rows are inputs) with q, k and v in one matrix. Covers distilgpt2
  * and the Stanford CRFM models, whose scores are also divided by layer + 1. */
 #include <math.h>
-#include <string.h>
 
 #include "core/model/arch.h"
+#include "core/model/model_config.h"
 
 /* The original gpt2 file has no prefix, files saved by transformers have "transformer.". */
 static const char *const prefixes[] = {"transformer.", "", NULL};
+static const char *const ignored[] = {"*.attn.bias", "*.attn.masked_bias", "lm_head.weight", NULL};
 
 static const struct weight_row rows[] = {
-    {SLOT_EMBED, "wte.weight", false, ROWS_ARE_OUTPUTS, DIM_VOCABULARY, DIM_MODEL, false},
-    {SLOT_POSITIONS, "wpe.weight", false, ROWS_ARE_OUTPUTS, DIM_CONTEXT, DIM_MODEL, false},
-    {SLOT_NORM1_GAIN, "h.%d.ln_1.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_NORM1_BIAS, "h.%d.ln_1.bias", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_QKV, "h.%d.attn.c_attn.weight", true, ROWS_ARE_INPUTS, DIM_QKV, DIM_MODEL, false},
-    {SLOT_QKV_BIAS, "h.%d.attn.c_attn.bias", true, ROWS_ARE_OUTPUTS, DIM_QKV, DIM_NONE, false},
-    {SLOT_O, "h.%d.attn.c_proj.weight", true, ROWS_ARE_INPUTS, DIM_MODEL, DIM_ATTN, false},
-    {SLOT_O_BIAS, "h.%d.attn.c_proj.bias", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_NORM2_GAIN, "h.%d.ln_2.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_NORM2_BIAS, "h.%d.ln_2.bias", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_IN, "h.%d.mlp.c_fc.weight", true, ROWS_ARE_INPUTS, DIM_MLP, DIM_MODEL, false},
-    {SLOT_IN_BIAS, "h.%d.mlp.c_fc.bias", true, ROWS_ARE_OUTPUTS, DIM_MLP, DIM_NONE, false},
-    {SLOT_OUT, "h.%d.mlp.c_proj.weight", true, ROWS_ARE_INPUTS, DIM_MODEL, DIM_MLP, false},
-    {SLOT_OUT_BIAS, "h.%d.mlp.c_proj.bias", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_FINAL_GAIN, "ln_f.weight", false, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_FINAL_BIAS, "ln_f.bias", false, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
+    WEIGHT(SLOT_EMBED, "wte.weight", DIM_VOCABULARY, DIM_MODEL),
+    WEIGHT(SLOT_POSITIONS, "wpe.weight", DIM_CONTEXT, DIM_MODEL),
+    WEIGHT(SLOT_NORM1_GAIN, "h.%d.ln_1.weight", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_NORM1_BIAS, "h.%d.ln_1.bias", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_QKV, "h.%d.attn.c_attn.weight", DIM_QKV, DIM_MODEL, .layout = ROWS_ARE_INPUTS),
+    WEIGHT(SLOT_QKV_BIAS, "h.%d.attn.c_attn.bias", DIM_QKV, DIM_NONE),
+    WEIGHT(SLOT_O, "h.%d.attn.c_proj.weight", DIM_MODEL, DIM_ATTN, .layout = ROWS_ARE_INPUTS),
+    WEIGHT(SLOT_O_BIAS, "h.%d.attn.c_proj.bias", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_NORM2_GAIN, "h.%d.ln_2.weight", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_NORM2_BIAS, "h.%d.ln_2.bias", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_IN, "h.%d.mlp.c_fc.weight", DIM_MLP, DIM_MODEL, .layout = ROWS_ARE_INPUTS),
+    WEIGHT(SLOT_IN_BIAS, "h.%d.mlp.c_fc.bias", DIM_MLP, DIM_NONE),
+    WEIGHT(SLOT_OUT, "h.%d.mlp.c_proj.weight", DIM_MODEL, DIM_MLP, .layout = ROWS_ARE_INPUTS),
+    WEIGHT(SLOT_OUT_BIAS, "h.%d.mlp.c_proj.bias", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_FINAL_GAIN, "ln_f.weight", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_FINAL_BIAS, "ln_f.bias", DIM_MODEL, DIM_NONE),
 };
 
-static int read_activation(const struct json_node *config, enum activation *out, struct error *error) {
-  static const struct {
-    const char *name;
-    enum activation act;
-  } known[] = {{"gelu_new", ACT_GELU_TANH}, {"gelu_pytorch_tanh", ACT_GELU_TANH}, {"gelu_fast", ACT_GELU_TANH},
-               {"gelu", ACT_GELU_ERF},      {"relu", ACT_RELU},                   {"silu", ACT_SILU},
-               {"swish", ACT_SILU}};
-  const char *name = json_text_or(json_get(config, "activation_function"), "gelu_new");
-  for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-    if (strcmp(known[i].name, name) == 0) return *out = known[i].act, 0;
-  return error_set(error, ERROR_UNSUPPORTED,
-                   "config.json: activation_function '%s' is not served; served: gelu_new, gelu, relu, silu", name);
+static void read_sizes(struct model_config *config, struct arch *out) {
+  out->n_layer = (int32_t)model_config_int(config, "n_layer", 1, ARCH_MAX_LAYERS, MODEL_CONFIG_REQUIRED);
+  out->n_head = out->n_kv_head = (int32_t)model_config_int(config, "n_head", 1, 1024, MODEL_CONFIG_REQUIRED);
+  out->d_model = model_config_int(config, "n_embd", 1, 65536, MODEL_CONFIG_REQUIRED);
+  out->n_ctx = model_config_int(config, "n_positions", 1, 1 << 20, 1024);
+  out->vocabulary = model_config_int(config, "vocab_size", 1, 1 << 22, MODEL_CONFIG_REQUIRED);
+  out->d_mlp = model_config_int(config, "n_inner", 1, 1 << 20, 4 * out->d_model);
+  if (!config->failed && out->d_model % out->n_head)
+    model_config_refuse(config, "n_embd %lld is not a multiple of n_head %d", (long long)out->d_model, out->n_head);
+  if (!config->failed) out->d_head = (int32_t)(out->d_model / out->n_head);
 }
 
-static int read_sizes(const struct json_node *config, struct arch *out, struct error *error) {
-  int64_t layers, heads;
-  if (arch_config_int(config, "n_layer", 1, 1024, -1, &layers, error) != 0 ||
-      arch_config_int(config, "n_head", 1, 1024, -1, &heads, error) != 0 ||
-      arch_config_int(config, "n_embd", 1, 65536, -1, &out->d_model, error) != 0 ||
-      arch_config_int(config, "n_positions", 1, 1 << 20, 1024, &out->n_ctx, error) != 0 ||
-      arch_config_int(config, "vocab_size", 1, 1 << 22, -1, &out->vocabulary, error) != 0 ||
-      arch_config_int(config, "n_inner", 1, 1 << 20, 4 * out->d_model, &out->d_mlp, error) != 0)
-    return -1;
-  if (out->d_model % heads)
-    return error_set(error, ERROR_FORMAT, "config.json: n_embd %lld is not a multiple of n_head %lld",
-                     (long long)out->d_model, (long long)heads);
-  out->n_layer = (int32_t)layers;
-  out->n_head = out->n_kv_head = (int32_t)heads;
-  out->d_head = (int32_t)(out->d_model / heads);
-  return 0;
-}
-
-static int read_config(const struct json_node *config, struct arch *out, struct error *error) {
-  memset(out, 0, sizeof *out);
+static int read_config(const struct json_node *node, struct arch *out, struct error *error) {
+  struct model_config config = {node, "", error, false};
   out->family = "gpt2";
-  if (read_sizes(config, out, error) != 0 || read_activation(config, &out->act, error) != 0) return -1;
-  out->norm = NORM_LAYER;
-  out->norm_eps = (float)json_number_or(json_get(config, "layer_norm_epsilon"), 1e-5);
-  out->learned_positions = true;
-  out->tied = json_bool_or(json_get(config, "tie_word_embeddings"), true);
-  if (!out->tied)
-    return error_set(error, ERROR_UNSUPPORTED, "config.json: tie_word_embeddings false is not served for gpt2");
+  out->has = HAS_MLP | HAS_MLP_BIAS | HAS_QKV_BIAS | HAS_O_BIAS | HAS_NORM2 | HAS_GAINS | HAS_POSITIONS;
+  read_sizes(&config, out);
+  out->act = model_config_activation(&config, "activation_function", "gelu_new");
+  out->norm = out->final_norm = NORM_LAYER;
+  out->norm_eps = (float)model_config_number(&config, "layer_norm_epsilon", 0, 1, 1e-5);
   out->embed_scale = 1.0f;
-  bool scaled = json_bool_or(json_get(config, "scale_attn_weights"), true);
-  out->attn_scale = scaled ? 1.0f / sqrtf((float)out->d_head) : 1.0f;
-  out->scale_by_layer = json_bool_or(json_get(config, "scale_attn_by_inverse_layer_idx"), false);
-  return 0;
+  out->attn_scale = model_config_bool(&config, "scale_attn_weights", true) ? 1.0f / sqrtf((float)out->d_head) : 1.0f;
+  out->scale_by_layer = model_config_bool(&config, "scale_attn_by_inverse_layer_idx", false);
+  model_config_must_be(&config, "tie_word_embeddings", true, true);
+  model_config_must_be(&config, "add_cross_attention", false, false);
+  return config.failed ? -1 : 0;
 }
 
 const struct arch_family arch_gpt2 = {.name = "gpt2",
@@ -82,4 +62,5 @@ const struct arch_family arch_gpt2 = {.name = "gpt2",
                                       .prefixes = prefixes,
                                       .rows = rows,
                                       .n_rows = sizeof rows / sizeof rows[0],
+                                      .ignored = ignored,
                                       .read_config = read_config};

@@ -4,20 +4,21 @@
 #include "core/model/arch.h"
 
 static const char *const prefixes[] = {"", NULL};
+static const char *const ignored[] = {"lm_head.weight", NULL}; /* the embedding once more */
 
 static const struct weight_row rows[] = {
-    {SLOT_EMBED, "embedding.weight", false, ROWS_ARE_OUTPUTS, DIM_VOCABULARY, DIM_MODEL, false},
-    {SLOT_POSITIONS, "core.PE.weight", false, ROWS_ARE_OUTPUTS, DIM_CONTEXT, DIM_MODEL, false},
-    {SLOT_NORM1_GAIN, "core.layers.%d.attention_norm.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_QKV, "core.layers.%d.sa.query_proj.weight", true, ROWS_ARE_OUTPUTS, DIM_ATTN, DIM_MODEL, false},
-    {SLOT_QKV, "core.layers.%d.sa.key_proj.weight", true, ROWS_ARE_OUTPUTS, DIM_KV, DIM_MODEL, false},
-    {SLOT_QKV, "core.layers.%d.sa.value_proj.weight", true, ROWS_ARE_OUTPUTS, DIM_KV, DIM_MODEL, false},
-    {SLOT_O, "core.layers.%d.sa.c_proj.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_ATTN, false},
-    {SLOT_NORM2_GAIN, "core.layers.%d.mlp_norm.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
-    {SLOT_GATE, "core.layers.%d.mlp.fc_1.weight", true, ROWS_ARE_OUTPUTS, DIM_MLP, DIM_MODEL, false},
-    {SLOT_IN, "core.layers.%d.mlp.fc_3.weight", true, ROWS_ARE_OUTPUTS, DIM_MLP, DIM_MODEL, false},
-    {SLOT_OUT, "core.layers.%d.mlp.fc_2.weight", true, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_MLP, false},
-    {SLOT_FINAL_GAIN, "out_norm.weight", false, ROWS_ARE_OUTPUTS, DIM_MODEL, DIM_NONE, false},
+    WEIGHT(SLOT_EMBED, "embedding.weight", DIM_VOCABULARY, DIM_MODEL),
+    WEIGHT(SLOT_POSITIONS, "core.PE.weight", DIM_CONTEXT, DIM_MODEL),
+    WEIGHT(SLOT_NORM1_GAIN, "core.layers.%d.attention_norm.weight", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_QKV, "core.layers.%d.sa.query_proj.weight", DIM_ATTN, DIM_MODEL),
+    WEIGHT(SLOT_QKV, "core.layers.%d.sa.key_proj.weight", DIM_KV, DIM_MODEL),
+    WEIGHT(SLOT_QKV, "core.layers.%d.sa.value_proj.weight", DIM_KV, DIM_MODEL),
+    WEIGHT(SLOT_O, "core.layers.%d.sa.c_proj.weight", DIM_MODEL, DIM_ATTN),
+    WEIGHT(SLOT_NORM2_GAIN, "core.layers.%d.mlp_norm.weight", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_GATE, "core.layers.%d.mlp.fc_1.weight", DIM_MLP, DIM_MODEL),
+    WEIGHT(SLOT_IN, "core.layers.%d.mlp.fc_3.weight", DIM_MLP, DIM_MODEL),
+    WEIGHT(SLOT_OUT, "core.layers.%d.mlp.fc_2.weight", DIM_MODEL, DIM_MLP),
+    WEIGHT(SLOT_FINAL_GAIN, "out_norm.weight", DIM_MODEL, DIM_NONE),
 };
 
 const struct arch_family arch_workshop = {.name = "workshop",
@@ -25,4 +26,5 @@ const struct arch_family arch_workshop = {.name = "workshop",
                                           .prefixes = prefixes,
                                           .rows = rows,
                                           .n_rows = sizeof rows / sizeof rows[0],
+                                          .ignored = ignored,
                                           .read_config = NULL};

@@ -69,9 +69,13 @@ static void emit_point(const struct pass *pass, const struct op *like, enum site
   op->u.point.site = site;
 }
 
+/* Pieces of a row that a norm takes for themselves. */
+static int32_t parts_of(const struct op *op) { return op->code == OP_NORM && op->u.norm.parts ? op->u.norm.parts : 1; }
+
 static struct op *emit_norm(const struct pass *pass, const struct op *like, enum op_code code, const struct norm *norm,
                             struct rows x, struct rows y) {
   struct op *op = emit(pass, like, code, like->width);
+  if (like->code == OP_NORM) op->u.norm.parts = like->u.norm.parts;
   op->u.norm.x = x;
   op->u.norm.y = y;
   op->u.norm.scale = pass->in->buffers.scale;
@@ -84,17 +88,19 @@ static void emit_norm_parts(const struct pass *pass, const struct op *like, cons
                             struct rows y) {
   enum site scale = norm->site, normalized = norm->site + 1, out = norm->site + 2;
   struct rows middle = pass->in->buffers.normed;
+  int32_t parts = parts_of(like);
   bool sited = norm->site && norm->kind != NORM_NONE;
   if (sited && (wants(pass, scale) || wants(pass, normalized))) {
     emit_norm(pass, like, OP_NORM_SCALE, norm, x, y);
-    emit_point(pass, like, scale, pass->in->buffers.scale, 1);
+    emit_point(pass, like, scale, pass->in->buffers.scale, parts);
     emit_norm(pass, like, OP_NORMALIZE, norm, x, middle);
-    emit_point(pass, like, normalized, middle, like->width);
+    emit_point(pass, like, normalized, middle, parts * like->width);
     emit_norm(pass, like, OP_GAIN, norm, middle, y);
   } else {
     emit_norm(pass, like, OP_NORM, norm, x, y);
   }
-  if (norm->site) emit_point(pass, like, out, y, like->width);
+  /* What a post-norm gives is the sublayer's output, a hot point that the op which adds it serves. */
+  if (norm->site && !site_is_hot(out)) emit_point(pass, like, out, y, parts * like->width);
 }
 
 static bool wants_norm(const struct pass *pass, const struct norm *norm) {
@@ -133,9 +139,25 @@ static const struct op *find_attend(const struct pass *pass) {
 static void emit_qkv(const struct pass *pass, const struct op *op) {
   const struct op *attend = find_attend(pass);
   int64_t kv = (int64_t)attend->u.attend.n_kv_head * attend->u.attend.d_head;
+  bool whole = attend->u.attend.v + kv <= op->u.linear.w->n_out; /* else v has a product of its own */
   emit_point(pass, op, SITE_Q, columns(op->u.linear.y, attend->u.attend.q), attend->width);
   emit_point(pass, op, SITE_K, columns(op->u.linear.y, attend->u.attend.k), kv);
-  emit_point(pass, op, SITE_V, columns(op->u.linear.y, attend->u.attend.v), kv);
+  if (whole) emit_point(pass, op, SITE_V, columns(op->u.linear.y, attend->u.attend.v), kv);
+}
+
+/* The heads of q and k are turned together. */
+static void pass_rotate(const struct pass *pass, const struct op *op) {
+  const struct op *attend = find_attend(pass);
+  int64_t kv = (int64_t)attend->u.attend.n_kv_head * attend->u.attend.d_head;
+  *emit(pass, op, op->code, op->width) = *op;
+  emit_point(pass, op, SITE_ROT_Q, columns(op->u.rotate.x, attend->u.attend.q), attend->width);
+  emit_point(pass, op, SITE_ROT_K, columns(op->u.rotate.x, attend->u.attend.k), kv);
+}
+
+/* A norm of its own follows in the MLP. */
+static void pass_solu(const struct pass *pass, const struct op *op) {
+  *emit(pass, op, op->code, op->width) = *op;
+  emit_point(pass, op, SITE_MLP_MID, op->u.solu.y, op->width);
 }
 
 static void pass_linear(const struct pass *pass, const struct op *op) {
@@ -158,6 +180,8 @@ static void pass_op(const struct pass *pass, const struct op *op) {
     case OP_NORM: emit_norm_parts(pass, op, &op->u.norm.norm, op->u.norm.x, op->u.norm.y); return;
     case OP_SUBLAYER: pass_sublayer(pass, op); return;
     case OP_LINEAR: pass_linear(pass, op); return;
+    case OP_ROTATE: pass_rotate(pass, op); return;
+    case OP_SOLU: pass_solu(pass, op); return;
     default: *emit(pass, op, op->code, op->width) = *op; return;
   }
 }

@@ -18,8 +18,8 @@ struct op_list {
 
 /* Scratch of cold points, [rows of a step or logit rows, width] each; planned with the other buffers. */
 struct instrument_buffers {
-  struct rows scale;  /* 1 */
-  struct rows normed; /* d_model: normalized rows */
+  struct rows scale;  /* 1, or one for each head that is normed */
+  struct rows normed; /* the widest row that a norm reads */
   struct rows resid;  /* d_model: a copy of the residual */
 };
 

@@ -23,7 +23,7 @@ static int data_path(const struct ini *ini, const char *key, char *out, size_t s
 
 /* ---- a Hugging Face folder ---- */
 
-static int open_folder(struct model *model, struct error *error) {
+static int open_folder_weights(struct model *model, struct error *error) {
   char path[PATH_BYTES];
   snprintf(path, sizeof path, "%s/config.json", model->path);
   struct json_node *config = json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
@@ -37,6 +37,13 @@ static int open_folder(struct model *model, struct error *error) {
   if (!model->tensors) return -1;
   if (weights_load(&model->arch, family, model->tensors, model->backend, &model->weights, error) != 0)
     return error_prefix(error, "'%s'", model->path);
+  if (model->arch.embed_scale_rounds)
+    model->arch.embed_scale = dtype_round(model->arch.embed_scale, model->weights.once.matrix[SLOT_EMBED]->dtype);
+  return 0;
+}
+
+static int open_folder(struct model *model, struct error *error) {
+  if (open_folder_weights(model, error) != 0) return -1;
   model->tokenizer = tokenizer_open_folder(model->path, error);
   return model->tokenizer ? 0 : -1;
 }
@@ -88,11 +95,11 @@ static int workshop_arch(const struct ini *ini, const struct tensors *tensors, s
   if ((int64_t)arch->d_head * arch->n_head != arch->d_model)
     return error_set(error, ERROR_FORMAT, "'%s': n_head %d does not divide the width %lld of the embedding",
                      ini_path(ini), arch->n_head, (long long)arch->d_model);
-  arch->norm = NORM_RMS;
+  arch->has = HAS_MLP | HAS_NORM2 | HAS_GAINS | HAS_POSITIONS;
+  arch->norm = arch->final_norm = NORM_RMS;
   arch->norm_eps = (float)eps;
-  arch->learned_positions = true;
   arch->act = ACT_SILU;
-  arch->gated = arch->tied = true;
+  arch->gated = true;
   arch->embed_scale = 1.0f;
   arch->attn_scale = 1.0f / sqrtf((float)arch->d_head);
   return arch_check(arch, error);
@@ -143,15 +150,19 @@ static int check_tokens(const struct model *model, struct error *error) {
                    size, (long long)model->arch.vocabulary);
 }
 
-struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) {
+static int open_any(struct model *model, struct error *error) {
+  if ((ini_is_path(model->path) ? open_ini : open_folder)(model, error) != 0) return -1;
+  return check_tokens(model, error);
+}
+
+static struct model *open_by(int (*how)(struct model *, struct error *), const char *id, const char *path,
+                             struct backend *backend, struct error *error) {
   struct model *model = calloc(1, sizeof *model);
   if (!model) return error_memory(error, sizeof *model), NULL;
   model->backend = backend;
   model->id = strdup(id);
   model->path = strdup(path);
-  int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : 0;
-  if (!failed) failed = ini_is_path(path) ? open_ini(model, error) : open_folder(model, error);
-  if (!failed) failed = check_tokens(model, error);
+  int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : how(model, error);
   if (failed) {
     error_prefix(error, "model '%s'", id);
     model_close(model);
@@ -159,6 +170,14 @@ struct model *model_open(const char *id, const char *path, struct backend *backe
   }
   tensors_forget(model->tensors);
   return model;
+}
+
+struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) {
+  return open_by(open_any, id, path, backend, error);
+}
+
+struct model *model_open_weights(const char *id, const char *folder, struct backend *backend, struct error *error) {
+  return open_by(open_folder_weights, id, folder, backend, error);
 }
 
 void model_close(struct model *model) {

@@ -21,6 +21,10 @@ struct model {
  * Relative paths in an ini start at the folder in STEERD_DATA (default ../shared/data).
  * NULL with an error that names the file and what is wrong with it. */
 struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) MUST_CHECK;
+
+/* The same folder without its tokenizer, which is NULL then: for whoever deals in token ids. */
+struct model *model_open_weights(const char *id, const char *folder, struct backend *backend,
+                                 struct error *error) MUST_CHECK;
 void model_close(struct model *model); /* NULL is fine */
 
 #endif

@@ -8,8 +8,9 @@
 
 #include "core/base/checked.h"
 #include "core/model/instrument.h"
+#include "core/model/rotary.h"
 
-#define OPS_PER_LAYER 12
+#define OPS_PER_LAYER 24
 #define OPS_HEAD 3
 
 /* Buffers, each [max_rows, width] f32. Row strides are rounded up to whole cache lines. */
@@ -17,7 +18,7 @@ enum buffer_name {
   BUFFER_RESID,  /* the residual stream */
   BUFFER_NORMED, /* input of the next product */
   BUFFER_QKV, BUFFER_Z,
-  BUFFER_OUT,    /* output of a sublayer before it is added */
+  BUFFER_OUT,    /* output of a sublayer before it is added; before that, what q and k read where v reads less */
   BUFFER_GATE, BUFFER_HIDDEN,
   BUFFER_HEAD,   /* gathered residual, then its norm: [max_logit_rows, d_model] */
   BUFFER_LOGITS, /* [max_logit_rows, vocabulary] */
@@ -25,20 +26,37 @@ enum buffer_name {
   BUFFER_COUNT
 };
 
+/* A table of rotary positions. Rows are written when a step first comes to their positions: the context of a model
+ * may be far longer than any text it meets. */
+struct turns {
+  const struct rotary *rotary;
+  struct span table; /* f32 [n_ctx][dims] */
+  int32_t filled;    /* positions */
+};
+#define TURNS_AT_ONCE 64
+
 struct plan {
   const struct model *model;
   struct plan_limits limits;
   struct memory *memory;
   size_t bytes;
   struct rows buffer[BUFFER_COUNT];
+  struct turns turns[2]; /* of layers that see all and of local ones; rotary NULL where there is none */
   struct op *ops;
   size_t n_ops;
   size_t *segment; /* [n_layer + 2]: first op of each segment, then the end */
+  size_t logits;   /* the op that gives them */
   struct instrument instrument;
   struct op_list mixed; /* the list of a step with cold points: made anew for each */
 };
 
 /* ---- buffers ---- */
+
+/* The widest row that a norm gives: d_model, or the heads of q. */
+static int64_t cold_width(const struct arch *arch) {
+  int64_t heads = arch_has(arch, HAS_QK_NORM) ? arch_dim(arch, DIM_ATTN) : 0;
+  return heads > arch->d_model ? heads : arch->d_model;
+}
 
 static int64_t buffer_width(const struct arch *arch, enum buffer_name name) {
   switch (name) {
@@ -47,7 +65,8 @@ static int64_t buffer_width(const struct arch *arch, enum buffer_name name) {
     case BUFFER_GATE: return arch->gated ? arch->d_mlp : 0;
     case BUFFER_HIDDEN: return arch->d_mlp;
     case BUFFER_LOGITS: return arch->vocabulary;
-    case BUFFER_COLD_SCALE: return 1;
+    case BUFFER_COLD_SCALE: return arch_has(arch, HAS_QK_NORM) ? arch->n_head : 1;
+    case BUFFER_COLD_NORMED: return cold_width(arch);
     default: return arch->d_model;
   }
 }
@@ -67,10 +86,34 @@ static int place_buffers(struct plan *plan, struct error *error) {
     if (!checked_mul(rows * sizeof(float), ld, &bytes) || !checked_add(plan->bytes, bytes, &plan->bytes))
       return error_memory(error, SIZE_MAX);
   }
+  return 0;
+}
+
+static int place_turns(struct plan *plan, const struct rotary *rotary, struct turns *out, struct error *error) {
+  size_t bytes;
+  if (rotary->dims == 0) return 0;
+  *out = (struct turns){rotary, {NULL, plan->bytes}, 0};
+  if (!checked_mul((size_t)plan->model->arch.n_ctx * sizeof(float), (size_t)rotary->dims, &bytes) ||
+      !checked_add(plan->bytes, size_round_up(bytes, 64), &plan->bytes))
+    return error_memory(error, SIZE_MAX);
+  return 0;
+}
+
+static bool has_local_layers(const struct arch *arch) {
+  for (int32_t l = 0; l < arch->n_layer; l++)
+    if (arch->local[l]) return true;
+  return false;
+}
+
+static int place_memory(struct plan *plan, struct error *error) {
+  const struct arch *arch = &plan->model->arch;
   struct backend *backend = plan->model->backend;
+  if (place_buffers(plan, error) != 0 || place_turns(plan, &arch->rotary, &plan->turns[0], error) != 0) return -1;
+  if (has_local_layers(arch) && place_turns(plan, &arch->rotary_local, &plan->turns[1], error) != 0) return -1;
   if (backend->ops->alloc(backend, plan->bytes, &plan->memory, error) != 0)
     return error_prefix(error, "buffers for %d rows", plan->limits.max_rows);
   for (int i = 0; i < BUFFER_COUNT; i++) plan->buffer[i].at.memory = plan->memory;
+  for (int i = 0; i < 2; i++) plan->turns[i].table.memory = plan->turns[i].rotary ? plan->memory : NULL;
   plan->instrument = (struct instrument){arch, {.scale = plan->buffer[BUFFER_COLD_SCALE],
                                                 .normed = plan->buffer[BUFFER_COLD_NORMED],
                                                 .resid = plan->buffer[BUFFER_COLD_RESID]}};
@@ -89,9 +132,16 @@ static struct op *add(struct plan *plan, enum op_code code, int32_t layer, int64
   return op;
 }
 
-static struct norm make_norm(const struct arch *arch, const struct weight_set *set, enum weight_slot gain,
-                             enum weight_slot bias, enum site site) {
-  return (struct norm){arch->norm, arch->norm_eps, set->vector[gain], set->vector[bias], site};
+/* bias: SLOT_COUNT where no family has one. site: the first of the norm's three. */
+static struct norm make_norm(enum norm_kind kind, const struct arch *arch, const struct weight_set *set,
+                             enum weight_slot gain, enum weight_slot bias, enum site site) {
+  struct span none = {NULL, 0};
+  return (struct norm){kind, arch->norm_eps, set->vector[gain], bias == SLOT_COUNT ? none : set->vector[bias], site};
+}
+
+static struct rows columns_from(struct rows rows, int64_t column) {
+  rows.at.offset += (size_t)column * sizeof(float);
+  return rows;
 }
 
 static struct op *add_linear(struct plan *plan, int32_t layer, const struct weight_set *set, enum weight_slot matrix,
@@ -112,7 +162,7 @@ static void add_begin(struct plan *plan, int32_t layer) {
   op->set = ROWS_ARRIVING;
   op->u.begin.to = plan->buffer[BUFFER_RESID];
   op->u.begin.embed = once->matrix[SLOT_EMBED];
-  op->u.begin.positions = once->vector[SLOT_POSITIONS];
+  if (!arch_has(arch, HAS_PLACED_KEYS)) op->u.begin.positions = once->vector[SLOT_POSITIONS];
   op->u.begin.embed_scale = arch->embed_scale;
 }
 
@@ -127,7 +177,7 @@ static void add_attend(struct plan *plan, int32_t layer) {
   op->u.attend.n_head = arch->n_head;
   op->u.attend.n_kv_head = arch->n_kv_head;
   op->u.attend.d_head = arch->d_head;
-  op->u.attend.window = arch->window;
+  op->u.attend.window = arch->local[layer] ? arch->window : 0;
   op->u.attend.scale = arch->attn_scale / (arch->scale_by_layer ? (float)(layer + 1) : 1.0f);
   op->u.attend.soft_cap = arch->attn_soft_cap;
 }
@@ -142,46 +192,157 @@ static void add_sublayer(struct plan *plan, int32_t layer, enum site out, enum s
   op->u.sublayer.norm = norm;
 }
 
-static void add_norm(struct plan *plan, int32_t layer, enum row_set set, struct norm norm, enum buffer_name x,
-                     enum buffer_name y) {
+static struct op *add_norm(struct plan *plan, int32_t layer, enum row_set set, struct norm norm, enum buffer_name x,
+                           enum buffer_name y) {
   struct op *op = add(plan, OP_NORM, layer, plan->model->arch.d_model);
   op->set = set;
   op->u.norm.x = plan->buffer[x];
   op->u.norm.y = plan->buffer[y];
   op->u.norm.norm = norm;
+  return op;
 }
 
+/* ---- attention ---- */
+
+static void add_head_norm(struct plan *plan, int32_t layer, enum weight_slot gain, enum site site, int64_t column,
+                          int32_t heads) {
+  const struct arch *arch = &plan->model->arch;
+  const struct weight_set *set = &plan->model->weights.layers[layer];
+  struct op *op = add(plan, OP_NORM, layer, arch->d_head);
+  op->u.norm.x = op->u.norm.y = columns_from(plan->buffer[BUFFER_QKV], column);
+  op->u.norm.norm = make_norm(NORM_RMS, arch, set, gain, SLOT_COUNT, site);
+  op->u.norm.parts = heads;
+}
+
+/* q and k stand side by side in a row, so that one op turns the heads of both. */
+static void add_rotate(struct plan *plan, int32_t layer) {
+  const struct arch *arch = &plan->model->arch;
+  const struct turns *turns = &plan->turns[arch->local[layer]];
+  if (!turns->rotary) return;
+  struct op *op = add(plan, OP_ROTATE, layer, arch->d_head);
+  op->u.rotate.x = plan->buffer[BUFFER_QKV];
+  op->u.rotate.heads = arch->n_head + arch->n_kv_head;
+  op->u.rotate.dims = turns->rotary->dims;
+  op->u.rotate.pairing = turns->rotary->pairing;
+  op->u.rotate.table = turns->table;
+}
+
+/* q and k read the normed residual plus the positions, v the normed residual alone. */
+static void add_placed_qkv(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  int64_t v = arch_dim(arch, DIM_ATTN) + arch_dim(arch, DIM_KV);
+  struct op *place = add(plan, OP_PLACE, layer, arch->d_model);
+  place->u.place.x = plan->buffer[BUFFER_NORMED];
+  place->u.place.y = plan->buffer[BUFFER_OUT];
+  place->u.place.table = plan->model->weights.once.vector[SLOT_POSITIONS];
+  add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_OUT, BUFFER_QKV)->u.linear.site = SITE_Q;
+  struct op *value = add_linear(plan, layer, set, SLOT_V, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV);
+  value->u.linear.site = SITE_V;
+  value->u.linear.y = columns_from(value->u.linear.y, v);
+  if (value->u.linear.bias.memory) value->u.linear.bias = span_at(value->u.linear.bias, (size_t)v * sizeof(float));
+}
+
+/* From the normed residual to the attention's output in BUFFER_OUT. */
+static void add_attention(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  if (arch_has(arch, HAS_PLACED_KEYS))
+    add_placed_qkv(plan, layer, set);
+  else
+    add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV)->u.linear.site = SITE_Q;
+  if (arch_has(arch, HAS_QK_NORM)) {
+    add_head_norm(plan, layer, SLOT_Q_GAIN, SITE_Q_NORM_SCALE, 0, arch->n_head);
+    add_head_norm(plan, layer, SLOT_K_GAIN, SITE_K_NORM_SCALE, arch_dim(arch, DIM_ATTN), arch->n_kv_head);
+  }
+  add_rotate(plan, layer);
+  add_attend(plan, layer);
+  struct op *out = add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT);
+  if (arch_has(arch, HAS_POST_NORMS)) out->u.linear.site = SITE_ATTN_RAW;
+}
+
+/* ---- MLP ---- */
+
+static void add_solu(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  struct op *solu = add(plan, OP_SOLU, layer, arch->d_mlp);
+  solu->u.solu.x = solu->u.solu.y = plan->buffer[BUFFER_HIDDEN];
+  if (!arch_has(arch, HAS_MLP_NORM)) return;
+  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch->norm, arch, set, SLOT_MLP_NORM_GAIN, SLOT_MLP_NORM_BIAS, 0),
+           BUFFER_HIDDEN, BUFFER_HIDDEN)->width = arch->d_mlp;
+}
+
+static void add_gate(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  add_linear(plan, layer, set, SLOT_GATE, SLOT_GATE_BIAS, BUFFER_NORMED, BUFFER_GATE)->u.linear.site = SITE_MLP_PRE;
+  struct op *gate = add(plan, OP_GATE, layer, arch->d_mlp);
+  gate->u.gate.x = plan->buffer[BUFFER_GATE];
+  gate->u.gate.up = gate->u.gate.y = plan->buffer[BUFFER_HIDDEN];
+  gate->u.gate.act = arch->act;
+}
+
+/* From the normed residual to the MLP's output in BUFFER_OUT. */
 static void add_mlp(struct plan *plan, int32_t layer, const struct weight_set *set) {
   const struct arch *arch = &plan->model->arch;
   struct op *in = add_linear(plan, layer, set, SLOT_IN, SLOT_IN_BIAS, BUFFER_NORMED, BUFFER_HIDDEN);
   in->u.linear.site = arch->gated ? SITE_MLP_PRE_LINEAR : SITE_MLP_PRE;
-  if (arch->gated) {
-    add_linear(plan, layer, set, SLOT_GATE, SLOT_GATE_BIAS, BUFFER_NORMED, BUFFER_GATE)->u.linear.site = SITE_MLP_PRE;
-    struct op *gate = add(plan, OP_GATE, layer, arch->d_mlp);
-    gate->u.gate.x = plan->buffer[BUFFER_GATE];
-    gate->u.gate.up = gate->u.gate.y = plan->buffer[BUFFER_HIDDEN];
-    gate->u.gate.act = arch->act;
-  } else {
+  if (arch->gated)
+    add_gate(plan, layer, set);
+  else if (arch->solu)
+    add_solu(plan, layer, set);
+  else
     in->u.linear.act = arch->act;
-  }
   struct op *point = add(plan, OP_POINT, layer, arch->d_mlp);
   point->u.point.x = plan->buffer[BUFFER_HIDDEN];
   point->u.point.site = SITE_MLP_POST;
-  add_linear(plan, layer, set, SLOT_OUT, SLOT_OUT_BIAS, BUFFER_HIDDEN, BUFFER_OUT);
+  struct op *out = add_linear(plan, layer, set, SLOT_OUT, SLOT_OUT_BIAS, BUFFER_HIDDEN, BUFFER_OUT);
+  if (arch_has(arch, HAS_POST_NORMS)) out->u.linear.site = SITE_MLP_RAW;
+}
+
+/* ---- a layer ---- */
+
+static void add_post_norm(struct plan *plan, int32_t layer, const struct weight_set *set, enum weight_slot gain,
+                          enum site site) {
+  const struct arch *arch = &plan->model->arch;
+  if (arch_has(arch, HAS_POST_NORMS))
+    add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch->norm, arch, set, gain, SLOT_COUNT, site), BUFFER_OUT, BUFFER_OUT);
+}
+
+/* The MLP follows attention: its norm reads the residual that attention has been added to, in the same op. */
+static void add_mlp_after(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  struct norm norm2 = make_norm(arch->norm, arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_LN2_SCALE);
+  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, norm2);
+  if (norm2.kind == NORM_NONE) add_norm(plan, layer, ROWS_ACTIVE, norm2, BUFFER_RESID, BUFFER_NORMED);
+  add_mlp(plan, layer, set);
+}
+
+/* The MLP stands beside attention: it reads the block's input, by the first norm or by one of its own, which must be
+ * taken before attention is added. */
+static void add_mlp_beside(struct plan *plan, int32_t layer, const struct weight_set *set) {
+  const struct arch *arch = &plan->model->arch;
+  if (arch_has(arch, HAS_NORM2))
+    add_norm(plan, layer, ROWS_ACTIVE,
+             make_norm(arch->norm, arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_LN2_SCALE), BUFFER_RESID,
+             BUFFER_NORMED);
+  add_sublayer(plan, layer, SITE_ATTN_OUT, 0, (struct norm){.kind = NORM_NONE});
+  add_mlp(plan, layer, set);
 }
 
 static void add_layer(struct plan *plan, int32_t layer) {
   const struct arch *arch = &plan->model->arch;
   const struct weight_set *set = &plan->model->weights.layers[layer];
+  struct norm none = {.kind = NORM_NONE};
   add_begin(plan, layer);
-  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS, SITE_LN1_SCALE),
+  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch->norm, arch, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS, SITE_LN1_SCALE),
            BUFFER_RESID, BUFFER_NORMED);
-  add_linear(plan, layer, set, SLOT_QKV, SLOT_QKV_BIAS, BUFFER_NORMED, BUFFER_QKV)->u.linear.site = SITE_Q;
-  add_attend(plan, layer);
-  add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT);
-  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, make_norm(arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_LN2_SCALE));
-  add_mlp(plan, layer, set);
-  add_sublayer(plan, layer, SITE_MLP_OUT, SITE_RESID_POST, (struct norm){.kind = NORM_NONE});
+  add_attention(plan, layer, set);
+  add_post_norm(plan, layer, set, SLOT_POST1_GAIN, SITE_LN1_POST_SCALE);
+  if (!arch_has(arch, HAS_MLP)) {
+    add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_POST, none);
+    return;
+  }
+  (arch->parallel ? add_mlp_beside : add_mlp_after)(plan, layer, set);
+  add_post_norm(plan, layer, set, SLOT_POST2_GAIN, SITE_LN2_POST_SCALE);
+  add_sublayer(plan, layer, SITE_MLP_OUT, SITE_RESID_POST, none);
 }
 
 static void add_head(struct plan *plan) {
@@ -191,12 +352,15 @@ static void add_head(struct plan *plan) {
   gather->set = ROWS_LOGIT;
   gather->u.gather.x = plan->buffer[BUFFER_RESID];
   gather->u.gather.y = plan->buffer[BUFFER_HEAD];
-  add_norm(plan, arch->n_layer, ROWS_LOGIT, make_norm(arch, once, SLOT_FINAL_GAIN, SLOT_FINAL_BIAS, SITE_FINAL_SCALE),
-           BUFFER_HEAD, BUFFER_HEAD);
+  add_norm(plan, arch->n_layer, ROWS_LOGIT,
+           make_norm(arch->final_norm, arch, once, SLOT_FINAL_GAIN, SLOT_FINAL_BIAS, SITE_FINAL_SCALE), BUFFER_HEAD,
+           BUFFER_HEAD);
+  plan->logits = plan->n_ops;
   struct op *logits = add_linear(plan, arch->n_layer, once, SLOT_UNEMBED, SLOT_UNEMBED_BIAS, BUFFER_HEAD,
                                  BUFFER_LOGITS);
   logits->set = ROWS_LOGIT;
   logits->u.linear.site = SITE_LOGITS;
+  logits->u.linear.soft_cap = arch->logit_soft_cap;
 }
 
 static int compile(struct plan *plan, struct error *error) {
@@ -221,7 +385,7 @@ struct plan *plan_new(const struct model *model, struct plan_limits limits, stru
   if (!plan) return error_memory(error, sizeof *plan), NULL;
   plan->model = model;
   plan->limits = limits;
-  if (place_buffers(plan, error) != 0 || compile(plan, error) != 0) {
+  if (place_memory(plan, error) != 0 || compile(plan, error) != 0) {
     plan_free(plan);
     return NULL;
   }
@@ -272,10 +436,38 @@ static int mix(struct plan *plan, const struct step *step, int32_t first, int32_
   return 0;
 }
 
+/* Rows of the table up to `position`, and a few more. */
+static int fill_turns(struct plan *plan, struct turns *turns, int32_t position, struct error *error) {
+  struct backend *backend = plan->model->backend;
+  int32_t n_ctx = (int32_t)plan->model->arch.n_ctx;
+  float rows[ROTARY_MAX_DIMS];
+  if (!turns->rotary || position < turns->filled) return 0;
+  int32_t end = position / TURNS_AT_ONCE * TURNS_AT_ONCE + TURNS_AT_ONCE;
+  size_t row_bytes = (size_t)turns->rotary->dims * sizeof(float);
+  for (; turns->filled < (end < n_ctx ? end : n_ctx); turns->filled++) {
+    struct span at = span_at(turns->table, (size_t)turns->filled * row_bytes);
+    rotary_row(turns->rotary, turns->filled, rows);
+    if (backend->ops->write(backend, at, rows, row_bytes, error) != 0) return -1;
+  }
+  return 0;
+}
+
+static int prepare_positions(struct plan *plan, const struct step *step, struct error *error) {
+  int32_t last = 0;
+  for (int32_t i = 0; i < step->n_slots; i++) {
+    const struct step_slot *slot = &step->slots[i];
+    int32_t end = slot->position + slot->rows.end - slot->rows.begin;
+    if (end - 1 > last) last = end - 1;
+  }
+  assert(last < plan->model->arch.n_ctx);
+  return fill_turns(plan, &plan->turns[0], last, error) != 0 ? -1 : fill_turns(plan, &plan->turns[1], last, error);
+}
+
 int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   assert(step->n_rows <= plan->limits.max_rows && step->n_logit_rows <= plan->limits.max_logit_rows);
   int32_t n_layer = plan->model->arch.n_layer, first, last;
   if (step->n_rows == 0) return 0;
+  if (prepare_positions(plan, step, error) != 0) return -1;
   step_layers(step, &first, &last);
   int32_t segments = last + (last < n_layer || step->n_logit_rows > 0);
   bool cold = false;
@@ -301,7 +493,10 @@ int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *err
     if (backend->ops->write(backend, at, x + (size_t)i * width, width * sizeof(float), error) != 0) return -1;
   }
   struct step step = {.n_layer = plan->model->arch.n_layer, .n_rows = n, .n_logit_rows = n};
-  return backend->ops->run(backend, &plan->ops[plan->n_ops - 1], 1, &step, error);
+  struct op op = plan->ops[plan->logits];
+  op.u.linear.bias.memory = NULL;
+  op.u.linear.soft_cap = 0;
+  return backend->ops->run(backend, &op, 1, &step, error);
 }
 
 int32_t plan_max_logit_rows(const struct plan *plan) { return plan->limits.max_logit_rows; }

@@ -3,15 +3,20 @@
  * The list is cut into segments: one per layer, then the head. Segment l is
  *
  *   BEGIN(l)                 residual of arriving rows; edits and taps of resid_pre.l
- *   NORM LINEAR ATTEND LINEAR   attention; edits and taps of attn_z
+ *   NORM LINEAR [NORM NORM] [ROTATE] ATTEND LINEAR   attention (norms of the heads of q and of k); attn_z
+ *   [NORM]                   post-norm, in place
  *   SUBLAYER                 attn_out, residual, resid_mid, second norm
- *   LINEAR [LINEAR GATE] POINT LINEAR   MLP; edits and taps of mlp_post
+ *   LINEAR [LINEAR GATE | SOLU [NORM]] POINT LINEAR   MLP; edits and taps of mlp_post
+ *   [NORM]                   post-norm, in place
  *   SUBLAYER                 mlp_out, residual, resid_post
  *
- * and the head is GATHER NORM LINEAR over the rows whose logits are wanted. A step runs the segments its rows
- * need and no more; those in which it has edits or taps at cold points run instrumented (instrument.h), with the same
- * bits. The plan owns the buffers, all planned at plan_new; nothing but the op list of an instrumented step is allocated
- * while it runs.
+ * Parallel blocks have no resid_mid: the MLP reads the first norm, or a [NORM] of its own before attention is added.
+ * Attention-only blocks end with a SUBLAYER of attn_out and resid_post. Where positions are added to what q and k
+ * read, attention begins PLACE LINEAR LINEAR. The head is GATHER NORM LINEAR over the rows whose logits are wanted.
+ *
+ * A step runs the segments its rows need and no more; those in which it has edits or taps at cold points run
+ * instrumented (instrument.h), with the same bits. The plan owns the buffers, all planned at plan_new; nothing but the
+ * op list of an instrumented step is allocated while it runs.
  * Used by one thread at a time. */
 #ifndef STEERD_CORE_MODEL_PLAN_H
 #define STEERD_CORE_MODEL_PLAN_H
@@ -33,7 +38,7 @@ void plan_free(struct plan *plan); /* NULL is fine */
 /* Runs a step: at most max_rows rows, max_logit_rows logit rows (asserted). */
 int plan_run(struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
 
-/* Logits of given rows x [n, d_model] (host, f32), n <= max_logit_rows: x W_U^T without the final norm. The result is
+/* Logits of given rows x [n, d_model] (host, f32), n <= max_logit_rows: x W_U^T without the final norm, bias or soft cap. The result is
  * where plan_logits says, until the next run. */
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;
 int32_t plan_max_logit_rows(const struct plan *plan);

@@ -65,31 +65,43 @@ int64_t point_width(const struct arch *arch, enum site site, int32_t keys) {
 
 const char *point_missing(const struct arch *arch, enum site site) {
   static const char no_norm[] = "it has no norms", no_post[] = "no norm follows its sublayers",
-                    no_heads_norm[] = "it does not norm queries and keys";
+                    no_heads_norm[] = "it does not norm queries and keys", no_mlp[] = "it has no MLP",
+                    no_middle[] = "its attention and MLP stand side by side";
+  bool mlp = arch_has(arch, HAS_MLP), norms = arch->norm != NORM_NONE, post = arch_has(arch, HAS_POST_NORMS);
   switch (site) {
-    case SITE_POS_EMBED: return arch->learned_positions ? NULL : "its positions are not learned";
+    case SITE_POS_EMBED: return arch_has(arch, HAS_POSITIONS) ? NULL : "its positions are not learned";
     case SITE_LN1_SCALE:
-    case SITE_LN1_NORMALIZED:
+    case SITE_LN1_NORMALIZED: return norms ? NULL : no_norm;
+    case SITE_FINAL_SCALE:
+    case SITE_FINAL_NORMALIZED: return arch->final_norm == NORM_NONE ? no_norm : NULL;
+    case SITE_RESID_MID:
+    case SITE_MLP_RESID: return !mlp ? no_mlp : arch->parallel ? no_middle : NULL;
     case SITE_LN2_SCALE:
     case SITE_LN2_NORMALIZED:
-    case SITE_FINAL_SCALE:
-    case SITE_FINAL_NORMALIZED: return arch->norm == NORM_NONE ? no_norm : NULL;
+      if (!mlp || !norms) return mlp ? no_norm : no_mlp;
+      return arch_has(arch, HAS_NORM2) ? NULL : "its MLP reads the first norm";
+    case SITE_MLP_IN:
+      if (!mlp) return no_mlp;
+      return arch_has(arch, HAS_NORM2) ? NULL : "its MLP reads the first norm: attn_in";
+    case SITE_MLP_PRE:
+    case SITE_MLP_POST:
+    case SITE_MLP_OUT: return mlp ? NULL : no_mlp;
     case SITE_Q_NORM_SCALE:
     case SITE_Q_NORM_NORMALIZED:
     case SITE_Q_NORM_OUT:
     case SITE_K_NORM_SCALE:
     case SITE_K_NORM_NORMALIZED:
-    case SITE_K_NORM_OUT: return no_heads_norm;
+    case SITE_K_NORM_OUT: return arch_has(arch, HAS_QK_NORM) ? NULL : no_heads_norm;
     case SITE_ROT_Q:
-    case SITE_ROT_K: return "its positions are not rotary";
+    case SITE_ROT_K: return arch->rotary.dims ? NULL : "its positions are not rotary";
     case SITE_ATTN_RAW:
     case SITE_LN1_POST_SCALE:
-    case SITE_LN1_POST_NORMALIZED:
+    case SITE_LN1_POST_NORMALIZED: return post ? NULL : no_post;
     case SITE_MLP_RAW:
     case SITE_LN2_POST_SCALE:
-    case SITE_LN2_POST_NORMALIZED: return no_post;
-    case SITE_MLP_PRE_LINEAR: return arch->gated ? NULL : "its MLP is not gated";
-    case SITE_MLP_MID: return "its MLP has no norm of its own";
+    case SITE_LN2_POST_NORMALIZED: return !mlp ? no_mlp : post ? NULL : no_post;
+    case SITE_MLP_PRE_LINEAR: return !mlp ? no_mlp : arch->gated ? NULL : "its MLP is not gated";
+    case SITE_MLP_MID: return !mlp ? no_mlp : arch_has(arch, HAS_MLP_NORM) ? NULL : "its MLP has no norm of its own";
     default: return NULL;
   }
 }

@@ -1,6 +1,8 @@
 /* weights.c: walks a family's table over a file's tensors. Knows names and shapes, no formula. */
 #include "core/model/weights.h"
 
+#include <assert.h>
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,37 +21,62 @@ struct loader {
   size_t vector_offset; /* bytes used in out->vectors */
 };
 
-static void tensor_name(const struct loader *loader, const struct weight_row *row, int layer, char out[NAME_BYTES]) {
-  int n = snprintf(out, NAME_BYTES, "%s", loader->prefix);
-  const char *digit = strstr(row->name, "%d");
-  if (!digit)
-    snprintf(out + n, NAME_BYTES - (size_t)n, "%s", row->name);
-  else
-    snprintf(out + n, NAME_BYTES - (size_t)n, "%.*s%d%s", (int)(digit - row->name), row->name, layer, digit + 2);
-}
-
 static bool is_vector(const struct weight_row *row) { return row->slot >= SLOT_MATRICES; }
-
-static size_t vector_bytes(const struct arch *arch, const struct weight_row *row) {
-  size_t count = (size_t)arch_dim(arch, row->out) * (size_t)arch_dim(arch, row->in);
-  return size_round_up(count * sizeof(float), 64);
+static bool is_per_layer(const struct weight_row *row) { return strstr(row->name, "%d") != NULL; }
+static bool is_there(const struct loader *loader, const struct weight_row *row) {
+  return arch_has(loader->arch, row->needs) && !(loader->arch->has & row->unless);
 }
 
-/* The shape the table wants, as the file has it. */
+static void tensor_name(const struct loader *loader, const struct weight_row *row, int layer, char out[NAME_BYTES]) {
+  bool whole = row->name[0] == '/';
+  const char *name = row->name + whole, *digit = strstr(name, "%d");
+  int n = snprintf(out, NAME_BYTES, "%s", whole ? "" : loader->prefix);
+  if (!digit)
+    snprintf(out + n, NAME_BYTES - (size_t)n, "%s", name);
+  else
+    snprintf(out + n, NAME_BYTES - (size_t)n, "%.*s%d%s", (int)(digit - name), name, layer, digit + 2);
+}
+
+/* ---- shapes ---- */
+
+/* The shape the table wants, as the file has it; returns the number of dimensions. */
+static int wanted_shape(const struct arch *arch, const struct weight_row *row, int64_t shape[3]) {
+  int64_t out = arch_dim(arch, row->out), in = arch_dim(arch, row->in), d_head = arch->d_head;
+  bool piece = row->form == FORM_PIECE || row->form == FORM_HEAD_PIECE;
+  if (piece) out *= row->pieces;
+  if (row->slot == SLOT_POSITIONS) out += row->skip;
+  if (row->form == FORM_HEADS_OUT) {
+    shape[0] = out / d_head;
+    shape[1] = row->in == DIM_NONE ? d_head : in;
+    shape[2] = d_head;
+    return row->in == DIM_NONE ? 2 : 3;
+  }
+  if (row->form == FORM_HEADS_IN) {
+    shape[0] = in / d_head;
+    shape[1] = d_head;
+    shape[2] = out;
+    return 3;
+  }
+  bool inputs_first = !is_vector(row) && row->layout == ROWS_ARE_INPUTS;
+  shape[0] = inputs_first ? in : out;
+  shape[1] = inputs_first ? out : in;
+  return row->in == DIM_NONE ? 1 : 2;
+}
+
 static int check_shape(const struct loader *loader, const struct weight_row *row, const struct tensor *tensor,
                        struct error *error) {
-  int64_t out = arch_dim(loader->arch, row->out), in = arch_dim(loader->arch, row->in);
-  char found[128];
-  bool inputs_first = !is_vector(row) && row->layout == ROWS_ARE_INPUTS;
-  int64_t rows = inputs_first ? in : out, columns = inputs_first ? out : in;
-  if (row->in == DIM_NONE) {
-    if (tensor->n_dims == 1 && tensor->shape[0] == out) return 0;
-    return error_set(error, ERROR_FORMAT, "tensor '%s' is %s, expected [%lld]", tensor->name,
-                     tensor_describe(tensor, found), (long long)out);
+  int64_t shape[3];
+  int n = wanted_shape(loader->arch, row, shape);
+  bool fits = tensor->n_dims == n;
+  for (int i = 0; fits && i < n; i++) fits = tensor->shape[i] == shape[i];
+  if (fits) return 0;
+  char found[128], wanted[64] = "";
+  for (int i = 0; i < n; i++) {
+    size_t at = strlen(wanted);
+    snprintf(wanted + at, sizeof wanted - at, "%s%lld", i ? ", " : "", (long long)shape[i]);
   }
-  if (tensor->n_dims == 2 && tensor->shape[0] == rows && tensor->shape[1] == columns) return 0;
-  return error_set(error, ERROR_FORMAT, "tensor '%s' is %s, expected [%lld, %lld]", tensor->name,
-                   tensor_describe(tensor, found), (long long)rows, (long long)columns);
+  return error_set(error, ERROR_FORMAT, "tensor '%s' is %s, expected [%s]", tensor->name,
+                   tensor_describe(tensor, found), wanted);
 }
 
 static int check_type(const struct tensor *tensor, struct error *error) {
@@ -62,35 +89,46 @@ static int check_type(const struct tensor *tensor, struct error *error) {
   return 0;
 }
 
-/* *tensor is NULL when an optional one is absent. */
-static int find(const struct loader *loader, const struct weight_row *row, int layer, const struct tensor **tensor,
-                struct error *error) {
+static const struct tensor *find(const struct loader *loader, const struct weight_row *row, int layer,
+                                 struct error *error) {
   char name[NAME_BYTES];
   tensor_name(loader, row, layer, name);
-  *tensor = tensors_find(loader->tensors, name);
-  if (!*tensor && row->optional) return 0;
-  if (!*tensor)
-    return error_set(error, ERROR_FORMAT, "tensor '%s' is missing (a %s model of %d layers has it)", name,
-                     loader->family->name, loader->arch->n_layer);
-  return check_shape(loader, row, *tensor, error) != 0 || check_type(*tensor, error) != 0 ? -1 : 0;
+  const struct tensor *tensor = tensors_find(loader->tensors, name);
+  if (!tensor) {
+    (void)error_set(error, ERROR_FORMAT, "tensor '%s' is missing (a %s model of %d layers has it)", name,
+                    loader->family->name, loader->arch->n_layer);
+    return NULL;
+  }
+  return check_shape(loader, row, tensor, error) != 0 || check_type(tensor, error) != 0 ? NULL : tensor;
 }
 
-static int load_vector(struct loader *loader, const struct weight_row *row, int layer, struct weight_set *set,
-                       struct error *error) {
-  const struct tensor *tensor;
-  if (find(loader, row, layer, &tensor, error) != 0) return -1;
-  if (!tensor) return 0;
-  size_t count = (size_t)arch_dim(loader->arch, row->out) * (size_t)arch_dim(loader->arch, row->in);
-  float *values = malloc(count * sizeof *values);
-  if (!values) return error_memory(error, count * sizeof *values);
-  dtype_to_f32(tensor->data, tensor->dtype, 1, count, values);
-  struct span at = {loader->out->vectors, loader->vector_offset};
-  int failed = loader->backend->ops->write(loader->backend, at, values, count * sizeof *values, error);
-  free(values);
-  set->vector[row->slot] = at;
-  loader->vector_offset += vector_bytes(loader->arch, row);
-  loader->out->parameters += (int64_t)count;
-  return failed;
+/* ---- matrices ---- */
+
+/* Where the row's outputs lie in its tensor. */
+static struct matrix_part part_of(const struct arch *arch, const struct weight_row *row, const struct tensor *tensor) {
+  int64_t out = arch_dim(arch, row->out), in = arch_dim(arch, row->in), d_head = arch->d_head, first = 0;
+  struct matrix_part part = {.data = tensor->data, .dtype = tensor->dtype, .layout = row->layout, .n_out = out,
+                             .ld = row->layout == ROWS_ARE_INPUTS ? out : in};
+  switch (row->form) {
+    case FORM_PIECE: first = row->piece * out; break;
+    case FORM_HEAD_PIECE:
+      first = row->piece * d_head;
+      part.run = d_head;
+      part.run_stride = row->pieces * d_head * in;
+      break;
+    case FORM_HEADS_OUT:
+      part.layout = ROWS_ARE_INPUTS;
+      part.ld = part.run = d_head;
+      part.run_stride = d_head * in;
+      break;
+    case FORM_HEADS_IN: /* the heads of the inputs lie one after the other, as rows do */
+      part.layout = ROWS_ARE_INPUTS;
+      part.ld = out;
+      break;
+    case FORM_WHOLE: break;
+  }
+  part.data = tensor->data + (size_t)(first * in) * dtype_size(tensor->dtype);
+  return part;
 }
 
 /* `n` rows of the same slot become one matrix. */
@@ -98,23 +136,71 @@ static int load_matrix(struct loader *loader, const struct weight_row *rows, int
                        struct error *error) {
   struct matrix_part parts[MATRIX_MAX_PARTS];
   int64_t in = arch_dim(loader->arch, rows[0].in);
-  int used = 0;
   for (int i = 0; i < n; i++) {
-    const struct tensor *tensor;
-    if (find(loader, &rows[i], layer, &tensor, error) != 0) return -1;
-    if (!tensor) continue;
-    int64_t out = arch_dim(loader->arch, rows[i].out);
-    parts[used++] = (struct matrix_part){tensor->data, tensor->dtype, rows[i].layout, out,
-                                         rows[i].layout == ROWS_ARE_INPUTS ? out : in};
-    loader->out->parameters += out * in;
+    const struct tensor *tensor = find(loader, &rows[i], layer, error);
+    if (!tensor) return -1;
+    parts[i] = part_of(loader->arch, &rows[i], tensor);
+    loader->out->parameters += parts[i].n_out * in;
     if (loader->out->bytes == 0) loader->out->dtype = tensor->dtype;
   }
-  if (!used) return 0;
   struct matrix **slot = &set->matrix[rows[0].slot];
-  if (loader->backend->ops->matrix_new(loader->backend, parts, used, in, slot, error) != 0) return -1;
+  if (loader->backend->ops->matrix_new(loader->backend, parts, n, in, slot, error) != 0) return -1;
   loader->out->bytes += (*slot)->bytes;
   return 0;
 }
+
+/* ---- vectors ---- */
+
+static size_t vector_count(const struct arch *arch, const struct weight_row *row) {
+  return (size_t)arch_dim(arch, row->out) * (size_t)arch_dim(arch, row->in);
+}
+
+static size_t vectors_bytes(const struct arch *arch, const struct weight_row *rows, int n) {
+  size_t count = 0;
+  for (int i = 0; i < n; i++) count += vector_count(arch, &rows[i]);
+  return size_round_up(count * sizeof(float), 64);
+}
+
+/* Elements of the row's vector as f32, in the order of the model. */
+static void read_vector(const struct arch *arch, const struct weight_row *row, const struct tensor *tensor, float *out) {
+  size_t count = vector_count(arch, row), size = dtype_size(tensor->dtype), d_head = (size_t)arch->d_head;
+  size_t first = (size_t)row->skip * (size_t)arch_dim(arch, row->in);
+  if (row->form == FORM_PIECE) first = (size_t)row->piece * count;
+  if (row->form != FORM_HEAD_PIECE) {
+    dtype_to_f32(tensor->data + first * size, tensor->dtype, 1, count, out);
+  } else {
+    for (size_t head = 0; head < count / d_head; head++) {
+      first = (head * (size_t)row->pieces + (size_t)row->piece) * d_head;
+      dtype_to_f32(tensor->data + first * size, tensor->dtype, 1, d_head, out + head * d_head);
+    }
+  }
+  if (row->plus != 0)
+    for (size_t i = 0; i < count; i++) out[i] += row->plus;
+}
+
+/* `n` rows of the same slot become one vector. */
+static int load_vector(struct loader *loader, const struct weight_row *rows, int n, int layer, struct weight_set *set,
+                       struct error *error) {
+  size_t bytes = vectors_bytes(loader->arch, rows, n), count = 0;
+  float *values = malloc(bytes ? bytes : 1);
+  if (!values) return error_memory(error, bytes);
+  int failed = 0;
+  for (int i = 0; i < n && !failed; i++) {
+    const struct tensor *tensor = find(loader, &rows[i], layer, error);
+    failed = tensor ? 0 : -1;
+    if (tensor) read_vector(loader->arch, &rows[i], tensor, values + count);
+    count += vector_count(loader->arch, &rows[i]);
+  }
+  struct span at = {loader->out->vectors, loader->vector_offset};
+  if (!failed) failed = loader->backend->ops->write(loader->backend, at, values, count * sizeof *values, error);
+  free(values);
+  set->vector[rows[0].slot] = at;
+  loader->vector_offset += bytes;
+  loader->out->parameters += (int64_t)count;
+  return failed;
+}
+
+/* ---- the table ---- */
 
 /* How many rows from `i` on share its slot. */
 static size_t same_slot(const struct arch_family *family, size_t i) {
@@ -123,16 +209,29 @@ static size_t same_slot(const struct arch_family *family, size_t i) {
   return n;
 }
 
+/* Those of rows [i, i + n) that this model has, copied together. */
+static int rows_there(const struct loader *loader, size_t i, size_t n, struct weight_row out[MATRIX_MAX_PARTS]) {
+  int there = 0;
+  for (size_t k = i; k < i + n; k++) {
+    if (!is_there(loader, &loader->family->rows[k])) continue;
+    assert(there < MATRIX_MAX_PARTS);
+    out[there++] = loader->family->rows[k];
+  }
+  return there;
+}
+
 static int load_rows(struct loader *loader, struct error *error) {
   const struct arch_family *family = loader->family;
+  struct weight_row rows[MATRIX_MAX_PARTS];
   for (size_t i = 0, n; i < family->n_rows; i += n) {
-    const struct weight_row *row = &family->rows[i];
     n = same_slot(family, i);
-    int layers = row->per_layer ? loader->arch->n_layer : 1;
-    for (int l = 0; l < layers; l++) {
-      struct weight_set *set = row->per_layer ? &loader->out->layers[l] : &loader->out->once;
-      int failed = is_vector(row) ? load_vector(loader, row, l, set, error)
-                                  : load_matrix(loader, row, (int)n, l, set, error);
+    int there = rows_there(loader, i, n, rows);
+    if (there == 0) continue;
+    bool per_layer = is_per_layer(&rows[0]);
+    for (int l = 0; l < (per_layer ? loader->arch->n_layer : 1); l++) {
+      struct weight_set *set = per_layer ? &loader->out->layers[l] : &loader->out->once;
+      int failed = is_vector(&rows[0]) ? load_vector(loader, rows, there, l, set, error)
+                                       : load_matrix(loader, rows, there, l, set, error);
       if (failed) return -1;
     }
   }
@@ -147,17 +246,22 @@ static int choose_prefix(struct loader *loader, struct error *error) {
     tensor_name(loader, &loader->family->rows[0], 0, name);
     if (tensors_find(loader->tensors, name)) return 0;
   }
+  loader->prefix = loader->family->prefixes[0];
+  tensor_name(loader, &loader->family->rows[0], 0, name);
   return error_set(error, ERROR_FORMAT, "tensor '%s' is missing: these are not the weights of a %s model", name,
                    loader->family->name);
 }
 
 static int allocate(struct loader *loader, struct error *error) {
   size_t bytes = 0;
-  for (size_t i = 0; i < loader->family->n_rows; i++) {
-    const struct weight_row *row = &loader->family->rows[i];
-    if (!is_vector(row)) continue;
+  struct weight_row rows[MATRIX_MAX_PARTS];
+  for (size_t i = 0, n; i < loader->family->n_rows; i += n) {
     size_t all;
-    if (!checked_mul(vector_bytes(loader->arch, row), row->per_layer ? (size_t)loader->arch->n_layer : 1, &all) ||
+    n = same_slot(loader->family, i);
+    int there = rows_there(loader, i, n, rows);
+    if (there == 0 || !is_vector(&rows[0])) continue;
+    if (!checked_mul(vectors_bytes(loader->arch, rows, there),
+                     is_per_layer(&rows[0]) ? (size_t)loader->arch->n_layer : 1, &all) ||
         !checked_add(bytes, all, &bytes))
       return error_memory(error, SIZE_MAX);
   }
@@ -166,12 +270,56 @@ static int allocate(struct loader *loader, struct error *error) {
   return loader->backend->ops->alloc(loader->backend, bytes ? bytes : 64, &loader->out->vectors, error);
 }
 
+/* ---- tensors that nothing reads ---- */
+
+/* "layers.%d.x" against "layers.11.x": the number must be a layer of this model. */
+static bool name_fits(const struct loader *loader, const struct weight_row *row, const char *name) {
+  bool whole = row->name[0] == '/';
+  size_t skip = whole ? 0 : strlen(loader->prefix);
+  const char *pattern = row->name + whole, *digit = strstr(pattern, "%d");
+  if (strncmp(name, loader->prefix, skip) != 0) return false;
+  name += skip;
+  if (!digit) return strcmp(name, pattern) == 0;
+  if (strncmp(name, pattern, (size_t)(digit - pattern)) != 0) return false;
+  name += digit - pattern;
+  char *end;
+  if (!isdigit((unsigned char)*name) || (name[0] == '0' && isdigit((unsigned char)name[1]))) return false;
+  long layer = strtol(name, &end, 10);
+  return layer < loader->arch->n_layer && strcmp(end, digit + 2) == 0;
+}
+
+static bool is_ignored(const struct arch_family *family, const char *name) {
+  for (const char *const *at = family->ignored; at && *at; at++) {
+    size_t length = strlen(*at), have = strlen(name);
+    if (**at == '*' && have >= length - 1 && strcmp(name + have - (length - 1), *at + 1) == 0) return true;
+    if ((*at)[length - 1] == '*' && strncmp(name, *at, length - 1) == 0) return true;
+    if (strcmp(name, *at) == 0) return true;
+  }
+  return false;
+}
+
+/* A tensor that the table does not know is a part of the model that would silently be left out. */
+static int check_unknown(const struct loader *loader, struct error *error) {
+  for (size_t i = 0; i < tensors_count(loader->tensors); i++) {
+    const struct tensor *tensor = tensors_at(loader->tensors, i);
+    bool known = is_ignored(loader->family, tensor->name);
+    for (size_t k = 0; k < loader->family->n_rows && !known; k++)
+      known = is_there(loader, &loader->family->rows[k]) && name_fits(loader, &loader->family->rows[k], tensor->name);
+    if (!known)
+      return error_set(error, ERROR_UNSUPPORTED,
+                       "tensor '%.120s' belongs to no part of a %s model of %d layers as config.json describes it",
+                       tensor->name, loader->family->name, loader->arch->n_layer);
+  }
+  return 0;
+}
+
 int weights_load(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
                  struct backend *backend, struct weights *out, struct error *error) {
   memset(out, 0, sizeof *out);
   out->n_layer = arch->n_layer;
   struct loader loader = {arch, family, tensors, backend, out, "", 0};
-  if (choose_prefix(&loader, error) != 0 || allocate(&loader, error) != 0 || load_rows(&loader, error) != 0) {
+  if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || allocate(&loader, error) != 0 ||
+      load_rows(&loader, error) != 0) {
     weights_free(out, backend);
     return -1;
   }

@@ -88,7 +88,7 @@ static void open_work(struct work *work) {
     float value = scatter(i);
     memcpy(file + i * size, (unsigned char *)&value + (4 - size), size); /* the upper half of an f32 is its bf16 */
   }
-  struct matrix_part part = {file, work->dtype, ROWS_ARE_OUTPUTS, work->n_out, work->n_in};
+  struct matrix_part part = {.data = file, .dtype = work->dtype, .n_out = work->n_out, .ld = work->n_in};
   for (int i = 0; i < work->copies; i++)
     if (backend->ops->matrix_new(backend, &part, 1, work->n_in, &work->w[i], NULL) != 0) die("no memory");
   free(file);
@@ -150,7 +150,8 @@ static void measure_pack(struct bench *bench, enum matrix_layout layout, enum dt
   unsigned char *file = calloc(1, bytes + 1);
   if (!file) die("no memory");
   memset(file, 1, bytes + 1);
-  struct matrix_part part = {file + 1, dtype, layout, n_out, layout == ROWS_ARE_OUTPUTS ? n_in : n_out};
+  struct matrix_part part = {.data = file + 1, .dtype = dtype, .layout = layout, .n_out = n_out,
+                             .ld = layout == ROWS_ARE_OUTPUTS ? n_in : n_out};
   for (int i = 0; i < bench->rounds; i++) {
     struct matrix *w = NULL;
     read[i] = limits_read(&bench->limits, bench->limits.all);

@@ -109,7 +109,8 @@ static inline struct file file_new(enum dtype dtype, enum matrix_layout layout, 
                                    uint64_t stream, float scale) {
   int64_t ld = (layout == ROWS_ARE_OUTPUTS ? n_in : n_out) + 3, lines = layout == ROWS_ARE_OUTPUTS ? n_out : n_in;
   size_t size = dtype_size(dtype);
-  struct file file = {malloc((size_t)(ld * lines) * size + 1), {NULL, dtype, layout, n_out, ld}};
+  struct file file = {malloc((size_t)(ld * lines) * size + 1),
+                      {.dtype = dtype, .layout = layout, .n_out = n_out, .ld = ld}};
   file.part.data = file.block + 1;
   memset(file.block, 0x7F, (size_t)(ld * lines) * size + 1); /* huge or NaN where nothing may be read */
   for (int64_t out = 0; out < n_out; out++) {

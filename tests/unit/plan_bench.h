@@ -45,7 +45,10 @@ static inline int64_t bench_width(const struct bench *b, enum site site) {
   return point_width(&b->model->arch, site, BENCH_KEYS);
 }
 
-static inline int bench_open(struct bench *b, const char *backend, const char *path) {
+typedef struct model *opener(const char *id, const char *path, struct backend *backend, struct error *error);
+
+/* -1, and a line that says so, where this machine lacks the backend. */
+static inline int bench_open_with(struct bench *b, const char *backend, const char *path, opener *open) {
   struct error error = ERROR_INIT;
   memset(b, 0, sizeof *b);
   b->backend = backend_open(backend, 2, &error);
@@ -53,7 +56,7 @@ static inline int bench_open(struct bench *b, const char *backend, const char *p
     printf("skip: backend %s: %s\n", backend, error.text);
     return -1;
   }
-  b->model = model_open("test", path, b->backend, &error);
+  b->model = open("test", path, b->backend, &error);
   if (!b->model) fail_msg("%s", error.text);
   struct plan_limits limits = {MAX_ROWS, MAX_ROWS};
   b->plan = plan_new(b->model, limits, &error);
@@ -71,6 +74,10 @@ static inline int bench_open(struct bench *b, const char *backend, const char *p
   b->tapped = ~(site_set)0;
   assert_int_equal(b->backend->ops->alloc(b->backend, bytes, &b->taps, &error), 0);
   return 0;
+}
+
+static inline int bench_open(struct bench *b, const char *backend, const char *path) {
+  return bench_open_with(b, backend, path, model_open);
 }
 
 static inline void bench_close(struct bench *b) {
@@ -131,6 +138,28 @@ static inline void bench_point(struct bench *b, struct point point, int32_t n, f
   size_t width = (size_t)bench_width(b, point.site);
   assert_int_equal(b->backend->ops->read(b->backend, out, (struct span){b->taps, b->tap_offset[point_index(point)]},
                                          (size_t)n * width * sizeof(float), &error), 0);
+}
+
+/* Compares every recorded point of one prompt ("": keys are the bare names); returns how many were compared. */
+static inline int compare_points(struct bench *b, const struct tensors *want, const char *prompt, int32_t n) {
+  int compared = 0;
+  const struct arch *arch = &b->model->arch;
+  float *got = malloc((size_t)n * (size_t)bench_width(b, SITE_SCORES) * 4 * sizeof *got);
+  for (int i = 0; i < point_count(arch->n_layer); i++) {
+    struct point point = {i / SITE_COUNT, (enum site)(i % SITE_COUNT)};
+    char name[POINT_NAME_BYTES], key[128];
+    snprintf(key, sizeof key, "%s%s%s", prompt, *prompt ? "/" : "", point_name(point, name));
+    if (!tensors_find(want, key)) continue;
+    size_t count;
+    float *recorded = vectors_f32(want, key, &count);
+    assert_int_equal(count, (size_t)n * (size_t)bench_width(b, point.site));
+    bench_point(b, point, n, got);
+    assert_true(vectors_agree(key, got, recorded, count));
+    free(recorded);
+    compared++;
+  }
+  free(got);
+  return compared;
 }
 
 #endif

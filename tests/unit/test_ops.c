@@ -576,7 +576,7 @@ static void test_topk_ties_by_hand(void **state) {
   for (int i = 0; i < n; i++) {
     struct backend *backend = must_open(names[i], 1);
     float weights[6] = {1, 3, 2, 3, 3, -9}, x = 1;
-    struct matrix_part part = {weights, DTYPE_F32, ROWS_ARE_OUTPUTS, 6, 1};
+    struct matrix_part part = {.data = weights, .dtype = DTYPE_F32, .n_out = 6, .ld = 1};
     struct matrix *w = must_matrix(backend, &part, 1, 1);
     struct span xs = must_put(backend, &x, 1);
     struct encode_args args = {.kind = ENCODE_TOPK, .w = w, .x = {xs, 1}, .n_rows = 1, .k = 2};

@@ -5,28 +5,6 @@
 
 static const char *backends[] = {"ref", "cpu", "cpu-avx2", "cpu-generic"};
 
-/* Compares every recorded point of one prompt; returns how many were compared. */
-static int compare_points(struct bench *b, const struct tensors *want, const char *prompt, int32_t n) {
-  int compared = 0;
-  const struct arch *arch = &b->model->arch;
-  float *got = malloc((size_t)n * (size_t)bench_width(b, SITE_SCORES) * 4 * sizeof *got);
-  for (int i = 0; i < point_count(arch->n_layer); i++) {
-    struct point point = {i / SITE_COUNT, (enum site)(i % SITE_COUNT)};
-    char name[POINT_NAME_BYTES], key[128];
-    snprintf(key, sizeof key, "%s/%s", prompt, point_name(point, name));
-    if (!tensors_find(want, key)) continue;
-    size_t count;
-    float *recorded = vectors_f32(want, key, &count);
-    assert_int_equal(count, (size_t)n * (size_t)bench_width(b, point.site));
-    bench_point(b, point, n, got);
-    assert_true(vectors_agree(key, got, recorded, count));
-    free(recorded);
-    compared++;
-  }
-  free(got);
-  return compared;
-}
-
 static void check_prompt(struct bench *b, const struct tensors *want, const char *prompt, int least_points) {
   char key[128];
   size_t n, count;

@@ -106,10 +106,7 @@ static float soften(const struct op *op, struct query *query, struct seen seen, 
   vf low = vf_set1((float)seen.low), high = vf_set1((float)seen.high), score[BLOCK_VECTORS];
   for (int v = 0; v < BLOCK_VECTORS; v++) {
     score[v] = vf_mul(vf_load(s + v * LANES), scale);
-    if (op->u.attend.soft_cap > 0) {
-      vf cap = vf_set1(op->u.attend.soft_cap);
-      score[v] = vf_mul(cap, vf_tanh(vf_div(score[v], cap)));
-    }
+    if (op->u.attend.soft_cap > 0) score[v] = vf_soft_cap(score[v], op->u.attend.soft_cap);
     vf lane = vf_add(vf_load(ramp), vf_set1((float)(v * LANES)));
     score[v] = vf_where_less(lane, low, hidden, vf_where_less(lane, high, score[v], hidden));
     largest = vf_max(score[v], largest);

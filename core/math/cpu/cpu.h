@@ -76,6 +76,9 @@ struct kernels {
   void (*normalize)(const struct norm *norm, int64_t n, const float *x, float scale, float *y);
   void (*gain)(const struct norm *norm, int64_t n, const float *x, float *y);
   void (*gate)(enum activation act, int64_t n, const float *x, const float *up, float *y); /* up may be NULL */
+  void (*solu)(int64_t n, const float *x, float *y);
+  /* Turns the pairs of one head; table: dims / 2 cosines, then the sines. */
+  void (*rotate)(enum rotary_pairing pairing, int64_t dims, const float *table, float *x);
   void (*attend)(const struct attend_unit *unit, float *scratch);
   /* Keeps the elements of value [n] that are not less than `least`, and their index, in place and in order. */
   int64_t (*filter)(float least, int64_t n, float *value, int32_t *index);
@@ -98,6 +101,7 @@ struct product {
   float *y;
   int64_t ld_y;
   enum activation act;
+  float soft_cap;
   /* finish_encode: entries above the limit go to the segment of (row, group of panels) */
   const float *threshold;
   struct segments *segments;

@@ -69,6 +69,8 @@ VF vf vf_erf(vf x) {
 /* x / (1 + e^-s): silu for s = x. */
 VF vf vf_times_sigmoid(vf x, vf s) { return vf_div(x, vf_add(vf_set1(1.0f), vf_exp(vf_negate(s)))); }
 
+VF vf vf_soft_cap(vf x, float cap) { return vf_mul(vf_set1(cap), vf_tanh(vf_div(x, vf_set1(cap)))); }
+
 VF vf vf_activate(enum activation act, vf x) {
   switch (act) {
     case ACT_NONE: return x;

@@ -37,9 +37,8 @@ static struct origin find_output(const struct packing *packing, int64_t out) {
 }
 
 static const unsigned char *element(struct origin from, int64_t in) {
-  const struct matrix_part *part = from.part;
-  int64_t at = part->layout == ROWS_ARE_OUTPUTS ? from.out * part->ld + in : in * part->ld + from.out;
-  return (const unsigned char *)part->data + (size_t)at * dtype_size(part->dtype);
+  return (const unsigned char *)from.part->data +
+         (size_t)part_element(from.part, from.out, in) * dtype_size(from.part->dtype);
 }
 
 static void put_element(unsigned char *at, enum dtype dtype, float value) {
@@ -50,7 +49,8 @@ static void put_element(unsigned char *at, enum dtype dtype, float value) {
     memcpy(at, &half, sizeof half);
 }
 
-/* Any panel, one element at a time: those with a tail, or where two parts meet, or whose dtype changes. */
+/* Any panel, one element at a time: those with a tail, or where two parts or two runs of a part meet, or
+ * whose dtype changes. */
 static void pack_slowly(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
   const struct matrix *base = &packing->matrix->base;
   size_t size = dtype_size(base->dtype);
@@ -130,12 +130,18 @@ static void pack_rows(struct origin from, size_t size, int64_t begin, int64_t en
       memcpy(to + (size_t)in * line + (size_t)lane * size, source + (size_t)lane * ld + (size_t)in * size, size);
 }
 
+/* Sixteen outputs from here on lie side by side in the file. */
+static bool is_whole(struct origin from) {
+  int64_t run = from.part->run;
+  return from.out + LANES <= from.part->n_out && (!run || from.out % run + LANES <= run);
+}
+
 static void pack_panel(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
   const struct cpu_matrix *matrix = packing->matrix;
   struct origin from = find_output(packing, panel * LANES);
   size_t size = dtype_size(matrix->base.dtype);
   unsigned char *to = packing->data + (size_t)panel * matrix->panel_bytes;
-  if (from.out + LANES > from.part->n_out || from.part->dtype != matrix->base.dtype)
+  if (!is_whole(from) || from.part->dtype != matrix->base.dtype)
     pack_slowly(packing, panel, begin, end);
   else if (from.part->layout == ROWS_ARE_INPUTS)
     pack_columns(from, size, begin, end, to);

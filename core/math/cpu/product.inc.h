@@ -116,6 +116,7 @@ static void finish_linear(const struct product *product, int64_t row, int rows, 
       vf sum = vf_add(vf_load(c + (r * panels + p) * LANES), bias);
       float *y = product->y + (row + r) * product->ld_y + first;
       sum = vf_activate(product->act, sum);
+      if (product->soft_cap > 0) sum = vf_soft_cap(sum, product->soft_cap);
       if (n == LANES)
         vf_store(y, sum);
       else

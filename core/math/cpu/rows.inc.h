@@ -94,6 +94,51 @@ static void norm_row(const struct norm *norm, int64_t n, const float *x, float *
   if (i < n) vf_store_part(y + i, norm_vector(vf_load_part(x + i, n - i), middle, scale, gain, bias, i, n - i), n - i);
 }
 
+/* x e^(x - largest) / sum of e^(x - largest). Lanes beyond the row hold -infinity, whose power is 0. */
+static void solu_row(int64_t n, const float *x, float *y) {
+  const vf none = vf_set1(-__builtin_inff());
+  float rest[LANES];
+  int64_t whole = n / LANES * LANES;
+  vf_store(rest, none);
+  for (int64_t k = whole; k < n; k++) rest[k - whole] = x[k];
+  vf most = vf_load(rest);
+  for (int64_t i = 0; i < whole; i += LANES) most = vf_max(vf_load(x + i), most);
+  vf largest = vf_set1(vf_largest(most)), sum = vf_set1(0.0f);
+  for (int64_t i = 0; i < whole; i += LANES) sum = vf_add(sum, vf_exp(vf_sub(vf_load(x + i), largest)));
+  if (whole < n) sum = vf_add(sum, vf_exp(vf_sub(vf_load(rest), largest)));
+  vf total = vf_set1(vf_sum(sum));
+  for (int64_t i = 0; i < whole; i += LANES) {
+    vf value = vf_load(x + i);
+    vf_store(y + i, vf_div(vf_mul(value, vf_exp(vf_sub(value, largest))), total));
+  }
+  if (whole < n) {
+    vf value = vf_load_part(x + whole, n - whole);
+    vf_store_part(y + whole, vf_div(vf_mul(value, vf_exp(vf_sub(value, largest))), total), n - whole);
+  }
+}
+
+/* One pair, as the vectors below turn theirs; without contraction, so that every lane and every tail agrees. */
+VF void rotate_pair(float cosine, float sine, float *a, float *b) {
+  float x = *a, y = *b;
+  *a = x * cosine - y * sine;
+  *b = y * cosine + x * sine;
+}
+
+static void rotate_head(enum rotary_pairing pairing, int64_t dims, const float *table, float *x) {
+  int64_t half = dims / 2, i = 0;
+  const float *sines = table + half;
+  if (pairing == ROTARY_NEIGHBOURS) {
+    for (; i < half; i++) rotate_pair(table[i], sines[i], x + 2 * i, x + 2 * i + 1);
+    return;
+  }
+  for (; i + LANES <= half; i += LANES) {
+    vf a = vf_load(x + i), b = vf_load(x + half + i), c = vf_load(table + i), s = vf_load(sines + i);
+    vf_store(x + i, vf_sub(vf_mul(a, c), vf_mul(b, s)));
+    vf_store(x + half + i, vf_add(vf_mul(b, c), vf_mul(a, s)));
+  }
+  for (; i < half; i++) rotate_pair(table[i], sines[i], x + i, x + half + i);
+}
+
 static void gate_row(enum activation act, int64_t n, const float *x, const float *up, float *y) {
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {

@@ -108,23 +108,57 @@ static void run_begin(struct walk *walk, const struct op *op, struct row_range a
 
 static void run_norm(struct walk *walk, const struct op *op, struct row_range all) {
   struct row_range rows = enter_rows(walk, op, all);
+  int parts = op->u.norm.parts ? op->u.norm.parts : 1;
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.norm.x, row);
+    float *y = rows_at(op->u.norm.y, row);
+    for (int part = 0; part < parts; part++)
+      walk->kernels->norm(&op->u.norm.norm, op->width, x + part * op->width, y + part * op->width);
+  }
+}
+
+static void run_solu(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
   for (int32_t row = rows.begin; row < rows.end; row++)
-    walk->kernels->norm(&op->u.norm.norm, op->width, rows_at(op->u.norm.x, row), rows_at(op->u.norm.y, row));
+    walk->kernels->solu(op->width, rows_at(op->u.solu.x, row), rows_at(op->u.solu.y, row));
+}
+
+static void run_place(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.place.x, row);
+    const float *place = span_floats(op->u.place.table) + walk->step->position[row] * op->width;
+    float *y = rows_at(op->u.place.y, row);
+    for (int64_t i = 0; i < op->width; i++) y[i] = x[i] + place[i];
+  }
+}
+
+static void run_rotate(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *table = span_floats(op->u.rotate.table) + (int64_t)walk->step->position[row] * op->u.rotate.dims;
+    float *x = rows_at(op->u.rotate.x, row);
+    for (int head = 0; head < op->u.rotate.heads; head++)
+      walk->kernels->rotate(op->u.rotate.pairing, op->u.rotate.dims, table, x + head * op->width);
+  }
 }
 
 static void run_norm_part(struct walk *walk, const struct op *op, struct row_range all) {
   struct row_range rows = enter_rows(walk, op, all);
   const struct kernels *kernels = walk->kernels;
   const struct norm *norm = &op->u.norm.norm;
-  for (int32_t row = rows.begin; row < rows.end; row++) {
-    const float *x = rows_at(op->u.norm.x, row);
-    if (op->code == OP_NORM_SCALE)
-      *rows_at(op->u.norm.scale, row) = kernels->norm_scale(norm, op->width, x);
-    else if (op->code == OP_NORMALIZE)
-      kernels->normalize(norm, op->width, x, *rows_at(op->u.norm.scale, row), rows_at(op->u.norm.y, row));
-    else
-      kernels->gain(norm, op->width, x, rows_at(op->u.norm.y, row));
-  }
+  int parts = op->u.norm.parts ? op->u.norm.parts : 1;
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    for (int part = 0; part < parts; part++) {
+      const float *x = rows_at(op->u.norm.x, row) + part * op->width;
+      if (op->code == OP_NORM_SCALE)
+        rows_at(op->u.norm.scale, row)[part] = kernels->norm_scale(norm, op->width, x);
+      else if (op->code == OP_NORMALIZE)
+        kernels->normalize(norm, op->width, x, rows_at(op->u.norm.scale, row)[part],
+                           rows_at(op->u.norm.y, row) + part * op->width);
+      else
+        kernels->gain(norm, op->width, x, rows_at(op->u.norm.y, row) + part * op->width);
+    }
 }
 
 static void run_copy(struct walk *walk, const struct op *op, struct row_range all) {
@@ -146,7 +180,7 @@ static void run_sublayer(struct walk *walk, const struct op *op, struct row_rang
   run_points(walk, op, op->u.sublayer.out_site, out, rows);
   for (int32_t row = rows.begin; row < rows.end; row++)
     walk->kernels->add_scaled(rows_at(resid, row), 1.0f, rows_at(out, row), op->width);
-  run_points(walk, op, op->u.sublayer.resid_site, resid, rows);
+  if (op->u.sublayer.resid_site) run_points(walk, op, op->u.sublayer.resid_site, resid, rows);
   if (op->u.sublayer.norm.kind == NORM_NONE) return;
   for (int32_t row = rows.begin; row < rows.end; row++)
     walk->kernels->norm(&op->u.sublayer.norm, op->width, rows_at(resid, row), rows_at(op->u.sublayer.y, row));
@@ -181,7 +215,8 @@ static void run_linear(struct walk *walk, const struct op *op, struct row_range 
                             .finish = walk->kernels->finish_linear,
                             .y = rows_at(op->u.linear.y, rows.begin),
                             .ld_y = op->u.linear.y.ld,
-                            .act = op->u.linear.act};
+                            .act = op->u.linear.act,
+                            .soft_cap = op->u.linear.soft_cap};
   if (product.rows > 1) product_pack(&product, walk->worker);
   product_walk(&product, walk->worker, walk->scratch);
 }
@@ -207,6 +242,9 @@ static void run_op(struct walk *walk, const struct op *op) {
     case OP_GAIN: run_norm_part(walk, op, rows); return;
     case OP_LINEAR: run_linear(walk, op, rows); return;
     case OP_GATE: run_gate(walk, op, rows); return;
+    case OP_SOLU: run_solu(walk, op, rows); return;
+    case OP_PLACE: run_place(walk, op, rows); return;
+    case OP_ROTATE: run_rotate(walk, op, rows); return;
     case OP_ATTEND: run_attend(walk, op, rows); return;
     case OP_SUBLAYER: run_sublayer(walk, op, rows); return;
     case OP_POINT: run_point(walk, op, rows); return;

@@ -2,6 +2,7 @@
 #include "core/math/ref/ref.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,8 +41,7 @@ double ref_weight(const struct matrix *w, int64_t out, int64_t in) {
   const struct ref_matrix *matrix = (const struct ref_matrix *)w;
   const struct matrix_part *part = matrix->part;
   for (; out >= part->n_out; part++) out -= part->n_out;
-  int64_t at = part->layout == ROWS_ARE_OUTPUTS ? out * part->ld + in : in * part->ld + out;
-  float weight = dtype_f32_at(part->data, part->dtype, (size_t)at);
+  float weight = dtype_f32_at(part->data, part->dtype, (size_t)part_element(part, out, in));
   return matrix->rounded ? dtype_round(weight, w->dtype) : weight;
 }
 
@@ -86,8 +86,11 @@ static void run_linear(const struct op *op, struct row_range rows) {
   for (int32_t row = rows.begin; row < rows.end; row++) {
     const float *x = rows_at(op->u.linear.x, row);
     float *y = rows_at(op->u.linear.y, row);
-    for (int64_t out = 0; out < w->n_out; out++)
+    for (int64_t out = 0; out < w->n_out; out++) {
       y[out] = ref_activate(op->u.linear.act, (float)(ref_product(w, out, x) + (bias ? bias[out] : 0.0)));
+      double cap = op->u.linear.soft_cap;
+      if (cap > 0) y[out] = (float)(cap * tanh(y[out] / cap));
+    }
   }
 }
 
@@ -99,22 +102,55 @@ static void run_gate(const struct op *op, struct row_range rows) {
   }
 }
 
-static void run_norm(const struct norm *norm, struct rows x, struct rows y, struct row_range rows, int64_t width) {
+static void run_norm(const struct norm *norm, struct rows x, struct rows y, struct row_range rows, int64_t width,
+                     int parts) {
   for (int32_t row = rows.begin; row < rows.end; row++)
-    ref_norm_row(norm, width, rows_at(x, row), rows_at(y, row));
+    for (int part = 0; part < (parts ? parts : 1); part++)
+      ref_norm_row(norm, width, rows_at(x, row) + part * width, rows_at(y, row) + part * width);
+}
+
+static void run_place(const struct op *op, const struct step *step, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *x = rows_at(op->u.place.x, row);
+    const float *place = span_floats(op->u.place.table) + step->position[row] * op->width;
+    float *y = rows_at(op->u.place.y, row);
+    for (int64_t i = 0; i < op->width; i++) y[i] = x[i] + place[i];
+  }
+}
+
+static void rotate_head(const struct op *op, const float *cosine, float *x) {
+  int half = op->u.rotate.dims / 2;
+  bool halves = op->u.rotate.pairing == ROTARY_HALVES;
+  for (int i = 0; i < half; i++) {
+    float *a = halves ? x + i : x + 2 * i, *b = halves ? a + half : a + 1;
+    double c = cosine[i], s = cosine[half + i], was = *a;
+    *a = (float)(was * c - *b * s);
+    *b = (float)(*b * c + was * s);
+  }
+}
+
+static void run_rotate(const struct op *op, const struct step *step, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    const float *cosine = span_floats(op->u.rotate.table) + (int64_t)step->position[row] * op->u.rotate.dims;
+    for (int head = 0; head < op->u.rotate.heads; head++)
+      rotate_head(op, cosine, rows_at(op->u.rotate.x, row) + head * op->width);
+  }
 }
 
 static void run_norm_part(const struct op *op, struct row_range rows) {
   const struct norm *norm = &op->u.norm.norm;
-  for (int32_t row = rows.begin; row < rows.end; row++) {
-    const float *x = rows_at(op->u.norm.x, row);
-    if (op->code == OP_NORM_SCALE)
-      *rows_at(op->u.norm.scale, row) = ref_norm_scale(norm, op->width, x);
-    else if (op->code == OP_NORMALIZE)
-      ref_normalize_row(norm, op->width, x, *rows_at(op->u.norm.scale, row), rows_at(op->u.norm.y, row));
-    else
-      ref_gain_row(norm, op->width, x, rows_at(op->u.norm.y, row));
-  }
+  int parts = op->u.norm.parts ? op->u.norm.parts : 1;
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    for (int part = 0; part < parts; part++) {
+      const float *x = rows_at(op->u.norm.x, row) + part * op->width;
+      if (op->code == OP_NORM_SCALE)
+        rows_at(op->u.norm.scale, row)[part] = ref_norm_scale(norm, op->width, x);
+      else if (op->code == OP_NORMALIZE)
+        ref_normalize_row(norm, op->width, x, rows_at(op->u.norm.scale, row)[part],
+                          rows_at(op->u.norm.y, row) + part * op->width);
+      else
+        ref_gain_row(norm, op->width, x, rows_at(op->u.norm.y, row) + part * op->width);
+    }
 }
 
 static void run_copy(const struct op *op, struct row_range rows) {
@@ -129,9 +165,9 @@ static void run_sublayer(const struct op *op, const struct step *step, struct ro
     const float *out = rows_at(op->u.sublayer.out, row);
     for (int64_t i = 0; i < op->width; i++) resid[i] += out[i];
   }
-  ref_point(op, step, op->u.sublayer.resid_site, op->u.sublayer.resid, rows);
+  if (op->u.sublayer.resid_site) ref_point(op, step, op->u.sublayer.resid_site, op->u.sublayer.resid, rows);
   if (op->u.sublayer.norm.kind == NORM_NONE) return;
-  run_norm(&op->u.sublayer.norm, op->u.sublayer.resid, op->u.sublayer.y, rows, op->width);
+  run_norm(&op->u.sublayer.norm, op->u.sublayer.resid, op->u.sublayer.y, rows, op->width, 1);
 }
 
 static void run_gather(const struct op *op, const struct step *step) {
@@ -144,12 +180,20 @@ void ref_run_op(const struct op *op, const struct step *step) {
   struct row_range rows = op_rows(op, step);
   switch (op->code) {
     case OP_BEGIN: run_begin(op, step, rows); return;
-    case OP_NORM: run_norm(&op->u.norm.norm, op->u.norm.x, op->u.norm.y, rows, op->width); return;
+    case OP_NORM:
+      run_norm(&op->u.norm.norm, op->u.norm.x, op->u.norm.y, rows, op->width, op->u.norm.parts);
+      return;
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
     case OP_GAIN: run_norm_part(op, rows); return;
     case OP_LINEAR: run_linear(op, rows); return;
     case OP_GATE: run_gate(op, rows); return;
+    case OP_SOLU:
+      for (int32_t row = rows.begin; row < rows.end; row++)
+        ref_solu_row(op->width, rows_at(op->u.solu.x, row), rows_at(op->u.solu.y, row));
+      return;
+    case OP_PLACE: run_place(op, step, rows); return;
+    case OP_ROTATE: run_rotate(op, step, rows); return;
     case OP_ATTEND: ref_attend(op, step); return;
     case OP_SUBLAYER: run_sublayer(op, step, rows); return;
     case OP_POINT: ref_point(op, step, op->u.point.site, op->u.point.x, rows); return;

@@ -30,6 +30,7 @@ float ref_activate(enum activation act, float x);
 float ref_norm_scale(const struct norm *norm, int64_t width, const float *x);
 void ref_normalize_row(const struct norm *norm, int64_t width, const float *x, float scale, float *y);
 void ref_gain_row(const struct norm *norm, int64_t width, const float *x, float *y);
+void ref_solu_row(int64_t width, const float *x, float *y);
 void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y);
 void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows);
 

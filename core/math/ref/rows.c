@@ -1,5 +1,6 @@
 /* rows.c: formulas over one row: activations, norms, edits, taps. Knows nothing of where rows come from. */
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -16,6 +17,13 @@ float ref_activate(enum activation act, float x) {
   }
   assert(!"unknown activation");
   return x;
+}
+
+void ref_solu_row(int64_t width, const float *x, float *y) {
+  double largest = -DBL_MAX, total = 0;
+  for (int64_t i = 0; i < width; i++) largest = fmax(largest, x[i]);
+  for (int64_t i = 0; i < width; i++) total += exp(x[i] - largest);
+  for (int64_t i = 0; i < width; i++) y[i] = (float)(x[i] * exp(x[i] - largest) / total);
 }
 
 /* What the norm takes off every element. */

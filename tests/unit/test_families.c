@@ -1,0 +1,139 @@
+/* Every family against PyTorch: tiny random models made by transformers (tests/vectors/families), every hot point of every
+ * layer, logits, and 16 greedy tokens; from one prefill, from chunks and token by token, on every backend this machine
+ * has. And two real models against what transformers writes with them. */
+#include "tests/unit/plan_bench.h"
+
+#define FAMILIES "tests/vectors/families/"
+#define N_NEW 16
+
+static const char *backends[] = {"ref", "cpu", "cpu-avx2", "cpu-generic"};
+
+/* points: hot points recorded for a layer (parallel blocks have no resid_mid, attention-only ones no MLP). */
+static const struct family {
+  const char *folder;
+  int points;
+} families[] = {
+    {"llama", 7}, {"llama-scaled", 7},
+};
+
+static int32_t best(const float *logits, size_t n) {
+  size_t at = 0;
+  for (size_t i = 1; i < n; i++)
+    if (logits[i] > logits[at]) at = i;
+  return (int32_t)at;
+}
+
+/* The greedy text after `n` ids of which all but the last have been run; ids has room for it. */
+static void check_greedy(struct bench *b, const char *what, int32_t *ids, size_t n, const int32_t *want, size_t n_new,
+                         float *logits) {
+  size_t v = (size_t)b->model->arch.vocabulary;
+  for (size_t i = 0; i < n_new; i++) {
+    ids[n + i] = best(logits, v);
+    if (ids[n + i] != want[i]) fail_msg("%s: greedy token %zu is %d, transformers has %d", what, i, ids[n + i], want[i]);
+    if (i + 1 < n_new) bench_run(b, ids, (int32_t)(n + i), 1, logits);
+  }
+}
+
+/* Chunk by chunk: the points and logits must be those of one prefill, to the bit. */
+static void check_chunks(struct bench *b, const char *what, const int32_t *ids, size_t n, int32_t chunk,
+                         const float *whole) {
+  size_t v = (size_t)b->model->arch.vocabulary;
+  float *parts = malloc(n * v * sizeof *parts);
+  for (int32_t from = 0; from < (int32_t)n; from += chunk) {
+    int32_t rows = (int32_t)n - from < chunk ? (int32_t)n - from : chunk;
+    bench_run(b, ids, from, rows, parts + (size_t)from * v);
+  }
+  if (memcmp(parts, whole, n * v * sizeof *parts) != 0) fail_msg("%s: chunks of %d give other bits", what, chunk);
+  free(parts);
+}
+
+static void check_family(const struct family *family, const char *backend) {
+  struct bench b;
+  char path[256], what[128];
+  snprintf(path, sizeof path, FAMILIES "%s", family->folder);
+  snprintf(what, sizeof what, "%s on %s", family->folder, backend);
+  if (bench_open_with(&b, backend, path, model_open_weights) != 0) return;
+  snprintf(path, sizeof path, FAMILIES "%s/expected.safetensors", family->folder);
+  struct tensors *want = vectors_open(path);
+  size_t n, count, v = (size_t)b.model->arch.vocabulary;
+  int32_t *recorded = vectors_i32(want, "ids", &n), *follow = vectors_i32(want, "greedy", &count);
+  int32_t ids[MAX_ROWS];
+  memcpy(ids, recorded, n * sizeof *ids);
+  assert_int_equal(count, N_NEW);
+  float *logits = malloc(n * v * sizeof *logits), *expected = vectors_f32(want, "logits", &count);
+  assert_int_equal(count, n * v);
+  bench_run(&b, ids, 0, (int32_t)n, logits);
+  if (compare_points(&b, want, "", (int32_t)n) != family->points * b.model->arch.n_layer) fail_msg("%s: points", what);
+  if (!vectors_agree(what, logits, expected, count)) fail_msg("%s: logits", what);
+  check_chunks(&b, what, ids, n, 5, logits);
+  check_chunks(&b, what, ids, n, 1, logits);
+  b.tapped = 0; /* the fused ops, where every point was tapped before */
+  check_chunks(&b, what, ids, n, (int32_t)n, logits);
+  check_chunks(&b, what, ids, n, 1, logits);
+  b.tapped = SITES_HOT;
+  check_chunks(&b, what, ids, n, 1, logits);
+  if (compare_points(&b, want, "", (int32_t)n) != family->points * b.model->arch.n_layer) fail_msg("%s: decode", what);
+  check_greedy(&b, what, ids, n, follow, N_NEW, logits + (n - 1) * v);
+  free(recorded);
+  free(follow);
+  free(logits);
+  free(expected);
+  tensors_close(want);
+  bench_close(&b);
+}
+
+static void test_families(void **state) {
+  (void)state;
+  for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
+    for (size_t k = 0; k < sizeof families / sizeof *families; k++) check_family(&families[k], backends[i]);
+}
+
+/* ---- real models ---- */
+
+static void check_real(const char *name, const char *backend, const char *folder) {
+  struct bench b;
+  char key[128];
+  struct tensors *want = vectors_open(FAMILIES "real.safetensors");
+  if (bench_open_with(&b, backend, folder, model_open_weights) == 0) {
+    size_t n, n_new, count;
+    snprintf(key, sizeof key, "%s/ids", name);
+    int32_t *recorded = vectors_i32(want, key, &n), ids[MAX_ROWS];
+    memcpy(ids, recorded, n * sizeof *ids);
+    snprintf(key, sizeof key, "%s/greedy", name);
+    int32_t *follow = vectors_i32(want, key, &n_new);
+    snprintf(key, sizeof key, "%s/logits", name);
+    float *expected = vectors_f32(want, key, &count), *logits = malloc(count * sizeof *logits);
+    bench_run(&b, ids, 0, (int32_t)n, logits);
+    assert_true(vectors_agree(key, logits, expected, count));
+    check_greedy(&b, name, ids, n, follow, n_new, logits + (n - 1) * (size_t)b.model->arch.vocabulary);
+    free(recorded);
+    free(follow);
+    free(expected);
+    free(logits);
+  }
+  tensors_close(want);
+  bench_close(&b);
+}
+
+static void test_real_models(void **state) {
+  (void)state;
+  static const char *const names[] = {"stories260K", "babyllama105"};
+  const char *data = getenv("STEERD_DATA");
+  for (size_t k = 0; k < 2; k++) {
+    char folder[512], file[600];
+    snprintf(folder, sizeof folder, "%s/models/%s/hf", data ? data : "../shared/data", names[k]);
+    snprintf(file, sizeof file, "%s/config.json", folder);
+    FILE *there = fopen(file, "rb");
+    if (!there) {
+      printf("skip: %s is not there (set STEERD_DATA)\n", names[k]);
+      continue;
+    }
+    fclose(there);
+    for (size_t i = 0; i < 2; i++) check_real(names[k], backends[i], folder);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_real_models)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,5 +1,6 @@
 """`make demo` as a newcomer meets it: it says ready, and the lines it prints work and answer what the README shows."""
 import json
+import math
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ import subprocess
 import time
 
 import pytest
+import requests
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 READY_SECONDS = 60  # a sanitizer build loads the demo's statistics in some ten seconds
@@ -57,9 +59,46 @@ def test_three_lines(printed):
         assert json.dumps(text, ensure_ascii=False)[1:-1] in shown, text
 
 
-def test_statistics_came_along(printed):
+@pytest.fixture
+def ask(printed):
+    """ask(path, **body): the reply of the running demo."""
     url = re.search(r"^ready (\S+)$", printed, re.M).group(1)
-    done = subprocess.run(["curl", "-s", f"{url}/feature/demo/2-res-demo/1890"], capture_output=True, text=True, timeout=30)
-    feature = json.loads(done.stdout)
+
+    def send(path, **body):
+        reply = requests.post(url + path, json=body, timeout=30) if body else requests.get(url + path, timeout=30)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+    return send
+
+
+@pytest.mark.parametrize("source, index, word", [("2-res-demo", 1890, "little"), ("2-tc-demo", 1486, "the")])
+def test_statistics_came_along(ask, source, index, word):
+    feature = ask(f"/feature/demo/{source}/{index}")
     assert feature["frac_nonzero"] > 0 and len(feature["activations"]) > 5
-    assert "little" in feature["explanations"][0]["description"]
+    assert word in feature["explanations"][0]["description"]
+
+
+# decisions.md 18: 1e-4 of the larger of 1 and the values' root mean square.
+TOLERANCE = 1e-4
+
+
+@pytest.mark.parametrize("source", ["2-res-demo", "2-tc-demo"])
+def test_dictionaries_agree_with_pytorch(ask, source):
+    vectors = json.loads((ROOT / "tests" / "vectors" / "demo" / "strongest.json").read_text())
+    rows = ask("/activations", text=vectors["text"], source=source)["results"]
+    assert len(rows) == len(vectors[source])
+    scale = max(1, math.sqrt(sum(v * v for row in vectors[source] for _, v in row) / sum(len(row) for row in vectors[source])))
+    for row, expected in zip(rows, vectors[source]):
+        got = [(f["featureIndex"], f["activationValue"]) for f in row["topFeatures"]][:len(expected)]
+        assert [index for index, _ in got] == [index for index, _ in expected]
+        for (_, value), (_, wanted) in zip(got, expected):
+            assert abs(value - wanted) <= TOLERANCE * scale
+
+
+def test_a_transcoder_steers_where_it_writes(ask):
+    reply = ask("/steer", prompt="One day, the children went to the", temperature=0.4, seed=3, n_tokens=30,
+                features=[{"layer": "2-tc-demo", "index": 1486, "strength": 22}])
+    assert reply["STEERED"] != reply["DEFAULT"]
+    sources = {s["id"]: s for s in ask("/models")["models"][0]["sources"]}
+    assert sources["2-tc-demo"]["pointOut"] == "blocks.2.hook_mlp_out"

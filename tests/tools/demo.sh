@@ -10,7 +10,7 @@ store=${DEMO_STORE:-build/demo.sqlite}
   [ "$word" = ready ] || continue
   cat <<TEXT
 
-steerd serves its demo: a small English model and a dictionary of 2,048 features.
+steerd serves its demo: a small English model, a sparse autoencoder and a transcoder of 2,048 features each.
 Open  $url/  in a browser, or type (in another terminal):
 
   curl -s $url/models

@@ -20,8 +20,9 @@ struct lab;
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
 struct lab_model_spec {
-  const char *id;   /* "gpt2-small" */
-  const char *path; /* Hugging Face folder, or an ini that describes a model */
+  const char *id;   /* "gpt2-small"; NULL: as the table of names calls it, else the last part of its path */
+  const char *path; /* Hugging Face folder, an ini that describes a model, or a name that is looked for in the Hugging
+                     * Face cache (core/model/model_find.h) */
 };
 struct lab_source_spec {
   const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
@@ -38,7 +39,7 @@ struct lab_options {
   bool load_statistics;     /* a source whose folder holds statistics/ (docs/store.md) and of which the store has none: import
                                them when opening; a failure is a warning in the log */
   int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */
-  const char *aliases;      /* file of model aliases, NULL: none */
+  const char *aliases;      /* file of names of models (core/model/model_names.h), NULL: none */
   const char *backend;      /* see backend_open; "auto" = "cpu" */
   int threads;              /* compute threads; 0 = processors this process may use */
   int max_queue;            /* requests waiting for the engine */

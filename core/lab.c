@@ -6,39 +6,11 @@
 #include <string.h>
 
 #include "core/archive.h"
-#include "core/base/ini.h"
 #include "core/base/log.h"
 #include "core/lab_sources.h"
+#include "core/model/model_find.h"
 
 #define MAX_NAMED 8 /* ids listed in an error text */
-
-/* ---- aliases ---- */
-
-/* The id that a name stands for; the name itself when it is no alias. */
-static const char *resolve(const struct lab *lab, const char *name) {
-  for (size_t i = 0; i < lab->n_aliases; i++)
-    if (strcmp(lab->aliases[i].name, name) == 0) return lab->aliases[i].id;
-  return name;
-}
-
-static int load_aliases(struct lab *lab, const char *path, struct error *error) {
-  if (!path || !*path) return 0;
-  struct ini *ini = ini_open(path, error);
-  if (!ini) return -1;
-  size_t n = ini_count(ini);
-  lab->aliases = calloc(n ? n : 1, sizeof *lab->aliases);
-  int failed = lab->aliases ? 0 : error_memory(error, n * sizeof *lab->aliases);
-  for (size_t i = 0; !failed && i < n; i++) {
-    const struct ini_entry *entry = ini_at(ini, i);
-    if (strcmp(entry->section, "aliases") != 0) continue;
-    struct lab_alias *alias = &lab->aliases[lab->n_aliases++];
-    alias->name = strdup(entry->key);
-    alias->id = strdup(entry->value);
-    if (!alias->name || !alias->id) failed = error_memory(error, strlen(entry->value));
-  }
-  ini_close(ini);
-  return failed;
-}
 
 /* ---- models ---- */
 
@@ -60,14 +32,20 @@ int lab_check_id(const char *id, struct error *error) {
 }
 
 static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct error *error) {
-  if (lab_check_id(spec->id, error) != 0) return -1;
+  struct model_place place;
+  if (spec->id && lab_check_id(spec->id, error) != 0) return -1;
+  if (model_find(lab->names, spec->path, &place, error) != 0) {
+    if (spec->id) (void)error_prefix(error, "model '%s'", spec->id);
+    return -1;
+  }
+  const char *id = spec->id ? spec->id : place.id;
   for (size_t i = 0; i < lab->n_models; i++)
-    if (strcmp(lab->models[i].model->id, spec->id) == 0)
-      return error_set(error, ERROR_ARGUMENT, "model '%s' is named twice", spec->id);
+    if (strcmp(lab->models[i].model->id, id) == 0)
+      return error_set(error, ERROR_ARGUMENT, "model '%s' is named twice", id);
   struct lab_model *opened = &lab->models[lab->n_models];
   struct lab_source_list *none = calloc(1, sizeof *none);
   if (!none) return error_memory(error, sizeof *none);
-  opened->model = model_open(spec->id, spec->path, lab->backend, error);
+  opened->model = model_open_place(id, &place, lab->backend, error);
   if (!opened->model) {
     free(none);
     return -1;
@@ -83,7 +61,7 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
 
 struct lab_model *lab_model_named(const struct lab *lab, const char *id) {
   for (size_t i = 0; i < lab->n_models; i++)
-    if (strcmp(resolve(lab, lab->models[i].model->id), resolve(lab, id)) == 0) return &lab->models[i];
+    if (strcmp(model_names_id(lab->names, lab->models[i].model->id), model_names_id(lab->names, id)) == 0) return &lab->models[i];
   return NULL;
 }
 
@@ -138,7 +116,7 @@ static int allocate(struct lab *lab, const struct lab_options *options, struct e
 
 static int open_all(struct lab *lab, const struct lab_options *options, struct error *error) {
   if (options->n_models == 0)
-    return error_set(error, ERROR_ARGUMENT, "no model is named; give one with --model ID=PATH");
+    return error_set(error, ERROR_ARGUMENT, "no model is named; give one with --model");
   for (size_t i = 0; i < options->n_models; i++)
     if (open_model(lab, &options->models[i], error) != 0) return -1;
   for (size_t i = 0; i < options->n_sources; i++)
@@ -163,8 +141,9 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   struct lab *lab = calloc(1, sizeof *lab);
   if (!lab) return error_memory(error, sizeof *lab), NULL;
   lab->options = *options;
-  if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 || load_aliases(lab, options->aliases, error) != 0 ||
-      open_backend(lab, options, error) != 0 || open_budget(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
+  if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 ||
+      !(lab->names = model_names_open(options->aliases, error)) || open_backend(lab, options, error) != 0 ||
+      open_budget(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
       archive_open(lab, options, error) != 0 || start_engine(lab, options, error) != 0 ||
       loader_start(lab, options, error) != 0 || runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
@@ -184,11 +163,7 @@ void lab_close(struct lab *lab) {
   for (size_t i = 0; i < lab->n_models; i++) model_close(lab->models[i].model);
   free(lab->models);
   free(lab->infos);
-  for (size_t i = 0; i < lab->n_aliases; i++) {
-    free(lab->aliases[i].name);
-    free(lab->aliases[i].id);
-  }
-  free(lab->aliases);
+  model_names_close(lab->names);
   backend_close(lab->backend);
   free(lab);
 }

@@ -32,17 +32,12 @@ struct lab_model {
   _Atomic(struct lab_source_list *) sources; /* replaced as a whole; never NULL in an open lab */
 };
 
-struct lab_alias {
-  char *name, *id;
-};
-
 struct lab {
   struct backend *backend;
   struct lab_model *models;      /* [n_models] */
   struct lab_model_info *infos;  /* [n_models], same order */
   size_t n_models;
-  struct lab_alias *aliases;
-  size_t n_aliases;
+  struct model_names *names;     /* which names mean the same model */
   struct lab_sources *sources;   /* who uses which (lab_sources.h) */
   struct dict_budget *budget;    /* of prepared encoders */
   enum dtype keep;               /* how encoders are kept */

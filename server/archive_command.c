@@ -24,7 +24,7 @@ static void on_interrupt(int number) {
 }
 
 void help_import(void) {
-  puts("steerd import FOLDER --store FILE [--as MODEL/SOURCE] [--model ID=PATH --source MODEL/SOURCE=PATH]\n\n"
+  puts("steerd import FOLDER --store FILE [--as MODEL/SOURCE] [--model [ID=]PLACE --source MODEL/SOURCE=PATH]\n\n"
        "Reads a source's statistics, examples and explanations from Neuronpedia's dataset layout into a store:\n"
        "FOLDER/features, FOLDER/activations and FOLDER/explanations with batch-N.jsonl.gz (or .jsonl), any of them, and\n"
        "source.jsonl and model.jsonl where they are there. A line that is not what it claims to be is refused by file and\n"

@@ -1,4 +1,4 @@
-/* lab_settings.c: from the option table to the lab's options; reads ID=PATH and MODEL/SOURCE=PATH; finds the demo when no
+/* lab_settings.c: from the option table to the lab's options; reads [ID=]PLACE and MODEL/SOURCE=PATH; finds the demo when no
  * model is named. */
 #include "server/lab_settings.h"
 
@@ -15,8 +15,9 @@
 
 static int split_model(struct options *o, const char *item, struct lab_model_spec *out, struct error *error) {
   const char *equals = strchr(item, '=');
-  if (!equals || equals == item || !equals[1])
-    return error_set(error, ERROR_ARGUMENT, "model: '%.200s' is not ID=PATH; example: gpt2-small=/models/gpt2", item);
+  if (!equals) return out->id = NULL, out->path = item, 0;
+  if (equals == item || !equals[1])
+    return error_set(error, ERROR_ARGUMENT, "model: '%.200s' is not ID=PLACE; example: gpt2-small=/models/gpt2", item);
   out->id = arena_text(&o->arena, item, (size_t)(equals - item), error);
   out->path = equals + 1;
   return out->id ? 0 : -1;
@@ -59,7 +60,7 @@ static const char *find_demo(struct options *o, struct error *error) {
   if (!demo && place_find("config/demo", &o->arena, &demo, error) != 0) return NULL;
   if (!demo)
     error_set(error, ERROR_ARGUMENT,
-              "no model is named and the demo is not beside this program; give one with --model ID=PATH");
+              "no model is named and the demo is not beside this program; give one with --model ID=FOLDER or --model NAME");
   return demo;
 }
 
@@ -121,9 +122,16 @@ static int find_folders(struct options *o, struct lab_options *out, struct error
   return 0;
 }
 
+/* The table of names: that of the setting, or the one that came with the program. */
+static int find_names(struct options *o, struct lab_options *out, struct error *error) {
+  out->aliases = *o->aliases ? o->aliases : NULL;
+  if (strcmp(o->aliases, "auto") != 0) return 0;
+  if (place_find("aliases.ini", &o->arena, &out->aliases, error) != 0) return -1;
+  return out->aliases ? 0 : place_find("config/aliases.ini", &o->arena, &out->aliases, error);
+}
+
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
   *out = (struct lab_options){.store = o->store,
-                              .aliases = *o->aliases ? o->aliases : NULL,
                               .backend = o->backend,
                               .threads = (int)o->threads,
                               .max_queue = (int)o->max_queue,
@@ -134,6 +142,6 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
-  if (find_folders(o, out, error) != 0) return -1;
+  if (find_folders(o, out, error) != 0 || find_names(o, out, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -6,7 +6,7 @@
 #include "server/options.h"
 
 /* Fills *out, holder and run_jobs left empty; its arrays and texts live in options->arena. Where neither a model nor a
- * source is named it is the demo that stands beside the program. ERROR_ARGUMENT for a model or source that is not ID=PATH or
+ * source is named it is the demo that stands beside the program. ERROR_ARGUMENT for a model or source that is not [ID=]PLACE or
  * MODEL/SOURCE=PATH. */
 int lab_settings(struct options *options, struct lab_options *out, struct error *error) MUST_CHECK;
 

@@ -23,7 +23,7 @@ int place_find(const char *name, struct arena *arena, const char **out, struct e
   for (size_t i = 0; *folder && !*out && i < sizeof ways / sizeof ways[0]; i++) {
     const char *path = arena_printf(arena, error, "%s/%s/%s", folder, ways[i], name);
     if (!path) return -1;
-    if (path_is_directory(path)) *out = path;
+    if (path_is_directory(path) || path_is_file(path)) *out = path;
   }
   return 0;
 }

@@ -5,8 +5,8 @@
 #include "core/base/arena.h"
 #include "core/base/error.h"
 
-/* The folder `name` in PREFIX/share/steerd (program in PREFIX/bin), else in the source tree (program in
- * build/VARIANT). *out is in the arena, NULL when there is no such folder. Errors: ERROR_MEMORY. */
+/* The folder or file `name` in PREFIX/share/steerd (program in PREFIX/bin), else in the source tree (program in
+ * build/VARIANT). *out is in the arena, NULL when there is none. Errors: ERROR_MEMORY. */
 int place_find(const char *name, struct arena *arena, const char **out, struct error *error) MUST_CHECK;
 
 #endif

@@ -25,7 +25,7 @@ static void on_interrupt(int number) {
 }
 
 void help_stats(void) {
-  puts("steerd stats MODEL SOURCE --corpus FILE [--lines] --store FILE --model ID=PATH --source MODEL/SOURCE=PATH\n\n"
+  puts("steerd stats MODEL SOURCE --corpus FILE [--lines] --store FILE --model [ID=]PLACE --source MODEL/SOURCE=PATH\n\n"
        "Counts what every feature of a source does over a text and keeps it in a store: how often it fires, histograms,\n"
        "strongest examples, what it promotes, nearest features, a short explanation. Killed or interrupted, the same\n"
        "command goes on where it was.\n\n"

@@ -99,7 +99,7 @@ static int check_fence(int fd, const char *path, struct error *error) {
     real[length] = '\0';
     if (path_is_inside(real, fence.folders, fence.count)) return 0;
   }
-  return error_set(error, ERROR_ARGUMENT, "'%s' lies outside the folders that dictionaries may be loaded from", path);
+  return error_set(error, ERROR_ARGUMENT, "'%s' lies outside the folders that may be read here", path);
 }
 
 /* ---- files ---- */

@@ -15,8 +15,6 @@
 #include "core/model/tensor_list.h"
 #include "core/model/torch_archive.h"
 
-#define INDEX_NAME "model.safetensors.index.json"
-#define SINGLE_NAME "model.safetensors"
 #define INDEX_BYTES_MAX ((size_t)32 << 20)
 #define SHARDS_MAX 1024
 #define SHARD_NAME_MAX 255
@@ -69,15 +67,8 @@ static int read_array(const char *path, const struct mapfile *file, struct tenso
   return 0;
 }
 
-static int read_file(struct tensors *tensors, const char *path, const struct mapfile *file, struct error *error) {
-  if (npz_begins(file)) {
-    tensors->format = "npz";
-    return npz_read(path, file, &tensors->list, &tensors->packed, error);
-  }
-  if (npy_begins(file->data, file->size)) {
-    tensors->format = "npy";
-    return read_array(path, file, &tensors->list, error);
-  }
+/* The formats that come in shards. */
+static int read_weights(struct tensors *tensors, const char *path, const struct mapfile *file, struct error *error) {
   if (begins(file, "PK\3\4", 4) || begins(file, "PK\5\6", 4)) {
     tensors->format = "torch";
     return torch_archive_read(path, file, &tensors->list, error);
@@ -87,6 +78,18 @@ static int read_file(struct tensors *tensors, const char *path, const struct map
     return safetensors_read(path, file, &tensors->list, error);
   }
   return refuse_unknown(path, file, error);
+}
+
+static int read_file(struct tensors *tensors, const char *path, const struct mapfile *file, struct error *error) {
+  if (npz_begins(file)) {
+    tensors->format = "npz";
+    return npz_read(path, file, &tensors->list, &tensors->packed, error);
+  }
+  if (npy_begins(file->data, file->size)) {
+    tensors->format = "npy";
+    return read_array(path, file, &tensors->list, error);
+  }
+  return read_weights(tensors, path, file, error);
 }
 
 static int open_single(struct tensors *tensors, const char *path, struct error *error) {
@@ -166,12 +169,13 @@ static int read_shard(struct tensors *tensors, const char *folder, struct shard 
   if (mapfile_open(path, file, error) != 0) return -1;
   tensors->n_files++;
   shard->first = tensors->list.count;
-  int rc = safetensors_read(path, file, &tensors->list, error);
+  int rc = read_weights(tensors, path, file, error);
   shard->end = tensors->list.count;
   return rc;
 }
 
-/* Every name of the map is in the shard that the map says, and no shard holds another. */
+/* Every name of the map is in the shard that the map says, and no shard holds another. The index's total_size is not
+ * compared: published ones count tied or converted tensors differently, and it could only agree with what is found here. */
 static int check_map(const struct tensors *tensors, const struct index *index, struct error *error) {
   void *iterator = NULL;
   const char *key;
@@ -191,16 +195,6 @@ static int check_map(const struct tensors *tensors, const struct index *index, s
   return 0;
 }
 
-static int check_total(const struct tensors *tensors, const struct index *index, struct error *error) {
-  const struct json_node *total = json_get(json_get(index->root, "metadata"), "total_size");
-  size_t bytes = 0;
-  if (!total) return 0;
-  for (size_t i = 0; i < tensors->list.count; i++) bytes += tensors->list.items[i].bytes; /* all of them are mapped */
-  if (json_number_or(total, -1) == (double)bytes) return 0; /* some writers print it as a real */
-  return error_set(error, ERROR_FORMAT, "'%s': total_size is %.0f bytes, the shards hold %zu", index->path,
-                   json_number_or(total, -1), bytes);
-}
-
 static int read_set(struct tensors *tensors, const char *folder, struct index *index, struct error *error) {
   index->root = json_load(index->path, INDEX_BYTES_MAX, 8, error);
   if (!index->root) return -1;
@@ -213,27 +207,35 @@ static int read_set(struct tensors *tensors, const char *folder, struct index *i
   struct error inner = ERROR_INIT;
   if (tensor_list_index(&tensors->list, &inner) != 0)
     return error_set(error, inner.code, "'%s': %s", index->path, inner.text);
-  return check_map(tensors, index, error) == 0 ? check_total(tensors, index, error) : -1;
+  return check_map(tensors, index, error);
 }
 
 static int open_set(struct tensors *tensors, const char *folder, const char *path, struct error *error) {
   struct index index = {.path = path};
-  tensors->format = "safetensors";
   int rc = read_set(tensors, folder, &index, error);
   free(index.shards);
   json_free(index.root);
   return rc;
 }
 
+/* Where a folder has its weights, the preferred first. */
 static int open_folder(struct tensors *tensors, const char *folder, struct error *error) {
+  static const struct {
+    const char *name;
+    bool is_index;
+  } ways[] = {{"model.safetensors.index.json", true}, {"model.safetensors", false},
+              {"pytorch_model.bin.index.json", true}, {"pytorch_model.bin", false}};
   char path[4096];
-  size_t room = sizeof path - sizeof INDEX_NAME - 1;
-  if (strlen(folder) > room) return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", folder);
-  snprintf(path, sizeof path, "%s/%s", folder, INDEX_NAME);
-  if (path_is_file(path)) return open_set(tensors, folder, path, error);
-  snprintf(path, sizeof path, "%s/%s", folder, SINGLE_NAME);
-  if (path_is_file(path)) return open_single(tensors, path, error);
-  return error_set(error, ERROR_NOT_FOUND, "'%s' holds neither %s nor %s", folder, INDEX_NAME, SINGLE_NAME);
+  for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+    int n = snprintf(path, sizeof path, "%s/%s", folder, ways[i].name);
+    if (n < 0 || (size_t)n >= sizeof path)
+      return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", folder);
+    if (path_is_file(path))
+      return ways[i].is_index ? open_set(tensors, folder, path, error) : open_single(tensors, path, error);
+  }
+  return error_set(error, ERROR_NOT_FOUND,
+                   "'%s' holds no weights: neither model.safetensors nor pytorch_model.bin, in one file or with an index",
+                   folder);
 }
 
 /* ---- the view ---- */

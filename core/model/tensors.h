@@ -35,7 +35,7 @@ struct tensor {
 struct tensors;
 
 /* Opens by content, not by name: a safetensors file, a torch zip archive, an .npz or .npy, or a folder that holds
- * model.safetensors.index.json + shards, or model.safetensors. NULL with an error that names file, tensor
+ * model.safetensors.index.json and its shards, model.safetensors, or pytorch_model.bin likewise. NULL with an error that names file, tensor
  * or offset, what was found and what was expected. */
 struct tensors *tensors_open(const char *path, struct error *error) MUST_CHECK;
 

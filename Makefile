@@ -98,6 +98,12 @@ $(B)/tests/%: tests/unit/%.c $(LIB_OBJ)
 	$(SAY) TEST $@
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -MF $@.d -o $@ $< $(LIB_OBJ) -lcmocka $(LDLIBS)
 
+# Programs that the scripts of tests/tools drive.
+$(B)/tools/%: tests/tools/%.c $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) TOOL $@
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -MF $@.d -o $@ $< $(LIB_OBJ) $(LDLIBS)
+
 $(B)/bench/%: tests/bench/%.c $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(SAY) BENCH $@

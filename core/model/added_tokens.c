@@ -6,17 +6,32 @@
 #include <string.h>
 
 #include "core/base/checked.h"
+#include "core/base/unicode.h"
 #include "core/base/utf8.h"
 
-int added_tokens_add(struct added_tokens *set, struct added_token token, struct error *error) {
-  if (set->count == set->capacity) {
-    size_t capacity = size_max(16, set->capacity * 2);
-    struct added_token *tokens = realloc(set->tokens, capacity * sizeof *tokens);
-    if (!tokens)
-      return error_memory(error, capacity * sizeof *tokens);
-    set->tokens = tokens;
-    set->capacity = capacity;
-  }
+static void token_clear(struct added_token *token) {
+  if (token->text != token->content) free(token->text);
+  free(token->content);
+}
+
+static int set_grow(struct added_tokens *set, struct error *error) {
+  size_t capacity = size_max(16, set->capacity * 2);
+  struct added_token *tokens = realloc(set->tokens, capacity * sizeof *tokens);
+  if (!tokens) return error_memory(error, capacity * sizeof *tokens);
+  set->tokens = tokens;
+  set->capacity = capacity;
+  return 0;
+}
+
+int added_tokens_add(struct added_tokens *set, struct added_token token, const char *content, size_t length,
+                     struct error *error) {
+  if (set->count == set->capacity && set_grow(set, error) != 0) return -1;
+  token.content = malloc(length + 1);
+  if (!token.content) return error_memory(error, length + 1);
+  memcpy(token.content, content, length);
+  token.content[length] = '\0';
+  token.text = token.content;
+  token.length = token.content_length = length;
   set->tokens[set->count++] = token;
   return 0;
 }
@@ -34,14 +49,28 @@ static int compare_tokens(const void *a, const void *b) {
   return order ? order : (x->length > y->length) - (x->length < y->length);
 }
 
-int added_tokens_finish(struct added_tokens *set, const struct pieces *pieces, struct error *error) {
+static int token_normalize(struct added_token *token, const struct normalizer *normalizer, struct error *error) {
+  struct buffer text;
+  int result = normalizer_run(normalizer, token->content, token->content_length, &text, error);
+  if (result == 0 && text.data) {
+    token->text = text.data;
+    token->length = text.length;
+    return 0;
+  }
+  buffer_clear(&text);
+  token->length = 0;
+  return result;
+}
+
+int added_tokens_finish(struct added_tokens *set, const struct normalizer *normalizer, struct error *error) {
   for (size_t i = 0; i < set->count; i++) {
     struct added_token *token = &set->tokens[i];
-    token->text = pieces_get(pieces, token->id, &token->length);
+    if (normalizer && token_normalize(token, normalizer, error) != 0) return -1;
     if (token->length == 0 || token->length > ADDED_TOKEN_BYTES)
       return error_set(error, ERROR_FORMAT, "the added token with id %d has %zu bytes, allowed are 1 to %d",
                        token->id, token->length, ADDED_TOKEN_BYTES);
     set->starts[(unsigned char)token->text[0]] = true;
+    if (token->single_word && !set->word && !(set->word = pattern_open("\\w", error))) return -1;
   }
   if (set->count)
     qsort(set->tokens, set->count, sizeof *set->tokens, compare_tokens);
@@ -54,6 +83,8 @@ int added_tokens_finish(struct added_tokens *set, const struct pieces *pieces, s
 }
 
 void added_tokens_clear(struct added_tokens *set) {
+  for (size_t i = 0; i < set->count; i++) token_clear(&set->tokens[i]);
+  pattern_free(set->word);
   free(set->tokens);
   memset(set, 0, sizeof *set);
 }
@@ -73,8 +104,7 @@ static size_t lower_bound(const struct added_tokens *set, size_t low, size_t hig
   return low;
 }
 
-static const struct added_token *longest_at(const struct added_tokens *set, const char *text, size_t length,
-                                            bool special) {
+static const struct added_token *longest_at(const struct added_tokens *set, const char *text, size_t length) {
   const struct added_token *best = NULL;
   size_t low = 0, high = set->count;
   for (size_t depth = 0; depth < length && low < high; depth++) {
@@ -84,59 +114,48 @@ static const struct added_token *longest_at(const struct added_tokens *set, cons
     if (low == high)
       break;
     const struct added_token *token = &set->tokens[low]; /* the shortest of those that agree comes first */
-    if (token->length == depth + 1 && (special || !token->special))
+    if (token->length == depth + 1)
       best = token;
   }
   return best;
 }
 
-static bool is_space(uint32_t p) {
-  return (p >= 0x09 && p <= 0x0D) || p == 0x20 || p == 0x85 || p == 0xA0 || p == 0x1680 ||
-         (p >= 0x2000 && p <= 0x200A) || p == 0x2028 || p == 0x2029 || p == 0x202F || p == 0x205F ||
-         p == 0x3000;
-}
-
-size_t space_prefix(const char *text, size_t length) {
+/* Whether no character of a word touches text[begin..end). */
+static bool stands_alone(const struct pattern *word, const char *text, size_t begin, size_t end, size_t length) {
+  size_t before = begin;
+  while (before > 0 && ((unsigned char)text[--before] & 0xC0) == 0x80) continue;
+  if (begin > 0 && pattern_begins(word, text + before, begin - before)) return false;
   uint32_t point;
-  size_t at = 0;
-  while (at < length) {
-    int n = utf8_next(text + at, length - at, &point);
-    if (n <= 0 || !is_space(point))
-      break;
-    at += (size_t)n;
-  }
-  return at;
+  int n = end < length ? utf8_next(text + end, length - end, &point) : 0;
+  return n <= 0 || !pattern_begins(word, text + end, (size_t)n);
 }
 
-/* Where the white space that ends text[from..to) begins. */
-static size_t space_suffix(const char *text, size_t from, size_t to) {
-  uint32_t point;
-  while (to > from) {
-    size_t at = to - 1;
-    while (at > from && ((unsigned char)text[at] & 0xC0) == 0x80)
-      at--;
-    if (utf8_next(text + at, to - at, &point) != (int)(to - at) || !is_space(point))
-      break;
-    to = at;
+/* The next place where a token stands, whether it counts or not. */
+static const struct added_token *search_place(const struct added_tokens *set, struct added_search *s,
+                                              size_t *begin) {
+  for (size_t at = s->next; at < s->length; at++) {
+    const struct added_token *token =
+        set->starts[(unsigned char)s->text[at]] ? longest_at(set, s->text + at, s->length - at) : NULL;
+    if (!token) continue;
+    *begin = at;
+    s->next = at + token->length;
+    return token;
   }
-  return to;
+  return NULL;
 }
 
-bool added_tokens_find(const struct added_tokens *set, const char *text, size_t from, size_t to, bool special,
-                       struct added_match *match) {
-  if (set->count == 0)
-    return false;
-  for (size_t at = from; at < to; at++) {
-    if (!set->starts[(unsigned char)text[at]])
-      continue;
-    const struct added_token *token = longest_at(set, text + at, to - at, special);
-    if (!token)
-      continue;
-    match->token = token;
-    match->begin = token->lstrip ? space_suffix(text, from, at) : at;
-    match->end = at + token->length;
-    if (token->rstrip)
-      match->end += space_prefix(text + match->end, to - match->end);
+bool added_tokens_next(const struct added_tokens *set, struct added_search *s) {
+  size_t begin = 0;
+  const struct added_token *token;
+  while (set->count > 0 && (token = search_place(set, s, &begin))) {
+    size_t end = begin + token->length;
+    if (token->special && !s->special) continue;
+    if (token->single_word && !stands_alone(set->word, s->text, begin, end, s->length)) continue;
+    if (token->lstrip) begin = size_max(s->end, begin - unicode_space_suffix(s->text, begin));
+    if (token->rstrip) end += unicode_space_prefix(s->text + end, s->length - end);
+    s->token = token;
+    s->match_begin = begin;
+    s->match_end = s->end = end;
     return true;
   }
   return false;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/utf8.h"
+#include "core/model/tokenizer_private.h"
 
 static const char replacement[] = "\xEF\xBF\xBD"; /* U+FFFD */
 
@@ -44,11 +45,21 @@ static void push_byte(struct detokenizer *d, char byte) {
   }
 }
 
+void detokenizer_begin(struct detokenizer *d) { d->start = tokenizer_start(d->tokenizer); }
+
+/* Whether a byte of the beginning is a space that goes. */
+static bool goes(struct detokenizer *d, char byte) {
+  if (byte != ' ') d->start.strip = 0;
+  if (d->start.strip > 0) return d->start.strip--, true;
+  return d->start.drop_first && byte == ' ';
+}
+
 int detokenizer_push(struct detokenizer *d, int32_t id) {
   size_t length;
   const char *bytes = tokenizer_bytes(d->tokenizer, id, &length);
   for (size_t i = 0; i < length; i++)
-    push_byte(d, bytes[i]);
+    if (!goes(d, bytes[i])) push_byte(d, bytes[i]);
+  d->start.drop_first = false;
   return d->text.failed ? -1 : 0;
 }
 
@@ -61,4 +72,5 @@ void detokenizer_finish(struct detokenizer *d) {
 void detokenizer_clear(struct detokenizer *d) {
   buffer_clear(&d->text);
   d->waiting_count = 0;
+  d->start = (struct decoder_start){0};
 }

@@ -8,6 +8,7 @@
 #define STEERD_CORE_MODEL_DETOKENIZER_H
 
 #include "core/base/buffer.h"
+#include "core/model/decoder.h"
 #include "core/model/tokenizer.h"
 
 struct detokenizer {
@@ -15,10 +16,15 @@ struct detokenizer {
   const struct tokenizer *tokenizer;
   char waiting[4]; /* the beginning of a character */
   int waiting_count;
+  struct decoder_start start; /* what the beginning still loses */
 };
 
 /* The tokenizer is borrowed until detokenizer_clear. */
 void detokenizer_init(struct detokenizer *d, const struct tokenizer *tokenizer);
+
+/* The next token is the first of a whole text and not the continuation of one: the space goes that encoding put in
+ * front of it, where the tokenizer's decoder takes it away again. */
+void detokenizer_begin(struct detokenizer *d);
 
 /* Appends the bytes of a token (a special one's literal text too: leave it out if it should not show; an
  * unknown id adds nothing). -1 when memory is out; d->text then says so to buffer_check. */

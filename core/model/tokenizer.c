@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/unicode.h"
 #include "core/base/utf8.h"
 #include "core/model/tokenizer_private.h"
 
@@ -32,10 +33,12 @@ void tokenizer_free(struct tokenizer *t) {
   pieces_clear(&t->pieces);
   for (int i = 0; i < 2; i++)
     added_tokens_clear(&t->added[i]);
+  normalizer_free(t->normalizer);
   free(t);
 }
 
-int tokenizer_mark_special(struct tokenizer *t, int32_t id, struct error *error) {
+int tokenizer_mark_special(struct tokenizer *t, int32_t id, const char *content, size_t length,
+                           struct error *error) {
   t->pieces.at[id].special = true;
   for (int i = 0; i < 2; i++) {
     struct added_token *token = added_tokens_of(&t->added[i], id);
@@ -44,12 +47,13 @@ int tokenizer_mark_special(struct tokenizer *t, int32_t id, struct error *error)
     token->special = true;
     return 0;
   }
-  return added_tokens_add(&t->added[0], (struct added_token){.id = id, .special = true}, error);
+  return added_tokens_add(&t->added[0], (struct added_token){.id = id, .special = true}, content, length,
+                          error);
 }
 
 int tokenizer_finish(struct tokenizer *t, struct error *error) {
   for (int i = 0; i < 2; i++) {
-    if (added_tokens_finish(&t->added[i], &t->pieces, error) != 0)
+    if (added_tokens_finish(&t->added[i], i ? t->normalizer : NULL, error) != 0)
       return -1;
     const struct added_token *bos = added_tokens_of(&t->added[i], t->bos);
     if (bos)
@@ -61,6 +65,7 @@ int tokenizer_finish(struct tokenizer *t, struct error *error) {
 int32_t tokenizer_size(const struct tokenizer *t) { return t->pieces.count; }
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
+struct decoder_start tokenizer_start(const struct tokenizer *t) { return t->start; }
 bool tokenizer_prepends_bos(const struct tokenizer *t) { return t->prepends_bos; }
 
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id) {
@@ -71,31 +76,57 @@ const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *lengt
   return pieces_get(&t->pieces, id, length);
 }
 
-/* Ids of text[from..to): cuts out the added tokens of set `level` and gives the rest to the next level, the
- * last of which is the kind itself. */
-static int encode_range(const struct tokenizer *t, int level, bool special, const char *text, size_t from,
-                        size_t to, struct id_list *ids, struct error *error) {
-  if (from == to)
-    return 0;
-  if (level == 2)
-    return t->kind->encode(t->state, text, from, to, ids, error);
-  struct added_match match;
-  while (added_tokens_find(&t->added[level], text, from, to, special, &match)) {
-    if (encode_range(t, level + 1, special, text, from, match.begin, ids, error) != 0)
-      return -1;
-    if (id_list_push(ids, match.token->id, error) != 0)
-      return -1;
-    from = match.end;
+static int encode_part(const struct tokenizer *t, int level, bool special, const struct text_part *part,
+                       struct id_list *ids, struct error *error);
+
+/* The part as the normalizer makes it. */
+static int encode_normalized(const struct tokenizer *t, bool special, const struct text_part *part,
+                             struct id_list *ids, struct error *error) {
+  struct buffer text;
+  int result = normalizer_run(t->normalizer, part->text, part->length, &text, error);
+  if (result == 0) {
+    struct text_part changed = {text.data, text.length, part->offset, true};
+    result = encode_part(t, 1, special, &changed, ids, error);
   }
-  return encode_range(t, level + 1, special, text, from, to, ids, error);
+  buffer_clear(&text);
+  return result;
+}
+
+/* What stands between two added tokens goes to the next level, the last of which is the kind itself. */
+static int encode_rest(const struct tokenizer *t, int level, bool special, const struct text_part *part,
+                       size_t from, size_t to, struct id_list *ids, struct error *error) {
+  if (from >= to)
+    return 0;
+  struct text_part rest = {part->text + from, to - from, part->offset + from, part->changed};
+  if (level == 1)
+    return t->kind->encode(t->state, &rest, ids, error);
+  if (t->normalizer)
+    return encode_normalized(t, special, &rest, ids, error);
+  return encode_part(t, 1, special, &rest, ids, error);
+}
+
+/* Cuts the added tokens of set `level` out of the part. */
+static int encode_part(const struct tokenizer *t, int level, bool special, const struct text_part *part,
+                       struct id_list *ids, struct error *error) {
+  struct added_search search = {.text = part->text, .length = part->length, .special = special};
+  size_t from = 0;
+  while (added_tokens_next(&t->added[level], &search)) {
+    if (encode_rest(t, level, special, part, from, search.match_begin, ids, error) != 0)
+      return -1;
+    if (id_list_push(ids, search.token->id, error) != 0)
+      return -1;
+    from = search.match_end;
+  }
+  return encode_rest(t, level, special, part, from, part->length, ids, error);
 }
 
 /* How many bytes at the front of the text are the BOS token itself. */
 static size_t bos_prefix(const struct tokenizer *t, const char *text, size_t length) {
   const struct added_token *bos = t->bos_token;
-  if (!bos || length < bos->length || memcmp(text, bos->text, bos->length) != 0)
+  if (!bos || length < bos->content_length || memcmp(text, bos->content, bos->content_length) != 0)
     return 0;
-  return bos->length + (bos->rstrip ? space_prefix(text + bos->length, length - bos->length) : 0);
+  size_t end = bos->content_length;
+  return end + (bos->rstrip ? unicode_space_prefix(text + end, length - end) : 0);
 }
 
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
@@ -114,7 +145,8 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length,
     if (id_list_push(&list, t->bos, error) != 0)
       return -1;
   }
-  if (encode_range(t, 0, (flags & TOKENIZE_SPECIAL) != 0, text, from, length, &list, error) != 0) {
+  struct text_part part = {text + from, length - from, from, false};
+  if (encode_part(t, 0, (flags & TOKENIZE_SPECIAL) != 0, &part, &list, error) != 0) {
     free(list.ids);
     return -1;
   }

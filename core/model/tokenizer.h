@@ -1,8 +1,9 @@
 /* tokenizer.h: text to token ids and back.
  *
- * Kinds: byte-level BPE from a Hugging Face folder (tokenizer.json, or vocab.json + merges.txt) with the
- * GPT-2 pre-tokenizer pattern run by PCRE2; and characters from a text file (the workshop's scheme).
- * Immutable after loading and safe to share between threads. */
+ * Kinds: byte-pair encoding from a Hugging Face folder (tokenizer.json; or vocab.json + merges.txt), byte-level as
+ * GPT-2's and its descendants', or of characters with byte fallback as SentencePiece's; the same from llama2.c's
+ * tokenizer.bin; and characters from a text file (the workshop's scheme). docs/tokenizers.md lists what is
+ * served. Immutable after loading and safe to share between threads. */
 #ifndef STEERD_CORE_MODEL_TOKENIZER_H
 #define STEERD_CORE_MODEL_TOKENIZER_H
 
@@ -14,14 +15,17 @@
 
 struct tokenizer;
 
-/* From a folder: tokenizer.json if it is there, else vocab.json + merges.txt. What steerd does not build yet
- * (a normalizer, an unknown pre-tokenizer pattern, WordPiece ...) is refused by name. */
+/* From a folder: tokenizer.json if it is there, else vocab.json + merges.txt or encoder.json + vocab.bpe. What
+ * steerd does not build (Unigram, WordPiece, a normalizer that is not served ...) is refused by name. */
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) MUST_CHECK;
 
 /* One id for each distinct character of a UTF-8 text file, in code-point order, behind the special tokens
  * <PAD> (0), <SOS> (1, used as BOS) and <EOS> (2). Newline and comma separate names and are no characters
  * of the vocabulary. */
 struct tokenizer *tokenizer_open_characters(const char *text_path, struct error *error) MUST_CHECK;
+
+/* llama2.c's tokenizer.bin: ids in file order, <unk> 0, <s> 1 (BOS), </s> 2 (EOS). */
+struct tokenizer *tokenizer_open_llama2c(const char *path, struct error *error) MUST_CHECK;
 
 void tokenizer_free(struct tokenizer *tokenizer); /* NULL is fine */
 
@@ -30,8 +34,9 @@ int32_t tokenizer_bos(const struct tokenizer *t);  /* -1 when there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);  /* -1 when there is none */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
-/* Whether the model's habit is to begin with BOS when nothing else is said: yes for GPT-2 (as
- * TransformerLens) and characters, unless tokenizer_config.json says otherwise. */
+/* Whether the model's habit is to begin with BOS when nothing else is said: yes where there is one, except where
+ * tokenizer_config.json says otherwise or the model_type of config.json is one that TransformerLens runs without
+ * (Pythia, Qwen, Phi-1 and 2, BLOOM). */
 bool tokenizer_prepends_bos(const struct tokenizer *t);
 
 enum tokenizer_flags {
@@ -45,7 +50,7 @@ enum tokenizer_flags {
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
                      size_t *count, struct error *error) MUST_CHECK;
 
-/* The raw bytes of one token (" the"; part of a character possibly; the literal "<|endoftext|>" for a
+/* The raw bytes of one token as text shows it (" the", also where files write "▁the"; part of a character possibly; the literal "<|endoftext|>" for a
  * special one). Borrowed; *length may be 0 for unused ids. An id outside 0..size-1 gives "". */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *length);
 

@@ -89,15 +89,15 @@ static int unknown_character(const struct characters *c, uint32_t point, size_t 
   return -1;
 }
 
-static int characters_encode(const void *state, const char *text, size_t from, size_t to, struct id_list *ids,
+static int characters_encode(const void *state, const struct text_part *part, struct id_list *ids,
                              struct error *error) {
   const struct characters *c = state;
   uint32_t point = 0;
-  for (size_t at = from; at < to;) {
-    int n = utf8_next(text + at, to - at, &point);
+  for (size_t at = 0; at < part->length;) {
+    int n = utf8_next(part->text + at, part->length - at, &point);
     int32_t id = n > 0 ? character_id(c, point) : -1;
     if (id < 0)
-      return unknown_character(c, point, at, error);
+      return unknown_character(c, point, part->offset + at, error);
     if (id_list_push(ids, id, error) != 0)
       return -1;
     at += (size_t)n;
@@ -185,7 +185,7 @@ static int fill_pieces(struct tokenizer *t, const struct characters *c, struct e
   for (int32_t id = 0; id < ID_FIRST; id++) {
     if (pieces_set(&t->pieces, id, names[id], strlen(names[id]), error) != 0)
       return -1;
-    if (tokenizer_mark_special(t, id, error) != 0)
+    if (tokenizer_mark_special(t, id, names[id], strlen(names[id]), error) != 0)
       return -1;
   }
   char bytes[4];

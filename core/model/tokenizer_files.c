@@ -32,7 +32,7 @@ static size_t line_length(const char *text, size_t length) {
   return end ? (size_t)(end - text) : length;
 }
 
-static int read_merge_line(struct bpe *bpe, const char *line, size_t length, size_t number,
+static int read_merge_line(struct tokenizer *t, const char *line, size_t length, size_t number, uint32_t *rank,
                            struct error *error) {
   static const char version[] = "#version";
   if (length && line[length - 1] == '\r')
@@ -44,18 +44,19 @@ static int read_merge_line(struct bpe *bpe, const char *line, size_t length, siz
   if (length > MERGE_LINE_BYTES)
     return error_set(error, ERROR_LIMIT, "line %zu has %zu bytes, at most %d are read", number, length,
                      MERGE_LINE_BYTES);
-  if (vocabulary_merge_text(bpe, line, length, &inner) == 0)
+  if (vocabulary_merge_text(t, line, length, true, (*rank)++, &inner) == 0)
     return 0;
   return error_set(error, inner.code, "line %zu: %s", number, inner.text);
 }
 
-static int read_merge_lines(struct bpe *bpe, const char *text, size_t length, struct error *error) {
+static int read_merge_lines(struct tokenizer *t, const char *text, size_t length, struct error *error) {
   size_t bad, number = 0;
+  uint32_t rank = 0;
   if (!utf8_valid(text, length, &bad))
     return error_set(error, ERROR_FORMAT, "not valid UTF-8 at byte %zu", bad);
   for (size_t at = 0; at < length;) {
     size_t n = line_length(text + at, length - at);
-    if (read_merge_line(bpe, text + at, n, ++number, error) != 0)
+    if (read_merge_line(t, text + at, n, ++number, &rank, error) != 0)
       return -1;
     at += n + 1;
   }
@@ -69,35 +70,52 @@ static size_t count_lines(const char *text, size_t length) {
   return count;
 }
 
-static int mark_end_of_text(struct tokenizer *t, const struct json_node *vocab, struct error *error) {
-  int64_t id = json_int_or(json_get(vocab, END_OF_TEXT), -1);
-  return id < 0 ? 0 : tokenizer_mark_special(t, (int32_t)id, error);
+static int mark_end_of_text(struct tokenizer *t, struct error *error) {
+  int32_t id = vocabulary_find(t, END_OF_TEXT, sizeof END_OF_TEXT - 1, true);
+  return id < 0 ? 0 : tokenizer_mark_special(t, id, END_OF_TEXT, sizeof END_OF_TEXT - 1, error);
 }
 
-struct tokenizer *tokenizer_parse_vocabulary(const char *vocab_text, size_t vocab_length, const char *merges,
-                                             size_t merges_length, bool prefix_space, struct error *error) {
-  struct bpe_options options = {.prefix_space = prefix_space};
+/* vocab.json as a whole is the object of pieces. */
+static struct tokenizer *read_vocabulary(const char *text, size_t length, size_t merge_count,
+                                         struct error *error) {
+  static const struct decoder decoder = {.byte_level = true};
+  struct vocabulary vocabulary;
+  struct json_reader reader;
   struct tokenizer *t = NULL;
-  struct json_node *vocab = json_parse(vocab_text, vocab_length, SETTINGS_DEPTH, error);
-  if (!vocab)
-    return error_prefix(error, "vocab.json"), NULL;
-  t = vocabulary_open(vocab, NULL, count_lines(merges, merges_length), error);
-  if (!t || vocabulary_read(t, vocab, error) != 0 || mark_end_of_text(t, vocab, error) != 0) {
-    error_prefix(error, "vocab.json");
-    goto fail;
+  size_t bad;
+  if (!utf8_valid(text, length, &bad)) {
+    error_set(error, ERROR_FORMAT, "invalid JSON: not valid UTF-8 at byte %zu", bad);
+    return NULL;
   }
-  if (read_merge_lines(vocabulary_bpe(t), merges, merges_length, error) != 0) {
+  json_reader_init(&reader, text, length);
+  enum json_kind kind = json_reader_peek(&reader);
+  if (kind != JSON_KIND_OBJECT && kind != JSON_KIND_NONE)
+    error_set(error, ERROR_FORMAT, "the vocabulary is %s, not an object of pieces and ids", json_kind_word(kind));
+  else if (vocabulary_scan(&reader, &vocabulary, error) == 0 && json_reader_end(&reader, error) == 0)
+    t = vocabulary_open(&vocabulary, NULL, merge_count, error);
+  json_reader_clear(&reader);
+  if (t && vocabulary_read(t, &vocabulary, &decoder, error) == 0 && mark_end_of_text(t, error) == 0)
+    return t;
+  tokenizer_free(t);
+  return NULL;
+}
+
+struct tokenizer *tokenizer_parse_vocabulary(const char *vocab, size_t vocab_length, const char *merges,
+                                             size_t merges_length, bool prefix_space, struct error *error) {
+  struct bpe_options options = {.byte_level = true, .unknown = -1};
+  struct tokenizer *t = read_vocabulary(vocab, vocab_length, count_lines(merges, merges_length), error);
+  if (!t)
+    return error_prefix(error, "vocab.json"), NULL;
+  if (read_merge_lines(t, merges, merges_length, error) != 0) {
     error_prefix(error, "merges.txt");
     goto fail;
   }
-  options.split = pretokenizer_open(PRETOKENIZER_GPT2, error);
+  options.split = pretokenizer_gpt2(prefix_space, error);
   if (!options.split)
     goto fail;
   bpe_set_options(vocabulary_bpe(t), options);
-  json_free(vocab);
   return t;
 fail:
-  json_free(vocab);
   tokenizer_free(t);
   return NULL;
 }
@@ -157,7 +175,7 @@ static int token_by_text(struct tokenizer *t, const struct json_node *file, cons
     return error_set(error, ERROR_FORMAT, "the %s '%.64s' of the settings is not in the vocabulary", key,
                      text ? text : "?");
   *id = found;
-  return tokenizer_mark_special(t, found, error);
+  return tokenizer_mark_special(t, found, text, strlen(text), error);
 }
 
 /* The model's own settings give ids, often ones of another vocabulary left behind: an id counts when it is a
@@ -176,7 +194,9 @@ static int token_by_id(struct tokenizer *t, const struct json_node *file, const 
     return 0;
   }
   *id = (int32_t)value;
-  return tokenizer_mark_special(t, *id, error);
+  size_t length;
+  const char *text = pieces_get(&t->pieces, *id, &length);
+  return length == 0 ? 0 : tokenizer_mark_special(t, *id, text, length, error);
 }
 
 /* Who decides, in this order: the tokenizer's settings by text, the model's by id, GPT-2's habit. */
@@ -198,12 +218,22 @@ static int settle_token(struct tokenizer *t, const struct settings *s, const cha
   return 0;
 }
 
+/* Whether models of this type begin with BOS when nothing is said: TransformerLens' table. */
+static bool habit(const struct json_node *config) {
+  static const char *const without[] = {"gpt_neox", "qwen2", "qwen3", "phi", "bloom"};
+  const char *type = json_text_or(json_get(config, "model_type"), "");
+  for (size_t i = 0; i < sizeof without / sizeof without[0]; i++)
+    if (strcmp(type, without[i]) == 0)
+      return false;
+  return true;
+}
+
 static int settings_apply(struct tokenizer *t, const struct settings *s, struct error *error) {
   if (settle_token(t, s, "bos_token", "bos_token_id", &t->bos, error) != 0)
     return -1;
   if (settle_token(t, s, "eos_token", "eos_token_id", &t->eos, error) != 0)
     return -1;
-  t->prepends_bos = t->bos >= 0 && json_bool_or(json_get(s->tokenizer, "add_bos_token"), true);
+  t->prepends_bos = t->bos >= 0 && json_bool_or(json_get(s->tokenizer, "add_bos_token"), habit(s->model));
   return 0;
 }
 
@@ -232,18 +262,22 @@ static int check_added_tokens(const char *folder, struct error *error) {
                    "'%s' beside vocab.json is not supported; save the tokenizer as tokenizer.json", path);
 }
 
-static struct tokenizer *open_vocabulary(const char *folder, const struct settings *s, struct error *error) {
+/* The two files under the names of transformers, or those of the first release of GPT-2. */
+static const char *const vocabulary_names[][2] = {{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}};
+
+static struct tokenizer *open_vocabulary(const char *folder, const struct settings *s, int names,
+                                         struct error *error) {
   char path[PATH_BYTES], *vocab = NULL, *merges = NULL;
   size_t vocab_length, merges_length;
   struct tokenizer *t = NULL;
   bool prefix_space = json_bool_or(json_get(s->tokenizer, "add_prefix_space"), false);
   if (check_added_tokens(folder, error) != 0)
     goto out;
-  if (file_path(path, folder, "vocab.json", error) != 0)
+  if (file_path(path, folder, vocabulary_names[names][0], error) != 0)
     goto out;
   if (file_read(path, VOCABULARY_BYTES_MAX, &vocab, &vocab_length, error) != 0)
     goto out;
-  if (file_path(path, folder, "merges.txt", error) != 0)
+  if (file_path(path, folder, vocabulary_names[names][1], error) != 0)
     goto out;
   if (file_read(path, VOCABULARY_BYTES_MAX, &merges, &merges_length, error) != 0)
     goto out;
@@ -256,16 +290,17 @@ out:
   return t;
 }
 
-static int check_folder(const char *folder, struct error *error) {
+/* Which files a folder has: 0 tokenizer.json, 1 and 2 those of vocabulary_names; -1 none. */
+static int find_files(const char *folder, struct error *error) {
   char path[PATH_BYTES];
+  static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json"};
   if (!path_is_directory(folder))
     return error_set(error, ERROR_NOT_FOUND, "'%s' is not a folder", folder);
-  static const char *const names[] = {"tokenizer.json", "vocab.json"};
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 3; i++) {
     if (file_path(path, folder, names[i], error) != 0)
       return -1;
     if (path_is_file(path))
-      return 0;
+      return i;
   }
   return error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt",
                    folder);
@@ -275,11 +310,12 @@ struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error)
   char path[PATH_BYTES];
   struct settings settings = {0};
   struct tokenizer *t = NULL;
-  if (check_folder(folder, error) != 0 || settings_load(&settings, folder, error) != 0)
+  int files = find_files(folder, error);
+  if (files < 0 || settings_load(&settings, folder, error) != 0)
     goto out;
   if (file_path(path, folder, "tokenizer.json", error) != 0)
     goto out;
-  t = path_is_file(path) ? open_json(path, error) : open_vocabulary(folder, &settings, error);
+  t = files == 0 ? open_json(path, error) : open_vocabulary(folder, &settings, files - 1, error);
   if (t && (settings_apply(t, &settings, error) != 0 || tokenizer_finish(t, error) != 0)) {
     error_prefix(error, "'%s'", folder);
     tokenizer_free(t);

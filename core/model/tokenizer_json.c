@@ -1,12 +1,17 @@
 /* tokenizer_json.c: reads tokenizer.json. Owns the list of what steerd builds of that format; everything else
- * is refused by name, because ignoring a part would give almost right ids. */
+ * is refused by name, because ignoring a part would give almost right ids. The file is read twice from front to
+ * back: first its outline, where vocabulary and merges are stepped over and counted, then these two. */
 #include <string.h>
 
 #include "core/base/json.h"
+#include "core/base/utf8.h"
 #include "core/model/tokenizer_vocabulary.h"
 
 /* Pre-tokenizers and post-processors nest in Sequences, which real files do once. */
 #define JSON_DEPTH 32
+
+/* Bytes of a file without its vocabulary and merges: Gemma's thousands of added tokens take one million. */
+#define OUTLINE_BYTES_MAX ((size_t)16 << 20)
 
 /* The name of a part for messages: its "type", or what it is instead of an object. */
 static const char *part_type(const struct json_node *part) {
@@ -22,6 +27,112 @@ static bool is_type(const struct json_node *part, const char *type) {
   return strcmp(part_type(part), type) == 0;
 }
 
+/* ---- outline ------------------------------------------------------------------------------------ */
+
+struct outline {
+  struct json_node *root; /* the file with null in the place of the two below */
+  struct vocabulary vocabulary;
+  const char *merges; /* the array; NULL: there is none */
+  size_t merges_length, merge_count;
+};
+
+/* What the outline is made of: the file, of which everything up to `copied` is in `text`. */
+struct outliner {
+  struct json_reader reader;
+  struct buffer text;
+  size_t copied;
+};
+
+static void outline_copy(struct outliner *o) {
+  buffer_append(&o->text, o->reader.text + o->copied, o->reader.at - o->copied);
+  o->copied = o->reader.at;
+}
+
+/* Steps over the array of merges, of which each is checked for its form only. */
+static int scan_merges(struct json_reader *r, struct outline *outline, struct error *error) {
+  int more;
+  outline->merges = r->text + r->at;
+  if (json_reader_open(r, '[', error) != 0)
+    return -1;
+  while ((more = json_reader_item(r, error)) > 0) {
+    if (json_reader_skip(r, 2, error) != 0)
+      return -1;
+    outline->merge_count++;
+  }
+  outline->merges_length = (size_t)(r->text + r->at - outline->merges);
+  return more;
+}
+
+static bool is_key(const char *key, size_t length, const char *name) {
+  return length == strlen(name) && memcmp(key, name, length) == 0;
+}
+
+/* A member of "model": the two large ones are left out of the outline. A file that names one twice is refused
+ * by the tree, which has both keys. */
+static int outline_member(struct outliner *o, const char *key, size_t length, struct outline *outline,
+                          struct error *error) {
+  bool vocabulary = is_key(key, length, "vocab"), merges = is_key(key, length, "merges");
+  enum json_kind kind = json_reader_peek(&o->reader);
+  if (!(vocabulary && kind == JSON_KIND_OBJECT) && !(merges && kind == JSON_KIND_ARRAY))
+    return json_reader_skip(&o->reader, JSON_DEPTH, error);
+  outline_copy(o);
+  int result = vocabulary ? vocabulary_scan(&o->reader, &outline->vocabulary, error)
+                          : scan_merges(&o->reader, outline, error);
+  buffer_text(&o->text, "null");
+  o->copied = o->reader.at;
+  return result;
+}
+
+static int outline_model(struct outliner *o, struct outline *outline, struct error *error) {
+  const char *key;
+  size_t length;
+  int more;
+  if (json_reader_peek(&o->reader) != JSON_KIND_OBJECT)
+    return json_reader_skip(&o->reader, JSON_DEPTH, error);
+  if (json_reader_open(&o->reader, '{', error) != 0)
+    return -1;
+  while ((more = json_reader_key(&o->reader, &key, &length, error)) > 0)
+    if (outline_member(o, key, length, outline, error) != 0)
+      return -1;
+  return more;
+}
+
+static int outline_file(struct outliner *o, struct outline *outline, struct error *error) {
+  const char *key;
+  size_t length;
+  int more = 0;
+  if (json_reader_peek(&o->reader) != JSON_KIND_OBJECT) {
+    if (json_reader_skip(&o->reader, JSON_DEPTH, error) != 0)
+      return -1;
+  } else {
+    if (json_reader_open(&o->reader, '{', error) != 0)
+      return -1;
+    while ((more = json_reader_key(&o->reader, &key, &length, error)) > 0)
+      if ((is_key(key, length, "model") ? outline_model(o, outline, error)
+                                        : json_reader_skip(&o->reader, JSON_DEPTH, error)) != 0)
+        return -1;
+  }
+  if (more < 0 || json_reader_end(&o->reader, error) != 0)
+    return -1;
+  outline_copy(o);
+  return buffer_check(&o->text, error);
+}
+
+static int outline_read(const char *text, size_t length, struct outline *outline, struct error *error) {
+  struct outliner o = {.copied = 0};
+  size_t bad;
+  memset(outline, 0, sizeof *outline);
+  if (!utf8_valid(text, length, &bad))
+    return error_set(error, ERROR_FORMAT, "invalid JSON: not valid UTF-8 at byte %zu", bad);
+  json_reader_init(&o.reader, text, length);
+  buffer_init(&o.text, OUTLINE_BYTES_MAX);
+  if (outline_file(&o, outline, error) == 0)
+    outline->root = json_parse(o.text.data, o.text.length, JSON_DEPTH, error);
+  json_reader_clear(&o.reader);
+  buffer_clear(&o.text);
+  return outline->root ? 0 : -1;
+}
+
 /* ---- model -------------------------------------------------------------------------------------- */
 
 static bool is_empty_text(const struct json_node *node) {
@@ -29,17 +140,12 @@ static bool is_empty_text(const struct json_node *node) {
   return is_absent(node) || (json_text(node, &length) && length == 0);
 }
 
-static int check_model(const struct json_node *model, struct error *error) {
+static int check_model(const struct json_node *model, const struct outline *outline, struct error *error) {
   /* Files of the first years name no type; only BPE has merges. */
-  bool untyped =
-      json_kind(model) == JSON_KIND_OBJECT && !json_get(model, "type") && json_get(model, "merges");
+  bool untyped = json_kind(model) == JSON_KIND_OBJECT && !json_get(model, "type") && outline->merges;
   if (!untyped && !is_type(model, "BPE"))
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "the tokenizer model '%s' is not supported; supported: byte-level BPE",
+    return error_set(error, ERROR_UNSUPPORTED, "the tokenizer model '%.32s' is not supported; supported: BPE",
                      part_type(model));
-  if (json_bool_or(json_get(model, "byte_fallback"), false))
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "byte_fallback is not supported; supported: byte-level BPE without it");
   if (json_number_or(json_get(model, "dropout"), 0) != 0)
     return error_set(error, ERROR_UNSUPPORTED, "BPE dropout is not supported: ids would be random");
   static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
@@ -47,127 +153,98 @@ static int check_model(const struct json_node *model, struct error *error) {
     if (!is_empty_text(json_get(model, affixes[i])))
       return error_set(error, ERROR_UNSUPPORTED, "the %s '%.32s' is not supported; supported: none",
                        affixes[i], json_text_or(json_get(model, affixes[i]), "?"));
-  return 0;
-}
-
-static int read_merge(struct bpe *bpe, const struct json_node *merge, struct error *error) {
-  size_t length, right_length;
-  const char *text = json_text(merge, &length);
-  if (text)
-    return vocabulary_merge_text(bpe, text, length, error);
-  text = json_text(json_at(merge, 0), &length);
-  const char *right = json_text(json_at(merge, 1), &right_length);
-  if (!text || !right || json_count(merge) != 2)
-    return error_set(error, ERROR_FORMAT, "a merge is %s, not \"a b\" or [\"a\", \"b\"]",
-                     json_kind_word(json_kind(merge)));
-  return vocabulary_merge(bpe, text, length, right, right_length, error);
-}
-
-static int read_merges(struct bpe *bpe, const struct json_node *merges, struct error *error) {
-  if (json_kind(merges) != JSON_KIND_ARRAY)
+  if (!outline->vocabulary.text)
+    return error_set(error, ERROR_FORMAT, "the vocabulary is %s, not an object of pieces and ids",
+                     json_kind_word(json_kind(json_get(model, "vocab"))));
+  if (!outline->merges)
     return error_set(error, ERROR_FORMAT, "the merges are %s, not an array",
-                     json_kind_word(json_kind(merges)));
-  for (size_t i = 0; i < json_count(merges); i++)
-    if (read_merge(bpe, json_at(merges, i), error) != 0)
-      return -1;
+                     json_kind_word(json_kind(json_get(model, "merges"))));
   return 0;
 }
 
-/* ---- pre_tokenizer ------------------------------------------------------------------------------ */
-
-static int set_pattern(struct bpe_options *options, const char *pattern, struct error *error) {
-  if (options->split)
-    return error_set(error, ERROR_UNSUPPORTED, "two pre-tokenizer patterns in a row are not supported");
-  options->split = pretokenizer_open(pattern, error);
-  return options->split ? 0 : -1;
-}
-
-static int read_byte_level(const struct json_node *part, struct bpe_options *options, struct error *error) {
-  options->prefix_space = json_bool_or(json_get(part, "add_prefix_space"), true);
-  return json_bool_or(json_get(part, "use_regex"), true) ? set_pattern(options, PRETOKENIZER_GPT2, error) : 0;
-}
-
-static int read_split(const struct json_node *part, struct bpe_options *options, struct error *error) {
-  const char *pattern = json_text(json_get(json_get(part, "pattern"), "Regex"), NULL);
-  const char *behavior = json_text_or(json_get(part, "behavior"), "nothing");
-  if (!pattern)
-    return error_set(error, ERROR_UNSUPPORTED, "a Split by something else than a Regex is not supported");
-  if (strcmp(behavior, "Isolated") != 0 || json_bool_or(json_get(part, "invert"), false))
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "a Split with behavior '%.32s' or invert is not supported; supported: Isolated",
-                     behavior);
-  return set_pattern(options, pattern, error);
-}
-
-static int refuse_pretokenizer(const struct json_node *part, struct error *error) {
-  return error_set(error, ERROR_UNSUPPORTED,
-                   "the pre_tokenizer '%s' is not supported here; supported: ByteLevel, or a Sequence that "
-                   "ends with it",
-                   part_type(part));
-}
-
-/* At most one Split and then ByteLevel. */
-static int read_sequence(const struct json_node *parts, struct bpe_options *options, struct error *error) {
-  size_t last = json_count(parts) - 1;
-  for (size_t i = 0; i < last; i++) {
-    const struct json_node *part = json_at(parts, i);
-    if (!is_type(part, "Split"))
-      return refuse_pretokenizer(part, error);
-    if (read_split(part, options, error) != 0)
-      return -1;
-  }
-  if (!is_type(json_at(parts, last), "ByteLevel"))
-    return refuse_pretokenizer(json_at(parts, last), error);
-  if (read_byte_level(json_at(parts, last), options, error) != 0)
+/* ["LEFT", "RIGHT"]: the left text is copied, since reading the right one may overwrite it. */
+static int read_pair(struct tokenizer *t, struct json_reader *r, bool byte_level, uint32_t rank,
+                     struct error *error) {
+  char left[BPE_PIECE_BYTES];
+  const char *text;
+  size_t left_length, length;
+  if (json_reader_open(r, '[', error) != 0)
     return -1;
-  if (last > 0 && options->prefix_space) /* it would go in front of every stretch of the Split */
-    return error_set(error, ERROR_UNSUPPORTED, "add_prefix_space behind a Split is not supported");
-  return 0;
+  if (json_reader_item(r, NULL) <= 0 || json_reader_text(r, &text, &left_length, NULL) != 0)
+    goto refuse;
+  if (left_length > sizeof left)
+    return error_set(error, ERROR_LIMIT, "merge %u names a piece of %zu bytes, at most %d are supported", rank,
+                     left_length, BPE_PIECE_BYTES);
+  memcpy(left, text, left_length);
+  if (json_reader_item(r, NULL) <= 0 || json_reader_text(r, &text, &length, NULL) != 0)
+    goto refuse;
+  if (vocabulary_merge(t, left, left_length, text, length, byte_level, rank, error) != 0)
+    return -1;
+  if (json_reader_item(r, NULL) == 0)
+    return 0;
+refuse:
+  return error_set(error, ERROR_FORMAT, "merge %u is an array, but not [\"a\", \"b\"]", rank);
 }
 
-static int read_pretokenizer(const struct json_node *part, struct bpe_options *options, struct error *error) {
-  const struct json_node *parts = json_get(part, "pretokenizers");
-  if (is_type(part, "ByteLevel"))
-    return read_byte_level(part, options, error);
-  if (is_type(part, "Sequence") && json_count(parts) > 0)
-    return read_sequence(parts, options, error);
-  return refuse_pretokenizer(part, error);
+static int read_merge(struct tokenizer *t, struct json_reader *r, bool byte_level, uint32_t rank,
+                      struct error *error) {
+  const char *text;
+  size_t length;
+  enum json_kind kind = json_reader_peek(r);
+  if (kind == JSON_KIND_ARRAY)
+    return read_pair(t, r, byte_level, rank, error);
+  if (kind != JSON_KIND_STRING)
+    return error_set(error, ERROR_FORMAT, "merge %u is %s, not \"a b\" or [\"a\", \"b\"]", rank,
+                     json_kind_word(kind));
+  if (json_reader_text(r, &text, &length, error) != 0)
+    return -1;
+  return vocabulary_merge_text(t, text, length, byte_level, rank, error);
+}
+
+static int read_merges(struct tokenizer *t, const struct outline *outline, bool byte_level,
+                       struct error *error) {
+  struct json_reader r;
+  uint32_t rank = 0;
+  int more;
+  json_reader_init(&r, outline->merges, outline->merges_length);
+  more = json_reader_open(&r, '[', error) == 0 ? json_reader_item(&r, error) : -1;
+  while (more > 0)
+    more = read_merge(t, &r, byte_level, rank++, error) == 0 ? json_reader_item(&r, error) : -1;
+  json_reader_clear(&r);
+  return more;
 }
 
 /* ---- added tokens ------------------------------------------------------------------------------- */
 
-static int read_added_token(struct tokenizer *t, const struct json_node *vocab, const struct json_node *node,
+static int read_added_token(struct tokenizer *t, const struct json_node *node, const struct decoder *decoder,
                             struct error *error) {
   size_t length;
   const char *text = json_text(json_get(node, "content"), &length);
   if (!text)
     return error_set(error, ERROR_FORMAT, "an added token has no content");
-  if (json_bool_or(json_get(node, "single_word"), false))
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "the added token '%.64s' is a single_word one, which is not supported", text);
   struct added_token token = {.id = (int32_t)json_int_or(json_get(node, "id"), -1),
                               .special = json_bool_or(json_get(node, "special"), false),
                               .lstrip = json_bool_or(json_get(node, "lstrip"), false),
-                              .rstrip = json_bool_or(json_get(node, "rstrip"), false)};
-  return vocabulary_add(t, vocab, text, length, token, json_bool_or(json_get(node, "normalized"), true),
-                        error);
+                              .rstrip = json_bool_or(json_get(node, "rstrip"), false),
+                              .single_word = json_bool_or(json_get(node, "single_word"), false)};
+  return vocabulary_add(t, text, length, token, json_bool_or(json_get(node, "normalized"), true), decoder, error);
 }
 
-static int read_added_tokens(struct tokenizer *t, const struct json_node *vocab,
-                             const struct json_node *added, struct error *error) {
+static int read_added_tokens(struct tokenizer *t, const struct json_node *added, const struct decoder *decoder,
+                             struct error *error) {
   for (size_t i = 0; i < json_count(added); i++)
-    if (read_added_token(t, vocab, json_at(added, i), error) != 0)
+    if (read_added_token(t, json_at(added, i), decoder, error) != 0)
       return -1;
   return 0;
 }
 
-/* ---- post_processor and decoder ----------------------------------------------------------------- */
+/* ---- post_processor ----------------------------------------------------------------------------- */
 
 /* A template for one text: nothing but the text, or one special token in front of it. */
 static int read_template(struct tokenizer *t, const struct json_node *part, struct error *error) {
   const struct json_node *steps = json_get(part, "single"),
                          *special = json_get(json_at(steps, 0), "SpecialToken");
-  size_t count = json_count(steps), length;
+  size_t count = json_count(steps);
   if (count < 1 || count > 2 || !json_get(json_at(steps, count - 1), "Sequence") || (count == 2 && !special))
     return error_set(error, ERROR_UNSUPPORTED,
                      "this TemplateProcessing is not supported; supported: one token before the text");
@@ -178,12 +255,11 @@ static int read_template(struct tokenizer *t, const struct json_node *part, stru
   int64_t id = json_int_or(json_at(ids, 0), -1);
   if (json_count(ids) != 1 || id < 0 || id > INT32_MAX || !pieces_has(&t->pieces, (int32_t)id))
     return error_set(error, ERROR_FORMAT, "the TemplateProcessing names '%.64s', which is no token", name);
-  pieces_get(&t->pieces, (int32_t)id, &length);
-  if (length == 0)
+  if (*name == '\0')
     return error_set(error, ERROR_FORMAT, "the TemplateProcessing names an empty token");
   t->bos = (int32_t)id;
   t->prepends_bos = true;
-  return tokenizer_mark_special(t, t->bos, error);
+  return tokenizer_mark_special(t, t->bos, name, strlen(name), error);
 }
 
 static int read_postprocessor(struct tokenizer *t, const struct json_node *part, int depth,
@@ -204,62 +280,67 @@ static int read_postprocessor(struct tokenizer *t, const struct json_node *part,
   return 0;
 }
 
-static int check_absent_parts(const struct json_node *root, struct error *error) {
-  const struct json_node *normalizer = json_get(root, "normalizer"), *decoder = json_get(root, "decoder");
-  if (!is_absent(normalizer))
-    return error_set(error, ERROR_UNSUPPORTED, "the normalizer '%s' is not supported; supported: none",
-                     part_type(normalizer));
-  if (!is_absent(decoder) && !is_type(decoder, "ByteLevel"))
-    return error_set(error, ERROR_UNSUPPORTED, "the decoder '%s' is not supported; supported: ByteLevel",
-                     part_type(decoder));
-  return 0;
-}
-
 /* ---- the whole ---------------------------------------------------------------------------------- */
 
-static int read_parts(struct tokenizer *t, const struct json_node *root, struct bpe_options *options,
-                      struct error *error) {
-  const struct json_node *model = json_get(root, "model"), *vocab = json_get(model, "vocab");
-  struct bpe *bpe = vocabulary_bpe(t);
-  if (vocabulary_read(t, vocab, error) != 0 || read_merges(bpe, json_get(model, "merges"), error) != 0)
+static int32_t unknown_id(const struct tokenizer *t, const struct json_node *model, bool byte_level) {
+  size_t length;
+  const char *text = json_text(json_get(model, "unk_token"), &length);
+  return text ? vocabulary_find(t, text, length, byte_level) : -1;
+}
+
+static int read_parts(struct tokenizer *t, const struct outline *outline, const struct decoder *decoder,
+                      struct bpe_options *options, struct error *error) {
+  const struct json_node *model = json_get(outline->root, "model");
+  if (vocabulary_read(t, &outline->vocabulary, decoder, error) != 0)
     return -1;
-  int missing = bpe_missing_byte(bpe);
-  if (missing >= 0 && !is_absent(json_get(model, "unk_token")))
-    return error_set(error, ERROR_UNSUPPORTED,
-                     "an unk_token is not supported where a byte (0x%02x) has no piece", (unsigned)missing);
-  if (read_added_tokens(t, vocab, json_get(root, "added_tokens"), error) != 0)
+  if (read_merges(t, outline, options->byte_level, error) != 0)
     return -1;
-  if (read_postprocessor(t, json_get(root, "post_processor"), 0, error) != 0)
+  if (read_added_tokens(t, json_get(outline->root, "added_tokens"), decoder, error) != 0)
     return -1;
+  if (read_postprocessor(t, json_get(outline->root, "post_processor"), 0, error) != 0)
+    return -1;
+  options->unknown = unknown_id(t, model, options->byte_level);
+  options->byte_fallback = json_bool_or(json_get(model, "byte_fallback"), false);
+  options->fuse_unknown = json_bool_or(json_get(model, "fuse_unk"), false);
   options->ignore_merges = json_bool_or(json_get(model, "ignore_merges"), false);
+  t->start = decoder->start;
   return 0;
 }
 
-static struct tokenizer *read_root(const struct json_node *root, struct error *error) {
-  const struct json_node *model = json_get(root, "model");
+static struct tokenizer *read_outline(const struct outline *outline, struct error *error) {
+  const struct json_node *root = outline->root;
   struct bpe_options options = {0};
+  struct normalizer *normalizer = NULL;
   struct tokenizer *t = NULL;
-  if (check_model(model, error) != 0 || check_absent_parts(root, error) != 0)
+  struct decoder decoder;
+  if (check_model(json_get(root, "model"), outline, error) != 0)
     return NULL;
-  if (read_pretokenizer(json_get(root, "pre_tokenizer"), &options, error) != 0)
+  options.split = pretokenizer_parse(json_get(root, "pre_tokenizer"), error);
+  if (!options.split)
+    return NULL;
+  options.byte_level = pretokenizer_is_byte_level(options.split);
+  if (decoder_parse(json_get(root, "decoder"), options.byte_level, &decoder, error) != 0)
     goto fail;
-  t = vocabulary_open(json_get(model, "vocab"), json_get(root, "added_tokens"),
-                      json_count(json_get(model, "merges")), error);
-  if (!t || read_parts(t, root, &options, error) != 0)
+  if (normalizer_parse(json_get(root, "normalizer"), &normalizer, error) != 0)
     goto fail;
+  t = vocabulary_open(&outline->vocabulary, json_get(root, "added_tokens"), outline->merge_count, error);
+  if (!t || read_parts(t, outline, &decoder, &options, error) != 0)
+    goto fail;
+  t->normalizer = normalizer;
   bpe_set_options(vocabulary_bpe(t), options);
   return t;
 fail:
   pretokenizer_free(options.split);
+  normalizer_free(normalizer);
   tokenizer_free(t);
   return NULL;
 }
 
 struct tokenizer *tokenizer_parse_json(const char *text, size_t length, struct error *error) {
-  struct json_node *root = json_parse(text, length, JSON_DEPTH, error);
-  if (!root)
+  struct outline outline;
+  if (outline_read(text, length, &outline, error) != 0)
     return NULL;
-  struct tokenizer *t = read_root(root, error);
-  json_free(root);
+  struct tokenizer *t = read_outline(&outline, error);
+  json_free(outline.root);
   return t;
 }

@@ -3,14 +3,22 @@
 #define STEERD_CORE_MODEL_TOKENIZER_PRIVATE_H
 
 #include "core/model/added_tokens.h"
+#include "core/model/decoder.h"
+#include "core/model/normalizer.h"
 #include "core/model/pieces.h"
 #include "core/model/tokenizer.h"
 
+/* A stretch of a text that holds no added token. */
+struct text_part {
+  const char *text; /* valid UTF-8, not empty */
+  size_t length;
+  size_t offset; /* bytes of the whole text in front of it */
+  bool changed;  /* by a normalizer: offsets inside say nothing about the whole text */
+};
+
 /* What differs between the kinds: how ordinary text, free of added tokens, becomes ids. */
 struct tokenizer_kind {
-  /* Appends the ids of text[from..to). Offsets in errors count from text. */
-  int (*encode)(const void *state, const char *text, size_t from, size_t to, struct id_list *ids,
-                struct error *error);
+  int (*encode)(const void *state, const struct text_part *part, struct id_list *ids, struct error *error);
   void (*free)(void *state); /* NULL state is fine */
 };
 
@@ -19,6 +27,8 @@ struct tokenizer {
   void *state; /* of the kind, owned */
   struct pieces pieces;
   struct added_tokens added[2];        /* [0] is cut out first, [1] ("normalized") out of what remains */
+  struct normalizer *normalizer;       /* between the two sets; NULL: none */
+  struct decoder_start start;          /* what a text's beginning loses when it is decoded */
   int32_t bos, eos;                    /* -1: none */
   const struct added_token *bos_token; /* of bos, set by tokenizer_finish; NULL: none */
   bool prepends_bos;
@@ -28,13 +38,18 @@ struct tokenizer {
 struct tokenizer *tokenizer_new(int32_t count, struct error *error) MUST_CHECK;
 int tokenizer_finish(struct tokenizer *t, struct error *error) MUST_CHECK;
 
-/* Makes an id, whose piece is set, a special token that is cut out of texts. */
-int tokenizer_mark_special(struct tokenizer *t, int32_t id, struct error *error) MUST_CHECK;
+/* Makes an id, whose piece is set, a special token; where this text is not cut out of texts yet, it is now. */
+int tokenizer_mark_special(struct tokenizer *t, int32_t id, const char *content, size_t length,
+                           struct error *error) MUST_CHECK;
+
+/* What a text's beginning loses when it is decoded. */
+struct decoder_start tokenizer_start(const struct tokenizer *t);
 
 /* The readers on text in memory, without the settings that other files of a folder add; not finished. */
 struct tokenizer *tokenizer_parse_json(const char *text, size_t length, struct error *error) MUST_CHECK;
 struct tokenizer *tokenizer_parse_vocabulary(const char *vocab, size_t vocab_length, const char *merges,
                                              size_t merges_length, bool prefix_space,
                                              struct error *error) MUST_CHECK;
+struct tokenizer *tokenizer_parse_llama2c(const char *data, size_t size, struct error *error) MUST_CHECK;
 
 #endif

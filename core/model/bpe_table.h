@@ -1,0 +1,51 @@
+/* bpe_table.h: the pieces of a byte-pair vocabulary by their text, and which pairs of them merge. Filled once:
+ * every piece first, then the merges. Immutable then and safe to share between threads. */
+#ifndef STEERD_CORE_MODEL_BPE_TABLE_H
+#define STEERD_CORE_MODEL_BPE_TABLE_H
+
+#include "core/model/pieces.h"
+
+/* Most bytes a piece may have, so that two of them stay small. */
+#define BPE_PIECE_BYTES 4096
+
+struct bpe_merge {
+  int32_t left, right;
+  uint32_t rank;  /* the lowest goes first */
+  int32_t result; /* -1: an empty slot */
+};
+
+/* The hash's upper half spares most comparisons of texts. */
+struct bpe_entry {
+  uint32_t tag;
+  int32_t id; /* -1: an empty slot */
+};
+
+struct bpe_table {
+  struct pieces texts;      /* what merging sees: bytes, or characters as files write them */
+  struct bpe_entry *index;  /* [index_mask + 1], open addressing */
+  struct bpe_merge *merges; /* [merge_mask + 1], the same */
+  bool *made;               /* [texts.count] the result of a merge */
+  size_t index_mask, merge_mask;
+};
+
+/* Room for ids 0..count-1, of which `piece_count` are added, and for `merge_count` merges. */
+int bpe_table_init(struct bpe_table *table, int32_t count, size_t piece_count, size_t merge_count,
+                   struct error *error) MUST_CHECK;
+void bpe_table_clear(struct bpe_table *table);
+
+/* A piece that merging can find. The id must be free. ERROR_FORMAT when another one has the same text. */
+int bpe_table_add(struct bpe_table *table, int32_t id, const char *text, size_t length,
+                  struct error *error) MUST_CHECK;
+
+/* The id of the piece with this text, or -1. */
+int32_t bpe_table_find(const struct bpe_table *table, const char *text, size_t length);
+
+/* The pieces with these texts merge at this rank. ERROR_FORMAT when one of them or their join is no piece. A
+ * pair that comes again takes the later rank, as in the reference. */
+int bpe_table_merge(struct bpe_table *table, const char *left, size_t left_length, const char *right,
+                    size_t right_length, uint32_t rank, struct error *error) MUST_CHECK;
+
+/* The merge of two ids, or NULL. */
+const struct bpe_merge *bpe_table_pair(const struct bpe_table *table, int32_t left, int32_t right);
+
+#endif

@@ -54,7 +54,7 @@ static int put_model(struct import *import, const char *id, struct error *error)
 
 static int same_dictionary(const struct import *import, const struct store_source *known, struct error *error) {
   const char *made = import->described.identity;
-  if (!made || !known->identity || strcmp(made, known->identity) == 0) return 0;
+  if (!made || !known->identity || archive_same_identity(made, known->identity)) return 0;
   return error_set(error, ERROR_ARGUMENT, "'%s' was made for another dictionary (%s) than %s/%s (%s)", import->args->folder,
                    made, known->model, known->name, known->identity);
 }

@@ -59,4 +59,7 @@ const char *archive_origin_word(enum store_origin origin);
 bool archive_feature_column(const char *name);
 bool archive_example_column(const char *name);
 
+/* Whether two identities of a source may be the same dictionary's (lab_archive.c). */
+bool archive_same_identity(const char *a, const char *b);
+
 #endif

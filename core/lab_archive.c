@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/archive.h"
+#include "core/archive_rows.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
@@ -19,10 +20,22 @@ int lab_needs_store(struct error *error) {
   return error_set(error, ERROR_UNSUPPORTED, "this needs a store: start the daemon with --store FILE");
 }
 
-/* Shape and kind; a file that was replaced by another of the same shape is not told apart. */
-static void identify(const struct lab_source_info *source, char out[160]) {
-  snprintf(out, 160, "%s %s %lld x %lld%s", source->kind, source->point, (long long)source->d_in,
-           (long long)source->n_feat, source->folded ? " folded" : "");
+/* Shape and kind, and behind "#" the fingerprint of what it computes. */
+static void identify(const struct lab_source *source, char out[160]) {
+  const struct lab_source_info *info = &source->info;
+  char print[17];
+  dict_fingerprint(source->dict, print);
+  snprintf(out, 160, "%s %s %lld x %lld%s #%s", info->kind, info->point, (long long)info->d_in, (long long)info->n_feat,
+           info->folded ? " folded" : "", print);
+}
+
+/* One that was written without a fingerprint (before there were any) agrees with every dictionary of its shape. */
+bool archive_same_identity(const char *a, const char *b) {
+  size_t shape_a = strcspn(a, "#"), shape_b = strcspn(b, "#");
+  if (a[shape_a] && b[shape_b]) return strcmp(a, b) == 0;
+  while (shape_a > 0 && a[shape_a - 1] == ' ') shape_a--;
+  while (shape_b > 0 && b[shape_b - 1] == ' ') shape_b--;
+  return shape_a == shape_b && memcmp(a, b, shape_a) == 0;
 }
 
 static int put_model(struct lab *lab, const struct lab_model_info *info, struct error *error) {
@@ -44,12 +57,13 @@ static int put_source(struct lab *lab, struct lab_source *source, struct error *
   struct store_source known;
   char identity[160];
   const struct lab_source_info *info = &source->info;
-  identify(info, identity);
+  identify(source, identity);
   arena_init(&arena, 0);
   int found = store_source_find(lab->store, info->model_id, info->id, &arena, &known, error), failed = 0;
   bool same = found > 0 && known.identity && strcmp(known.identity, identity) == 0;
+  bool agrees = found > 0 && (!known.identity || archive_same_identity(known.identity, identity));
   if (found > 0) source->store_id = known.id;
-  if (found > 0 && !same && known.identity) {
+  if (found > 0 && !agrees) {
     log_warn("source %s/%s: another dictionary than the store knows (%s); its statistics are dropped", info->model_id,
              info->id, known.identity);
     failed = store_source_clear(lab->store, known.id, error);
@@ -57,7 +71,7 @@ static int put_source(struct lab *lab, struct lab_source *source, struct error *
   struct store_source row = {.model = info->model_id, .name = info->id, .set = info->set, .layer = info->layer,
                              .point = info->point, .kind = info->kind, .n_features = info->n_feat,
                              .identity = identity};
-  if (found > 0 && !known.identity) {
+  if (agrees) {
     row.statistics = known.statistics;
     row.config = known.config;
     row.description = known.description;

@@ -19,7 +19,7 @@
 #define CHECKPOINT_MS 20000                      /* at most so much counting is lost, unless options say otherwise */
 #define BATCH 64                                 /* features written in one transaction */
 #define HEAD_PART 0                              /* of the resume state; features' parts follow */
-#define HEAD_VERSION 1u
+#define HEAD_VERSION 2u
 
 enum phase { PHASE_COUNT, PHASE_WRITE };
 
@@ -27,7 +27,7 @@ enum phase { PHASE_COUNT, PHASE_WRITE };
 struct saved_head {
   uint32_t version, phase;
   int64_t next_feature;
-  char corpus[24];
+  char corpus[24], dictionary[24];
 };
 
 struct stats_job {
@@ -161,6 +161,14 @@ static int make_statistics(struct stats_job *job, struct error *error) {
 
 /* ---- the resume state ---- */
 
+/* What it computes, and how its encoder is kept. */
+static void name_dictionary(const struct stats_job *job, char out[24]) {
+  char print[17];
+  dict_fingerprint(job->source->dict, print);
+  memset(out, 0, 24);
+  snprintf(out, 24, "%s %d", print, (int)job->lab->keep);
+}
+
 static void write_head(const struct stats_job *job, struct buffer *out) {
   struct saved_head head;
   memset(&head, 0, sizeof head);
@@ -168,12 +176,14 @@ static void write_head(const struct stats_job *job, struct buffer *out) {
   head.phase = job->phase;
   head.next_feature = job->next_feature;
   snprintf(head.corpus, sizeof head.corpus, "%s", corpus_identity(job->corpus));
+  name_dictionary(job, head.dictionary);
   buffer_append(out, &head, sizeof head);
   statistics_save_head(job->statistics, out);
 }
 
 static int read_head(struct stats_job *job, const void *data, size_t bytes, struct error *error) {
   struct saved_head head;
+  char dictionary[sizeof head.dictionary];
   if (bytes < sizeof head) return error_set(error, ERROR_FORMAT, "the job's state is too short to go on from");
   memcpy(&head, data, sizeof head);
   head.corpus[sizeof head.corpus - 1] = '\0';
@@ -181,6 +191,10 @@ static int read_head(struct stats_job *job, const void *data, size_t bytes, stru
     return error_set(error, ERROR_FORMAT, "the job's state was saved by another version; start a new job");
   if (strcmp(head.corpus, corpus_identity(job->corpus)) != 0)
     return error_set(error, ERROR_ARGUMENT, "'%s' has changed since the job began; start a new job", job->args.corpus);
+  name_dictionary(job, dictionary);
+  if (memcmp(head.dictionary, dictionary, sizeof dictionary) != 0)
+    return error_set(error, ERROR_ARGUMENT, "the dictionary '%s' is another one than when the job began; start a new job",
+                     job->info->id);
   job->phase = head.phase == PHASE_WRITE ? PHASE_WRITE : PHASE_COUNT;
   job->next_feature = head.next_feature;
   if (head.next_feature < 0 || head.next_feature > job->info->n_feat)

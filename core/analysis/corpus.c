@@ -10,9 +10,10 @@
 #include <unistd.h>
 
 #include "core/base/mapfile.h"
+#include "core/base/utf8.h"
 
-/* The stream is tokenised in pieces of about this many bytes, cut where the cut changes no token: between a newline
- * and what follows it when both neighbours of the newline are no white space (GPT-2's pattern then ends a token there). */
+/* A text is tokenised in pieces of this many bytes up to twice as many, so that neither memory nor the wait for a stop grows with
+ * it. Pieces are cut where the cut changes no token (is_cut). */
 #define PIECE_BYTES ((size_t)1 << 20)
 
 /* A growing, unlinked, mapped file. */
@@ -94,59 +95,8 @@ static bool is_stopped(const struct corpus *corpus, struct error *error) {
   return true;
 }
 
-/* A line: at least one document, more when it is longer than the context. */
-static int add_line(struct corpus *corpus, const int32_t *ids, size_t n, struct error *error) {
-  size_t at = 0;
-  do {
-    size_t take = n - at < room(corpus) ? n - at : room(corpus);
-    if (begin_document(corpus, error) != 0 || add_ids(corpus, ids + at, take, error) != 0) return -1;
-    at += take;
-  } while (at < n && !is_full(corpus));
-  return 0;
-}
-
-/* ---- cutting the text ---- */
-
-static int encode(const struct tokenizer *tokenizer, const char *text, size_t length, size_t line, int32_t **ids,
-                  size_t *n, struct error *error) {
-  if (tokenizer_encode(tokenizer, text, length, 0, ids, n, error) == 0) return 0;
-  return error_prefix(error, "line %zu", line);
-}
-
-static int read_lines(struct corpus *corpus, const struct tokenizer *tokenizer, const char *text, size_t length,
-                      struct error *error) {
-  size_t at = 0, line = 1;
-  for (;; line++) {
-    const char *newline = at < length ? memchr(text + at, '\n', length - at) : NULL;
-    size_t end = newline ? (size_t)(newline - text) : length, n = 0;
-    int32_t *ids = NULL;
-    if (line % 1024 == 0 && is_stopped(corpus, error)) return -1;
-    int failed = encode(tokenizer, text + at, end - at, line, &ids, &n, error);
-    if (!failed) failed = add_line(corpus, ids, n, error);
-    free(ids);
-    if (failed) return -1;
-    if (!newline || is_full(corpus)) return 0;
-    at = end + 1;
-  }
-}
-
-static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-/* Non-ASCII neighbours could be white space too: only cuts between ASCII characters are safe to judge here. */
-static bool is_cut(const char *text, size_t at) {
-  return text[at - 1] == '\n' && !is_space(text[at - 2]) && !is_space(text[at]) && !(text[at - 2] & 0x80) &&
-         !(text[at] & 0x80);
-}
-
-static size_t piece_end(const char *text, size_t at, size_t length) {
-  if (length - at <= PIECE_BYTES) return length;
-  for (size_t end = at + PIECE_BYTES; end < length; end++)
-    if (is_cut(text, end)) return end;
-  return length;
-}
-
-/* One stream: documents begin wherever `room` tokens are through. */
-static int add_stream(struct corpus *corpus, const int32_t *ids, size_t n, size_t *in_document, struct error *error) {
+/* More of what the last document belongs to: documents begin wherever `room` tokens are through. */
+static int add_tokens(struct corpus *corpus, const int32_t *ids, size_t n, size_t *in_document, struct error *error) {
   for (size_t at = 0; at < n;) {
     if (*in_document == room(corpus) || corpus->n_documents == 0) {
       if (is_full(corpus)) return 0;
@@ -161,17 +111,97 @@ static int add_stream(struct corpus *corpus, const int32_t *ids, size_t n, size_
   return 0;
 }
 
+/* ---- cutting the text ---- */
+
+static bool is_white(uint32_t point) {
+  return point == ' ' || (point >= '\t' && point <= '\r') || point == 0x85 || point == 0xA0 || point == 0x1680 ||
+         (point >= 0x2000 && point <= 0x200A) || point == 0x2028 || point == 0x2029 || point == 0x202F || point == 0x205F ||
+         point == 0x3000;
+}
+
+static bool is_continuation(char c) { return (c & 0xC0) == 0x80; }
+
+static uint32_t point_at(const char *text, size_t at, size_t end) {
+  uint32_t point;
+  return utf8_next(text + at, end - at, &point) > 0 ? point : 0;
+}
+
+static uint32_t point_before(const char *text, size_t at) {
+  size_t begin = at - 1;
+  while (begin > 0 && at - begin < 4 && is_continuation(text[begin])) begin--;
+  return point_at(text, begin, at);
+}
+
+static bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+/* Places between which no token reaches, the surest first: behind a newline with a word on either side, where every
+ * pre-tokenizer's pattern ends a stretch; before a blank between two words, where one begins; before the last newline of
+ * several, where GPT-2's pattern cuts. */
+enum cut { CUT_LINE, CUT_WORD, CUT_NEWLINE, CUT_KINDS };
+
+static bool is_cut(enum cut cut, const char *text, size_t at, size_t length) {
+  switch (cut) {
+    case CUT_LINE:
+      return text[at - 1] == '\n' && !is_white(point_before(text, at - 1)) && !is_white(point_at(text, at, length));
+    case CUT_WORD: return text[at] == ' ' && is_letter(text[at - 1]) && is_letter(text[at + 1]);
+    default: return text[at] == '\n' && !is_white(point_at(text, at + 1, length));
+  }
+}
+
+/* Where nothing of the kind is in reach a character's end must do: one token may then be cut, at the same place every time. */
+static size_t piece_end(const char *text, size_t at, size_t length) {
+  if (length - at <= 2 * PIECE_BYTES) return length;
+  size_t first = at + PIECE_BYTES, end = at + 2 * PIECE_BYTES;
+  for (int cut = 0; cut < CUT_KINDS; cut++)
+    for (size_t i = first; i < end; i++)
+      if (is_cut((enum cut)cut, text, i, length)) return i;
+  while (first < end && is_continuation(text[first])) first++;
+  return first;
+}
+
+/* text[at..end), which begins in line `line`. */
+static int read_piece(struct corpus *corpus, const struct tokenizer *tokenizer, const char *text, size_t length,
+                      size_t line, size_t *in_document, struct error *error) {
+  size_t n = 0;
+  int32_t *ids = NULL;
+  if (is_stopped(corpus, error)) return -1;
+  if (tokenizer_encode(tokenizer, text, length, 0, &ids, &n, error) != 0) return error_prefix(error, "line %zu", line);
+  int failed = add_tokens(corpus, ids, n, in_document, error);
+  free(ids);
+  return failed;
+}
+
+/* At least one document, more when it is longer than the context. */
+static int read_line(struct corpus *corpus, const struct tokenizer *tokenizer, const char *text, size_t length, size_t line,
+                     struct error *error) {
+  size_t in_document = 0, at = 0;
+  if (begin_document(corpus, error) != 0) return -1;
+  while (at < length && (at == 0 || !is_full(corpus))) {
+    size_t end = piece_end(text, at, length);
+    if (read_piece(corpus, tokenizer, text + at, end - at, line, &in_document, error) != 0) return -1;
+    at = end;
+  }
+  return 0;
+}
+
+static int read_lines(struct corpus *corpus, const struct tokenizer *tokenizer, const char *text, size_t length,
+                      struct error *error) {
+  size_t at = 0, line = 1;
+  for (;; line++) {
+    const char *newline = at < length ? memchr(text + at, '\n', length - at) : NULL;
+    size_t end = newline ? (size_t)(newline - text) : length;
+    if (read_line(corpus, tokenizer, text + at, end - at, line, error) != 0) return -1;
+    if (!newline || is_full(corpus)) return 0;
+    at = end + 1;
+  }
+}
+
 static int read_stream(struct corpus *corpus, const struct tokenizer *tokenizer, const char *text, size_t length,
                        struct error *error) {
   size_t line = 1, in_document = 0;
   for (size_t at = 0; at < length && !is_full(corpus);) {
-    size_t end = piece_end(text, at, length), n = 0;
-    int32_t *ids = NULL;
-    if (is_stopped(corpus, error)) return -1;
-    int failed = encode(tokenizer, text + at, end - at, line, &ids, &n, error);
-    if (!failed) failed = add_stream(corpus, ids, n, &in_document, error);
-    free(ids);
-    if (failed) return -1;
+    size_t end = piece_end(text, at, length);
+    if (read_piece(corpus, tokenizer, text + at, end - at, line, &in_document, error) != 0) return -1;
     for (; at < end; at++) line += text[at] == '\n';
   }
   return 0;

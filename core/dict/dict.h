@@ -118,6 +118,10 @@ const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", 
 /* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
 const char *dict_title(const struct dict_info *info);
 
+/* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices. How the
+ * encoder is kept is not part of it. */
+void dict_fingerprint(const struct dict *dict, char out[17]);
+
 /* Bytes of the encoder that is prepared now, 0 when it is not; any thread. dict_info's bytes are without them. */
 size_t dict_encoder_bytes(const struct dict *dict);
 

@@ -20,9 +20,11 @@
 
 static char folder[] = "/tmp/steerd-stats-XXXXXX";
 static const struct lab_model_spec model = {"tiny", TINY "model"};
-static const struct lab_source_spec source = {"tiny", "1-res-relu", TINY "sources/1-res-relu"};
+
+static const char *dictionary = TINY "sources/1-res-relu";
 
 static struct lab *open_lab(const char *store, bool run_jobs, struct error *error) {
+  const struct lab_source_spec source = {"tiny", "1-res-relu", dictionary};
   struct lab_options options = {.models = &model, .n_models = 1, .sources = &source, .n_sources = 1, .threads = 2,
                                 .store = store, .holder = "test", .run_jobs = run_jobs, .checkpoint_ms = 1,
                                 .max_queue = 8, .max_step_rows = 128, .max_sessions = 8, .queue_timeout_ms = 60000,
@@ -272,8 +274,47 @@ static int remove_folder(void **state) {
   return system(command);
 }
 
+static bool stop_once_kept(void *context, const struct lab_progress *progress) {
+  (void)context;
+  return progress->job.message && strcmp(progress->job.message, "counting") == 0 && progress->job.done > 0;
+}
+
+/* The last weight of the file, which is the last row's of some matrix or vector. */
+static void change_last_weight(const char *path) {
+  float weight = 0;
+  FILE *file = fopen(path, "r+b");
+  assert_non_null(file);
+  assert_int_equal(fseek(file, -4, SEEK_END), 0);
+  assert_int_equal(fread(&weight, 4, 1, file), 1);
+  weight += 0.5f;
+  assert_int_equal(fseek(file, -4, SEEK_END), 0);
+  assert_int_equal(fwrite(&weight, 4, 1, file), 1);
+  fclose(file);
+}
+
+/* Counts of two dictionaries are never mixed. */
+static void test_another_dictionary(void **state) {
+  (void)state;
+  static char copy[128], weights[192], command[512];
+  struct error error = ERROR_INIT;
+  snprintf(copy, sizeof copy, "%s/dictionary", folder);
+  snprintf(weights, sizeof weights, "%s/sae_weights.safetensors", copy);
+  snprintf(command, sizeof command, "cp -r " TINY "sources/1-res-relu '%s'", copy);
+  assert_int_equal(system(command), 0);
+  dictionary = copy;
+  assert_int_equal(run(store_path("changed"), stop_once_kept, NULL, &error), -1);
+  assert_int_equal(error.code, ERROR_CANCELLED);
+  change_last_weight(weights);
+  error = (struct error)ERROR_INIT;
+  log_set_level(LOG_LEVEL_ERROR);
+  assert_int_equal(run(store_path("changed"), go_on, NULL, &error), -1);
+  assert_int_equal(error.code, ERROR_ARGUMENT);
+  assert_non_null(strstr(error.text, "another one"));
+  dictionary = TINY "sources/1-res-relu";
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_has_everything),    cmocka_unit_test(test_interrupted),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_has_everything),    cmocka_unit_test(test_interrupted), cmocka_unit_test(test_another_dictionary),
                                      cmocka_unit_test(test_killed),            cmocka_unit_test(test_second_writer),
                                      cmocka_unit_test(test_in_the_background), cmocka_unit_test(test_refusals)};
   return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -161,6 +161,23 @@ static void write_provenance(struct json_writer *w, const struct store_source *r
   jw_close(w, '}');
 }
 
+static void write_check(struct json_writer *w, const struct lab *lab, const struct lab_source_info *source) {
+  struct lab_source_check check;
+  lab_source_check(lab, source, &check);
+  jw_key(w, "selfTest");
+  if (check.state != LAB_CHECK_DONE) {
+    jw_null(w);
+    return;
+  }
+  jw_open(w, '{');
+  jw_member_int(w, "tokens", check.tokens);
+  jw_member_f64(w, "l0", check.l0);
+  jw_member_f64(w, "promisedL0", check.promised_l0 > 0 ? check.promised_l0 : NAN);
+  jw_member_f64(w, "explainedVariance", check.explained);
+  jw_member_text(w, "warning", check.text[0] ? check.text : NULL);
+  jw_close(w, '}');
+}
+
 int dictionary_get(struct api_call *call, struct error *error) {
   struct place place;
   struct record record;
@@ -172,6 +189,7 @@ int dictionary_get(struct api_call *call, struct error *error) {
   jw_init(&w, &call->body);
   jw_open(&w, '{');
   write_shape(&w, place.source);
+  write_check(&w, call->api->lab, place.source);
   write_provenance(&w, &record.row);
   jw_key(&w, "statistics");
   jw_open(&w, '{');

@@ -48,6 +48,7 @@ struct lab_options {
   size_t kv_bytes;          /* memory for keys and values of all sessions of a model; 0 = chosen by model */
   int queue_timeout_ms;     /* longest wait in the queue */
   int generation_timeout_ms; /* longest generation */
+  bool self_test;           /* dictionaries run over a short text when they are loaded, and are warned about when far off */
   size_t dict_budget;       /* bytes that prepared encoders of dictionaries may take; 0: no limit */
   const char *dict_dtype;   /* how they are kept: "f32", "f16", "bf16"; "file" or NULL: as their files have them */
   const char *const *folders; /* from which lab_source_load takes dictionaries, besides those of `sources` */
@@ -187,6 +188,17 @@ struct lab_source_status {
 /* All of them, texts in the arena, infos under the caller's lease. */
 int lab_source_list(struct lab *lab, struct arena *arena, struct lab_source_status **out, size_t *n,
                     struct error *error) MUST_CHECK;
+
+/* What a dictionary did over a short built-in text when it was loaded (lab_options.self_test). */
+struct lab_source_check {
+  enum { LAB_CHECK_NONE, LAB_CHECK_WANTED, LAB_CHECK_DONE, LAB_CHECK_FAILED } state;
+  int64_t tokens;        /* counted positions */
+  double l0;             /* features that fire at a token */
+  double promised_l0;    /* what its configuration says (k, or what its makers measured); 0: nothing */
+  double explained;      /* explained variance (core/analysis/quality.h) */
+  char text[256];        /* DONE: what is far off, "" when nothing is. FAILED: why it did not run */
+};
+void lab_source_check(const struct lab *lab, const struct lab_source_info *source, struct lab_source_check *out);
 
 /* Loads a dictionary as a job; nobody waits for it. path: absolute, or relative to one of the allowed folders
  * (lab_options.folders, those of lab_options.sources); a link is followed and what it leads to must be inside too.

@@ -23,6 +23,7 @@ struct lab_source {
   char *id, *set, *model_id, *point, *point_out, *path;
   _Atomic int64_t used_at;      /* seconds since 1970; 0: never */
   int pins;                     /* long jobs that use it; guarded by lab_sources.mutex */
+  struct lab_source_check check; /* guarded by lab_sources.mutex */
 };
 
 struct lab_source_list;

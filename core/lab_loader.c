@@ -1,5 +1,5 @@
-/* lab_loader.c: the thread that brings dictionaries while others are served, and frees those that nobody uses any more. It reads
- * and packs weights by itself, beside the engine and never with its threads, so that nobody waits for a load.
+/* lab_loader.c: the thread that brings dictionaries while others are served, has them tested, and frees those that nobody uses
+ * any more. It reads and packs weights by itself, beside the engine and never with its threads, so that nobody waits for a load.
  *
  * A client names a path; what it may name is decided here, once by the real path and again for every file that is opened
  * (mapfile_fence). */
@@ -85,19 +85,41 @@ static void run_load(struct lab *lab, struct lab_load *load, bool stop) {
   job_done(&load->job, failed ? &error : NULL);
 }
 
+/* The next one whose test is wanted, pinned; NULL when there is none. Under the mutex. */
+static struct lab_source *next_unchecked(struct lab *lab) {
+  for (size_t m = 0; lab->sources->unchecked && m < lab->n_models; m++) {
+    const struct lab_source_list *list = atomic_load(&lab->models[m].sources);
+    for (size_t i = 0; i < list->n; i++) {
+      struct lab_source *source = lab_source_of(lab, list->items[i]);
+      if (source->check.state != LAB_CHECK_WANTED) continue;
+      source->check.state = LAB_CHECK_NONE;
+      source->pins++;
+      lab->sources->unchecked--;
+      return source;
+    }
+  }
+  lab->sources->unchecked = 0; /* the rest was unloaded before its turn */
+  return NULL;
+}
+
 static void *loader_main(void *argument) {
   struct lab *lab = argument;
   struct lab_sources *s = lab->sources;
   for (;;) {
     pthread_mutex_lock(&s->mutex);
-    while (!s->stop && !s->queue && !sources_reclaimable(s)) pthread_cond_wait(&s->changed, &s->mutex);
+    while (!s->stop && !s->queue && !s->unchecked && !sources_reclaimable(s)) pthread_cond_wait(&s->changed, &s->mutex);
     struct lab_load *load = s->queue;
     bool stop = s->stop;
+    struct lab_source *unchecked = load || stop ? NULL : next_unchecked(lab);
     if (load) s->queue = load->next;
     s->loading = load;
     pthread_mutex_unlock(&s->mutex);
     sources_reclaim(lab);
     if (load) run_load(lab, load, stop);
+    if (unchecked) {
+      selftest_run(lab, unchecked);
+      source_unpin(lab, unchecked);
+    }
     if (stop && !load) return NULL;
   }
 }

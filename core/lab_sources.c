@@ -209,6 +209,10 @@ int sources_add(struct lab *lab, struct lab_source *source, struct error *error)
                    ? error_set_field(error, ERROR_CONFLICT, "source", "source '%s/%s' is loaded already", source->model_id,
                                      source->id)
                    : replace_list(lab, opened, &source->info, NULL, error);
+  if (!failed && lab->options.self_test) {
+    source->check.state = LAB_CHECK_WANTED;
+    lab->sources->unchecked++;
+  }
   pthread_mutex_unlock(&lab->sources->mutex);
   bool moves = strcmp(source->point, source->point_out) != 0;
   if (!failed)

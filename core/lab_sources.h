@@ -33,6 +33,7 @@ struct lab_sources {
   pthread_t thread; /* the loader */
   bool started, stop;
   struct lab_load *queue, *loading; /* waiting, oldest first; the one at work */
+  int unchecked;                    /* sources whose self-test is wanted */
   char **folders;                   /* real paths from which may be loaded, ... */
   size_t n_folders;
   char **named;                     /* ... and those named at the start: whoever started the daemon chose them */
@@ -58,7 +59,10 @@ bool sources_reclaimable(const struct lab_sources *sources); /* under the mutex 
 void source_pin(struct lab *lab, struct lab_source *source);
 void source_unpin(struct lab *lab, struct lab_source *source);
 
-/* The thread that loads and frees. */
+/* lab_selftest.c: runs a source over a short text and keeps and logs what came of it. Not the engine's thread. */
+void selftest_run(struct lab *lab, struct lab_source *source);
+
+/* The thread that loads, tests and frees. */
 int loader_start(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;
 void loader_stop(struct lab *lab);  /* asks; returns at once */
 void loader_close(struct lab *lab); /* waits until it has ended */

@@ -101,6 +101,7 @@ static int open_lab(struct daemon *d, struct error *error) {
   lab.holder = "serve";
   lab.run_jobs = true;
   lab.load_statistics = true;
+  lab.self_test = d->options.self_test;
   d->lab = lab_open(&lab, error);
   return d->lab ? 0 : -1;
 }

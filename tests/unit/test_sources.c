@@ -266,11 +266,68 @@ static void test_requests_meanwhile(void **state) {
   assert_int_equal(count_state(LAB_SOURCE_READY, 2), 2);
 }
 
+/* ---- self-tests ---- */
+
+/* Waits until the test of a source that was just loaded is through. */
+static struct lab_source_check check_of(struct lab *tested, const char *id, const char *path) {
+  struct lab_source_check check = {.state = LAB_CHECK_NONE};
+  struct lab_source_spec spec = {"tiny", id, path};
+  struct error error = ERROR_INIT;
+  struct lab_job *job;
+  struct bell bell = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
+  if (lab_source_load(tested, &spec, (struct lab_waker){bell_ring, &bell}, &job, &error) != 0) fail_msg("%s", error.text);
+  while (lab_job_state(job) == LAB_JOB_WAITING || lab_job_state(job) == LAB_JOB_RUNNING) bell_wait(&bell);
+  assert_int_equal(lab_job_state(job), LAB_JOB_DONE);
+  for (int i = 0; i < 1000 && check.state != LAB_CHECK_DONE && check.state != LAB_CHECK_FAILED; i++) {
+    lab_source_check(tested, lab_source_load_result(job), &check);
+    usleep(10000);
+  }
+  lab_job_free(job);
+  return check;
+}
+
+static char said[1024];
+static void listen_to(void *context, enum log_level level, const char *text) {
+  (void)context;
+  if (level == LOG_LEVEL_WARN) snprintf(said, sizeof said, "%s", text);
+}
+
+/* One that is right, one whose k is kept, one that was moved to a point it was not trained on. */
+static void test_self_tests(void **state) {
+  (void)state;
+  static const struct lab_model_spec model = {"tiny", TINY "model"};
+  const char *folders[] = {TINY "sources", folder};
+  struct error error = ERROR_INIT;
+  struct lab_options options = {.models = &model, .n_models = 1, .threads = 2, .max_queue = 8, .max_step_rows = 64,
+                                .max_sessions = 8, .folders = folders, .n_folders = 2, .self_test = true};
+  struct lab *tested = lab_open(&options, &error);
+  if (!tested) fail_msg("%s", error.text);
+  struct lab_source_check right = check_of(tested, "1-res-relu", "1-res-relu");
+  assert_int_equal(right.state, LAB_CHECK_DONE);
+  assert_true(right.tokens > 100 && right.explained > 0.3 && right.explained < 1 && right.promised_l0 == 0);
+  assert_string_equal(right.text, "");
+  struct lab_source_check top = check_of(tested, "0-mlp-topk", "0-mlp-topk");
+  assert_true(top.promised_l0 > 0 && top.l0 <= top.promised_l0 && top.l0 > top.promised_l0 / 2);
+  must_run("cp -r " TINY "sources/1-res-relu '%s/moved' && sed -i 's/blocks.1.hook_resid_pre/blocks.0.hook_mlp_out/; "
+           "s/\"hook_layer\": *1/\"hook_layer\": 0/' '%s/moved/cfg.json'", folder, folder);
+  log_set_level(LOG_LEVEL_WARN);
+  log_set_sink(listen_to, NULL);
+  struct lab_source_check moved = check_of(tested, "0-moved", "moved");
+  log_set_sink(NULL, NULL);
+  log_set_level(LOG_LEVEL_ERROR);
+  assert_int_equal(moved.state, LAB_CHECK_DONE);
+  assert_true(moved.explained < 0.3);
+  assert_non_null(strstr(moved.text, "blocks.0.hook_mlp_out"));
+  assert_non_null(strstr(said, "SELF-TEST"));
+  lab_close(tested);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_load_and_unload),       cmocka_unit_test(test_named_at_the_start),
       cmocka_unit_test(test_strangers_are_turned_away), cmocka_unit_test(test_paths_that_lead_out),
       cmocka_unit_test(test_leases_keep),           cmocka_unit_test(test_requests_meanwhile),
+      cmocka_unit_test(test_self_tests),
   };
   log_set_level(LOG_LEVEL_ERROR);
   return cmocka_run_group_tests(tests, open_all, close_all);

@@ -1,0 +1,87 @@
+/* quality.c: sums over rows and what follows from them. Knows no model and no text. */
+#include "core/analysis/quality.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "core/base/checked.h"
+
+#define PIECE 64 /* rows whose errors are made at a time */
+
+struct quality {
+  const struct dict *dict;
+  int64_t rows, entries;
+  double error2;       /* sum of |y - x^|^2 */
+  double *mean, *away; /* [d_out]: running mean of y, and sum of squared distances from it (Welford) */
+  float *errors;       /* [PIECE, d_out] */
+  int64_t *fired;      /* [n_feat] */
+};
+
+struct quality *quality_new(const struct dict *dict, struct error *error) {
+  const struct dict_info *info = dict_info(dict);
+  size_t width = (size_t)info->d_out;
+  struct quality *q = calloc(1, sizeof *q);
+  if (!q) return error_memory(error, sizeof *q), NULL;
+  q->dict = dict;
+  q->mean = calloc(2 * width, sizeof *q->mean);
+  q->errors = malloc(PIECE * width * sizeof *q->errors);
+  q->fired = calloc((size_t)info->n_feat, sizeof *q->fired);
+  if (q->mean && q->errors && q->fired) {
+    q->away = q->mean + width;
+    return q;
+  }
+  error_memory(error, PIECE * width * sizeof *q->errors);
+  quality_free(q);
+  return NULL;
+}
+
+void quality_free(struct quality *q) {
+  if (!q) return;
+  free(q->mean);
+  free(q->errors);
+  free(q->fired);
+  free(q);
+}
+
+static void add_codes(struct quality *q, const struct sparse *codes, size_t first, size_t n) {
+  for (size_t e = codes->start[first]; e < codes->start[first + n]; e++) q->fired[codes->index[e]]++;
+  q->entries += (int64_t)(codes->start[first + n] - codes->start[first]);
+}
+
+static void add_row(struct quality *q, const float *y, const float *errors) {
+  const struct dict_info *info = dict_info(q->dict);
+  double centre = 0;
+  y += info->out_column;
+  for (int64_t i = 0; info->center_mean && i < info->d_out; i++) centre += y[i];
+  centre /= (double)info->d_out;
+  q->rows++;
+  for (int64_t i = 0; i < info->d_out; i++) {
+    double value = y[i] - centre, off = value - q->mean[i];
+    q->mean[i] += off / (double)q->rows;
+    q->away[i] += off * (value - q->mean[i]);
+    q->error2 += (double)errors[i] * errors[i];
+  }
+}
+
+int quality_add(struct quality *q, const struct sparse *codes, size_t first, size_t n, const float *x, const float *y,
+                struct error *error) {
+  const struct dict_info *info = dict_info(q->dict);
+  size_t in = (size_t)info->in_width, out = (size_t)info->out_width, width = (size_t)info->d_out;
+  if (first + n > codes->n_rows) return error_set(error, ERROR_BUG, "rows without codes");
+  if (n) add_codes(q, codes, first, n);
+  for (size_t at = 0; at < n; at += PIECE) {
+    size_t count = size_min(PIECE, n - at);
+    dict_errors(q->dict, codes, first + at, count, x + at * in, y + at * out, q->errors);
+    for (size_t r = 0; r < count; r++) add_row(q, y + (at + r) * out, q->errors + r * width);
+  }
+  return 0;
+}
+
+void quality_read(const struct quality *q, struct quality_figures *out) {
+  double away = 0, rows = q->rows ? (double)q->rows : (double)NAN;
+  for (int64_t i = 0; i < dict_info(q->dict)->d_out; i++) away += q->away[i];
+  double unexplained = away > 0 ? q->error2 / away : (double)NAN;
+  *out = (struct quality_figures){q->rows, (double)q->entries / rows, q->error2 / rows, 1 - unexplained, unexplained};
+}
+
+const int64_t *quality_fired(const struct quality *q) { return q->fired; }

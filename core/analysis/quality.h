@@ -1,0 +1,32 @@
+/* quality.h: how well a dictionary explains rows: how many features fire, and how much of the rows they account for.
+ *
+ * FORMULAS, over counted rows y of the output point (the centred row where the dictionary is) with reconstructions x^:
+ *   L0   mean number of features that fire
+ *   MSE  mean of |y - x^|^2, summed over the width (as SAELens has it)
+ *   EV   1 - sum |y - x^|^2 / sum |y - m|^2, m the mean row over the counted rows; FVU = 1 - EV
+ * Sums are in double, in the order rows are added. Not thread-safe. */
+#ifndef STEERD_CORE_ANALYSIS_QUALITY_H
+#define STEERD_CORE_ANALYSIS_QUALITY_H
+
+#include "core/dict/dict.h"
+
+struct quality;
+
+/* dict is borrowed. */
+struct quality *quality_new(const struct dict *dict, struct error *error) MUST_CHECK;
+void quality_free(struct quality *quality); /* NULL is fine */
+
+/* Adds rows [first, first + n) of `codes`, whose host rows are x [n, in_width] and y [n, out_width] (y = x for an SAE). */
+int quality_add(struct quality *quality, const struct sparse *codes, size_t first, size_t n, const float *x, const float *y,
+                struct error *error) MUST_CHECK;
+
+struct quality_figures {
+  int64_t rows;
+  double l0, mse, explained, unexplained; /* NaN without rows; the last two also where the rows do not vary */
+};
+void quality_read(const struct quality *quality, struct quality_figures *out);
+
+/* Rows in which each feature fired, [n_feat]; borrowed. */
+const int64_t *quality_fired(const struct quality *quality);
+
+#endif

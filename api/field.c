@@ -73,6 +73,9 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_NAMES] = "an array",
       [FIELD_INTS] = "an array",
       [FIELD_NUMBERS] = "an array",
+      [FIELD_PLACES] = "an array of integers",
+      [FIELD_TOKENS] = "an array of integers from 0 up, or an array of such arrays",
+      [FIELD_ROWS] = "an array of equally long arrays of numbers",
       [FIELD_OBJECT] = "an object",
       [FIELD_OBJECTS] = "an array",
   };
@@ -89,6 +92,13 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_NAMES: add_count(out, size, field->min, max, "strings"); break;
     case FIELD_INTS: add_count(out, size, field->min, max, "integers from 0 up"); break;
     case FIELD_NUMBERS: add_count(out, size, field->min, max, "numbers"); break;
+    case FIELD_PLACES:
+      if (field->choices) {
+        size_t used = strlen(out);
+        snprintf(out + used, size - used, ", or one of");
+        add_choices(out, size, field->choices);
+      }
+      break;
     case FIELD_OBJECTS: add_count(out, size, field->min, max, "objects"); break;
     default: break;
   }

@@ -22,6 +22,9 @@ enum field_type {
   FIELD_NAMES,   /* an array of strings or layer integers; min and max count elements */
   FIELD_INTS,    /* an array of integers, each at least 0; min and max count elements */
   FIELD_NUMBERS, /* an array of integers and reals; min and max count elements */
+  FIELD_PLACES,  /* one of `choices`, or an array of integers; negative ones count from the end */
+  FIELD_TOKENS,  /* an array of integers, each at least 0, or an array of such arrays; max counts elements of each */
+  FIELD_ROWS,    /* an array of arrays of numbers, all of one length; min and max count the rows */
   FIELD_OBJECT,  /* an object with the rows `inner` */
   FIELD_OBJECTS  /* an array of such objects; min and max count elements */
 };
@@ -40,6 +43,7 @@ struct field {
   const char *text;         /* one sentence for the reader of the documentation */
   const char *choices;      /* words separated by spaces */
   const struct field *inner;
+  bool strict;              /* unknown fields of `inner` are refused on every route */
   bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };
 /* An array of rows ends with one whose name is NULL. */

@@ -79,6 +79,11 @@ HANDLER(sources_get);
 HANDLER(sources_post);
 HANDLER(source_delete);
 
+/* lab_run.c, lab_next.c */
+extern const struct field lab_run_fields[], lab_next_fields[];
+HANDLER(lab_run_post);
+HANDLER(lab_next_post);
+
 /* jobs.c */
 extern const struct field jobs_fields[], jobs_list_fields[];
 HANDLER(jobs_post);

@@ -76,6 +76,47 @@ static void write_texts(struct json_writer *w, const struct field *field, const 
   jw_close(w, ']');
 }
 
+static void write_array_of(struct json_writer *w, const char *type) {
+  jw_member_text(w, "type", "array");
+  jw_key(w, "items");
+  jw_open(w, '{');
+  jw_member_text(w, "type", type);
+  jw_close(w, '}');
+}
+
+/* Arrays of arrays; of tokens, one array alone too. */
+static void write_lines(struct json_writer *w, const char *type, bool only) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  if (!only) {
+    jw_open(w, '{');
+    write_array_of(w, type);
+    jw_close(w, '}');
+  }
+  jw_open(w, '{');
+  jw_member_text(w, "type", "array");
+  jw_key(w, "items");
+  jw_open(w, '{');
+  write_array_of(w, type);
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
+static void write_places(struct json_writer *w, const struct field *field) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  if (field->choices) {
+    jw_open(w, '{');
+    write_words(w, "enum", field->choices);
+    jw_close(w, '}');
+  }
+  jw_open(w, '{');
+  write_array_of(w, "integer");
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
 static void write_object(struct json_writer *w, const struct field *rows, bool strict,
                          const struct api_options *options);
 
@@ -101,7 +142,10 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
       jw_member_int(w, "minimum", 0);
       return;
     case FIELD_NUMBERS: jw_member_text(w, "type", "number"); return;
-    default: write_object(w, field->inner, strict, options); return;
+    case FIELD_PLACES: write_places(w, field); return;
+    case FIELD_TOKENS: write_lines(w, "integer", false); return;
+    case FIELD_ROWS: write_lines(w, "number", true); return;
+    default: write_object(w, field->inner, strict || field->strict, options); return;
   }
 }
 

@@ -207,6 +207,39 @@ static int check_numbers(struct parser *p, const struct field *row, const char *
   return 0;
 }
 
+static int check_places(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (json_is_string(json) && row->choices) return check_choice(p, row, path, json);
+  if (check_length(p, row, path, json) != 0) return -1;
+  for (size_t i = 0; i < json_array_size(json); i++)
+    if (!json_is_integer(json_array_get(json, i))) return refuse_json(p, row, path, json_array_get(json, i));
+  return 0;
+}
+
+static int check_tokens(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (!json_is_array(json_array_get(json, 0))) return check_ints(p, row, path, json);
+  size_t most = (size_t)field_max_texts(p->options), count = json_array_size(json);
+  if (count > most)
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold 1 to %zu arrays, found %zu", path, most, count);
+  for (size_t i = 0; i < count; i++) {
+    char element[64];
+    element_path(element, sizeof element, path, i);
+    if (check_ints(p, row, element, json_array_get(json, i)) != 0) return -1;
+  }
+  return 0;
+}
+
+static int check_rows(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (check_length(p, row, path, json) != 0) return -1;
+  size_t width = json_array_size(json_array_get(json, 0));
+  for (size_t i = 0; i < json_array_size(json); i++) {
+    const json_t *line = json_array_get(json, i);
+    if (!json_is_array(line) || json_array_size(line) != width) return refuse_json(p, row, path, line);
+    for (size_t j = 0; j < width; j++)
+      if (!json_is_number(json_array_get(line, j))) return refuse_json(p, row, path, json_array_get(line, j));
+  }
+  return 0;
+}
+
 /* ---- objects ------------------------------------------------------------------------------------------ */
 
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
@@ -217,6 +250,8 @@ static int check_inner(struct parser *p, const struct field *row, const char *pa
   if (list && check_length(p, row, path, value->json) != 0) return -1;
   if (!list && !json_is_object(value->json)) return refuse_json(p, row, path, value->json);
   size_t count = list ? json_array_size(value->json) : 1;
+  struct parser inner = *p;
+  inner.strict = p->strict || row->strict;
   value->inner = arena_array(p->arena, count, sizeof *value->inner, p->error);
   if (!value->inner) return -1;
   for (size_t i = 0; i < count; i++) {
@@ -226,7 +261,7 @@ static int check_inner(struct parser *p, const struct field *row, const char *pa
     else
       snprintf(element, sizeof element, "%s", path);
     const json_t *json = list ? json_array_get(value->json, i) : value->json;
-    value->inner[i] = check_object(p, row->inner, element, json);
+    value->inner[i] = check_object(&inner, row->inner, element, json);
     if (!value->inner[i]) return -1;
   }
   return 0;
@@ -247,6 +282,9 @@ static int check_value(struct parser *p, const struct field *row, const char *pa
     case FIELD_NAMES: return check_names(p, row, path, value);
     case FIELD_INTS: return check_ints(p, row, path, json);
     case FIELD_NUMBERS: return check_numbers(p, row, path, json);
+    case FIELD_PLACES: return check_places(p, row, path, json);
+    case FIELD_TOKENS: return check_tokens(p, row, path, json);
+    case FIELD_ROWS: return check_rows(p, row, path, json);
     default: return check_inner(p, row, path, value);
   }
 }
@@ -550,6 +588,34 @@ int64_t values_int_at(const struct values *values, const char *name, size_t i) {
 
 double values_number_at(const struct values *values, const char *name, size_t i) {
   return json_number_value(json_array_get(values->given[find(values, name)].json, i));
+}
+
+bool values_is_nested(const struct values *values, const char *name) {
+  return json_is_array(json_array_get(values->given[find(values, name)].json, 0));
+}
+
+/* Array i of a list of arrays, or the list itself. */
+static const json_t *row_of(const struct values *values, const char *name, size_t i) {
+  const json_t *json = values->given[find(values, name)].json;
+  return values_is_nested(values, name) ? json_array_get(json, i) : json;
+}
+
+size_t values_rows(const struct values *values, const char *name) {
+  if (!values_has(values, name)) return 0;
+  return values_is_nested(values, name) ? values_count(values, name) : 1;
+}
+
+size_t values_row_count(const struct values *values, const char *name, size_t i) {
+  return json_array_size(row_of(values, name, i));
+}
+
+double values_row_at(const struct values *values, const char *name, size_t i, size_t j) {
+  return json_number_value(json_array_get(row_of(values, name, i), j));
+}
+
+const char *values_given(const struct values *values, const char *name) {
+  const struct value *value = &values->given[find(values, name)];
+  return value->json ? value->given : NULL;
 }
 
 const struct values *values_at(const struct values *values, const char *name, size_t i) {

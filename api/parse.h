@@ -47,6 +47,17 @@ const char *values_text_at(const struct values *values, const char *name, size_t
 int64_t values_int_at(const struct values *values, const char *name, size_t i);
 double values_number_at(const struct values *values, const char *name, size_t i);
 
+/* FIELD_TOKENS and FIELD_ROWS: how many arrays (one, when the integers stand alone), the elements of array i, element j. */
+size_t values_rows(const struct values *values, const char *name);
+size_t values_row_count(const struct values *values, const char *name, size_t i);
+double values_row_at(const struct values *values, const char *name, size_t i, size_t j);
+
+/* FIELD_TOKENS: whether arrays were given, not integers. */
+bool values_is_nested(const struct values *values, const char *name);
+
+/* The spelling of the client when it gave the field and it is not null, else NULL. */
+const char *values_given(const struct values *values, const char *name);
+
 /* FIELD_OBJECT (i = 0) and FIELD_OBJECTS; NULL when absent. */
 const struct values *values_at(const struct values *values, const char *name, size_t i);
 

@@ -89,8 +89,10 @@ const struct route routes[] = {
     {"POST", "/v1/chat/completions", "Continue a chat, with optional steering", FAMILY_OPENAI, PLANNED},
 
     /* the laboratory */
-    {"POST", "/v1/lab/run", "Run texts with taps and edits at any point", FAMILY_LAB, PLANNED},
-    {"POST", "/v1/lab/next", "The next-token table, with edits", FAMILY_LAB, PLANNED},
+    {"POST", "/v1/lab/run", "Run texts with taps and edits at any point", FAMILY_LAB, lab_run_fields,
+     lab_run_post, ROUTE_ENGINE | ROUTE_STRICT},
+    {"POST", "/v1/lab/next", "The next-token table, with edits", FAMILY_LAB, lab_next_fields, lab_next_post,
+     ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/compare", "Features that differ between two prompts", FAMILY_LAB, PLANNED},
     {"POST", "/v1/lab/patch", "Activation patching", FAMILY_LAB, PLANNED},
     {"POST", "/v1/lab/heads", "Scores of attention heads", FAMILY_LAB, PLANNED},

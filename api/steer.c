@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/edits.h"
 #include "api/handlers.h"
 #include "api/reply.h"
 #include "api/shares.h"
@@ -19,6 +20,7 @@ const struct field steer_fields[] = {
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."},
     {"features", NULL, FIELD_OBJECTS, .required = true, .cap = CAP_FEATURES, .inner = feature_rows,
      .text = "What to steer with; [] gives the same text twice."},
+    EDITS_ROW,
     {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},
     {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS,
      .text = "Most tokens to generate."},
@@ -114,6 +116,7 @@ static int read_args(struct api_call *call, struct lab_steer_args *args, struct 
   args->frequency_penalty = values_number(values, "freq_penalty");
   args->seed = (int64_t)values_number(values, "seed");
   args->n_logprobs = values_has(values, "n_logprobs") ? (int)values_int(values, "n_logprobs") : -1;
+  if (edits_read(call, values, "edits", "", &args->edits, &args->n_edits, error) != 0) return -1;
   return read_features(call, args, error);
 }
 

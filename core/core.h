@@ -223,12 +223,16 @@ struct lab_steer_feature {
 
 enum { LAB_STEERED, LAB_DEFAULT, LAB_STEER_OUTPUTS };
 
+struct lab_edit; /* core/laboratory.h */
+
 struct lab_steer_args {
   const struct lab_model_info *model;
   const char *prompt;     /* valid UTF-8 */
   size_t prompt_length;
   const struct lab_steer_feature *features; /* none: STEERED equals DEFAULT */
   size_t n_features;
+  const struct lab_edit *edits; /* [n_edits] of STEERED, after the features; none that needs a run of its own */
+  size_t n_edits;
   enum lab_steer_method method;
   double strength_multiplier;
   bool want[LAB_STEER_OUTPUTS]; /* which outputs to make; at least one */

@@ -100,6 +100,9 @@ int job_submit_work(struct lab_job *job, const struct model *model, const struct
 /* From the engine's thread, in place of job_done: goes on with another task. -1 with an error when it cannot. */
 int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 
+int job_continue_work(struct lab_job *job, const struct model *model, const struct engine_work *work,
+                      struct error *error);
+
 /* A job whose result is there at once. */
 void job_finish_now(struct lab_job *job);
 

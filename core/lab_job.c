@@ -60,6 +60,16 @@ int job_continue(struct lab_job *job, const struct engine_task_args *args, struc
   return failed;
 }
 
+int job_continue_work(struct lab_job *job, const struct model *model, const struct engine_work *work,
+                      struct error *error) {
+  pthread_mutex_lock(&job->mutex);
+  job->task = NULL;
+  int failed = job->cancelled ? error_set(error, ERROR_CANCELLED, "the request was cancelled")
+                              : engine_submit_work(job->lab->engine, model, work, job, &job->task, error);
+  pthread_mutex_unlock(&job->mutex);
+  return failed;
+}
+
 void job_finish_now(struct lab_job *job) { job->state = LAB_JOB_DONE; }
 
 void job_done(void *context, const struct error *error) {

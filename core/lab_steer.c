@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "core/base/checked.h"
-#include "core/lab_int.h"
+#include "core/lab_edits.h"
 #include "core/model/detokenizer.h"
 
 /* One kept log-probability: tokens are decoded when they are read. */
@@ -155,6 +155,26 @@ static uint8_t *make_mask(const struct model *model, const int32_t *ids, size_t 
   return mask;
 }
 
+/* The laboratory's edits, where they need no run of their own. */
+static int add_edits(struct lab *lab, const struct lab_steer_args *args, const int32_t *ids, size_t n,
+                     struct edit_list *list, struct error *error) {
+  struct arena arena;
+  struct edits_plan plan;
+  arena_init(&arena, 0);
+  struct lab_ids text = {arena_array(&arena, n, sizeof *ids, error), n};
+  int failed = text.ids ? 0 : -1;
+  if (!failed) memcpy(text.ids, ids, n * sizeof *ids);
+  if (!failed)
+    failed = edits_resolve(lab, args->model, args->edits, args->n_edits, "edits", LAB_BOS_DEFAULT, &arena, &plan, error);
+  if (!failed) failed = edits_needs(&plan, &text, 1, error);
+  if (!failed && plan.n_needs)
+    failed = error_set_field(error, ERROR_UNSUPPORTED, "edits", "edits that need a run of their own (mean, patch with "
+                             "'from') are served by /v1/lab only; give 'rows' or a vector");
+  if (!failed) failed = edits_append(&plan, 0, &text, list, error);
+  arena_clear(&arena);
+  return failed;
+}
+
 static struct edit_list *make_edits(struct lab *lab, const struct lab_steer_args *args, const int32_t *ids, size_t n,
                                     struct error *error) {
   const struct model *model = lab_model_of(lab, args->model)->model;
@@ -164,6 +184,7 @@ static struct edit_list *make_edits(struct lab *lab, const struct lab_steer_args
   if (!failed && !args->steer_special_tokens) failed = (mask = make_mask(model, ids, n, error)) ? 0 : -1;
   for (size_t i = 0; !failed && i < args->n_features; i++)
     failed = add_feature(lab, args, i, mask, (int32_t)n, list, error);
+  if (!failed && args->n_edits) failed = add_edits(lab, args, ids, n, list, error);
   free(mask);
   if (!failed) return list;
   edit_list_free(list, model->backend);
@@ -194,7 +215,7 @@ static struct steer_job *make_job(struct lab *lab, const struct lab_steer_args *
   job_init(&steer->job, lab, waker, destroy);
   steer->model = lab_model_of(lab, args->model)->model;
   steer->n_top = args->n_logprobs;
-  steer->same = args->n_features == 0;
+  steer->same = args->n_features + args->n_edits == 0;
   for (int i = 0; i < LAB_STEER_OUTPUTS; i++) {
     steer->outputs[i].wanted = args->want[i];
     detokenizer_init(&steer->outputs[i].text, steer->model->tokenizer);

@@ -64,12 +64,14 @@ int batch_open(struct runner *runner, struct error *error) {
   ALLOCATE(t->kv_table, (size_t)runner->max_sessions * (size_t)arch->n_layer * (size_t)blocks);
   ALLOCATE(t->edit_begin, n_points(runner) + 1);
   ALLOCATE(t->tap_begin, n_points(runner) + 1);
-  return 0;
+  return slots_open(&runner->slots, n_points(runner), error);
 }
 
 void batch_close(struct runner *runner) {
   struct batch_tables *t = runner->tables;
   free(runner->batch.parts);
+  slots_close(&runner->slots);
+  if (runner->saved) runner->backend->ops->free(runner->backend, runner->saved);
   if (!t) return;
   void *all[] = {t->token, t->position, t->source, t->origin, t->logit_row, t->slots, t->active, t->arriving,
                  t->kv_table, t->placed, t->edits, t->taps, t->tap_point, t->taps_unsorted, t->edit_begin,
@@ -101,16 +103,18 @@ static int32_t add_decoding(struct runner *runner) {
 }
 
 /* A leader and its followers, who must be in the same step. */
+static int group_end(const struct sequence *leader) { return leader->task->in_turn ? 1 : leader->task->n_sequences; }
+
 static int count_followers(const struct sequence *leader) {
   int n = 0;
-  for (int i = 1; i < leader->task->n_sequences; i++) n += leader->task->sequences[i].leader == leader;
+  for (int i = 1; i < group_end(leader); i++) n += leader->task->sequences[i].leader == leader;
   return n;
 }
 
 /* Rows that the taps of the group leave room for. */
 static int32_t tap_room(const struct runner *runner, const struct sequence *leader, int64_t *left) {
   int64_t width = leader->tap_width;
-  for (int i = 1; i < leader->task->n_sequences; i++)
+  for (int i = 1; i < group_end(leader); i++)
     if (leader->task->sequences[i].leader == leader) width += leader->task->sequences[i].tap_width;
   if (!width) return runner->max_rows;
   return (int32_t)(*left / width);
@@ -119,7 +123,7 @@ static int32_t tap_room(const struct runner *runner, const struct sequence *lead
 static void add_group(struct runner *runner, struct sequence *leader, int32_t rows, int64_t *tap_left) {
   add_part(&runner->batch, leader, rows);
   *tap_left -= leader->tap_width * rows;
-  for (int i = 1; i < leader->task->n_sequences; i++) {
+  for (int i = 1; i < group_end(leader); i++) {
     struct sequence *s = &leader->task->sequences[i];
     if (s->leader != leader) continue;
     add_part(&runner->batch, s, rows);
@@ -178,6 +182,24 @@ static const struct batch_part *part_of(const struct batch *batch, const struct 
 }
 
 /* ---- tables ---- */
+
+/* The rows that resumed sequences begin with in this step, side by side. */
+static int save_rows(struct runner *runner, const struct batch_part *part, int32_t *n_saved, struct error *error) {
+  struct backend *backend = runner->backend;
+  const struct sequence *s = part->sequence;
+  size_t width = (size_t)runner->model->arch.d_model, row = width * sizeof(float);
+  if (!s->resume_rows) return 0;
+  if (!runner->saved && backend->ops->alloc(backend, (size_t)runner->max_rows * row, &runner->saved, error) != 0)
+    return -1;
+  for (int32_t i = 0; i < part->n_rows; i++) {
+    runner->tables->origin[part->row + i] = ORIGIN_SAVED;
+    runner->tables->source[part->row + i] = *n_saved + i;
+  }
+  const float *from = s->resume_rows + (size_t)(s->done - s->resume_position) * width;
+  struct span to = {runner->saved, (size_t)*n_saved * row};
+  *n_saved += part->n_rows;
+  return backend->ops->write(backend, to, from, (size_t)part->n_rows * row, error);
+}
 
 static void fill_rows(struct runner *runner, const struct batch_part *part) {
   struct batch_tables *t = runner->tables;
@@ -247,7 +269,7 @@ static void fill_logits(struct runner *runner, struct step *step) {
   for (int i = 0; i < batch->n_parts; i++) {
     struct batch_part *part = &batch->parts[i];
     const struct sequence *s = part->sequence;
-    if (!s->sampler || s->done + part->n_rows < s->n_tokens) continue;
+    if ((!s->sampler && s->logits != LOGITS_LAST) || s->done + part->n_rows < s->n_tokens) continue;
     part->logit = n;
     runner->tables->logit_row[n++] = part->row + part->n_rows - 1;
   }
@@ -279,6 +301,7 @@ static int fill_edits(struct runner *runner, struct step *step, struct error *er
   struct batch_tables *t = runner->tables;
   int32_t points = n_points(runner);
   t->n_placed = 0;
+  slots_reset(&runner->slots);
   for (int i = 0; i < runner->batch.n_parts; i++) {
     const struct batch_part *part = &runner->batch.parts[i];
     const struct sequence *s = part->sequence;
@@ -295,7 +318,13 @@ static int fill_edits(struct runner *runner, struct step *step, struct error *er
   for (size_t i = 0; i < t->n_placed; i++) t->edit_begin[t->placed[i].point]++;
   counts_to_begins(t->edit_begin, points);
   /* Place each, advancing its point's begin; then shift back by one point. */
-  for (size_t i = 0; i < t->n_placed; i++) t->edits[t->edit_begin[t->placed[i].point]++] = t->placed[i].item;
+  for (size_t i = 0; i < t->n_placed; i++) {
+    int32_t at = t->edit_begin[t->placed[i].point]++;
+    t->edits[at] = t->placed[i].item;
+    if (!t->placed[i].mark) continue;
+    if (slots_add(&runner->slots, &t->placed[i], at, error) != 0) return -1;
+    t->edits[at].rows = (struct row_range){0, 0}; /* nothing for the backend to do */
+  }
   memmove(t->edit_begin + 1, t->edit_begin, (size_t)points * sizeof *t->edit_begin);
   t->edit_begin[0] = 0;
   step->edits = t->edits;
@@ -358,7 +387,11 @@ int batch_build(struct runner *runner, struct error *error) {
   choose(runner);
   runner->next = (runner->next + 1) % runner->n_running;
   place(runner);
-  for (int i = 0; i < batch->n_parts; i++) fill_rows(runner, &batch->parts[i]);
+  int32_t n_saved = 0;
+  for (int i = 0; i < batch->n_parts; i++) {
+    fill_rows(runner, &batch->parts[i]);
+    if (save_rows(runner, &batch->parts[i], &n_saved, error) != 0) return -1;
+  }
   struct step *step = &batch->step;
   struct batch_tables *t = runner->tables;
   step->n_layer = runner->model->arch.n_layer;
@@ -367,6 +400,7 @@ int batch_build(struct runner *runner, struct error *error) {
   step->position = t->position;
   step->origin = t->origin;
   step->source = t->source;
+  step->saved = (struct span){runner->saved, 0};
   fill_slots(runner, step);
   fill_ranges(runner, step);
   fill_logits(runner, step);

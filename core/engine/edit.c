@@ -1,6 +1,7 @@
 /* edit.c: keeps edit lists and lowers them to items. Knows positions and rows, not what the formulas do. */
 #include "core/engine/edit.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,9 +9,12 @@
 #include "core/base/checked.h"
 
 struct kept {
-  struct edit edit;   /* v, enc and mask point into owned copies */
+  struct edit edit;   /* v, enc, mask and features point into owned copies */
   float *v, *enc;
   uint8_t *mask;
+  int32_t *rank;      /* REPLACE: [n_mask] the row of v that belongs to a position */
+  struct edit_feature *features;
+  int32_t n_rows;     /* of v: 1 but for REPLACE */
   size_t offset;      /* bytes of v in the list's memory; enc follows, 64-byte aligned */
 };
 
@@ -26,27 +30,31 @@ struct edit_list *edit_list_new(struct error *error) {
   return list;
 }
 
+static void kept_clear(struct kept *kept) {
+  free(kept->v);
+  free(kept->enc);
+  free(kept->mask);
+  free(kept->rank);
+  free(kept->features);
+}
+
 void edit_list_free(struct edit_list *list, struct backend *backend) {
   if (!list) return;
-  for (size_t i = 0; i < list->count; i++) {
-    free(list->edits[i].v);
-    free(list->edits[i].enc);
-    free(list->edits[i].mask);
-  }
+  for (size_t i = 0; i < list->count; i++) kept_clear(&list->edits[i]);
   if (list->memory) backend->ops->free(backend, list->memory);
   free(list->edits);
   free(list);
 }
 
-static int copy_vector(const float *from, int32_t n, float **to, struct error *error) {
+static int copy_vector(const float *from, size_t n, float **to, struct error *error) {
   if (!from) return 0;
-  for (int32_t i = 0; i < n; i++)
+  for (size_t i = 0; i < n; i++)
     if (!isfinite(from[i]))
-      return error_set(error, ERROR_ARGUMENT, "element %d of the vector is %s; finite numbers are needed", i,
+      return error_set(error, ERROR_ARGUMENT, "element %zu of the vector is %s; finite numbers are needed", i,
                        isnan(from[i]) ? "NaN" : "infinite");
-  *to = malloc((size_t)n * sizeof **to);
-  if (!*to) return error_memory(error, (size_t)n * sizeof **to);
-  memcpy(*to, from, (size_t)n * sizeof **to);
+  *to = malloc(n * sizeof **to + 1);
+  if (!*to) return error_memory(error, n * sizeof **to);
+  memcpy(*to, from, n * sizeof **to);
   return 0;
 }
 
@@ -55,6 +63,29 @@ static int copy_mask(const struct edit *edit, uint8_t **to, struct error *error)
   *to = malloc((size_t)edit->n_mask + 1);
   if (!*to) return error_memory(error, (size_t)edit->n_mask);
   memcpy(*to, edit->mask, (size_t)edit->n_mask);
+  return 0;
+}
+
+/* The rows of a REPLACE belong to the selected positions in their order. */
+static int rank_positions(struct kept *kept, struct error *error) {
+  if (kept->edit.dict || kept->edit.kind != EDIT_ROW_REPLACE) return 0;
+  assert(kept->mask && !kept->edit.generated);
+  kept->rank = calloc((size_t)kept->edit.n_mask + 1, sizeof *kept->rank);
+  if (!kept->rank) return error_memory(error, (size_t)kept->edit.n_mask * sizeof *kept->rank);
+  kept->n_rows = 0;
+  for (int32_t i = 0; i < kept->edit.n_mask; i++) {
+    kept->rank[i] = kept->n_rows;
+    kept->n_rows += kept->mask[i] != 0;
+  }
+  return 0;
+}
+
+static int copy_features(const struct edit *edit, struct edit_feature **to, struct error *error) {
+  if (!edit->dict || !edit->n_features) return 0;
+  size_t bytes = (size_t)edit->n_features * sizeof **to;
+  *to = malloc(bytes);
+  if (!*to) return error_memory(error, bytes);
+  memcpy(*to, edit->features, bytes);
   return 0;
 }
 
@@ -69,17 +100,20 @@ static int make_room(struct edit_list *list, struct error *error) {
 }
 
 int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) {
-  int32_t n = edit->column_end - edit->column_begin;
-  struct kept kept = {.edit = *edit};
-  if (make_room(list, error) != 0 || copy_vector(edit->v, n, &kept.v, error) != 0 ||
-      copy_vector(edit->enc, n, &kept.enc, error) != 0 || copy_mask(edit, &kept.mask, error) != 0) {
-    free(kept.v);
-    free(kept.enc);
+  struct kept kept = {.edit = *edit, .n_rows = 1};
+  size_t n = edit->dict ? 0 : (size_t)(edit->column_end - edit->column_begin);
+  if (edit->dict) kept.edit.v = kept.edit.enc = NULL;
+  if (edit->dict) kept.edit.point = dict_info(edit->dict)->in;
+  if (make_room(list, error) != 0 || copy_mask(edit, &kept.mask, error) != 0 || rank_positions(&kept, error) != 0 ||
+      copy_vector(kept.edit.v, n * (size_t)kept.n_rows, &kept.v, error) != 0 ||
+      copy_vector(kept.edit.enc, n, &kept.enc, error) != 0 || copy_features(edit, &kept.features, error) != 0) {
+    kept_clear(&kept);
     return -1;
   }
   kept.edit.v = kept.v;
   kept.edit.enc = kept.enc;
   kept.edit.mask = kept.mask;
+  kept.edit.features = kept.features;
   list->edits[list->count++] = kept;
   return 0;
 }
@@ -95,23 +129,30 @@ int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer) {
 
 /* ---- upload ---- */
 
-static size_t vector_bytes(const struct edit *edit) {
-  return size_round_up((size_t)(edit->column_end - edit->column_begin) * sizeof(float), 64);
+static size_t width_bytes(const struct kept *kept) {
+  return (size_t)(kept->edit.column_end - kept->edit.column_begin) * sizeof(float);
+}
+
+/* Of v, up to where enc begins. */
+static size_t vector_bytes(const struct kept *kept) {
+  return size_round_up(width_bytes(kept) * (size_t)kept->n_rows, 64);
 }
 
 static int write_vectors(struct edit_list *list, struct kept *kept, struct backend *backend, struct error *error) {
-  size_t bytes = (size_t)(kept->edit.column_end - kept->edit.column_begin) * sizeof(float);
+  size_t bytes = width_bytes(kept);
   struct span at = {list->memory, kept->offset};
-  if (kept->v && backend->ops->write(backend, at, kept->v, bytes, error) != 0) return -1;
+  if (kept->v && backend->ops->write(backend, at, kept->v, bytes * (size_t)kept->n_rows, error) != 0) return -1;
   if (!kept->enc) return 0;
-  return backend->ops->write(backend, span_at(at, vector_bytes(&kept->edit)), kept->enc, bytes, error);
+  return backend->ops->write(backend, span_at(at, vector_bytes(kept)), kept->enc, bytes, error);
 }
 
 int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) {
   size_t bytes = 0;
   for (size_t i = 0; i < list->count; i++) {
+    const struct kept *kept = &list->edits[i];
     list->edits[i].offset = bytes;
-    bytes += 2 * vector_bytes(&list->edits[i].edit);
+    if (kept->v) bytes += vector_bytes(kept);
+    if (kept->enc) bytes += size_round_up(width_bytes(kept), 64);
   }
   if (!bytes) return 0;
   if (backend->ops->alloc(backend, bytes, &list->memory, error) != 0) return -1;
@@ -128,13 +169,15 @@ static bool selects(const struct edit *edit, int32_t position, int32_t n_prompt)
   return !edit->mask || (position < edit->n_mask && edit->mask[position]);
 }
 
-static struct edit_item make_item(const struct edit_list *list, const struct kept *kept, struct row_range rows) {
+static struct edit_item make_item(const struct edit_list *list, const struct kept *kept, struct row_range rows,
+                                  int32_t position) {
   const struct edit *e = &kept->edit;
   struct span v = {list->memory, kept->offset};
   struct span none = {NULL, 0};
+  if (kept->rank) v = span_at(v, (size_t)kept->rank[position] * width_bytes(kept));
   return (struct edit_item){.kind = e->kind, .rows = rows, .column_begin = e->column_begin,
                             .column_end = e->column_end, .value = e->value, .v = e->v ? v : none,
-                            .enc = e->enc ? span_at(v, vector_bytes(e)) : none, .bias = e->bias,
+                            .enc = e->enc ? span_at(v, vector_bytes(kept)) : none, .bias = e->bias,
                             .threshold = e->threshold, .fold = e->fold};
 }
 
@@ -151,6 +194,19 @@ static int append(struct edit_placed placed, struct edit_placed **out, size_t *c
   return 0;
 }
 
+static int append_slot(const struct edit *e, struct row_range rows, struct edit_placed **out, size_t *count,
+                       size_t *capacity, struct error *error) {
+  const struct dict_info *info = dict_info(e->dict);
+  int32_t in = point_index(info->in), to = point_index(info->out);
+  struct edit_placed placed = {in, in == to ? MARK_BOTH : MARK_READ,
+                               {e->dict, e->with_error, e->features, e->n_features}, {.rows = rows}};
+  if (append(placed, out, count, capacity, error) != 0) return -1;
+  if (in == to) return 0;
+  placed.point = to;
+  placed.mark = MARK_WRITE;
+  return append(placed, out, count, capacity, error);
+}
+
 int edit_list_lower(const struct edit_list *list, int32_t row, int32_t position, int32_t n, int32_t n_prompt,
                     int32_t first, struct edit_placed **out, size_t *count, size_t *capacity,
                     struct error *error) {
@@ -163,8 +219,11 @@ int edit_list_lower(const struct edit_list *list, int32_t row, int32_t position,
       for (end = at + 1; end < n && selects(&kept->edit, position + end, n_prompt) == on;) end++;
       if (!on) continue;
       struct row_range rows = {row + at, row + end};
-      struct edit_placed placed = {point_index(kept->edit.point), make_item(list, kept, rows)};
-      if (append(placed, out, count, capacity, error) != 0) return -1;
+      struct edit_placed placed = {.point = point_index(kept->edit.point)};
+      if (!kept->edit.dict) placed.item = make_item(list, kept, rows, position + at);
+      if (kept->edit.dict ? append_slot(&kept->edit, rows, out, count, capacity, error)
+                          : append(placed, out, count, capacity, error))
+        return -1;
     }
   }
   return 0;

@@ -8,26 +8,46 @@
  * POSITIONS. An edit touches prompt positions (all, or those whose byte in `mask` is 1), generated positions, or
  * both. The position of a generated token counts as generated from the step that feeds it back in.
  *
+ * DICTIONARY EDITS (`dict` set) need every activation of a row: splices, and changes of features that depend on each
+ * other (TopK) or that leave the error term out. They are lowered to two marks, one where the dictionary reads and one
+ * where it writes; slot.c does the rest between two pieces of a pass.
+ *
  * COST. An empty list is no items: the pass is the pass without edits, bit for bit. */
 #ifndef STEERD_CORE_ENGINE_EDIT_H
 #define STEERD_CORE_ENGINE_EDIT_H
 
 #include <stdbool.h>
 
+#include "core/dict/dict.h"
 #include "core/math/ops.h"
+
+enum feature_change { FEATURE_SET, FEATURE_SCALE };
+
+/* What a dictionary edit does to one activation, in the dictionary's units. */
+struct edit_feature {
+  int32_t index;
+  enum feature_change change;
+  float value;
+};
 
 /* One intervention. Vectors are f32 host memory, copied by edit_list_add. */
 struct edit {
-  struct point point;
+  struct point point;  /* of a dictionary edit: not used, the dictionary says it */
   enum edit_kind kind;
   int32_t column_begin, column_end; /* [0, width of the point), or the columns of some heads at attn_z */
   float value;
-  const float *v;    /* [column_end - column_begin]; unit length for PROJECT and CAP. NULL for SCALE and FILL */
+  const float *v;    /* [column_end - column_begin]; unit length for PROJECT and CAP; NULL for SCALE and FILL; for
+                        REPLACE one such row for every prompt position that takes part, in their order */
   const float *enc;  /* FEATURE kinds, same length */
   float bias, threshold, fold; /* FEATURE kinds */
   bool prompt, generated;      /* which positions */
   const uint8_t *mask;         /* [n_mask] prompt positions that take part; NULL: all */
   int32_t n_mask;              /* positions behind the mask do not take part */
+
+  const struct dict *dict;     /* a dictionary edit: the fields from `kind` to `fold` are not used. Borrowed */
+  bool with_error;             /* what the dictionary does not explain stays: only the changes go into the stream */
+  const struct edit_feature *features; /* [n_features], copied; applied in order */
+  int32_t n_features;
 };
 
 struct edit_list;
@@ -35,7 +55,8 @@ struct edit_list;
 struct edit_list *edit_list_new(struct error *error) MUST_CHECK;
 void edit_list_free(struct edit_list *list, struct backend *backend); /* NULL is fine */
 
-/* ERROR_MEMORY; ERROR_ARGUMENT when a vector has a NaN or an infinity. EDIT_ROW_REPLACE is not taken here. */
+/* ERROR_MEMORY; ERROR_ARGUMENT when a vector has a NaN or an infinity. REPLACE needs a mask and changes no generated
+ * position. */
 int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) MUST_CHECK;
 size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
 
@@ -45,9 +66,21 @@ int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
 /* Copies the vectors into backend memory. Worker only, between runs. */
 int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) MUST_CHECK;
 
-/* One lowered item and where it applies. */
+/* The dictionary edit behind a mark. */
+struct edit_slot {
+  const struct dict *dict;
+  bool with_error;
+  const struct edit_feature *features;
+  int32_t n_features;
+};
+
+enum edit_mark { MARK_NONE, MARK_READ, MARK_WRITE, MARK_BOTH };
+
+/* One lowered item and where it applies. A marked one has the rows of a dictionary edit, and no item of its own. */
 struct edit_placed {
   int32_t point; /* point_index */
+  enum edit_mark mark;
+  struct edit_slot slot;
   struct edit_item item;
 };
 

@@ -65,7 +65,7 @@ static int check_fits(const struct engine *engine, const struct engine_task *tas
     if (task->sequences[i].tap_width > task->runner->tap_elements)
       return error_set(error, ERROR_LIMIT, "the request looks at %d points at once, more than a step of %d rows has room for",
                        task->sequences[i].n_taps, task->runner->max_rows);
-  if (task->n_sequences > engine->options.max_sessions)
+  if (!task->in_turn && task->n_sequences > engine->options.max_sessions)
     return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
                      engine->options.max_sessions);
   int32_t blocks = kv_pool_blocks(task->runner->kv);
@@ -170,10 +170,48 @@ static void remove_running(struct runner *runner, const struct engine_task *task
   runner->next = kept ? runner->next % kept : 0;
 }
 
+/* IN TURN: ended sequences leave at once, and give back what they held. */
+static void release_ended(struct runner *runner, struct engine_task *task) {
+  int kept = 0;
+  for (int i = 0; i < runner->n_running; i++) {
+    struct sequence *s = runner->running[i];
+    if (s->task == task && s->ended)
+      sequence_release(s);
+    else
+      runner->running[kept++] = s;
+  }
+  atomic_fetch_sub(&runner->engine->running, runner->n_running - kept);
+  if (task->background) runner->n_background -= runner->n_running - kept;
+  runner->n_running = kept;
+  runner->next = kept ? runner->next % kept : 0;
+}
+
+/* Takes IN TURN tasks off their list that have ended, or that must fail. */
+static void sweep_turns(struct runner *runner) {
+  for (struct engine_task **at = &runner->turns; *at;) {
+    struct engine_task *task = *at;
+    release_ended(runner, task);
+    if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
+    if (task->n_running > 0 && !task->error.code) {
+      at = &task->next;
+      continue;
+    }
+    *at = task->next;
+    remove_running(runner, task);
+    atomic_fetch_sub(&runner->engine->working, 1);
+    finish_task(runner->engine, task);
+  }
+}
+
 /* Takes tasks off the running list whose sequences have all ended, or that must fail. */
 static void sweep(struct runner *runner) {
+  sweep_turns(runner);
   for (int i = 0; i < runner->n_running;) {
     struct engine_task *task = runner->running[i]->task;
+    if (task->in_turn) {
+      i++;
+      continue;
+    }
     if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
     if (task->n_running > 0 && !task->error.code) {
       i++;
@@ -189,14 +227,15 @@ static void sweep(struct runner *runner) {
 
 static bool has_room(const struct engine_task *task) {
   const struct runner *runner = task->runner;
-  int32_t blocks = kv_pool_blocks_free(runner->kv), sessions = runner->max_sessions - runner->n_running;
+  int32_t blocks = kv_pool_blocks_free(runner->kv) - runner->reserved;
+  int32_t sessions = runner->max_sessions - runner->n_running;
   if (task->work) return true; /* takes neither a session nor a block */
   if (task->background) { /* half stays for others, unless nobody is there and the half would not do */
-    if (runner->n_running == 0) return task->blocks_needed <= blocks;
+    if (runner->n_running == 0 && !runner->turns) return task->blocks_needed <= blocks;
     blocks -= kv_pool_blocks(runner->kv) / 2;
     sessions -= runner->max_sessions / 2;
   }
-  return task->n_sequences <= sessions && task->blocks_needed <= blocks;
+  return (task->in_turn ? 1 : task->n_sequences) <= sessions && task->blocks_needed <= blocks;
 }
 
 static bool waited_too_long(const struct engine *engine, const struct engine_task *task) {
@@ -242,6 +281,32 @@ static void admit_work(struct runner *runner, struct engine_task *task) {
   atomic_fetch_add(&runner->engine->working, 1);
 }
 
+/* Sequences of IN TURN tasks take what room is left, but never before a task that waits in the queue. */
+static void start_turns(struct engine *engine, struct runner *runner) {
+  pthread_mutex_lock(&engine->mutex);
+  bool waiting = false;
+  for (const struct engine_task *t = engine->queue_head; t; t = t->next) waiting |= t->runner == runner && !t->background;
+  pthread_mutex_unlock(&engine->mutex);
+  for (struct engine_task *task = runner->turns; task; task = task->next) {
+    bool idle = true; /* one sequence of it must run, or it would never end */
+    for (int i = 0; i < runner->n_running; i++) idle &= runner->running[i]->task != task;
+    for (int more = 1; more > 0 && !task->error.code && (!waiting || idle);) {
+      more = task_start_next(task, &task->error);
+      if (more <= 0) break;
+      atomic_fetch_add(&engine->running, 1);
+      runner->n_background += task->background;
+      idle = false;
+    }
+  }
+}
+
+static void admit_turns(struct runner *runner, struct engine_task *task) {
+  struct engine_task **at = &runner->turns;
+  while (*at) at = &(*at)->next;
+  *at = task;
+  atomic_fetch_add(&runner->engine->working, 1);
+}
+
 static void admit(struct engine *engine, struct engine_task *task) {
   struct runner *runner = task->runner;
   if (task->error.code || (!task->work && task_admit(task, &task->error) != 0)) {
@@ -252,9 +317,10 @@ static void admit(struct engine *engine, struct engine_task *task) {
     admit_work(runner, task);
     return;
   }
-  if (task->background) runner->n_background += task->n_sequences;
-  for (int i = 0; i < task->n_sequences; i++) runner->running[runner->n_running++] = &task->sequences[i];
-  atomic_fetch_add(&engine->running, task->n_sequences);
+  if (task->in_turn) admit_turns(runner, task);
+  if (task->background) runner->n_background += task->n_started;
+  for (int i = 0; i < task->n_started; i++) runner->running[runner->n_running++] = &task->sequences[i];
+  atomic_fetch_add(&engine->running, task->n_started);
 }
 
 /* ---- delivering (worker) ---- */
@@ -312,18 +378,44 @@ static int draw(struct runner *runner, const struct batch_part *part, struct err
   return 0;
 }
 
+static int tell_logits(struct runner *runner, const struct batch_part *part, int32_t first, int32_t n, int32_t at,
+                       struct error *error) {
+  const struct sequence *s = part->sequence;
+  struct rows rows = plan_logits(runner->plan);
+  rows.at = span_at(rows.at, (size_t)at * (size_t)rows.ld * sizeof(float));
+  return s->task->events->logits(s->task->context, s->index, first, n, rows, runner->backend, error);
+}
+
+/* Logits of every row of the part, as many at a time as there is room for. Replaces the logits of the step. */
+static int deliver_logits(struct runner *runner, const struct batch_part *part, struct error *error) {
+  int32_t most = plan_max_logit_rows(runner->plan), rows[64];
+  if (most > (int32_t)(sizeof rows / sizeof rows[0])) most = (int32_t)(sizeof rows / sizeof rows[0]);
+  for (int32_t begin = 0; begin < part->n_rows; begin += most) {
+    int32_t n = part->n_rows - begin < most ? part->n_rows - begin : most;
+    for (int32_t i = 0; i < n; i++) rows[i] = part->row + begin + i;
+    if (plan_head(runner->plan, &runner->batch.step, rows, n, error) != 0 ||
+        tell_logits(runner, part, part->sequence->done + begin, n, 0, error) != 0)
+      return -1;
+  }
+  return 0;
+}
+
 /* What one sequence gets out of a step. */
 static int deliver(struct runner *runner, const struct batch_part *part, struct error *error) {
   struct sequence *s = part->sequence;
   bool prompt = !sequence_decodes(s);
   if (s->n_taps && deliver_taps(runner, part, error) != 0) return -1;
+  if (s->logits == LOGITS_ALL && deliver_logits(runner, part, error) != 0) return -1;
+  if (s->logits == LOGITS_LAST && part->logit >= 0 &&
+      tell_logits(runner, part, s->n_tokens - 1, 1, part->logit, error) != 0)
+    return -1;
   s->done += part->n_rows;
   if (prompt && !s->leader) atomic_fetch_add(&runner->engine->prompt_tokens, part->n_rows);
   if (prompt && sequence_decodes(s)) {
     if (s->leader && sequence_detach(s, error) != 0) return -1;
     if (!s->sampler) sequence_end(s, "length");
   }
-  return part->logit >= 0 ? draw(runner, part, error) : 0;
+  return s->sampler && part->logit >= 0 ? draw(runner, part, error) : 0;
 }
 
 /* ---- stepping (worker) ---- */
@@ -335,13 +427,18 @@ static void fail_all(struct runner *runner, const struct error *error) {
   }
 }
 
-/* Followers copy from their leader's blocks when they detach, so they are delivered before it can end. */
+/* Followers copy from their leader's blocks when they detach, so they are delivered before it can end. Those that want
+ * the logits of all their rows come last: theirs take the place of the step's. */
+static int deliver_pass(const struct batch_part *part) {
+  return part->sequence->logits == LOGITS_ALL ? 2 : part->follower ? 0 : 1;
+}
+
 static void deliver_all(struct runner *runner) {
-  for (int pass = 0; pass < 2; pass++) {
+  for (int pass = 0; pass < 3; pass++) {
     for (int i = 0; i < runner->batch.n_parts; i++) {
       struct batch_part *part = &runner->batch.parts[i];
       struct engine_task *task = part->sequence->task;
-      if (part->follower != (pass == 0) || task->error.code) continue;
+      if (deliver_pass(part) != pass || task->error.code) continue;
       if (deliver(runner, part, &task->error) != 0 && !task->error.code)
         error_set(&task->error, ERROR_BUG, "a step failed without saying why");
     }
@@ -352,7 +449,12 @@ static void step(struct runner *runner) {
   struct error error = ERROR_INIT;
   struct engine *engine = runner->engine;
   int64_t begin = clock_ns();
-  if (batch_build(runner, &error) != 0 || plan_run(runner->plan, &runner->batch.step, &error) != 0)
+  int failed = batch_build(runner, &error);
+  if (!failed && runner->slots.n_marks)
+    failed = slots_run(&runner->slots, runner->plan, &runner->batch.step, &error);
+  else if (!failed)
+    failed = plan_run(runner->plan, &runner->batch.step, &error);
+  if (failed)
     fail_all(runner, &error);
   else
     deliver_all(runner);
@@ -380,6 +482,8 @@ static void slice(struct runner *runner) {
 /* ---- the worker ---- */
 
 static void cancel_all(struct runner *runner) {
+  for (struct engine_task *task = runner->turns; task; task = task->next)
+    error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
   for (int i = 0; i < runner->n_running; i++)
     error_set(&runner->running[i]->task->error, ERROR_CANCELLED, "the server is shutting down");
   for (struct engine_task *task = runner->work_head; task; task = task->next)
@@ -406,7 +510,11 @@ static void *worker(void *argument) {
       struct runner *runner = &engine->runners[r];
       slice(runner);
       sweep(runner);
-      if (!runner->n_running) continue;
+      start_turns(engine, runner);
+      if (!runner->n_running) {
+        sweep(runner); /* a sequence that could not start ends its task */
+        continue;
+      }
       step(runner);
       sweep(runner);
     }

@@ -8,6 +8,11 @@
  * FORKS. Sequences of a task that say `fork` have the same prompt as sequence 0. While that prompt is read, they
  * share its rows below their first edited layer, and afterwards the keys and values made there.
  *
+ * IN TURN. A task may hold more sequences than run at once: they then start in their order as room allows and give their
+ * memory back as they end. One that RESUMES begins in the middle of sequence 0: at a layer and a position, with given
+ * residual rows; what it attends to before that position is what sequence 0 left there. It costs the layers above and
+ * the positions behind, no more.
+ *
  * BACKGROUND. Long jobs hand over background tasks, which never hold up others: they take at most half of the sessions and
  * of the KV memory unless nothing else runs, and while others run only a few rows of a step. WORK is a function that the worker calls between
  * steps, a bounded slice at a time: tables made from a dictionary, say.
@@ -64,9 +69,14 @@ struct engine_events {
   void (*token)(void *context, int sequence, const struct engine_token *token);
   /* 0 to go on, -1 with an error to fail the task. May use the backend. */
   int (*tapped)(void *context, int sequence, const struct engine_tapped *tapped, struct error *error);
+  /* Logits of n_rows positions from `position` on, where a sequence asked for them; valid during the callback. As tapped. */
+  int (*logits)(void *context, int sequence, int32_t position, int32_t n_rows, struct rows logits,
+                struct backend *backend, struct error *error);
   void (*ended)(void *context, int sequence, const char *finish); /* "stop", "length", "timeout"; static text */
   void (*done)(void *context, const struct error *error);         /* NULL: all well */
 };
+
+enum engine_logits { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
 
 struct engine_sequence {
   const int32_t *tokens;    /* prompt, copied; 1..n_ctx ids below the vocabulary */
@@ -76,6 +86,12 @@ struct engine_sequence {
   int32_t last_layer;       /* layers [0, last_layer) are computed; n_layer for all. Below n_layer: no tokens */
   const struct point *taps; /* copied */
   int n_taps;
+  enum engine_logits logits; /* of the prompt, for events->logits; only with max_new 0 and last_layer n_layer */
+  /* RESUMES when not NULL (sequence 0 never does, and no other may fork then): rows of the residual stream as layer
+   * resume_layer begins, before edits at its resid_pre, [n_tokens - resume_position, d_model] f32, borrowed until the
+   * task is done. 0 <= resume_layer < n_layer, last_layer = n_layer; tokens before resume_position as sequence 0's. */
+  const float *resume_rows;
+  int32_t resume_layer, resume_position;
   int32_t max_new;          /* tokens to generate; 0: read the prompt only */
   int32_t eos;              /* generation ends at this id; -1: none */
   int n_logprobs;           /* -1: no log-probabilities */
@@ -89,6 +105,7 @@ struct engine_task_args {
   const struct engine_events *events; /* static */
   void *context;
   bool background;
+  bool in_turn;   /* n_sequences may be more than run at once; no sequence forks or generates */
   bool continues; /* the next part of a request that was let in before: a full queue does not refuse it */
 };
 

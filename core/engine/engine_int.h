@@ -7,6 +7,7 @@
 
 #include "core/engine/engine.h"
 #include "core/engine/kv.h"
+#include "core/engine/slot.h"
 #include "core/model/plan.h"
 
 struct runner;
@@ -28,7 +29,11 @@ struct sequence {
   struct sampler *sampler;  /* NULL: no generation */
   int32_t eos;
   int n_logprobs;
+  enum engine_logits logits;
+  const float *resume_rows; /* borrowed; row 0 is position resume_position */
+  int32_t resume_position;
   bool ended;
+  bool on_reserve;          /* runs in the blocks that its task kept back */
 };
 
 struct engine_task {
@@ -40,7 +45,11 @@ struct engine_task {
   bool background, continues;
   struct sequence *sequences;
   int n_sequences, n_running;
-  int32_t blocks_needed;    /* of KV memory, at most */
+  int32_t blocks_needed;    /* of KV memory, at most; IN TURN: to get on, sequence 0's and its reserve */
+  bool in_turn, resumes;    /* resumes: some sequence does, so sequence 0 keeps its blocks to the end */
+  int n_started;            /* IN TURN: sequences [0, n_started) */
+  int32_t reserve;          /* IN TURN: blocks kept back for one sequence, so that two such tasks never wait for each other */
+  bool reserve_used;
   int64_t queued_ns, started_ns;
   atomic_bool cancelled;
   struct error error;       /* set when the task must fail */
@@ -55,13 +64,20 @@ int task_new_work(struct runner *runner, const struct engine_work *work, void *c
                   struct error *error) MUST_CHECK;
 void task_free(struct engine_task *task);
 
-/* Takes KV blocks and uploads edits. The caller has made sure that blocks_needed are free. */
+/* Takes KV blocks and uploads edits; IN TURN: of sequence 0. The caller has made sure that blocks_needed are free. */
 int task_admit(struct engine_task *task, struct error *error) MUST_CHECK;
 
 /* The prompt is read: a follower becomes a sequence of its own. */
 int sequence_detach(struct sequence *sequence, struct error *error) MUST_CHECK;
 
 void sequence_end(struct sequence *sequence, const char *finish);
+
+/* IN TURN: starts the next sequence where there is room: 1 when it did, 0 when it must wait (or none is left), -1 with
+ * an error. */
+int task_start_next(struct engine_task *task, struct error *error) MUST_CHECK;
+
+/* IN TURN: an ended sequence gives back what it holds. */
+void sequence_release(struct sequence *sequence);
 
 /* Rows it wants in its next step: prompt left, or 1. */
 static inline int32_t sequence_pending(const struct sequence *s) { return s->n_tokens - s->done; }
@@ -96,11 +112,15 @@ struct runner {
   int64_t tap_elements;     /* room for taps in one step */
   struct sequence **running; /* [max_sessions] */
   int n_running, n_background; /* of these in background tasks */
+  struct engine_task *turns; /* admitted IN TURN tasks */
+  int32_t reserved;         /* KV blocks kept back for them */
   struct engine_task *work_head, *work_tail; /* admitted work, first come first served */
   int next;                 /* who is served first: rotates */
   int max_sessions;
   int32_t max_rows;
   struct batch batch;
+  struct slots slots;       /* dictionary edits of the step */
+  struct memory *saved;     /* [max_rows, d_model] rows that sequences resume from */
   struct batch_tables *tables;
   float *logits;            /* [vocabulary] host copy of one row */
 };

@@ -8,9 +8,16 @@
 #include "core/engine/engine_int.h"
 #include "core/model/point_shape.h"
 
-static void sequence_free(struct sequence *s, struct runner *runner) {
+static void drop_blocks(struct sequence *s, struct runner *runner) {
   int32_t n = s->blocks ? s->n_blocks * runner->model->arch.n_layer : 0;
-  for (int32_t i = 0; i < n; i++) kv_block_drop(runner->kv, s->blocks[i]);
+  for (int32_t i = 0; i < n; i++) {
+    kv_block_drop(runner->kv, s->blocks[i]);
+    s->blocks[i] = -1;
+  }
+}
+
+static void sequence_free(struct sequence *s, struct runner *runner) {
+  drop_blocks(s, runner);
   edit_list_free(s->edits, runner->backend);
   sampler_free(s->sampler);
   free(s->tokens);
@@ -21,6 +28,7 @@ static void sequence_free(struct sequence *s, struct runner *runner) {
 
 void task_free(struct engine_task *task) {
   if (!task) return;
+  if (task->n_started && !task->reserve_used) task->runner->reserved -= task->reserve;
   for (int i = 0; i < task->n_sequences; i++) sequence_free(&task->sequences[i], task->runner);
   free(task->sequences);
   free(task);
@@ -65,11 +73,20 @@ static int sequence_init(struct sequence *s, struct engine_task *task, int index
   const struct arch *arch = &task->runner->model->arch;
   assert(from->n_tokens >= 1 && from->n_tokens <= arch->n_ctx && from->last_layer <= arch->n_layer);
   assert(from->max_new == 0 || from->last_layer == arch->n_layer);
+  assert(from->logits == LOGITS_NONE || (from->max_new == 0 && from->last_layer == arch->n_layer));
   s->task = task;
   s->index = index;
   s->last = from->last_layer;
   s->eos = from->eos;
   s->n_logprobs = from->n_logprobs;
+  s->logits = from->logits;
+  if (from->resume_rows) {
+    assert(index > 0 && from->last_layer == arch->n_layer && from->resume_layer < arch->n_layer && task->in_turn);
+    s->resume_rows = from->resume_rows;
+    s->resume_position = s->done = from->resume_position;
+    s->first = from->resume_layer;
+    task->resumes = true;
+  }
   if (from->fork && index > 0) {
     s->leader = &task->sequences[0];
     s->first = edit_list_first_layer(from->edits, arch->n_layer);
@@ -83,6 +100,20 @@ static int sequence_init(struct sequence *s, struct engine_task *task, int index
   return s->sampler ? 0 : -1;
 }
 
+static int32_t blocks_of(const struct sequence *s) { return s->n_blocks * (s->last - s->first); }
+
+/* What the task must find free to get on. A fork's layers below its first are counted: it needs them while it follows. */
+static void count_blocks(struct engine_task *task) {
+  for (int i = 0; i < task->n_sequences; i++) {
+    const struct sequence *s = &task->sequences[i];
+    if (!task->in_turn)
+      task->blocks_needed += s->n_blocks * s->last;
+    else if (i > 0 && blocks_of(s) > task->reserve)
+      task->reserve = blocks_of(s);
+  }
+  if (task->in_turn) task->blocks_needed = blocks_of(&task->sequences[0]) + task->reserve;
+}
+
 int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
              struct error *error) {
   struct engine_task *task = calloc(1, sizeof *task);
@@ -94,14 +125,15 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
     task->context = args->context;
     task->background = args->background;
     task->continues = args->continues;
+    task->in_turn = args->in_turn;
     task->n_sequences = args->n_sequences;
     task->queued_ns = clock_ns();
     for (int i = 0; i < args->n_sequences; i++) {
       /* Taken first, so that a failure further on frees every list. */
       task->sequences[i].edits = args->sequences[i].edits;
       if (!failed) failed = sequence_init(&task->sequences[i], task, i, &args->sequences[i], error);
-      task->blocks_needed += task->sequences[i].n_blocks * task->sequences[i].last;
     }
+    if (!failed) count_blocks(task);
   } else {
     for (int i = 0; i < args->n_sequences; i++) edit_list_free(args->sequences[i].edits, runner->backend);
     free(task);
@@ -136,19 +168,67 @@ static int32_t *block_at(struct sequence *s, int32_t layer, int32_t block) {
 
 /* All blocks at once, so that a running sequence never waits for memory. */
 static void take_blocks(struct sequence *s) {
-  for (int32_t l = 0; l < s->last; l++)
+  for (int32_t l = s->resume_rows ? s->first : 0; l < s->last; l++)
     for (int32_t b = 0; b < s->n_blocks; b++) *block_at(s, l, b) = kv_block_take(s->task->runner->kv);
+}
+
+static int sequence_start(struct sequence *s, struct error *error) {
+  take_blocks(s);
+  return s->edits ? edit_list_upload(s->edits, s->task->runner->backend, error) : 0;
 }
 
 int task_admit(struct engine_task *task, struct error *error) {
   task->started_ns = clock_ns();
   task->n_running = task->n_sequences;
-  for (int i = 0; i < task->n_sequences; i++) {
-    struct sequence *s = &task->sequences[i];
-    take_blocks(s);
-    if (s->edits && edit_list_upload(s->edits, task->runner->backend, error) != 0) return -1;
+  task->n_started = task->in_turn ? 1 : task->n_sequences;
+  task->runner->reserved += task->reserve;
+  for (int i = 0; i < task->n_started; i++)
+    if (sequence_start(&task->sequences[i], error) != 0) return -1;
+  return 0;
+}
+
+/* What sequence 0 left before the position: whole blocks are shared, the one they part in is copied. */
+static int resume_blocks(struct sequence *s, struct error *error) {
+  struct sequence *base = &s->task->sequences[0];
+  struct kv_pool *kv = s->task->runner->kv;
+  int32_t whole = s->resume_position / KV_BLOCK, rest = s->resume_position % KV_BLOCK;
+  for (int32_t l = s->first; l < s->last; l++) {
+    for (int32_t b = 0; b < whole; b++) {
+      kv_block_drop(kv, *block_at(s, l, b));
+      *block_at(s, l, b) = *block_at(base, l, b);
+      kv_block_share(kv, *block_at(s, l, b));
+    }
+    if (rest && kv_block_copy(kv, *block_at(s, l, whole), *block_at(base, l, whole), error) != 0) return -1;
   }
   return 0;
+}
+
+int task_start_next(struct engine_task *task, struct error *error) {
+  struct runner *runner = task->runner;
+  if (task->n_started == task->n_sequences || runner->n_running == runner->max_sessions) return 0;
+  if (task->resumes && !sequence_decodes(&task->sequences[0])) return 0;
+  struct sequence *s = &task->sequences[task->n_started];
+  bool room = blocks_of(s) <= kv_pool_blocks_free(runner->kv) - runner->reserved;
+  if (!room && task->reserve_used) return 0;
+  if (!room) {
+    task->reserve_used = s->on_reserve = true;
+    runner->reserved -= task->reserve;
+  }
+  task->n_started++;
+  if (sequence_start(s, error) != 0 || (s->resume_rows && resume_blocks(s, error) != 0)) return -1;
+  runner->running[runner->n_running++] = s;
+  return 1;
+}
+
+void sequence_release(struct sequence *s) {
+  struct engine_task *task = s->task;
+  if (s->index > 0 || !task->resumes) drop_blocks(s, task->runner);
+  if (s->on_reserve) {
+    task->reserve_used = s->on_reserve = false;
+    task->runner->reserved += task->reserve;
+  }
+  edit_list_free(s->edits, task->runner->backend);
+  s->edits = NULL;
 }
 
 /* Whole prompt blocks below the first edited layer are shared with the leader, and its own go back; the one that

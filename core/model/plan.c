@@ -463,24 +463,41 @@ static int prepare_positions(struct plan *plan, const struct step *step, struct 
   return fill_turns(plan, &plan->turns[0], last, error) != 0 ? -1 : fill_turns(plan, &plan->turns[1], last, error);
 }
 
-int plan_run(struct plan *plan, const struct step *step, struct error *error) {
-  assert(step->n_rows <= plan->limits.max_rows && step->n_logit_rows <= plan->limits.max_logit_rows);
+int plan_ops(struct plan *plan, const struct step *step, const struct op **ops, size_t *count, struct error *error) {
   int32_t n_layer = plan->model->arch.n_layer, first, last;
-  if (step->n_rows == 0) return 0;
   if (prepare_positions(plan, step, error) != 0) return -1;
   step_layers(step, &first, &last);
   int32_t segments = last + (last < n_layer || step->n_logit_rows > 0);
   bool cold = false;
   for (int32_t l = first; l < segments && !cold; l++) cold = (step_sites(step, l) & ~SITES_HOT) != 0;
-  const struct op *list = plan->ops + plan->segment[first];
-  size_t count = segment_end(plan, segments - 1, last) - plan->segment[first];
-  if (cold) {
-    if (mix(plan, step, first, segments, last, error) != 0) return -1;
-    list = plan->mixed.ops;
-    count = plan->mixed.count;
-  }
+  *ops = plan->ops + plan->segment[first];
+  *count = segment_end(plan, segments - 1, last) - plan->segment[first];
+  if (!cold) return 0;
+  if (mix(plan, step, first, segments, last, error) != 0) return -1;
+  *ops = plan->mixed.ops;
+  *count = plan->mixed.count;
+  return 0;
+}
+
+int plan_run(struct plan *plan, const struct step *step, struct error *error) {
+  assert(step->n_rows <= plan->limits.max_rows && step->n_logit_rows <= plan->limits.max_logit_rows);
+  if (step->n_rows == 0) return 0;
+  const struct op *ops;
+  size_t count;
+  if (plan_ops(plan, step, &ops, &count, error) != 0) return -1;
   struct backend *backend = plan->model->backend;
-  return backend->ops->run(backend, list, count, step, error);
+  return backend->ops->run(backend, ops, count, step, error);
+}
+
+int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, int32_t n, struct error *error) {
+  assert(n >= 1 && n <= plan->limits.max_logit_rows);
+  struct step head = *step;
+  head.n_logit_rows = n;
+  head.logit_row = rows;
+  size_t count;
+  const struct op *ops = plan_segment(plan, plan->model->arch.n_layer, &count);
+  struct backend *backend = plan->model->backend;
+  return backend->ops->run(backend, ops, count, &head, error);
 }
 
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) {

@@ -38,6 +38,14 @@ void plan_free(struct plan *plan); /* NULL is fine */
 /* Runs a step: at most max_rows rows, max_logit_rows logit rows (asserted). */
 int plan_run(struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
 
+/* The ops that plan_run runs for a step of at least one row, valid until the next call. */
+int plan_ops(struct plan *plan, const struct step *step, const struct op **ops, size_t *count,
+             struct error *error) MUST_CHECK;
+
+/* Logits of further rows of the step that was run last: rows[0..n), n <= max_logit_rows, each of which came through to
+ * the end. They replace those of the step. */
+int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, int32_t n, struct error *error) MUST_CHECK;
+
 /* Logits of given rows x [n, d_model] (host, f32), n <= max_logit_rows: x W_U^T without the final norm, bias or soft cap. The result is
  * where plan_logits says, until the next run. */
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;

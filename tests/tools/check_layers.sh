@@ -30,7 +30,7 @@ deny core/dict   'core/(engine|analysis|store)/|core/core|api/|server/'
 deny core/store  'core/(math|model|dict|engine|analysis)/|core/core|api/|server/'
 deny core/engine 'core/(analysis|store)/|core/core|api/|server/'
 deny core/analysis 'core/store/|core/core|api/|server/'
-deny api         'core/(math|model|dict|engine|analysis|store)/|core/lab|server/'
+deny api         'core/(math|model|dict|engine|analysis|store)/|core/lab_|server/'
 deny server      'core/(math|model|dict|engine|analysis|store)/'
 
 home 'microhttpd\.h' server/

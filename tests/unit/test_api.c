@@ -107,7 +107,7 @@ static void test_planned(void **state) {
   (void)state;
   need_house();
   expect_error("GET", "/v1/capabilities", NULL, 501, "unsupported", NULL, "What this server can do");
-  expect_error("POST", "/v1/lab/run", "{}", 501, "unsupported", NULL, "not built");
+  expect_error("POST", "/v1/lab/attribute", "{}", 501, "unsupported", NULL, "not built");
   struct exchange x = ask("POST", "/v1/chat/completions", "{}");
   assert_int_equal(x.status, 501);
   json_t *error = json_object_get(x.json, "error");

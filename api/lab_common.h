@@ -1,0 +1,39 @@
+/* lab_common.h: what the laboratory's endpoints share: rows, inputs, tables of tokens. */
+#ifndef STEERD_API_LAB_COMMON_H
+#define STEERD_API_LAB_COMMON_H
+
+#include "api/edits.h"
+#include "core/base/json_writer.h"
+
+#define PREPEND_BOS_ROW                                                                                  \
+  {"prependBos", NULL, FIELD_BOOL, .fallback = "true",                                                    \
+   .text = "BOS in front of texts, where the model has one. Tokens are taken as they are."}
+#define INPUT_ROWS                                                                                       \
+  {"text", "prompt", FIELD_TEXT, .min = 1, .cap = CAP_PROMPT, .text = "The text; or give tokens."},       \
+  {"tokens", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Token ids in place of a text."}, PREPEND_BOS_ROW
+#define INPUTS_ROWS                                                                                      \
+  {"text", "texts prompt", FIELD_TEXTS, .min = 1, .cap = CAP_PROMPT,                                      \
+   .text = "One text, or an array of texts; or give tokens."},                                            \
+  {"tokens", NULL, FIELD_TOKENS, .min = 1, .max = 1e6,                                                    \
+   .text = "Token ids in place of texts: one array, or an array of arrays."}, PREPEND_BOS_ROW
+
+enum lab_bos lab_read_bos(const struct values *values);
+
+/* The texts or token lists of INPUTS_ROWS; *many: they came as an array. */
+int lab_read_inputs(struct api_call *call, const struct values *values, struct lab_input **out, size_t *n, bool *many,
+                    struct error *error) MUST_CHECK;
+
+/* Answers given as an array of strings. */
+int lab_read_answers(struct api_call *call, const struct values *values, const char *name, struct lab_input **out, size_t *n,
+                     struct error *error) MUST_CHECK;
+
+/* "tokens" and "ids". */
+void lab_write_tokens(struct json_writer *w, const char *const *tokens, const int32_t *ids, size_t n);
+
+/* key: [{rank, token, id, logit, logprob, probability}] */
+void lab_write_table(struct json_writer *w, const char *key, const struct lab_token *tokens, size_t n);
+
+/* A matrix as arrays of rows. */
+void lab_write_matrix(struct json_writer *w, const char *key, const float *values, size_t rows, size_t columns);
+
+#endif

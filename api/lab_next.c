@@ -1,0 +1,55 @@
+/* lab_next.c: POST /v1/lab/next: the next-token table of a text, as it is and with edits. */
+#include "api/handlers.h"
+#include "api/lab_common.h"
+
+const struct field lab_next_fields[] = {
+    MODEL_ROW,
+    INPUT_ROWS,
+    EDITS_ROW,
+    {"topK", "k", FIELD_INT, .fallback = "10", .max = 1000, .text = "Rows of the table."},
+    {"answers", "answer", FIELD_TEXTS, .min = 1, .max = 128, .text = "Tokens to tell rank and probability of."},
+    {"prependSpace", NULL, FIELD_BOOL, .fallback = "true",
+     .text = "A space in front of answers that do not begin with one."},
+    {"loss", NULL, FIELD_BOOL, .fallback = "false", .text = "Also the mean loss over the text."},
+    {.name = NULL}};
+
+void lab_write_next_side(struct json_writer *w, const char *key, const struct lab_next_table *table,
+                         const struct lab_next_result *result) {
+  jw_key(w, key);
+  jw_open(w, '{');
+  lab_write_table(w, "top", table->top, (size_t)result->top_k);
+  lab_write_table(w, "answers", table->answers, result->n_answers);
+  jw_member_f64(w, "loss", table->loss);
+  jw_close(w, '}');
+}
+
+int lab_next_finish(struct api_call *call, struct error *error) {
+  (void)error;
+  const struct lab_next_result *result = lab_next_result(call->job);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  lab_write_tokens(&w, result->tokens, result->ids, result->n_tokens);
+  lab_write_next_side(&w, "before", &result->before, result);
+  if (result->edited)
+    lab_write_next_side(&w, "after", &result->after, result);
+  else
+    jw_member_null(&w, "after");
+  jw_close(&w, '}');
+  return 0;
+}
+
+int lab_next_post(struct api_call *call, struct error *error) {
+  const struct values *values = call->values;
+  struct lab_next_args args = {.model = call_model(call, values, "modelId", error), .bos = lab_read_bos(values),
+                               .top_k = (int)values_int(values, "topK"), .loss = values_bool(values, "loss"),
+                               .prepend_space = values_bool(values, "prependSpace")};
+  struct lab_input *answers;
+  if (!args.model || read_input(call, values, "text", "tokens", "", &args.input, error) != 0 ||
+      edits_read(call, values, "edits", "", &args.edits, &args.n_edits, error) != 0 ||
+      lab_read_answers(call, values, "answers", &answers, &args.n_answers, error) != 0)
+    return -1;
+  args.answers = answers;
+  call->finish = lab_next_finish;
+  return lab_next(call->api->lab, &args, call->waker, &call->job, error);
+}

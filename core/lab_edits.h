@@ -1,0 +1,69 @@
+/* lab_edits.h: the edits of a request, from their description to lists for the engine. Private to core/lab*.c.
+ *
+ *   edits_resolve   names become points, dictionaries, columns, vectors; what is wrong is said here
+ *   edits_needs     which further runs must come first: those that are patched from, and those whose mean is asked
+ *   need_tapped     takes the rows of such a run as they come
+ *   edits_lower     the list for one text
+ *
+ * Nothing is borrowed from the description: all lies in the arena that resolve was given. */
+#ifndef STEERD_CORE_LAB_EDITS_H
+#define STEERD_CORE_LAB_EDITS_H
+
+#include "core/lab_int.h"
+#include "core/laboratory.h"
+
+/* The tokens of one run. */
+struct lab_ids {
+  int32_t *ids; /* in an arena */
+  size_t n;
+};
+
+/* Tokens of an input; `room` more positions must remain. Errors carry `field`. */
+int lab_input_ids(const struct lab_model *opened, const struct lab_input *input, enum lab_bos bos, int64_t room,
+                  const char *field, struct arena *arena, struct lab_ids *out, struct error *error) MUST_CHECK;
+
+struct resolved_edit;
+struct edits_plan;
+
+/* A run that an edit needs, and what is kept of it. */
+struct edit_need {
+  struct resolved_edit *edit;
+  struct lab_ids ids;
+  const struct edits_plan *edits; /* of this run; NULL: none */
+  const struct edits_plan *owner; /* whose edit it is */
+  struct point point;             /* tapped */
+  float *rows;                    /* PATCH: [ids.n][width] */
+  double *sum;                    /* MEAN: [width], or [1] of a feature; over `count` positions */
+  int64_t width, count;
+};
+
+struct edits_plan {
+  const struct lab *lab;
+  const struct lab_model *opened;
+  struct arena *arena;
+  struct resolved_edit *edits;
+  size_t n_edits;
+  struct edit_need *needs;
+  size_t n_needs;
+};
+
+/* prefix: "edits". bos: in front of texts that edits run themselves. */
+int edits_resolve(struct lab *lab, const struct lab_model_info *info, const struct lab_edit *edits, size_t n,
+                  const char *prefix, enum lab_bos bos, struct arena *arena, struct edits_plan *out,
+                  struct error *error) MUST_CHECK;
+
+/* Lists the runs that must come first for these texts, and checks the positions that edits name against them. */
+int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) MUST_CHECK;
+
+/* Worker: fresh rows of a need's run. */
+int need_tapped(struct edit_need *need, const struct engine_tapped *tapped, struct error *error) MUST_CHECK;
+
+/* Appends what applies to text `text` to a list. */
+int edits_append(const struct edits_plan *plan, size_t text, const struct lab_ids *ids, struct edit_list *list,
+                 struct error *error) MUST_CHECK;
+
+/* The list for text `text` of those that edits_needs was given; NULL in *out when there is nothing to do. */
+int edits_lower(const struct edits_plan *plan, size_t text, const struct lab_ids *ids, struct edit_list **out,
+                struct error *error) MUST_CHECK;
+
+#endif

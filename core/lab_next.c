@@ -1,0 +1,147 @@
+/* lab_next.c: the verb "next": what the model expects after a text, likeliest tokens and given answers, as it is and with
+ * edits. */
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/lab_experiment.h"
+
+struct side {
+  struct lab_token *top, *answers;
+  int n_top;
+  double loss;
+};
+
+struct next {
+  struct experiment e;
+  int top_k;
+  bool loss;
+  int32_t *answers;
+  size_t n_answers;
+  struct side sides[2]; /* before and after */
+  struct lab_next_result result;
+};
+
+static struct next *next_of(struct experiment *e) { return (struct next *)e; }
+
+/* ---- answers ---- */
+
+static int refuse_answer(struct experiment *e, const char *field, const int32_t *ids, size_t n, struct error *error) {
+  char cut[200] = "";
+  for (size_t i = 0, used = 0; i < n && used < sizeof cut; i++) {
+    char *text = lab_token_text(e->model->tokenizer, ids[i], &e->arena, error);
+    if (!text) return -1;
+    used += (size_t)snprintf(cut + used, sizeof cut - used, "%s'%.40s'", i ? ", " : "", text);
+  }
+  return error_set_field(error, ERROR_ARGUMENT, field, "%s must be one token, it is %zu: %.200s", field, n, cut);
+}
+
+static int answer_id(struct experiment *e, const struct lab_input *answer, bool space, const char *field, int32_t *out,
+                     struct error *error) {
+  struct lab_ids ids;
+  struct lab_input input = *answer;
+  if (!input.ids && space && input.length && input.text[0] != ' ') {
+    char *text = arena_printf(&e->arena, error, " %s", input.text);
+    if (!text) return -1;
+    input.text = text;
+    input.length = strlen(text);
+  }
+  if (lab_input_ids(e->opened, &input, LAB_BOS_NO, 0, field, &e->arena, &ids, error) != 0) return -1;
+  if (ids.n != 1) return refuse_answer(e, field, ids.ids, ids.n, error);
+  *out = ids.ids[0];
+  return 0;
+}
+
+int experiment_answers(struct experiment *e, const struct lab_input *answers, size_t n, bool space, const char *field,
+                       int32_t **out, struct error *error) {
+  *out = arena_array(&e->arena, n, sizeof **out, error);
+  for (size_t i = 0; *out && i < n; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "%s[%zu]", field, i);
+    if (answer_id(e, &answers[i], space, name, &(*out)[i], error) != 0) return -1;
+  }
+  return *out ? 0 : -1;
+}
+
+/* ---- while it runs ---- */
+
+static int on_logits(struct experiment *e, int pass, int32_t position, const float *logits, struct error *error) {
+  struct next *next = next_of(e);
+  struct side *side = &next->sides[pass];
+  size_t n = e->texts[0].n;
+  (void)error;
+  if ((size_t)position + 1 < n) {
+    side->loss += (double)experiment_loss(e, logits, e->texts[0].ids[position + 1]) / (double)(n - 1);
+    return 0;
+  }
+  side->n_top = experiment_likeliest(e, logits, next->top_k, side->top);
+  for (size_t i = 0; i < next->n_answers; i++) side->answers[i] = experiment_judge(e, logits, next->answers[i]);
+  return 0;
+}
+
+static int finish(struct next *next, struct error *error) {
+  struct lab_next_table *tables[2] = {&next->result.before, &next->result.after};
+  for (int i = 0; i < 1 + next->result.edited; i++) {
+    struct side *side = &next->sides[i];
+    if (experiment_name(&next->e, side->top, (size_t)side->n_top, error) != 0 ||
+        experiment_name(&next->e, side->answers, next->n_answers, error) != 0)
+      return -1;
+    *tables[i] = (struct lab_next_table){side->top, side->answers,
+                                         next->loss && next->e.texts[0].n > 1 ? side->loss : (double)NAN};
+    next->result.top_k = side->n_top;
+  }
+  return 0;
+}
+
+static int on_stage(struct experiment *e, int stage, struct error *error) {
+  struct next *next = next_of(e);
+  size_t n = 1 + next->result.edited;
+  if (stage > 0) return finish(next, error);
+  struct pass *passes = experiment_passes(e, n, error);
+  for (size_t i = 0; passes && i < n; i++) {
+    if (experiment_plain(e, &passes[i], 0, i > 0, error) != 0) return -1;
+    passes[i].logits = next->loss ? LOGITS_ALL : LOGITS_LAST;
+  }
+  return passes ? 0 : -1;
+}
+
+static const struct experiment_verb verb = {.logits = on_logits, .stage = on_stage};
+
+/* ---- the verb ---- */
+
+static int prepare(struct next *next, const struct lab_next_args *args, struct error *error) {
+  struct experiment *e = &next->e;
+  struct lab_next_result *result = &next->result;
+  next->top_k = args->top_k;
+  next->loss = args->loss;
+  next->n_answers = result->n_answers = args->n_answers;
+  result->edited = args->n_edits > 0;
+  result->ids = e->texts[0].ids;
+  result->n_tokens = e->texts[0].n;
+  for (int i = 0; i < 2; i++) {
+    next->sides[i].top = arena_array(&e->arena, (size_t)args->top_k, sizeof *next->sides[i].top, error);
+    next->sides[i].answers = arena_array(&e->arena, args->n_answers, sizeof *next->sides[i].answers, error);
+    if (!next->sides[i].top || !next->sides[i].answers) return -1;
+  }
+  return experiment_tokens(e, &e->texts[0], &result->tokens, error);
+}
+
+int lab_next(struct lab *lab, const struct lab_next_args *args, struct lab_waker waker, struct lab_job **out,
+             struct error *error) {
+  assert(args->top_k >= 0 && args->top_k <= LAB_TOP_MOST);
+  struct experiment *e = experiment_new(lab, args->model, &verb, sizeof(struct next), waker, error);
+  if (!e) return -1;
+  struct next *next = next_of(e);
+  if (experiment_texts(e, &args->input, 1, args->bos, false, error) != 0 ||
+      experiment_edits(e, lab, args->model, args->edits, args->n_edits, args->bos, error) != 0 ||
+      experiment_answers(e, args->answers, args->n_answers, args->prepend_space, "answers", &next->answers, error) != 0 ||
+      prepare(next, args, error) != 0) {
+    experiment_free(e);
+    return -1;
+  }
+  return experiment_start(e, out, error);
+}
+
+const struct lab_next_result *lab_next_result(const struct lab_job *job) { return &((const struct next *)job)->result; }

@@ -1,0 +1,177 @@
+/* laboratory.h: the second page of the front door: runs with taps and edits, and what is made of them.
+ *
+ * The rules of core.h hold: plain structs in and out, jobs that wake their asker, errors for clients. Here `field` in
+ * errors is spelled as in a request, with `prefix` in front ("edits[2].heads"). Every verb is bounded by
+ * LABORATORY_MAX_ROWS rows of computation, and ends within one step when its job is cancelled or freed. */
+#ifndef STEERD_CORE_LABORATORY_H
+#define STEERD_CORE_LABORATORY_H
+
+#include "core/core.h"
+
+/* Sums over all runs of a request: token positions computed, and bytes of activations kept for the reply. */
+#define LABORATORY_MAX_ROWS ((int64_t)1 << 20)
+#define LABORATORY_MAX_BYTES ((int64_t)2 << 30)
+
+/* ---- what is run ------------------------------------------------------------------------------------ */
+
+/* A text, or tokens as they are when `ids` is there. */
+struct lab_input {
+  const char *text; /* valid UTF-8 */
+  size_t length;
+  const int64_t *ids;
+  size_t n_ids;
+};
+
+/* ---- edits ------------------------------------------------------------------------------------------ */
+
+enum lab_edit_op {
+  LAB_EDIT_ADD,     /* h += strength * v; v is a vector, or the unit row of a feature */
+  LAB_EDIT_PROJECT, /* h += (strength - 1)(h.u)u, u = v / |v| */
+  LAB_EDIT_CAP,     /* h += (min(h.u, strength) - h.u)u */
+  LAB_EDIT_SET,     /* h = v */
+  LAB_EDIT_SCALE,   /* h *= value; of features: their activations */
+  LAB_EDIT_ZERO,    /* h = 0 */
+  LAB_EDIT_MEAN,    /* h = its mean over `over`; of features: their activations */
+  LAB_EDIT_CLAMP,   /* activations of features = value, active there or not */
+  LAB_EDIT_ABLATE,  /* ... = 0 */
+  LAB_EDIT_SPLICE,  /* h = what the dictionary makes of it, after `features` have changed */
+  LAB_EDIT_PATCH    /* h = rows of another run, or given ones */
+};
+
+enum lab_where { LAB_EVERYWHERE, LAB_PROMPT, LAB_GENERATED, LAB_LISTED };
+enum lab_over { LAB_OVER_POSITIONS, LAB_OVER_BATCH };
+
+/* One change of a splice: LAB_EDIT_CLAMP, ABLATE or SCALE. */
+struct lab_feature_edit {
+  enum lab_edit_op op;
+  int64_t index;
+  double value;
+};
+
+struct lab_edit {
+  enum lab_edit_op op;
+  const char *point;     /* a point's name; NULL where source_id says it */
+  const char *source_id; /* a dictionary: SPLICE; with index or features also ADD, PROJECT, CAP, SCALE, MEAN, CLAMP, ABLATE */
+  int64_t index;         /* a feature; -1: none */
+  const float *vector;
+  size_t n_vector;
+  double strength, value;
+  bool max_unit;         /* strength and value count in the feature's largest stored activation */
+  const int64_t *heads;  /* columns of these heads only, at a point that has heads; none: all */
+  size_t n_heads;
+  enum lab_where where;
+  const int64_t *positions; /* LAB_LISTED: of the prompt; -1 is the last */
+  size_t n_positions;
+  bool special;          /* false: special tokens of the prompt are left alone */
+  bool include_error;    /* of feature edits and splices: what the dictionary does not explain stays */
+  const struct lab_feature_edit *features; /* SPLICE */
+  size_t n_features;
+  const struct lab_input *from;     /* PATCH: the run to take from; MEAN: the run to average; NULL: none */
+  const struct lab_edit *from_edits; /* its edits: no PATCH with from, no MEAN */
+  size_t n_from_edits;
+  const int64_t *from_positions;    /* as many as `positions` select, in order; none: the same positions */
+  size_t n_from_positions;
+  const float *rows;     /* PATCH: [n_rows][width of the point (of the heads)], one for each selected position */
+  size_t n_rows, row_width;
+  enum lab_over over;    /* MEAN without from: of this text, or of all texts of the request; unedited */
+};
+
+/* ---- run -------------------------------------------------------------------------------------------- */
+
+struct lab_run_args {
+  const struct lab_model_info *model;
+  const struct lab_input *inputs;
+  size_t n_inputs;
+  enum lab_bos bos;           /* in front of texts, where the model has one; DEFAULT: yes, as in steer. Tokens stay as they
+                                 are */
+  const char *const *points;  /* names, or globs: "blocks.*.hook_resid_pre" */
+  size_t n_points;
+  const struct lab_edit *edits;
+  size_t n_edits;
+  int64_t stop_at_layer;      /* run layers [0, n) and give the residual stream; negative counts from the end; INT64_MIN: all */
+  const int64_t *positions;   /* what is reported; -1 is the last; none: all */
+  size_t n_positions;
+  const int64_t *heads;       /* of points with heads; none: all */
+  size_t n_heads;
+  int top_k;                  /* likeliest next tokens at each reported position; 0: none */
+  bool loss;                  /* -log p of each next token, and their mean */
+};
+
+/* Fields: "text", "text[i]", "tokens", "tokens[i]", "points[i]", "edits[i]...", "stopAtLayer", "positions[i]", "heads[i]". */
+int lab_run(struct lab *lab, const struct lab_run_args *args, struct lab_waker waker, struct lab_job **out,
+            struct error *error) MUST_CHECK;
+
+struct lab_token {
+  int32_t id;
+  const char *text; /* decoded alone, valid UTF-8 */
+  float logit, logprob;
+  int64_t rank;     /* 0 is the likeliest */
+};
+
+/* Activations of one point: f32 [rows][dims...] for each text, at `offset` of the spool. */
+struct lab_tensor {
+  const char *name; /* the point's TransformerLens name; "residual" for what stop_at_layer gives */
+  int64_t dims[3];  /* of one position */
+  int n_dims;
+  int64_t width;    /* their product */
+};
+struct lab_run_text {
+  const int32_t *ids;
+  const char *const *tokens;
+  size_t n_tokens;
+  const int64_t *positions;   /* reported */
+  size_t n_positions;
+  const float *losses;        /* [n_tokens - 1]: of tokens 1, 2, ...; NULL when not asked for */
+  double loss;                /* their mean; NaN for one token */
+  const struct lab_token *top; /* [n_positions][top_k] */
+  const int64_t *offsets;     /* [n_tensors] bytes */
+};
+struct lab_run_result {
+  const struct lab_run_text *texts;
+  size_t n_texts;
+  const struct lab_tensor *tensors;
+  size_t n_tensors;
+  int top_k;
+  int64_t bytes;              /* of the spool */
+};
+/* Of a LAB_JOB_DONE job; owned by it. */
+const struct lab_run_result *lab_run_result(const struct lab_job *job);
+
+/* Bytes [offset, offset + n) of the activations: for each tensor in its order, of each text in its order, little-endian f32.
+ * Any thread, while the job lives. ERROR_IO. */
+int lab_run_read(struct lab_job *job, int64_t offset, void *to, size_t n, struct error *error) MUST_CHECK;
+
+/* ---- next ------------------------------------------------------------------------------------------- */
+
+struct lab_next_args {
+  const struct lab_model_info *model;
+  struct lab_input input;
+  enum lab_bos bos;
+  const struct lab_edit *edits;
+  size_t n_edits;
+  int top_k;
+  const struct lab_input *answers; /* one token each: as text or id */
+  size_t n_answers;
+  bool prepend_space;              /* before answers given as text that do not begin with one */
+  bool loss;
+};
+int lab_next(struct lab *lab, const struct lab_next_args *args, struct lab_waker waker, struct lab_job **out,
+             struct error *error) MUST_CHECK;
+
+struct lab_next_table {
+  const struct lab_token *top;     /* [top_k] likeliest first */
+  const struct lab_token *answers; /* [n_answers] */
+  double loss;                     /* mean over the text's tokens; NaN when not asked for */
+};
+struct lab_next_result {
+  const int32_t *ids;
+  const char *const *tokens;
+  size_t n_tokens;
+  int top_k;
+  size_t n_answers;
+  bool edited;                     /* there were edits: `after` is with them */
+  struct lab_next_table before, after;
+};
+const struct lab_next_result *lab_next_result(const struct lab_job *job);
+
+#endif

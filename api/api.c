@@ -28,6 +28,7 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
   api->options = *options;
   api->started_ns = clock_ns();
   pthread_mutex_init(&api->lock, NULL);
+  kept_init(&api->kept, options->max_kept);
   arena_init(&api->arena, 0);
   if (preview_prepare(api, error) == 0 && load_dashboard(api, error) == 0) return api;
   api_free(api);
@@ -37,6 +38,7 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
 void api_free(struct api *api) {
   if (!api) return;
   arena_clear(&api->arena);
+  kept_clear(&api->kept);
   pthread_mutex_destroy(&api->lock);
   free(api);
 }
@@ -108,6 +110,51 @@ int call_check_source(const char *source, const char *field, struct error *error
                          field, source, source);
 }
 
+/* ---- finished replies -------------------------------------------------------------------------------- */
+
+/* Without a store nothing ever changes. */
+static uint64_t generation_of(const struct api *api) {
+  struct store *store = lab_store(api->lab);
+  return store ? store_generation(store) : 0;
+}
+
+static bool is_kept(const struct api_call *call) {
+  return call->route && (call->route->flags & ROUTE_STORED) && call->request->target && call->api->options.max_kept &&
+         strcmp(call->request->method, "GET") == 0;
+}
+
+/* What was read while somebody wrote belongs to no generation. */
+static void keep(struct api_call *call) {
+  if (call->stream || call->status != 200 || !is_kept(call) || generation_of(call->api) != call->generation) return;
+  struct api_reply reply = {.status = call->status, .content_type = call->content_type, .headers = call->headers,
+                            .n_headers = call->n_headers, .body = call->body.data, .body_length = call->body.length};
+  kept_add(&call->api->kept, call->request->target, call->generation, call->family, &reply);
+}
+
+int api_recall(struct api *api, const struct api_request *head, struct api_reply *reply) {
+  if (!head->target || strcmp(head->method, "GET") != 0 || atomic_load(&api->draining)) return 0;
+  struct kept *kept = kept_find(&api->kept, head->target, generation_of(api));
+  if (!kept) return 0;
+  *reply = *kept_reply(kept);
+  atomic_fetch_add(&api->in_flight, 1);
+  return 1;
+}
+
+void api_release(struct api *api, struct api_reply *reply, int64_t took) {
+  count_reply(api, kept_family(reply->kept), reply->status, took);
+  kept_release(reply->kept);
+  reply->kept = NULL;
+  atomic_fetch_sub(&api->in_flight, 1);
+}
+
+bool api_packed(struct api *api, const struct api_reply *reply, const char **bytes, size_t *length) {
+  return kept_packed(&api->kept, reply->kept, bytes, length);
+}
+
+void api_keep_packed(struct api *api, const struct api_reply *reply, char *bytes, size_t length) {
+  kept_pack(&api->kept, reply->kept, bytes, length);
+}
+
 /* ---- begin -------------------------------------------------------------------------------------------- */
 
 /* Answers what the head alone refuses; true when it did. */
@@ -148,16 +195,19 @@ static int run_handler(struct api_call *call, struct error *error) {
 /* Takes a whole reply as it was written; a reply that did not fit becomes an error. */
 static void settle(struct api_call *call, int result, struct error *error) {
   if (result == 0) result = buffer_check(&call->body, error);
-  if (result != 0)
+  if (result != 0) {
     reply_error(call, error);
-  else
-    call->replied = true;
+    return;
+  }
+  call->replied = true;
+  keep(call);
 }
 
 static void answer(struct api_call *call) {
   const struct route *allowed;
   call->route = route_find(call->request->method, call->request->path, &allowed);
   if (refuse_head(call, allowed)) return;
+  if (is_kept(call)) call->generation = generation_of(call->api);
   struct error error = ERROR_INIT;
   int result = run_handler(call, &error);
   if (result != 0 || !call->job) settle(call, result, &error);

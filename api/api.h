@@ -32,6 +32,7 @@ struct api_options {
   int max_texts;          /* texts in one request */
   int max_new_tokens;     /* n_tokens at most */
   size_t max_prompt_chars;
+  size_t max_kept;        /* bytes of finished replies that are kept for the next asker; 0: none */
   const char *cors_origins; /* comma-separated list besides loopback origins; borrowed */
   const char *base_url;     /* "http://127.0.0.1:8080", for links in replies; borrowed */
   const char *static_folder; /* the dashboard's files, read by api_new; NULL: none are served; borrowed */
@@ -48,6 +49,7 @@ struct api_pair {
 
 struct api_request {
   const char *method;     /* "GET", ... as sent */
+  const char *target;     /* as sent, still encoded, with its query; NULL: no finished reply is kept or looked for */
   const char *path;       /* decoded, begins with '/', no NUL inside */
   const struct api_pair *query;
   size_t n_query;
@@ -60,6 +62,8 @@ struct api_request {
   bool trusted;           /* sent from this machine or with a key: may start work over files of this machine */
 };
 
+struct kept;
+
 struct api_reply {
   int status;
   const char *content_type;
@@ -68,6 +72,7 @@ struct api_reply {
   bool stream;            /* body comes through api_read */
   const char *body;       /* whole body when !stream; not NUL-terminated necessarily */
   size_t body_length;
+  struct kept *kept;      /* set by api_recall alone: given back with api_release */
 };
 
 /* Starts a call. The request's memory is borrowed until api_end. Never fails for the client's sake: bad input
@@ -95,6 +100,18 @@ void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new
  * reply in *reply (404, 405 with Allow, 413, 415, 503 with Retry-After), memory static or owned by the api.
  * content_length UINT64_MAX: not known beforehand (chunked). */
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply);
+
+/* Whether the reply to a GET without a body is at hand, finished and still true: 1 and *reply, which counts as a call
+ * until api_release, else 0. Asks nobody and allocates nothing. Who may ask was settled by the porch. */
+int api_recall(struct api *api, const struct api_request *head, struct api_reply *reply);
+
+/* Ends what api_recall began, `took` nanoseconds after the request did. */
+void api_release(struct api *api, struct api_reply *reply, int64_t took);
+
+/* The packed (gzip) form of a recalled body: made by the porch the first time, kept beside the body. `bytes` come from
+ * malloc and are taken over; NULL: packing does not pay. api_packed: false when nobody has made it yet. */
+bool api_packed(struct api *api, const struct api_reply *reply, const char **bytes, size_t *length);
+void api_keep_packed(struct api *api, const struct api_reply *reply, char *bytes, size_t length);
 
 /* Whether a request needs no key: the dashboard's own files and pages, which tell no more of the models than whether a
  * name that somebody guesses is loaded. */

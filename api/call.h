@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 
 #include "api/api.h"
+#include "api/kept.h"
 #include "api/parse.h"
 #include "api/route.h"
 #include "api/static_files.h"
@@ -55,6 +56,7 @@ struct api {
   _Atomic bool draining;
   _Atomic int in_flight;
   struct api_counts counts;
+  struct kept_replies kept;
   void (*read_porch)(void *context, struct api_porch *out);
   void *porch_context;
   int64_t started_ns;
@@ -80,6 +82,7 @@ struct api_call {
   struct lab_waker waker;
   struct lab_lease lease; /* what handlers find in the lab stays until api_end */
   int64_t began_ns;
+  uint64_t generation; /* of the store, before anything was read */
 
   struct arena arena;   /* lives as long as the call */
   struct values *values; /* of the body; NULL for routes without fields */
@@ -164,8 +167,9 @@ bool preview_wrong_kind(const struct api_request *head, const struct route *row)
 /* Value of a header, NULL when absent. */
 const char *request_header(const struct api_request *request, const char *name);
 
-/* Counts an ended call for /metrics. */
+/* Counts an ended call, or a reply from memory, for /metrics. */
 void count_call(struct api_call *call);
+void count_reply(struct api *api, enum route_family family, int status, int64_t took);
 
 /* Refuses a source that is a bare layer number: those mean MLP neurons, which are not served yet. */
 int call_check_source(const char *source, const char *field, struct error *error) MUST_CHECK;

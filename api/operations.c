@@ -11,14 +11,17 @@
 const double api_bucket_ends[API_BUCKETS - 1] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
                                                  0.25,  0.5,    1,     5,    30,    120};
 
-void count_call(struct api_call *call) {
-  struct api_counts *counts = &call->api->counts;
-  int64_t took = clock_ns() - call->began_ns;
-  int bucket = 0, hundred = call->status / 100;
+void count_reply(struct api *api, enum route_family family, int status, int64_t took) {
+  struct api_counts *counts = &api->counts;
+  int bucket = 0, hundred = status / 100;
   while (bucket < API_BUCKETS - 1 && (double)took / 1e9 > api_bucket_ends[bucket]) bucket++;
-  atomic_fetch_add(&counts->buckets[call->family][bucket], 1);
-  atomic_fetch_add(&counts->nanoseconds[call->family], took);
-  if (call->replied && hundred >= 1 && hundred <= 5) atomic_fetch_add(&counts->replies[hundred], 1);
+  atomic_fetch_add(&counts->buckets[family][bucket], 1);
+  atomic_fetch_add(&counts->nanoseconds[family], took);
+  if (hundred >= 1 && hundred <= 5) atomic_fetch_add(&counts->replies[hundred], 1);
+}
+
+void count_call(struct api_call *call) {
+  count_reply(call->api, call->family, call->replied ? call->status : 0, clock_ns() - call->began_ns);
 }
 
 static int write_word(struct api_call *call, const char *key, const char *value) {
@@ -103,6 +106,13 @@ static void write_porch(struct buffer *out, const struct api *api) {
   metric(out, "steerd_http_bytes_out_total", "counter", "Bytes of bodies sent.", (double)porch.bytes_out);
 }
 
+static void write_kept(struct buffer *out, struct api *api) {
+  struct kept_counts kept = kept_count(&api->kept);
+  metric(out, "steerd_kept_bytes", "gauge", "Finished replies in memory.", (double)kept.bytes);
+  metric(out, "steerd_kept_hits_total", "counter", "Requests answered with one.", (double)kept.hits);
+  metric(out, "steerd_kept_misses_total", "counter", "GETs for which none was there.", (double)kept.misses);
+}
+
 static void write_replies(struct buffer *out, struct api_counts *counts) {
   buffer_text(out, "# HELP steerd_replies_total Replies by class of status.\n# TYPE steerd_replies_total counter\n");
   for (int i = 1; i <= 5; i++)
@@ -137,6 +147,7 @@ int metrics_get(struct api_call *call, struct error *error) {
   metric(out, "steerd_requests_in_flight", "gauge", "Calls begun and not ended.", api_in_flight(api));
   write_engine(out, &stats);
   write_porch(out, api);
+  write_kept(out, api);
   write_replies(out, &api->counts);
   buffer_text(out, "# HELP steerd_request_seconds From the whole request to the end of its reply.\n"
                    "# TYPE steerd_request_seconds histogram\n");

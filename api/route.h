@@ -27,6 +27,8 @@ enum {
   ROUTE_STRICT = 1, /* unknown fields are refused */
   ROUTE_ENGINE = 2, /* refused while the engine's queue is full or the server shuts down */
   ROUTE_OPEN = 4,   /* needs no key: the dashboard's own files */
+  ROUTE_STORED = 8, /* a GET that tells what is stored and what is loaded, and nothing that changes otherwise: its finished
+                     * reply is kept until something is written (kept.h) */
 };
 
 struct route {

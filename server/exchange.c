@@ -2,7 +2,6 @@
  * know what the request means, and sockets beyond one emergency reply. */
 #include "server/exchange.h"
 
-#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +19,7 @@
 /* Bytes of a refused body that are read and dropped, so that the client can see why. */
 #define SWALLOW_MOST ((uint64_t)4 << 20)
 
-enum { ID_BYTES = 65, ERROR_BYTES = 1024 };
+enum { ID_BYTES = 65, ERROR_BYTES = 1024, SPARE_MOST = 64 };
 
 struct exchange {
   struct exchanges *all;
@@ -42,6 +41,7 @@ struct exchange {
   uint64_t received;
   struct guard_refusal refusal; /* status 0: not refused */
   struct api_reply early;       /* the reception's own refusal, when early.status is set */
+  struct api_reply recalled;    /* a finished reply, when recalled.kept is set */
   struct api_call *call;        /* changed under all->lock: exchanges_cancel reads it */
   int status;
   int64_t bytes_out;
@@ -55,9 +55,22 @@ void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *ru
   memset(exchanges, 0, sizeof *exchanges);
   exchanges->rules = *rules;
   pthread_mutex_init(&exchanges->lock, NULL);
+  if (getrandom(&exchanges->id_seed, sizeof exchanges->id_seed, GRND_NONBLOCK) < 0)
+    exchanges->id_seed = (uint64_t)clock_ns();
 }
 
-void exchanges_clear(struct exchanges *exchanges) { pthread_mutex_destroy(&exchanges->lock); }
+static void discard(struct exchange *x) {
+  arena_clear(&x->arena);
+  free(x);
+}
+
+void exchanges_clear(struct exchanges *exchanges) {
+  for (struct exchange *x = exchanges->spare, *next; x; x = next) {
+    next = x->next;
+    discard(x);
+  }
+  pthread_mutex_destroy(&exchanges->lock);
+}
 
 size_t exchanges_count(struct exchanges *exchanges) {
   pthread_mutex_lock(&exchanges->lock);
@@ -93,34 +106,71 @@ static void list_remove(struct exchange *x) {
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
-static void make_id(char out[ID_BYTES]) {
-  unsigned char bytes[8] = {0};
-  if (getrandom(bytes, sizeof bytes, GRND_NONBLOCK) < 0) {
-    int64_t now = clock_ns();
-    memcpy(bytes, &now, sizeof bytes);
+/* Sixteen hexadecimal digits: a mixed counter (splitmix64), so that two of one process are never the same, and those of
+ * two processes never in step. */
+static void make_id(struct exchanges *exchanges, char out[ID_BYTES]) {
+  static const char digits[] = "0123456789abcdef";
+  uint64_t z = exchanges->id_seed + (uint64_t)add(&exchanges->ids, 1) * UINT64_C(0x9e3779b97f4a7c15);
+  z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+  z ^= z >> 31;
+  for (size_t i = 0; i < 16; i++) out[i] = digits[z >> 4 * (15 - i) & 15];
+  out[16] = '\0';
+}
+
+/* A fresh one or one that has ended: all zeroes but for its arena. */
+static struct exchange *take_blank(struct exchanges *exchanges) {
+  pthread_mutex_lock(&exchanges->lock);
+  struct exchange *x = exchanges->spare;
+  if (x) {
+    exchanges->spare = x->next;
+    exchanges->n_spare--;
   }
-  for (size_t i = 0; i < sizeof bytes; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+  pthread_mutex_unlock(&exchanges->lock);
+  if (x) {
+    x->next = NULL;
+    return x;
+  }
+  x = calloc(1, sizeof *x);
+  /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
+  if (x) arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
+  return x;
+}
+
+static void give_back(struct exchange *x) {
+  struct exchanges *all = x->all;
+  struct arena arena = x->arena;
+  arena_reset(&arena);
+  memset(x, 0, sizeof *x);
+  x->arena = arena;
+  pthread_mutex_lock(&all->lock);
+  bool room = all->n_spare < SPARE_MOST;
+  if (room) {
+    x->next = all->spare;
+    all->spare = x;
+    all->n_spare++;
+  }
+  pthread_mutex_unlock(&all->lock);
+  if (!room) discard(x);
 }
 
 struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, const char *target) {
-  struct exchange *x = calloc(1, sizeof *x);
+  struct exchange *x = take_blank(exchanges);
   if (!x) return NULL;
   x->all = exchanges;
   x->peer = peer;
   x->begin_ns = clock_ns();
-  /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
-  arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
   x->raw_target = target;
   x->target = arena_text(&x->arena, target, strlen(target), NULL);
   if (!x->target) {
-    arena_clear(&x->arena);
-    free(x);
+    give_back(x);
     return NULL;
   }
-  make_id(x->id);
+  make_id(exchanges, x->id);
   buffer_init(&x->body, exchanges->rules.max_batch_body);
   x->body_limit = exchanges->rules.max_body;
   x->request.method = x->request.path = "";
+  x->request.target = x->target;
   x->request.request_id = x->id;
   x->request.key = "";
   list_add(x);
@@ -261,17 +311,6 @@ static int check_key(struct exchange *x) {
                       "a valid key is needed in X-Api-Key, X-Secret-Key or Authorization: Bearer");
 }
 
-/* Whether the other end is on this machine. */
-static bool is_local(int fd) {
-  struct sockaddr_storage from;
-  socklen_t size = sizeof from;
-  if (getpeername(fd, (struct sockaddr *)&from, &size)) return false;
-  if (from.ss_family == AF_INET) return ntohl(((struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127;
-  const struct in6_addr *v6 = &((struct sockaddr_in6 *)&from)->sin6_addr;
-  return from.ss_family == AF_INET6 &&
-         (IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127));
-}
-
 static int ask_preview(struct exchange *x, uint64_t length) {
   if (x->preflight) return 0;
   struct api_reply early;
@@ -279,6 +318,11 @@ static int ask_preview(struct exchange *x, uint64_t length) {
   if (!api_preview(x->all->rules.api, &x->request, length, &early)) return 0;
   x->early = early;
   return -1;
+}
+
+static bool recall(struct exchange *x) {
+  bool body = x->framing.chunked || x->framing.length > 0;
+  return !body && api_recall(x->all->rules.api, &x->request, &x->recalled);
 }
 
 static int judge(struct exchange *x, const char *method) {
@@ -290,8 +334,8 @@ static int judge(struct exchange *x, const char *method) {
   if (id && guard_is_request_id(id)) snprintf(x->id, sizeof x->id, "%s", id);
   x->gzip = guard_accepts_gzip(header(x, "Accept-Encoding"));
   if (read_target(x) || check_host(x) || check_origin(x) || check_key(x)) return -1;
-  x->request.trusted = *x->request.key || is_local(x->peer->fd);
-  return ask_preview(x, x->framing.length);
+  x->request.trusted = *x->request.key || x->peer->local;
+  return recall(x) ? 0 : ask_preview(x, x->framing.length);
 }
 
 static bool refused(const struct exchange *x) { return x->refusal.status || x->early.status; }
@@ -332,6 +376,10 @@ static enum MHD_Result send_refusal(struct exchange *x) {
   reply.body_length =
       api_error_body(path, x->refusal.status, x->refusal.word, x->refusal.text, body, sizeof body);
   return send_whole(x, &reply, false);
+}
+
+static enum MHD_Result send_recalled(struct exchange *x) {
+  return send_whole(x, &x->recalled, true);
 }
 
 static enum MHD_Result send_preflight(struct exchange *x) {
@@ -389,7 +437,7 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   judge(x, method);
   bool body = x->framing.chunked || x->framing.length > 0;
-  if (!peer_enter(x->peer, body ? PEER_BODY : PEER_WORK, x)) return MHD_NO;
+  if (body && !peer_enter(x->peer, PEER_BODY, x)) return MHD_NO;
   if (!refused(x) || !body) return refused(x) ? send_refusal(x) : MHD_YES;
   bool swallow = !x->refusal.close && !x->framing.waits && x->framing.length <= SWALLOW_MOST;
   return swallow ? MHD_YES : send_refusal(x);
@@ -438,6 +486,7 @@ static int begin_call(struct exchange *x) {
 enum MHD_Result exchange_answer(struct exchange *x) {
   if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   if (refused(x)) return send_refusal(x);
+  if (x->recalled.kept) return send_recalled(x);
   if (x->preflight) return send_preflight(x);
   if (!x->call && begin_call(x)) return send_refusal(x);
   for (;;) {
@@ -475,7 +524,7 @@ void exchange_close(struct exchange *x, int status, bool cut) {
   add(&x->all->bytes_out, x->bytes_out);
   write_log(x, status, cut);
   if (x->call) api_end(x->call);
+  if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, clock_ns() - x->begin_ns);
   buffer_clear(&x->body);
-  arena_clear(&x->arena);
-  free(x);
+  give_back(x);
 }

@@ -40,6 +40,10 @@ struct exchanges {
   pthread_mutex_t lock; /* guards the list */
   struct exchange *first;
   size_t count;
+  struct exchange *spare; /* ended ones, kept with a little memory for the next request */
+  size_t n_spare;
+  uint64_t id_seed;       /* of request ids */
+  int64_t ids;            /* atomic: how many were made */
   bool draining;        /* atomic: every reply closes its connection */
   int64_t requests, refused, bytes_in, bytes_out; /* atomic counters */
 };

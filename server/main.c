@@ -132,6 +132,7 @@ static int open_api(struct daemon *d, struct error *error) {
       .max_body = (size_t)o->max_body,
       .max_json_depth = (size_t)o->max_json_depth,
       .max_result = (size_t)o->max_result,
+      .max_kept = (size_t)o->reply_cache,
       .max_features = (int)o->max_features,
       .max_texts = (int)o->max_texts,
       .max_new_tokens = (int)o->max_new_tokens,

@@ -65,6 +65,8 @@ static const struct option table[] = {
    "Nesting of arrays and objects in a body.", AT(max_json_depth)},
   {"max_result", "requests", OPTION_INT, "67108864", 1024, 4 * GIB, "bytes", "",
    "Largest reply.", AT(max_result)},
+  {"reply_cache", "requests", OPTION_INT, "67108864", 0, 4 * GIB, "bytes", "",
+   "Memory for finished replies about features, kept until something is written; 0 keeps none.", AT(reply_cache)},
   {"max_features", "requests", OPTION_INT, "64", 1, 4096, "features", "",
    "Features in one steering request.", AT(max_features)},
   {"max_texts", "requests", OPTION_INT, "256", 1, 65536, "texts", "",

@@ -228,12 +228,23 @@ static void list_remove(struct watch *watch, struct peer *peer) {
   pthread_mutex_unlock(&watch->lock);
 }
 
+static bool is_local(int fd) {
+  struct sockaddr_storage from;
+  socklen_t size = sizeof from;
+  if (getpeername(fd, (struct sockaddr *)&from, &size)) return false;
+  if (from.ss_family == AF_INET) return ntohl(((struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127;
+  const struct in6_addr *v6 = &((struct sockaddr_in6 *)&from)->sin6_addr;
+  return from.ss_family == AF_INET6 &&
+         (IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127));
+}
+
 struct peer *peer_open(struct watch *watch, struct MHD_Connection *connection, int fd) {
   struct peer *peer = calloc(1, sizeof *peer);
   if (!peer) goto refuse;
   peer->watch = watch;
   peer->connection = connection;
   peer->fd = fd;
+  peer->local = is_local(fd);
   pthread_mutex_init(&peer->lock, NULL);
   set_phase(peer, PEER_HEAD);
   if (!list_add(watch, peer)) goto refuse;

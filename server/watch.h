@@ -48,6 +48,7 @@ struct peer {
   struct watch *watch;
   struct MHD_Connection *connection;
   int fd;
+  bool local; /* the other end is on this machine */
   uint64_t id;
   struct peer *previous, *next;
   pthread_mutex_t lock; /* guards what follows */

@@ -29,6 +29,23 @@ void arena_clear(struct arena *arena) {
   arena->used = 0;
 }
 
+void arena_reset(struct arena *arena) {
+  struct arena_block *kept = NULL;
+  for (struct arena_block *block = arena->head, *next; block; block = next) {
+    next = block->next;
+    /* An outsized block would hold its memory for ever. */
+    if (kept || block->size > ARENA_BLOCK) {
+      free(block);
+      continue;
+    }
+    kept = block;
+    kept->used = 0;
+    kept->next = NULL;
+  }
+  arena->head = kept;
+  arena->used = 0;
+}
+
 static struct arena_block *block_new(size_t bytes) {
   size_t size = size_max(bytes, ARENA_BLOCK), total;
   if (!checked_add(size, sizeof(struct arena_block), &total)) return NULL;

@@ -21,6 +21,9 @@ void arena_init(struct arena *arena, size_t limit);
 /* Gives everything back. A cleared arena can be used again. */
 void arena_clear(struct arena *arena);
 
+/* The same, but keeps one block for what comes next, so that a lifetime that repeats costs no malloc. */
+void arena_reset(struct arena *arena);
+
 /* `bytes` of zeroed memory aligned to 16, or NULL (error set to ERROR_MEMORY or ERROR_LIMIT). Valid until
  * arena_clear. */
 void *arena_alloc(struct arena *arena, size_t bytes, struct error *error) MUST_CHECK;

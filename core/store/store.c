@@ -24,6 +24,7 @@
 
 #define READERS_DEFAULT 4
 #define READERS_MAX 32
+#define FOREIGN_LOOK_NS 1000000000 /* between two looks for commits of a foreign program */
 
 struct store {
   char *name; /* as its user gave it */
@@ -32,6 +33,8 @@ struct store {
   pthread_mutex_t turn; /* held from store_writer to store_writer_end */
   struct connection *writer;
   atomic_bool degraded;
+  _Atomic uint64_t generation;
+  _Atomic int64_t next_look_ns; /* for foreign commits */
   pthread_mutex_t readers_mutex;
   pthread_cond_t readers_free;
   struct connection *readers; /* the idle ones */
@@ -207,6 +210,7 @@ static struct store *store_new(const char *path, struct error *error) {
   pthread_mutex_init(&store->readers_mutex, NULL);
   pthread_cond_init(&store->readers_free, NULL);
   store->lock = -1;
+  atomic_store(&store->generation, 1);
   store->name = strdup(path);
   store->file = malloc(strlen(path) + 3);
   if (!store->name || !store->file) {
@@ -276,6 +280,7 @@ int store_writer_end(struct store *store, struct connection *writer, int result,
   if (result >= 0) {
     row_open(&row, writer, "COMMIT", NULL, error);
     if (row_run(&row) != 0) result = -1;
+    else atomic_fetch_add(&store->generation, 1);
   }
   /* SQLite has already rolled back after some errors. */
   if (!sqlite3_get_autocommit(writer->db)) sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
@@ -310,6 +315,47 @@ int store_reader_end(struct store *store, struct connection *reader, int result)
   sqlite3_exec(reader->db, "ROLLBACK", NULL, NULL, NULL); /* nothing was written: only ends the moment it saw */
   reader_free(store, reader);
   return result;
+}
+
+/* ---- has anything changed? -------------------------------------------------------------------------- */
+
+static struct connection *reader_if_free(struct store *store) {
+  pthread_mutex_lock(&store->readers_mutex);
+  struct connection *reader = store->readers;
+  if (reader) store->readers = reader->next;
+  pthread_mutex_unlock(&store->readers_mutex);
+  return reader;
+}
+
+/* Whether anybody has committed since this connection was asked last. Our own commits count as well, and are counted
+ * twice then: that costs a few look-ups and no wrong answer. */
+static bool version_moved(struct connection *reader) {
+  struct row row;
+  int64_t version = reader->data_version;
+  row_open(&row, reader, "PRAGMA data_version", NULL, NULL);
+  if (row_next(&row) == 1) version = row_int(&row);
+  row_close(&row);
+  bool moved = row_check(&row) != 0 || version != reader->data_version;
+  reader->data_version = version;
+  return moved;
+}
+
+/* One thread looks; while all readers are busy nobody does, and the next one that asks tries again. */
+static void look_for_foreigners(struct store *store, int64_t now) {
+  int64_t due = atomic_load(&store->next_look_ns);
+  if (now < due || !atomic_compare_exchange_strong(&store->next_look_ns, &due, now + FOREIGN_LOOK_NS)) return;
+  struct connection *reader = reader_if_free(store);
+  if (!reader) {
+    atomic_store(&store->next_look_ns, now);
+    return;
+  }
+  if (version_moved(reader)) atomic_fetch_add(&store->generation, 1);
+  reader_free(store, reader);
+}
+
+uint64_t store_generation(struct store *store) {
+  look_for_foreigners(store, clock_ns());
+  return atomic_load(&store->generation);
 }
 
 /* ---- small things the room shares ------------------------------------------------------------------- */

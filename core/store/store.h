@@ -62,6 +62,11 @@ void store_close(struct store *store);
  * again at any time: nothing of the failed write was kept. */
 bool store_degraded(const struct store *store);
 
+/* A number that grows whenever anything stored may have changed: what was read after asking for it is what is stored as
+ * long as it stays the same. A write of this process counts before its verb returns; one of a foreign program (the
+ * sqlite3 shell: other steerds are kept out) within a second of being asked for. 0 is never given. */
+uint64_t store_generation(struct store *store);
+
 /* Checks a store that is open, in a reader: 0 when it is sound, else ERROR_STORE with the first finding. */
 int store_verify(struct store *store, enum store_check check, struct error *error) MUST_CHECK;
 

@@ -15,7 +15,7 @@
 struct access_entry {
   const char *id, *method, *path; /* path: at most 200 characters of it are written */
   int status;                     /* 0: the connection ended before a reply was chosen */
-  double ms;
+  int64_t ns;
   uint64_t bytes_in, bytes_out;   /* bodies */
   int64_t prompt_tokens, new_tokens;
   bool cut;                       /* the client went away before the reply was complete */
@@ -23,6 +23,11 @@ struct access_entry {
 
 /* Chooses the form of every line of the process, and whether requests are written. Before any thread. */
 void access_log_install(bool json, bool requests);
+
+/* From start to stop lines of requests are gathered for some milliseconds and written together by a thread; else each is
+ * written at once. Other lines are written at once always, behind what was gathered before them. */
+void access_log_start(void);
+void access_log_stop(void); /* everything is written when it returns */
 
 void access_log_write(const struct access_entry *entry);
 

@@ -437,6 +437,7 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   judge(x, method);
   bool body = x->framing.chunked || x->framing.length > 0;
+  if (!refused(x) && !x->framing.chunked) peer_expect(x->peer, head_bytes(x) + x->framing.length);
   if (body && !peer_enter(x->peer, PEER_BODY, x)) return MHD_NO;
   if (!refused(x) || !body) return refused(x) ? send_refusal(x) : MHD_YES;
   bool swallow = !x->refusal.close && !x->framing.waits && x->framing.length <= SWALLOW_MOST;
@@ -500,7 +501,7 @@ enum MHD_Result exchange_answer(struct exchange *x) {
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
-static void write_log(struct exchange *x, int status, bool cut) {
+static void write_log(struct exchange *x, int64_t now, int status, bool cut) {
   const char *path = x->request.path;
   if (!*path) {
     x->target[strcspn(x->target, "?")] = '\0'; /* a query may hold what a user typed */
@@ -508,7 +509,7 @@ static void write_log(struct exchange *x, int status, bool cut) {
   }
   struct access_entry entry = {.id = x->id, .method = x->request.method, .path = path};
   entry.status = x->status ? x->status : status;
-  entry.ms = (double)(clock_ns() - x->begin_ns) / 1e6;
+  entry.ns = now - x->begin_ns;
   entry.bytes_in = x->received;
   entry.bytes_out = (uint64_t)x->bytes_out;
   if (x->call && x->status) api_usage(x->call, &entry.prompt_tokens, &entry.new_tokens);
@@ -522,9 +523,10 @@ void exchange_close(struct exchange *x, int status, bool cut) {
   peer_enter(x->peer, PEER_IDLE, NULL);
   list_remove(x);
   add(&x->all->bytes_out, x->bytes_out);
-  write_log(x, status, cut);
+  int64_t now = clock_ns();
+  write_log(x, now, status, cut);
   if (x->call) api_end(x->call);
-  if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, clock_ns() - x->begin_ns);
+  if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, now - x->begin_ns);
   buffer_clear(&x->body);
   give_back(x);
 }

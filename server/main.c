@@ -228,6 +228,7 @@ static void prepare_process(const struct options *o) {
 static int run_daemon(struct daemon *d, struct error *error) {
   prepare_process(&d->options);
   if (catch_signals(error)) return -1;
+  access_log_start();
   int rc = open_daemon(d, error);
   if (!rc) {
     serving = 1;
@@ -236,6 +237,7 @@ static int run_daemon(struct daemon *d, struct error *error) {
     drain(d);
   }
   close_daemon(d);
+  access_log_stop();
   return rc;
 }
 

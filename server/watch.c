@@ -56,7 +56,7 @@ static void set_phase(struct peer *peer, enum peer_phase phase) {
 static void look(struct peer *peer) {
   struct tcp_info info;
   if ((peer->phase != PEER_IDLE && peer->phase != PEER_SEND) || !tcp_state(peer->fd, &info)) return;
-  if (peer->phase == PEER_IDLE && info.tcpi_bytes_received != peer->received) {
+  if (peer->phase == PEER_IDLE && info.tcpi_bytes_received > peer->received) {
     set_phase(peer, PEER_HEAD);
   } else if (peer->phase == PEER_SEND && info.tcpi_bytes_acked != peer->acknowledged) {
     peer->acknowledged = info.tcpi_bytes_acked;
@@ -266,23 +266,37 @@ void peer_close(struct peer *peer) {
   free(peer);
 }
 
+void peer_expect(struct peer *peer, uint64_t bytes) {
+  pthread_mutex_lock(&peer->lock);
+  peer->expected = bytes;
+  pthread_mutex_unlock(&peer->lock);
+}
+
+/* A reply begins: what was received belongs to its request. Asking the kernel costs a system call, so it is done only where
+ * the length was not told. A stream comes here again and again; only the first time counts. */
+static void count_received(struct peer *peer) {
+  struct tcp_info info;
+  if (peer->answering) return;
+  peer->answering = true;
+  if (peer->expected) peer->received += peer->expected;
+  else if (tcp_state(peer->fd, &info)) peer->received = info.tcpi_bytes_received;
+  peer->expected = 0;
+}
+
 void peer_attach(struct peer *peer, void *request) {
   pthread_mutex_lock(&peer->lock);
   peer->request = request;
+  peer->answering = false;
   if (peer->phase == PEER_IDLE) set_phase(peer, PEER_HEAD);
   pthread_mutex_unlock(&peer->lock);
 }
 
 bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
-  struct tcp_info info;
   pthread_mutex_lock(&peer->lock);
   peer->request = request;
   bool good = !peer->overdue;
   if (good) set_phase(peer, phase);
-  if (phase == PEER_SEND && tcp_state(peer->fd, &info)) {
-    peer->received = info.tcpi_bytes_received;
-    peer->acknowledged = info.tcpi_bytes_acked;
-  }
+  if (phase == PEER_SEND) count_received(peer);
   show_end(peer);
   pthread_mutex_unlock(&peer->lock);
   return good;

@@ -54,9 +54,11 @@ struct peer {
   pthread_mutex_t lock; /* guards what follows */
   enum peer_phase phase;
   int64_t deadline_ns;   /* 0: none */
-  uint64_t received;     /* bytes when the last reply began: more of them are the next request's */
-  uint64_t acknowledged; /* bytes, while sending */
+  uint64_t expected;     /* bytes of the request under way; 0: not known */
+  uint64_t received;     /* bytes of all requests that have their reply: more of them are the next request's */
+  uint64_t acknowledged; /* bytes, when the watcher last looked at a reply */
   void *request;         /* for `overdue`; NULL before the request line was read */
+  bool answering;        /* the reply to the request under way has begun */
   bool asleep, woken, gone, overdue;
 };
 
@@ -78,6 +80,10 @@ void peer_close(struct peer *peer);
 
 /* The request line was read: `request` is what `overdue` will get. A head's deadline goes on. */
 void peer_attach(struct peer *peer, void *request);
+
+/* The request under way has that many bytes, head and body; left out where that is not known (chunks), and asked of the
+ * kernel then. Empty lines in front of a request are not counted in: they look like the beginning of the next one. */
+void peer_expect(struct peer *peer, uint64_t bytes);
 
 /* Enters a phase and starts its deadline. False when the peer was overdue: the request must leave, because
  * something was already written behind its back. */

@@ -86,22 +86,19 @@ void exchanges_cancel(struct exchanges *exchanges) {
   pthread_mutex_unlock(&exchanges->lock);
 }
 
+/* The list's lock is held. */
 static void list_add(struct exchange *x) {
-  pthread_mutex_lock(&x->all->lock);
   x->next = x->all->first;
   if (x->next) x->next->previous = x;
   x->all->first = x;
   x->all->count++;
-  pthread_mutex_unlock(&x->all->lock);
 }
 
 static void list_remove(struct exchange *x) {
-  pthread_mutex_lock(&x->all->lock);
   if (x->previous) x->previous->next = x->next;
   else x->all->first = x->next;
   if (x->next) x->next->previous = x->previous;
   x->all->count--;
-  pthread_mutex_unlock(&x->all->lock);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
@@ -118,32 +115,41 @@ static void make_id(struct exchanges *exchanges, char out[ID_BYTES]) {
   out[16] = '\0';
 }
 
-/* A fresh one or one that has ended: all zeroes but for its arena. */
+static struct exchange *make_blank(struct exchanges *exchanges) {
+  struct exchange *x = calloc(1, sizeof *x);
+  if (!x) return NULL;
+  x->all = exchanges;
+  /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
+  arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
+  return x;
+}
+
+/* One that has ended or a fresh one, in the list: all zeroes but for its arena. */
 static struct exchange *take_blank(struct exchanges *exchanges) {
   pthread_mutex_lock(&exchanges->lock);
   struct exchange *x = exchanges->spare;
   if (x) {
     exchanges->spare = x->next;
     exchanges->n_spare--;
+    list_add(x);
   }
   pthread_mutex_unlock(&exchanges->lock);
-  if (x) {
-    x->next = NULL;
-    return x;
-  }
-  x = calloc(1, sizeof *x);
-  /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
-  if (x) arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
+  if (x || !(x = make_blank(exchanges))) return x;
+  pthread_mutex_lock(&exchanges->lock);
+  list_add(x);
+  pthread_mutex_unlock(&exchanges->lock);
   return x;
 }
 
 static void give_back(struct exchange *x) {
   struct exchanges *all = x->all;
-  struct arena arena = x->arena;
-  arena_reset(&arena);
-  memset(x, 0, sizeof *x);
-  x->arena = arena;
+  arena_reset(&x->arena);
   pthread_mutex_lock(&all->lock);
+  list_remove(x);
+  struct arena arena = x->arena;
+  memset(x, 0, sizeof *x);
+  x->all = all;
+  x->arena = arena;
   bool room = all->n_spare < SPARE_MOST;
   if (room) {
     x->next = all->spare;
@@ -157,7 +163,6 @@ static void give_back(struct exchange *x) {
 struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, const char *target) {
   struct exchange *x = take_blank(exchanges);
   if (!x) return NULL;
-  x->all = exchanges;
   x->peer = peer;
   x->begin_ns = clock_ns();
   x->raw_target = target;
@@ -173,7 +178,6 @@ struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, c
   x->request.target = x->target;
   x->request.request_id = x->id;
   x->request.key = "";
-  list_add(x);
   peer_attach(peer, x);
   return x;
 }
@@ -320,9 +324,10 @@ static int ask_preview(struct exchange *x, uint64_t length) {
   return -1;
 }
 
+static bool has_body(const struct exchange *x) { return x->framing.chunked || x->framing.length > 0; }
+
 static bool recall(struct exchange *x) {
-  bool body = x->framing.chunked || x->framing.length > 0;
-  return !body && api_recall(x->all->rules.api, &x->request, &x->recalled);
+  return !has_body(x) && api_recall(x->all->rules.api, &x->request, &x->recalled);
 }
 
 static int judge(struct exchange *x, const char *method) {
@@ -343,7 +348,8 @@ static bool refused(const struct exchange *x) { return x->refusal.status || x->e
 /* ---- replies ---------------------------------------------------------------------------------------- */
 
 static struct reply_manner manner(const struct exchange *x) {
-  return (struct reply_manner){.request_id = x->id,
+  return (struct reply_manner){.api = x->all->rules.api,
+                               .request_id = x->id,
                                .origin = x->origin,
                                .preflight = x->preflight,
                                .gzip = x->gzip,
@@ -436,7 +442,7 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   /* No deadline while the head is judged: an emergency reply would read what is being written. */
   if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   judge(x, method);
-  bool body = x->framing.chunked || x->framing.length > 0;
+  bool body = has_body(x);
   if (!refused(x) && !x->framing.chunked) peer_expect(x->peer, head_bytes(x) + x->framing.length);
   if (body && !peer_enter(x->peer, PEER_BODY, x)) return MHD_NO;
   if (!refused(x) || !body) return refused(x) ? send_refusal(x) : MHD_YES;
@@ -485,7 +491,7 @@ static int begin_call(struct exchange *x) {
 }
 
 enum MHD_Result exchange_answer(struct exchange *x) {
-  if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
+  if (has_body(x) && !peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   if (refused(x)) return send_refusal(x);
   if (x->recalled.kept) return send_recalled(x);
   if (x->preflight) return send_preflight(x);
@@ -501,7 +507,7 @@ enum MHD_Result exchange_answer(struct exchange *x) {
 
 /* ---- closing ---------------------------------------------------------------------------------------- */
 
-static void write_log(struct exchange *x, int64_t now, int status, bool cut) {
+static void write_log(struct exchange *x, const struct api_call *call, int64_t now, int status, bool cut) {
   const char *path = x->request.path;
   if (!*path) {
     x->target[strcspn(x->target, "?")] = '\0'; /* a query may hold what a user typed */
@@ -512,20 +518,30 @@ static void write_log(struct exchange *x, int64_t now, int status, bool cut) {
   entry.ns = now - x->begin_ns;
   entry.bytes_in = x->received;
   entry.bytes_out = (uint64_t)x->bytes_out;
-  if (x->call && x->status) api_usage(x->call, &entry.prompt_tokens, &entry.new_tokens);
+  if (call && x->status) api_usage(call, &entry.prompt_tokens, &entry.new_tokens);
   entry.cut = cut;
   access_log_write(&entry);
+}
+
+/* From here on exchanges_cancel does not see the call. */
+static struct api_call *take_call(struct exchange *x) {
+  if (!x->call) return NULL; /* set by this thread alone */
+  pthread_mutex_lock(&x->all->lock);
+  struct api_call *call = x->call;
+  x->call = NULL;
+  pthread_mutex_unlock(&x->all->lock);
+  return call;
 }
 
 void exchange_close(struct exchange *x, int status, bool cut) {
   if (!x) return;
   /* First out of everybody's sight, so that neither the watcher nor a cancel holds it while it goes. */
   peer_enter(x->peer, PEER_IDLE, NULL);
-  list_remove(x);
-  add(&x->all->bytes_out, x->bytes_out);
+  struct api_call *call = take_call(x);
   int64_t now = clock_ns();
-  write_log(x, now, status, cut);
-  if (x->call) api_end(x->call);
+  add(&x->all->bytes_out, x->bytes_out);
+  write_log(x, call, now, status, cut);
+  if (call) api_end(call);
   if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, now - x->begin_ns);
   buffer_clear(&x->body);
   give_back(x);

@@ -91,36 +91,66 @@ static char *compress_body(const char *body, size_t length, size_t *out_length) 
 
 /* ---- replies ---------------------------------------------------------------------------------------- */
 
-static struct MHD_Response *make_response(const struct api_reply *reply, bool lasting, bool gzip,
-                                          size_t *length) {
-  *length = reply->body_length;
-  bool wanted = pays(reply);
-  char *packed = wanted && gzip ? compress_body(reply->body, reply->body_length, length) : NULL;
-  if (!packed) *length = reply->body_length;
+/* What is sent of a whole reply, and what the library does with it afterwards. */
+struct payload {
+  const char *bytes;
+  size_t length;
+  enum MHD_ResponseMemoryMode mode;
+  bool packed;
+};
+
+/* A reply that is kept is compressed once for all who will ask. */
+static bool recall_packed(struct api *api, const struct api_reply *reply, struct payload *out) {
+  if (!api_packed(api, reply, &out->bytes, &out->length)) {
+    size_t length = 0;
+    char *made = compress_body(reply->body, reply->body_length, &length);
+    api_keep_packed(api, reply, made, length);
+    if (!api_packed(api, reply, &out->bytes, &out->length)) return false;
+  }
+  out->mode = MHD_RESPMEM_PERSISTENT;
+  return out->bytes != NULL;
+}
+
+static bool pack(const struct api_reply *reply, struct payload *out) {
+  size_t length;
+  char *made = compress_body(reply->body, reply->body_length, &length);
+  if (!made) return false;
+  out->bytes = made;
+  out->length = length;
+  out->mode = MHD_RESPMEM_MUST_FREE;
+  return true;
+}
+
+static struct payload choose(const struct api_reply *reply, bool lasting, const struct reply_manner *manner) {
+  struct payload out = {0};
+  if (manner->gzip && pays(reply)) out.packed = reply->kept ? recall_packed(manner->api, reply, &out) : pack(reply, &out);
+  if (out.packed) return out;
+  return (struct payload){reply->body, reply->body_length, lasting ? MHD_RESPMEM_PERSISTENT : MHD_RESPMEM_MUST_COPY,
+                          false};
+}
+
+static struct MHD_Response *make_response(const struct api_reply *reply, const struct payload *payload) {
   /* The library's parameter is not const, but it only reads. */
-  void *body = packed ? packed : (void *)(uintptr_t)reply->body;
-  struct MHD_Response *response = MHD_create_response_from_buffer(*length, body,
-                                                                  packed    ? MHD_RESPMEM_MUST_FREE
-                                                                  : lasting ? MHD_RESPMEM_PERSISTENT
-                                                                            : MHD_RESPMEM_MUST_COPY);
+  void *bytes = (void *)(uintptr_t)payload->bytes;
+  struct MHD_Response *response = MHD_create_response_from_buffer(payload->length, bytes, payload->mode);
   if (!response) {
-    free(packed);
+    if (payload->mode == MHD_RESPMEM_MUST_FREE) free(bytes);
     return NULL;
   }
-  if (packed) put(response, "Content-Encoding", "gzip");
-  if (wanted) put(response, "Vary", "Accept-Encoding");
+  if (payload->packed) put(response, "Content-Encoding", "gzip");
+  if (pays(reply)) put(response, "Vary", "Accept-Encoding");
   return response;
 }
 
 int64_t reply_queue(struct MHD_Connection *connection, const struct api_reply *reply, bool lasting,
                     const struct reply_manner *manner) {
-  size_t length;
-  struct MHD_Response *response = make_response(reply, lasting, manner->gzip, &length);
+  struct payload payload = choose(reply, lasting, manner);
+  struct MHD_Response *response = make_response(reply, &payload);
   if (!response) return -1;
   put_headers(response, reply, manner);
   enum MHD_Result queued = MHD_queue_response(connection, (unsigned)reply->status, response);
   MHD_destroy_response(response);
-  return queued == MHD_YES ? (int64_t)length : -1;
+  return queued == MHD_YES ? (int64_t)payload.length : -1;
 }
 
 int reply_queue_stream(struct MHD_Connection *connection, const struct api_reply *reply,

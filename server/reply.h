@@ -14,6 +14,7 @@ struct MHD_Connection;
 
 /* What the reply must know of its request. */
 struct reply_manner {
+  struct api *api; /* for replies that it keeps */
   const char *request_id;
   const char *origin; /* an allowed Origin to be named in the reply, or NULL */
   bool preflight;     /* the reply of a CORS preflight */

@@ -266,11 +266,7 @@ void peer_close(struct peer *peer) {
   free(peer);
 }
 
-void peer_expect(struct peer *peer, uint64_t bytes) {
-  pthread_mutex_lock(&peer->lock);
-  peer->expected = bytes;
-  pthread_mutex_unlock(&peer->lock);
-}
+void peer_expect(struct peer *peer, uint64_t bytes) { peer->expected = bytes; }
 
 /* A reply begins: what was received belongs to its request. Asking the kernel costs a system call, so it is done only where
  * the length was not told. A stream comes here again and again; only the first time counts. */

@@ -51,14 +51,14 @@ struct peer {
   bool local; /* the other end is on this machine */
   uint64_t id;
   struct peer *previous, *next;
+  uint64_t expected; /* bytes of the request under way; 0: not known. The library's thread's own, as the next one */
+  bool answering;    /* the reply to it has begun */
   pthread_mutex_t lock; /* guards what follows */
   enum peer_phase phase;
   int64_t deadline_ns;   /* 0: none */
-  uint64_t expected;     /* bytes of the request under way; 0: not known */
   uint64_t received;     /* bytes of all requests that have their reply: more of them are the next request's */
   uint64_t acknowledged; /* bytes, when the watcher last looked at a reply */
   void *request;         /* for `overdue`; NULL before the request line was read */
-  bool answering;        /* the reply to the request under way has begun */
   bool asleep, woken, gone, overdue;
 };
 

@@ -1,4 +1,4 @@
-/* bench_feature_http: GET /api/feature over HTTP at 32 kept-alive connections, beside a bare libmicrohttpd handler.
+/* bench_feature_http: GET /api/feature over HTTP at 32 and at 1 kept-alive connections, beside a bare libmicrohttpd handler.
  *
  *   bench_feature_http [STEERD]     the daemon; default: ../steerd beside this program
  *
@@ -6,7 +6,8 @@
  * server has the same flags and threads and keeps, for every feature, a finished response of the very same bytes
  * (but for the request's id). Both are processes of their own; rounds of them alternate. One thread here asks, each connection
  * for the next feature as soon as it has its reply. On a machine with few processors the asking costs both the same,
- * so the processor time of the servers is printed too: that is what a machine would need to serve as much. */
+ * so the processor time of the servers is printed too: that is what a machine would need to serve as much.
+ * Shares are medians over the rounds, with the least and the largest. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -32,8 +33,8 @@
 #define FEATURES 96
 #define THREADS 2 /* the daemon's default for http_threads */
 #define CONNECTIONS 32
-#define ROUNDS 5
-#define ROUND_NS 1500000000LL
+#define ROUNDS 9
+#define ROUND_NS 1000000000LL
 #define SAMPLES (1 << 20) /* of a round at most */
 #define REPLY_MOST 65536
 
@@ -224,13 +225,14 @@ struct fleet {
   const char *name;
   struct server server;
   struct asker askers[CONNECTIONS];
-  int epoll;
+  int epoll, connections;
   double rate[ROUNDS], p50[ROUNDS], p99[ROUNDS], cpu[ROUNDS]; /* requests/s, ms, ms, us of the server a request */
 };
 
-static void fleet_open(struct fleet *fleet) {
+static void fleet_open(struct fleet *fleet, int connections) {
   fleet->epoll = epoll_create1(EPOLL_CLOEXEC);
-  for (int i = 0; i < CONNECTIONS; i++) {
+  fleet->connections = connections;
+  for (int i = 0; i < connections; i++) {
     struct asker *a = &fleet->askers[i];
     *a = (struct asker){.fd = dial(&fleet->server), .feature = i % FEATURES};
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = a};
@@ -250,6 +252,11 @@ static bool take(struct asker *a) {
   return a->got == replies[a->feature].length;
 }
 
+static void fleet_close(struct fleet *fleet) {
+  for (int i = 0; i < fleet->connections; i++) close(fleet->askers[i].fd);
+  close(fleet->epoll);
+}
+
 static int ascending(const void *left, const void *right) {
   int64_t a = *(const int64_t *)left, b = *(const int64_t *)right;
   return (a > b) - (a < b);
@@ -259,16 +266,16 @@ static void run_round(struct fleet *fleet, int round) {
   static int64_t times[SAMPLES];
   struct epoll_event events[CONNECTIONS];
   size_t done = 0;
-  int open = CONNECTIONS;
+  int open = fleet->connections;
   int64_t begin = clock_ns(), now = begin;
   double cpu = cpu_seconds(fleet->server.pid);
-  for (int i = 0; i < CONNECTIONS; i++) {
+  for (int i = 0; i < fleet->connections; i++) {
     fleet->askers[i].got = 0;
     fleet->askers[i].begin = begin;
     ask(fleet->askers[i].fd, fleet->askers[i].feature);
   }
   while (open > 0) {
-    int n = epoll_wait(fleet->epoll, events, CONNECTIONS, 10000);
+    int n = epoll_wait(fleet->epoll, events, fleet->connections, 10000);
     if (n <= 0) stop("no reply");
     for (int i = 0; i < n; i++) {
       struct asker *a = events[i].data.ptr;
@@ -313,6 +320,37 @@ static void report(const struct fleet *fleet) {
          median(fleet->rate), median(fleet->p50), median(fleet->p99), median(fleet->cpu));
 }
 
+static void report_share(const char *what, const double *values, double scale) {
+  double least = values[0], most = values[0];
+  for (int r = 1; r < ROUNDS; r++) {
+    if (values[r] < least) least = values[r];
+    if (values[r] > most) most = values[r];
+  }
+  printf("%s %.*f (%.*f to %.*f)", what, scale > 1 ? 0 : 2, scale * median(values), scale > 1 ? 0 : 2, scale * least,
+         scale > 1 ? 0 : 2, scale * most);
+}
+
+static void compare(struct fleet *ours, struct fleet *theirs, int connections) {
+  double share[ROUNDS], work[ROUNDS];
+  fleet_open(ours, connections);
+  fleet_open(theirs, connections);
+  for (int r = 0; r < ROUNDS; r++) {
+    run_round(theirs, r);
+    run_round(ours, r);
+    share[r] = ours->rate[r] / theirs->rate[r];
+    work[r] = ours->cpu[r] / theirs->cpu[r];
+  }
+  printf("%d connection%s, %d rounds each of %.1f s in turns\n", connections, connections > 1 ? "s" : "", ROUNDS,
+         (double)ROUND_NS * 1e-9);
+  report(theirs);
+  report(ours);
+  report_share("share of the bare handler in %:", share, 100);
+  report_share("; processor time:", work, 1);
+  printf("%s\n\n", connections > 1 ? "; goal 85 %" : "");
+  fleet_close(ours);
+  fleet_close(theirs);
+}
+
 int main(int argc, char **argv) {
   char folder[] = "/tmp/steerd-bench-XXXXXX", store[64], daemon[4096], command[96];
   signal(SIGPIPE, SIG_IGN);
@@ -330,22 +368,11 @@ int main(int argc, char **argv) {
   ours.server = start_daemon(daemon, store);
   learn(&ours.server);
   theirs.server = start_bare();
-  fleet_open(&ours);
-  fleet_open(&theirs);
   size_t bytes = 0;
   for (int i = 0; i < FEATURES; i++) bytes += replies[i].length - replies[i].head;
-  double share[ROUNDS], work[ROUNDS];
-  for (int r = 0; r < ROUNDS; r++) {
-    run_round(&theirs, r);
-    run_round(&ours, r);
-    share[r] = ours.rate[r] / theirs.rate[r];
-    work[r] = ours.cpu[r] / theirs.cpu[r];
-  }
-  printf("%d connections, %d server threads, bodies of %zu bytes on average, %d rounds each of %.1f s in turns\n",
-         CONNECTIONS, THREADS, bytes / FEATURES, ROUNDS, (double)ROUND_NS * 1e-9);
-  report(&theirs);
-  report(&ours);
-  printf("share of the bare handler: %.0f %% (goal 85 %%), processor time %.2fx\n", 100 * median(share), median(work));
+  printf("%d server threads, bodies of %zu bytes on average\n\n", THREADS, bytes / FEATURES);
+  compare(&ours, &theirs, CONNECTIONS);
+  compare(&ours, &theirs, 1);
   end(&ours.server);
   end(&theirs.server);
   snprintf(command, sizeof command, "rm -rf '%s'", folder);

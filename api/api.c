@@ -155,6 +155,12 @@ void api_keep_packed(struct api *api, const struct api_reply *reply, char *bytes
   kept_pack(&api->kept, reply->kept, bytes, length);
 }
 
+void *api_take_prepared(const struct api_reply *reply, bool packed) { return kept_take_prepared(reply->kept, packed); }
+
+bool api_put_prepared(const struct api_reply *reply, bool packed, void *prepared, void (*drop)(void *prepared)) {
+  return kept_put_prepared(reply->kept, packed, prepared, drop);
+}
+
 /* ---- begin -------------------------------------------------------------------------------------------- */
 
 /* Answers what the head alone refuses; true when it did. */

@@ -113,6 +113,12 @@ void api_release(struct api *api, struct api_reply *reply, int64_t took);
 bool api_packed(struct api *api, const struct api_reply *reply, const char **bytes, size_t *length);
 void api_keep_packed(struct api *api, const struct api_reply *reply, char *bytes, size_t length);
 
+/* A place beside a recalled reply for something that the porch has prepared (its response with the headers on), one for each
+ * form of the body. Taken by one request at a time: NULL when there is none. Put: false when the place is taken by
+ * now, and the thing stays with the caller. `drop` frees it when the reply goes. */
+void *api_take_prepared(const struct api_reply *reply, bool packed);
+bool api_put_prepared(const struct api_reply *reply, bool packed, void *prepared, void (*drop)(void *prepared));
+
 /* Whether a request needs no key: the dashboard's own files and pages, which tell no more of the models than whether a
  * name that somebody guesses is loaded. */
 bool api_is_open(const struct api *api, const struct api_request *head);

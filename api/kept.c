@@ -18,6 +18,8 @@ struct kept {
   char *packed;               /* under the list's lock until `is_packed`, then fixed; NULL: it does not pay */
   size_t packed_length;
   bool is_packed;
+  _Atomic(void *) prepared[2]; /* the porch's; [1] for the packed form */
+  void (*_Atomic drop)(void *prepared);
   size_t bytes;               /* all of it; under the list's lock */
   bool listed;
   char *target;
@@ -35,8 +37,20 @@ enum route_family kept_family(const struct kept *kept) { return kept->family; }
 
 void kept_release(struct kept *kept) {
   if (!kept || atomic_fetch_sub(&kept->shares, 1) != 1) return;
+  for (int i = 0; i < 2; i++) {
+    void *prepared = atomic_load(&kept->prepared[i]);
+    if (prepared) atomic_load(&kept->drop)(prepared);
+  }
   free(kept->packed);
   free(kept);
+}
+
+void *kept_take_prepared(struct kept *kept, bool packed) { return atomic_exchange(&kept->prepared[packed], NULL); }
+
+bool kept_put_prepared(struct kept *kept, bool packed, void *prepared, void (*drop)(void *prepared)) {
+  void *none = NULL;
+  atomic_store(&kept->drop, drop); /* the same for everybody */
+  return atomic_compare_exchange_strong(&kept->prepared[packed], &none, prepared);
 }
 
 /* FNV-1a. */

@@ -44,6 +44,10 @@ enum route_family kept_family(const struct kept *kept);
 bool kept_packed(struct kept_replies *replies, const struct kept *kept, const char **bytes, size_t *length);
 void kept_pack(struct kept_replies *replies, struct kept *kept, char *bytes, size_t length);
 
+/* See api_take_prepared. */
+void *kept_take_prepared(struct kept *kept, bool packed);
+bool kept_put_prepared(struct kept *kept, bool packed, void *prepared, void (*drop)(void *prepared));
+
 /* What /metrics shows: bytes kept, and how often something was found or not. */
 struct kept_counts {
   int64_t bytes, hits, misses;

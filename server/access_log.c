@@ -28,14 +28,18 @@ static bool disturbs(uint32_t c) {
          (c >= 0x2028 && c <= 0x202E) || (c >= 0x2060 && c <= 0x206F) || c == 0xFEFF;
 }
 
-static bool is_plain(char c) { return c >= 0x20 && c < 0x7F && c != '"' && c != '\\'; }
+/* Bytes from `text` on that stand for themselves. */
+static size_t plain_length(const char *text, size_t length) {
+  size_t n = 0;
+  while (n < length && text[n] >= 0x20 && text[n] < 0x7F && text[n] != '"' && text[n] != '\\') n++;
+  return n;
+}
 
 void access_log_quote(struct buffer *out, const char *text, size_t most) {
   size_t length = strnlen(text, most);
   buffer_char(out, '"');
   for (size_t i = 0; i < length;) {
-    size_t plain = 0; /* nearly always all of it */
-    while (i + plain < length && is_plain(text[i + plain])) plain++;
+    size_t plain = plain_length(text + i, length - i);
     buffer_append(out, text + i, plain);
     i += plain;
     if (i == length) break;
@@ -206,6 +210,13 @@ static void begin_line(struct line *line, enum log_level level) {
 }
 
 static void add_quoted(struct line *line, const char *text, size_t most) {
+  size_t plain = plain_length(text, strnlen(text, most));
+  if (plain == most || text[plain] == '\0') { /* nearly always */
+    add(line, "\"", 1);
+    add(line, text, plain);
+    add(line, "\"", 1);
+    return;
+  }
   struct buffer quoted;
   buffer_init(&quoted, 0);
   access_log_quote(&quoted, text, most);

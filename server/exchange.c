@@ -42,6 +42,7 @@ struct exchange {
   struct guard_refusal refusal; /* status 0: not refused */
   struct api_reply early;       /* the reception's own refusal, when early.status is set */
   struct api_reply recalled;    /* a finished reply, when recalled.kept is set */
+  struct reply_prepared prepared;
   struct api_call *call;        /* changed under all->lock: exchanges_cancel reads it */
   int status;
   int64_t bytes_out;
@@ -360,7 +361,7 @@ static struct reply_manner manner(const struct exchange *x) {
 static enum MHD_Result send_whole(struct exchange *x, const struct api_reply *reply, bool lasting) {
   struct reply_manner how = manner(x);
   if (!peer_enter(x->peer, PEER_SEND, x)) return MHD_NO;
-  x->bytes_out = reply_queue(x->connection, reply, lasting, &how);
+  x->bytes_out = reply_queue(x->connection, reply, lasting, &how, &x->prepared);
   if (x->bytes_out < 0) {
     x->bytes_out = 0;
     return MHD_NO;
@@ -542,6 +543,7 @@ void exchange_close(struct exchange *x, int status, bool cut) {
   add(&x->all->bytes_out, x->bytes_out);
   write_log(x, call, now, status, cut);
   if (call) api_end(call);
+  if (x->prepared.response) reply_done(&x->recalled, &x->prepared);
   if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, now - x->begin_ns);
   buffer_clear(&x->body);
   give_back(x);

@@ -196,9 +196,9 @@ static const char *decode(const char *text, size_t length, bool plus_is_blank, s
 }
 
 static bool has_dot_segment(const char *path) {
-  for (const char *p = path; (p = strchr(p, '/')); p++) {
-    size_t n = strcspn(p + 1, "/");
-    if ((n == 1 && p[1] == '.') || (n == 2 && p[1] == '.' && p[2] == '.')) return true;
+  for (const char *p = path; (p = strstr(p, "/.")); p++) {
+    const char *end = p + (p[2] == '.' ? 3 : 2);
+    if (*end == '/' || *end == '\0') return true;
   }
   return false;
 }

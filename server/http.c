@@ -115,7 +115,7 @@ static struct MHD_Daemon *start_daemon(struct http *http, const struct http_opti
   unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
   /* The read buffer grows until a head of max_bytes fits; the rest holds parsed fields and the reply's headers. No more:
    * the library clears all of it for every request. */
-  size_t memory = o->rules.limits.max_bytes + o->rules.limits.max_fields * 128 + 8192;
+  size_t memory = o->rules.limits.max_bytes + o->rules.limits.max_fields * 96 + 2048;
   unsigned limit = (unsigned)(o->watch.max_peers + SPARE_CONNECTIONS) * o->threads;
   struct MHD_OptionItem pool[] = {{MHD_OPTION_THREAD_POOL_SIZE, (intptr_t)o->threads, NULL},
                                   {MHD_OPTION_END, 0, NULL}};

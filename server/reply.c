@@ -16,6 +16,8 @@ enum {
   STREAM_BLOCK = 16384
 };
 
+#define ID_HEADER "X-Request-Id"
+
 /* Pages may load their own files only; scripts and styles stand in files, never inside the page. */
 #define PAGE_POLICY "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
@@ -42,13 +44,13 @@ static void put_cors(struct MHD_Response *response, const struct reply_manner *m
   put(response, "Access-Control-Max-Age", "600");
 }
 
+/* All but the request's id. */
 static void put_headers(struct MHD_Response *response, const struct api_reply *reply,
                         const struct reply_manner *manner) {
   if (reply->content_type) put(response, "Content-Type", reply->content_type);
   for (size_t i = 0; i < reply->n_headers; i++)
     if (strncasecmp(reply->headers[i].name, "Access-Control-", 15))
       put(response, reply->headers[i].name, reply->headers[i].value);
-  put(response, "X-Request-Id", manner->request_id);
   if (!has(reply, "X-Content-Type-Options")) put(response, "X-Content-Type-Options", "nosniff");
   if (!has(reply, "Referrer-Policy")) put(response, "Referrer-Policy", "no-referrer");
   if (!has(reply, "Cache-Control")) put(response, "Cache-Control", "no-store");
@@ -142,14 +144,46 @@ static struct MHD_Response *make_response(const struct api_reply *reply, const s
   return response;
 }
 
+/* ---- prepared ones ----------------------------------------------------------------------------------- */
+
+static void drop_prepared(void *response) { MHD_destroy_response(response); }
+
+/* With nothing in it that only this request's reply has, but for the id. */
+static bool can_prepare(const struct api_reply *reply, const struct reply_manner *manner) {
+  return reply->kept && !manner->origin && !manner->close && !manner->preflight;
+}
+
+/* The response of an earlier request, without that one's id. */
+static struct MHD_Response *take_prepared(const struct api_reply *reply, const struct payload *payload) {
+  struct MHD_Response *response = api_take_prepared(reply, payload->packed);
+  const char *id = response ? MHD_get_response_header(response, ID_HEADER) : NULL;
+  if (id && MHD_del_response_header(response, ID_HEADER, id) != MHD_YES) {
+    MHD_destroy_response(response);
+    return NULL;
+  }
+  return response;
+}
+
+void reply_done(const struct api_reply *reply, struct reply_prepared *prepared) {
+  struct MHD_Response *response = prepared->response;
+  if (response && !api_put_prepared(reply, prepared->packed, response, drop_prepared)) MHD_destroy_response(response);
+  prepared->response = NULL;
+}
+
 int64_t reply_queue(struct MHD_Connection *connection, const struct api_reply *reply, bool lasting,
-                    const struct reply_manner *manner) {
+                    const struct reply_manner *manner, struct reply_prepared *prepared) {
   struct payload payload = choose(reply, lasting, manner);
-  struct MHD_Response *response = make_response(reply, &payload);
-  if (!response) return -1;
-  put_headers(response, reply, manner);
+  bool again = can_prepare(reply, manner);
+  struct MHD_Response *response = again ? take_prepared(reply, &payload) : NULL;
+  if (!response) {
+    response = make_response(reply, &payload);
+    if (!response) return -1;
+    put_headers(response, reply, manner);
+  }
+  put(response, ID_HEADER, manner->request_id);
   enum MHD_Result queued = MHD_queue_response(connection, (unsigned)reply->status, response);
-  MHD_destroy_response(response);
+  if (again) *prepared = (struct reply_prepared){response, payload.packed};
+  else MHD_destroy_response(response);
   return queued == MHD_YES ? (int64_t)payload.length : -1;
 }
 
@@ -160,6 +194,7 @@ int reply_queue_stream(struct MHD_Connection *connection, const struct api_reply
       MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read, context, NULL);
   if (!response) return -1;
   put_headers(response, reply, manner);
+  put(response, ID_HEADER, manner->request_id);
   enum MHD_Result queued = MHD_queue_response(connection, (unsigned)reply->status, response);
   MHD_destroy_response(response);
   return queued == MHD_YES ? 0 : -1;

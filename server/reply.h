@@ -11,6 +11,7 @@
 #include "api/api.h"
 
 struct MHD_Connection;
+struct MHD_Response;
 
 /* What the reply must know of its request. */
 struct reply_manner {
@@ -22,10 +23,19 @@ struct reply_manner {
   bool close;         /* last reply on this connection */
 };
 
+/* The response of a reply that is kept (api_recall): its headers are put together once, and it serves one request after
+ * the other. Zeroes: none. */
+struct reply_prepared {
+  struct MHD_Response *response;
+  bool packed;
+};
+
 /* Queues a whole reply. A body that is `lasting` stays where it is until the request has ended; another one
- * is copied. Returns the bytes of the body as sent, or -1 when the reply could not be queued. */
+ * is copied. Returns the bytes of the body as sent, or -1 when the reply could not be queued. *prepared is set for a
+ * reply that is kept, and goes to reply_done when the request has ended, whatever was returned. */
 int64_t reply_queue(struct MHD_Connection *connection, const struct api_reply *reply, bool lasting,
-                    const struct reply_manner *manner);
+                    const struct reply_manner *manner, struct reply_prepared *prepared);
+void reply_done(const struct api_reply *reply, struct reply_prepared *prepared);
 
 /* Queues a stream: `read` is the library's content reader, called until it answers an end. 0 or -1. */
 int reply_queue_stream(struct MHD_Connection *connection, const struct api_reply *reply,

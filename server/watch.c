@@ -49,7 +49,7 @@ static void resume(struct peer *peer) {
 static void set_phase(struct peer *peer, enum peer_phase phase) {
   int64_t timeout = peer->watch->options.timeout_ms[phase];
   peer->phase = phase;
-  peer->deadline_ns = timeout ? clock_ns() + timeout * MS : 0;
+  peer->deadline_ns = timeout ? clock_tick_ns() + timeout * MS : 0;
 }
 
 /* What the kernel saw since the last look: a first byte ends idleness, an acknowledged byte is progress. */
@@ -85,7 +85,7 @@ static void expire(struct peer *peer) {
 /* ---- the thread ------------------------------------------------------------------------------------- */
 
 static void check_deadlines(struct watch *watch) {
-  int64_t now = clock_ns();
+  int64_t now = clock_tick_ns();
   for (struct peer *peer = watch->first; peer; peer = peer->next) {
     pthread_mutex_lock(&peer->lock);
     look(peer);

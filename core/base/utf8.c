@@ -62,6 +62,10 @@ int utf8_put(uint32_t p, char out[4]) {
 bool utf8_valid(const char *text, size_t length, size_t *bad) {
   uint32_t point;
   for (size_t i = 0; i < length;) {
+    if ((unsigned char)text[i] < 0x80) { /* most texts are nothing else */
+      i++;
+      continue;
+    }
     int n = utf8_next(text + i, length - i, &point);
     if (n <= 0) {
       if (bad) *bad = i;

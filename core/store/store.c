@@ -354,7 +354,7 @@ static void look_for_foreigners(struct store *store, int64_t now) {
 }
 
 uint64_t store_generation(struct store *store) {
-  look_for_foreigners(store, clock_ns());
+  look_for_foreigners(store, clock_tick_ns());
   return atomic_load(&store->generation);
 }
 

@@ -7,7 +7,7 @@
  * (but for the request's id). Both are processes of their own; rounds of them alternate. One thread here asks, each connection
  * for the next feature as soon as it has its reply. On a machine with few processors the asking costs both the same,
  * so the processor time of the servers is printed too: that is what a machine would need to serve as much.
- * Shares are medians over the rounds, with the least and the largest. */
+ * Shares are medians over the rounds, with their quartiles. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +33,8 @@
 #define FEATURES 96
 #define THREADS 2 /* the daemon's default for http_threads */
 #define CONNECTIONS 32
-#define ROUNDS 9
-#define ROUND_NS 1000000000LL
+#define ROUNDS 31 /* short and many: neighbours come and go within seconds */
+#define ROUND_NS 250000000LL
 #define SAMPLES (1 << 20) /* of a round at most */
 #define REPLY_MOST 65536
 
@@ -320,14 +320,14 @@ static void report(const struct fleet *fleet) {
          median(fleet->rate), median(fleet->p50), median(fleet->p99), median(fleet->cpu));
 }
 
+/* The median, and between which values half of the rounds lie. */
 static void report_share(const char *what, const double *values, double scale) {
-  double least = values[0], most = values[0];
-  for (int r = 1; r < ROUNDS; r++) {
-    if (values[r] < least) least = values[r];
-    if (values[r] > most) most = values[r];
-  }
-  printf("%s %.*f (%.*f to %.*f)", what, scale > 1 ? 0 : 2, scale * median(values), scale > 1 ? 0 : 2, scale * least,
-         scale > 1 ? 0 : 2, scale * most);
+  double sorted[ROUNDS];
+  memcpy(sorted, values, sizeof sorted);
+  qsort(sorted, ROUNDS, sizeof *sorted, ascending_double);
+  int digits = scale > 1 ? 0 : 2;
+  printf("%s %.*f (quartiles %.*f and %.*f)", what, digits, scale * sorted[ROUNDS / 2], digits,
+         scale * sorted[ROUNDS / 4], digits, scale * sorted[ROUNDS * 3 / 4]);
 }
 
 static void compare(struct fleet *ours, struct fleet *theirs, int connections) {
@@ -340,7 +340,7 @@ static void compare(struct fleet *ours, struct fleet *theirs, int connections) {
     share[r] = ours->rate[r] / theirs->rate[r];
     work[r] = ours->cpu[r] / theirs->cpu[r];
   }
-  printf("%d connection%s, %d rounds each of %.1f s in turns\n", connections, connections > 1 ? "s" : "", ROUNDS,
+  printf("%d connection%s, %d rounds each of %.2f s in turns\n", connections, connections > 1 ? "s" : "", ROUNDS,
          (double)ROUND_NS * 1e-9);
   report(theirs);
   report(ours);

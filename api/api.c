@@ -22,8 +22,9 @@ static int load_dashboard(struct api *api, struct error *error) {
 }
 
 struct api *api_new(struct lab *lab, const struct api_options *options, struct error *error) {
-  struct api *api = calloc(1, sizeof *api);
+  struct api *api = aligned_alloc(_Alignof(struct api), sizeof *api);
   if (!api) return error_memory(error, sizeof *api), NULL;
+  memset(api, 0, sizeof *api);
   api->lab = lab;
   api->options = *options;
   api->started_ns = clock_ns();
@@ -136,7 +137,6 @@ int api_recall(struct api *api, const struct api_request *head, struct api_reply
   struct kept *kept = kept_find(&api->kept, head->target, generation_of(api));
   if (!kept) return 0;
   *reply = *kept_reply(kept);
-  atomic_fetch_add(&api->in_flight, 1);
   return 1;
 }
 
@@ -144,7 +144,6 @@ void api_release(struct api *api, struct api_reply *reply, int64_t took) {
   count_reply(api, kept_family(reply->kept), reply->status, took);
   kept_release(reply->kept);
   reply->kept = NULL;
-  atomic_fetch_sub(&api->in_flight, 1);
 }
 
 bool api_packed(struct api *api, const struct api_reply *reply, const char **bytes, size_t *length) {

@@ -101,8 +101,8 @@ void api_usage(const struct api_call *call, int64_t *prompt_tokens, int64_t *new
  * content_length UINT64_MAX: not known beforehand (chunked). */
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply);
 
-/* Whether the reply to a GET without a body is at hand, finished and still true: 1 and *reply, which counts as a call
- * until api_release, else 0. Asks nobody and allocates nothing. Who may ask was settled by the porch. */
+/* Whether the reply to a GET without a body is at hand, finished and still true: 1 and *reply, to be given
+ * back with api_release, else 0. Asks nobody and allocates nothing. Who may ask was settled by the porch. */
 int api_recall(struct api *api, const struct api_request *head, struct api_reply *reply);
 
 /* Ends what api_recall began, `took` nanoseconds after the request did. */

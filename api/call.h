@@ -25,6 +25,7 @@
 #include "core/base/buffer.h"
 #include "core/archive.h"
 #include "core/base/json_writer.h"
+#include "core/base/stripe.h"
 
 /* Given by the build. */
 #ifndef STEERD_VERSION
@@ -36,8 +37,9 @@
 
 enum { API_BUCKETS = 14, API_RETRY_MOST = 600 };
 
-/* What /metrics shows of this room. Durations are from api_begin to api_end. */
+/* What /metrics shows of this room. Durations are from api_begin to api_end. Each thread counts in its stripe. */
 struct api_counts {
+  _Alignas(STRIPE_ALIGN)
   _Atomic int64_t replies[6];                          /* by hundreds of the status; [0] unused */
   _Atomic int64_t buckets[FAMILY_COUNT][API_BUCKETS];  /* the last one has no upper end */
   _Atomic int64_t nanoseconds[FAMILY_COUNT];
@@ -55,7 +57,7 @@ struct api {
   struct api_options options;
   _Atomic bool draining;
   _Atomic int in_flight;
-  struct api_counts counts;
+  struct api_counts counts[STRIPES];
   struct kept_replies kept;
   void (*read_porch)(void *context, struct api_porch *out);
   void *porch_context;

@@ -22,6 +22,7 @@ struct kept {
   void (*_Atomic drop)(void *prepared);
   size_t bytes;               /* all of it; under the list's lock */
   bool listed;
+  bool asked;                 /* since make_room last passed by */
   char *target;
   _Alignas(16) char data[];
 };
@@ -91,8 +92,18 @@ static void drop(struct kept_replies *replies, struct kept *kept) {
   kept_release(kept);
 }
 
+/* The oldest go; one that was asked for in the meantime is passed over once. */
 static void make_room(struct kept_replies *replies, size_t bytes) {
-  while (replies->oldest && replies->bytes + bytes > replies->most) drop(replies, replies->oldest);
+  while (replies->oldest && replies->bytes + bytes > replies->most) {
+    struct kept *kept = replies->oldest;
+    if (!kept->asked) {
+      drop(replies, kept);
+      continue;
+    }
+    kept->asked = false;
+    take_out(replies, kept);
+    make_newest(replies, kept);
+  }
 }
 
 static struct kept *look_up(struct kept_replies *replies, const char *target, uint64_t hash) {
@@ -114,10 +125,7 @@ struct kept *kept_find(struct kept_replies *replies, const char *target, uint64_
   }
   if (kept) {
     atomic_fetch_add(&kept->shares, 1);
-    if (kept->newer) {
-      take_out(replies, kept);
-      make_newest(replies, kept);
-    }
+    if (!kept->asked) kept->asked = true; /* a line that is only read stays where it is */
     replies->hits++;
   } else {
     replies->misses++;

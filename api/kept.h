@@ -3,7 +3,7 @@
  * A GET whose route is marked ROUTE_STORED answers with what is stored and nothing else: its reply is a function of its
  * target and of the store's generation (core/store/store.h). Such replies are kept whole, found by the exact target as
  * it was sent, and never given out once the store has moved on. Memory is bounded in bytes; what was not asked for
- * longest goes first. Any thread. Private to api/. */
+ * in a long time goes first. Any thread. Private to api/. */
 #ifndef STEERD_API_KEPT_H
 #define STEERD_API_KEPT_H
 
@@ -19,7 +19,7 @@ struct kept; /* one reply; shared by the list and by everybody who sends it */
 struct kept_replies {
   pthread_mutex_t lock; /* guards everything below */
   struct kept *buckets[KEPT_BUCKETS];
-  struct kept *newest, *oldest; /* by when they were last asked for */
+  struct kept *newest, *oldest; /* by when they were added, or passed over when room was made */
   size_t bytes, most;           /* most 0: nothing is kept */
   int64_t hits, misses;
 };

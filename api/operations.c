@@ -12,7 +12,7 @@ const double api_bucket_ends[API_BUCKETS - 1] = {0.001, 0.0025, 0.005, 0.01, 0.0
                                                  0.25,  0.5,    1,     5,    30,    120};
 
 void count_reply(struct api *api, enum route_family family, int status, int64_t took) {
-  struct api_counts *counts = &api->counts;
+  struct api_counts *counts = &api->counts[stripe_own()];
   int bucket = 0, hundred = status / 100;
   while (bucket < API_BUCKETS - 1 && (double)took / 1e9 > api_bucket_ends[bucket]) bucket++;
   atomic_fetch_add(&counts->buckets[family][bucket], 1);
@@ -113,25 +113,33 @@ static void write_kept(struct buffer *out, struct api *api) {
   metric(out, "steerd_kept_misses_total", "counter", "GETs for which none was there.", (double)kept.misses);
 }
 
-static void write_replies(struct buffer *out, struct api_counts *counts) {
-  buffer_text(out, "# HELP steerd_replies_total Replies by class of status.\n# TYPE steerd_replies_total counter\n");
-  for (int i = 1; i <= 5; i++)
-    buffer_printf(out, "steerd_replies_total{class=\"%dxx\"} %" PRId64 "\n", i, atomic_load(&counts->replies[i]));
+/* Of a counter in the first stripe, with the same one of all others. */
+static int64_t sum(const _Atomic int64_t *counter) {
+  const size_t stride = sizeof(struct api_counts) / sizeof *counter;
+  int64_t total = 0;
+  for (size_t i = 0; i < STRIPES; i++) total += atomic_load(counter + i * stride);
+  return total;
 }
 
-static void write_latency(struct buffer *out, struct api_counts *counts, enum route_family family) {
+static void write_replies(struct buffer *out, const struct api_counts *counts) {
+  buffer_text(out, "# HELP steerd_replies_total Replies by class of status.\n# TYPE steerd_replies_total counter\n");
+  for (int i = 1; i <= 5; i++)
+    buffer_printf(out, "steerd_replies_total{class=\"%dxx\"} %" PRId64 "\n", i, sum(&counts->replies[i]));
+}
+
+static void write_latency(struct buffer *out, const struct api_counts *counts, enum route_family family) {
   const char *word = route_family_word(family);
   int64_t total = 0;
   char number[32];
   for (int i = 0; i < API_BUCKETS; i++) {
-    total += atomic_load(&counts->buckets[family][i]);
+    total += sum(&counts->buckets[family][i]);
     if (i < API_BUCKETS - 1)
       number_f64(api_bucket_ends[i], number);
     else
       snprintf(number, sizeof number, "+Inf");
     buffer_printf(out, "steerd_request_seconds_bucket{family=\"%s\",le=\"%s\"} %" PRId64 "\n", word, number, total);
   }
-  number_f64((double)atomic_load(&counts->nanoseconds[family]) / 1e9, number);
+  number_f64((double)sum(&counts->nanoseconds[family]) / 1e9, number);
   buffer_printf(out, "steerd_request_seconds_sum{family=\"%s\"} %s\n", word, number);
   buffer_printf(out, "steerd_request_seconds_count{family=\"%s\"} %" PRId64 "\n", word, total);
 }
@@ -148,9 +156,9 @@ int metrics_get(struct api_call *call, struct error *error) {
   write_engine(out, &stats);
   write_porch(out, api);
   write_kept(out, api);
-  write_replies(out, &api->counts);
+  write_replies(out, api->counts);
   buffer_text(out, "# HELP steerd_request_seconds From the whole request to the end of its reply.\n"
                    "# TYPE steerd_request_seconds histogram\n");
-  for (int family = 0; family < FAMILY_COUNT; family++) write_latency(out, &api->counts, family);
+  for (int family = 0; family < FAMILY_COUNT; family++) write_latency(out, api->counts, family);
   return 0;
 }

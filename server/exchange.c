@@ -19,10 +19,11 @@
 /* Bytes of a refused body that are read and dropped, so that the client can see why. */
 #define SWALLOW_MOST ((uint64_t)4 << 20)
 
-enum { ID_BYTES = 65, ERROR_BYTES = 1024, SPARE_MOST = 64 };
+enum { ID_BYTES = 65, ERROR_BYTES = 1024, SPARE_MOST = 16 };
 
 struct exchange {
   struct exchanges *all;
+  struct exchange_list *list; /* it is in */
   struct exchange *previous, *next;
   struct peer *peer;
   struct MHD_Connection *connection;
@@ -43,19 +44,19 @@ struct exchange {
   struct api_reply early;       /* the reception's own refusal, when early.status is set */
   struct api_reply recalled;    /* a finished reply, when recalled.kept is set */
   struct reply_prepared prepared;
-  struct api_call *call;        /* changed under all->lock: exchanges_cancel reads it */
+  struct api_call *call;        /* changed under list->lock: exchanges_cancel reads it */
   int status;
   int64_t bytes_out;
 };
 
 static int64_t add(int64_t *counter, int64_t n) { return __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
 
-/* ---- the list --------------------------------------------------------------------------------------- */
+/* ---- the lists -------------------------------------------------------------------------------------- */
 
 void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *rules) {
   memset(exchanges, 0, sizeof *exchanges);
   exchanges->rules = *rules;
-  pthread_mutex_init(&exchanges->lock, NULL);
+  for (size_t i = 0; i < STRIPES; i++) pthread_mutex_init(&exchanges->lists[i].lock, NULL);
   if (getrandom(&exchanges->id_seed, sizeof exchanges->id_seed, GRND_NONBLOCK) < 0)
     exchanges->id_seed = (uint64_t)clock_ns();
 }
@@ -65,99 +66,121 @@ static void discard(struct exchange *x) {
   free(x);
 }
 
-void exchanges_clear(struct exchanges *exchanges) {
-  for (struct exchange *x = exchanges->spare, *next; x; x = next) {
+static void list_clear(struct exchange_list *list) {
+  for (struct exchange *x = list->spare, *next; x; x = next) {
     next = x->next;
     discard(x);
   }
-  pthread_mutex_destroy(&exchanges->lock);
+  pthread_mutex_destroy(&list->lock);
+}
+
+void exchanges_clear(struct exchanges *exchanges) {
+  for (size_t i = 0; i < STRIPES; i++) list_clear(&exchanges->lists[i]);
 }
 
 size_t exchanges_count(struct exchanges *exchanges) {
-  pthread_mutex_lock(&exchanges->lock);
-  size_t count = exchanges->count;
-  pthread_mutex_unlock(&exchanges->lock);
+  size_t count = 0;
+  for (size_t i = 0; i < STRIPES; i++) {
+    pthread_mutex_lock(&exchanges->lists[i].lock);
+    count += exchanges->lists[i].count;
+    pthread_mutex_unlock(&exchanges->lists[i].lock);
+  }
   return count;
 }
 
 void exchanges_cancel(struct exchanges *exchanges) {
-  pthread_mutex_lock(&exchanges->lock);
-  for (struct exchange *x = exchanges->first; x; x = x->next)
-    if (x->call) api_cancel(x->call);
-  pthread_mutex_unlock(&exchanges->lock);
+  for (size_t i = 0; i < STRIPES; i++) {
+    pthread_mutex_lock(&exchanges->lists[i].lock);
+    for (struct exchange *x = exchanges->lists[i].first; x; x = x->next)
+      if (x->call) api_cancel(x->call);
+    pthread_mutex_unlock(&exchanges->lists[i].lock);
+  }
 }
+
+void exchanges_read(struct exchanges *exchanges, struct api_porch *out) {
+  out->requests = out->refused = out->bytes_in = out->bytes_out = 0;
+  for (size_t i = 0; i < STRIPES; i++) {
+    struct exchange_list *list = &exchanges->lists[i];
+    out->requests += __atomic_load_n(&list->requests, __ATOMIC_RELAXED);
+    out->refused += __atomic_load_n(&list->refused, __ATOMIC_RELAXED);
+    out->bytes_in += __atomic_load_n(&list->bytes_in, __ATOMIC_RELAXED);
+    out->bytes_out += __atomic_load_n(&list->bytes_out, __ATOMIC_RELAXED);
+  }
+}
+
+void exchanges_refuse(struct exchanges *exchanges) { add(&exchanges->lists[stripe_own()].refused, 1); }
 
 /* The list's lock is held. */
 static void list_add(struct exchange *x) {
-  x->next = x->all->first;
+  x->next = x->list->first;
   if (x->next) x->next->previous = x;
-  x->all->first = x;
-  x->all->count++;
+  x->list->first = x;
+  x->list->count++;
 }
 
 static void list_remove(struct exchange *x) {
   if (x->previous) x->previous->next = x->next;
-  else x->all->first = x->next;
+  else x->list->first = x->next;
   if (x->next) x->next->previous = x->previous;
-  x->all->count--;
+  x->list->count--;
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
 /* Sixteen hexadecimal digits: a mixed counter (splitmix64), so that two of one process are never the same, and those of
  * two processes never in step. */
-static void make_id(struct exchanges *exchanges, char out[ID_BYTES]) {
+static void make_id(struct exchange *x) {
   static const char digits[] = "0123456789abcdef";
-  uint64_t z = exchanges->id_seed + (uint64_t)add(&exchanges->ids, 1) * UINT64_C(0x9e3779b97f4a7c15);
+  uint64_t stripe = (uint64_t)(x->list - x->all->lists), number = (uint64_t)add(&x->list->requests, 1);
+  uint64_t z = x->all->id_seed + (number * STRIPES + stripe) * UINT64_C(0x9e3779b97f4a7c15);
   z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
   z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
   z ^= z >> 31;
-  for (size_t i = 0; i < 16; i++) out[i] = digits[z >> 4 * (15 - i) & 15];
-  out[16] = '\0';
+  for (size_t i = 0; i < 16; i++) x->id[i] = digits[z >> 4 * (15 - i) & 15];
+  x->id[16] = '\0';
 }
 
-static struct exchange *make_blank(struct exchanges *exchanges) {
+static struct exchange *make_blank(struct exchanges *exchanges, struct exchange_list *list) {
   struct exchange *x = calloc(1, sizeof *x);
   if (!x) return NULL;
   x->all = exchanges;
+  x->list = list;
   /* Headers are copied, and the target once more decoded: a small multiple of what may come in. */
   arena_init(&x->arena, exchanges->rules.limits.max_bytes * 8 + 65536);
   return x;
 }
 
-/* One that has ended or a fresh one, in the list: all zeroes but for its arena. */
+/* One that has ended or a fresh one, in the thread's list: all zeroes but for its arena. */
 static struct exchange *take_blank(struct exchanges *exchanges) {
-  pthread_mutex_lock(&exchanges->lock);
-  struct exchange *x = exchanges->spare;
+  struct exchange_list *list = &exchanges->lists[stripe_own()];
+  pthread_mutex_lock(&list->lock);
+  struct exchange *x = list->spare;
   if (x) {
-    exchanges->spare = x->next;
-    exchanges->n_spare--;
+    list->spare = x->next;
+    list->n_spare--;
     list_add(x);
   }
-  pthread_mutex_unlock(&exchanges->lock);
-  if (x || !(x = make_blank(exchanges))) return x;
-  pthread_mutex_lock(&exchanges->lock);
+  pthread_mutex_unlock(&list->lock);
+  if (x || !(x = make_blank(exchanges, list))) return x;
+  pthread_mutex_lock(&list->lock);
   list_add(x);
-  pthread_mutex_unlock(&exchanges->lock);
+  pthread_mutex_unlock(&list->lock);
   return x;
 }
 
 static void give_back(struct exchange *x) {
-  struct exchanges *all = x->all;
+  struct exchange_list *list = x->list;
   arena_reset(&x->arena);
-  pthread_mutex_lock(&all->lock);
+  pthread_mutex_lock(&list->lock);
   list_remove(x);
-  struct arena arena = x->arena;
-  memset(x, 0, sizeof *x);
-  x->all = all;
-  x->arena = arena;
-  bool room = all->n_spare < SPARE_MOST;
+  *x = (struct exchange){.all = x->all, .list = list, .arena = x->arena};
+  bool room = list->n_spare < SPARE_MOST;
   if (room) {
-    x->next = all->spare;
-    all->spare = x;
-    all->n_spare++;
+    x->next = list->spare;
+    list->spare = x;
+    list->n_spare++;
   }
-  pthread_mutex_unlock(&all->lock);
+  pthread_mutex_unlock(&list->lock);
   if (!room) discard(x);
 }
 
@@ -172,7 +195,7 @@ struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, c
     give_back(x);
     return NULL;
   }
-  make_id(exchanges, x->id);
+  make_id(x);
   buffer_init(&x->body, exchanges->rules.max_batch_body);
   x->body_limit = exchanges->rules.max_body;
   x->request.method = x->request.path = "";
@@ -371,7 +394,7 @@ static enum MHD_Result send_whole(struct exchange *x, const struct api_reply *re
 }
 
 static enum MHD_Result send_refusal(struct exchange *x) {
-  add(&x->all->refused, 1);
+  add(&x->list->refused, 1);
   if (x->early.status) return send_whole(x, &x->early, false);
   char body[ERROR_BYTES];
   struct api_pair extra = {"WWW-Authenticate", "Bearer"};
@@ -439,7 +462,6 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   x->has_head = true;
   x->connection = connection;
   x->version = version;
-  add(&x->all->requests, 1);
   /* No deadline while the head is judged: an emergency reply would read what is being written. */
   if (!peer_enter(x->peer, PEER_WORK, x)) return MHD_NO;
   judge(x, method);
@@ -470,7 +492,7 @@ static enum MHD_Result swallow(struct exchange *x) {
 
 enum MHD_Result exchange_body(struct exchange *x, const char *data, size_t size) {
   x->received += size;
-  add(&x->all->bytes_in, (int64_t)size);
+  add(&x->list->bytes_in, (int64_t)size);
   if (!refused(x)) check_growth(x, size);
   if (!refused(x)) {
     buffer_append(&x->body, data, size);
@@ -485,9 +507,9 @@ static int begin_call(struct exchange *x) {
   x->request.body = x->body.data;
   x->request.body_length = x->body.length;
   struct api_call *call = api_begin(x->all->rules.api, &x->request, wake, x->peer);
-  pthread_mutex_lock(&x->all->lock);
+  pthread_mutex_lock(&x->list->lock);
   x->call = call;
-  pthread_mutex_unlock(&x->all->lock);
+  pthread_mutex_unlock(&x->list->lock);
   return call ? 0 : out_of_memory(x);
 }
 
@@ -527,10 +549,10 @@ static void write_log(struct exchange *x, const struct api_call *call, int64_t n
 /* From here on exchanges_cancel does not see the call. */
 static struct api_call *take_call(struct exchange *x) {
   if (!x->call) return NULL; /* set by this thread alone */
-  pthread_mutex_lock(&x->all->lock);
+  pthread_mutex_lock(&x->list->lock);
   struct api_call *call = x->call;
   x->call = NULL;
-  pthread_mutex_unlock(&x->all->lock);
+  pthread_mutex_unlock(&x->list->lock);
   return call;
 }
 
@@ -540,7 +562,7 @@ void exchange_close(struct exchange *x, int status, bool cut) {
   peer_enter(x->peer, PEER_IDLE, NULL);
   struct api_call *call = take_call(x);
   int64_t now = clock_ns();
-  add(&x->all->bytes_out, x->bytes_out);
+  add(&x->list->bytes_out, x->bytes_out);
   write_log(x, call, now, status, cut);
   if (call) api_end(call);
   if (x->prepared.response) reply_done(&x->recalled, &x->prepared);

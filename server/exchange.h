@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "api/api.h"
+#include "core/base/stripe.h"
 #include "server/guard.h"
 #include "server/keys.h"
 #include "server/origin.h"
@@ -34,24 +35,31 @@ struct exchange_rules {
   size_t max_body, max_batch_body; /* bytes */
 };
 
-/* The requests under way. */
-struct exchanges {
-  struct exchange_rules rules;
-  pthread_mutex_t lock; /* guards the list */
+/* The requests that one thread has under way, and what it counts. */
+struct exchange_list {
+  _Alignas(STRIPE_ALIGN) pthread_mutex_t lock; /* guards the lists */
   struct exchange *first;
   size_t count;
   struct exchange *spare; /* ended ones, kept with a little memory for the next request */
   size_t n_spare;
-  uint64_t id_seed;       /* of request ids */
-  int64_t ids;            /* atomic: how many were made */
-  bool draining;        /* atomic: every reply closes its connection */
   int64_t requests, refused, bytes_in, bytes_out; /* atomic counters */
+};
+
+/* The requests under way. */
+struct exchanges {
+  struct exchange_rules rules;
+  struct exchange_list lists[STRIPES];
+  bool draining;    /* atomic: every reply closes its connection */
+  uint64_t id_seed; /* of request ids */
 };
 
 void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *rules);
 void exchanges_clear(struct exchanges *exchanges); /* none is under way any more */
 size_t exchanges_count(struct exchanges *exchanges);
 void exchanges_cancel(struct exchanges *exchanges); /* asks the reception to stop all of them */
+void exchanges_read(struct exchanges *exchanges, struct api_porch *out); /* the counters; `connections` stays */
+/* A connection was turned away. */
+void exchanges_refuse(struct exchanges *exchanges);
 
 /* target: the raw request target, inside the library's memory. NULL when out of memory. */
 struct exchange *exchange_open(struct exchanges *exchanges, struct peer *peer, const char *target);

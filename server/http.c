@@ -47,7 +47,7 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
   int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, on = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   *socket_context = peer_open(http->watch, connection, fd);
-  if (!*socket_context) __atomic_add_fetch(&http->exchanges.refused, 1, __ATOMIC_RELAXED);
+  if (!*socket_context) exchanges_refuse(&http->exchanges);
 }
 
 static void *on_target(void *context, const char *target, struct MHD_Connection *connection) {
@@ -103,10 +103,7 @@ static void on_panic(void *context, const char *file, unsigned line, const char 
 static void read_porch(void *context, struct api_porch *out) {
   struct http *http = context;
   out->connections = (int64_t)watch_count(http->watch);
-  out->requests = __atomic_load_n(&http->exchanges.requests, __ATOMIC_RELAXED);
-  out->refused = __atomic_load_n(&http->exchanges.refused, __ATOMIC_RELAXED);
-  out->bytes_in = __atomic_load_n(&http->exchanges.bytes_in, __ATOMIC_RELAXED);
-  out->bytes_out = __atomic_load_n(&http->exchanges.bytes_out, __ATOMIC_RELAXED);
+  exchanges_read(&http->exchanges, out);
 }
 
 /* ---- starting --------------------------------------------------------------------------------------- */
@@ -149,11 +146,12 @@ static int start_daemons(struct http *http, const struct http_options *o, struct
 }
 
 struct http *http_start(const struct http_options *options, struct error *error) {
-  struct http *http = calloc(1, sizeof *http);
+  struct http *http = aligned_alloc(_Alignof(struct http), sizeof *http);
   if (!http) {
     error_memory(error, sizeof *http);
     return NULL;
   }
+  memset(http, 0, sizeof *http);
   MHD_set_panic_func(on_panic, NULL);
   exchanges_init(&http->exchanges, &options->rules);
   struct watch_options watching = options->watch;

@@ -64,7 +64,7 @@ def test_forms_of_one_reply(daemon):
         plain = daemon.get(FEATURE + "3", headers={"Accept-Encoding": "identity"})
         packed = daemon.get(FEATURE + "3", headers={"Accept-Encoding": "gzip"})
         page = daemon.get(FEATURE + "3", headers={"Accept-Encoding": "gzip", **origin})
-        head = daemon.session.head(FEATURE + "3", headers={"Accept-Encoding": "identity"})
+        head = daemon.client.head(FEATURE + "3", headers={"Accept-Encoding": "identity"})
         assert plain.content == packed.content == page.content
         assert "Content-Encoding" not in plain.headers and packed.headers["Content-Encoding"] == "gzip"
         assert "Access-Control-Allow-Origin" not in packed.headers

@@ -113,12 +113,6 @@ int call_check_source(const char *source, const char *field, struct error *error
 
 /* ---- finished replies -------------------------------------------------------------------------------- */
 
-/* Without a store nothing ever changes. */
-static uint64_t generation_of(const struct api *api) {
-  struct store *store = lab_store(api->lab);
-  return store ? store_generation(store) : 0;
-}
-
 static bool is_kept(const struct api_call *call) {
   return call->route && (call->route->flags & ROUTE_STORED) && call->request->target && call->api->options.max_kept &&
          strcmp(call->request->method, "GET") == 0;
@@ -126,7 +120,7 @@ static bool is_kept(const struct api_call *call) {
 
 /* What was read while somebody wrote belongs to no generation. */
 static void keep(struct api_call *call) {
-  if (call->stream || call->status != 200 || !is_kept(call) || generation_of(call->api) != call->generation) return;
+  if (call->stream || call->status != 200 || !is_kept(call) || lab_generation(call->api->lab) != call->generation) return;
   struct api_reply reply = {.status = call->status, .content_type = call->content_type, .headers = call->headers,
                             .n_headers = call->n_headers, .body = call->body.data, .body_length = call->body.length};
   kept_add(&call->api->kept, call->request->target, call->generation, call->family, &reply);
@@ -134,7 +128,7 @@ static void keep(struct api_call *call) {
 
 int api_recall(struct api *api, const struct api_request *head, struct api_reply *reply) {
   if (!head->target || strcmp(head->method, "GET") != 0 || atomic_load(&api->draining)) return 0;
-  struct kept *kept = kept_find(&api->kept, head->target, generation_of(api));
+  struct kept *kept = kept_find(&api->kept, head->target, lab_generation(api->lab));
   if (!kept) return 0;
   *reply = *kept_reply(kept);
   return 1;
@@ -212,7 +206,7 @@ static void answer(struct api_call *call) {
   const struct route *allowed;
   call->route = route_find(call->request->method, call->request->path, &allowed);
   if (refuse_head(call, allowed)) return;
-  if (is_kept(call)) call->generation = generation_of(call->api);
+  if (is_kept(call)) call->generation = lab_generation(call->api->lab);
   struct error error = ERROR_INIT;
   int result = run_handler(call, &error);
   if (result != 0 || !call->job) settle(call, result, &error);

@@ -1,8 +1,8 @@
 /* kept.h: finished replies, kept for the next one who asks the same.
  *
- * A GET whose route is marked ROUTE_STORED answers with what is stored and nothing else: its reply is a function of its
- * target and of the store's generation (core/store/store.h). Such replies are kept whole, found by the exact target as
- * it was sent, and never given out once the store has moved on. Memory is bounded in bytes; what was not asked for
+ * A GET whose route is marked ROUTE_STORED answers with what is stored and loaded: its reply is a function of its
+ * target and of the generation (lab_generation, core/archive.h). Such replies are kept whole, found by the exact target as
+ * it was sent, and never given out once that has moved on. Memory is bounded in bytes; what was not asked for
  * in a long time goes first. Any thread. Private to api/. */
 #ifndef STEERD_API_KEPT_H
 #define STEERD_API_KEPT_H

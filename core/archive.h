@@ -23,6 +23,10 @@ struct store *lab_store(const struct lab *lab);
 /* The store's number of a loaded source (made when it is first opened), 0 without a store. */
 int64_t lab_store_source(const struct lab *lab, const struct lab_source_info *source);
 
+/* A number that grows whenever what reading verbs answer may have changed: the store (store_generation), or which sources are
+ * loaded. What was read after asking for it holds as long as it stays the same. Any thread; cheap. */
+uint64_t lab_generation(const struct lab *lab);
+
 /* ERROR_UNSUPPORTED: "... needs a store: start the daemon with --store FILE". Always -1. */
 int lab_needs_store(struct error *error);
 

@@ -8,12 +8,16 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
-#include "core/lab_int.h"
+#include "core/lab_sources.h"
 
 struct store *lab_store(const struct lab *lab) { return lab->store; }
 
 int64_t lab_store_source(const struct lab *lab, const struct lab_source_info *source) {
   return lab->store ? lab_source_of(lab, source)->store_id : 0;
+}
+
+uint64_t lab_generation(const struct lab *lab) {
+  return (lab->store ? store_generation(lab->store) : 0) + atomic_load(&lab->sources->changes);
 }
 
 int lab_needs_store(struct error *error) {

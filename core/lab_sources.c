@@ -198,6 +198,7 @@ static int replace_list(struct lab *lab, struct lab_model *opened, const struct 
   *retired = (struct lab_retired){s->retired, old, less ? lab_source_of(lab, less) : NULL, s->n_leases};
   s->retired = retired;
   atomic_store(&opened->sources, new);
+  atomic_fetch_add(&s->changes, 1);
   pthread_cond_signal(&s->changed);
   return 0;
 }

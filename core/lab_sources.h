@@ -4,6 +4,7 @@
 #define STEERD_CORE_LAB_SOURCES_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "core/lab_int.h"
 
@@ -29,6 +30,7 @@ struct lab_sources {
   uint64_t n_leases;                /* begun so far */
   struct lab_lease *oldest, *newest; /* those that run */
   struct lab_retired *retired;
+  _Atomic uint64_t changes;         /* how often a list was replaced */
 
   pthread_t thread; /* the loader */
   bool started, stop;

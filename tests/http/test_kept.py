@@ -165,3 +165,16 @@ def test_bounded_and_off(start_daemon):
 def test_without_a_store(start_daemon):
     daemon = start_daemon(store="")
     assert settle(daemon, FEATURE + "3").json()["index"] == "3"
+
+
+def test_sources_that_come_and_go(daemon):
+    relu = VECTORS / MODEL / "sources" / SOURCE
+    before = settle(daemon, FEATURE + "3").content
+    assert daemon.client.delete(f"/v1/sources/{MODEL}/{SOURCE}").status_code == 200
+    assert daemon.get(FEATURE + "3").status_code == 404
+    other = VECTORS / MODEL / "sources" / "1-res-old"
+    assert daemon.post("/v1/sources", {"source": SOURCE, "path": str(other)}).status_code == 201
+    assert daemon.get(FEATURE + "3").content != before, "another dictionary has the name now"
+    assert daemon.client.delete(f"/v1/sources/{MODEL}/{SOURCE}").status_code == 200
+    assert daemon.post("/v1/sources", {"source": SOURCE, "path": str(relu)}).status_code == 201
+    assert settle(daemon, FEATURE + "3").json()["index"] == "3"

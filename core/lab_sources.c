@@ -133,10 +133,8 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
   if (lab_check_id(spec->source_id, error) != 0) return NULL;
   struct lab_source *source = calloc(1, sizeof *source);
   if (!source) return error_memory(error, sizeof *source), NULL;
-  const struct arch *arch = &opened->model->arch;
   const struct dict_memory memory = {lab->budget, lab->keep, aside};
-  struct dict_host host = {opened->model->id, arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN),
-                           arch->d_head, &memory};
+  struct dict_host host = {opened->model->id, &opened->model->arch, &memory};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
   source->dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
   if (!source->dict) error_put_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);

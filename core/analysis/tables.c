@@ -47,9 +47,15 @@ static void summarise(const float *logits, int64_t n, struct feature_logits *out
 
 /* The weights between a point and the residual stream; NULL where it is the stream's own width. */
 static const struct matrix *way_out(const struct model *model, struct point point) {
-  const struct weight_set *layer = &model->weights.layers[point.layer];
-  if (point.site == SITE_ATTN_Z) return layer->matrix[SLOT_O];
-  return point.site == SITE_MLP_POST ? layer->matrix[SLOT_OUT] : NULL;
+  const struct weight_set *layers = model->weights.layers;
+  switch (point.site) {
+    case SITE_ATTN_Z: return layers[point.layer].matrix[SLOT_O];
+    case SITE_MLP_PRE:
+    case SITE_MLP_PRE_LINEAR:
+    case SITE_MLP_MID:
+    case SITE_MLP_POST: return layers[point.layer].matrix[SLOT_OUT];
+    default: return NULL;
+  }
 }
 
 /* rows [n, d_out] become [n, d_model]; there is room for whichever is more. */

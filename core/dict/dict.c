@@ -11,6 +11,7 @@
 #include "core/base/checked.h"
 #include "core/dict/dict_config.h"
 #include "core/dict/dict_internal.h"
+#include "core/model/point_shape.h"
 #include "core/model/points.h"
 
 const char *dict_kind_name(enum dict_kind kind) {
@@ -34,22 +35,18 @@ size_t dict_encoder_bytes(const struct dict *dict) { return resident_bytes(dict-
 
 /* ---- description ------------------------------------------------------------------------------------ */
 
-/* 0 where the host does not say. */
-static int64_t width_of(const struct dict_host *host, enum site site) {
-  if (site == SITE_ATTN_Z) return host->d_attn;
-  return site == SITE_MLP_POST ? host->d_mlp : host->d_model;
-}
-
-/* The part of a point's row that a dictionary covers: all of it, or one head. */
+/* The part of a point's row that a dictionary covers: all of it, or one head. Nothing is known without a model. */
 static int place(const struct dict_config *config, const struct dict_host *host, struct point point, int64_t *width,
                  int64_t *column, int64_t *d, struct error *error) {
-  *width = *d = width_of(host, point.site);
-  if (config->head < 0 || point.site != SITE_ATTN_Z || host->d_head < 1) return 0;
-  if (config->head >= *width / host->d_head)
-    return error_set(error, ERROR_FORMAT, "'%s': head %lld is out of range, model '%s' has heads 0 to %lld", config->file,
-                     (long long)config->head, host->model_id, (long long)(*width / host->d_head) - 1);
-  *column = config->head * host->d_head;
-  *d = host->d_head;
+  if (!host->arch) return 0;
+  struct point_shape shape = point_shape(host->arch, point.site);
+  *width = *d = point_width(host->arch, point.site, 0);
+  if (config->head < 0 || !shape.heads) return 0;
+  if (config->head >= shape.heads)
+    return error_set(error, ERROR_FORMAT, "'%s': head %lld is out of range, model '%s' has heads 0 to %d", config->file,
+                     (long long)config->head, host->model_id, shape.heads - 1);
+  *column = config->head * shape.width;
+  *d = shape.width;
   return 0;
 }
 

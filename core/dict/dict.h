@@ -31,6 +31,7 @@
 #include "core/base/buffer.h"
 #include "core/base/error.h"
 #include "core/math/ops.h"
+#include "core/model/arch.h"
 
 enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT };
 enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_STANDARD };
@@ -58,12 +59,10 @@ struct dict_memory {
   bool aside;                 /* prepared by the calling thread alone: while the backend serves others */
 };
 
-/* What the dictionary must fit: shape of the model it is opened for. */
+/* What the dictionary must fit, and how it is prepared. */
 struct dict_host {
   const char *model_id;
-  int n_layer;
-  int64_t d_model, d_mlp, d_attn; /* d_attn = n_head * d_head: width of attn.hook_z */
-  int64_t d_head;                 /* 0: no head can be told apart */
+  const struct arch *arch;          /* borrowed for the call */
   const struct dict_memory *memory; /* NULL: prepared at once, by the backend's threads, as the file has it; to stay */
 };
 

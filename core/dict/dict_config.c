@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/model/point_shape.h"
 #include "core/model/points.h"
 
 #define NOTES_LIMIT 65536
@@ -41,17 +42,43 @@ int dict_path(const char *directory, const char *name, char out[DICT_PATH_BYTES]
 
 /* ---- points ------------------------------------------------------------------------------------------ */
 
+/* Without a model any layer will do. */
+#define MANY_LAYERS 1000000
+
+static int find_point(const struct dict_config *config, const char *name, const struct dict_host *host,
+                      struct point *out, struct error *error) {
+  int failed = host->arch ? point_find(name, host->arch, out, error) : point_read(name, MANY_LAYERS, out, error);
+  return failed ? error_prefix(error, "'%s'", config->file) : 0;
+}
+
+/* What is decoded must be an addition to the residual stream, now or once W_O or W_out is through with it; anything else
+ * has no logits to show and no norm to steer by. */
+static bool adds_to_stream(const struct arch *arch, enum site site) {
+  struct point_shape shape = point_shape(arch, site);
+  bool mlp = site == SITE_MLP_PRE || site == SITE_MLP_PRE_LINEAR || site == SITE_MLP_MID || site == SITE_MLP_POST;
+  return site == SITE_ATTN_Z || mlp || (!shape.heads && !shape.square && shape.width == arch->d_model);
+}
+
+int dict_config_check(const struct dict_config *config, const struct dict_host *host, struct error *error) {
+  char name[POINT_NAME_BYTES];
+  if (!host->arch || adds_to_stream(host->arch, config->out.site)) return 0;
+  return error_set(error, ERROR_UNSUPPORTED,
+                   "'%s': dictionaries that write '%s' are not served (served: rows of the residual stream's width, hook_z and "
+                   "the inside of the MLP)", config->file, point_name(config->out, name));
+}
+
 int dict_config_point_out(struct dict_config *config, const char *name, const struct dict_host *host,
                           struct error *error) {
-  if (point_parse(name, host->n_layer, &config->out, error) != 0) return error_prefix(error, "'%s'", config->file);
-  return 0;
+  return find_point(config, name, host, &config->out, error);
 }
 
 int dict_config_point(struct dict_config *config, const char *name, const struct dict_host *host,
                       struct error *error) {
-  if (point_parse(name, host->n_layer, &config->in, error) != 0) return error_prefix(error, "'%s'", config->file);
+  if (find_point(config, name, host, &config->in, error) != 0) return -1;
   config->out = config->in;
-  return 0;
+  if (!host->arch || !point_shape(host->arch, config->in.site).square) return 0;
+  return error_set(error, ERROR_UNSUPPORTED, "'%s': dictionaries that read '%s' are not served: its width grows with the text",
+                   config->file, name);
 }
 
 void dict_config_model(struct dict_config *config, const char *model, const struct dict_host *host) {

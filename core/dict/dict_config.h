@@ -77,6 +77,9 @@ int dict_config_point(struct dict_config *config, const char *name, const struct
 int dict_config_point_out(struct dict_config *config, const char *name, const struct dict_host *host,
                           struct error *error) MUST_CHECK;
 
+/* Whether the point it writes can be written; once all is read. */
+int dict_config_check(const struct dict_config *config, const struct dict_host *host, struct error *error) MUST_CHECK;
+
 /* k of a TopK dictionary: 1 to 2^31 - 1 here, at most n_feat once that is known. */
 int dict_config_k(struct dict_config *config, int64_t k, struct error *error) MUST_CHECK;
 

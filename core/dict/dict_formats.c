@@ -48,9 +48,13 @@ int dict_config_read(const char *path, const char *id, const struct dict_host *h
                      "source id '%.60s' cannot name a dictionary: a bare number means the neurons of "
                      "a layer, expected an id such as '7-res-jb'",
                      id);
-  if (ini_is_path(path)) return dict_ini_read(path, id, host, config, error);
+  if (ini_is_path(path)) {
+    if (dict_ini_read(path, id, host, config, error) != 0) return -1;
+    return dict_config_check(config, host, error);
+  }
   const struct dict_format *format = dict_format_of(path);
   if (!format) return nothing_known(path, error);
   config->format = format->name;
-  return format->read(path, host, config, error);
+  if (format->read(path, host, config, error) != 0) return -1;
+  return dict_config_check(config, host, error);
 }

@@ -92,8 +92,7 @@ int main(int argc, char **argv) {
   struct model *model = model_open("model", argv[1], backend, &error);
   check(!model, &error);
   const struct arch *arch = &model->arch;
-  struct dict_host host = {"gpt2-small", arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN),
-                           arch->d_head, NULL};
+  struct dict_host host = {"gpt2-small", arch, NULL};
   struct dict *dict = dict_open(dictionary, SOURCE_ID, &host, backend, &error);
   check(!dict, &error);
   const struct dict_info *info = dict_info(dict);

@@ -20,9 +20,15 @@
 #include "core/model/tensors.h"
 
 #define TINY "tests/vectors/tiny-gpt2"
-static const struct dict_host tiny = {"tiny-gpt2", 3, 48, 128, 48, 12, NULL};
-static const struct dict_host villes = {"villes", 1, 32, 128, 32, 8, NULL};
-static const struct dict_host toy = {"toy", 2, 4, 16, 4, 2, NULL};
+static const struct arch tiny_arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = 48, .d_mlp = 128,
+                                        .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+static const struct dict_host tiny = {"tiny-gpt2", &tiny_arch, NULL};
+static const struct arch villes_arch = {.n_layer = 1, .n_head = 4, .n_kv_head = 4, .d_head = 8, .d_model = 32, .d_mlp = 128,
+                                        .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+static const struct dict_host villes = {"villes", &villes_arch, NULL};
+static const struct arch toy_arch = {.n_layer = 2, .n_head = 2, .n_kv_head = 2, .d_head = 2, .d_model = 4, .d_mlp = 16,
+                                        .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+static const struct dict_host toy = {"toy", &toy_arch, NULL};
 
 static struct backend *backend;
 

@@ -5,7 +5,9 @@
 #include "core/model/points.h"
 
 #define FOLDER "tests/vectors/dict-kinds"
-static const struct dict_host toy = {"toy", 2, 16, 20, 24, 8, NULL};
+static const struct arch toy_arch = {.n_layer = 2, .n_head = 3, .n_kv_head = 3, .d_head = 8, .d_model = 16, .d_mlp = 20,
+                                        .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+static const struct dict_host toy = {"toy", &toy_arch, NULL};
 
 static const struct {
   const char *name, *title, *in, *out;

@@ -29,8 +29,9 @@ static struct backend *must_backend(const char *name) {
 static struct dict *must_open(const char *name, struct backend *backend, const struct dict_memory *memory) {
   char path[128];
   struct error error = ERROR_INIT;
-  struct dict_host host = {.model_id = "tiny-gpt2", .n_layer = 3, .d_model = WIDTH, .d_mlp = 128, .d_attn = WIDTH,
-                           .memory = memory};
+  static const struct arch arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = WIDTH / 4, .d_model = WIDTH,
+                                   .d_mlp = 128, .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+  struct dict_host host = {"tiny-gpt2", &arch, memory};
   snprintf(path, sizeof path, SOURCES "%s", name);
   struct dict *dict = dict_open(path, name, &host, backend, &error);
   if (!dict) fail_msg("%s", error.text);

@@ -34,8 +34,7 @@ static void open_bench(struct bench *b, const char *model, const char *dict_path
   check(!(b->backend = backend_open("cpu", 2, &error)), &error);
   check(!(b->model = model_open("model", model, b->backend, &error)), &error);
   const struct arch *arch = &b->model->arch;
-  struct dict_host host = {"tiny-gpt2", arch->n_layer, arch->d_model, arch->d_mlp, arch_dim(arch, DIM_ATTN),
-                           arch->d_head, NULL};
+  struct dict_host host = {"tiny-gpt2", arch, NULL};
   check(!(b->dict = dict_open(dict_path, id, &host, b->backend, &error)), &error);
 }
 

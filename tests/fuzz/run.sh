@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds each fuzz_*.c with libFuzzer, ASan and UBSan and runs it for FUZZ_SECONDS (default 20) each, one after
-# the other: `run.sh [FUZZ_SOURCE...]`. What it learns stays in build/fuzz/corpus, so that later runs go deeper;
+# Builds each fuzz_*.c with libFuzzer, ASan and UBSan and runs it for FUZZ_SECONDS (default 20) or FUZZ_RUNS executions
+# each, one after the other: `run.sh [FUZZ_SOURCE...]`. What it learns stays in build/fuzz/corpus, so that later runs go deeper;
 # an input that breaks a reader is kept in build/fuzz/crashes and belongs into a unit test. Skips by name where
 # clang or its fuzzing runtime is missing.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-seconds=${FUZZ_SECONDS:-20}
+bound=-max_total_time=${FUZZ_SECONDS:-20}
+[ -z "${FUZZ_RUNS:-}" ] || bound=-runs=$FUZZ_RUNS
 clang=${CLANG:-clang}
 [ $# -gt 0 ] || set -- tests/fuzz/fuzz_*.c
 
@@ -32,6 +33,11 @@ seeds() {
       cp $vectors/{arrays,arrays_compressed,savez,objects}.npz "$to"
       { printf y; cat $vectors/vector.npy; } >"$to/packed"
       { printf x; cat $vectors/vector.npy; } >"$to/stored" ;;
+    fuzz_config)
+      cp config/demo/config.json "$to/demo.json"
+      for config in tests/vectors/*/config.json tests/vectors/*/*/config.json; do
+        cp "$config" "$to/$(echo "$config" | tr / _)"
+      done ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }
@@ -53,9 +59,10 @@ for source in "$@"; do
   $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g $flags -o $build/"$name" "$source" $library \
          -ljansson -linih -lpcre2-8 -lz -lm -lpthread || { bad=1; continue; }
   seeds "$name"
-  if $build/"$name" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 \
+  if $build/"$name" "$bound" -timeout=5 -rss_limit_mb=512 -max_len=8192 -print_final_stats=1 \
        -artifact_prefix=$build/crashes/"$name"- $build/corpus/"$name" >$build/"$name".log 2>&1; then
-    echo "ok    $name  $(grep -o 'number_of_executed_units: [0-9]*' $build/"$name".log)"
+    echo "ok    $name  $(sed -n 's/^stat::\(number_of_executed_units\|average_exec_per_sec\|peak_rss_mb\): */\1 /p' \
+      $build/"$name".log | tr '\n' ' ')"
   else
     echo "FAIL  $name"; tail -n 40 $build/"$name".log; bad=1
   fi

@@ -1,12 +1,12 @@
 /* lab.c: opens and closes the house, and says which models are in it. The verbs are in lab_*.c, sources in
  * lab_sources.c. */
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/archive.h"
 #include "core/base/log.h"
+#include "core/base/pool.h"
 #include "core/lab_sources.h"
 #include "core/model/model_find.h"
 
@@ -90,16 +90,9 @@ static int open_budget(struct lab *lab, const struct lab_options *options, struc
   return lab->budget ? 0 : -1;
 }
 
-static int usable_processors(void) {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  int n = CPU_COUNT(&set);
-  return n > 0 ? n : 1;
-}
-
 static int open_backend(struct lab *lab, const struct lab_options *options, struct error *error) {
   const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";
-  lab->threads = options->threads > 0 ? options->threads : usable_processors();
+  lab->threads = options->threads > 0 ? options->threads : pool_processors();
   lab->backend = backend_open(name, lab->threads, error);
   if (!lab->backend) return -1;
   log_info("backend %s, %d threads", lab->backend->ops->name, lab->threads);

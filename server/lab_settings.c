@@ -122,12 +122,11 @@ static int find_folders(struct options *o, struct lab_options *out, struct error
   return 0;
 }
 
-/* The table of names: that of the setting, or the one that came with the program. */
-static int find_names(struct options *o, struct lab_options *out, struct error *error) {
-  out->aliases = *o->aliases ? o->aliases : NULL;
+int lab_settings_names(struct options *o, const char **out, struct error *error) {
+  *out = *o->aliases ? o->aliases : NULL;
   if (strcmp(o->aliases, "auto") != 0) return 0;
-  if (place_find("aliases.ini", &o->arena, &out->aliases, error) != 0) return -1;
-  return out->aliases ? 0 : place_find("config/aliases.ini", &o->arena, &out->aliases, error);
+  if (place_find("aliases.ini", &o->arena, out, error) != 0) return -1;
+  return *out ? 0 : place_find("config/aliases.ini", &o->arena, out, error);
 }
 
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
@@ -142,6 +141,6 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
-  if (find_folders(o, out, error) != 0 || find_names(o, out, error) != 0) return -1;
+  if (find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

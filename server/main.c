@@ -20,6 +20,7 @@
 #include "server/command.h"
 #include "server/config.h"
 #include "server/http.h"
+#include "server/inspect_command.h"
 #include "server/keys.h"
 #include "server/lab_settings.h"
 #include "server/listener.h"
@@ -291,6 +292,7 @@ static const struct verb {
   bool takes_arguments;
 } verbs[] = {
     {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
+    {"inspect", "PLACE [--json] [--quick]", "what a model or a file of tensors is, as steerd understands it", run_inspect, true},
     {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
@@ -316,6 +318,7 @@ static int unknown_verb(const char *name) {
 static int help_verb(const struct verb *verb) {
   if (verb->run == run_serve) help_serve();
   else if (verb->run == run_stats) help_stats();
+  else if (verb->run == run_inspect) help_inspect();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();
   else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);

@@ -157,3 +157,10 @@ void pool_run(struct pool *pool, void (*work)(struct pool_worker *, void *), voi
   if (pool->threads > 1) change(pool, &pool->run);
   run_here(pool, 0);
 }
+
+int pool_processors(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
+  int n = CPU_COUNT(&set);
+  return n > 0 ? n : 1;
+}

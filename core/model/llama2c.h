@@ -7,7 +7,7 @@
  *                norm; two tables of rotary cosines and sines, which are not read; the unembedding where it is its own
  *
  * There is no magic number: a file is taken for one when its size is exactly what these seven numbers make. Rows of q and
- * k are as Meta has them: pairs that turn together stand side by side (ROTARY_ADJACENT), and nothing is permuted. */
+ * k are as Meta has them: pairs that turn together stand side by side (ROTARY_NEIGHBOURS), and nothing is permuted. */
 #ifndef STEERD_CORE_MODEL_LLAMA2C_H
 #define STEERD_CORE_MODEL_LLAMA2C_H
 

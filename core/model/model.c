@@ -1,4 +1,4 @@
-/* model.c: opens a model from the two kinds of places steerd reads: a Hugging Face folder and an ini. */
+/* model.c: opens a model from the kinds of places steerd reads: a Hugging Face folder, an ini, a llama2.c checkpoint. */
 #include "core/model/model.h"
 
 #include <math.h>
@@ -10,6 +10,7 @@
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
+#include "core/model/llama2c.h"
 
 #define PATH_BYTES 4096
 #define CONFIG_LIMIT ((size_t)4 << 20)
@@ -23,29 +24,69 @@ static int data_path(const struct ini *ini, const char *key, char *out, size_t s
 
 /* ---- a Hugging Face folder ---- */
 
-static int open_folder_weights(struct model *model, struct error *error) {
-  char path[PATH_BYTES];
-  snprintf(path, sizeof path, "%s/config.json", model->path);
-  struct json_node *config = json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
-  if (!config) return -1;
-  const struct arch_family *family = arch_find(config, error);
-  int failed = !family || family->read_config(config, &model->arch, error) != 0 ||
-               arch_check(&model->arch, error) != 0;
-  json_free(config);
-  if (failed) return error_prefix(error, "'%s'", model->path);
+/* Which family it is, and its dimensions. */
+static int read_config(struct model *model, const struct json_node *config, struct error *error) {
+  model->family = arch_find(config, error);
+  if (!model->family || model->family->read_config(config, &model->arch, error) != 0 ||
+      arch_check(&model->arch, error) != 0)
+    return error_prefix(error, "'%s'", model->path);
+  return 0;
+}
+
+static int load_weights(struct model *model, struct error *error) {
   model->tensors = tensors_open(model->path, error);
   if (!model->tensors) return -1;
-  if (weights_load(&model->arch, family, model->tensors, model->backend, &model->weights, error) != 0)
+  if (weights_load(&model->arch, model->family, model->tensors, model->backend, &model->weights, error) != 0)
     return error_prefix(error, "'%s'", model->path);
   if (model->arch.embed_scale_rounds)
     model->arch.embed_scale = dtype_round(model->arch.embed_scale, model->weights.once.matrix[SLOT_EMBED]->dtype);
   return 0;
 }
 
+static int open_folder_weights(struct model *model, struct error *error) {
+  char path[PATH_BYTES];
+  snprintf(path, sizeof path, "%s/config.json", model->path);
+  struct json_node *config = json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+  if (!config) return -1;
+  int failed = read_config(model, config, error);
+  json_free(config);
+  return failed ? -1 : load_weights(model, error);
+}
+
 static int open_folder(struct model *model, struct error *error) {
   if (open_folder_weights(model, error) != 0) return -1;
   model->tokenizer = tokenizer_open_folder(model->path, error);
   return model->tokenizer ? 0 : -1;
+}
+
+/* ---- a llama2.c checkpoint ---- */
+
+/* tokenizer.bin beside it, or tokN.bin for a vocabulary of N. */
+static int open_llama2c_tokenizer(struct model *model, struct error *error) {
+  char path[PATH_BYTES];
+  const char *slash = strrchr(model->path, '/');
+  int folder = slash ? (int)(slash - model->path) : 1;
+  const char *where = slash ? model->path : ".";
+  long long n = (long long)model->arch.vocabulary;
+  snprintf(path, sizeof path, "%.*s/tokenizer.bin", folder, where);
+  if (!path_is_file(path)) snprintf(path, sizeof path, "%.*s/tok%lld.bin", folder, where, n);
+  if (!path_is_file(path))
+    return error_set(error, ERROR_NOT_FOUND, "'%s' has no tokenizer beside it: neither tokenizer.bin nor tok%lld.bin",
+                     model->path, n);
+  model->tokenizer = tokenizer_open_llama2c(path, error);
+  return model->tokenizer ? 0 : -1;
+}
+
+static int open_llama2c(struct model *model, struct error *error) {
+  char text[512];
+  if (llama2c_config(model->path, text, error) != 0) return -1;
+  struct json_node *config = json_parse(text, strlen(text), CONFIG_DEPTH, error);
+  if (!config) return -1;
+  int failed = read_config(model, config, error);
+  json_free(config);
+  if (failed) return -1;
+  model->arch.rotary.pairing = model->arch.rotary_local.pairing = ROTARY_NEIGHBOURS;
+  return load_weights(model, error) == 0 ? open_llama2c_tokenizer(model, error) : -1;
 }
 
 /* ---- an ini ---- */
@@ -117,10 +158,11 @@ static int open_workshop(struct model *model, const struct ini *ini, struct erro
   if (data_path(ini, "weights", weights, sizeof weights, error) != 0 ||
       data_path(ini, "vocabulary", vocabulary, sizeof vocabulary, error) != 0)
     return -1;
+  model->family = &arch_workshop;
   model->tensors = tensors_open(weights, error);
   if (!model->tensors) return -1;
   if (workshop_arch(ini, model->tensors, &model->arch, error) != 0 ||
-      weights_load(&model->arch, &arch_workshop, model->tensors, model->backend, &model->weights, error) != 0)
+      weights_load(&model->arch, model->family, model->tensors, model->backend, &model->weights, error) != 0)
     return error_prefix(error, "'%s'", weights);
   model->tokenizer = tokenizer_open_characters(vocabulary, error);
   return model->tokenizer ? check_vocabulary(model, vocabulary, error) : -1;
@@ -151,7 +193,10 @@ static int check_tokens(const struct model *model, struct error *error) {
 }
 
 static int open_any(struct model *model, struct error *error) {
-  if ((ini_is_path(model->path) ? open_ini : open_folder)(model, error) != 0) return -1;
+  int (*open)(struct model *, struct error *) = ini_is_path(model->path)    ? open_ini
+                                                : path_is_file(model->path) ? open_llama2c
+                                                                            : open_folder;
+  if (open(model, error) != 0) return -1;
   return check_tokens(model, error);
 }
 

@@ -9,6 +9,7 @@
 
 struct model {
   char *id, *path;
+  const struct arch_family *family; /* static */
   struct arch arch;
   struct tokenizer *tokenizer;
   struct tensors *tensors;
@@ -16,7 +17,8 @@ struct model {
   struct backend *backend; /* borrowed */
 };
 
-/* path: a Hugging Face folder (config.json + safetensors + tokenizer), or an .ini with a [model] section:
+/* path: a Hugging Face folder (config.json, weights, tokenizer), a llama2.c checkpoint (with tokenizer.bin, or tokN.bin
+ * for a vocabulary of N, beside it), or an .ini with a [model] section:
  *   family = workshop, weights = FILE.pth, vocabulary = FILE.txt, n_head = N, norm_eps = X
  * Relative paths in an ini start at the folder in STEERD_DATA (default ../shared/data).
  * NULL with an error that names the file and what is wrong with it. */

@@ -9,6 +9,7 @@
 #include "core/base/checked.h"
 #include "core/base/json.h"
 #include "core/base/mapfile.h"
+#include "core/model/llama2c.h"
 #include "core/model/npy.h"
 #include "core/model/npz.h"
 #include "core/model/safetensors.h"
@@ -42,6 +43,9 @@ static int refuse_unknown(const char *path, const struct mapfile *file, struct e
                      path);
   if (begins(file, "GGUF", 4))
     return error_set(error, ERROR_FORMAT, "'%s' is a GGUF file; expected safetensors, a torch archive or .npz", path);
+  if (begins(file, "24ka", 4))
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "'%s' is a llama2.c checkpoint of a later version; version 0 is read (export.py --version 0)", path);
   if (begins(file, "version https://git-lfs", 23))
     return error_set(error, ERROR_FORMAT, "'%s' is a Git LFS pointer; fetch its content first (git lfs pull)", path);
   return error_set(error, ERROR_FORMAT,
@@ -88,6 +92,10 @@ static int read_file(struct tensors *tensors, const char *path, const struct map
   if (npy_begins(file->data, file->size)) {
     tensors->format = "npy";
     return read_array(path, file, &tensors->list, error);
+  }
+  if (llama2c_begins(file)) {
+    tensors->format = "llama2.c";
+    return llama2c_read(path, file, &tensors->list, error);
   }
   return read_weights(tensors, path, file, error);
 }

@@ -1,5 +1,5 @@
 /* tensors.h: named tensors in a file somebody published: safetensors (one file or a sharded set), torch .pth/.pt
- * archives, numpy .npz and .npy. One view of all, so that nothing above knows which it was.
+ * archives, numpy .npz and .npy, llama2.c checkpoints. One view of all, so that nothing above knows which it was.
  *
  * Files are hostile until checked: every size, offset, count and name is verified against the file before
  * anything is allocated or followed (rules: the readers' headers). Pickles are never executed: a small machine
@@ -52,7 +52,7 @@ size_t tensors_count(const struct tensors *tensors);
 const struct tensor *tensors_at(const struct tensors *tensors, size_t i); /* file order */
 const struct tensor *tensors_find(const struct tensors *tensors, const char *name); /* NULL when absent */
 
-/* "safetensors", "torch", "npz" or "npy". */
+/* "safetensors", "torch", "npz", "npy" or "llama2.c". */
 const char *tensors_format(const struct tensors *tensors);
 
 /* Bytes mapped in all files together, and those unpacked beside them. */

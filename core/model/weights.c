@@ -16,6 +16,7 @@ struct loader {
   const struct arch_family *family;
   const struct tensors *tensors;
   struct backend *backend;
+  enum dtype keep; /* of matrices; DTYPE_OTHER: as in the file */
   struct weights *out;
   const char *prefix;
   size_t vector_offset; /* bytes used in out->vectors */
@@ -144,7 +145,8 @@ static int load_matrix(struct loader *loader, const struct weight_row *rows, int
     if (loader->out->bytes == 0) loader->out->dtype = tensor->dtype;
   }
   struct matrix **slot = &set->matrix[rows[0].slot];
-  if (loader->backend->ops->matrix_new(loader->backend, parts, n, in, slot, error) != 0) return -1;
+  struct matrix_wish wish = {.dtype = loader->keep};
+  if (loader->backend->ops->matrix_new_as(loader->backend, parts, n, in, &wish, slot, error) != 0) return -1;
   loader->out->bytes += (*slot)->bytes;
   return 0;
 }
@@ -238,6 +240,18 @@ static int load_rows(struct loader *loader, struct error *error) {
   return 0;
 }
 
+/* Every tensor of the table is there in its shape, before anything is allocated by what config.json claims. */
+static int check_rows(struct loader *loader, struct error *error) {
+  const struct arch_family *family = loader->family;
+  for (size_t i = 0; i < family->n_rows; i++) {
+    if (!is_there(loader, &family->rows[i])) continue;
+    int layers = is_per_layer(&family->rows[i]) ? loader->arch->n_layer : 1;
+    for (int l = 0; l < layers; l++)
+      if (!find(loader, &family->rows[i], l, error)) return -1;
+  }
+  return 0;
+}
+
 /* The prefix under which the file has the table's first tensor. */
 static int choose_prefix(struct loader *loader, struct error *error) {
   char name[NAME_BYTES];
@@ -315,11 +329,16 @@ static int check_unknown(const struct loader *loader, struct error *error) {
 
 int weights_load(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
                  struct backend *backend, struct weights *out, struct error *error) {
+  return weights_load_as(arch, family, tensors, backend, DTYPE_OTHER, out, error);
+}
+
+int weights_load_as(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
+                    struct backend *backend, enum dtype keep, struct weights *out, struct error *error) {
   memset(out, 0, sizeof *out);
   out->n_layer = arch->n_layer;
-  struct loader loader = {arch, family, tensors, backend, out, "", 0};
-  if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || allocate(&loader, error) != 0 ||
-      load_rows(&loader, error) != 0) {
+  struct loader loader = {arch, family, tensors, backend, keep, out, "", 0};
+  if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0 ||
+      allocate(&loader, error) != 0 || load_rows(&loader, error) != 0) {
     weights_free(out, backend);
     return -1;
   }

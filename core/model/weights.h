@@ -24,6 +24,10 @@ struct weights {
  * Errors name the tensor, the shape found and the shape expected. On failure nothing is left allocated. */
 int weights_load(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
                  struct backend *backend, struct weights *out, struct error *error) MUST_CHECK;
+
+/* The same with matrices rounded to `keep` (DTYPE_F16, DTYPE_BF16; DTYPE_OTHER: as in the file). */
+int weights_load_as(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
+                    struct backend *backend, enum dtype keep, struct weights *out, struct error *error) MUST_CHECK;
 void weights_free(struct weights *weights, struct backend *backend);
 
 #endif

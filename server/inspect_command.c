@@ -1,0 +1,147 @@
+/* inspect_command.c: `steerd inspect`. Prints the list of facts as text or JSON; knows none of them. */
+#include "server/inspect_command.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/json_writer.h"
+#include "core/base/log.h"
+#include "core/base/mapfile.h"
+#include "core/inspect.h"
+#include "server/command.h"
+#include "server/config.h"
+#include "server/lab_settings.h"
+
+#define KEY_WIDTH 34
+
+void help_inspect(void) {
+  puts("steerd inspect PLACE [--json] [--quick]\n\n"
+       "Says what PLACE is. A model (a folder, an ini, a llama2.c checkpoint, or a name in the Hugging Face cache, as --model\n"
+       "takes it): its architecture as understood, what is done to its weights on the way in, sizes, tokenizer, points,\n"
+       "memory to serve it, and what its logits lose in bf16 and f16, measured on a short built-in text. Any other file of\n"
+       "tensors (safetensors, .pth, .npz, .npy), or a folder with weights alone: the tensors in it.\n\n"
+       "  --json    one JSON object; sizes in bytes\n"
+       "  --quick   without the measurement\n\n"
+       "Settings such as --threads and --aliases are those of `serve`.");
+}
+
+/* ---- arguments ---- */
+
+struct command {
+  const char *place;
+  bool json, quick;
+  int argc;
+  char **argv; /* what is left for the settings */
+};
+
+static int read_arguments(struct command *c, int argc, char **argv, struct error *error) {
+  c->argv = calloc((size_t)argc + 1, sizeof *c->argv);
+  if (!c->argv) return error_memory(error, ((size_t)argc + 1) * sizeof *c->argv);
+  for (int i = 0; i < argc; i++) {
+    char *word = argv[i];
+    if (strcmp(word, "--json") == 0) {
+      c->json = true;
+    } else if (strcmp(word, "--quick") == 0) {
+      c->quick = true;
+    } else if (word[0] != '-' && !c->place) {
+      c->place = word;
+    } else { /* a setting and, unless it is --name=value, its value */
+      c->argv[c->argc++] = word;
+      if (word[0] == '-' && !strchr(word, '=') && i + 1 < argc) c->argv[c->argc++] = argv[++i];
+    }
+  }
+  return 0;
+}
+
+/* ---- printing ---- */
+
+/* A text from a file may hold anything: what could move a terminal's cursor is shown as '?'. */
+static void print_line(const char *text) {
+  for (; *text; text++) putchar((unsigned char)*text < ' ' || *text == 0x7F ? '?' : *text);
+  putchar('\n');
+}
+
+static void print_text(const struct inspect_facts *facts) {
+  const char *section = "";
+  for (size_t i = 0; i < facts->count; i++) {
+    const struct inspect_fact *fact = &facts->list[i];
+    if (strcmp(section, fact->section) != 0) printf("%s%s\n", i ? "\n" : "", fact->section);
+    section = fact->section;
+    if (fact->key)
+      printf("  %-*s ", KEY_WIDTH, fact->key);
+    else
+      printf("  - ");
+    print_line(fact->text);
+  }
+}
+
+static void write_value(struct json_writer *w, const struct inspect_fact *fact) {
+  if (fact->kind == INSPECT_INT)
+    jw_int(w, fact->integer);
+  else if (fact->kind == INSPECT_REAL)
+    jw_f64(w, fact->real);
+  else
+    jw_text(w, fact->text);
+}
+
+/* {"model": {"id": "gpt2-small", ...}, "transformations": ["...", ...], ...} */
+static int print_json(const struct inspect_facts *facts, struct error *error) {
+  struct buffer out;
+  struct json_writer w;
+  buffer_init(&out, 0);
+  jw_init(&w, &out);
+  jw_open(&w, '{');
+  for (size_t i = 0; i < facts->count; i++) {
+    const struct inspect_fact *fact = &facts->list[i], *before = i ? fact - 1 : NULL, *after = fact + 1;
+    bool first = !before || strcmp(before->section, fact->section) != 0;
+    bool last = i + 1 == facts->count || strcmp(after->section, fact->section) != 0;
+    if (first) jw_key(&w, fact->section);
+    if (first) jw_open(&w, fact->key ? '{' : '[');
+    if (fact->key) jw_key(&w, fact->key);
+    write_value(&w, fact);
+    if (last) jw_close(&w, fact->key ? '}' : ']');
+  }
+  jw_close(&w, '}');
+  int failed = buffer_check(&out, error);
+  if (!failed) puts(out.data);
+  buffer_clear(&out);
+  return failed;
+}
+
+/* ---- the verb ---- */
+
+static int inspect(const struct command *command, struct options *options, struct error *error) {
+  struct inspect_options inspect = {.place = command->place, .backend = options->backend,
+                                    .threads = (int)options->threads, .measure = !command->quick};
+  struct inspect_facts facts;
+  if (lab_settings_names(options, &inspect.names, error) != 0) return -1;
+  int failed = inspect_place(&inspect, &facts, error);
+  if (!failed && command->json)
+    failed = print_json(&facts, error);
+  else if (!failed)
+    print_text(&facts);
+  inspect_clear(&facts);
+  return failed;
+}
+
+int run_inspect(int argc, char **argv) {
+  struct error error = ERROR_INIT;
+  struct command command = {.place = NULL};
+  struct options options;
+  bool help = false;
+  memset(&options, 0, sizeof options);
+  int failed = read_arguments(&command, argc, argv, &error);
+  if (!failed && !command.place)
+    failed = error_set(&error, ERROR_ARGUMENT, "inspect needs a PLACE: a model or a file of tensors; see steerd help inspect");
+  log_set_level(LOG_LEVEL_WARN);
+  mapfile_guard_install();
+  if (!failed) failed = config_read(&options, command.argc, command.argv, CONFIG_SYSTEM_FILE, &help, &error);
+  if (!failed && help)
+    help_inspect();
+  else if (!failed)
+    failed = inspect(&command, &options, &error);
+  options_clear(&options);
+  free(command.argv);
+  return failed ? complain(&error) : EXIT_DONE;
+}

@@ -1,0 +1,44 @@
+"""`steerd inspect`: what a newcomer reads, and what a program does."""
+import json
+
+import pytest
+
+from conftest import ROOT, run_steerd
+
+TINY = str(ROOT / "tests" / "vectors" / "tiny-gpt2" / "model")
+FILES = ROOT / "tests" / "vectors" / "tensor_files"
+
+
+def test_text_has_every_section_in_order():
+    status, out, err = run_steerd("inspect", TINY, "--threads", "1")
+    assert status == 0 and err == ""
+    sections = [line for line in out.splitlines() if line and not line.startswith(" ")]
+    assert sections == ["model", "architecture", "transformations", "sizes", "tokenizer", "points", "memory", "precision"]
+    assert "bf16: relative error of logits" in out
+
+
+def test_json_is_the_same_for_a_program():
+    status, out, _ = run_steerd("inspect", "--json", "--quick", TINY)
+    facts = json.loads(out)
+    assert status == 0 and "precision" not in facts
+    assert facts["architecture"]["layers"] == 3 and facts["model"]["parameters"] == 98544
+    assert any("Conv1D" in line for line in facts["transformations"])
+
+
+def test_a_file_of_tensors():
+    status, out, _ = run_steerd("inspect", str(FILES / "kinds.safetensors"), "--json")
+    assert status == 0 and json.loads(out)["tensors"]["float32"] == "[2] F32, 8 bytes"
+
+
+@pytest.mark.parametrize("arguments, status, words", [
+    ([], 2, ["inspect needs a PLACE"]),
+    (["/nowhere"], 1, ["'/nowhere': no such file or folder"]),
+    ([TINY, "--colour", "x"], 2, ["unknown flag '--colour'"]),
+    ([TINY, "more"], 2, ["'more'"]),
+    ([str(FILES / "objects.npz")], 1, ["Python objects"]),
+])
+def test_refusals_are_one_line(arguments, status, words):
+    got, out, err = run_steerd("inspect", *arguments)
+    assert got == status and out == "" and len(err.strip().splitlines()) == 1
+    for word in words:
+        assert word in err

@@ -23,6 +23,7 @@ struct batch_tables {
   int32_t *token, *position, *source, *logit_row;
   uint8_t *origin;
   struct step_slot *slots;
+  int32_t *keys;
   struct row_range *active, *arriving;
   int32_t *kv_table;
   struct edit_placed *placed;
@@ -59,6 +60,7 @@ int batch_open(struct runner *runner, struct error *error) {
   ALLOCATE(t->origin, runner->max_rows);
   ALLOCATE(t->logit_row, runner->max_sessions);
   ALLOCATE(t->slots, runner->max_sessions);
+  ALLOCATE(t->keys, runner->max_sessions);
   ALLOCATE(t->active, arch->n_layer + 1);
   ALLOCATE(t->arriving, arch->n_layer + 1);
   ALLOCATE(t->kv_table, (size_t)runner->max_sessions * (size_t)arch->n_layer * (size_t)blocks);
@@ -73,7 +75,7 @@ void batch_close(struct runner *runner) {
   slots_close(&runner->slots);
   if (runner->saved) runner->backend->ops->free(runner->backend, runner->saved);
   if (!t) return;
-  void *all[] = {t->token, t->position, t->source, t->origin, t->logit_row, t->slots, t->active, t->arriving,
+  void *all[] = {t->token, t->position, t->source, t->origin, t->logit_row, t->slots, t->keys, t->active, t->arriving,
                  t->kv_table, t->placed, t->edits, t->taps, t->tap_point, t->taps_unsorted, t->edit_begin,
                  t->tap_begin};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
@@ -91,12 +93,20 @@ static struct sequence *in_turn(const struct runner *runner, int i) {
   return runner->running[(runner->next + i) % runner->n_running];
 }
 
-static int32_t add_decoding(struct runner *runner) {
+/* What is left in a step besides rows. */
+struct room {
+  int64_t taps;   /* elements of tap memory */
+  int32_t logits; /* rows of logits beyond the one that each session may need to draw */
+};
+
+/* The first in turn always has room for its taps (engine_submit saw to it), so that everybody gets on. */
+static int32_t add_decoding(struct runner *runner, struct room *room) {
   int32_t n = 0;
   for (int i = 0; i < runner->n_running; i++) {
     struct sequence *s = in_turn(runner, i);
-    if (!sequence_decodes(s) || s->ended) continue;
+    if (!sequence_decodes(s) || s->ended || s->tap_width > room->taps) continue;
     add_part(&runner->batch, s, 1);
+    room->taps -= s->tap_width;
     n++;
   }
   return n;
@@ -112,47 +122,57 @@ static int count_followers(const struct sequence *leader) {
 }
 
 /* Rows that the taps of the group leave room for. */
-static int32_t tap_room(const struct runner *runner, const struct sequence *leader, int64_t *left) {
+static int32_t tap_room(const struct runner *runner, const struct sequence *leader, const struct room *room) {
   int64_t width = leader->tap_width;
+  int32_t rows = runner->max_rows, heads = leader->head_taps;
   for (int i = 1; i < group_end(leader); i++)
-    if (leader->task->sequences[i].leader == leader) width += leader->task->sequences[i].tap_width;
-  if (!width) return runner->max_rows;
-  return (int32_t)(*left / width);
+    if (leader->task->sequences[i].leader == leader) {
+      width += leader->task->sequences[i].tap_width;
+      heads += leader->task->sequences[i].head_taps;
+    }
+  if (heads) rows = 1 + room->logits / heads;
+  if (width && room->taps / width < rows) rows = (int32_t)(room->taps / width);
+  return rows;
 }
 
-static void add_group(struct runner *runner, struct sequence *leader, int32_t rows, int64_t *tap_left) {
+static void take_room(const struct sequence *s, int32_t rows, struct room *room) {
+  room->taps -= s->tap_width * rows;
+  if (s->head_taps) room->logits -= rows - 1;
+}
+
+static void add_group(struct runner *runner, struct sequence *leader, int32_t rows, struct room *room) {
   add_part(&runner->batch, leader, rows);
-  *tap_left -= leader->tap_width * rows;
+  take_room(leader, rows, room);
   for (int i = 1; i < group_end(leader); i++) {
     struct sequence *s = &leader->task->sequences[i];
     if (s->leader != leader) continue;
     add_part(&runner->batch, s, rows);
-    *tap_left -= s->tap_width * rows;
+    take_room(s, rows, room);
   }
 }
 
-static void add_prompts(struct runner *runner, bool background, int32_t budget, int64_t *tap_left) {
+static void add_prompts(struct runner *runner, bool background, int32_t budget, struct room *room) {
   for (int i = 0; i < runner->n_running && budget > 0; i++) {
     struct sequence *s = in_turn(runner, i);
     if (s->task->background != background || sequence_decodes(s) || s->leader || s->ended) continue;
     int32_t group = 1 + count_followers(s), rows = budget / group;
     if (rows > sequence_pending(s)) rows = sequence_pending(s);
-    int32_t room = tap_room(runner, s, tap_left);
-    if (rows > room) rows = room;
+    int32_t most = tap_room(runner, s, room);
+    if (rows > most) rows = most;
     if (rows <= 0) continue;
-    add_group(runner, s, rows, tap_left);
+    add_group(runner, s, rows, room);
     budget -= rows * group;
   }
 }
 
 static void choose(struct runner *runner) {
-  int64_t tap_left = runner->tap_elements;
-  int32_t decoding = add_decoding(runner), budget = runner->max_rows - runner->batch.n_rows;
+  struct room room = {runner->tap_elements, runner->max_sessions - runner->n_running};
+  int32_t decoding = add_decoding(runner, &room), budget = runner->max_rows - runner->batch.n_rows;
   int32_t share = decoding ? runner->max_rows / PROMPT_SHARE : budget;
-  add_prompts(runner, false, share < budget ? share : budget, &tap_left);
+  add_prompts(runner, false, share < budget ? share : budget, &room);
   budget = runner->max_rows - runner->batch.n_rows;
   share = runner->n_running > runner->n_background ? runner->max_rows / BACKGROUND_SHARE : budget;
-  add_prompts(runner, true, share < budget ? share : budget, &tap_left);
+  add_prompts(runner, true, share < budget ? share : budget, &room);
 }
 
 /* ---- order ---- */
@@ -224,6 +244,7 @@ static void fill_slots(struct runner *runner, struct step *step) {
   for (int i = 0; i < batch->n_parts; i++) {
     const struct batch_part *part = &batch->parts[i];
     const struct sequence *s = part->sequence;
+    t->keys[i] = s->keys;
     t->slots[i] = (struct step_slot){{part->row, part->row + part->n_rows}, s->done, s->first, s->last};
     for (int32_t l = 0; l < n_layer; l++) {
       int32_t *to = t->kv_table + ((size_t)i * (size_t)n_layer + (size_t)l) * (size_t)blocks;
@@ -232,6 +253,7 @@ static void fill_slots(struct runner *runner, struct step *step) {
   }
   step->n_slots = batch->n_parts;
   step->slots = t->slots;
+  step->keys = t->keys;
   step->kv = kv_pool_span(runner->kv);
   step->kv_table = t->kv_table;
   step->kv_blocks = blocks;
@@ -262,16 +284,17 @@ static void fill_ranges(struct runner *runner, struct step *step) {
   step->arriving = t->arriving;
 }
 
-/* The last row of a chunk that reaches the end of what is known gives the next token. */
+/* The last row of a chunk that reaches the end of what is known gives the next token. Taps of the head see all rows. */
 static void fill_logits(struct runner *runner, struct step *step) {
   struct batch *batch = &runner->batch;
   int32_t n = 0;
   for (int i = 0; i < batch->n_parts; i++) {
     struct batch_part *part = &batch->parts[i];
     const struct sequence *s = part->sequence;
-    if ((!s->sampler && s->logits != LOGITS_LAST) || s->done + part->n_rows < s->n_tokens) continue;
-    part->logit = n;
-    runner->tables->logit_row[n++] = part->row + part->n_rows - 1;
+    bool draws = (s->sampler || s->logits == LOGITS_LAST) && s->done + part->n_rows == s->n_tokens;
+    for (int32_t row = 0; s->head_taps && row < part->n_rows - 1; row++) runner->tables->logit_row[n++] = part->row + row;
+    if (draws) part->logit = n;
+    if (draws || s->head_taps) runner->tables->logit_row[n++] = part->row + part->n_rows - 1;
   }
   step->n_logit_rows = n;
   step->logit_row = runner->tables->logit_row;
@@ -348,7 +371,7 @@ static int add_taps(struct runner *runner, struct batch_part *part, size_t *offs
   if (failed) return -1;
   t->tap_capacity = c1;
   for (int i = 0; i < s->n_taps; i++) {
-    int64_t width = point_width(&runner->model->arch, s->taps[i].site, 0);
+    int64_t width = point_width(&runner->model->arch, s->taps[i].site, s->keys);
     t->tap_point[t->n_taps] = point_index(s->taps[i]);
     t->taps_unsorted[t->n_taps++] = (struct tap_item){
         {part->row, part->row + part->n_rows}, {runner->tap_memory, *offset}, width};

@@ -61,10 +61,16 @@ int engine_fitting(const struct engine *engine, const struct model *model, const
 }
 
 static int check_fits(const struct engine *engine, const struct engine_task *task, struct error *error) {
-  for (int i = 0; i < task->n_sequences; i++)
-    if (task->sequences[i].tap_width > task->runner->tap_elements)
-      return error_set(error, ERROR_LIMIT, "the request looks at %d points at once, more than a step of %d rows has room for",
-                       task->sequences[i].n_taps, task->runner->max_rows);
+  for (int i = 0; i < task->n_sequences; i++) {
+    int64_t width = task->sequences[i].tap_width;
+    for (int k = 1; i == 0 && k < task->n_sequences; k++) /* a leader and its followers share every step of the prompt */
+      if (task->sequences[k].leader) width += task->sequences[k].tap_width;
+    if (width > task->runner->tap_elements)
+      return error_set(error, ERROR_LIMIT,
+                       "the points the request looks at have %lld numbers at each position, there is room for %lld "
+                       "(ask for fewer points at once)",
+                       (long long)width, (long long)task->runner->tap_elements);
+  }
   if (!task->in_turn && task->n_sequences > engine->options.max_sessions)
     return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
                      engine->options.max_sessions);
@@ -329,7 +335,7 @@ static int deliver_taps(struct runner *runner, const struct batch_part *part, st
   const struct sequence *s = part->sequence;
   size_t offset = part->tap_offset;
   for (int i = 0; i < s->n_taps; i++) {
-    int64_t width = point_width(&runner->model->arch, s->taps[i].site, 0);
+    int64_t width = point_width(&runner->model->arch, s->taps[i].site, s->keys);
     struct engine_tapped tapped = {.tap = i, .position = s->done, .n_rows = part->n_rows, .width = width,
                                    .rows = {{runner->tap_memory, offset}, width}, .backend = runner->backend};
     if (s->task->events->tapped(s->task->context, s->index, &tapped, error) != 0) return -1;
@@ -540,6 +546,10 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   size_t kv = engine->options.kv_bytes ? engine->options.kv_bytes : kv_default(backend, arch);
   int64_t widest = arch->d_mlp > arch->d_model ? arch->d_mlp : arch->d_model;
   runner->tap_elements = TAP_STEPS * (int64_t)runner->max_rows * widest;
+  for (int site = 0; site < SITE_COUNT; site++) { /* any one point can be looked at */
+    int64_t width = point_width(arch, (enum site)site, (int32_t)arch->n_ctx);
+    if (width > runner->tap_elements) runner->tap_elements = width;
+  }
   struct plan_limits limits = {runner->max_rows, runner->max_sessions};
   runner->running = calloc((size_t)runner->max_sessions, sizeof *runner->running);
   runner->logits = malloc((size_t)arch->vocabulary * sizeof(float));

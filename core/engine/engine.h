@@ -60,7 +60,7 @@ struct engine_tapped {
   int tap;            /* index into the sequence's taps */
   int32_t position;   /* of the first row */
   int32_t n_rows;
-  int64_t width;
+  int64_t width;      /* of a row; n_head * engine_keys for scores and pattern: what a row does not see is -inf, resp. 0 */
   struct rows rows;
   struct backend *backend;
 };
@@ -78,13 +78,17 @@ struct engine_events {
 
 enum engine_logits { LOGITS_NONE, LOGITS_LAST, LOGITS_ALL };
 
+/* Positions of a sequence with so many tokens and so many to generate: the length of a head's part in a row of scores or
+ * of the pattern. Column head * engine_keys + j of these points is position j of that head. */
+static inline int32_t engine_keys(int32_t n_tokens, int32_t max_new) { return n_tokens + (max_new > 0 ? max_new - 1 : 0); }
+
 struct engine_sequence {
   const int32_t *tokens;    /* prompt, copied; 1..n_ctx ids below the vocabulary */
   int32_t n_tokens;
   struct edit_list *edits;  /* taken, also when submit fails; NULL: none */
   bool fork;                /* same tokens as sequence 0 (which has no edit at or below this one's first) */
   int32_t last_layer;       /* layers [0, last_layer) are computed; n_layer for all. Below n_layer: no tokens */
-  const struct point *taps; /* copied */
+  const struct point *taps; /* copied; points that the model has, point_layers of each <= last_layer */
   int n_taps;
   enum engine_logits logits; /* of the prompt, for events->logits; only with max_new 0 and last_layer n_layer */
   /* RESUMES when not NULL (sequence 0 never does, and no other may fork then): rows of the residual stream as layer

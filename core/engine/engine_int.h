@@ -24,6 +24,8 @@ struct sequence {
   struct point *taps;
   int n_taps;
   int64_t tap_width;        /* elements of all taps of one row */
+  int32_t keys;             /* positions it can ever have: engine_keys */
+  bool head_taps;           /* a tap at the final norm or the logits: its rows all go through the head */
   int32_t *blocks;          /* [n_layer][n_blocks], -1: none */
   int32_t n_blocks;
   struct sampler *sampler;  /* NULL: no generation */

@@ -43,6 +43,7 @@ static int copy_tokens(struct sequence *s, const struct engine_sequence *from, s
   memcpy(s->tokens, from->tokens, (size_t)from->n_tokens * sizeof *s->tokens);
   s->n_prompt = s->n_tokens = from->n_tokens;
   s->max_new = from->max_new;
+  s->keys = engine_keys(from->n_tokens, from->max_new);
   return 0;
 }
 
@@ -53,14 +54,16 @@ static int copy_taps(struct sequence *s, const struct engine_sequence *from, con
   if (!s->taps) return error_memory(error, (size_t)from->n_taps * sizeof *s->taps);
   memcpy(s->taps, from->taps, (size_t)from->n_taps * sizeof *s->taps);
   s->n_taps = from->n_taps;
-  for (int i = 0; i < s->n_taps; i++) s->tap_width += point_width(arch, s->taps[i].site, 0);
+  for (int i = 0; i < s->n_taps; i++) {
+    s->tap_width += point_width(arch, s->taps[i].site, s->keys);
+    s->head_taps |= s->taps[i].layer == arch->n_layer;
+  }
   return 0;
 }
 
 /* Every position that is ever fed in needs a place; the last generated token never is. */
 static int make_block_table(struct sequence *s, const struct arch *arch, struct error *error) {
-  int32_t positions = s->n_prompt + (s->max_new > 0 ? s->max_new - 1 : 0);
-  s->n_blocks = (positions + KV_BLOCK - 1) / KV_BLOCK;
+  s->n_blocks = (s->keys + KV_BLOCK - 1) / KV_BLOCK;
   size_t n = (size_t)s->n_blocks * (size_t)arch->n_layer;
   s->blocks = malloc(n * sizeof *s->blocks);
   if (!s->blocks) return error_memory(error, n * sizeof *s->blocks);
@@ -74,6 +77,7 @@ static int sequence_init(struct sequence *s, struct engine_task *task, int index
   assert(from->n_tokens >= 1 && from->n_tokens <= arch->n_ctx && from->last_layer <= arch->n_layer);
   assert(from->max_new == 0 || from->last_layer == arch->n_layer);
   assert(from->logits == LOGITS_NONE || (from->max_new == 0 && from->last_layer == arch->n_layer));
+  for (int i = 0; i < from->n_taps; i++) assert(point_layers(from->taps[i]) <= from->last_layer);
   s->task = task;
   s->index = index;
   s->last = from->last_layer;

@@ -272,7 +272,7 @@ static bool has_mark(const struct walk *walk, int layer, enum site site) {
 static bool ends_with_point(const struct op *op, enum site *site, struct rows *at) {
   switch (op->code) {
     case OP_BEGIN: *site = SITE_RESID_PRE, *at = op->u.begin.to; return true;
-    case OP_ATTEND: *site = SITE_ATTN_Z, *at = op->u.attend.z; return true;
+    case OP_ATTEND: *site = SITE_ATTN_Z, *at = op->u.attend.z; return !op->u.attend.bare;
     case OP_POINT: *site = op->u.point.site, *at = op->u.point.x; return true;
     default: return false;
   }

@@ -55,6 +55,26 @@ struct point_items {
 };
 struct point_items point_items(const struct step *step, int layer, enum site site);
 
+/* The part of an edit that falls into columns [column, column + width) of its point. */
+struct edit_window {
+  int64_t first, n; /* elements [first, first + n) counted from `column`; n <= 0: none */
+  int64_t skip;     /* elements of the item's vectors that belong to earlier columns */
+};
+static inline struct edit_window edit_window(const struct edit_item *item, int64_t column, int64_t width) {
+  int64_t begin = item->column_begin > column ? item->column_begin : column;
+  int64_t end = item->column_end < column + width ? item->column_end : column + width;
+  return (struct edit_window){begin - column, end - begin, begin - item->column_begin};
+}
+
+static inline bool row_in(struct row_range range, int32_t row) { return range.begin <= row && row < range.end; }
+
+/* An edit of the list covers the row. */
+static inline bool items_edit(const struct point_items *items, int32_t row) {
+  for (int i = 0; i < items->n_edits; i++)
+    if (row_in(items->edits[i].rows, row)) return true;
+  return false;
+}
+
 /* Block number of (slot, layer, block of positions). */
 static inline int32_t kv_block_of(const struct step *step, int slot, int layer, int block) {
   return step->kv_table[((size_t)slot * (size_t)step->n_layer + (size_t)layer) * (size_t)step->kv_blocks +

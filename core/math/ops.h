@@ -157,6 +157,8 @@ struct step {
 
   int32_t n_slots;
   const struct step_slot *slots; /* by ascending rows; together they cover [0, n_rows) */
+  const int32_t *keys;           /* [n_slots]: a row of scores or of the pattern is [n_head][keys], position j at j of
+                                    each head; more than any position of the slot's rows. NULL: no edits or taps there */
 
   /* [n_layer + 1]: rows with first <= l < last, resp. first <= l <= last: contiguous by construction.
    * `arriving` rows get their residual and the resid_pre point of layer l; `active` rows run the layer. At
@@ -196,6 +198,12 @@ enum op_code {
   OP_ATTEND,   /* keys and values of this step into the cache, then z = attention; edits and taps of attn_z */
   OP_SUBLAYER, /* edits and taps of the output; residual += output; edits and taps of the residual; norm */
   OP_POINT,    /* edits and taps of one point, in place */
+  /* For cold points only: instrumented lists have them. */
+  OP_EMBED,    /* rows of the embedding to `embedded` and of the positions to `placed`; 0 for rows of other origin */
+  OP_PATTERN,  /* for rows with edits or taps at scores or pattern: both, all heads; with edits z = pattern values */
+  OP_KEEP,     /* y = x in columns [begin, end), 0 elsewhere */
+  OP_CAP,      /* the soft cap of a linear by itself, in place on its y */
+  OP_DELTA,    /* to += x - before, in rows that an edit of the point covers */
   OP_GATHER,   /* y[i] = x[logit_row[i]] */
   OP_COPY,     /* y = x */
   OP_CODE_COUNT
@@ -242,7 +250,8 @@ struct op {
       struct rows to;
       const struct matrix *embed;
       struct span positions; /* may be absent */
-      float embed_scale;     /* token rows are multiplied by it */
+      float embed_scale;     /* token rows are multiplied by it, then rounded to f32 */
+      struct rows embedded, placed; /* of OP_EMBED. OP_BEGIN takes the two from here where `embedded` is there */
     } begin;
     struct { /* of the four norm ops: each of `parts` pieces of `width` elements, side by side in a row, for itself */
       struct rows x, y;
@@ -250,7 +259,7 @@ struct op {
       struct norm norm;
       int32_t parts; /* 0 means 1 */
     } norm;
-    struct { /* width unused: W says it */
+    struct { /* also of OP_CAP. width unused: W says it */
       const struct matrix *w;
       struct rows x, y;
       struct span bias; /* f32 [n_out] or absent */
@@ -276,8 +285,10 @@ struct op {
       enum rotary_pairing pairing;
       struct span table;
     } rotate;
-    struct { /* width = n_head * d_head. q, k, v: element offsets of their first columns inside a row of qkv */
+    struct { /* also of OP_PATTERN. width = n_head * d_head. q, k, v: element offsets of their first columns inside a
+                row of qkv */
       struct rows qkv, z;
+      bool bare; /* edits and taps of attn_z are another op's */
       int64_t q, k, v;
       int32_t n_head, n_kv_head, d_head; /* query head h uses KV head h / (n_head / n_kv_head) */
       int32_t window;                    /* key j is seen by query i when i - window < j <= i; 0: no window */
@@ -290,12 +301,15 @@ struct op {
       enum site out_site, resid_site;
       struct norm norm;
     } sublayer;
-    struct {
+    struct { /* x holds columns [column, column + width) of the point */
       struct rows x;
       enum site site;
+      int64_t column;
+      struct rows before, to; /* of OP_DELTA */
     } point;
-    struct { /* of OP_GATHER and OP_COPY */
+    struct { /* of OP_GATHER, OP_COPY and OP_KEEP */
       struct rows x, y;
+      int64_t begin, end; /* of OP_KEEP */
     } gather;
   } u;
 };

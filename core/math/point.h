@@ -29,7 +29,7 @@ enum site {
   SITE_Q_NORM_SCALE, SITE_Q_NORM_NORMALIZED, SITE_Q_NORM_OUT,
   SITE_K_NORM_SCALE, SITE_K_NORM_NORMALIZED, SITE_K_NORM_OUT,
   SITE_ROT_Q, SITE_ROT_K,
-  SITE_SCORES, SITE_PATTERN,  /* a row is [n_head][keys]: see step_slot.keys */
+  SITE_SCORES, SITE_PATTERN,  /* a row is [n_head][keys]: see step.keys */
   SITE_ATTN_Z,
   SITE_RESULT,                /* derived: what each head adds to attn_out */
   SITE_ATTN_RAW,              /* before the norm that follows attention */

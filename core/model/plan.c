@@ -22,7 +22,7 @@ enum buffer_name {
   BUFFER_GATE, BUFFER_HIDDEN,
   BUFFER_HEAD,   /* gathered residual, then its norm: [max_logit_rows, d_model] */
   BUFFER_LOGITS, /* [max_logit_rows, vocabulary] */
-  BUFFER_COLD_SCALE, BUFFER_COLD_NORMED, BUFFER_COLD_RESID, /* of instrumented segments */
+  BUFFER_COLD_SCALE, BUFFER_COLD_NORMED, BUFFER_COLD_RESID, BUFFER_COLD_HEADS, BUFFER_COLD_QKV, /* instrument.h */
   BUFFER_COUNT
 };
 
@@ -65,8 +65,10 @@ static int64_t buffer_width(const struct arch *arch, enum buffer_name name) {
     case BUFFER_GATE: return arch->gated ? arch->d_mlp : 0;
     case BUFFER_HIDDEN: return arch->d_mlp;
     case BUFFER_LOGITS: return arch->vocabulary;
-    case BUFFER_COLD_SCALE: return arch_has(arch, HAS_QK_NORM) ? arch->n_head : 1;
+    case BUFFER_COLD_SCALE: return arch->n_head;
     case BUFFER_COLD_NORMED: return cold_width(arch);
+    case BUFFER_COLD_HEADS: return arch_dim(arch, DIM_ATTN);
+    case BUFFER_COLD_QKV: return arch_dim(arch, DIM_QKV);
     default: return arch->d_model;
   }
 }
@@ -116,7 +118,9 @@ static int place_memory(struct plan *plan, struct error *error) {
   for (int i = 0; i < 2; i++) plan->turns[i].table.memory = plan->turns[i].rotary ? plan->memory : NULL;
   plan->instrument = (struct instrument){arch, {.scale = plan->buffer[BUFFER_COLD_SCALE],
                                                 .normed = plan->buffer[BUFFER_COLD_NORMED],
-                                                .resid = plan->buffer[BUFFER_COLD_RESID]}};
+                                                .resid = plan->buffer[BUFFER_COLD_RESID],
+                                                .heads = plan->buffer[BUFFER_COLD_HEADS],
+                                                .qkv = plan->buffer[BUFFER_COLD_QKV]}};
   return 0;
 }
 
@@ -255,8 +259,7 @@ static void add_attention(struct plan *plan, int32_t layer, const struct weight_
   }
   add_rotate(plan, layer);
   add_attend(plan, layer);
-  struct op *out = add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT);
-  if (arch_has(arch, HAS_POST_NORMS)) out->u.linear.site = SITE_ATTN_RAW;
+  add_linear(plan, layer, set, SLOT_O, SLOT_O_BIAS, BUFFER_Z, BUFFER_OUT)->u.linear.site = SITE_ATTN_RAW;
 }
 
 /* ---- MLP ---- */
@@ -293,8 +296,7 @@ static void add_mlp(struct plan *plan, int32_t layer, const struct weight_set *s
   struct op *point = add(plan, OP_POINT, layer, arch->d_mlp);
   point->u.point.x = plan->buffer[BUFFER_HIDDEN];
   point->u.point.site = SITE_MLP_POST;
-  struct op *out = add_linear(plan, layer, set, SLOT_OUT, SLOT_OUT_BIAS, BUFFER_HIDDEN, BUFFER_OUT);
-  if (arch_has(arch, HAS_POST_NORMS)) out->u.linear.site = SITE_MLP_RAW;
+  add_linear(plan, layer, set, SLOT_OUT, SLOT_OUT_BIAS, BUFFER_HIDDEN, BUFFER_OUT)->u.linear.site = SITE_MLP_RAW;
 }
 
 /* ---- a layer ---- */
@@ -427,10 +429,9 @@ static int mix(struct plan *plan, const struct step *step, int32_t first, int32_
   for (int32_t l = first; l < segments; l++) {
     const struct op *hot = plan->ops + plan->segment[l];
     size_t count = segment_end(plan, l, last) - plan->segment[l];
-    site_set wanted = step_sites(step, l);
-    if ((wanted & ~SITES_HOT
-             ? instrument_segment(&plan->instrument, hot, count, wanted, &plan->mixed, error)
-             : op_list_append(&plan->mixed, hot, count, error)) != 0)
+    struct site_sets sets = step_sites(step, l);
+    if ((site_sets_cold(sets) ? instrument_segment(&plan->instrument, hot, count, sets, &plan->mixed, error)
+                              : op_list_append(&plan->mixed, hot, count, error)) != 0)
       return -1;
   }
   return 0;
@@ -463,19 +464,38 @@ static int prepare_positions(struct plan *plan, const struct step *step, struct 
   return fill_turns(plan, &plan->turns[0], last, error) != 0 ? -1 : fill_turns(plan, &plan->turns[1], last, error);
 }
 
+/* Somebody sees or changes something in this op. What follows the last such op of a step whose rows all stop below the
+ * head is not run: nobody will read it, not even the keys and values, because such rows are never generated from. */
+static bool serves(const struct step *step, const struct op *op) {
+  struct site_sets sets = step_sites(step, op->layer);
+  site_set sites = sets.edited | sets.tapped;
+  switch (op->code) {
+    case OP_BEGIN: return (sites & site_bit(SITE_RESID_PRE)) != 0;
+    case OP_ATTEND: return !op->u.attend.bare && (sites & site_bit(SITE_ATTN_Z));
+    case OP_SUBLAYER:
+      if (op->u.sublayer.resid_site && (sites & site_bit(op->u.sublayer.resid_site))) return true;
+      return (sites & site_bit(op->u.sublayer.out_site)) != 0;
+    case OP_POINT: return (sites & site_bit(op->u.point.site)) != 0;
+    case OP_PATTERN: return true;
+    default: return false;
+  }
+}
+
 int plan_ops(struct plan *plan, const struct step *step, const struct op **ops, size_t *count, struct error *error) {
   int32_t n_layer = plan->model->arch.n_layer, first, last;
   if (prepare_positions(plan, step, error) != 0) return -1;
   step_layers(step, &first, &last);
   int32_t segments = last + (last < n_layer || step->n_logit_rows > 0);
   bool cold = false;
-  for (int32_t l = first; l < segments && !cold; l++) cold = (step_sites(step, l) & ~SITES_HOT) != 0;
+  for (int32_t l = first; l < segments && !cold; l++) cold = site_sets_cold(step_sites(step, l));
   *ops = plan->ops + plan->segment[first];
   *count = segment_end(plan, segments - 1, last) - plan->segment[first];
-  if (!cold) return 0;
-  if (mix(plan, step, first, segments, last, error) != 0) return -1;
-  *ops = plan->mixed.ops;
-  *count = plan->mixed.count;
+  if (cold) {
+    if (mix(plan, step, first, segments, last, error) != 0) return -1;
+    *ops = plan->mixed.ops;
+    *count = plan->mixed.count;
+  }
+  while (last < n_layer && *count > 0 && !serves(step, &(*ops)[*count - 1])) --*count;
   return 0;
 }
 
@@ -486,18 +506,18 @@ int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   size_t count;
   if (plan_ops(plan, step, &ops, &count, error) != 0) return -1;
   struct backend *backend = plan->model->backend;
-  return backend->ops->run(backend, ops, count, step, error);
+  return count ? backend->ops->run(backend, ops, count, step, error) : 0;
 }
 
 int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, int32_t n, struct error *error) {
   assert(n >= 1 && n <= plan->limits.max_logit_rows);
+  int32_t head_segment = plan->model->arch.n_layer;
   struct step head = *step;
   head.n_logit_rows = n;
   head.logit_row = rows;
-  size_t count;
-  const struct op *ops = plan_segment(plan, plan->model->arch.n_layer, &count);
+  if (mix(plan, &head, head_segment, head_segment + 1, head_segment, error) != 0) return -1;
   struct backend *backend = plan->model->backend;
-  return backend->ops->run(backend, ops, count, &head, error);
+  return backend->ops->run(backend, plan->mixed.ops, plan->mixed.count, &head, error);
 }
 
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) {

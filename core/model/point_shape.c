@@ -106,24 +106,23 @@ const char *point_missing(const struct arch *arch, enum site site) {
   }
 }
 
-/* Sites whose ops are not built yet. */
-#define SITES_NOT_BUILT                                                                                          \
-  (site_bit(SITE_EMBED) | site_bit(SITE_POS_EMBED) | site_bit(SITE_HEAD_IN) | site_bit(SITE_Q_IN) |             \
-   site_bit(SITE_K_IN) | site_bit(SITE_V_IN) | site_bit(SITE_SCORES) | site_bit(SITE_PATTERN) |                  \
-   site_bit(SITE_RESULT) | site_bit(SITE_FINAL_SCALE) | site_bit(SITE_FINAL_NORMALIZED) |                        \
-   site_bit(SITE_FINAL_OUT) | site_bit(SITE_LOGITS))
-
 /* The short names of the sites a model has, one blank before each. */
 static void list_sites(const struct arch *arch, char *out, size_t size) {
   size_t used = 0;
   *out = '\0';
   for (int site = 0; site < SITE_COUNT; site++) {
-    if (point_missing(arch, (enum site)site) || (SITES_NOT_BUILT & site_bit((enum site)site))) continue;
+    if (point_missing(arch, (enum site)site)) continue;
     const char *name = site_name((enum site)site), *dot = strncmp(name, "blocks.N.", 9) == 0 ? name + 9 : name;
     int n = snprintf(out + used, size - used, " %s", dot);
     if (n < 0 || (size_t)n >= size - used) break;
     used += (size_t)n;
   }
+}
+
+/* Names that only make sense beside another one, which such models lack. */
+static const char *name_missing(const struct arch *arch, const char *name) {
+  enum site beside = strstr(name, "_norm_in.") ? SITE_Q_NORM_OUT : strstr(name, "_out_post.") ? SITE_ATTN_RAW : SITE_RESID_PRE;
+  return point_missing(arch, beside);
 }
 
 int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) {
@@ -133,11 +132,41 @@ int point_find(const char *name, const struct arch *arch, struct point *out, str
   if (point.site == SITE_ATTN_RAW && point_missing(arch, point.site)) point.site = SITE_ATTN_OUT;
   if (point.site == SITE_MLP_RAW && point_missing(arch, point.site)) point.site = SITE_MLP_OUT;
   const char *why = point_missing(arch, point.site);
-  if (!why && (SITES_NOT_BUILT & site_bit(point.site))) why = "it is not served yet";
+  if (!why) why = name_missing(arch, name);
   if (why) {
     list_sites(arch, all, sizeof all);
     return error_set(error, ERROR_UNSUPPORTED, "this model has no point '%.60s': %s; it has%s", name, why, all);
   }
   *out = point;
+  return 0;
+}
+
+/* Kinds that look along a vector before they change the row: over several heads of a derived point, which come up one by
+ * one, they would see a part of it each time. */
+static bool looks_along(enum edit_kind kind) {
+  return kind == EDIT_ROW_PROJECT || kind == EDIT_ROW_CAP || kind == EDIT_ROW_FEATURE_SET || kind == EDIT_ROW_FEATURE_SCALE;
+}
+
+int point_check_edit(const struct arch *arch, struct point point, enum edit_kind kind, int64_t column_begin,
+                     int64_t column_end, int32_t keys, struct error *error) {
+  char name[POINT_NAME_BYTES];
+  struct point_shape s = point_shape(arch, point.site);
+  int64_t width = point_width(arch, point.site, keys);
+  point_name(point, name);
+  if (column_begin < 0 || column_begin >= column_end || column_end > width)
+    return error_set(error, ERROR_ARGUMENT, "columns %lld to %lld of '%s' are out of range, it has %lld",
+                     (long long)column_begin, (long long)column_end, name, (long long)width);
+  if (point.site == SITE_HEAD_IN && arch->n_kv_head != arch->n_head)
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "'%s' cannot be edited: %d query heads share %d key-value heads (edit hook_q_input, hook_k_input or "
+                     "hook_v_input)",
+                     name, arch->n_head, arch->n_kv_head);
+  bool inputs = point.site == SITE_HEAD_IN || point.site == SITE_Q_IN || point.site == SITE_K_IN || point.site == SITE_V_IN;
+  if (arch_has(arch, HAS_PLACED_KEYS) && (inputs || point.site == SITE_POS_EMBED))
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "'%s' cannot be edited: this model adds positions to what queries and keys read, in every layer", name);
+  if (s.kind == POINT_DERIVED && s.heads && looks_along(kind) && column_begin / s.width != (column_end - 1) / s.width)
+    return error_set(error, ERROR_UNSUPPORTED, "an edit of '%s' that measures along a vector must stay inside one head (%lld columns)",
+                     name, (long long)s.width);
   return 0;
 }

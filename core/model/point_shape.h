@@ -17,7 +17,7 @@ struct point_shape {
 };
 struct point_shape point_shape(const struct arch *arch, enum site site);
 
-/* Elements of a row of the point; keys (step_slot.keys) is used where it is square. */
+/* Elements of a row of the point; keys (step.keys) is used where it is square. */
 int64_t point_width(const struct arch *arch, enum site site, int32_t keys);
 
 /* NULL when models of this architecture have the point, otherwise why they have not: "its MLP is not gated". Static. */
@@ -26,5 +26,10 @@ const char *point_missing(const struct arch *arch, enum site site);
 /* point_parse for a model: ERROR_UNSUPPORTED with the reason, and the points there are, where the model has no such
  * point. */
 int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) MUST_CHECK;
+
+/* 0 when the edit makes sense at the point: columns [column_begin, column_end) inside the row (keys as for point_width),
+ * and the kind can be done there. ERROR_ARGUMENT, or ERROR_UNSUPPORTED with the reason. */
+int point_check_edit(const struct arch *arch, struct point point, enum edit_kind kind, int64_t column_begin,
+                     int64_t column_end, int32_t keys, struct error *error) MUST_CHECK;
 
 #endif

@@ -27,6 +27,7 @@ struct bench {
   int32_t token[MAX_ROWS], position[MAX_ROWS], source[MAX_ROWS], logit_row[MAX_ROWS];
   uint8_t origin[MAX_ROWS];
   struct step_slot slot;
+  int32_t keys;
   struct row_range range[MAX_LAYERS + 1];
   struct tap_item tap_items[MAX_POINTS];
   int32_t tap_begin[MAX_POINTS + 1];
@@ -108,7 +109,7 @@ static inline void bench_run(struct bench *b, const int32_t *ids, int32_t from, 
   struct error error = ERROR_INIT;
   const struct arch *arch = &b->model->arch;
   struct step step = {.n_layer = arch->n_layer, .n_rows = n, .token = b->token, .position = b->position, .origin = b->origin,
-                      .source = b->source, .n_slots = 1, .slots = &b->slot, .active = b->range,
+                      .source = b->source, .n_slots = 1, .slots = &b->slot, .keys = &b->keys, .active = b->range,
                       .arriving = b->range, .kv = {b->kv, 0}, .kv_table = b->table, .kv_blocks = 4,
                       .n_logit_rows = n, .logit_row = b->logit_row};
   b->slot = (struct step_slot){{0, n}, from, 0, arch->n_layer};
@@ -118,6 +119,7 @@ static inline void bench_run(struct bench *b, const int32_t *ids, int32_t from, 
     b->position[i] = from + i;
     b->logit_row[i] = i;
   }
+  b->keys = BENCH_KEYS;
   bench_tables(b, &step);
   for (int p = 0; p < point_count(arch->n_layer); p++) {
     if (b->tap_begin[p] == b->tap_begin[p + 1]) continue;

@@ -4,6 +4,7 @@
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
+#include "core/math/explicit.h"
 
 #define UNIT_QUERIES 24 /* queries of a unit: enough that its keys and values are loaded once for many */
 
@@ -101,4 +102,24 @@ void attend_walk(const struct op *op, const struct step *step, const struct kern
     if (rows.end > rows.begin + unit_rows(op)) rows.end = rows.begin + unit_rows(op);
     kernels->attend(&(struct attend_unit){op, step, place.slot, place.kv_head, rows}, scratch);
   }
+}
+
+/* ---- in the open ------------------------------------------------------------------------------------------ */
+
+static const float *keys_at(const struct op *op, const struct step *step, int slot, int block, int kv_head) {
+  return kv_keys(op, step, slot, block, kv_head);
+}
+
+static void edit_whole_row(const void *context, const struct point_items *items, int32_t row, float *h, int64_t width) {
+  point_row(context, items, row, h, 0, width);
+}
+
+void attend_explicit(const struct op *op, const struct step *step, const struct kernels *kernels, struct row_range rows,
+                     float *scratch) {
+  int32_t d_head = op->u.attend.d_head;
+  struct explicit_ways ways = {.keys = keys_at, .key_position = 1, .key_element = KV_BLOCK,
+                               .value_offset = (int64_t)KV_BLOCK * d_head, .value_position = value_width(d_head),
+                               .point = edit_whole_row, .context = kernels};
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    if (explicit_wanted(op, step, row)) explicit_row(op, step, row, &ways, scratch);
 }

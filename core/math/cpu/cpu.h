@@ -75,6 +75,7 @@ struct kernels {
   float (*norm_scale)(const struct norm *norm, int64_t n, const float *x);
   void (*normalize)(const struct norm *norm, int64_t n, const float *x, float scale, float *y);
   void (*gain)(const struct norm *norm, int64_t n, const float *x, float *y);
+  void (*cap)(float cap, int64_t n, float *y); /* y = cap tanh(y / cap) */
   void (*gate)(enum activation act, int64_t n, const float *x, const float *up, float *y); /* up may be NULL */
   void (*solu)(int64_t n, const float *x, float *y);
   /* Turns the pairs of one head; table: dims / 2 cosines, then the sines. */
@@ -156,8 +157,9 @@ int cpu_run(struct backend *backend, const struct op *list, size_t count, const 
             struct error *error);
 int cpu_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
 
-/* Edits and taps of a point on row `row`, whose elements are at h. */
-void point_row(const struct kernels *kernels, const struct point_items *items, int32_t row, float *h, int64_t width);
+/* Edits and taps of columns [column, column + width) of a point on row `row`; these elements are at h. */
+void point_row(const struct kernels *kernels, const struct point_items *items, int32_t row, float *h, int64_t column,
+               int64_t width);
 
 /* A KV block of one layer: for each KV head the keys, transposed [d_head][64] so that a vector of scores is a
  * vector of positions, then the values [64][value_width]. */
@@ -176,5 +178,8 @@ size_t attend_scratch_floats(const struct op *op);
 void attend_store(const struct op *op, const struct step *step, struct pool_worker *worker);
 void attend_walk(const struct op *op, const struct step *step, const struct kernels *kernels,
                  struct pool_worker *worker, float *scratch);
+/* OP_PATTERN for some rows; scratch of explicit_scratch_floats. */
+void attend_explicit(const struct op *op, const struct step *step, const struct kernels *kernels, struct row_range rows,
+                     float *scratch);
 
 #endif

@@ -38,6 +38,7 @@ const struct kernels KERNELS = {
     .norm_scale = norm_scale,
     .normalize = normalize_row,
     .gain = gain_row,
+    .cap = cap_row,
     .solu = solu_row,
     .rotate = rotate_head,
     .gate = gate_row,

@@ -139,6 +139,12 @@ static void rotate_head(enum rotary_pairing pairing, int64_t dims, const float *
   for (; i < half; i++) rotate_pair(table[i], sines[i], x + i, x + half + i);
 }
 
+static void cap_row(float cap, int64_t n, float *y) {
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) vf_store(y + i, vf_soft_cap(vf_load(y + i), cap));
+  if (i < n) vf_store_part(y + i, vf_soft_cap(vf_load_part(y + i, n - i), cap), n - i);
+}
+
 static void gate_row(enum activation act, int64_t n, const float *x, const float *up, float *y) {
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {

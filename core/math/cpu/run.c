@@ -9,6 +9,7 @@
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
+#include "core/math/explicit.h"
 
 /* Whose rows were written since the last barrier. */
 enum owner {
@@ -58,12 +59,21 @@ static struct row_range enter_rows(struct walk *walk, const struct op *op, struc
 
 /* ---- ops along rows ------------------------------------------------------------------------------------- */
 
-static void run_points(const struct walk *walk, const struct op *op, enum site site, struct rows x,
-                       struct row_range rows) {
+static void run_columns(const struct walk *walk, const struct op *op, enum site site, struct rows x, int64_t column,
+                        struct row_range rows) {
   struct point_items items = point_items(walk->step, op->layer, site);
   if (items.n_edits + items.n_taps == 0) return;
   for (int32_t row = rows.begin; row < rows.end; row++)
-    point_row(walk->kernels, &items, op_step_row(op, walk->step, row), rows_at(x, row), op->width);
+    point_row(walk->kernels, &items, op_step_row(op, walk->step, row), rows_at(x, row), column, op->width);
+}
+
+static void run_points(const struct walk *walk, const struct op *op, enum site site, struct rows x,
+                       struct row_range rows) {
+  run_columns(walk, op, site, x, 0, rows);
+}
+
+static void add_row(float *to, const float *from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) to[i] += from[i];
 }
 
 static void begin_row(const struct op *op, const struct step *step, int32_t row) {
@@ -74,11 +84,29 @@ static void begin_row(const struct op *op, const struct step *step, int32_t row)
     case ORIGIN_SAVED: memcpy(to, span_floats(step->saved) + step->source[row] * op->width, bytes); return;
     case ORIGIN_EMBED: break;
   }
+  if (op->u.begin.embedded.at.memory) {
+    memcpy(to, rows_at(op->u.begin.embedded, row), bytes);
+    if (op->u.begin.positions.memory) add_row(to, rows_at(op->u.begin.placed, row), op->width);
+    return;
+  }
   const float *position = span_floats(op->u.begin.positions);
   cpu_matrix_row(op->u.begin.embed, step->token[row], op->u.begin.embed_scale, to);
-  if (!position) return;
-  position += step->position[row] * op->width;
-  for (int64_t i = 0; i < op->width; i++) to[i] += position[i];
+  if (position) add_row(to, position + step->position[row] * op->width, op->width);
+}
+
+static void run_embed(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  const struct step *step = walk->step;
+  const float *positions = span_floats(op->u.begin.positions);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    float *embedded = rows_at(op->u.begin.embedded, row), *placed = rows_at(op->u.begin.placed, row);
+    size_t bytes = (size_t)op->width * sizeof *embedded;
+    memset(embedded, 0, bytes);
+    memset(placed, 0, bytes);
+    if (step->origin[row] != ORIGIN_EMBED) continue;
+    cpu_matrix_row(op->u.begin.embed, step->token[row], op->u.begin.embed_scale, embedded);
+    if (positions) memcpy(placed, positions + step->position[row] * op->width, bytes);
+  }
 }
 
 static bool has_forks(const struct step *step, int layer) {
@@ -189,7 +217,34 @@ static void run_sublayer(struct walk *walk, const struct op *op, struct row_rang
 static void run_point(struct walk *walk, const struct op *op, struct row_range all) {
   struct point_items items = point_items(walk->step, op->layer, op->u.point.site);
   if (items.n_edits + items.n_taps == 0) return;
-  run_points(walk, op, op->u.point.site, op->u.point.x, enter_rows(walk, op, all));
+  run_columns(walk, op, op->u.point.site, op->u.point.x, op->u.point.column, enter_rows(walk, op, all));
+}
+
+static void run_cap(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    walk->kernels->cap(op->u.linear.soft_cap, op->u.linear.w->n_out, rows_at(op->u.linear.y, row));
+}
+
+static void run_keep(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  int64_t begin = op->u.gather.begin, end = op->u.gather.end;
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    float *y = rows_at(op->u.gather.y, row);
+    memset(y, 0, (size_t)op->width * sizeof *y);
+    memcpy(y + begin, rows_at(op->u.gather.x, row) + begin, (size_t)(end - begin) * sizeof *y);
+  }
+}
+
+static void run_delta(struct walk *walk, const struct op *op, struct row_range all) {
+  struct row_range rows = enter_rows(walk, op, all);
+  struct point_items items = point_items(walk->step, op->layer, op->u.point.site);
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    if (!items_edit(&items, op_step_row(op, walk->step, row))) continue;
+    const float *x = rows_at(op->u.point.x, row), *before = rows_at(op->u.point.before, row);
+    float *to = rows_at(op->u.point.to, row);
+    for (int64_t i = 0; i < op->width; i++) to[i] += x[i] - before[i];
+  }
 }
 
 static void run_gather(struct walk *walk, const struct op *op, struct row_range all) {
@@ -227,8 +282,12 @@ static void run_attend(struct walk *walk, const struct op *op, struct row_range 
   attend_store(op, walk->step, walk->worker);
   pool_barrier(walk->worker);
   attend_walk(op, walk->step, walk->kernels, walk->worker, walk->scratch);
-  if (items.n_edits + items.n_taps == 0) return;
+  if (op->u.attend.bare || items.n_edits + items.n_taps == 0) return;
   run_points(walk, op, SITE_ATTN_Z, op->u.attend.z, enter_rows(walk, op, rows));
+}
+
+static void run_pattern(struct walk *walk, const struct op *op, struct row_range rows) {
+  attend_explicit(op, walk->step, walk->kernels, enter_rows(walk, op, rows), walk->scratch);
 }
 
 static void run_op(struct walk *walk, const struct op *op) {
@@ -250,6 +309,11 @@ static void run_op(struct walk *walk, const struct op *op) {
     case OP_POINT: run_point(walk, op, rows); return;
     case OP_GATHER: run_gather(walk, op, rows); return;
     case OP_COPY: run_copy(walk, op, rows); return;
+    case OP_EMBED: run_embed(walk, op, rows); return;
+    case OP_PATTERN: run_pattern(walk, op, rows); return;
+    case OP_KEEP: run_keep(walk, op, rows); return;
+    case OP_CAP: run_cap(walk, op, rows); return;
+    case OP_DELTA: run_delta(walk, op, rows); return;
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");
@@ -274,6 +338,7 @@ static void measure(const struct run *run, size_t *tiles, size_t *each) {
     if (op->code == OP_LINEAR)
       *tiles = size_max(*tiles, product_tile_floats(rows.end - rows.begin, op->u.linear.w->n_in));
     if (op->code == OP_ATTEND) *each = size_max(*each, attend_scratch_floats(op));
+    if (op->code == OP_PATTERN) *each = size_max(*each, explicit_scratch_floats(op, run->step));
   }
   *tiles = size_round_up(*tiles, 64);
   *each = size_round_up(*each, 64);

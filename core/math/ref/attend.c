@@ -4,8 +4,11 @@
 #include <assert.h>
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "core/base/checked.h"
+#include "core/math/explicit.h"
 #include "core/math/ref/ref.h"
 
 size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head) {
@@ -85,5 +88,29 @@ static void each_row(const struct op *op, const struct step *step,
 void ref_attend(const struct op *op, const struct step *step) {
   each_row(op, step, store_row);
   each_row(op, step, attend_row);
-  ref_point(op, step, SITE_ATTN_Z, op->u.attend.z, op_rows(op, step));
+  if (!op->u.attend.bare) ref_point(op, step, SITE_ATTN_Z, op->u.attend.z, op_rows(op, step));
+}
+
+static const float *keys_at(const struct op *op, const struct step *step, int slot, int block, int kv_head) {
+  struct cache cache = {op, step, slot};
+  return cached(&cache, block * KV_BLOCK, kv_head, 0);
+}
+
+static void edit_whole_row(const void *context, const struct point_items *items, int32_t row, float *h, int64_t width) {
+  (void)context;
+  ref_point_row(items, row, h, 0, width);
+}
+
+int ref_pattern(const struct op *op, const struct step *step, struct error *error) {
+  int64_t d = op->u.attend.d_head;
+  struct explicit_ways ways = {.keys = keys_at, .key_position = d, .key_element = 1, .value_offset = KV_BLOCK * d,
+                               .value_position = d, .point = edit_whole_row};
+  size_t floats = size_max(explicit_scratch_floats(op, step), 1);
+  float *scratch = malloc(floats * sizeof *scratch);
+  if (!scratch) return error_memory(error, floats * sizeof *scratch);
+  struct row_range rows = op_rows(op, step);
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    if (explicit_wanted(op, step, row)) explicit_row(op, step, row, &ways, scratch);
+  free(scratch);
+  return 0;
 }

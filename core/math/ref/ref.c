@@ -51,16 +51,37 @@ double ref_product(const struct matrix *w, int64_t out, const float *x) {
   return sum;
 }
 
+/* Element i of a token's row, from the tables or from where OP_EMBED has put it. */
+static float embedded(const struct op *op, const struct step *step, int32_t row, int64_t i) {
+  if (op->code == OP_BEGIN && op->u.begin.embedded.at.memory) return rows_at(op->u.begin.embedded, row)[i];
+  return (float)(ref_weight(op->u.begin.embed, step->token[row], i) * op->u.begin.embed_scale);
+}
+
+static const float *positions_of(const struct op *op, const struct step *step, int32_t row) {
+  const float *table = span_floats(op->u.begin.positions);
+  if (!table) return NULL;
+  bool given = op->code == OP_BEGIN && op->u.begin.embedded.at.memory;
+  return given ? rows_at(op->u.begin.placed, row) : table + (int64_t)step->position[row] * op->width;
+}
+
+static void run_embed(const struct op *op, const struct step *step, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++) {
+    bool here = step->origin[row] == ORIGIN_EMBED;
+    const float *positions = positions_of(op, step, row);
+    for (int64_t i = 0; i < op->width; i++) {
+      rows_at(op->u.begin.embedded, row)[i] = here ? embedded(op, step, row, i) : 0;
+      rows_at(op->u.begin.placed, row)[i] = here && positions ? positions[i] : 0;
+    }
+  }
+}
+
 static void begin_row(const struct op *op, const struct step *step, int32_t row) {
   float *to = rows_at(op->u.begin.to, row);
   int32_t source = step->source ? step->source[row] : 0;
   switch ((enum row_origin)step->origin[row]) {
     case ORIGIN_EMBED: {
-      const float *positions = span_floats(op->u.begin.positions);
-      if (positions) positions += (int64_t)step->position[row] * op->width;
-      for (int64_t i = 0; i < op->width; i++)
-        to[i] = (float)(ref_weight(op->u.begin.embed, step->token[row], i) * op->u.begin.embed_scale +
-                        (positions ? positions[i] : 0.0));
+      const float *positions = positions_of(op, step, row);
+      for (int64_t i = 0; i < op->width; i++) to[i] = embedded(op, step, row, i) + (positions ? positions[i] : 0);
       return;
     }
     case ORIGIN_FORK: memcpy(to, rows_at(op->u.begin.to, source), (size_t)op->width * sizeof *to); return;
@@ -80,6 +101,16 @@ static void run_begin(const struct op *op, const struct step *step, struct row_r
   ref_point(op, step, SITE_RESID_PRE, op->u.begin.to, rows);
 }
 
+static float capped(float y, double cap) { return (float)(cap * tanh(y / cap)); }
+
+static void run_cap(const struct op *op, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    for (int64_t i = 0; i < op->u.linear.w->n_out; i++) {
+      float *y = rows_at(op->u.linear.y, row) + i;
+      *y = capped(*y, op->u.linear.soft_cap);
+    }
+}
+
 static void run_linear(const struct op *op, struct row_range rows) {
   const struct matrix *w = op->u.linear.w;
   const float *bias = span_floats(op->u.linear.bias);
@@ -88,8 +119,7 @@ static void run_linear(const struct op *op, struct row_range rows) {
     float *y = rows_at(op->u.linear.y, row);
     for (int64_t out = 0; out < w->n_out; out++) {
       y[out] = ref_activate(op->u.linear.act, (float)(ref_product(w, out, x) + (bias ? bias[out] : 0.0)));
-      double cap = op->u.linear.soft_cap;
-      if (cap > 0) y[out] = (float)(cap * tanh(y[out] / cap));
+      if (op->u.linear.soft_cap > 0) y[out] = capped(y[out], op->u.linear.soft_cap);
     }
   }
 }
@@ -170,45 +200,66 @@ static void run_sublayer(const struct op *op, const struct step *step, struct ro
   run_norm(&op->u.sublayer.norm, op->u.sublayer.resid, op->u.sublayer.y, rows, op->width, 1);
 }
 
+static void run_keep(const struct op *op, struct row_range rows) {
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    for (int64_t i = 0; i < op->width; i++)
+      rows_at(op->u.gather.y, row)[i] =
+          i >= op->u.gather.begin && i < op->u.gather.end ? rows_at(op->u.gather.x, row)[i] : 0;
+}
+
+static void run_delta(const struct op *op, const struct step *step, struct row_range rows) {
+  struct point_items items = point_items(step, op->layer, op->u.point.site);
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    for (int64_t i = 0; i < op->width && items_edit(&items, op_step_row(op, step, row)); i++)
+      rows_at(op->u.point.to, row)[i] += rows_at(op->u.point.x, row)[i] - rows_at(op->u.point.before, row)[i];
+}
+
 static void run_gather(const struct op *op, const struct step *step) {
   for (int32_t i = 0; i < step->n_logit_rows; i++)
     memcpy(rows_at(op->u.gather.y, i), rows_at(op->u.gather.x, step->logit_row[i]),
            (size_t)op->width * sizeof(float));
 }
 
-void ref_run_op(const struct op *op, const struct step *step) {
+int ref_run_op(const struct op *op, const struct step *step, struct error *error) {
   struct row_range rows = op_rows(op, step);
   switch (op->code) {
-    case OP_BEGIN: run_begin(op, step, rows); return;
+    case OP_BEGIN: run_begin(op, step, rows); return 0;
     case OP_NORM:
       run_norm(&op->u.norm.norm, op->u.norm.x, op->u.norm.y, rows, op->width, op->u.norm.parts);
-      return;
+      return 0;
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
-    case OP_GAIN: run_norm_part(op, rows); return;
-    case OP_LINEAR: run_linear(op, rows); return;
-    case OP_GATE: run_gate(op, rows); return;
+    case OP_GAIN: run_norm_part(op, rows); return 0;
+    case OP_LINEAR: run_linear(op, rows); return 0;
+    case OP_GATE: run_gate(op, rows); return 0;
     case OP_SOLU:
       for (int32_t row = rows.begin; row < rows.end; row++)
         ref_solu_row(op->width, rows_at(op->u.solu.x, row), rows_at(op->u.solu.y, row));
-      return;
-    case OP_PLACE: run_place(op, step, rows); return;
-    case OP_ROTATE: run_rotate(op, step, rows); return;
-    case OP_ATTEND: ref_attend(op, step); return;
-    case OP_SUBLAYER: run_sublayer(op, step, rows); return;
-    case OP_POINT: ref_point(op, step, op->u.point.site, op->u.point.x, rows); return;
-    case OP_GATHER: run_gather(op, step); return;
-    case OP_COPY: run_copy(op, rows); return;
+      return 0;
+    case OP_PLACE: run_place(op, step, rows); return 0;
+    case OP_ROTATE: run_rotate(op, step, rows); return 0;
+    case OP_ATTEND: ref_attend(op, step); return 0;
+    case OP_SUBLAYER: run_sublayer(op, step, rows); return 0;
+    case OP_POINT: ref_point(op, step, op->u.point.site, op->u.point.x, rows); return 0;
+    case OP_GATHER: run_gather(op, step); return 0;
+    case OP_COPY: run_copy(op, rows); return 0;
+    case OP_EMBED: run_embed(op, step, rows); return 0;
+    case OP_PATTERN: return ref_pattern(op, step, error);
+    case OP_KEEP: run_keep(op, rows); return 0;
+    case OP_CAP: run_cap(op, rows); return 0;
+    case OP_DELTA: run_delta(op, step, rows); return 0;
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");
+  return 0;
 }
 
 static int ref_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
                    struct error *error) {
-  (void)backend, (void)error;
+  (void)backend;
   assert(step->n_layer > 0);
-  for (size_t i = 0; i < count; i++) ref_run_op(&list[i], step);
+  for (size_t i = 0; i < count; i++)
+    if (ref_run_op(&list[i], step, error) != 0) return -1;
   return 0;
 }
 

@@ -23,7 +23,7 @@ double ref_weight(const struct matrix *w, int64_t out, int64_t in);
 /* x . row `out` of W. */
 double ref_product(const struct matrix *w, int64_t out, const float *x);
 
-void ref_run_op(const struct op *op, const struct step *step);
+int ref_run_op(const struct op *op, const struct step *step, struct error *error);
 
 /* rows.c: formulas over one row. */
 float ref_activate(enum activation act, float x);
@@ -32,11 +32,13 @@ void ref_normalize_row(const struct norm *norm, int64_t width, const float *x, f
 void ref_gain_row(const struct norm *norm, int64_t width, const float *x, float *y);
 void ref_solu_row(int64_t width, const float *x, float *y);
 void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y);
+void ref_point_row(const struct point_items *items, int32_t row, float *h, int64_t column, int64_t width);
 void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows);
 
 /* attend.c */
 size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
 void ref_attend(const struct op *op, const struct step *step);
+int ref_pattern(const struct op *op, const struct step *step, struct error *error);
 
 /* encode.c */
 int ref_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);

@@ -70,13 +70,14 @@ static void add_scaled(float *h, double scale, const float *v, int64_t n) {
 }
 
 /* The activation of the item's feature at h, in folded units. */
-static double feature_value(const struct edit_item *item, const float *h, int64_t n) {
-  double p = dot(h, span_floats(item->enc), n) + item->bias;
+static double feature_value(const struct edit_item *item, const float *h, struct edit_window window) {
+  double p = dot(h, span_floats(item->enc) + window.skip, window.n) + item->bias;
   return p > fmax(item->threshold, 0) ? p * item->fold : 0;
 }
 
-static void edit_row(const struct edit_item *item, int64_t row, float *h, int64_t n) {
-  const float *v = span_floats(item->v);
+static void edit_row(const struct edit_item *item, int64_t row, float *h, struct edit_window window) {
+  const float *v = item->v.memory ? span_floats(item->v) + window.skip : NULL;
+  int64_t n = window.n, stride = item->column_end - item->column_begin;
   switch (item->kind) {
     case EDIT_ROW_ADD: add_scaled(h, item->value, v, n); return;
     case EDIT_ROW_PROJECT: add_scaled(h, (item->value - 1.0) * dot(h, v, n), v, n); return;
@@ -92,10 +93,10 @@ static void edit_row(const struct edit_item *item, int64_t row, float *h, int64_
       for (int64_t i = 0; i < n; i++) h[i] = item->value;
       return;
     case EDIT_ROW_COPY: memcpy(h, v, (size_t)n * sizeof *h); return;
-    case EDIT_ROW_REPLACE: memcpy(h, v + (row - item->rows.begin) * n, (size_t)n * sizeof *h); return;
-    case EDIT_ROW_FEATURE_SET: add_scaled(h, item->value - feature_value(item, h, n), v, n); return;
+    case EDIT_ROW_REPLACE: memcpy(h, v + (row - item->rows.begin) * stride, (size_t)n * sizeof *h); return;
+    case EDIT_ROW_FEATURE_SET: add_scaled(h, item->value - feature_value(item, h, window), v, n); return;
     case EDIT_ROW_FEATURE_SCALE: {
-      double a = feature_value(item, h, n);
+      double a = feature_value(item, h, window);
       add_scaled(h, item->value * a - a, v, n);
       return;
     }
@@ -103,24 +104,22 @@ static void edit_row(const struct edit_item *item, int64_t row, float *h, int64_
   assert(!"unknown edit");
 }
 
-static bool covers(struct row_range range, int32_t row) { return range.begin <= row && row < range.end; }
+void ref_point_row(const struct point_items *items, int32_t row, float *h, int64_t column, int64_t width) {
+  for (int i = 0; i < items->n_edits; i++) {
+    const struct edit_item *item = &items->edits[i];
+    struct edit_window window = edit_window(item, column, width);
+    if (row_in(item->rows, row) && window.n > 0) edit_row(item, row, h + window.first, window);
+  }
+  for (int i = 0; i < items->n_taps; i++) {
+    const struct tap_item *tap = &items->taps[i];
+    if (row_in(tap->rows, row))
+      memcpy(span_floats(tap->to) + (row - tap->rows.begin) * tap->ld + column, h, (size_t)width * sizeof *h);
+  }
+}
 
 void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows) {
   struct point_items items = point_items(step, op->layer, site);
-  int64_t width = op->width;
-  for (int32_t at = rows.begin; at < rows.end; at++) {
-    int32_t row = op_step_row(op, step, at);
-    float *h = rows_at(x, at);
-    for (int i = 0; i < items.n_edits; i++) {
-      const struct edit_item *item = &items.edits[i];
-      if (!covers(item->rows, row)) continue;
-      assert(0 <= item->column_begin && item->column_begin <= item->column_end && item->column_end <= width);
-      edit_row(item, row, h + item->column_begin, item->column_end - item->column_begin);
-    }
-    for (int i = 0; i < items.n_taps; i++) {
-      const struct tap_item *tap = &items.taps[i];
-      if (covers(tap->rows, row))
-        memcpy(span_floats(tap->to) + (row - tap->rows.begin) * tap->ld, h, (size_t)width * sizeof *h);
-    }
-  }
+  int64_t column = op->code == OP_POINT ? op->u.point.column : 0;
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    ref_point_row(&items, op_step_row(op, step, row), rows_at(x, row), column, op->width);
 }

@@ -39,7 +39,7 @@ def norm_outputs(model):
     for i in range(model.cfg.n_layers):
         names[f"blocks.{i}.ln1"] = f"attn_in.{i}"
         names[f"blocks.{i}.ln2"] = f"blocks.{i}.mlp.hook_in"
-    return names
+    return {module: name for module, name in names.items() if name not in model.hook_dict}
 
 
 def row_major(name, value):
@@ -72,7 +72,7 @@ def run(model, ids, edits=()):
         points[hook.name] = row_major(hook.name, value)
     hooks = [(name, hook(function)) for name, function in edits if name in model.hook_dict]
     hooks += [(name, see) for name in model.hook_dict]
-    points["unembed.hook_out"] = model.run_with_hooks(torch.tensor([ids]), fwd_hooks=hooks)[0].to(torch.float32).numpy()
+    model.run_with_hooks(torch.tensor([ids]), fwd_hooks=hooks)
     for handle in handles:
         handle.remove()
     return points
@@ -131,8 +131,6 @@ def add_edits(tensors, model, ids, edits, number):
         points = run(model, ids, [twin(edit)])
         last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
         at_head = edit[0].startswith(("ln_final", "unembed"))
-        if edit[0] == "unembed.hook_out":
-            points["unembed.hook_out"] = twin(edit)[1](torch.tensor(points["unembed.hook_out"])[None])[0].numpy()
         key = f"edit{number}/{'add scale fill'.split().index(edit[1])}/{edit[2]}/{'/'.join(map(str, edit[3:]))}/{edit[0]}"
         tensors[key] = points["unembed.hook_out" if at_head else last]
         number += 1

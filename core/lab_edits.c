@@ -148,6 +148,8 @@ static int resolve_point(const struct edits_plan *plan, const struct lab_edit *f
   if (!from->point) return at_fault(error, ERROR_ARGUMENT, edit, "point", "a point or a source with a feature is needed");
   if (point_find(from->point, arch, &edit->point, &inner) != 0)
     return at_fault(error, inner.code, edit, "point", inner.text);
+  if (point_shape(arch, edit->point.site).square)
+    return at_fault(error, ERROR_UNSUPPORTED, edit, "point", "scores and patterns can be looked at here, not edited yet");
   edit->width = point_width(arch, edit->point.site, 0);
   return resolve_heads(plan, from, edit, error);
 }
@@ -632,6 +634,9 @@ static int lower_one(const struct edits_plan *plan, const struct resolved_edit *
   if (edit->dict && !is_direction(edit->op))
     return lower_feature(edit, edit->op == LAB_EDIT_MEAN ? mean[0] : edit->op == LAB_EDIT_ABLATE ? 0 : edit->value, &e, list,
                          error);
+  if (!edit->dict && point_check_edit(&plan->opened->model->arch, edit->point, e.kind, edit->columns[0].begin,
+                                      edit->columns[edit->n_columns - 1].end, 0, error) != 0)
+    return -1;
   if (is_direction(edit->op)) {
     e.v = edit->v;
     return edit_list_add(list, &e, error);

@@ -29,6 +29,7 @@ struct run {
   struct lab_run_result result;
   struct spool *spool;
   float *row;               /* scratch: one row of the widest tensor */
+  float *spread; /* behind row: one head of it */
 };
 
 static struct run *run_of(struct experiment *e) { return (struct run *)e; }
@@ -42,6 +43,14 @@ static void clear(struct experiment *e) {
 
 static bool is_glob(const char *name) { return strpbrk(name, "*?[") != NULL; }
 
+/* Scores and pattern of every text have the places of the longest one. */
+static int32_t longest(const struct run *run) {
+  size_t most = 1;
+  for (size_t t = 0; t < run->e.n_texts; t++)
+    if (run->e.texts[t].n > most) most = run->e.texts[t].n;
+  return (int32_t)most;
+}
+
 static int add_point(struct run *run, struct point point, struct error *error) {
   for (int i = 0; i < run->n_points; i++)
     if (point_index(run->points[i]) == point_index(point)) return 0;
@@ -53,7 +62,7 @@ static int add_point(struct run *run, struct point point, struct error *error) {
   struct point_shape shape = point_shape(arch, point.site);
   tensor->n_dims = shape.heads ? 2 : 1;
   tensor->dims[0] = shape.heads ? (run->n_heads ? (int64_t)run->n_heads : shape.heads) : shape.width;
-  tensor->dims[1] = shape.heads ? shape.width : 1;
+  tensor->dims[1] = shape.square ? longest(run) : shape.heads ? shape.width : 1;
   tensor->width = tensor->dims[0] * tensor->dims[1];
   run->points[run->n_points++] = point;
   return 0;
@@ -85,6 +94,19 @@ static int add_named(struct run *run, const char *name, const char *field, struc
   return add_point(run, point, error);
 }
 
+/* Keys and values may have fewer heads than queries. */
+static int check_heads(const struct run *run, int i, struct error *error) {
+  struct point_shape shape = point_shape(&run->e.model->arch, run->points[i].site);
+  const char *name = run->result.tensors[i].name;
+  if (run->n_heads && run->result.tensors[i].n_dims < 2)
+    return error_set_field(error, ERROR_ARGUMENT, "heads", "heads: '%s' has no heads; attn.hook_z has", name);
+  for (size_t h = 0; h < run->n_heads; h++)
+    if (run->heads[h] >= shape.heads)
+      return error_set_field(error, ERROR_ARGUMENT, "heads", "heads[%zu] is %" PRId64 ", '%s' has heads 0 to %d", h,
+                             run->heads[h], name, shape.heads - 1);
+  return 0;
+}
+
 static int find_points(struct run *run, const struct lab_run_args *args, struct error *error) {
   size_t most = (size_t)point_count(run->e.model->arch.n_layer) + 1;
   run->points = arena_array(&run->e.arena, most, sizeof *run->points, error);
@@ -96,9 +118,7 @@ static int find_points(struct run *run, const struct lab_run_args *args, struct 
     if (add_named(run, args->points[i], field, error) != 0) return -1;
   }
   for (int i = 0; i < run->n_points; i++)
-    if (run->n_heads && run->result.tensors[i].n_dims < 2)
-      return error_set_field(error, ERROR_ARGUMENT, "heads", "heads: '%s' has no heads; attn.hook_z has",
-                             run->result.tensors[i].name);
+    if (check_heads(run, i, error) != 0) return -1;
   return 0;
 }
 
@@ -162,7 +182,7 @@ static int prepare_text(struct run *run, const struct lab_run_args *args, size_t
 static int place_tensors(struct run *run, struct error *error) {
   int64_t at = 0, widest = 1;
   for (int i = 0; i < run->n_points; i++) {
-    int64_t width = point_width(&run->e.model->arch, run->points[i].site, 0);
+    int64_t width = point_width(&run->e.model->arch, run->points[i].site, longest(run));
     if (width > widest) widest = width;
     for (size_t t = 0; t < run->e.n_texts; t++) {
       ((int64_t *)(uintptr_t)run->texts[t].offsets)[i] = at;
@@ -173,8 +193,10 @@ static int place_tensors(struct run *run, struct error *error) {
     }
   }
   run->result.bytes = at;
-  run->row = malloc((size_t)widest * sizeof *run->row);
-  return run->row ? 0 : error_memory(error, (size_t)widest * sizeof *run->row);
+  run->row = malloc((size_t)(widest + longest(run)) * sizeof *run->row);
+  if (!run->row) return error_memory(error, (size_t)(widest + longest(run)) * sizeof *run->row);
+  run->spread = run->row + widest;
+  return 0;
 }
 
 static int prepare(struct run *run, const struct lab_run_args *args, struct error *error) {
@@ -200,10 +222,27 @@ static int prepare(struct run *run, const struct lab_run_args *args, struct erro
 
 /* ---- while it runs ---- */
 
+/* The chosen heads of a row of scores or of a pattern, with places that the text does not have marked as hidden. */
+static int write_square(struct run *run, const struct engine_tapped *tapped, int64_t offset, struct error *error) {
+  const struct lab_tensor *tensor = &run->result.tensors[tapped->tap];
+  struct point point = run->points[tapped->tap];
+  int64_t keys = tapped->width / point_shape(&run->e.model->arch, point.site).heads, places = tensor->dims[1];
+  for (int64_t j = keys; j < places; j++) run->spread[j] = point.site == SITE_SCORES ? -INFINITY : 0;
+  for (int64_t h = 0; h < tensor->dims[0]; h++) {
+    int64_t head = run->n_heads ? run->heads[h] : h;
+    memcpy(run->spread, run->row + head * keys, (size_t)keys * sizeof *run->row);
+    if (spool_write(run->spool, offset + h * places * (int64_t)sizeof(float), run->spread, (size_t)places * sizeof(float),
+                    error) != 0)
+      return -1;
+  }
+  return 0;
+}
+
 static int write_row(struct run *run, const struct engine_tapped *tapped, int32_t i, int64_t offset, struct error *error) {
   const struct lab_tensor *tensor = &run->result.tensors[tapped->tap];
   struct span at = span_at(tapped->rows.at, (size_t)i * (size_t)tapped->rows.ld * sizeof(float));
   if (tapped->backend->ops->read(tapped->backend, run->row, at, (size_t)tapped->width * sizeof(float), error) != 0) return -1;
+  if (point_shape(&run->e.model->arch, run->points[tapped->tap].site).square) return write_square(run, tapped, offset, error);
   if (tensor->n_dims < 2 || !run->n_heads)
     return spool_write(run->spool, offset, run->row, (size_t)tensor->width * sizeof(float), error);
   for (size_t h = 0; h < run->n_heads; h++) {

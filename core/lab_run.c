@@ -2,7 +2,6 @@
  * come out. Activations go to a spool at offsets known beforehand, so that neither their size nor a slow reader matters
  * to the worker. */
 #include <assert.h>
-#include <fnmatch.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -41,7 +40,7 @@ static void clear(struct experiment *e) {
 
 /* ---- points ---- */
 
-static bool is_glob(const char *name) { return strpbrk(name, "*?[") != NULL; }
+static bool is_glob(const char *name) { return strpbrk(name, "*?") != NULL; }
 
 /* Scores and pattern of every text have the places of the longest one. */
 static int32_t longest(const struct run *run) {
@@ -68,21 +67,17 @@ static int add_point(struct run *run, struct point point, struct error *error) {
   return 0;
 }
 
-/* Every point whose long or short name fits. */
+/* Every point that a name of whatever spelling fits. */
 static int add_glob(struct run *run, const char *glob, const char *field, struct error *error) {
-  int found = 0;
-  for (int layer = 0; layer < run->e.model->arch.n_layer; layer++) {
-    for (int site = 0; site < SITE_COUNT; site++) {
-      struct point point = {layer, (enum site)site};
-      char name[POINT_NAME_BYTES];
-      if (fnmatch(glob, point_name(point, name), 0) != 0 || point_find(name, &run->e.model->arch, &point, NULL) != 0) continue;
-      found++;
-      if (add_point(run, point, error) != 0) return -1;
-    }
-  }
-  if (found) return 0;
-  return error_set_field(error, ERROR_ARGUMENT, field, "%s: no point of the model fits '%.80s'; names look like "
-                         "'blocks.0.hook_resid_pre'", field, glob);
+  struct point *points;
+  struct error inner = ERROR_INIT;
+  size_t n;
+  if (points_select(glob, &run->e.model->arch, &points, &n, &inner) != 0)
+    return error_set_field(error, inner.code, field, "%s: %s", field, inner.text);
+  int failed = 0;
+  for (size_t i = 0; i < n && !failed; i++) failed = add_point(run, points[i], error);
+  free(points);
+  return failed;
 }
 
 static int add_named(struct run *run, const char *name, const char *field, struct error *error) {

@@ -2,6 +2,7 @@
 #include "core/model/point_shape.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/model/points.h"
@@ -139,6 +140,53 @@ int point_find(const char *name, const struct arch *arch, struct point *out, str
   }
   *out = point;
   return 0;
+}
+
+/* The model has the point at this layer. */
+static bool stands_at(const struct arch *arch, struct point point) {
+  bool first = point.site <= SITE_POS_EMBED, last = point.site >= SITE_FINAL_SCALE;
+  if (point_missing(arch, point.site)) return false;
+  return first ? point.layer == 0 : last == (point.layer == arch->n_layer);
+}
+
+/* Without norms after sublayers, what is before such a norm is what is added. */
+static bool selects(const struct arch *arch, struct point point, const char *pattern) {
+  struct point raw = point;
+  if (point_matches(point, pattern)) return true;
+  if (point.site == SITE_ATTN_OUT) raw.site = SITE_ATTN_RAW;
+  if (point.site == SITE_MLP_OUT) raw.site = SITE_MLP_RAW;
+  return raw.site != point.site && point_missing(arch, raw.site) && point_matches(raw, pattern);
+}
+
+static int select_one(const char *name, const struct arch *arch, struct point **out, size_t *count, struct error *error) {
+  struct point point;
+  if (point_find(name, arch, &point, error) != 0) return -1;
+  *out = malloc(sizeof **out);
+  if (!*out) return error_memory(error, sizeof **out);
+  **out = point;
+  *count = 1;
+  return 0;
+}
+
+int points_select(const char *pattern, const struct arch *arch, struct point **out, size_t *count,
+                  struct error *error) {
+  char all[sizeof error->text];
+  if (!strpbrk(pattern, "*?")) return select_one(pattern, arch, out, count, error);
+  size_t most = (size_t)point_count(arch->n_layer), n = 0;
+  struct point *found = malloc(most * sizeof *found);
+  if (!found) return error_memory(error, most * sizeof *found);
+  for (int p = 0; p < (int)most; p++) {
+    struct point point = {p / SITE_COUNT, (enum site)(p % SITE_COUNT)};
+    if (stands_at(arch, point) && selects(arch, point, pattern)) found[n++] = point;
+  }
+  if (n) {
+    *out = found;
+    *count = n;
+    return 0;
+  }
+  free(found);
+  list_sites(arch, all, sizeof all);
+  return error_set(error, ERROR_ARGUMENT, "no point of this model matches '%.60s'; it has%s", pattern, all);
 }
 
 /* Kinds that look along a vector before they change the row: over several heads of a derived point, which come up one by

@@ -27,6 +27,11 @@ const char *point_missing(const struct arch *arch, enum site site);
  * point. */
 int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) MUST_CHECK;
 
+/* The points a name or a pattern ("blocks.*.hook_resid_post", "resid_post.*", "*hook_z") stands for, in the order of the
+ * pass; *out is freed by the caller. A name is one point (errors as point_find); a pattern that matches none is refused. */
+int points_select(const char *pattern, const struct arch *arch, struct point **out, size_t *count,
+                  struct error *error) MUST_CHECK;
+
 /* 0 when the edit makes sense at the point: columns [column_begin, column_end) inside the row (keys as for point_width),
  * and the kind can be done there. ERROR_ARGUMENT, or ERROR_UNSUPPORTED with the reason. */
 int point_check_edit(const struct arch *arch, struct point point, enum edit_kind kind, int64_t column_begin,

@@ -250,3 +250,35 @@ const char *point_name(struct point point, char out[POINT_NAME_BYTES]) {
   snprintf(layer, sizeof layer, "%d", point.layer);
   return put_together(site_name(point.site), layer, out, POINT_NAME_BYTES);
 }
+
+/* Greedy: the last star takes one character more whenever the rest does not fit. */
+static bool matches(const char *pattern, const char *text) {
+  const char *star = NULL, *from = NULL;
+  while (*text) {
+    if (*pattern == '*') {
+      star = pattern++;
+      from = text;
+    } else if (*pattern == '?' || *pattern == *text) {
+      pattern++;
+      text++;
+    } else if (star) {
+      pattern = star + 1;
+      text = ++from;
+    } else {
+      return false;
+    }
+  }
+  return !pattern[strspn(pattern, "*")];
+}
+
+bool point_matches(struct point point, const char *pattern) {
+  char layer[12], name[NAME_BYTES];
+  snprintf(layer, sizeof layer, "%d", point.layer);
+  for (size_t i = 0; i < TABLE_COUNT; i++) {
+    bool other = table[i].where == FIRST && point.layer > 0; /* "embeddings" is resid_pre of layer 0 alone */
+    if (table[i].site == point.site && !other &&
+        matches(pattern, put_together(table[i].name, table[i].where == EACH ? layer : "", name, sizeof name)))
+      return true;
+  }
+  return false;
+}

@@ -4,6 +4,8 @@
 #ifndef STEERD_CORE_MODEL_POINTS_H
 #define STEERD_CORE_MODEL_POINTS_H
 
+#include <stdbool.h>
+
 #include "core/base/error.h"
 #include "core/math/point.h"
 
@@ -23,5 +25,9 @@ const char *point_name(struct point point, char out[POINT_NAME_BYTES]);
 
 /* The name of a site with "N" for the layer. Static text. */
 const char *site_name(enum site site);
+
+/* The point has a name, in whatever spelling, that the pattern matches: '*' stands for any text, dots included, '?' for
+ * one character. attn_out.N and mlp_out.N are names of SITE_ATTN_RAW and SITE_MLP_RAW here. */
+bool point_matches(struct point point, const char *pattern);
 
 #endif

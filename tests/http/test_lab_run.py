@@ -84,6 +84,40 @@ def test_every_point_and_the_losses_agree(daemon, twin):
     assert np.array(got["activations"]["blocks.1.attn.hook_z"]).shape == (len(got["ids"]), 4, 12)
 
 
+def test_cold_and_derived_points_fit_together(daemon):
+    """What must hold between points, whoever computed them; their values against TransformerLens are a unit test's."""
+    texts = [TEXT, "The ship turned"]
+    body = {"text": texts, "points": ["attn.1", "value.1", "z.1", "result.1", "attn_out.1", "mlp_in.2", "ln_final.*", "lm_head",
+                                      "attn_logits.0"]}
+    results = run(daemon, **body)["results"]
+    for got in results:
+        at = {name: np.array(value, np.float32) for name, value in got["activations"].items()}
+        n, places = len(got["ids"]), max(len(r["ids"]) for r in results)
+        pattern = at["blocks.1.attn.hook_pattern"]
+        assert pattern.shape == (n, 4, places) and at["unembed.hook_out"].shape == (n, 512)
+        assert np.allclose(pattern.sum(-1), 1, atol=1e-5)  # weights in float32
+        for q in range(n):
+            assert (pattern[q, :, q + 1:] == 0).all() and np.isnan(at["blocks.0.attn.hook_attn_scores"][q, :, q + 1:]).all()
+        value = at["blocks.1.attn.hook_v"]
+        agrees(np.einsum("qhk,khe->qhe", pattern[:, :, :n], value), at["blocks.1.attn.hook_z"])
+        bias = at["blocks.1.hook_attn_out"] - at["blocks.1.attn.hook_result"].sum(1)
+        agrees(bias, np.broadcast_to(bias[:1], bias.shape))
+        assert at["ln_final.hook_scale"].shape == (n, 1) and at["blocks.2.mlp.hook_in"].shape == (n, 48)
+    one_head = run(daemon, text=TEXT, points=["pattern.1"], heads=[3])["activations"]["blocks.1.attn.hook_pattern"]
+    whole = results[0]["activations"]["blocks.1.attn.hook_pattern"]
+    assert [row[0] for row in one_head] == [row[3][:len(one_head[0][0])] for row in whole]
+
+
+def test_edits_of_cold_points(daemon):
+    plain = run(daemon, text=TEXT, points=["z.1", "result.1", "attn_out.1"])["activations"]
+    edits = [{"op": "zero", "point": "blocks.1.attn.hook_result", "heads": [2]}]
+    edited = run(daemon, text=TEXT, points=["result.1", "attn_out.1"], edits=edits)["activations"]
+    gone = np.array(plain["blocks.1.attn.hook_result"])[:, 2]
+    agrees(np.array(edited["blocks.1.hook_attn_out"]), np.array(plain["blocks.1.hook_attn_out"]) - gone)
+    assert (np.array(edited["blocks.1.attn.hook_result"])[:, 2] == 0).all()
+    refused(daemon, "/v1/lab/run", {"text": TEXT, "points": ["rot_q.1"]}, "points[0]", "its positions are not rotary", status=501)
+
+
 def test_npy_and_safetensors_hold_the_same_numbers(daemon):
     body = {"text": TEXT, "points": ["blocks.1.attn.hook_z"], "positions": [0, -1, 3], "heads": [2, 0]}
     plain = np.array(run(daemon, **body)["activations"]["blocks.1.attn.hook_z"], np.float32)

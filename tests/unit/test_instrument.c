@@ -5,13 +5,15 @@
 #include "core/model/instrument.h"
 
 #define POINTS "tests/vectors/points/"
+#define FAMILIES "tests/vectors/families/"
 
 static const char *backends[] = {"ref", "cpu-generic", "cpu-avx2", "cpu-avx512"};
 #define N_BACKENDS (sizeof backends / sizeof backends[0])
 
 static const struct {
   const char *vectors, *folder;
-} models[] = {{POINTS "tiny-gpt2.safetensors", TINY "model"}};
+} models[] = {{POINTS "tiny-gpt2.safetensors", TINY "model"},
+              {POINTS "llama.safetensors", FAMILIES "llama"}};
 #define N_MODELS (sizeof models / sizeof models[0])
 
 /* ---- values ---- */
@@ -60,7 +62,7 @@ static void test_values(void **state) {
   for (size_t m = 0; m < N_MODELS; m++)
     for (size_t i = 0; i < N_BACKENDS; i++) {
       struct bench b;
-      if (bench_open(&b, backends[i], models[m].folder) != 0) continue;
+      if (bench_open_with(&b, backends[i], models[m].folder, model_open_weights) != 0) continue;
       struct tensors *want = vectors_open(models[m].vectors);
       size_t n;
       int32_t *ids = vectors_i32(want, "ids", &n);
@@ -129,7 +131,7 @@ static void test_edits(void **state) {
   for (size_t m = 0; m < N_MODELS; m++)
     for (size_t i = 0; i < N_BACKENDS; i++) {
       struct bench b;
-      if (bench_open(&b, backends[i], models[m].folder) != 0) continue;
+      if (bench_open_with(&b, backends[i], models[m].folder, model_open_weights) != 0) continue;
       struct tensors *want = vectors_open(models[m].vectors);
       size_t n;
       int32_t *ids = vectors_i32(want, "ids", &n);
@@ -207,7 +209,7 @@ static void test_taps_change_no_bit(void **state) {
   for (size_t m = 0; m < N_MODELS; m++)
     for (size_t i = 0; i < N_BACKENDS; i++) {
       struct bench b;
-      if (bench_open(&b, backends[i], models[m].folder) != 0) continue;
+      if (bench_open_with(&b, backends[i], models[m].folder, model_open_weights) != 0) continue;
       check_bits(&b);
       bench_close(&b);
     }

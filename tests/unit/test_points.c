@@ -5,9 +5,11 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/nearest.h"
+#include "core/model/point_shape.h"
 #include "core/model/points.h"
 
 static void parses_to(const char *name, int layer, enum site site) {
@@ -92,6 +94,102 @@ static void wrong_names_are_told_apart(void **state) {
   refuses("hook_tokens", ERROR_UNSUPPORTED, "point 'hook_tokens' is not served: the request knows its own tokens");
 }
 
+/* A GPT-2 of two layers, as far as points are concerned. */
+static struct arch gpt2_arch(void) {
+  return (struct arch){.n_layer = 2, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = 48, .d_mlp = 128, .n_ctx = 160,
+                       .vocabulary = 512, .norm = NORM_LAYER, .final_norm = NORM_LAYER,
+                       .has = HAS_MLP | HAS_NORM2 | HAS_GAINS | HAS_POSITIONS};
+}
+
+static void finds(const struct arch *arch, const char *name, int layer, enum site site) {
+  struct error error = ERROR_INIT;
+  struct point point;
+  if (point_find(name, arch, &point, &error) != 0) fail_msg("%s", error.text);
+  if (point.layer != layer || point.site != site) fail_msg("%s: got layer %d site %d", name, point.layer, point.site);
+}
+
+static void lacks(const struct arch *arch, const char *name, const char *reason) {
+  struct error error = ERROR_INIT;
+  struct point point;
+  if (point_find(name, arch, &point, &error) == 0) fail_msg("%s was found", name);
+  assert_int_equal(error.code, ERROR_UNSUPPORTED);
+  if (!strstr(error.text, reason) || !strstr(error.text, "; it has hook_")) fail_msg("%s: %s", name, error.text);
+}
+
+static void models_have_their_own_points(void **state) {
+  (void)state;
+  struct arch arch = gpt2_arch();
+  finds(&arch, "attn_out.1", 1, SITE_ATTN_OUT);
+  finds(&arch, "blocks.1.mlp.hook_out", 1, SITE_MLP_OUT);
+  finds(&arch, "lm_head", 2, SITE_LOGITS);
+  lacks(&arch, "blocks.1.attn.hook_rot_q", "its positions are not rotary");
+  lacks(&arch, "mlp_pre_linear.1", "its MLP is not gated");
+  lacks(&arch, "q_norm_in.1", "it does not norm queries and keys");
+  lacks(&arch, "attn_out_post.1", "no norm follows its sublayers");
+  lacks(&arch, "blocks.0.ln2_post.hook_scale", "no norm follows its sublayers");
+  arch.has |= HAS_POST_NORMS;
+  finds(&arch, "attn_out.1", 1, SITE_ATTN_RAW);
+  finds(&arch, "attn_out_post.1", 1, SITE_ATTN_OUT);
+  finds(&arch, "blocks.1.hook_mlp_out", 1, SITE_MLP_OUT);
+  arch.parallel = true;
+  lacks(&arch, "resid_mid.0", "its attention and MLP stand side by side");
+}
+
+/* How many points a pattern stands for; the first one's name must be `first`. */
+static void selects(const char *pattern, size_t count, const char *first) {
+  struct error error = ERROR_INIT;
+  struct arch arch = gpt2_arch();
+  struct point *points = NULL;
+  size_t n = 0;
+  char name[POINT_NAME_BYTES];
+  if (points_select(pattern, &arch, &points, &n, &error) != 0) fail_msg("%s", error.text);
+  if (n != count) fail_msg("%s: %zu points", pattern, n);
+  assert_string_equal(point_name(points[0], name), first);
+  free(points);
+}
+
+static void patterns_stand_for_points(void **state) {
+  (void)state;
+  selects("blocks.*.hook_resid_post", 2, "blocks.0.hook_resid_post");
+  selects("resid_post.*", 2, "blocks.0.hook_resid_post");
+  selects("*hook_z", 2, "blocks.0.attn.hook_z");
+  selects("attn_out.*", 2, "blocks.0.hook_attn_out");
+  selects("blocks.1.attn.hook_?", 4, "blocks.1.attn.hook_q");
+  selects("embed*", 2, "hook_embed");
+  selects("*ln*hook_scale", 5, "blocks.0.ln1.hook_scale");
+  selects("z.1", 1, "blocks.1.attn.hook_z");
+  selects("*", 2 + 2 * 25 + 4, "hook_embed");
+  struct error error = ERROR_INIT;
+  struct arch arch = gpt2_arch();
+  struct point *points;
+  size_t n;
+  assert_int_equal(points_select("banana.*", &arch, &points, &n, &error), -1);
+  assert_non_null(strstr(error.text, "no point of this model matches 'banana.*'"));
+}
+
+/* Shapes that a reply needs, and edits that make no sense. */
+static void points_have_shapes(void **state) {
+  (void)state;
+  struct arch arch = gpt2_arch();
+  struct point_shape scores = point_shape(&arch, SITE_SCORES), result = point_shape(&arch, SITE_RESULT);
+  assert_true(scores.square && scores.heads == 4 && scores.kind == POINT_COLD);
+  assert_true(!result.square && result.heads == 4 && result.width == 48 && result.kind == POINT_DERIVED);
+  assert_int_equal(point_width(&arch, SITE_SCORES, 9), 36);
+  assert_int_equal(point_width(&arch, SITE_RESULT, 0), 192);
+  assert_int_equal(point_width(&arch, SITE_LN2_SCALE, 0), 1);
+  assert_int_equal(point_shape(&arch, SITE_MLP_POST).kind, POINT_HOT);
+  struct point at = {1, SITE_RESULT};
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_ADD, 0, 192, 0, NULL), 0);
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_ADD, 0, 193, 0, NULL), -1);
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_ADD, 5, 5, 0, NULL), -1);
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_CAP, 40, 60, 0, NULL), -1);
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_CAP, 48, 96, 0, NULL), 0);
+  at.site = SITE_HEAD_IN;
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_ADD, 0, 192, 0, NULL), 0);
+  arch.n_kv_head = 2;
+  assert_int_equal(point_check_edit(&arch, at, EDIT_ROW_ADD, 0, 192, 0, NULL), -1);
+}
+
 static void long_names_are_refused(void **state) {
   (void)state;
   char name[5000];
@@ -135,7 +233,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(both_spellings_mean_the_same_point),
       cmocka_unit_test(wrong_names_are_told_apart),
-      cmocka_unit_test(long_names_are_refused),
+      cmocka_unit_test(long_names_are_refused), cmocka_unit_test(models_have_their_own_points),
+      cmocka_unit_test(patterns_stand_for_points), cmocka_unit_test(points_have_shapes),
       cmocka_unit_test(nearest_finds_slips_and_nothing_else),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

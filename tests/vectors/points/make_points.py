@@ -19,18 +19,60 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TINY = os.path.join(HERE, "..", "tiny-gpt2")
 
 
+FAMILIES = os.environ.get("FAMILIES", os.path.join(HERE, "..", "families"))
+
+
+def hooked(source, convert, **config):
+    """source in float64 (its stored weights), every switch of `config` as HookedTransformer names it."""
+    config = HookedTransformerConfig(dtype=torch.float64, use_attn_result=True, device="cpu", **config)
+    model = HookedTransformer(config)
+    model.load_and_process_state_dict(convert(source, config), fold_ln=False, center_writing_weights=False, center_unembed=False,
+                                      fold_value_biases=False, refactor_factored_attn_matrices=False)
+    return model.double().eval()
+
+
 def hooked_gpt2(folder, **switches):
     source = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32)
     c = source.config
-    config = HookedTransformerConfig(
-        n_layers=c.n_layer, d_model=c.n_embd, n_heads=c.n_head, d_head=c.n_embd // c.n_head, d_mlp=c.n_inner,
-        n_ctx=c.n_positions, d_vocab=c.vocab_size, act_fn="gelu_new", eps=c.layer_norm_epsilon, normalization_type="LN",
-        dtype=torch.float64, use_attn_result=True, use_hook_mlp_in=True, device="cpu", **switches)
-    model = HookedTransformer(config)
-    state = weight_conversions.convert_gpt2_weights(source, config)
-    model.load_and_process_state_dict(state, fold_ln=False, center_writing_weights=False, center_unembed=False,
-                                      fold_value_biases=False, refactor_factored_attn_matrices=False)
-    return model.double().eval()
+    return hooked(source, weight_conversions.convert_gpt2_weights, n_layers=c.n_layer, d_model=c.n_embd, n_heads=c.n_head,
+                  d_head=c.n_embd // c.n_head, d_mlp=c.n_inner, n_ctx=c.n_positions, d_vocab=c.vocab_size, act_fn="gelu_new",
+                  eps=c.layer_norm_epsilon, normalization_type="LN", use_hook_mlp_in=True, **switches)
+
+
+def llama_like(folder, convert, base, **switches):
+    source = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    c = source.config
+    settings = dict(n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=c.head_dim,
+                    n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size, n_ctx=c.max_position_embeddings,
+                    d_vocab=c.vocab_size, act_fn="silu", eps=c.rms_norm_eps, normalization_type="RMS", gated_mlp=True,
+                    final_rms=True, positional_embedding_type="rotary", rotary_dim=c.head_dim, rotary_base=base,
+                    use_hook_mlp_in=True)
+    return hooked(source, convert, **{**settings, **switches})
+
+
+def hooked_llama(folder, **switches):
+    return llama_like(folder, weight_conversions.convert_llama_weights, 700, **switches)
+
+
+def hooked_qwen3(folder, **switches):
+    return llama_like(folder, weight_conversions.convert_qwen3_weights, 700, use_qk_norm=True, **switches)
+
+
+def hooked_gemma2(folder, **switches):
+    return llama_like(folder, weight_conversions.convert_gemma_weights, 700, act_fn="gelu_pytorch_tanh",
+                      use_normalization_before_and_after=True, attn_scores_soft_cap=2.5, output_logits_soft_cap=4.0,
+                      use_attn_scale=True, attn_scale=7**0.5, use_local_attn=True, window_size=5,
+                      attn_types=["local", "global", "local"], **switches)
+
+
+def hooked_neox(folder, **switches):
+    source = transformers.GPTNeoXForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    c = source.config
+    return hooked(source, weight_conversions.convert_neox_weights, n_layers=c.num_hidden_layers, d_model=c.hidden_size,
+                  n_heads=c.num_attention_heads, d_head=c.hidden_size // c.num_attention_heads, d_mlp=c.intermediate_size,
+                  n_ctx=c.max_position_embeddings, d_vocab=c.vocab_size, act_fn="gelu", eps=c.layer_norm_eps,
+                  normalization_type="LN", positional_embedding_type="rotary", rotary_dim=4, rotary_base=300,
+                  parallel_attn_mlp=True, **switches)
 
 
 def norm_outputs(model):
@@ -114,6 +156,30 @@ EDITS = (
     ("ln_final.hook_scale", "scale", 2.0, 0, 1), ("ln_final.hook_normalized", "fill", 0.0, 0, 24),
     ("unembed.hook_in", "add", 0.5, 7, 19), ("unembed.hook_out", "scale", 0.5, 100, 300),
 )
+LLAMA_EDITS = (
+    ("blocks.1.attn.hook_rot_q", "fill", 0.0, 10, 20), ("blocks.0.attn.hook_rot_k", "scale", 2.0, 10, 20),
+    ("blocks.1.attn.hook_k", "add", 0.5, 3, 17), ("blocks.1.mlp.hook_pre_linear", "scale", 0.5, 0, 30),
+    ("blocks.1.mlp.hook_pre", "add", 0.8, 11, 52), ("blocks.0.attn.hook_attn_scores", "add", 2.0, 5, 0, 3),
+    ("blocks.1.attn.hook_pattern", "fill", 0.2, 4, 0, 4), ("blocks.0.attn.hook_result", "scale", 0.5, 36, 108),
+    ("ln_final.hook_normalized", "scale", 0.5, 0, 20),
+)
+QWEN3_EDITS = (
+    ("blocks.1.attn.q_norm.hook_scale", "scale", 1.5, 2, 4), ("blocks.0.attn.q_norm.hook_normalized", "fill", 0.0, 16, 40),
+    ("blocks.1.attn.k_norm.hook_normalized", "scale", 0.5, 0, 16), ("blocks.0.attn.k_norm.hook_scale", "scale", 0.6, 1, 2),
+)
+GEMMA2_EDITS = (
+    ("blocks.1.ln1_post.hook_normalized", "scale", 0.5, 0, 24), ("blocks.0.ln2_post.hook_scale", "scale", 2.0, 0, 1),
+    ("blocks.2.attn.hook_attn_scores", "add", 1.0, 3, 0, 6), ("blocks.1.attn.hook_pattern", "scale", 0.5, 2, 1, 3),
+    ("blocks.1.attn.hook_result", "fill", 0.0, 0, 24), ("unembed.hook_out", "add", 1.0, 10, 60),
+    ("hook_embed", "scale", 0.5, 0, 12),
+)
+NEOX_EDITS = (
+    ("blocks.0.ln2.hook_normalized", "scale", 0.5, 0, 32), ("blocks.1.ln1.hook_normalized", "fill", 0.0, 4, 9),
+    ("blocks.1.attn.hook_rot_k", "add", 0.5, 0, 8), ("blocks.0.mlp.hook_pre", "add", 0.5, 0, 48),
+    ("blocks.1.attn.hook_v", "scale", 0.0, 16, 32),
+)
+LLAMA_SPLIT_EDITS = (("blocks.1.hook_q_input", "add", 0.5, 40, 100), ("blocks.0.hook_k_input", "scale", 0.5, 36, 72),
+                     ("blocks.1.hook_v_input", "fill", 0.1, 0, 30))
 SPLIT_EDITS = (("blocks.1.hook_q_input", "scale", 0.5, 48, 96), ("blocks.1.hook_k_input", "add", 0.5, 96, 120),
                ("blocks.0.hook_v_input", "fill", 0.0, 0, 48))
 HEAD_EDITS = (("blocks.1.hook_attn_in", "add", 0.8, 50, 90),)
@@ -137,25 +203,34 @@ def add_edits(tensors, model, ids, edits, number):
     return number
 
 
+def record(name, make, folder, edits, split_edits=(), head_edits=()):
+    ids = load_file(os.path.join(folder, "expected.safetensors"))["ids"].tolist()[:8] if name != "tiny-gpt2" else load_file(
+        os.path.join(TINY, "expected.safetensors"))["p0/ids"].tolist()
+    model = make(folder)
+    tensors = {point: value for point, value in run(model, ids).items() if "hook_attn_in" not in point}
+    number = add_edits(tensors, model, ids, edits, 0)
+    if split_edits:
+        split = make(folder, use_split_qkv_input=True)
+        points = run(split, ids)
+        for point in ("hook_q_input", "hook_k_input", "hook_v_input"):
+            tensors[f"blocks.1.{point}"] = points[f"blocks.1.{point}"]
+        number = add_edits(tensors, split, ids, split_edits, number)
+    if head_edits:
+        heads = make(folder, use_attn_in=True)
+        tensors["blocks.1.hook_attn_in"] = run(heads, ids)["blocks.1.hook_attn_in"]
+        add_edits(tensors, heads, ids, head_edits, number)
+    tensors["ids"] = numpy.array(ids, dtype=numpy.int32)
+    save_file(tensors, os.path.join(HERE, f"{name}.safetensors"))
+    print(name, len(tensors), sum(value.nbytes for value in tensors.values()))
+
+
 def main():
     torch.set_num_threads(1)
-    ids = load_file(os.path.join(TINY, "expected.safetensors"))["p0/ids"].tolist()
-    folder = os.path.join(TINY, "model")
-    model = hooked_gpt2(folder)
-    tensors = {name: value for name, value in run(model, ids).items() if "hook_attn_in" not in name}
-    number = add_edits(tensors, model, ids, EDITS, 0)
-    split = hooked_gpt2(folder, use_split_qkv_input=True)
-    points = run(split, ids)
-    for name in ("hook_q_input", "hook_k_input", "hook_v_input"):
-        tensors[f"blocks.1.{name}"] = points[f"blocks.1.{name}"]
-    number = add_edits(tensors, split, ids, SPLIT_EDITS, number)
-    heads = hooked_gpt2(folder, use_attn_in=True)
-    tensors["blocks.1.hook_attn_in"] = run(heads, ids)["blocks.1.hook_attn_in"]
-    add_edits(tensors, heads, ids, HEAD_EDITS, number)
-    tensors["ids"] = numpy.array(ids, dtype=numpy.int32)
-    save_file(tensors, os.path.join(HERE, "tiny-gpt2.safetensors"))
-    for name, value in tensors.items():
-        print(name, value.shape)
+    record("tiny-gpt2", hooked_gpt2, os.path.join(TINY, "model"), EDITS, SPLIT_EDITS, HEAD_EDITS)
+    for name, make, edits, split in (("llama", hooked_llama, LLAMA_EDITS, LLAMA_SPLIT_EDITS), ("qwen3", hooked_qwen3, QWEN3_EDITS, ()),
+                                     ("gemma2", hooked_gemma2, GEMMA2_EDITS, ()), ("gpt_neox", hooked_neox, NEOX_EDITS, ())):
+        if os.path.exists(os.path.join(FAMILIES, name)):
+            record(name, make, os.path.join(FAMILIES, name), edits, split)
 
 
 if __name__ == "__main__":

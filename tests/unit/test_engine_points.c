@@ -1,0 +1,189 @@
+/* Points through the engine: chunked prompts, generated tokens and shared steps give the rows that one pass over the text
+ * gives, bit for bit; points of the head come for every position; a request that looks at too much is told so. */
+#include "tests/unit/plan_bench.h"
+
+#include <pthread.h>
+
+#include "core/engine/engine.h"
+
+#define N_PROMPT 66
+#define N_NEW 4
+#define KEYS (N_PROMPT + N_NEW - 1)
+#define MAX_TAPS 8
+
+/* What a task gave: rows of each tap at their positions, tokens, and how it ended. */
+struct heard {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  bool done;
+  struct error error;
+  float *rows[2][MAX_TAPS]; /* [KEYS][width] */
+  int32_t seen[2][MAX_TAPS];
+  int32_t tokens[2][N_NEW], n_tokens[2];
+};
+
+static void on_token(void *context, int sequence, const struct engine_token *token) {
+  struct heard *heard = context;
+  heard->tokens[sequence][heard->n_tokens[sequence]++] = token->token;
+}
+
+static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
+  struct heard *heard = context;
+  size_t width = (size_t)tapped->width;
+  float **rows = &heard->rows[sequence][tapped->tap];
+  if (!*rows) *rows = calloc(KEYS * width, sizeof **rows);
+  assert_int_equal(tapped->rows.ld, tapped->width);
+  heard->seen[sequence][tapped->tap] += tapped->n_rows;
+  return tapped->backend->ops->read(tapped->backend, *rows + (size_t)tapped->position * width, tapped->rows.at,
+                                    (size_t)tapped->n_rows * width * sizeof(float), error);
+}
+
+static void on_done(void *context, const struct error *error) {
+  struct heard *heard = context;
+  pthread_mutex_lock(&heard->mutex);
+  if (error) heard->error = *error;
+  heard->done = true;
+  pthread_cond_signal(&heard->changed);
+  pthread_mutex_unlock(&heard->mutex);
+}
+
+static const struct engine_events events = {.token = on_token, .tapped = on_tapped, .done = on_done};
+
+static void heard_wait(struct heard *heard) {
+  pthread_mutex_lock(&heard->mutex);
+  while (!heard->done) pthread_cond_wait(&heard->changed, &heard->mutex);
+  pthread_mutex_unlock(&heard->mutex);
+  if (heard->error.code) fail_msg("%s", heard->error.text);
+}
+
+static void heard_free(struct heard *heard) {
+  for (int s = 0; s < 2; s++)
+    for (int i = 0; i < MAX_TAPS; i++) free(heard->rows[s][i]);
+}
+
+static struct engine *open_engine(struct bench *b) {
+  struct error error = ERROR_INIT;
+  /* Steps of 16 rows, of which 3 can have logits: the prompt comes in many pieces. */
+  struct engine_options options = {.max_queue = 4, .max_sessions = 3, .max_step_rows = 16, .kv_bytes = 1 << 22};
+  const struct model *model = b->model;
+  struct engine *engine = engine_new(b->backend, &model, 1, &options, &error);
+  if (!engine) fail_msg("%s", error.text);
+  return engine;
+}
+
+/* The same text in one pass, on the same model. */
+static void compare(struct bench *b, const struct heard *heard, int sequence, const int32_t *ids, const struct point *taps,
+                    int n_taps) {
+  size_t v = (size_t)b->model->arch.vocabulary;
+  float *logits = malloc(KEYS * v * sizeof *logits);
+  bench_run(b, ids, 0, KEYS, logits);
+  for (int i = 0; i < n_taps; i++) {
+    struct point_shape shape = point_shape(&b->model->arch, taps[i].site);
+    size_t width = (size_t)bench_width(b, taps[i].site);
+    float *want = malloc(KEYS * width * sizeof *want);
+    bench_point(b, taps[i], KEYS, want);
+    assert_int_equal(heard->seen[sequence][i], KEYS);
+    for (size_t row = 0; row < KEYS; row++)
+      for (size_t h = 0; h < (shape.square ? (size_t)shape.heads : 1); h++) {
+        size_t n = shape.square ? KEYS : width, stride = shape.square ? BENCH_KEYS : width;
+        const float *got = heard->rows[sequence][i] + (row * (shape.square ? (size_t)shape.heads : 1) + h) * n;
+        if (memcmp(got, want + row * width + h * stride, n * sizeof *got) != 0)
+          fail_msg("%s of layer %d, row %zu: other bits", site_name(taps[i].site), taps[i].layer, row);
+      }
+    free(want);
+  }
+  free(logits);
+}
+
+static void test_taps_of_a_generation(void **state) {
+  (void)state;
+  struct bench b;
+  struct error error = ERROR_INIT;
+  struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  struct engine *engine = open_engine(&b);
+  int32_t ids[2][KEYS + 1];
+  const struct point taps[] = {{1, SITE_PATTERN}, {0, SITE_SCORES}, {2, SITE_RESULT}, {3, SITE_FINAL_NORMALIZED},
+                               {3, SITE_LOGITS},  {1, SITE_MLP_IN}, {0, SITE_EMBED}};
+  const int n_taps = sizeof taps / sizeof *taps;
+  struct engine_sequence sequences[2] = {0};
+  for (int s = 0; s < 2; s++) {
+    for (int i = 0; i < N_PROMPT; i++) ids[s][i] = (i * (31 + s) + 5) % 512;
+    sequences[s] = (struct engine_sequence){.tokens = ids[s], .n_tokens = N_PROMPT, .last_layer = 3, .taps = taps,
+                                            .n_taps = s ? 1 : n_taps, .max_new = N_NEW, .eos = -1, .n_logprobs = -1};
+  }
+  struct engine_task_args args = {.model = b.model, .sequences = sequences, .n_sequences = 2, .events = &events, .context = &heard};
+  struct engine_task *task;
+  if (engine_submit(engine, &args, &task, &error) != 0) fail_msg("%s", error.text);
+  heard_wait(&heard);
+  engine_free(engine);
+  for (int s = 0; s < 2; s++) {
+    assert_int_equal(heard.n_tokens[s], N_NEW);
+    memcpy(ids[s] + N_PROMPT, heard.tokens[s], (N_NEW - 1) * sizeof *ids[s]);
+    compare(&b, &heard, s, ids[s], taps, s ? 1 : n_taps);
+  }
+  heard_free(&heard);
+  bench_close(&b);
+}
+
+/* One fork of a prompt whose pattern is edited: the leader keeps its bits, the follower does not. */
+static void test_an_edited_fork(void **state) {
+  (void)state;
+  struct bench b;
+  struct error error = ERROR_INIT;
+  struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  struct engine *engine = open_engine(&b);
+  int32_t ids[KEYS + 1];
+  for (int i = 0; i < N_PROMPT; i++) ids[i] = (i * 31 + 5) % 512;
+  const struct point taps[] = {{1, SITE_PATTERN}, {2, SITE_RESID_POST}};
+  int32_t keys = engine_keys(N_PROMPT, N_NEW), head = 2;
+  struct edit edit = {.point = taps[0], .kind = EDIT_ROW_FILL, .column_begin = head * keys, .column_end = head * keys + 10,
+                      .value = 0, .prompt = true, .generated = true};
+  struct edit_list *edits = edit_list_new(&error);
+  assert_int_equal(edit_list_add(edits, &edit, &error), 0);
+  struct engine_sequence sequences[2];
+  for (int s = 0; s < 2; s++)
+    sequences[s] = (struct engine_sequence){.tokens = ids, .n_tokens = N_PROMPT, .last_layer = 3, .taps = taps, .n_taps = 2,
+                                            .edits = s ? edits : NULL, .fork = s, .max_new = N_NEW, .eos = -1, .n_logprobs = -1};
+  struct engine_task_args args = {.model = b.model, .sequences = sequences, .n_sequences = 2, .events = &events, .context = &heard};
+  struct engine_task *task;
+  if (engine_submit(engine, &args, &task, &error) != 0) fail_msg("%s", error.text);
+  heard_wait(&heard);
+  engine_free(engine);
+  memcpy(ids + N_PROMPT, heard.tokens[0], (N_NEW - 1) * sizeof *ids);
+  compare(&b, &heard, 0, ids, taps, 2);
+  for (size_t row = 0; row < KEYS; row++)
+    for (size_t j = 0; j < 10; j++) assert_true(heard.rows[1][0][(row * 4 + (size_t)head) * KEYS + j] == 0);
+  assert_true(memcmp(heard.rows[1][1], heard.rows[0][1], KEYS * 48 * sizeof(float)) != 0);
+  heard_free(&heard);
+  bench_close(&b);
+}
+
+static void test_too_many_points(void **state) {
+  (void)state;
+  struct bench b;
+  struct error error = ERROR_INIT;
+  struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  struct point *all;
+  size_t n;
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  struct engine *engine = open_engine(&b);
+  assert_int_equal(points_select("*", &b.model->arch, &all, &n, &error), 0);
+  int32_t ids[4] = {1, 2, 3, 4};
+  struct engine_sequence sequence = {.tokens = ids, .n_tokens = 4, .last_layer = 3, .taps = all, .n_taps = (int)n, .eos = -1};
+  struct engine_task_args args = {.model = b.model, .sequences = &sequence, .n_sequences = 1, .events = &events, .context = &heard};
+  struct engine_task *task;
+  assert_int_equal(engine_submit(engine, &args, &task, &error), -1);
+  assert_int_equal(error.code, ERROR_LIMIT);
+  assert_non_null(strstr(error.text, "ask for fewer points at once"));
+  free(all);
+  engine_free(engine);
+  bench_close(&b);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_taps_of_a_generation), cmocka_unit_test(test_an_edited_fork),
+                                     cmocka_unit_test(test_too_many_points)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

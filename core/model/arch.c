@@ -6,7 +6,10 @@
 
 #include "core/base/nearest.h"
 
-static const struct arch_family *const families[] = {&arch_gpt2, &arch_llama};
+static const struct arch_family *const families[] = {
+    &arch_gpt2,   &arch_gpt_neo,     &arch_gpt_neox, &arch_gptj, &arch_llama, &arch_mistral, &arch_qwen2, &arch_qwen3,
+    &arch_gemma,  &arch_gemma2,      &arch_gemma3,   &arch_gemma3_text,
+    &arch_phi,    &arch_phi3,        &arch_stablelm, &arch_opt,  &arch_toy};
 #define N_FAMILIES (sizeof families / sizeof families[0])
 
 int64_t arch_dim(const struct arch *arch, enum dim dim) {
@@ -42,8 +45,14 @@ static int refuse_type(const char *type, const char *architecture, struct error 
                    *type ? type : "not given", architecture, served);
 }
 
+/* TransformerLens writes no model_type; its words are its own. */
+static bool is_toy(const struct json_node *config) {
+  return !json_get(config, "model_type") && json_get(config, "n_layers") && json_get(config, "d_vocab");
+}
+
 const struct arch_family *arch_find(const struct json_node *config, struct error *error) {
   const char *type = json_text_or(json_get(config, "model_type"), "");
+  if (is_toy(config)) return &arch_toy;
   for (size_t i = 0; i < N_FAMILIES; i++)
     if (strcmp(families[i]->model_type, type) == 0) return families[i];
   (void)refuse_type(type, json_text_or(json_at(json_get(config, "architectures"), 0), "not given"), error);

@@ -39,7 +39,8 @@ enum arch_part {
   HAS_GAINS = 512,      /* norms have gains (and biases, where the table has them) */
   HAS_MLP_NORM = 1024,  /* a norm of the hidden activations (solu_ln) */
   HAS_POSITIONS = 2048, /* learned ones */
-  HAS_PLACED_KEYS = 4096 /* learned positions are added to what q and k read and never to the residual (shortformer);
+  HAS_FINAL_BIAS = 4096, /* the last norm has a bias as well (where HAS_GAINS holds and the table asks) */
+  HAS_PLACED_KEYS = 8192 /* learned positions are added to what q and k read and never to the residual (shortformer);
                             v then is a product of its own */
 };
 
@@ -98,6 +99,7 @@ struct weight_row {
   enum dim out, in;          /* in = DIM_NONE: a vector of `out` elements. SLOT_POSITIONS: out = rows */
   uint32_t needs, unless;    /* parts: the tensor is there when the model has all of `needs` and none of `unless`;
                               * otherwise it must not be */
+  bool optional;             /* vectors: may be missing all the same, and then is zero */
   enum weight_form form;
   int piece, pieces;         /* FORM_PIECE, FORM_HEAD_PIECE */
   int skip;                  /* rows of SLOT_POSITIONS in front that no position uses (OPT) */
@@ -120,7 +122,9 @@ struct arch_family {
   int (*read_config)(const struct json_node *config, struct arch *out, struct error *error);
 };
 
-extern const struct arch_family arch_gpt2, arch_llama;
+extern const struct arch_family arch_gpt2, arch_llama, arch_mistral, arch_qwen2, arch_qwen3, arch_gemma, arch_gemma2,
+    arch_gemma3_text, arch_gemma3, arch_gpt_neox, arch_gpt_neo, arch_phi3, arch_stablelm, arch_gptj, arch_opt, arch_phi,
+    arch_toy;
 extern const struct arch_family arch_workshop;
 
 /* The family of a config.json, by model_type. NULL with ERROR_UNSUPPORTED naming what was found, the nearest known

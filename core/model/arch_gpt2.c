@@ -36,9 +36,7 @@ static void read_sizes(struct model_config *config, struct arch *out) {
   out->n_ctx = model_config_int(config, "n_positions", 1, 1 << 20, 1024);
   out->vocabulary = model_config_int(config, "vocab_size", 1, 1 << 22, MODEL_CONFIG_REQUIRED);
   out->d_mlp = model_config_int(config, "n_inner", 1, 1 << 20, 4 * out->d_model);
-  if (!config->failed && out->d_model % out->n_head)
-    model_config_refuse(config, "n_embd %lld is not a multiple of n_head %d", (long long)out->d_model, out->n_head);
-  if (!config->failed) out->d_head = (int32_t)(out->d_model / out->n_head);
+  model_config_heads(config, "n_embd", "n_head", out->d_model, out->n_head, &out->d_head);
 }
 
 static int read_config(const struct json_node *node, struct arch *out, struct error *error) {

@@ -3,6 +3,7 @@
 #include "core/model/arch_llama.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *const llama_prefixes[] = {"model.", "", NULL};
 const char *const llama_ignored[] = {"*.rotary_emb.inv_freq", "lm_head.weight", NULL};
@@ -33,27 +34,25 @@ const struct weight_row llama_rows[] = {
 };
 _Static_assert(sizeof llama_rows / sizeof llama_rows[0] == LLAMA_N_ROWS, "arch_llama.h says how many rows there are");
 
-void llama_read_sizes(struct model_config *config, const struct llama_defaults *defaults, struct arch *out) {
+static int64_t or_required(int64_t value) { return value ? value : MODEL_CONFIG_REQUIRED; }
+
+static void read_sizes(struct model_config *config, const struct llama_defaults *defaults, struct arch *out) {
   out->n_layer = (int32_t)model_config_int(config, "num_hidden_layers", 1, ARCH_MAX_LAYERS, MODEL_CONFIG_REQUIRED);
-  out->n_head = (int32_t)model_config_int(config, "num_attention_heads", 1, 1024, MODEL_CONFIG_REQUIRED);
+  out->n_head = (int32_t)model_config_int(config, "num_attention_heads", 1, 1024, or_required(defaults->n_head));
   out->n_kv_head = (int32_t)model_config_int(config, "num_key_value_heads", 1, 1024,
                                              defaults->n_kv_head ? defaults->n_kv_head : out->n_head);
   out->d_model = model_config_int(config, "hidden_size", 1, 65536, MODEL_CONFIG_REQUIRED);
   out->d_mlp = model_config_int(config, "intermediate_size", 1, 1 << 20, MODEL_CONFIG_REQUIRED);
   out->n_ctx = model_config_int(config, "max_position_embeddings", 1, 1 << 20, defaults->n_ctx);
-  out->vocabulary = model_config_int(config, "vocab_size", 1, 1 << 22, MODEL_CONFIG_REQUIRED);
+  out->vocabulary = model_config_int(config, "vocab_size", 1, 1 << 22, or_required(defaults->vocabulary));
   out->d_head = (int32_t)model_config_int(config, "head_dim", 1, 4096, defaults->d_head);
-  if (config->failed || out->d_head) return;
-  if (out->d_model % out->n_head)
-    model_config_refuse(config, "hidden_size %lld is not a multiple of num_attention_heads %d and head_dim is not given",
-                        (long long)out->d_model, out->n_head);
-  else
-    out->d_head = (int32_t)(out->d_model / out->n_head);
+  if (!out->d_head)
+    model_config_heads(config, "hidden_size", "num_attention_heads", out->d_model, out->n_head, &out->d_head);
 }
 
 void llama_read(struct model_config *config, const struct llama_defaults *defaults, struct arch *out) {
-  static const char *const plain = "full_attention";
-  llama_read_sizes(config, defaults, out);
+  const struct rotary_defaults turns = {"full_attention", "rope_theta", defaults->part_key, defaults->theta, defaults->part};
+  read_sizes(config, defaults, out);
   out->has = HAS_MLP | HAS_NORM2 | HAS_GAINS;
   if (!model_config_bool(config, "tie_word_embeddings", defaults->tied)) out->has |= HAS_UNEMBED;
   out->norm = out->final_norm = NORM_RMS;
@@ -62,8 +61,32 @@ void llama_read(struct model_config *config, const struct llama_defaults *defaul
   out->gated = true;
   out->embed_scale = 1.0f;
   out->attn_scale = 1.0f / sqrtf((float)out->d_head);
-  rotary_read(config, &(struct rotary_defaults){plain, "rope_theta", NULL, defaults->theta, 1}, out, &out->rotary);
+  rotary_read(config, &turns, out, &out->rotary);
   out->rotary_local = out->rotary;
+}
+
+int32_t llama_read_window(struct model_config *config, const char *key, int32_t own) {
+  if (json_kind(json_get(config->node, key)) == JSON_KIND_NULL) return 0;
+  return (int32_t)model_config_int(config, key, own ? 1 : 0, 1 << 20, own);
+}
+
+bool llama_read_layer_types(struct model_config *config, struct arch *out) {
+  const struct json_node *list = json_get(config->node, "layer_types");
+  if (config->failed || !model_config_has(config, "layer_types")) return false;
+  if (json_count(list) != (size_t)out->n_layer)
+    model_config_refuse(config, "%slayer_types has %zu entries, num_hidden_layers is %d", config->inside, json_count(list),
+                        out->n_layer);
+  for (int32_t l = 0; l < out->n_layer && !config->failed; l++) {
+    const char *type = json_text_or(json_at(list, (size_t)l), "");
+    out->local[l] = strcmp(type, "sliding_attention") == 0;
+    if (!out->local[l] && strcmp(type, "full_attention") != 0)
+      model_config_refuse(config, "%slayer_types: '%.40s' of layer %d is not served; served: full_attention, sliding_attention",
+                          config->inside, type, l);
+    if (out->local[l] && out->window == 0)
+      model_config_refuse(config, "%slayer_types names sliding_attention for layer %d, and no sliding_window is set",
+                          config->inside, l);
+  }
+  return true;
 }
 
 static int read_config(const struct json_node *node, struct arch *out, struct error *error) {

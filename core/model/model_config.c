@@ -71,6 +71,17 @@ enum activation model_config_activation(struct model_config *config, const char 
   return ACT_NONE;
 }
 
+void model_config_heads(struct model_config *config, const char *d_model_key, const char *n_head_key, int64_t d_model,
+                        int32_t n_head, int32_t *d_head) {
+  *d_head = 0;
+  if (config->failed) return;
+  if (d_model % n_head)
+    model_config_refuse(config, "%s%s %lld is not a multiple of %s %d", config->inside, d_model_key, (long long)d_model,
+                        n_head_key, n_head);
+  else
+    *d_head = (int32_t)(d_model / n_head);
+}
+
 void model_config_must_be(struct model_config *config, const char *key, bool value, bool fallback) {
   if (model_config_bool(config, key, fallback) == value || config->failed) return;
   model_config_refuse(config, "%s%s %s is not served, only %s is", config->inside, key, value ? "false" : "true",

@@ -31,6 +31,10 @@ const char *model_config_text(struct model_config *config, const char *key, cons
 /* An activation by its name in transformers; the softmax one of TransformerLens is not among them. */
 enum activation model_config_activation(struct model_config *config, const char *key, const char *fallback);
 
+/* d_model / n_head; fails, naming both keys, when that leaves a rest. 0 after any failure. */
+void model_config_heads(struct model_config *config, const char *d_model_key, const char *n_head_key, int64_t d_model,
+                        int32_t n_head, int32_t *d_head);
+
 /* Switches that are served at one value only: another value is ERROR_UNSUPPORTED, naming key and value. */
 void model_config_must_be(struct model_config *config, const char *key, bool value, bool fallback);
 void model_config_must_be_absent(struct model_config *config, const char *key); /* or null */

@@ -101,10 +101,10 @@ static void scale(struct model_config *config, struct model_config *rope, double
     scale_linear(rope, out);
   else if (strcmp(type, "llama3") == 0)
     scale_llama3(rope, arch, out);
+  else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0 || model_config_has(rope, "short_factor"))
+    scale_longrope(config, rope, arch, out); /* the first Phi-3 files called it "su", and a kin of it "yarn" */
   else if (strcmp(type, "yarn") == 0)
     scale_yarn(rope, arch, theta, out);
-  else if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0)
-    scale_longrope(config, rope, arch, out);
   else if (strcmp(type, "default") != 0 && strcmp(type, "dynamic") != 0) /* dynamic begins beyond the context */
     model_config_refuse(rope, "rope_type '%.40s' is not served; served: default, linear, dynamic, llama3, yarn, longrope",
                         type);

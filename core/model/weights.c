@@ -180,10 +180,21 @@ static void read_vector(const struct arch *arch, const struct weight_row *row, c
     for (size_t i = 0; i < count; i++) out[i] += row->plus;
 }
 
+/* None of these rows, all optional, is in the file. */
+static bool is_left_out(const struct loader *loader, const struct weight_row *rows, int n, int layer) {
+  char name[NAME_BYTES];
+  for (int i = 0; i < n; i++) {
+    tensor_name(loader, &rows[i], layer, name);
+    if (!rows[i].optional || tensors_find(loader->tensors, name)) return false;
+  }
+  return true;
+}
+
 /* `n` rows of the same slot become one vector. */
 static int load_vector(struct loader *loader, const struct weight_row *rows, int n, int layer, struct weight_set *set,
                        struct error *error) {
   size_t bytes = vectors_bytes(loader->arch, rows, n), count = 0;
+  if (is_left_out(loader, rows, n, layer)) return 0;
   float *values = malloc(bytes ? bytes : 1);
   if (!values) return error_memory(error, bytes);
   int failed = 0;

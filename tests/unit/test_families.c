@@ -13,7 +13,10 @@ static const struct family {
   const char *folder;
   int points;
 } families[] = {
-    {"llama", 7}, {"llama-scaled", 7},
+    {"gpt2-crfm", 7},   {"gpt_neo", 7}, {"gpt_neox", 6}, {"gpt_neox-sequential", 7}, {"gptj", 6},   {"llama", 7},
+    {"llama-scaled", 7}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 7},               {"gemma", 7}, {"gemma2", 7},
+    {"gemma3", 7},      {"gemma3-multimodal", 7},        {"phi", 6},                 {"phi3", 7},  {"stablelm", 7},
+    {"stablelm-parallel", 6},           {"opt", 7},
 };
 
 static int32_t best(const float *logits, size_t n) {

@@ -16,7 +16,8 @@ static const struct family {
     {"gpt2-crfm", 7},   {"gpt_neo", 7}, {"gpt_neox", 6}, {"gpt_neox-sequential", 7}, {"gptj", 6},   {"llama", 7},
     {"llama-scaled", 7}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 7},               {"gemma", 7}, {"gemma2", 7},
     {"gemma3", 7},      {"gemma3-multimodal", 7},        {"phi", 6},                 {"phi3", 7},  {"stablelm", 7},
-    {"stablelm-parallel", 6},           {"opt", 7},
+    {"stablelm-parallel", 6},           {"opt", 7},   {"toy-attn-only", 4},      {"toy-gelu", 7}, {"toy-solu", 7},
+    {"toy-solu-gains", 7}, {"toy-shortformer", 4},
 };
 
 static int32_t best(const float *logits, size_t n) {
@@ -85,10 +86,8 @@ static void check_family(const struct family *family, const char *backend) {
   bench_close(&b);
 }
 
-static void test_families(void **state) {
-  (void)state;
-  for (size_t i = 0; i < sizeof backends / sizeof *backends; i++)
-    for (size_t k = 0; k < sizeof families / sizeof *families; k++) check_family(&families[k], backends[i]);
+static void test_family(void **state) {
+  for (size_t i = 0; i < sizeof backends / sizeof *backends; i++) check_family(*state, backends[i]);
 }
 
 /* ---- real models ---- */
@@ -136,7 +135,14 @@ static void test_real_models(void **state) {
   }
 }
 
+/* A test for each family, so that what fails has its name. */
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_families), cmocka_unit_test(test_real_models)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  enum { N = sizeof families / sizeof *families };
+  struct CMUnitTest tests[N + 1];
+  memset(tests, 0, sizeof tests);
+  for (size_t k = 0; k < N; k++)
+    tests[k] = (struct CMUnitTest){.name = families[k].folder, .test_func = test_family,
+                                   .initial_state = (void *)(uintptr_t)&families[k]};
+  tests[N] = (struct CMUnitTest)cmocka_unit_test(test_real_models);
+  return _cmocka_run_group_tests("families", tests, N + 1, NULL, NULL);
 }

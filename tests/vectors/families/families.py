@@ -46,6 +46,13 @@ def nest_gemma3(folder):
     save_file(tensors, path)
 
 
+def toy(published, **config):
+    """A TransformerLens model and the config.json that its authors published such models with."""
+    def make(name, tools):
+        tools.make_toy(name, dict(n_layers=2, d_model=30, d_head=7, n_heads=4, n_ctx=48, d_vocab=97, **config), published)
+    return dict(make=make)
+
+
 SANDWICH = sites("self_attn", "o_proj", "mlp", "down_proj", "pre_feedforward_layernorm", "post_attention_layernorm",
                  "post_feedforward_layernorm")
 GPT2_SITES = sites("attn", "c_proj", "mlp", "c_proj", "ln_2")
@@ -116,6 +123,17 @@ FAMILIES = {
                 sites=sites("self_attn", "out_proj", "", "fc2", "final_layer_norm", mlp_out="fc2"),
                 config=lambda: t.OPTConfig(vocab_size=97, hidden_size=36, num_hidden_layers=2, ffn_dim=50, num_attention_heads=4,
                                            max_position_embeddings=40, word_embed_proj_dim=36)),
+    # the four shapes of the published toys: config.json's words are those of their time
+    "toy-attn-only": toy(dict(attn_only=True, normalization="LN", shortformer_pos=False, act_fn="solu_ln", d_mlp=120),
+                         attn_only=True, normalization_type="LN"),
+    "toy-gelu": toy(dict(attn_only=False, normalization="LN", shortformer_pos=False, act_fn="gelu", d_mlp=41),
+                    act_fn="gelu", d_mlp=41, normalization_type="LN"),
+    "toy-solu": toy(dict(attn_only=False, normalization_type="LNPre", final_rms=True, act_fn="solu_ln", d_mlp=41),
+                    act_fn="solu_ln", d_mlp=41, normalization_type="LNPre", final_rms=True),
+    "toy-solu-gains": toy(dict(attn_only=False, normalization_type="LN", final_rms=True, act_fn="solu_ln", d_mlp=41),
+                          act_fn="solu_ln", d_mlp=41, normalization_type="LN", final_rms=True),
+    "toy-shortformer": toy(dict(attn_only=True, normalization=None, shortformer_pos=True),
+                           attn_only=True, normalization_type=None, positional_embedding_type="shortformer"),
 }
 
 # Real models: a prompt in token ids ("Once upon a time" in both vocabularies, behind BOS).

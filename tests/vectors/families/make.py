@@ -145,6 +145,53 @@ def finish(folder, name, seed, ids, follow, logits, points, family):
 
 
 @torch.no_grad()
+def toy_greedy(model, ids, n):
+    ids, lead = list(ids), float("inf")
+    for _ in range(n):
+        top = model(torch.tensor([ids]))[0, -1].topk(2)
+        lead = min(lead, float(top.values[0] - top.values[1]))
+        ids.append(int(top.indices[0]))
+    return ids[-n:], lead
+
+
+@torch.no_grad()
+def make_toy(name, config, published):
+    """A model of TransformerLens, with all it caches at the hot points."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    folder = os.path.join(HERE, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for seed in range(300):
+        generator = torch.Generator().manual_seed(seed)
+        model = HookedTransformer(HookedTransformerConfig(seed=seed, default_prepend_bos=False, dtype=torch.float64, **config)).eval()
+        for key, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            part = key.split(".")[-1]
+            scale = {"w": 0.3, "b": 0.2, "W_E": 0.6, "W_pos": 0.5, "W_U": 0.5}.get(part, 0.25 if part[0] == "W" else 0.2)
+            weight.copy_((1.0 if part == "w" else 0.0) + (2.0 if part in ("W_Q", "W_K") else 1.0) * scale * noise)
+            weight.copy_(weight.float().double())
+        ids = torch.randint(3, config["d_vocab"], (N_PROMPT,), generator=generator).tolist()
+        follow, lead = toy_greedy(model, ids, N_NEW)
+        if lead > MIN_LEAD and len(set(follow)) > 5:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed gives a decided greedy text")
+    state = {key: value.float().contiguous() for key, value in model.state_dict().items() if key.split(".")[-1] not in ("mask", "IGNORE")}
+    save_file(state, os.path.join(folder, "model.safetensors"))
+    sizes = {key: config[key] for key in ("n_layers", "d_model", "d_head", "n_heads", "n_ctx", "d_vocab")}
+    with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
+        json.dump({**sizes, **published}, file, indent=1)
+    logits, cache = model.run_with_cache(torch.tensor([ids]))
+    hot = (POINTS_OF_A_TOY[0],) if config.get("attn_only") else POINTS_OF_A_TOY
+    points = {key: value[0].flatten(1) for key, value in cache.items() if key.startswith("blocks.") and key.endswith(sum(hot, ()))}
+    finish(folder, name, seed, ids, follow, logits[0], points, {})
+
+
+POINTS_OF_A_TOY = (("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_post"),
+                   ("hook_resid_mid", "mlp.hook_post", "hook_mlp_out"))
+
+
+@torch.no_grad()
 def make_real():
     """Greedy texts of the real models in STEERD_DATA, from token ids."""
     out = {}

@@ -110,6 +110,13 @@ static void scale(struct model_config *config, struct model_config *rope, double
                         type);
 }
 
+/* Numbers within their ranges can still make a scaling that means nothing: a base of 1, a context of 1. */
+static void check_finite(struct model_config *rope, const struct rotary *rotary) {
+  bool finite = isfinite(rotary->factor);
+  for (int32_t i = 0; i < rotary->dims / 2; i++) finite = finite && isfinite(rotary->frequency[i]);
+  if (!finite) model_config_refuse(rope, "the numbers of '%s' give frequencies that are not finite", rope->inside);
+}
+
 /* ---- config.json ---- */
 
 /* rope_parameters, where transformers 5 keeps everything (perhaps by kind of layer), or the older rope_scaling. */
@@ -136,6 +143,7 @@ void rotary_read(struct model_config *config, const struct rotary_defaults *defa
   if (!rope.failed) {
     rotary_plain(theta, dims, out);
     scale(config, &rope, theta, arch, out);
+    check_finite(&rope, out);
   }
   config->failed = config->failed || rope.failed;
 }

@@ -110,6 +110,8 @@ static const struct refusal {
     {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\"}}", "rope_scaling.factor", "expected a number"},
     {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": -1}}", "rope_scaling.factor", "-1"},
     {"{" LLAMA ", \"rope_scaling\": {\"rope_type\": \"longrope\", \"short_factor\": [1]}}", "short_factor", "expected 2"},
+    {"{" LLAMA ", \"rope_scaling\": {\"type\": \"su\", \"short_factor\": [1, 1], \"factor\": 2, "
+     "\"original_max_position_embeddings\": 1}}", "rope_scaling", "not finite"},
     {"{" AS("mistral") ", \"layer_types\": [\"full_attention\", \"full_attention\"]}", "layer_types", "not served"},
     {"{" AS("qwen2") ", \"layer_types\": [\"full_attention\"]}", "layer_types", "1 entries"},
     {"{" AS("qwen3") ", \"layer_types\": [\"full_attention\", \"chunked_attention\"]}", "'chunked_attention'", "sliding_attention"},

@@ -8,16 +8,17 @@
 
 static const char *backends[] = {"ref", "cpu", "cpu-avx2", "cpu-generic"};
 
-/* points: hot points recorded for a layer (parallel blocks have no resid_mid, attention-only ones no MLP). */
+/* points: recorded for a layer: the hot ones (parallel blocks have no resid_mid, attention-only ones no MLP), and for some
+ * models cold ones. */
 static const struct family {
   const char *folder;
   int points;
 } families[] = {
     {"gpt2-crfm", 7},   {"gpt_neo", 7}, {"gpt_neox", 6}, {"gpt_neox-sequential", 7}, {"gptj", 6},   {"llama", 7},
-    {"llama-scaled", 7}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 7},               {"gemma", 7}, {"gemma2", 7},
+    {"llama-scaled", 12}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 12},               {"gemma", 7}, {"gemma2", 12},
     {"gemma3", 7},      {"gemma3-multimodal", 7},        {"phi", 6},                 {"phi3", 7},  {"stablelm", 7},
-    {"stablelm-parallel", 6},           {"opt", 7},   {"toy-attn-only", 4},      {"toy-gelu", 7}, {"toy-solu", 7},
-    {"toy-solu-gains", 7}, {"toy-shortformer", 4},
+    {"stablelm-parallel", 6},           {"opt", 7},   {"toy-attn-only", 9},      {"toy-gelu", 15}, {"toy-solu", 16},
+    {"toy-solu-gains", 16}, {"toy-shortformer", 7},
 };
 
 static int32_t best(const float *logits, size_t n) {

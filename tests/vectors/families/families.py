@@ -53,6 +53,10 @@ def toy(published, **config):
     return dict(make=make)
 
 
+# Cold points that are outputs of modules: what products and norms give before the next op takes them.
+GATED_COLD = {"attn.hook_q": ("self_attn.q_proj", "out"), "attn.hook_k": ("self_attn.k_proj", "out"),
+              "attn.hook_v": ("self_attn.v_proj", "out"), "mlp.hook_pre": ("mlp.gate_proj", "out"),
+              "mlp.hook_pre_linear": ("mlp.up_proj", "out")}
 SANDWICH = sites("self_attn", "o_proj", "mlp", "down_proj", "pre_feedforward_layernorm", "post_attention_layernorm",
                  "post_feedforward_layernorm")
 GPT2_SITES = sites("attn", "c_proj", "mlp", "c_proj", "ln_2")
@@ -86,7 +90,7 @@ FAMILIES = {
     "llama": dict(model=t.LlamaForCausalLM, blocks="model.layers", sites=LLAMA_SITES,
                   config=lambda: t.LlamaConfig(**SMALL, head_dim=10, rope_parameters=rope(), rms_norm_eps=1e-3)),
     # Llama 3's scaling with a short original context, so that all three bands are met; every bias; tied
-    "llama-scaled": dict(model=t.LlamaForCausalLM, blocks="model.layers", sites=LLAMA_SITES, dtype="bfloat16",
+    "llama-scaled": dict(model=t.LlamaForCausalLM, blocks="model.layers", sites={**LLAMA_SITES, **GATED_COLD}, dtype="bfloat16",
                          config=lambda: t.LlamaConfig(
                              **SMALL, attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
                              rope_parameters=rope(50.0, rope_type="llama3", factor=8.0, low_freq_factor=1.0,
@@ -97,11 +101,11 @@ FAMILIES = {
                   config=lambda: t.Qwen2Config(**dict(SMALL, num_hidden_layers=3), tie_word_embeddings=True, use_sliding_window=True,
                                                sliding_window=6, max_window_layers=2, rope_parameters=rope(3000.0))),
     # heads that are wider than d_model / n_head
-    "qwen3": dict(model=t.Qwen3ForCausalLM, blocks="model.layers", sites=LLAMA_SITES,
+    "qwen3": dict(model=t.Qwen3ForCausalLM, blocks="model.layers", sites={**LLAMA_SITES, **GATED_COLD},
                   config=lambda: t.Qwen3Config(**dict(SMALL, hidden_size=30), head_dim=16, rope_parameters=rope())),
     "gemma": dict(model=t.GemmaForCausalLM, blocks="model.layers", sites=LLAMA_SITES, dtype="bfloat16",
                   config=lambda: t.GemmaConfig(**dict(GEMMA, num_key_value_heads=1), num_hidden_layers=2, rope_parameters=rope())),
-    "gemma2": dict(model=t.Gemma2ForCausalLM, blocks="model.layers", sites=SANDWICH,
+    "gemma2": dict(model=t.Gemma2ForCausalLM, blocks="model.layers", sites={**SANDWICH, **GATED_COLD},
                    config=lambda: t.Gemma2Config(**GEMMA, num_hidden_layers=3, query_pre_attn_scalar=7, sliding_window=5,
                                                  attn_logit_softcapping=2.5, final_logit_softcapping=4.0, rope_parameters=rope())),
     "gemma3": dict(model=t.Gemma3ForCausalLM, blocks="model.layers", sites=SANDWICH, dtype="bfloat16",

@@ -182,13 +182,16 @@ def make_toy(name, config, published):
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump({**sizes, **published}, file, indent=1)
     logits, cache = model.run_with_cache(torch.tensor([ids]))
-    hot = (POINTS_OF_A_TOY[0],) if config.get("attn_only") else POINTS_OF_A_TOY
-    points = {key: value[0].flatten(1) for key, value in cache.items() if key.startswith("blocks.") and key.endswith(sum(hot, ()))}
+    kinds = (POINTS_OF_A_TOY[0],) if config.get("attn_only") else POINTS_OF_A_TOY
+    points = {key: value[0].flatten(1) for key, value in cache.items() if key.startswith("blocks.") and key.endswith(sum(kinds, ()))}
     finish(folder, name, seed, ids, follow, logits[0], points, {})
 
 
-POINTS_OF_A_TOY = (("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_post"),
-                   ("hook_resid_mid", "mlp.hook_post", "hook_mlp_out"))
+# Of every toy, and of those with an MLP. The cold ones show that products, norms and units are split in the right places.
+POINTS_OF_A_TOY = (("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_post", "ln1.hook_scale", "ln1.hook_normalized",
+                    "attn.hook_q", "attn.hook_k", "attn.hook_v"),
+                   ("hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre",
+                    "mlp.hook_mid"))
 
 
 @torch.no_grad()

@@ -79,8 +79,14 @@ HANDLER(sources_get);
 HANDLER(sources_post);
 HANDLER(source_delete);
 
-/* lab_run.c, lab_next.c */
-extern const struct field lab_run_fields[], lab_next_fields[];
+/* lab_run.c, lab_next.c, lab_compare.c, lab_patch.c, lab_ablate.c, lab_lens.c */
+extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_patch_fields[];
+extern const struct field lab_ablate_fields[], lab_lens_fields[], lab_components_fields[];
+HANDLER(lab_compare_post);
+HANDLER(lab_patch_post);
+HANDLER(lab_ablate_post);
+HANDLER(lab_lens_post);
+HANDLER(lab_components_post);
 HANDLER(lab_run_post);
 HANDLER(lab_next_post);
 

@@ -72,10 +72,3 @@ void lab_write_table(struct json_writer *w, const char *key, const struct lab_to
   for (size_t i = 0; i < n; i++) write_token(w, &tokens[i]);
   jw_close(w, ']');
 }
-
-void lab_write_matrix(struct json_writer *w, const char *key, const float *values, size_t rows, size_t columns) {
-  jw_key(w, key);
-  jw_open(w, '[');
-  for (size_t i = 0; i < rows; i++) jw_f32_array(w, values + i * columns, columns);
-  jw_close(w, ']');
-}

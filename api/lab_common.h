@@ -33,7 +33,13 @@ void lab_write_tokens(struct json_writer *w, const char *const *tokens, const in
 /* key: [{rank, token, id, logit, logprob, probability}] */
 void lab_write_table(struct json_writer *w, const char *key, const struct lab_token *tokens, size_t n);
 
-/* A matrix as arrays of rows. */
-void lab_write_matrix(struct json_writer *w, const char *key, const float *values, size_t rows, size_t columns);
+/* "answers" of one or two tokens, whose ids alone are known. (lab_patch.c) */
+void lab_write_answers(struct json_writer *w, const struct lab_token answers[2]);
+
+/* `answers` as one token or two; `least` of them. (lab_patch.c) */
+int lab_read_pair(struct api_call *call, size_t least, struct lab_input answers[2], struct error *error) MUST_CHECK;
+
+/* The reply of lab_next: both tables. (lab_next.c) */
+int lab_next_finish(struct api_call *call, struct error *error);
 
 #endif

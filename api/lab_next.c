@@ -13,8 +13,8 @@ const struct field lab_next_fields[] = {
     {"loss", NULL, FIELD_BOOL, .fallback = "false", .text = "Also the mean loss over the text."},
     {.name = NULL}};
 
-void lab_write_next_side(struct json_writer *w, const char *key, const struct lab_next_table *table,
-                         const struct lab_next_result *result) {
+static void write_side(struct json_writer *w, const char *key, const struct lab_next_table *table,
+                       const struct lab_next_result *result) {
   jw_key(w, key);
   jw_open(w, '{');
   lab_write_table(w, "top", table->top, (size_t)result->top_k);
@@ -30,9 +30,9 @@ int lab_next_finish(struct api_call *call, struct error *error) {
   jw_init(&w, &call->body);
   jw_open(&w, '{');
   lab_write_tokens(&w, result->tokens, result->ids, result->n_tokens);
-  lab_write_next_side(&w, "before", &result->before, result);
+  write_side(&w, "before", &result->before, result);
   if (result->edited)
-    lab_write_next_side(&w, "after", &result->after, result);
+    write_side(&w, "after", &result->after, result);
   else
     jw_member_null(&w, "after");
   jw_close(&w, '}');

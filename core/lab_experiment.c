@@ -98,6 +98,32 @@ int experiment_position(int64_t position, size_t n_tokens, const char *field, si
                          position, n_tokens - 1);
 }
 
+int experiment_positions(struct experiment *e, const int64_t *given, size_t n_given, size_t n, int64_t **out, size_t *n_out,
+                         struct error *error) {
+  *n_out = n_given ? n_given : n;
+  *out = arena_array(&e->arena, *n_out, sizeof **out, error);
+  for (size_t i = 0; *out && i < *n_out; i++) {
+    (*out)[i] = (int64_t)i;
+    if (n_given && experiment_position(given[i], n, "positions", i, &(*out)[i], error) != 0) return -1;
+  }
+  return *out ? 0 : -1;
+}
+
+int experiment_numbers(struct experiment *e, const int64_t *given, size_t n_given, int64_t n, const char *field,
+                       int64_t **out, size_t *n_out, struct error *error) {
+  *n_out = n_given ? n_given : (size_t)n;
+  *out = arena_array(&e->arena, *n_out, sizeof **out, error);
+  for (size_t i = 0; *out && i < *n_out; i++) {
+    char name[64];
+    (*out)[i] = n_given ? given[i] : (int64_t)i;
+    snprintf(name, sizeof name, "%s[%zu]", field, i);
+    if ((*out)[i] < 0 || (*out)[i] >= n)
+      return error_set_field(error, ERROR_ARGUMENT, name, "%s is %" PRId64 ", allowed are 0 to %" PRId64, name, (*out)[i],
+                             n - 1);
+  }
+  return *out ? 0 : -1;
+}
+
 /* ---- logits ---- */
 
 struct lab_token experiment_judge(const struct experiment *e, const float *logits, int32_t id) {

@@ -84,6 +84,14 @@ int experiment_name(struct experiment *e, struct lab_token *tokens, size_t n, st
 /* -log p of a token. */
 float experiment_loss(const struct experiment *e, const float *logits, int32_t id);
 
+/* All of [0, n) when none is named; else the named ones, checked: layers, heads. */
+int experiment_numbers(struct experiment *e, const int64_t *given, size_t n_given, int64_t n, const char *field,
+                       int64_t **out, size_t *n_out, struct error *error) MUST_CHECK;
+
+/* The same for positions of a text of n tokens, counted from either end. */
+int experiment_positions(struct experiment *e, const int64_t *given, size_t n_given, size_t n, int64_t **out, size_t *n_out,
+                         struct error *error) MUST_CHECK;
+
 /* Answers of one token each. Errors name `field`[i]. (lab_next.c) */
 int experiment_answers(struct experiment *e, const struct lab_input *answers, size_t n, bool space, const char *field,
                        int32_t **out, struct error *error) MUST_CHECK;

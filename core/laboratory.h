@@ -174,4 +174,131 @@ struct lab_next_result {
 };
 const struct lab_next_result *lab_next_result(const struct lab_job *job);
 
+/* ---- compare ---------------------------------------------------------------------------------------- */
+
+struct lab_compare_args {
+  const struct lab_model_info *model;
+  struct lab_input inputs[2];
+  enum lab_bos bos;
+  const char *source_id;
+  int64_t positions[2]; /* in each; -1 is the last */
+  int n_results;
+};
+int lab_compare(struct lab *lab, const struct lab_compare_args *args, struct lab_waker waker, struct lab_job **out,
+                struct error *error) MUST_CHECK;
+
+struct lab_difference {
+  int32_t index;
+  float first, second; /* activations */
+};
+struct lab_compare_result {
+  const struct lab_source_info *source;
+  const int32_t *ids[2];
+  const char *const *tokens[2];
+  size_t n_tokens[2];
+  int64_t positions[2];
+  const struct lab_difference *features; /* largest |second - first| first; equal ones are left out */
+  size_t n_features;
+};
+const struct lab_compare_result *lab_compare_result(const struct lab_job *job);
+
+/* ---- patch ------------------------------------------------------------------------------------------ */
+
+enum lab_metric { LAB_LOGIT_DIFFERENCE, LAB_LOGPROB, LAB_PROBABILITY };
+enum lab_axes { LAB_LAYER_POSITION, LAB_LAYER_HEAD, LAB_LAYER };
+
+struct lab_patch_args {
+  const struct lab_model_info *model;
+  struct lab_input clean, corrupted; /* as many tokens each */
+  enum lab_bos bos;
+  const char *point;                 /* a kind of point, "resid_pre", at every layer */
+  enum lab_axes axes;                /* one cell patches one position, one head at all positions, all of it */
+  enum lab_metric metric;            /* of the last token's prediction */
+  struct lab_input answers[2];       /* the right one, and for a difference the wrong one */
+  bool prepend_space;
+  const int64_t *layers;             /* none: all */
+  size_t n_layers;
+  const int64_t *positions;          /* LAB_LAYER_POSITION; none: all */
+  size_t n_positions;
+};
+int lab_patch(struct lab *lab, const struct lab_patch_args *args, struct lab_waker waker, struct lab_job **out,
+              struct error *error) MUST_CHECK;
+
+struct lab_patch_result {
+  const int32_t *ids[2];             /* clean, corrupted */
+  const char *const *tokens[2];
+  size_t n_tokens;
+  struct lab_token answers[2];       /* id and text; the second id is -1 without one */
+  const char *point;                 /* "blocks.N.hook_resid_pre" */
+  const int64_t *layers, *columns;   /* columns: positions or heads; of LAB_LAYER one, 0 */
+  size_t n_layers, n_columns;
+  double clean, corrupted;           /* the metric */
+  const double *values;              /* [n_layers][n_columns] the metric of each cell */
+  const double *matrix;              /* ... as (value - corrupted) / (clean - corrupted); NaN where these are equal */
+};
+const struct lab_patch_result *lab_patch_result(const struct lab_job *job);
+
+/* ---- logit lens and direct logit attribution -------------------------------------------------------- */
+
+struct lab_lens_args {
+  const struct lab_model_info *model;
+  struct lab_input input;
+  enum lab_bos bos;
+  const struct lab_edit *edits;
+  size_t n_edits;
+  const int64_t *layers;    /* the residual stream as layer l begins; n_layer: at the end; none: all */
+  size_t n_layers;
+  const int64_t *positions; /* none: all */
+  size_t n_positions;
+  int top_k;
+  const struct lab_input *answers;
+  size_t n_answers;
+  bool prepend_space;
+};
+int lab_lens(struct lab *lab, const struct lab_lens_args *args, struct lab_waker waker, struct lab_job **out,
+             struct error *error) MUST_CHECK;
+
+struct lab_lens_result {
+  const int32_t *ids;
+  const char *const *tokens;
+  size_t n_tokens;
+  const int64_t *layers, *positions;
+  size_t n_layers, n_positions;
+  int top_k;
+  size_t n_answers;
+  const struct lab_token *top;     /* [n_layers][n_positions][top_k] */
+  const struct lab_token *answers; /* [n_layers][n_positions][n_answers] */
+};
+const struct lab_lens_result *lab_lens_result(const struct lab_job *job);
+
+struct lab_components_args {
+  const struct lab_model_info *model;
+  struct lab_input input;
+  enum lab_bos bos;
+  const struct lab_edit *edits;
+  size_t n_edits;
+  int64_t position;          /* whose prediction; -1 is the last */
+  struct lab_input answers[2]; /* the second may be empty (neither text nor ids): the logit itself, not a difference */
+  bool prepend_space;
+  bool heads;                /* also each head of each layer */
+};
+int lab_components(struct lab *lab, const struct lab_components_args *args, struct lab_waker waker, struct lab_job **out,
+                   struct error *error) MUST_CHECK;
+
+/* What each component adds to a logit, or to a difference of two: its output, divided as the final norm divides the residual
+ * stream there, through gain and unembedding. embedding + attention + mlp + bias = total, which the model's logits give too,
+ * but for a soft cap. */
+struct lab_components_result {
+  const int32_t *ids;
+  const char *const *tokens;
+  size_t n_tokens;
+  int64_t position;
+  struct lab_token answers[2];   /* the second id is -1 without one */
+  int n_layer, n_head;
+  double embedding, bias, total; /* bias: of the final norm and of the unembedding */
+  const double *attention, *mlp; /* [n_layer] */
+  const double *heads;           /* [n_layer][n_head], without the output's bias; NULL when not asked for */
+};
+const struct lab_components_result *lab_components_result(const struct lab_job *job);
+
 #endif

@@ -520,20 +520,65 @@ int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, i
   return backend->ops->run(backend, plan->mixed.ops, plan->mixed.count, &head, error);
 }
 
+static int write_rows(struct plan *plan, struct rows to, const float *x, int32_t n, size_t width, struct error *error) {
+  struct backend *backend = plan->model->backend;
+  for (int32_t i = 0; i < n; i++) {
+    struct span at = span_at(to.at, (size_t)i * (size_t)to.ld * sizeof(float));
+    if (backend->ops->write(backend, at, x + (size_t)i * width, width * sizeof(float), error) != 0) return -1;
+  }
+  return 0;
+}
+
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) {
   assert(n >= 1 && n <= plan->limits.max_logit_rows);
   struct backend *backend = plan->model->backend;
   struct rows to = plan->buffer[BUFFER_HEAD];
   size_t width = (size_t)plan->model->arch.d_model;
-  for (int32_t i = 0; i < n; i++) {
-    struct span at = span_at(to.at, (size_t)i * (size_t)to.ld * sizeof(float));
-    if (backend->ops->write(backend, at, x + (size_t)i * width, width * sizeof(float), error) != 0) return -1;
-  }
+  if (write_rows(plan, to, x, n, width, error) != 0) return -1;
   struct step step = {.n_layer = plan->model->arch.n_layer, .n_rows = n, .n_logit_rows = n};
   struct op op = plan->ops[plan->logits];
   op.u.linear.bias.memory = NULL;
   op.u.linear.soft_cap = 0;
   return backend->ops->run(backend, &op, 1, &step, error);
+}
+
+int plan_lens(struct plan *plan, const float *x, int32_t n, struct error *error) {
+  int32_t rows[64];
+  assert(n >= 1 && n <= plan->limits.max_logit_rows && n <= (int32_t)(sizeof rows / sizeof rows[0]));
+  for (int32_t i = 0; i < n; i++) rows[i] = i;
+  struct step step = {.n_layer = plan->model->arch.n_layer, .n_rows = n};
+  if (write_rows(plan, plan->buffer[BUFFER_RESID], x, n, (size_t)plan->model->arch.d_model, error) != 0) return -1;
+  return plan_head(plan, &step, rows, n, error);
+}
+
+int plan_attention_out(struct plan *plan, int32_t layer, const float *z, int32_t n, float *out, struct error *error) {
+  assert(n >= 1 && n <= plan->limits.max_logit_rows);
+  const struct arch *arch = &plan->model->arch;
+  struct backend *backend = plan->model->backend;
+  struct rows from = plan->buffer[BUFFER_OUT];
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT, .layer = layer};
+  op.u.linear.w = plan->model->weights.layers[layer].matrix[SLOT_O];
+  op.u.linear.x = plan->buffer[BUFFER_Z];
+  op.u.linear.y = from;
+  struct step step = {.n_layer = arch->n_layer, .n_rows = n, .n_logit_rows = n};
+  if (write_rows(plan, op.u.linear.x, z, n, (size_t)arch_dim(arch, DIM_ATTN), error) != 0 ||
+      backend->ops->run(backend, &op, 1, &step, error) != 0)
+    return -1;
+  for (int32_t i = 0; i < n; i++) {
+    struct span at = span_at(from.at, (size_t)i * (size_t)from.ld * sizeof(float));
+    size_t width = (size_t)arch->d_model;
+    if (backend->ops->read(backend, out + (size_t)i * width, at, width * sizeof(float), error) != 0) return -1;
+  }
+  return 0;
+}
+
+const struct norm *plan_final_norm(const struct plan *plan) {
+  static const struct norm none = {.kind = NORM_NONE};
+  size_t count;
+  const struct op *head = plan_segment(plan, plan->model->arch.n_layer, &count);
+  for (size_t i = 0; i < count; i++)
+    if (head[i].code == OP_NORM) return &head[i].u.norm.norm;
+  return &none;
 }
 
 int32_t plan_max_logit_rows(const struct plan *plan) { return plan->limits.max_logit_rows; }

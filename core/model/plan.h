@@ -49,6 +49,16 @@ int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, i
 /* Logits of given rows x [n, d_model] (host, f32), n <= max_logit_rows: x W_U^T without the final norm, bias or soft cap. The result is
  * where plan_logits says, until the next run. */
 int plan_unembed(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;
+/* Logits of given rows x [n, d_model] (host) as if the model ended with them: final norm, unembedding, bias, soft cap. */
+int plan_lens(struct plan *plan, const float *x, int32_t n, struct error *error) MUST_CHECK;
+
+/* What attention of a layer makes of given rows z [n, n_head * d_head] (host): z W_O^T without the bias, into out
+ * [n, d_model] (host). n <= max_logit_rows. */
+int plan_attention_out(struct plan *plan, int32_t layer, const float *z, int32_t n, float *out, struct error *error) MUST_CHECK;
+
+/* The norm in front of the unembedding. */
+const struct norm *plan_final_norm(const struct plan *plan);
+
 int32_t plan_max_logit_rows(const struct plan *plan);
 struct backend *plan_backend(const struct plan *plan);
 const struct model *plan_model(const struct plan *plan);

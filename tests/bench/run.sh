@@ -28,6 +28,9 @@ done
   --dictionary 24576,7,7-res-jb >/dev/null
 run "$build/bench/bench_stats" "$data/stats"
 
+# Edits, taps and the patching matrix.
+run "$build/bench/bench_lab" "$data/f32"
+
 # PyTorch as a peer, where somebody has it.
 if [ -n "${STEERD_TORCH_PYTHON:-}" ]; then
   run "$STEERD_TORCH_PYTHON" tests/bench/peer_torch.py --folder "$data/f32" --bench "$build/bench/bench_model"
@@ -38,7 +41,7 @@ fi
 
 for program in "$build"/bench/bench_*; do
   case $(basename "$program") in
-    bench_limits | bench_kernels | bench_model | bench_stats | *.d | *.log) continue ;;
+    bench_limits | bench_kernels | bench_model | bench_stats | bench_lab | *.d | *.log) continue ;;
   esac
   [ -x "$program" ] && run "$program"
 done

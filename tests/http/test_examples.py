@@ -1,0 +1,107 @@
+"""The scripts of docs/examples run against the demo, and print what the notebook's cell they repeat is after."""
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture(scope="module")
+def url():
+    """A daemon without a model of its own serves the demo with its statistics."""
+    from conftest import Daemon
+    one = Daemon()
+    yield one.url
+    one.finish()
+
+
+def output(url, name, *arguments):
+    done = subprocess.run([sys.executable, EXAMPLES / name, url, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def numbers(text):
+    return [float(n) for n in re.findall(r"-?\d+\.\d+", text)]
+
+
+def test_every_example_is_tested():
+    source = pathlib.Path(__file__).read_text()
+    assert all(f'"{path.name}"' in source for path in EXAMPLES.glob("*.py"))
+
+
+def test_cache(url):
+    text = output(url, "cache.py")
+    assert re.search(r"blocks\.0\.attn\.hook_z +\(14, 8, 32\)", text)
+    losses = numbers(text)
+    # The printed mean is that of the printed losses, each rounded to three digits.
+    assert losses[-1] == pytest.approx(sum(losses[:-1]) / len(losses[:-1]), abs=1.1e-3)
+
+
+def test_head_ablation(url):
+    text = output(url, "head_ablation.py")
+    assert "Original loss: 0.9" in text
+    rows = [numbers(line) for line in text.splitlines() if re.match(r"\d ", line)]
+    assert [len(row) for row in rows] == [8] * 4
+    assert max(map(max, rows)) > 0.1  # some head matters
+
+
+def test_patching(url):
+    text = output(url, "patching.py")
+    clean, corrupted = numbers(text)[:2]
+    assert clean > 0 > corrupted
+    first = next(line for line in text.splitlines() if line.startswith("0 ")).split()
+    assert first[1:] == ["0", "0", "0", "1.00", "0.0", "0.0", "0.00", "0.00"]  # all of it is in the one token that differs
+
+
+def test_ablation_error(url):
+    text = output(url, "ablation_error.py")
+    assert re.search(r"As it is: ' girl' has rank 0", text) and text.count("error term") == 2
+    assert len({re.search(title + r".*loss ([\d.]+)", text).group(1) for title in ("As it is", "no error", "with error")}) == 3
+
+
+def test_prompt_difference(url):
+    lines = output(url, "prompt_difference.py").splitlines()
+    sizes = [abs(float(line.split()[3])) for line in lines[3:]]
+    assert len(sizes) == 10 and sizes == sorted(sizes, reverse=True)
+
+
+def test_top_features(url):
+    text = output(url, "top_features.py")
+    assert "princess" in text and re.search(r"^feature \d+ at '.*': \S", text, re.M)
+
+
+def test_max_activating(url):
+    lines = output(url, "max_activating.py").splitlines()
+    values = [float(line.split()[0]) for line in lines[2:]]
+    assert len(values) == 10 and values == sorted(values, reverse=True)
+    assert all("little" in line for line in lines[2:])  # what feature 1890 is about
+
+
+def test_logit_lens(url):
+    text = output(url, "logit_lens.py")
+    last = next(line for line in text.splitlines() if line.startswith("4 "))
+    assert last.endswith("' Lily'")
+    assert "by head:" in text
+
+
+def test_clamp_steering(url):
+    text = output(url, "clamp_steering.py")
+    plain = re.search(r"as it is: (.*?) *$", text, re.M).group(1)
+    rows = [line for line in text.splitlines() if "One day" in line][1:]
+    assert len(rows) == 3 and not rows[2].strip().endswith(plain) and "girl girl" in rows[2]
+
+
+def test_mlp_hidden(url):
+    assert "Activations size: (21, 1024)" in output(url, "mlp_hidden.py")
+
+
+def test_transcoder_variance(url):
+    text = output(url, "transcoder_variance.py")
+    explained, plain = numbers(text)[:2]
+    assert 0.8 < explained < plain < 1
+    assert float(re.search(r"loss recovered: ([\d.]+)", text).group(1)) > 0.8

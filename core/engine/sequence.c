@@ -115,7 +115,12 @@ static void count_blocks(struct engine_task *task) {
     else if (i > 0 && blocks_of(s) > task->reserve)
       task->reserve = blocks_of(s);
   }
-  if (task->in_turn) task->blocks_needed = blocks_of(&task->sequences[0]) + task->reserve;
+  if (!task->in_turn) return;
+  int32_t base = blocks_of(&task->sequences[0]);
+  if (task->resumes)
+    task->blocks_needed = base + task->reserve;
+  else
+    task->blocks_needed = task->reserve = base > task->reserve ? base : task->reserve;
 }
 
 int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
@@ -185,7 +190,10 @@ int task_admit(struct engine_task *task, struct error *error) {
   task->started_ns = clock_ns();
   task->n_running = task->n_sequences;
   task->n_started = task->in_turn ? 1 : task->n_sequences;
-  task->runner->reserved += task->reserve;
+  if (task->in_turn && !task->resumes)
+    task->reserve_used = task->sequences[0].on_reserve = true; /* it is what is kept back, the first time */
+  else
+    task->runner->reserved += task->reserve;
   for (int i = 0; i < task->n_started; i++)
     if (sequence_start(&task->sequences[i], error) != 0) return -1;
   return 0;

@@ -28,7 +28,7 @@ struct bench {
   uint8_t origin[MAX_ROWS];
   struct step_slot slot;
   int32_t keys;
-  struct row_range range[MAX_LAYERS + 1];
+  struct row_range range[MAX_LAYERS + 1], arriving[MAX_LAYERS + 1];
   struct tap_item tap_items[MAX_POINTS];
   int32_t tap_begin[MAX_POINTS + 1];
   size_t tap_offset[MAX_POINTS];
@@ -37,6 +37,7 @@ struct bench {
   const struct edit_item *edit; /* at edit_point; NULL: none */
   struct point edit_point;
   int32_t edit_begin[MAX_POINTS + 1];
+  int32_t last; /* layers [0, last) run, without logits; 0: all */
 };
 
 /* Scores and patterns are laid out for this many keys. */
@@ -110,10 +111,14 @@ static inline void bench_run(struct bench *b, const int32_t *ids, int32_t from, 
   const struct arch *arch = &b->model->arch;
   struct step step = {.n_layer = arch->n_layer, .n_rows = n, .token = b->token, .position = b->position, .origin = b->origin,
                       .source = b->source, .n_slots = 1, .slots = &b->slot, .keys = &b->keys, .active = b->range,
-                      .arriving = b->range, .kv = {b->kv, 0}, .kv_table = b->table, .kv_blocks = 4,
+                      .arriving = b->arriving, .kv = {b->kv, 0}, .kv_table = b->table, .kv_blocks = 4,
                       .n_logit_rows = n, .logit_row = b->logit_row};
-  b->slot = (struct step_slot){{0, n}, from, 0, arch->n_layer};
-  for (int l = 0; l <= arch->n_layer; l++) b->range[l] = (struct row_range){0, n};
+  int32_t last = b->last ? b->last : arch->n_layer;
+  if (b->last) step.n_logit_rows = 0;
+  b->slot = (struct step_slot){{0, n}, from, 0, last};
+  for (int l = 0; l <= arch->n_layer; l++) b->range[l] = b->arriving[l] = (struct row_range){0, n};
+  for (int l = last; l <= arch->n_layer; l++) b->range[l].end = 0;
+  for (int l = last + 1; l <= arch->n_layer; l++) b->arriving[l].end = 0;
   for (int i = 0; i < n; i++) {
     b->token[i] = ids[from + i];
     b->position[i] = from + i;
@@ -129,7 +134,7 @@ static inline void bench_run(struct bench *b, const int32_t *ids, int32_t from, 
   }
   if (plan_run(b->plan, &step, &error) != 0) fail_msg("%s", error.text);
   struct rows rows = plan_logits(b->plan);
-  for (int i = 0; i < n; i++)
+  for (int i = 0; i < step.n_logit_rows; i++)
     assert_int_equal(b->backend->ops->read(b->backend, logits + (size_t)i * (size_t)arch->vocabulary,
                                            span_at(rows.at, (size_t)i * (size_t)rows.ld * sizeof(float)),
                                            (size_t)arch->vocabulary * sizeof(float), &error), 0);

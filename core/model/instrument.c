@@ -9,6 +9,7 @@
 
 struct site_sets step_sites(const struct step *step, int32_t layer) {
   struct site_sets sets = {0, 0};
+  if (!step->edit_begin && !step->tap_begin) return sets;
   for (int site = 0; site < SITE_COUNT; site++) {
     int p = point_index((struct point){layer, (enum site)site});
     if (step->edit_begin && step->edit_begin[p] < step->edit_begin[p + 1]) sets.edited |= site_bit((enum site)site);

@@ -49,6 +49,9 @@ static int compare_all(struct bench *b, const struct tensors *want, size_t n) {
     if (strcmp(name, "ids") == 0 || is_edit(name)) continue;
     size_t count;
     float *recorded = vectors_f32(want, name, &count), *got = read_point(b, must_find(b, name), n);
+    struct point point = must_find(b, name);
+    struct point_shape shape = point_shape(&b->model->arch, point.site);
+    assert_int_equal(count, n * (shape.square ? (size_t)shape.heads * n : (size_t)bench_width(b, point.site)));
     assert_true(vectors_agree(name, got, recorded, count));
     free(recorded);
     free(got);
@@ -68,7 +71,7 @@ static void test_values(void **state) {
       int32_t *ids = vectors_i32(want, "ids", &n);
       float *logits = malloc(n * (size_t)b.model->arch.vocabulary * sizeof *logits);
       bench_run(&b, ids, 0, (int32_t)n, logits);
-      assert_true(compare_all(&b, want, n) >= 24 * b.model->arch.n_layer);
+      assert_true(compare_all(&b, want, n) >= 20 * b.model->arch.n_layer);
       free(logits);
       free(ids);
       tensors_close(want);
@@ -148,18 +151,22 @@ static void test_edits(void **state) {
 
 /* ---- looking changes nothing ---- */
 
-#define SOME 70 /* rows: across a block of keys */
+#define SOME 70 /* rows at most: across a block of keys where the context is that long */
+
+static int32_t some(const struct bench *b) {
+  return b->model->arch.n_ctx < SOME ? (int32_t)b->model->arch.n_ctx : SOME;
+}
 
 static void make_ids(const struct bench *b, int32_t *ids) {
   for (int i = 0; i < SOME; i++) ids[i] = (i * 37 + 11) % (int32_t)b->model->arch.vocabulary;
 }
 
-/* Prefill of 66 rows in two chunks, then decode: logits of all rows. */
+/* Prefill in two chunks, then decode: logits of all rows. */
 static void run_some(struct bench *b, const int32_t *ids, float *logits) {
   size_t v = (size_t)b->model->arch.vocabulary;
   bench_run(b, ids, 0, 61, logits);
-  bench_run(b, ids, 61, 5, logits + 61 * v);
-  for (int32_t i = 66; i < SOME; i++) bench_run(b, ids, i, 1, logits + (size_t)i * v);
+  bench_run(b, ids, 61, 2, logits + 61 * v);
+  for (int32_t i = 63; i < some(b); i++) bench_run(b, ids, i, 1, logits + (size_t)i * v);
 }
 
 /* Hot points as the hot plan gives them, in all layers. */
@@ -167,8 +174,8 @@ static void read_hot(struct bench *b, float *out) {
   for (int p = 0; p < point_count(b->model->arch.n_layer); p++) {
     struct point point = {p / SITE_COUNT, (enum site)(p % SITE_COUNT)};
     if (!site_is_hot(point.site) || point.layer == b->model->arch.n_layer) continue;
-    bench_point(b, point, SOME, out);
-    out += SOME * bench_width(b, point.site);
+    bench_point(b, point, some(b), out);
+    out += some(b) * bench_width(b, point.site);
   }
 }
 
@@ -176,12 +183,12 @@ static size_t hot_floats(const struct bench *b) {
   size_t n = 0;
   for (int site = 0; site < SITE_COUNT; site++)
     if (site_is_hot((enum site)site)) n += (size_t)bench_width(b, (enum site)site);
-  return n * SOME * (size_t)b->model->arch.n_layer;
+  return n * (size_t)some(b) * (size_t)b->model->arch.n_layer;
 }
 
 static void check_bits(struct bench *b) {
   int32_t ids[SOME];
-  size_t n = SOME * (size_t)b->model->arch.vocabulary, hot = hot_floats(b);
+  size_t n = (size_t)some(b) * (size_t)b->model->arch.vocabulary, hot = hot_floats(b);
   float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
   float *hot_want = malloc(hot * sizeof *want), *hot_got = malloc(hot * sizeof *got);
   make_ids(b, ids);
@@ -225,7 +232,7 @@ static void test_idle_edits_change_no_bit(void **state) {
       int32_t ids[SOME];
       if (bench_open_with(&b, backends[i], models[m].folder, model_open_weights) != 0) continue;
       const struct arch *arch = &b.model->arch;
-      size_t bytes = SOME * (size_t)arch->vocabulary * sizeof(float);
+      size_t bytes = (size_t)some(&b) * (size_t)arch->vocabulary * sizeof(float);
       float *want = malloc(bytes), *got = malloc(bytes);
       make_ids(&b, ids);
       b.tapped = 0;

@@ -107,14 +107,18 @@ def run(model, ids, edits=()):
             return output
         handles.append(dict(model.named_modules())[module].register_forward_hook(keep))
 
+    def by_position(name, value):
+        """Norms of heads see all heads of all positions as rows of one matrix."""
+        return value.reshape(1, len(ids), -1) if "q_norm." in name or "k_norm." in name else value
+
     def hook(function):
-        return lambda value, hook: function(value.clone())
+        return lambda value, hook: function(by_position(hook.name, value.clone())).reshape(value.shape)
 
     def see(value, hook):
-        points[hook.name] = row_major(hook.name, value)
+        points[hook.name] = row_major(hook.name, by_position(hook.name, value))
     hooks = [(name, hook(function)) for name, function in edits if name in model.hook_dict]
     hooks += [(name, see) for name in model.hook_dict]
-    model.run_with_hooks(torch.tensor([ids]), fwd_hooks=hooks)
+    points["logits"] = model.run_with_hooks(torch.tensor([ids]), fwd_hooks=hooks)[0].to(torch.float32).numpy()  # capped
     for handle in handles:
         handle.remove()
     return points
@@ -198,7 +202,7 @@ def add_edits(tensors, model, ids, edits, number):
         last = f"blocks.{model.cfg.n_layers - 1}.hook_resid_post"
         at_head = edit[0].startswith(("ln_final", "unembed"))
         key = f"edit{number}/{'add scale fill'.split().index(edit[1])}/{edit[2]}/{'/'.join(map(str, edit[3:]))}/{edit[0]}"
-        tensors[key] = points["unembed.hook_out" if at_head else last]
+        tensors[key] = points["logits" if at_head else last]
         number += 1
     return number
 
@@ -207,7 +211,7 @@ def record(name, make, folder, edits, split_edits=(), head_edits=()):
     ids = load_file(os.path.join(folder, "expected.safetensors"))["ids"].tolist()[:8] if name != "tiny-gpt2" else load_file(
         os.path.join(TINY, "expected.safetensors"))["p0/ids"].tolist()
     model = make(folder)
-    tensors = {point: value for point, value in run(model, ids).items() if "hook_attn_in" not in point}
+    tensors = {point: value for point, value in run(model, ids).items() if "hook_attn_in" not in point and point != "logits"}
     number = add_edits(tensors, model, ids, edits, 0)
     if split_edits:
         split = make(folder, use_split_qkv_input=True)

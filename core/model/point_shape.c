@@ -172,6 +172,9 @@ int points_select(const char *pattern, const struct arch *arch, struct point **o
                   struct error *error) {
   char all[sizeof error->text];
   if (!strpbrk(pattern, "*?")) return select_one(pattern, arch, out, count, error);
+  if (strlen(pattern) > 2 * POINT_NAME_BYTES) /* each name is tried against it, so it must not be long */
+    return error_set(error, ERROR_ARGUMENT, "pattern '%.40s...' has %zu characters, no point's name has more than %d", pattern,
+                     strlen(pattern), POINT_NAME_BYTES - 1);
   size_t most = (size_t)point_count(arch->n_layer), n = 0;
   struct point *found = malloc(most * sizeof *found);
   if (!found) return error_memory(error, most * sizeof *found);

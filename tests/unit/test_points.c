@@ -165,6 +165,12 @@ static void patterns_stand_for_points(void **state) {
   size_t n;
   assert_int_equal(points_select("banana.*", &arch, &points, &n, &error), -1);
   assert_non_null(strstr(error.text, "no point of this model matches 'banana.*'"));
+  char stars[5000];
+  memset(stars, '*', sizeof stars - 1);
+  stars[sizeof stars - 1] = '\0';
+  error_clear(&error);
+  assert_int_equal(points_select(stars, &arch, &points, &n, &error), -1);
+  assert_non_null(strstr(error.text, "has 4999 characters"));
 }
 
 /* Shapes that a reply needs, and edits that make no sense. */

@@ -326,7 +326,9 @@ static void pass_begin(struct pass *pass, const struct op *op) {
   if (split) {
     begin.u.begin.embedded = pass->in->buffers.resid;
     begin.u.begin.placed = pass->in->buffers.normed;
-    emit(pass, op, OP_EMBED, op->width)->u = begin.u;
+    struct op *embed = emit(pass, op, OP_EMBED, op->width);
+    embed->u = begin.u;
+    embed->u.begin.positions = pass->in->positions;
     emit_point(pass, op, SITE_EMBED, begin.u.begin.embedded, op->width);
     emit_point(pass, op, SITE_POS_EMBED, begin.u.begin.placed, op->width);
   }

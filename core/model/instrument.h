@@ -32,6 +32,7 @@ struct instrument_buffers {
 
 struct instrument {
   const struct arch *arch;
+  struct span positions; /* the table of learned positions, wherever the model adds them; may be absent */
   struct instrument_buffers buffers;
 };
 

@@ -116,11 +116,12 @@ static int place_memory(struct plan *plan, struct error *error) {
     return error_prefix(error, "buffers for %d rows", plan->limits.max_rows);
   for (int i = 0; i < BUFFER_COUNT; i++) plan->buffer[i].at.memory = plan->memory;
   for (int i = 0; i < 2; i++) plan->turns[i].table.memory = plan->turns[i].rotary ? plan->memory : NULL;
-  plan->instrument = (struct instrument){arch, {.scale = plan->buffer[BUFFER_COLD_SCALE],
-                                                .normed = plan->buffer[BUFFER_COLD_NORMED],
-                                                .resid = plan->buffer[BUFFER_COLD_RESID],
-                                                .heads = plan->buffer[BUFFER_COLD_HEADS],
-                                                .qkv = plan->buffer[BUFFER_COLD_QKV]}};
+  plan->instrument = (struct instrument){.arch = arch, .positions = plan->model->weights.once.vector[SLOT_POSITIONS]};
+  plan->instrument.buffers = (struct instrument_buffers){.scale = plan->buffer[BUFFER_COLD_SCALE],
+                                                         .normed = plan->buffer[BUFFER_COLD_NORMED],
+                                                         .resid = plan->buffer[BUFFER_COLD_RESID],
+                                                         .heads = plan->buffer[BUFFER_COLD_HEADS],
+                                                         .qkv = plan->buffer[BUFFER_COLD_QKV]};
   return 0;
 }
 

@@ -13,7 +13,10 @@ static const char *backends[] = {"ref", "cpu-generic", "cpu-avx2", "cpu-avx512"}
 static const struct {
   const char *vectors, *folder;
 } models[] = {{POINTS "tiny-gpt2.safetensors", TINY "model"},
-              {POINTS "llama.safetensors", FAMILIES "llama"}};
+              {POINTS "llama.safetensors", FAMILIES "llama"},
+              {POINTS "qwen3.safetensors", FAMILIES "qwen3"},
+              {POINTS "gemma2.safetensors", FAMILIES "gemma2"},
+              {POINTS "gpt_neox.safetensors", FAMILIES "gpt_neox"}};
 #define N_MODELS (sizeof models / sizeof models[0])
 
 /* ---- values ---- */
@@ -77,6 +80,30 @@ static void test_values(void **state) {
       tensors_close(want);
       bench_close(&b);
     }
+}
+
+/* Where positions are added to what queries and keys read, the point shows them all the same. */
+static void test_positions_of_a_shortformer(void **state) {
+  (void)state;
+  for (size_t i = 0; i < N_BACKENDS; i++) {
+    struct bench b;
+    int32_t ids[6] = {1, 2, 3, 4, 5, 6};
+    if (bench_open_with(&b, backends[i], FAMILIES "toy-shortformer", model_open_weights) != 0) continue;
+    size_t n = 6 * (size_t)b.model->arch.d_model;
+    float *want = malloc(n * sizeof *want), *got = malloc(n * sizeof *got);
+    float *logits = malloc(6 * (size_t)b.model->arch.vocabulary * sizeof *logits);
+    struct span table = b.model->weights.once.vector[SLOT_POSITIONS];
+    assert_int_equal(b.backend->ops->read(b.backend, want, table, n * sizeof *want, NULL), 0);
+    b.tapped = site_bit(SITE_POS_EMBED);
+    bench_run(&b, ids, 0, 6, logits);
+    bench_point(&b, (struct point){0, SITE_POS_EMBED}, 6, got);
+    assert_memory_equal(got, want, n * sizeof *want);
+    assert_int_equal(point_check_edit(&b.model->arch, (struct point){0, SITE_POS_EMBED}, EDIT_ROW_SCALE, 0, 1, 0, NULL), -1);
+    free(want);
+    free(got);
+    free(logits);
+    bench_close(&b);
+  }
 }
 
 /* ---- edits ---- */
@@ -319,7 +346,8 @@ static void test_nothing_behind_the_last_point_runs(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_edits),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_positions_of_a_shortformer),
+                                     cmocka_unit_test(test_edits),
                                      cmocka_unit_test(test_taps_change_no_bit),
                                      cmocka_unit_test(test_idle_edits_change_no_bit),
                                      cmocka_unit_test(test_lists_hold_no_more_than_is_asked),

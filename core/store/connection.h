@@ -72,6 +72,7 @@ void row_close(struct row *row);
 void row_put_int(struct row *row, int64_t value);
 void row_put_real(struct row *row, double value); /* NaN is stored as NULL */
 void row_put_text(struct row *row, const char *text);
+void row_put_pointer(struct row *row, void *pointer, const char *kind); /* for a function of ours; not sealed */
 void row_put_blob(struct row *row, const void *data, size_t bytes); /* data must live until the row is stepped */
 void row_put_words(struct row *row, const void *words, size_t n);   /* n 32-bit words, little-endian */
 void row_put_texts(struct row *row, const struct store_text *texts, size_t n);

@@ -15,6 +15,7 @@
 #define K1 1.2
 #define B 0.75
 #define PIVOT 64.0 /* bytes: explanations are a line of text */
+#define LENGTH_LEAST 1.0 /* bytes: no text is shorter, so none fits better than as if it were that short */
 #define IDF_LEAST 1e-6 /* a word in more than half of the rows still counts as a hit */
 
 /* What is the same for all rows of one query. */
@@ -65,19 +66,29 @@ static int phrase_frequency(const Fts5ExtensionApi *api, Fts5Context *context, i
   return rc;
 }
 
-static void relevance(const Fts5ExtensionApi *api, Fts5Context *context, sqlite3_context *result, int n_values,
-                      sqlite3_value **values) {
-  struct weights *weights = NULL;
-  double length = n_values ? sqlite3_value_bytes(values[0]) : PIVOT, sum = 0;
+static int score(const Fts5ExtensionApi *api, Fts5Context *context, double length, double *out) {
+  struct weights *weights;
   int rc = weights_get(api, context, &weights);
+  *out = 0;
   for (int i = 0; rc == SQLITE_OK && i < weights->n; i++) {
     int frequency;
     rc = phrase_frequency(api, context, i, &frequency);
     if (rc == SQLITE_OK && frequency)
-      sum += weights->idf[i] * frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length / PIVOT));
+      *out -= weights->idf[i] * frequency * (K1 + 1) / (frequency + K1 * (1 - B + B * length / PIVOT));
   }
-  if (rc == SQLITE_OK) sqlite3_result_double(result, -sum);
-  else sqlite3_result_error_code(result, rc);
+  return rc;
+}
+
+/* One function for both questions, so that both use the same weights. */
+static void relevance(const Fts5ExtensionApi *api, Fts5Context *context, sqlite3_context *result, int n_values,
+                      sqlite3_value **values) {
+  const double *worst = n_values ? sqlite3_value_pointer(values[0], RANKING_POINTER) : NULL;
+  if (!worst && !n_values) return; /* NULL */
+  double fit, length = worst ? LENGTH_LEAST : sqlite3_value_bytes(values[0]);
+  int rc = score(api, context, length, &fit);
+  if (rc != SQLITE_OK) sqlite3_result_error_code(result, rc);
+  else if (worst) sqlite3_result_int(result, fit <= *worst);
+  else sqlite3_result_double(result, fit);
 }
 
 int ranking_install(sqlite3 *db) {

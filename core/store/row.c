@@ -108,6 +108,10 @@ void row_put_real(struct row *row, double value) {
   row_bound(row, sqlite3_bind_double(row->statement, ++row->column, value));
 }
 
+void row_put_pointer(struct row *row, void *pointer, const char *kind) {
+  if (!row->failed) row_bound(row, sqlite3_bind_pointer(row->statement, ++row->column, pointer, kind, NULL));
+}
+
 void row_put_text(struct row *row, const char *text) {
   if (row->failed) return;
   if (!text) {

@@ -2,8 +2,12 @@
  * at blanks, quotes and control characters, and every piece is quoted. */
 #include "core/store/explanation_row.h"
 
+#include <math.h>
+#include <stdlib.h>
+
 #include "core/base/buffer.h"
 #include "core/base/utf8.h"
+#include "core/store/ranking.h"
 
 #define SEARCH_LIMIT 1000
 
@@ -77,29 +81,110 @@ static int scope_find(struct connection *reader, const struct store_search *sear
   return buffer_check(&scope->list, error);
 }
 
-/* Ranks the page: ids and ranks of up to limit + 1 rows. Returns how many, or -1. The range lets the index skip
- * everything outside it before anything is ranked. */
-static int64_t page_rank(struct connection *reader, const struct store_search *search, const char *words,
-                         const struct scope *scope, struct store_hit *hits, struct error *error) {
+/* ---- the best of many ------------------------------------------------------------------------------- */
+
+struct ranked {
+  double rank;
+  int64_t id;
+};
+
+/* The best `most` rows so far: a heap whose first one is the worst of them. */
+struct best {
+  struct ranked *rows;
+  size_t n, most, capacity;
+  double worst; /* a row must have a smaller rank, or the same and come later; infinite until there are `most` */
+};
+
+static bool is_worse(const struct ranked *a, const struct ranked *b) {
+  return a->rank > b->rank || (a->rank == b->rank && a->id > b->id);
+}
+
+static void swap(struct ranked *a, struct ranked *b) {
+  struct ranked kept = *a;
+  *a = *b;
+  *b = kept;
+}
+
+static void sink(struct best *best, size_t i) {
+  for (size_t child; (child = 2 * i + 1) < best->n; i = child) {
+    if (child + 1 < best->n && is_worse(&best->rows[child + 1], &best->rows[child])) child++;
+    if (!is_worse(&best->rows[child], &best->rows[i])) return;
+    swap(&best->rows[child], &best->rows[i]);
+  }
+}
+
+static int best_grow(struct best *best, struct error *error) {
+  size_t capacity = best->capacity ? 2 * best->capacity : 64;
+  struct ranked *rows = realloc(best->rows, capacity * sizeof *rows);
+  if (!rows) return error_memory(error, capacity * sizeof *rows);
+  best->rows = rows;
+  best->capacity = capacity;
+  return 0;
+}
+
+static int best_add(struct best *best, struct ranked row, struct error *error) {
+  if (best->n == best->most) {
+    if (is_worse(&row, &best->rows[0])) return 0;
+    best->rows[0] = row;
+    sink(best, 0);
+  } else {
+    if (best->n == best->capacity && best_grow(best, error) != 0) return -1;
+    size_t i = best->n++;
+    best->rows[i] = row;
+    for (; i && is_worse(&best->rows[i], &best->rows[(i - 1) / 2]); i = (i - 1) / 2)
+      swap(&best->rows[i], &best->rows[(i - 1) / 2]);
+  }
+  if (best->n == best->most) best->worst = best->rows[0].rank;
+  return 0;
+}
+
+/* Best first. */
+static int by_rank(const void *left, const void *right) {
+  return is_worse(left, right) ? 1 : -1; /* no two have the same id */
+}
+
+/* ---- one page --------------------------------------------------------------------------------------- */
+
+/* The range lets the index skip everything outside it before anything is ranked. Of rows with any of the words most have
+ * too few of them: those are not fetched for their length. Where all must stand, rows differ by little else. */
+static int rank_rows(struct connection *reader, const char *words, bool any, const struct scope *scope, struct best *best,
+                     struct error *error) {
   struct row row;
-  int64_t n = 0;
-  row_open(&row, reader, "SELECT e.id, relevance(explanation_words, e.description) AS fit FROM explanation_words"
+  int failed = 0;
+  row_open(&row, reader, "SELECT e.id, relevance(explanation_words, e.description) FROM explanation_words"
            " CROSS JOIN explanations e ON e.id = explanation_words.rowid WHERE explanation_words MATCH ?1"
            " AND explanation_words.rowid BETWEEN ?2 AND ?3"
-           " AND (?4 IS NULL OR e.id >> 32 IN (SELECT value FROM json_each(?4)))"
-           " ORDER BY fit, e.id LIMIT ?5 OFFSET ?6", NULL, error);
+           " AND (?4 IS NULL OR explanation_words.rowid >> 32 IN (SELECT value FROM json_each(?4)))"
+           " AND (?5 OR relevance(explanation_words, ?6))", NULL, error);
   row_put_text(&row, words);
   row_put_int(&row, source_first(scope->low));
   row_put_int(&row, source_last(scope->high));
   row_put_text(&row, scope->high - scope->low + 1 == scope->count ? NULL : scope->list.data);
-  row_put_int(&row, search->limit + 1);
-  row_put_int(&row, search->offset);
-  while (row_next(&row) == 1) {
-    hits[n].explanation.id = row_int(&row);
-    hits[n++].rank = row_real(&row);
+  row_put_int(&row, !any);
+  row_put_pointer(&row, &best->worst, RANKING_POINTER);
+  while (!failed && row_next(&row) == 1) {
+    struct ranked found;
+    found.id = row_int(&row); /* columns are taken from left to right */
+    found.rank = row_real(&row);
+    failed = best_add(best, found, error);
   }
   row_close(&row);
-  return row_check(&row) == 0 ? n : -1;
+  return failed || row_check(&row) != 0 ? -1 : 0;
+}
+
+/* Ids and ranks of up to limit + 1 rows. Returns how many, or -1. */
+static int64_t page_rank(struct connection *reader, const struct store_search *search, const char *words,
+                         const struct scope *scope, struct store_hit *hits, struct error *error) {
+  struct best best = {.worst = INFINITY, .most = (size_t)search->offset + (size_t)search->limit + 1};
+  int failed = rank_rows(reader, words, search->any, scope, &best, error);
+  size_t n = 0;
+  if (!failed && best.n) qsort(best.rows, best.n, sizeof *best.rows, by_rank);
+  for (size_t i = (size_t)search->offset; !failed && i < best.n; i++, n++) {
+    hits[n].explanation.id = best.rows[i].id;
+    hits[n].rank = best.rows[i].rank;
+  }
+  free(best.rows);
+  return failed ? -1 : (int64_t)n;
 }
 
 /* Only the rows of the page pay for a snippet. */

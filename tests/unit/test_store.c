@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "core/base/clock.h"
+#include "core/base/random.h"
 #include "core/store/migrations.h"
 
 /* ---- models and sources ----------------------------------------------------------------------------- */
@@ -567,6 +568,49 @@ static void test_search(void **state) {
   world_end(&world);
 }
 
+/* Rows that cannot be among the best are not looked at: a small page must still be the beginning of a large one. */
+static void test_search_any_pages(void **state) {
+  (void)state;
+  static const char *const vocabulary[] = {"city", "river", "france", "dates", "names", "of", "the", "words"};
+  static struct store_explanation rows[600];
+  static char texts[600][160];
+  struct world world;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = world_source(&world, "7-res", 600);
+  for (uint32_t i = 0; i < 600; i++) {
+    uint32_t words[16];
+    for (int k = 0; k < 4; k++) random_words(11, i, (uint64_t)k, words + 4 * k);
+    size_t used = 0;
+    for (uint32_t k = 0; k <= words[0] % 14; k++)
+      used += (size_t)snprintf(texts[i] + used, sizeof texts[i] - used, "%s ", vocabulary[words[k + 1] % 64 * (words[k + 1] % 64) / 512]);
+    rows[i] = (struct store_explanation){.source = source, .index = i, .origin = STORE_IMPORTED, .description = texts[i], .score = NAN};
+  }
+  struct store_batch batch = {.source = source, .explanations = rows, .n_explanations = 600};
+  must(store_batch_put(world.store, &batch, &error));
+  static const char *const queries[] = {"river france dates", "city words", "the of names", "words", "river river dates"};
+  for (size_t q = 0; q < sizeof queries / sizeof *queries; q++) {
+    struct store_search search = {.query = queries[q], .query_length = strlen(queries[q]), .any = true, .limit = 1000};
+    struct store_hit *all, *page;
+    size_t n_all, n;
+    bool more;
+    must(store_explanation_search(world.store, &search, &world.arena, &all, &n_all, NULL, &error));
+    assert_true(n_all > 20);
+    search.limit = 5;
+    for (search.offset = 0; search.offset < (int64_t)n_all + 5; search.offset += search.offset < 10 ? 1 : 37) {
+      must(store_explanation_search(world.store, &search, &world.arena, &page, &n, &more, &error));
+      size_t offset = (size_t)search.offset, left = offset < n_all ? n_all - offset : 0;
+      assert_int_equal(n, left < 5 ? left : 5);
+      assert_int_equal(more, left > 5);
+      for (size_t i = 0; i < n; i++) {
+        assert_int_equal(page[i].explanation.id, all[offset + i].explanation.id);
+        assert_true(page[i].rank == all[offset + i].rank);
+      }
+    }
+  }
+  world_end(&world);
+}
+
 static void test_search_hostile(void **state) {
   static const char *const queries[] = {
       "\"", "\"\"", "city\"", "\"city", "NEAR(a b)", "NEAR", "a NEAR b", "city*", "*", "^city", "^", "city AND",
@@ -1089,6 +1133,7 @@ int main(void) {
       cmocka_unit_test(test_explanations),
       cmocka_unit_test(test_explanation_walk),
       cmocka_unit_test(test_search),
+      cmocka_unit_test(test_search_any_pages),
       cmocka_unit_test(test_search_hostile),
       cmocka_unit_test(test_search_time_limit),
       cmocka_unit_test(test_vectors),

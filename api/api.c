@@ -162,8 +162,9 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
   if (!call->route && !allowed)
     reply_refuse(call, 404, "not_found", TEXT_MISSING);
   else if (!call->route) {
-    call_add_header(call, "Allow", api->wrong_method[allowed - routes].header.value);
-    reply_refuse(call, 405, "method", TEXT_METHOD);
+    const struct canned *wrong = &api->wrong_method[allowed - routes];
+    call_add_header(call, "Allow", wrong->header.value);
+    reply_refuse(call, 405, "method", wrong->text);
   } else if (call->request->body_length > api->options.max_body)
     reply_refuse(call, 413, "too_large", TEXT_LARGE);
   else if (preview_wrong_kind(call->request, call->route))

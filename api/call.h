@@ -50,6 +50,7 @@ extern const double api_bucket_ends[API_BUCKETS - 1]; /* seconds */
 struct canned {
   struct api_reply reply;
   struct api_pair header;
+  char text[96]; /* of a 405 */
 };
 
 struct api {
@@ -151,7 +152,6 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 
 /* The sentences of refusals that are given both before and after the body was read. */
 #define TEXT_MISSING "there is nothing at this path; GET /docs lists what there is"
-#define TEXT_METHOD "this path does not answer that method; the Allow header lists those it does"
 #define TEXT_LARGE "the body is larger than this server accepts"
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"

@@ -60,6 +60,21 @@ static float *read_rates(struct api_call *call, const struct lab_source_info *so
   return rates;
 }
 
+/* What density and dictionary tell of: a source with all that is stored of it. */
+struct table {
+  struct place place;
+  struct record record;
+  float *rates; /* [n_feat], in the call's arena */
+  size_t known; /* rates that are */
+};
+
+static int open_table(struct api_call *call, struct table *out, struct error *error) {
+  if (call_path_place(call, &out->place, error) != 0 || read_record(call, out->place.source, &out->record, error) != 0)
+    return -1;
+  out->rates = read_rates(call, out->place.source, &out->record, &out->known, error);
+  return out->rates ? 0 : -1;
+}
+
 static void write_shares(struct json_writer *w, const float *rates, size_t n, size_t known) {
   static const double ends[] = {0.1, 0.01, 0.001, 0.0001};
   jw_key(w, "shares");
@@ -120,24 +135,20 @@ static void member_tokens_counted(struct json_writer *w, const struct record *re
 }
 
 int density_get(struct api_call *call, struct error *error) {
-  struct place place;
-  struct record record;
-  size_t known;
-  if (call_path_place(call, &place, error) != 0 || read_record(call, place.source, &record, error) != 0) return -1;
-  float *rates = read_rates(call, place.source, &record, &known, error);
-  if (!rates) return -1;
-  size_t n = (size_t)place.source->n_feat;
+  struct table t;
+  if (open_table(call, &t, error) != 0) return -1;
+  size_t n = (size_t)t.place.source->n_feat;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_place(&w, place.source);
-  jw_member_int(&w, "features", place.source->n_feat);
-  member_tokens_counted(&w, &record);
-  write_density(&w, rates, n, known);
-  write_bars(&w, rates, n);
+  write_place(&w, t.place.source);
+  jw_member_int(&w, "features", t.place.source->n_feat);
+  member_tokens_counted(&w, &t.record);
+  write_density(&w, t.rates, n, t.known);
+  write_bars(&w, t.rates, n);
   if (values_bool(call->values, "rates")) {
     jw_key(&w, "rates");
-    jw_f32_array(&w, rates, n);
+    jw_f32_array(&w, t.rates, n);
   }
   jw_close(&w, '}');
   return 0;
@@ -179,23 +190,19 @@ static void write_check(struct json_writer *w, const struct lab *lab, const stru
 }
 
 int dictionary_get(struct api_call *call, struct error *error) {
-  struct place place;
-  struct record record;
-  size_t known;
-  if (call_path_place(call, &place, error) != 0 || read_record(call, place.source, &record, error) != 0) return -1;
-  float *rates = read_rates(call, place.source, &record, &known, error);
-  if (!rates) return -1;
+  struct table t;
+  if (open_table(call, &t, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_shape(&w, place.source);
-  write_check(&w, call->api->lab, place.source);
-  write_provenance(&w, &record.row);
+  write_shape(&w, t.place.source);
+  write_check(&w, call->api->lab, t.place.source);
+  write_provenance(&w, &t.record.row);
   jw_key(&w, "statistics");
   jw_open(&w, '{');
-  member_tokens_counted(&w, &record);
-  write_density(&w, rates, (size_t)place.source->n_feat, known);
-  rows_conventions(&w, place.source, &record.row.statistics);
+  member_tokens_counted(&w, &t.record);
+  write_density(&w, t.rates, (size_t)t.place.source->n_feat, t.known);
+  rows_conventions(&w, t.place.source, &t.record.row.statistics);
   jw_close(&w, '}');
   jw_close(&w, '}');
   return 0;

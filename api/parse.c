@@ -1,7 +1,8 @@
 /* parse.c: the body's JSON, or the query made into the same, read by the rows of its route. The only file of this room that knows jansson.
  *
  * Strict where a mistake could hide: no coercion between strings and numbers (but for an index), no boolean
- * as a number, no fraction where an integer is meant, no key twice in any spelling. */
+ * as a number, no fraction where an integer is meant (2.0 is the integer 2, as JavaScript has it), no key twice in any
+ * spelling. */
 #include "api/parse.h"
 
 #include <assert.h>
@@ -409,6 +410,74 @@ static json_t *wrap(json_t *array, const char *name, struct error *error) {
   return NULL;
 }
 
+/* The largest number up to which every integer is a double of its own. */
+#define EXACT_MOST 9007199254740992.0
+
+/* The integer that stands for a number without a fraction, or NULL. */
+static json_t *as_integer(const json_t *json) {
+  double number = json_is_real(json) ? json_real_value(json) : 0.5;
+  return number == floor(number) && fabs(number) <= EXACT_MOST ? json_integer((json_int_t)number) : NULL;
+}
+
+/* 2.0 becomes 2 everywhere. As deep as json_check_depth let through. */
+static void settle_integers(json_t *json) {
+  json_t *integer;
+  if (json_is_object(json))
+    for (void *at = json_object_iter(json); at; at = json_object_iter_next(json, at)) {
+      json_t *member = json_object_iter_value(at);
+      if ((integer = as_integer(member))) json_object_iter_set_new(json, at, integer);
+      else settle_integers(member);
+    }
+  for (size_t i = 0; json_is_array(json) && i < json_array_size(json); i++) {
+    json_t *element = json_array_get(json, i);
+    if ((integer = as_integer(element))) json_array_set_new(json, i, integer);
+    else settle_integers(element);
+  }
+}
+
+/* Bytes of the name in front of the first '=' of a form ("a=b&c=d", what curl -d sends when it is given no JSON), else 0. */
+static size_t form_name(const char *body, size_t length) {
+  size_t n = 0;
+  while (n < length && n < 40 && (body[n] == '_' || body[n] == '.' || ((body[n] | 32) >= 'a' && (body[n] | 32) <= 'z') ||
+                                  (n && body[n] >= '0' && body[n] <= '9')))
+    n++;
+  return n < length && body[n] == '=' ? n : 0;
+}
+
+static const char *sample_of(const struct field *row) {
+  switch (row->type) {
+    case FIELD_INT:
+    case FIELD_INDEX:
+    case FIELD_NUMBER: return "1";
+    case FIELD_BOOL: return "true";
+    case FIELD_NAMES:
+    case FIELD_CHOICES: return "[\"...\"]";
+    case FIELD_INTS:
+    case FIELD_NUMBERS: return "[1]";
+    case FIELD_OBJECT: return "{...}";
+    case FIELD_OBJECTS: return "[{...}]";
+    default: return "\"...\"";
+  }
+}
+
+/* What the body would look like: the required fields, or the first one. */
+static void print_sample(const struct field *rows, char *out, size_t size) {
+  size_t used = 0;
+  bool none = true;
+  for (const struct field *row = rows; row->name; row++) none &= !row->required;
+  for (const struct field *row = rows; row->name && used < size; row++) {
+    if (!row->required && !(none && row == rows)) continue;
+    used += (size_t)snprintf(out + used, size - used, "%s\"%s\": %s", used ? ", " : "", row->name, sample_of(row));
+  }
+}
+
+static void refuse_form(const char *name, size_t length, const struct field *rows, struct error *error) {
+  char sample[160] = "";
+  print_sample(rows, sample, sizeof sample);
+  error_set(error, ERROR_ARGUMENT, "the body is a form ('%.*s=...'), and this server reads JSON: curl -d '{%s}' URL",
+            (int)length, name, sample);
+}
+
 static json_t *load(const char *body, size_t length, const struct field *rows, const struct api_options *options,
                     struct error *error) {
   if (length == 0) return new_object(error);
@@ -417,9 +486,12 @@ static json_t *load(const char *body, size_t length, const struct field *rows, c
     error_set(error, ERROR_ARGUMENT, "%s", deep.text);
     return NULL;
   }
+  size_t name = form_name(body, length);
+  if (name) return refuse_form(body, name, rows, error), NULL;
   json_error_t why;
   json_t *root = json_loadb(body, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
   if (!root) return refuse_syntax(&why, error), NULL;
+  settle_integers(root);
   if (json_is_object(root)) return root;
   if (json_is_array(root) && rows->bare) return wrap(root, rows->name, error);
   char found[256];

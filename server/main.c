@@ -332,7 +332,7 @@ static int run_help(int argc, char **argv) {
   }
   puts("steerd: opens up a language model while it runs\n");
   for (size_t i = 0; i < VERBS; i++)
-    printf("  steerd %-8s %-36s %s\n", verbs[i].name, verbs[i].arguments, verbs[i].text);
+    printf("  steerd %s%s%s\n      %s\n", verbs[i].name, *verbs[i].arguments ? " " : "", verbs[i].arguments, verbs[i].text);
   puts("\nsteerd help serve lists every setting.");
   return EXIT_DONE;
 }

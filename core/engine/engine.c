@@ -254,16 +254,16 @@ static bool waited_too_long(const struct engine *engine, const struct engine_tas
 static struct engine_task *dequeue(struct engine *engine) {
   struct engine_task *before = NULL, *task;
   pthread_mutex_lock(&engine->mutex);
+  for (size_t r = 0; r < engine->n_runners; r++) memset(engine->runners[r].blocked, 0, sizeof engine->runners[r].blocked);
   for (task = engine->queue_head; task; before = task, task = task->next) {
     if (engine->stop) error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
     if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
     if (waited_too_long(engine, task))
       error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue",
                 engine->options.queue_timeout_ms);
-    bool blocked = false;
-    for (struct engine_task *t = engine->queue_head; t != task; t = t->next)
-      blocked |= t->runner == task->runner && t->background == task->background;
-    if (task->error.code || (!blocked && has_room(task))) break;
+    bool *blocked = &task->runner->blocked[task->background];
+    if (task->error.code || (!*blocked && has_room(task))) break;
+    *blocked = true;
   }
   if (task) {
     if (before)

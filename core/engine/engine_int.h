@@ -106,6 +106,7 @@ struct batch {
 
 struct runner {
   struct engine *engine;
+  bool blocked[2]; /* while the queue is walked: an earlier task of it waits for room; [1] background */
   const struct model *model;
   struct backend *backend;
   struct plan *plan;

@@ -92,6 +92,7 @@ static void test_unknown_paths(void **state) {
   assert_int_equal(x.status, 405);
   assert_string_equal(x.allow, "POST");
   forget(&x);
+  expect_error("PUT", "/steer", NULL, 405, "method", NULL, "this path answers no other method than POST, GET, HEAD");
   x = ask("PUT", "/steer", NULL);
   assert_string_equal(x.allow, "POST, GET, HEAD");
   forget(&x);
@@ -127,6 +128,9 @@ static void test_syntax(void **state) {
   expect_error("POST", "/steer", "7", 400, "argument", NULL, "found 7");
   expect_error("POST", "/steer", "{\"prompt\": \n nope}", 400, "argument", NULL, "line 2 column 5");
   expect_error("POST", "/steer", "{} x", 400, "argument", NULL, "not valid JSON");
+  expect_error("POST", "/steer", "prompt=Hello&n_tokens=3", 400, "argument", NULL,
+               "the body is a form ('prompt=...'), and this server reads JSON: curl -d '{\"prompt\": \"...\"");
+  expect_error("POST", "/steer", "=Hello", 400, "argument", NULL, "not valid JSON");
   expect_error("POST", "/steer", "{\"a\": NaN}", 400, "argument", NULL, "not valid JSON");
   expect_error("POST", "/steer", "{\"a\": 1e999}", 400, "argument", NULL, "not valid JSON");
   expect_error("POST", "/steer", "{\"prompt\":\"a\",\"prompt\":\"b\"}", 400, "argument", NULL, "duplicate");
@@ -153,7 +157,8 @@ static void test_values(void **state) {
   expect_error("POST", s, STEER("\"temperature\":2.01"), 400, "argument", "temperature", "found 2.01");
   expect_error("POST", s, STEER("\"n_tokens\":25"), 400, "argument", "n_tokens", "an integer from 1 to 24, found 25");
   expect_error("POST", s, STEER("\"nTokens\":0"), 400, "argument", "n_tokens", "found 0");
-  expect_error("POST", s, STEER("\"n_tokens\":2.0"), 400, "argument", "n_tokens", "an integer");
+  expect_error("POST", s, STEER("\"n_tokens\":2.5"), 400, "argument", "n_tokens",
+               "an integer from 1 to 24, found 2.5");
   expect_error("POST", s, STEER("\"n_tokens\":2,\"nTokens\":2"), 400, "argument", "n_tokens", "given twice");
   expect_error("POST", s, STEER("\"seed\":1e9"), 400, "argument", "seed", "from -100000000 to 100000000");
   expect_error("POST", s, STEER("\"steer_method\":\"PUSH\""), 400, "argument", "steer_method",
@@ -227,6 +232,14 @@ static void test_strict(void **state) {
   assert_non_null(values);
   assert_false(values_has(values, "nTokens"));
   assert_int_equal(values_int(values, "nTokens"), 5);
+  assert_string_equal(values_text_at(values, "names", 1, NULL), "12");
+  assert_int_equal(values_int_at(values, "sortIndexes", 0), 4);
+  parse_free(values);
+  arena_clear(&arena);
+  /* what JavaScript and others write for a whole number */
+  values = parse_strict("{\"n_tokens\":3.0,\"names\":[\"a\",12.0],\"sort_indexes\":[4.0]}", &arena, &error);
+  assert_non_null(values);
+  assert_int_equal(values_int(values, "nTokens"), 3);
   assert_string_equal(values_text_at(values, "names", 1, NULL), "12");
   assert_int_equal(values_int_at(values, "sortIndexes", 0), 4);
   parse_free(values);

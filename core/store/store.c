@@ -141,13 +141,23 @@ int store_verify(struct store *store, enum store_check check, struct error *erro
   return store_reader_end(store, reader, result);
 }
 
+/* A process that was killed while it made the file leaves a journal, and SQLite undoes the making when it looks: what had our
+ * header a moment ago is empty then. */
+static int find_empty(struct connection *connection, bool *empty, struct error *error) {
+  struct row row;
+  row_open(&row, connection, "PRAGMA page_count", NULL, error);
+  if (row_next(&row) == 1) *empty = row_int(&row) == 0;
+  row_close(&row);
+  return row_check(&row);
+}
+
 /* Opens the writer on a file whose header is sound or that is empty. Nothing is written before every check has
  * passed, and the log is not folded in when one fails. */
 static int writer_open(struct store *store, bool empty, enum store_check check, struct error *error) {
   char begin[128];
   snprintf(begin, sizeof begin, "PRAGMA page_size=8192; PRAGMA application_id=%d", APPLICATION_ID);
   store->writer = connection_open(store->file, store->name, CONNECTION_WRITER, error);
-  if (!store->writer) return -1;
+  if (!store->writer || (!empty && find_empty(store->writer, &empty, error) != 0)) return -1;
   if (empty && connection_exec(store->writer, begin, error) != 0) return -1;
   if (migrations_run(store->writer, 0, error) != 0) return -1; /* only looks at the schema number */
   if (!empty && database_check(store->writer, check, error) != 0) return -1;

@@ -377,6 +377,33 @@ static void check_steps(struct world *world, int64_t source, int first, int last
   assert_int_equal(check_feature(world->store, source, (uint32_t)(last + 1) * STEP, last + 1), 0);
 }
 
+/* Killed between the first page and the end of the first transaction: the page is there, and a journal that says the file
+ * was empty before. */
+static void test_killed_while_made(void **state) {
+  (void)state;
+  static const unsigned char header[512] = {0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7, /* a journal's first bytes */
+                                            [22] = 2, /* sectors of 512 bytes; no page in it, none in the file before */
+                                            [26] = 0x20 /* pages of 8192 */};
+  struct world world;
+  char journal[256];
+  sqlite3 *db;
+  world_init(&world);
+  assert_int_equal(sqlite3_open(world.path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(db, "PRAGMA page_size=8192; PRAGMA application_id=0x73746472", NULL, NULL, NULL), SQLITE_OK);
+  sqlite3_close(db);
+  snprintf(journal, sizeof journal, "%s-journal", world.path);
+  FILE *file = fopen(journal, "wb");
+  assert_non_null(file);
+  assert_int_equal(fwrite(header, 1, sizeof header, file), sizeof header);
+  assert_int_equal(fclose(file), 0);
+  for (int i = 0; i < 2; i++) { /* made anew, and one of ours from then on */
+    world_open(&world);
+    assert_int_not_equal(access(journal, F_OK), 0);
+    world_close(&world);
+  }
+  world_end(&world);
+}
+
 static void test_kill(void **state) {
   struct world world;
   struct store_job found;
@@ -662,7 +689,7 @@ int main(void) {
       cmocka_unit_test(test_newer_log),
       cmocka_unit_test(test_foreign_files),
       cmocka_unit_test(test_set_aside),
-      cmocka_unit_test(test_kill),
+      cmocka_unit_test(test_killed_while_made), cmocka_unit_test(test_kill),
       cmocka_unit_test(test_full_disk),
       cmocka_unit_test(test_every_write_fails),
       cmocka_unit_test(test_allocations_fail),

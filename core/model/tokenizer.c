@@ -51,6 +51,23 @@ int tokenizer_mark_special(struct tokenizer *t, int32_t id, const char *content,
                           error);
 }
 
+/* A token that is sought in normalized texts shows what it was found as, as in the reference. */
+static int show_normalized(struct tokenizer *t, struct error *error) {
+  struct buffer shown;
+  int result = 0;
+  buffer_init(&shown, 0);
+  for (size_t i = 0; i < t->added[1].count && result == 0; i++) {
+    const struct added_token *token = &t->added[1].tokens[i];
+    shown.length = 0;
+    decoder_piece(&t->decoder, token->text, token->length, &shown);
+    result = buffer_check(&shown, error);
+    if (result == 0)
+      result = pieces_set(&t->pieces, token->id, shown.data, shown.length, error);
+  }
+  buffer_clear(&shown);
+  return result;
+}
+
 int tokenizer_finish(struct tokenizer *t, struct error *error) {
   for (int i = 0; i < 2; i++) {
     if (added_tokens_finish(&t->added[i], i ? t->normalizer : NULL, error) != 0)
@@ -59,13 +76,13 @@ int tokenizer_finish(struct tokenizer *t, struct error *error) {
     if (bos)
       t->bos_token = bos;
   }
-  return 0;
+  return t->normalizer ? show_normalized(t, error) : 0;
 }
 
 int32_t tokenizer_size(const struct tokenizer *t) { return t->pieces.count; }
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
-struct decoder_start tokenizer_start(const struct tokenizer *t) { return t->start; }
+struct decoder_start tokenizer_start(const struct tokenizer *t) { return t->decoder.start; }
 bool tokenizer_prepends_bos(const struct tokenizer *t) { return t->prepends_bos; }
 
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id) {

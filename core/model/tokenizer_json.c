@@ -303,7 +303,7 @@ static int read_parts(struct tokenizer *t, const struct outline *outline, const 
   options->byte_fallback = json_bool_or(json_get(model, "byte_fallback"), false);
   options->fuse_unknown = json_bool_or(json_get(model, "fuse_unk"), false);
   options->ignore_merges = json_bool_or(json_get(model, "ignore_merges"), false);
-  t->start = decoder->start;
+  t->decoder = *decoder;
   return 0;
 }
 

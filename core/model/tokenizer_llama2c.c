@@ -11,6 +11,9 @@
 
 #define FILE_BYTES_MAX ((size_t)16 << 20)
 
+/* Each way to cut a piece is tried, so the work is the square of its bytes. Published ones have up to 50. */
+#define PIECE_BYTES_MAX 256
+
 /* SentencePiece's first three: <unk>, then these, which the file writes between line ends. */
 enum { ID_UNKNOWN, ID_BOS, ID_EOS, ID_FIRST };
 
@@ -43,9 +46,9 @@ static int read_piece(struct cursor *c, struct scored *piece, struct error *erro
   if (!take(c, &piece->score, 4) || !take(c, &length, 4) || length < 0 || (size_t)length > c->size - c->at)
     return error_set(error, ERROR_FORMAT, "piece %d at byte %zu does not fit the file of %zu bytes", piece->id,
                      begin, c->size);
-  if (length > BPE_PIECE_BYTES || !isfinite(piece->score))
+  if (length > PIECE_BYTES_MAX || !isfinite(piece->score))
     return error_set(error, ERROR_FORMAT, "piece %d has %d bytes and score %g; at most %d and a number are allowed",
-                     piece->id, length, (double)piece->score, BPE_PIECE_BYTES);
+                     piece->id, length, (double)piece->score, PIECE_BYTES_MAX);
   piece->text = c->data + c->at;
   piece->length = (size_t)length;
   c->at += piece->length;
@@ -148,7 +151,7 @@ static int set_options(struct tokenizer *t, struct error *error) {
   if (failed)
     return -1;
   bpe_set_options(t->state, (struct bpe_options){.byte_fallback = true, .fuse_unknown = true, .unknown = ID_UNKNOWN});
-  t->start.strip = 1;
+  t->decoder.start.strip = 1;
   t->bos = ID_BOS;
   t->eos = ID_EOS;
   t->prepends_bos = true;

@@ -28,7 +28,7 @@ struct tokenizer {
   struct pieces pieces;
   struct added_tokens added[2];        /* [0] is cut out first, [1] ("normalized") out of what remains */
   struct normalizer *normalizer;       /* between the two sets; NULL: none */
-  struct decoder_start start;          /* what a text's beginning loses when it is decoded */
+  struct decoder decoder;              /* how pieces became what they show */
   int32_t bos, eos;                    /* -1: none */
   const struct added_token *bos_token; /* of bos, set by tokenizer_finish; NULL: none */
   bool prepends_bos;

@@ -20,7 +20,7 @@ $clang $flags -o $build/probe $build/probe.c 2>$build/probe.log || {
 
 # Seeds: real files of each format; the torch fuzzer also reads bare pickles.
 seeds() {
-  local to=$build/corpus/$1 vectors=tests/vectors/tensor_files
+  local seed to=$build/corpus/$1 vectors=tests/vectors/tensor_files
   mkdir -p "$to"
   case $1 in
     fuzz_safetensors) cp $vectors/*.safetensors $vectors/sharded/*.safetensors "$to" ;;
@@ -38,6 +38,14 @@ seeds() {
       for config in tests/vectors/*/config.json tests/vectors/*/*/config.json; do
         cp "$config" "$to/$(echo "$config" | tr / _)"
       done ;;
+    fuzz_tokenizer)  # the first byte says what the others are
+      for kind in tests/vectors/tokenizer/kinds/*/tokenizer.json; do
+        seed=$to/$(basename "$(dirname "$kind")")
+        { printf '\000'; cat "$kind"; } >"$seed.json"
+        { printf '\002'; sed -e 's/,"model":.*//' -e 's/^{//' "$kind"; } >"$seed.parts"
+      done
+      printf "\004a's  12\n\xc3\xa9e\xcc\x81 <s>" >"$to/text"
+      printf '\003aaaa\000\000\000\000\001\000\000\000u\000\000\000\000\001\000\000\000s\000\000\000\000\001\000\000\000t\000\000\000\000\001\000\000\000a' >"$to/bin" ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }

@@ -39,6 +39,7 @@ static void test_forms(void **state) {
   expect_form("\uAC01", UNICODE_NFD, "\u1100\u1161\u11A8");
   expect_form("\u1100\u0300\u1161", UNICODE_NFC, "\u1100\u0300\u1161"); /* a mark stands between */
   expect_form("\u0301a", UNICODE_NFC, "\u0301a");
+  expect_form("a\u0305\u0301", UNICODE_NFC, "a\u0305\u0301");     /* a mark of its own class stands between */
 }
 
 static void test_lower(void **state) {

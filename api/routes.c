@@ -147,6 +147,7 @@ const struct route routes[] = {
     {"GET", "/steer", "The page that steers", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/steer/{share}", "The page of a shared steering result", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/inspect", "The page that looks into a text", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/lab", "The page of experiments", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/jobs", "The page of long pieces of work", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/{model}", "The page of a model", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
     {"GET", "/{model}/{source}", "The page of a source", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},

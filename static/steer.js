@@ -4,6 +4,7 @@
 import { card, copyButton, count, crumbs, during, empty, failure, field, freshId, h, load, num, say, select, setTitle, show, tabs } from './dom.js';
 import { events, explanationOf, featurePath, findModel, models, post } from './api.js';
 import { picker } from './search.js';
+import { sameCall } from './snippet.js';
 
 const METHODS = [
   ['SIMPLE_ADDITIVE', 'Add', 'Strength is the length added along the feature at every token; negative pushes away.', 60],
@@ -55,30 +56,10 @@ function setupOf(saved) {
 
 // ---- the same for a shell and for Python ----------------------------------------------------------------
 
-const shellText = (text) => `'${text.replaceAll("'", "'\\''")}'`;
-
-/** JSON is almost Python. */
-function pythonText(value, indent = '') {
-  if (value === true) return 'True';
-  if (value === false) return 'False';
-  if (value === null) return 'None';
-  const deeper = `${indent}    `;
-  if (Array.isArray(value)) return value.length ? `[\n${value.map((v) => deeper + pythonText(v, deeper)).join(',\n')},\n${indent}]` : '[]';
-  if (typeof value === 'object') return `{\n${Object.entries(value).map(([k, v]) => `${deeper}${JSON.stringify(k)}: ${pythonText(v, deeper)}`).join(',\n')},\n${indent}}`;
-  return JSON.stringify(value);
-}
-
 function codeCard(setup) {
-  const curl = h('pre', { class: 'wrap', tabindex: 0 });
-  const python = h('pre', { class: 'wrap', tabindex: 0, hidden: true });
-  const refresh = () => {
-    const body = bodyOf(setup);
-    curl.textContent = `curl ${location.origin}/api/steer -H 'Content-Type: application/json' -d ${shellText(JSON.stringify(body))}`;
-    python.textContent = `import requests\n\nreply = requests.post("${location.origin}/api/steer", json=${pythonText(body)})\nreply.raise_for_status()\nprint(reply.json()["STEERED"])`;
-  };
-  const choose = (which) => { curl.hidden = which !== 'curl'; python.hidden = which !== 'python'; };
-  return { refresh, node: h('section', { class: 'card' }, h('div', { class: 'row' }, h('h2', {}, 'The same call'), tabs('Language', [['curl', 'curl'], ['python', 'Python']], 'curl', choose),
-    copyButton(() => (curl.hidden ? python : curl).textContent)), curl, python) };
+  const call = sameCall('/api/steer', '["STEERED"]');
+  return { refresh: () => call.refresh(bodyOf(setup)),
+    node: h('section', { class: 'card' }, h('div', { class: 'row' }, h('h2', {}, 'The same call'), call.bar), call.texts) };
 }
 
 // ---- one feature with its slider ------------------------------------------------------------------------

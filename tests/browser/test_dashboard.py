@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 MODEL, SOURCE = "tiny-gpt2", "1-res-relu"
-PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", "/steer", "/inspect", "/jobs"]
+PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", "/steer", "/inspect", "/lab", "/jobs"]
 SECONDS = 20  # for anything to appear; a busy machine is slow
 SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
 OWN_ELEMENTS = set("a button code dd details div dl dt figcaption figure form g h1 h2 h3 input label legend li nav ol option p path pre "
@@ -426,6 +426,60 @@ def test_inspect(browser, site):
     browser.find_elements(By.TAG_NAME, "textarea")[1].send_keys("Goodbye")
     button(browser, "Compare").click()
     wait(browser, lambda: count(browser, "tbody tr") > 3)
+
+
+# ---- the laboratory -------------------------------------------------------------------------------------
+
+
+def card_of(driver, title):
+    return next(card for card in driver.find_elements(By.CSS_SELECTOR, "section.card") if title in card.text)
+
+
+def test_lab_runs_a_text_with_changes(browser, demo):
+    """Next tokens, lens and attention of a text; a change is run at once, shown beside what it changes, and taken back."""
+    open_page(browser, f"{demo.url}/lab#{urllib.parse.urlencode({'model': 'demo', 'prompt': 'Once upon a time, there was a little girl named'})}")
+    wait(browser, lambda: count(browser, ".grid") == 2 and "Lily" in card_of(browser, "What comes next").text)
+    assert "With the changes" not in text_of(browser)
+    lens, attention = browser.find_elements(By.CSS_SELECTOR, ".grid")
+    assert len(lens.find_elements(By.CSS_SELECTOR, "tbody tr")) == 5  # the embedding and four layers
+    rows = attention.find_elements(By.CSS_SELECTOR, "tbody tr")
+    for i, row in enumerate(rows):  # a row adds up to 1, to half a unit of the fourth digit a cell
+        cells = row.find_elements(By.CSS_SELECTOR, "td:not(.none)")
+        assert len(cells) == i + 1
+        assert abs(sum(float(cell.get_attribute("data-v").splitlines()[1]) for cell in cells) - 1) < 5e-4 * len(cells)
+    changes = card_of(browser, "Changes")
+    changes.find_element(By.CSS_SELECTOR, "option[value=head]").click()
+    button(browser, "Add this change").click()
+    has(browser, "silence head 0 at blocks.0.attn.hook_z")
+    has(browser, "With the changes")
+    find(browser, "button[aria-label^='Take back']").click()
+    wait(browser, lambda: "With the changes" not in text_of(browser) and count(browser, ".grid") == 2)
+
+
+def test_lab_patches_and_is_read_by_keys(browser, demo):
+    open_page(browser, demo.url + "/lab")
+    wait(browser, lambda: count(browser, ".grid") == 2)
+    button(browser, "Patch").click()
+    wait(browser, lambda: count(browser, ".grid") == 3)
+    grid = browser.find_elements(By.CSS_SELECTOR, ".grid")[2]
+    values = [[float(cell.get_attribute("data-v").splitlines()[1].split()[0]) for cell in row.find_elements(By.TAG_NAME, "td")]
+              for row in grid.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    assert len(values) == 4
+    assert values[-1][3] == 1 and max(map(abs, values[-1][:3] + values[-1][4:])) == 0, values  # only "boy" differs in the embedding
+    assert all(max(map(abs, row[:3])) == 0 for row in values), values  # and nothing can differ before it
+    scroll = grid.find_element(By.XPATH, "..")
+    scroll.send_keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    assert count(browser, ".grid .cell.here") == 1 and "of the way" in text_of(browser, "#tip")
+    assert "of the way" in text_of(browser, "#said")
+
+
+@pytest.mark.allow_errors("400")
+def test_lab_says_what_does_not_fit(browser, demo):
+    open_page(browser, demo.url + "/lab")
+    field = next(one for one in browser.find_elements(By.TAG_NAME, "input") if one.get_attribute("value") == "The little boy was very happy because")
+    field.send_keys(" of it")
+    button(browser, "Patch").click()
+    has(browser, "That did not work")
 
 
 def test_jobs_progress_and_cancel(browser, site):

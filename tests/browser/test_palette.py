@@ -9,7 +9,7 @@ STYLE = (pathlib.Path(__file__).resolve().parents[2] / "static" / "style.css").r
 COLOURS = dict((name, (light, dark)) for name, light, dark in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", STYLE))
 TEXT = [(text, ground) for ground in ("ground", "card", "sunk") for text in ("ink", "soft", "accent")]
 TEXT += [("accent", "accent-wash"), ("ink", "accent-wash"), ("on-accent", "accent"), ("warm", "warm-wash"), ("ink", "warm-wash"),
-         ("bad", "bad-wash"), ("ink", "bad-wash"), ("ground", "ink"), ("ink", "heat"), ("soft", "warm-wash")]
+         ("bad", "bad-wash"), ("ink", "bad-wash"), ("ground", "ink"), ("ink", "heat"), ("ink", "cool"), ("soft", "warm-wash")]
 
 
 def luminance(colour):

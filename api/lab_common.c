@@ -72,3 +72,10 @@ void lab_write_table(struct json_writer *w, const char *key, const struct lab_to
   for (size_t i = 0; i < n; i++) write_token(w, &tokens[i]);
   jw_close(w, ']');
 }
+
+void lab_write_doubles(struct json_writer *w, const char *key, const double *values, size_t n) {
+  if (key) jw_key(w, key);
+  jw_open(w, '[');
+  for (size_t i = 0; i < n; i++) jw_f64(w, values[i]);
+  jw_close(w, ']');
+}

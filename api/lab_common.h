@@ -33,6 +33,9 @@ void lab_write_tokens(struct json_writer *w, const char *const *tokens, const in
 /* key: [{rank, token, id, logit, logprob, probability}] */
 void lab_write_table(struct json_writer *w, const char *key, const struct lab_token *tokens, size_t n);
 
+/* Numbers as an array; key NULL: an element of an array. */
+void lab_write_doubles(struct json_writer *w, const char *key, const double *values, size_t n);
+
 /* "answers" of one or two tokens, whose ids alone are known. (lab_patch.c) */
 void lab_write_answers(struct json_writer *w, const struct lab_token answers[2]);
 

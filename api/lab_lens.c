@@ -76,13 +76,6 @@ int lab_lens_post(struct api_call *call, struct error *error) {
   return lab_lens(call->api->lab, &args, call->waker, &call->job, error);
 }
 
-static void write_doubles(struct json_writer *w, const char *key, const double *values, size_t n) {
-  if (key) jw_key(w, key);
-  jw_open(w, '[');
-  for (size_t i = 0; i < n; i++) jw_f64(w, values[i]);
-  jw_close(w, ']');
-}
-
 static int lab_components_finish(struct api_call *call, struct error *error) {
   (void)error;
   const struct lab_components_result *result = lab_components_result(call->job);
@@ -96,11 +89,11 @@ static int lab_components_finish(struct api_call *call, struct error *error) {
   jw_member_f64(&w, "total", result->total);
   jw_member_f64(&w, "embedding", result->embedding);
   jw_member_f64(&w, "bias", result->bias);
-  write_doubles(&w, "attention", result->attention, n_layer);
-  write_doubles(&w, "mlp", result->mlp, n_layer);
+  lab_write_doubles(&w, "attention", result->attention, n_layer);
+  lab_write_doubles(&w, "mlp", result->mlp, n_layer);
   jw_key(&w, "heads");
   if (result->heads) jw_open(&w, '[');
-  for (size_t l = 0; result->heads && l < n_layer; l++) write_doubles(&w, NULL, result->heads + l * n_head, n_head);
+  for (size_t l = 0; result->heads && l < n_layer; l++) lab_write_doubles(&w, NULL, result->heads + l * n_head, n_head);
   if (result->heads)
     jw_close(&w, ']');
   else

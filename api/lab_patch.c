@@ -32,11 +32,7 @@ const struct field lab_patch_fields[] = {
 static void write_matrix(struct json_writer *w, const char *key, const double *values, size_t rows, size_t columns) {
   jw_key(w, key);
   jw_open(w, '[');
-  for (size_t i = 0; i < rows; i++) {
-    jw_open(w, '[');
-    for (size_t j = 0; j < columns; j++) jw_f64(w, values[i * columns + j]);
-    jw_close(w, ']');
-  }
+  for (size_t i = 0; i < rows; i++) lab_write_doubles(w, NULL, values + i * columns, columns);
   jw_close(w, ']');
 }
 

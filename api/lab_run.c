@@ -21,10 +21,14 @@ const struct field lab_run_fields[] = {
     {"heads", NULL, FIELD_INTS, .min = 1, .max = 4096, .text = "Of points with heads, report these only."},
     {"topK", NULL, FIELD_INT, .fallback = "0", .max = 1000, .text = "Likeliest next tokens at each reported position."},
     {"loss", NULL, FIELD_BOOL, .fallback = "false", .text = "The loss of each token and their mean."},
+    {"sparse", NULL, FIELD_NUMBER, .max = 1,
+     .text = "In JSON, give of attention patterns and scores only what is above this, as [position, head, key, value]."},
     {.name = NULL}};
 
 struct run_plan {
-  bool many;
+  bool many, sparse;
+  float above;
+  const int64_t *heads; /* those asked for; NULL: all */
   enum tensor_form form;
 };
 
@@ -79,23 +83,45 @@ static int finish_safetensors(struct api_call *call, const struct lab_run_result
 
 /* ---- JSON --------------------------------------------------------------------------------------------- */
 
+static void write_entries(struct json_writer *w, const struct lab_tensor *tensor, int64_t position, const int64_t *heads,
+                          const float *row, float above) {
+  for (int64_t i = 0; i < tensor->width; i++) {
+    if (!(row[i] > above)) continue;
+    int64_t head = i / tensor->dims[1];
+    jw_open(w, '[');
+    jw_int(w, position);
+    jw_int(w, heads ? heads[head] : head);
+    jw_int(w, i % tensor->dims[1]);
+    jw_f32(w, row[i]);
+    jw_close(w, ']');
+  }
+}
+
+static void write_row(struct json_writer *w, const struct lab_tensor *tensor, const float *row) {
+  if (tensor->n_dims < 2) {
+    jw_f32_array(w, row, (size_t)tensor->width);
+    return;
+  }
+  jw_open(w, '[');
+  for (int64_t i = 0; i < tensor->dims[0]; i++) jw_f32_array(w, row + i * tensor->dims[1], (size_t)tensor->dims[1]);
+  jw_close(w, ']');
+}
+
 static int write_tensor(struct api_call *call, struct json_writer *w, const struct lab_tensor *tensor, int64_t offset,
-                        size_t rows, struct error *error) {
+                        const struct lab_run_text *text, struct error *error) {
+  const struct run_plan *plan = call->plan;
   size_t bytes = (size_t)tensor->width * sizeof(float);
   float *row = malloc(bytes);
   int failed = row ? 0 : error_memory(error, bytes);
   jw_key(w, tensor->name);
   jw_open(w, '[');
-  for (size_t r = 0; !failed && !w->out->failed && r < rows; r++) {
+  for (size_t r = 0; !failed && !w->out->failed && r < text->n_positions; r++) {
     failed = lab_run_read(call->job, offset + (int64_t)(r * bytes), row, bytes, error);
     if (failed) break;
-    if (tensor->n_dims > 1) jw_open(w, '[');
-    for (int64_t i = 0; tensor->n_dims > 1 && i < tensor->dims[0]; i++)
-      jw_f32_array(w, row + i * tensor->dims[1], (size_t)tensor->dims[1]);
-    if (tensor->n_dims > 1)
-      jw_close(w, ']');
+    if (plan->sparse && tensor->square)
+      write_entries(w, tensor, text->positions[r], plan->heads, row, plan->above);
     else
-      jw_f32_array(w, row, (size_t)tensor->width);
+      write_row(w, tensor, row);
   }
   jw_close(w, ']');
   free(row);
@@ -127,7 +153,7 @@ static int write_text(struct api_call *call, struct json_writer *w, const struct
   jw_key(w, "activations");
   jw_open(w, '{');
   for (size_t i = 0; i < result->n_tensors; i++)
-    if (write_tensor(call, w, &result->tensors[i], text->offsets[i], text->n_positions, error) != 0) return -1;
+    if (write_tensor(call, w, &result->tensors[i], text->offsets[i], text, error) != 0) return -1;
   jw_close(w, '}');
   jw_close(w, '}');
   return 0;
@@ -196,6 +222,9 @@ int lab_run_post(struct api_call *call, struct error *error) {
   struct run_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
   if (!plan || read_args(call, &args, &plan->many, error) != 0) return -1;
   plan->form = tensor_form(call);
+  plan->sparse = values_has(call->values, "sparse");
+  plan->above = (float)values_number(call->values, "sparse");
+  plan->heads = args.n_heads ? args.heads : NULL;
   call->plan = plan;
   call->finish = lab_run_finish;
   return lab_run(call->api->lab, &args, call->waker, &call->job, error);

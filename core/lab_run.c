@@ -63,6 +63,7 @@ static int add_point(struct run *run, struct point point, struct error *error) {
   tensor->dims[0] = shape.heads ? (run->n_heads ? (int64_t)run->n_heads : shape.heads) : shape.width;
   tensor->dims[1] = shape.square ? longest(run) : shape.heads ? shape.width : 1;
   tensor->width = tensor->dims[0] * tensor->dims[1];
+  tensor->square = shape.square;
   run->points[run->n_points++] = point;
   return 0;
 }

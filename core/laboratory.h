@@ -114,6 +114,7 @@ struct lab_tensor {
   int64_t dims[3];  /* of one position */
   int n_dims;
   int64_t width;    /* their product */
+  bool square;      /* scores or a pattern: dims are heads and positions looked at */
 };
 struct lab_run_text {
   const int32_t *ids;
@@ -237,6 +238,31 @@ struct lab_patch_result {
   const double *matrix;              /* ... as (value - corrupted) / (clean - corrupted); NaN where these are equal */
 };
 const struct lab_patch_result *lab_patch_result(const struct lab_job *job);
+
+/* ---- heads ------------------------------------------------------------------------------------------ */
+
+struct lab_heads_args {
+  const struct lab_model_info *model;
+  int64_t seed;
+  int batch, length;        /* so many sequences of so many random tokens, each repeated once */
+  bool prepend_bos;
+  bool loss;
+};
+int lab_heads(struct lab *lab, const struct lab_heads_args *args, struct lab_waker waker, struct lab_job **out,
+              struct error *error) MUST_CHECK;
+
+/* Attention from token i, averaged over tokens and sequences, to ... (BOS, where there is one, does not count as a token) */
+struct lab_heads_result {
+  int n_layer, n_head;
+  const double *induction;  /* [n_layer][n_head] the token after the one that i repeats: i - (length - 1) */
+  const double *previous;   /* ... i - 1 */
+  const double *duplicate;  /* ... the token that i repeats: i - length */
+  const double *losses;     /* [n_losses] of tokens 1, 2, ...; mean over the sequences; NULL when not asked for */
+  size_t n_losses;
+  const int32_t *const *ids; /* [n_texts][n_tokens]: what was drawn */
+  size_t n_texts, n_tokens;
+};
+const struct lab_heads_result *lab_heads_result(const struct lab_job *job);
 
 /* ---- logit lens and direct logit attribution -------------------------------------------------------- */
 

@@ -105,3 +105,15 @@ def test_transcoder_variance(url):
     explained, plain = numbers(text)[:2]
     assert 0.8 < explained < plain < 1
     assert float(re.search(r"loss recovered: ([\d.]+)", text).group(1)) > 0.8
+
+
+def test_induction(url):
+    text = output(url, "induction.py")
+    assert text.count("score by head") == 2
+    assert len(numbers(text)) == 2 * 32 + 2
+
+
+def test_attention_patterns(url):
+    text = output(url, "attention_patterns.py")
+    assert "(17, 8, 17)" in text and re.search(r"rows sum to \[1\.\]", text)
+    assert all(float(line.split()[-1]) > 0.3 for line in text.splitlines()[3:])

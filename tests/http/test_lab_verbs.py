@@ -253,3 +253,45 @@ def test_components_agree_and_add_up(daemon, twin, ids):
     assert one["heads"] is None and one["total"] == pytest.approx(logits[-1, a], abs=2e-4)
     refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ["a", "the", "of"]}, "answers", "two")
     refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ANSWERS, "position": 99}, "position[0]", "tokens 0")
+
+
+# ---- heads and patterns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_scores_of_heads_agree(daemon, twin, bos):
+    length, body = 20, {"seed": 5, "batch": 3, "length": 20, "prependBos": bos, "loss": True}
+    got = post(daemon, "/v1/lab/heads", body)
+    assert got == post(daemon, "/v1/lab/heads", body)
+    assert got["tokens"] != post(daemon, "/v1/lab/heads", {**body, "seed": 6})["tokens"]
+    for ids in got["tokens"]:
+        assert ids[bos:bos + length] == ids[bos + length:] and (ids[0] == 511) == bos and 511 not in ids[bos:]
+    runs = [twin.run(ids) for ids in got["tokens"]]
+    for key, back in (("induction", length - 1), ("previousToken", 1), ("duplicateToken", length)):
+        want = np.zeros((3, 4))
+        for layer, head in itertools.product(range(3), range(4)):
+            patterns = np.array([points[f"blocks.{layer}.attn.hook_pattern/{head}"][bos:, bos:] for points, _ in runs])
+            want[layer, head] = patterns.diagonal(-back, axis1=1, axis2=2).mean()
+        agrees(got[key], want)
+    losses = np.array([twin.losses(ids, logits) for ids, (_, logits) in zip(got["tokens"], runs)])
+    agrees(got["losses"], losses.mean(0))
+    refused(daemon, "/v1/lab/heads", {"length": 100}, "length", "context of 160")
+
+
+def test_patterns_agree(daemon, twin, ids):
+    got = run(daemon, tokens=ids[0], points=["blocks.*.attn.hook_pattern"])["activations"]
+    points, _ = twin.run(ids[0])
+    for layer, head in itertools.product(range(3), range(4)):
+        pattern = np.array(got[f"blocks.{layer}.attn.hook_pattern"])  # [position][head][key]
+        agrees(pattern[:, head], points[f"blocks.{layer}.attn.hook_pattern/{head}"])
+
+
+def test_sparse_patterns(daemon):
+    body = {"text": CLEAN, "points": ["pattern.1"], "heads": [2, 0], "positions": [3, -1]}
+    dense = np.array(run(daemon, **body)["activations"]["blocks.1.attn.hook_pattern"], np.float32)
+    sparse = run(daemon, **body, sparse=0.05)["activations"]["blocks.1.attn.hook_pattern"]
+    n = dense.shape[-1]
+    want = [[position, head, key, dense[i, j, key]] for i, position in enumerate((3, n - 1))
+            for j, head in enumerate((2, 0)) for key in range(n) if dense[i, j, key] > np.float32(0.05)]
+    assert [[*e[:3], np.float32(e[3])] for e in sparse] == want
+    refused(daemon, "/v1/lab/run", {**body, "sparse": 2}, "sparse", "0 to 1")

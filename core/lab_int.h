@@ -97,7 +97,8 @@ void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void
 int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work, struct error *error);
 
-/* From the engine's thread, in place of job_done: goes on with another task. -1 with an error when it cannot. */
+/* From the engine's thread, in place of job_done: goes on with another task. -1 with an error when it cannot; the edit lists
+ * are taken in any case. */
 int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 
 int job_continue_work(struct lab_job *job, const struct model *model, const struct engine_work *work,

@@ -51,11 +51,16 @@ int job_submit_work(struct lab_job *job, const struct model *model, const struct
   return submitted(job, engine_submit_work(job->lab->engine, model, work, job, &job->task, error));
 }
 
+/* Edit lists are taken in any case, as engine_submit takes them. */
+static int refuse_cancelled(const struct engine_task_args *args, struct error *error) {
+  for (int i = 0; i < args->n_sequences; i++) edit_list_free(args->sequences[i].edits, args->model->backend);
+  return error_set(error, ERROR_CANCELLED, "the request was cancelled");
+}
+
 int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
   pthread_mutex_lock(&job->mutex);
   job->task = NULL;
-  int failed = job->cancelled ? error_set(error, ERROR_CANCELLED, "the request was cancelled")
-                              : engine_submit(job->lab->engine, args, &job->task, error);
+  int failed = job->cancelled ? refuse_cancelled(args, error) : engine_submit(job->lab->engine, args, &job->task, error);
   pthread_mutex_unlock(&job->mutex);
   return failed;
 }

@@ -131,8 +131,8 @@ static int find_stop(struct run *run, const struct lab_run_args *args, struct er
     return error_set_field(error, ERROR_ARGUMENT, "stopAtLayer", "stopAtLayer is %" PRId64 ", the model has %d layers",
                            args->stop_at_layer, n_layer);
   if (run->last_layer > stop)
-    return error_set_field(error, ERROR_ARGUMENT, "stopAtLayer", "stopAtLayer is %" PRId64 ", but %s need%s layer %d",
-                           args->stop_at_layer, logits ? "logits" : "the points", logits ? "" : "", run->last_layer - 1);
+    return error_set_field(error, ERROR_ARGUMENT, "stopAtLayer", "stopAtLayer is %" PRId64 ", but %s need layer %d",
+                           args->stop_at_layer, logits ? "logits" : "the points", run->last_layer - 1);
   run->last_layer = (int32_t)stop;
   struct point point = stop < n_layer ? (struct point){(int)stop, SITE_RESID_PRE} : (struct point){n_layer - 1, SITE_RESID_POST};
   int before = run->n_points;

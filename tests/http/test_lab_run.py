@@ -229,6 +229,9 @@ EDITS = {
     "scale": ({"op": "scale", "point": "mlp_act.0", "value": 0.5}, "blocks.0.mlp.hook_post", lambda h: 0.5 * h),
     "zero heads": ({"op": "zero", "point": "z.0", "heads": [0, 1, 3]}, "blocks.0.attn.hook_z",
                    lambda h: columns(slice(36, 48), lambda x: 0 * x)(columns(slice(0, 24), lambda x: 0 * x)(h))),
+    "scale the final norm": ({"op": "scale", "point": "ln_final.hook_normalized", "value": 0.5, "positions": [3, 4, -2]},
+                             "ln_final.hook_normalized", only([3, 4, -2], lambda h: 0.5 * h)),
+    "scale the logits": ({"op": "scale", "point": "unembed.hook_out", "value": 0.5}, "unembed.hook_out", lambda h: 0.5 * h),
     "mean": ({"op": "mean", "point": "attn_out.1"}, "blocks.1.hook_attn_out",
              lambda h: np.broadcast_to(h.mean(0), h.shape).copy()),
 }

@@ -60,7 +60,10 @@ class Twin:
             m = at(block + "mlp.hook_post", m)
             x = x + at(block + "hook_mlp_out", self.linear(m, h + "mlp.c_proj"))
             x = at(block + "hook_resid_post", x)
-        return points, self.head(x)
+        centred = x - x.mean(-1, keepdims=True)
+        scale = np.sqrt((centred ** 2).mean(-1, keepdims=True) + self.config["layer_norm_epsilon"])
+        x = at("ln_final.hook_normalized", centred / scale) * self.w["ln_f.weight"] + self.w["ln_f.bias"]
+        return points, at("unembed.hook_out", x @ self.w["wte.weight"].T)
 
     def head(self, x):
         return self.norm(x, "ln_f") @ self.w["wte.weight"].T

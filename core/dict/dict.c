@@ -58,8 +58,7 @@ static int check_width(const struct dict_config *config, const char *key, int64_
                    (long long)said, point_name(point, name), host->model_id, (long long)width);
 }
 
-/* Sizes: the host's where it says them, else the description's; 0 is left to the tensors. */
-static int fill_info(const struct dict_config *config, const struct dict_host *host, struct dict_info *info,
+int dict_config_info(const struct dict_config *config, const struct dict_host *host, struct dict_info *info,
                      struct error *error) {
   double out_scale = config->out_scale ? config->out_scale : config->transcoder ? 1 : config->scale;
   *info = (struct dict_info){
@@ -254,7 +253,7 @@ static int upload_vectors(struct dict *dict, struct error *error) {
 static int load(struct dict *dict, const struct dict_config *config, const struct dict_host *host,
                 struct error *error) {
   struct dict_found found;
-  if (fill_info(config, host, &dict->info, error) != 0) return -1;
+  if (dict_config_info(config, host, &dict->info, error) != 0) return -1;
   dict->tensors = tensors_open(config->weights, error);
   if (!dict->tensors) return -1;
   dict->info.bytes = tensors_bytes(dict->tensors);

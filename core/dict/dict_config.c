@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/dict/dict_readers.h"
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
 
@@ -81,10 +82,28 @@ int dict_config_point(struct dict_config *config, const char *name, const struct
                    config->file, name);
 }
 
+static const char *site_at(int64_t layer, const char *site, char out[POINT_NAME_BYTES]) {
+  snprintf(out, POINT_NAME_BYTES, "blocks.%lld.%s", (long long)layer, site);
+  return out;
+}
+
+int dict_config_site(struct dict_config *config, int64_t layer, const char *site, const struct dict_host *host,
+                     struct error *error) {
+  char name[POINT_NAME_BYTES];
+  return dict_config_point(config, site_at(layer, site, name), host, error);
+}
+
+int dict_config_site_out(struct dict_config *config, int64_t layer, const char *site, const struct dict_host *host,
+                         struct error *error) {
+  char name[POINT_NAME_BYTES];
+  return dict_config_point_out(config, site_at(layer, site, name), host, error);
+}
+
 void dict_config_model(struct dict_config *config, const char *model, const struct dict_host *host) {
   if (!model || !*model) return;
   snprintf(config->model, sizeof config->model, "%.*s", (int)sizeof config->model - 1, model);
-  if (host->model_id && strcmp(model, host->model_id) != 0)
+  const char *slash = strrchr(model, '/'), *name = slash ? slash + 1 : model; /* google/gemma-2-2b: the owner is no matter */
+  if (host->model_id && strcmp(model, host->model_id) != 0 && strcmp(name, host->model_id) != 0)
     log_warn("'%s': trained on model '%s', opened for '%s'", config->file, model, host->model_id);
 }
 

@@ -7,18 +7,32 @@
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
 #include "core/dict/dict_ini.h"
+#include "core/dict/dict_readers.h"
 #include "core/dict/saelens.h"
 
-static bool has(const char *folder, const char *name) {
+bool dict_has_file(const char *folder, const char *name) {
   char path[DICT_PATH_BYTES];
   struct error ignored = ERROR_INIT;
   return dict_path(folder, name, path, &ignored) == 0 && path_is_file(path);
 }
 
-static bool is_saelens(const char *path) { return has(path, "cfg.json") && !has(path, "sae.safetensors"); }
+static bool saelens_is_at(const char *path) {
+  return dict_has_file(path, "cfg.json") && !dict_has_file(path, "sae.safetensors");
+}
 
+/* Folders first, by the files they hold; then single files, the most particular first. */
 static const struct dict_format formats[] = {
-    {"saelens", "cfg.json and sae_weights.safetensors", is_saelens, saelens_read},
+    {"saelens", "cfg.json, sae_weights.safetensors", saelens_is_at, saelens_read},
+    {"gemma-scope", "params.npz", gemma_scope_is_at, gemma_scope_read},
+    {"gemma-scope-2", "params.safetensors", gemma_scope_2_is_at, gemma_scope_2_read},
+    {"llama-scope", "hyperparams.json, checkpoints/final.safetensors", llama_scope_is_at, llama_scope_read},
+    {"sparsify", "cfg.json, sae.safetensors", sparsify_is_at, sparsify_read},
+    {"dictionary-learning", "config.json, ae.pt", dictionary_learning_is_at, dictionary_learning_read},
+    {"llama-scope-r1", "config.json, sae_weights.safetensors", llama_scope_r1_is_at, llama_scope_r1_read},
+    {"circuit-tracer", "layer_N.safetensors beside config.yaml", circuit_tracer_is_at, circuit_tracer_read},
+    {"attention-saes", "NAME.pt beside NAME_cfg.json", attention_saes_is_at, attention_saes_read},
+    {"openai", "LOCATION/VERSION/autoencoders/N.pt", openai_is_at, openai_read},
+    {"encoder-decoder", "a torch file NAME-lN.pt with encoder.weight and decoder.weight", linear_pair_is_at, linear_pair_read},
 };
 #define FORMAT_COUNT (sizeof formats / sizeof *formats)
 

@@ -66,6 +66,11 @@ size_t resident_bytes(const struct resident *resident);
 int dict_measure_rows(const struct tensor *w_dec, const char *path, const char *name, float *norms,
                       struct error *error) MUST_CHECK;
 
+/* dict.c: the description as dict_info shows it. Sizes are the host's where it says them, else the description's; 0 is left to
+ * the tensors. */
+int dict_config_info(const struct dict_config *config, const struct dict_host *host, struct dict_info *info,
+                     struct error *error) MUST_CHECK;
+
 /* dict_tensors.c: the tensors of the file that the description names, checked against it, the host's widths and each
  * other; n_feat, d_in and d_out where nobody said them yet (info). Other tensors than those are refused. */
 struct dict_found {

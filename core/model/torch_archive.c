@@ -2,6 +2,8 @@
  * and flattens the dict. Refuses to know how either container is encoded. */
 #include "core/model/torch_archive.h"
 
+#include "core/model/torch_fields.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -327,4 +329,76 @@ int torch_archive_read(const char *path, const struct mapfile *file, struct tens
   arena_clear(&archive.arena);
   zip_close(archive.zip);
   return rc;
+}
+
+/* ---- what is no tensor ---- */
+
+/* The value at "a.b" below a dict, or NULL. */
+static const struct pickle_value *field_at(const struct pickle_value *value, const char *name) {
+  while (value && value->kind == PICKLE_DICT) {
+    size_t length = strcspn(name, ".");
+    const struct pickle_value *found = NULL;
+    for (size_t i = 0; i < value->as.items.count && !found; i += 2) {
+      const struct pickle_value *key = value->as.items.list[i];
+      if (key->kind == PICKLE_TEXT && key->as.text.length == length && !memcmp(key->as.text.data, name, length))
+        found = value->as.items.list[i + 1];
+    }
+    if (!name[length]) return found;
+    value = found;
+    name += length + 1;
+  }
+  return NULL;
+}
+
+struct text_field {
+  char *out;
+  size_t size;
+};
+
+static int keep_text(const struct pickle_value *value, void *context) {
+  struct text_field *field = context;
+  if (value->kind != PICKLE_TEXT) return -1;
+  snprintf(field->out, field->size, "%.*s", (int)size_min(value->as.text.length, field->size), value->as.text.data);
+  return 0;
+}
+
+static int keep_int(const struct pickle_value *value, void *context) {
+  if (value->kind != PICKLE_INT) return -1;
+  *(int64_t *)context = value->as.integer;
+  return 0;
+}
+
+/* Calls `keep` with the value while the file is open; nothing to keep where there is none. */
+static int with_field(const char *path, const char *name, int (*keep)(const struct pickle_value *, void *), void *context,
+                      struct error *error) {
+  struct archive archive = {.list = NULL};
+  struct mapfile file = {NULL, 0};
+  struct error inner = ERROR_INIT;
+  if (mapfile_open(path, &file, error) != 0) return -1;
+  arena_init(&archive.arena, 0);
+  archive.zip = zip_open(file.data, file.size, &inner);
+  int rc = archive.zip ? find_pickle(&archive, &inner) : -1;
+  if (rc == 0) {
+    archive.arena.limit = archive.pickle->size * 8 + ((size_t)64 << 20);
+    const struct pickle_value *top = pickle_read(archive.pickle->data, archive.pickle->size, globals,
+                                                 sizeof globals / sizeof globals[0], &archive.arena, &inner);
+    const struct pickle_value *value = top ? field_at(top, name) : NULL;
+    if (!top || (value && keep(value, context) != 0)) rc = -1;
+    if (top && rc != 0)
+      error_set(&inner, ERROR_FORMAT, "'%.60s' is %s, expected %s", name, pickle_kind_word(value->kind),
+                keep == keep_text ? "a text" : "an integer");
+  }
+  if (rc != 0) error_set(error, inner.code, "'%s': %s", path, inner.text);
+  arena_clear(&archive.arena);
+  zip_close(archive.zip);
+  mapfile_close(&file);
+  return rc;
+}
+
+int torch_field_text(const char *path, const char *name, char *out, size_t size, struct error *error) {
+  return with_field(path, name, keep_text, &(struct text_field){out, size}, error);
+}
+
+int torch_field_int(const char *path, const char *name, int64_t *out, struct error *error) {
+  return with_field(path, name, keep_int, out, error);
 }

@@ -1,0 +1,34 @@
+/* dict_readers.h: the readers of published formats besides SAELens' (saelens.h) and ini files (dict_ini.h). Private to
+ * core/dict. Each is told a path that its is_at said yes to, and an initialised config. docs/dictionaries.md says what
+ * each format keeps where. */
+#ifndef STEERD_CORE_DICT_DICT_READERS_H
+#define STEERD_CORE_DICT_DICT_READERS_H
+
+#include "core/dict/dict_config.h"
+
+#define DICT_READER(name)                                                                        \
+  bool name##_is_at(const char *path);                                                           \
+  int name##_read(const char *path, const struct dict_host *host, struct dict_config *out,        \
+                  struct error *error) MUST_CHECK;
+
+DICT_READER(gemma_scope)         /* a folder with params.npz */
+DICT_READER(gemma_scope_2)       /* a folder with params.safetensors */
+DICT_READER(llama_scope)         /* hyperparams.json, checkpoints/final.safetensors */
+DICT_READER(llama_scope_r1)      /* config.json with expansion_factor, sae_weights.safetensors */
+DICT_READER(sparsify)            /* cfg.json, sae.safetensors */
+DICT_READER(dictionary_learning) /* config.json with "trainer", ae.pt */
+DICT_READER(attention_saes)      /* NAME.pt beside NAME_cfg.json */
+DICT_READER(circuit_tracer)      /* layer_N.safetensors beside config.yaml */
+DICT_READER(openai)              /* .../LOCATION/VERSION/autoencoders/N.pt */
+DICT_READER(linear_pair)         /* one torch file of an encoder and a decoder module, its layer in its name */
+
+/* FOLDER/NAME is a file. */
+bool dict_has_file(const char *folder, const char *name);
+
+/* "blocks.LAYER.SITE" as the point that is read, or written. */
+int dict_config_site(struct dict_config *config, int64_t layer, const char *site, const struct dict_host *host,
+                     struct error *error) MUST_CHECK;
+int dict_config_site_out(struct dict_config *config, int64_t layer, const char *site, const struct dict_host *host,
+                         struct error *error) MUST_CHECK;
+
+#endif

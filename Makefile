@@ -163,7 +163,7 @@ PREFIX ?= /usr/local
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
 	install -D -m 644 config/steerd.ini $(DESTDIR)$(PREFIX)/share/steerd/steerd.ini
-	cp -r config/models config/demo config/aliases.ini static $(DESTDIR)$(PREFIX)/share/steerd/
+	cp -r config/models config/demo config/aliases.ini config/releases.ini static $(DESTDIR)$(PREFIX)/share/steerd/
 
 clean:
 	rm -rf build

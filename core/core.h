@@ -40,6 +40,7 @@ struct lab_options {
                                them when opening; a failure is a warning in the log */
   int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */
   const char *aliases;      /* file of names of models (core/model/model_names.h), NULL: none */
+  const char *releases;     /* file of names of dictionaries (core/dict/releases.h), NULL: none */
   const char *backend;      /* see backend_open; "auto" = "cpu" */
   int threads;              /* compute threads; 0 = processors this process may use */
   int max_queue;            /* requests waiting for the engine */

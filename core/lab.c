@@ -6,7 +6,9 @@
 
 #include "core/archive.h"
 #include "core/base/log.h"
+#include "core/base/mapfile.h"
 #include "core/base/pool.h"
+#include "core/dict/dict_find.h"
 #include "core/lab_sources.h"
 #include "core/model/model_find.h"
 
@@ -65,8 +67,30 @@ struct lab_model *lab_model_named(const struct lab *lab, const char *id) {
   return NULL;
 }
 
+/* The table is large, rarely asked and only while the program starts: it is read when a name needs it. */
+static int find_source(const struct lab *lab, const struct lab_source_spec *spec, struct dict_place *out, struct error *error) {
+  const char *where = spec->path;
+  char named[300], own[300];
+  bool here = path_is_directory(where) || path_is_file(where);
+  /* "gpt2/7-res-jb" is called "gpt2-small/7-res-jb" in the table: a model has one name there. */
+  snprintf(own, sizeof own, "%s/%s", spec->model_id, spec->source_id);
+  snprintf(named, sizeof named, "%s/%s", model_names_id(lab->names, spec->model_id), spec->source_id);
+  if (!here && !strcmp(where, own)) where = named;
+  struct releases *releases = releases_open(here ? NULL : lab->options.releases, error);
+  int failed = releases ? dict_find(releases, where, out, error) : -1;
+  releases_close(releases);
+  return failed;
+}
+
 static int open_source(struct lab *lab, const struct lab_source_spec *spec, struct error *error) {
-  struct lab_source *source = source_open(lab, spec, false, error);
+  struct dict_place place;
+  if (find_source(lab, spec, &place, error) != 0)
+    return error_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
+  struct lab_source_spec found = {spec->model_id, spec->source_id, place.path};
+  const char *fence[] = {place.fence};
+  if (*place.fence) mapfile_fence(fence, 1);
+  struct lab_source *source = source_open(lab, &found, false, error);
+  if (*place.fence) mapfile_fence(NULL, 0);
   if (!source) return -1;
   if (sources_add(lab, source, error) == 0) return 0;
   source_close(source);

@@ -23,16 +23,17 @@ static int split_model(struct options *o, const char *item, struct lab_model_spe
   return out->id ? 0 : -1;
 }
 
-/* A model's id may hold slashes, a source's may not. */
+/* A model's id may hold slashes, a source's may not. MODEL/SOURCE alone is also where it is: as Neuronpedia calls it. */
 static int split_source(struct options *o, const char *item, struct lab_source_spec *out, struct error *error) {
-  const char *equals = strchr(item, '=');
-  const char *slash = equals ? memrchr(item, '/', (size_t)(equals - item)) : NULL;
-  if (!slash || slash == item || slash + 1 == equals || !equals[1])
+  const char *equals = strchrnul(item, '=');
+  const char *slash = memrchr(item, '/', (size_t)(equals - item));
+  if (!slash || slash == item || slash + 1 == equals || (*equals && !equals[1]))
     return error_set(error, ERROR_ARGUMENT,
-                     "source: '%.200s' is not MODEL/SOURCE=PATH; example: gpt2-small/7-res-jb=/saes/7", item);
+                     "source: '%.200s' is not MODEL/SOURCE=PLACE; examples: gpt2-small/7-res-jb=/saes/7, or gpt2-small/7-res-jb "
+                     "for what is published under that name", item);
   out->model_id = arena_text(&o->arena, item, (size_t)(slash - item), error);
   out->source_id = arena_text(&o->arena, slash + 1, (size_t)(equals - slash - 1), error);
-  out->path = equals + 1;
+  out->path = *equals ? equals + 1 : item;
   return out->model_id && out->source_id ? 0 : -1;
 }
 
@@ -122,11 +123,18 @@ static int find_folders(struct options *o, struct lab_options *out, struct error
   return 0;
 }
 
-int lab_settings_names(struct options *o, const char **out, struct error *error) {
-  *out = *o->aliases ? o->aliases : NULL;
-  if (strcmp(o->aliases, "auto") != 0) return 0;
-  if (place_find("aliases.ini", &o->arena, out, error) != 0) return -1;
-  return *out ? 0 : place_find("config/aliases.ini", &o->arena, out, error);
+/* A table of names: that of the setting, or the one that came with the program. */
+static int find_table(struct options *o, const char *setting, const char *name, const char **out, struct error *error) {
+  *out = *setting ? setting : NULL;
+  if (strcmp(setting, "auto") != 0) return 0;
+  const char *in_tree = arena_printf(&o->arena, error, "config/%s", name);
+  if (!in_tree || place_find(name, &o->arena, out, error) != 0) return -1;
+  return *out ? 0 : place_find(in_tree, &o->arena, out, error);
+}
+
+int lab_settings_names(struct options *o, const char **models, const char **dictionaries, struct error *error) {
+  if (find_table(o, o->aliases, "aliases.ini", models, error) != 0) return -1;
+  return find_table(o, o->releases, "releases.ini", dictionaries, error);
 }
 
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
@@ -141,6 +149,6 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
-  if (find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, error) != 0) return -1;
+  if (find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

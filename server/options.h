@@ -24,7 +24,7 @@ struct option_list {
 struct options {
   struct arena arena;
   struct option_list listen, model, source, source_folders, hosts, cors_origins, keys;
-  const char *store, *aliases, *static_folder, *backend, *log_format, *log_level, *dict_dtype;
+  const char *store, *aliases, *releases, *static_folder, *backend, *log_format, *log_level, *dict_dtype;
   int64_t dict_budget, threads, max_queue, max_step_rows, max_sessions, kv_mib;
   int64_t queue_timeout, generation_timeout;
   int64_t max_body, max_batch_body, max_json_depth, max_result, reply_cache, max_features, max_texts, max_new_tokens,

@@ -22,7 +22,7 @@ void path_words_init(struct path_words *words, const char *path) {
            slash ? words->text : ".");
   if (!realpath(folder, whole)) return;
   char kept[256];
-  snprintf(kept, sizeof kept, "%s", name);
+  snprintf(kept, sizeof kept, "%.255s", name); /* as long as a name can be */
   snprintf(words->text, sizeof words->text, "%.*s/%s", DICT_PATH_BYTES - 260, whole, kept);
 }
 

@@ -103,7 +103,7 @@ def test_used_port_gives_one_line_and_status_1(daemon):
     (["serve", "--listen", "nowhere"], ["'nowhere' is not ADDR:PORT"]),
     (["serve", "--listen", "127.0.0.1:99999"], ["127.0.0.1:99999"]),
     (["serve", "--listen", "127.0.0.1:0", "--model", "=x"], ["'=x' is not ID=PLACE"]),
-    (["serve", "--listen", "127.0.0.1:0", "--source", "a=b"], ["'a=b' is not MODEL/SOURCE=PATH"]),
+    (["serve", "--listen", "127.0.0.1:0", "--source", "a=b"], ["'a=b' is not MODEL/SOURCE=PLACE"]),
     (["serve", "--listen", "0.0.0.0:0"], ["0.0.0.0:0", "keys", "--insecure"]),
     (["serve", "--listen", "127.0.0.1:0", "--keys", "sha256:12"], ["keys", "64 hexadecimal"]),
     (["serve", "--max-body", "4096", "--max-batch-body", "2048"], ["max_batch_body", "2048", "4096"]),

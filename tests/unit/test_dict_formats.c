@@ -62,7 +62,60 @@ static void what_was_opened_is_told(void **state) {
   }
 }
 
+/* ---- descriptions ------------------------------------------------------------------------------------- */
+
+static char *description_of(const char *path, const char *id) {
+  struct buffer text;
+  struct error error = ERROR_INIT;
+  buffer_init(&text, 0);
+  if (dict_describe(path, id, &text, &error) != 0) fail_msg("%s: %s", path, error.text);
+  return text.data;
+}
+
+/* All of them can be described without a model, and the description says what was decided. */
+static void descriptions_tell_the_decision(void **state) {
+  (void)state;
+  char path[256], line[256];
+  for (size_t i = 0; i < json_count(cases); i++) {
+    snprintf(path, sizeof path, FOLDER "/%s", of(i, 1));
+    char *text = description_of(path, id_of(i));
+    snprintf(line, sizeof line, "dictionary: %s of 32 features", of(i, 2));
+    if (!strstr(text, line)) fail_msg("%s: no '%s' in\n%s", path, line, text);
+    snprintf(line, sizeof line, "reads: %s,", of(i, 3));
+    if (!strstr(text, line) && !strstr(text, "reads: attn_out.N")) fail_msg("%s: no '%s' in\n%s", path, line, text);
+    assert_non_null(strstr(text, "tensor: W_enc is '"));
+    free(text);
+  }
+}
+
+static void a_description_in_full(void **state) {
+  (void)state;
+  char *text = description_of(FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt", "1-x");
+  assert_string_equal(text, "dictionary: topk of 32 features, F32\n"
+                            "format: openai\n"
+                            "description: " FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt\n"
+                            "weights: " FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt\n"
+                            "reads: blocks.1.hook_resid_mid, 16 wide\n"
+                            "writes: blocks.1.hook_resid_mid, 16 wide\n"
+                            "context: 64 tokens\n"
+                            "texts begin with BOS: yes\n"
+                            "field: activation = TopK\n"
+                            "field: activation_state_dict.k = 4: rows are brought to mean 0 and deviation 1 first\n"
+                            "field: the folders say '/resid_post_attn/', layer 1\n"
+                            "tensor: W_enc is 'encoder.weight' [32, 16] F32, transposed\n"
+                            "tensor: W_dec is 'decoder.weight' [16, 32] F32, transposed\n"
+                            "tensor: b_enc is 'latent_bias' [32] F32\n"
+                            "tensor: b_dec is 'pre_bias' [16] F32\n"
+                            "tensor: 'stats_last_nonzero' is not used\n"
+                            "step: each row is brought to mean 0 and deviation 1 (n - 1, 1e-5 added), and what is decoded back\n"
+                            "step: b_dec is subtracted from the input\n"
+                            "step: the 4 largest of each row stay, compared as they are, where they are above 0\n"
+                            "step: activations are shown times the length of their decoder row, which is brought to length 1\n");
+  free(text);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(formats_as_recorded), cmocka_unit_test(what_was_opened_is_told)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(formats_as_recorded), cmocka_unit_test(what_was_opened_is_told),
+                                     cmocka_unit_test(descriptions_tell_the_decision), cmocka_unit_test(a_description_in_full)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }

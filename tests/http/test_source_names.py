@@ -1,0 +1,62 @@
+"""Dictionaries by name: `--source tiny/...=RELEASE/ID` and Neuronpedia's names, out of a Hugging Face cache."""
+import os
+
+import pytest
+
+from conftest import ROOT, run_steerd
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+MODEL = ROOT / "tests" / "vectors" / "tiny-gpt2" / "model"
+SOURCE = ROOT / "tests" / "vectors" / "tiny-gpt2" / "sources" / "1-res-relu"
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The first residual dictionary of gpt2-small, as huggingface_hub lays it out; its content is a small one."""
+    repository = tmp_path / "hub" / "models--jbloom--GPT2-Small-SAEs-Reformatted"
+    folder = repository / "snapshots" / COMMIT / "blocks.1.hook_resid_pre"
+    folder.mkdir(parents=True)
+    for name in ("blobs", "refs"):
+        (repository / name).mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for name in ("cfg.json", "sae_weights.safetensors"):
+        (repository / "blobs" / name.encode().hex()).write_bytes((SOURCE / name).read_bytes())
+        os.symlink(f"../../../blobs/{name.encode().hex()}", folder / name)
+    return {"HF_HOME": str(tmp_path), "HF_HUB_CACHE": ""}
+
+
+@pytest.mark.parametrize("model, source", [
+    ("gpt2-small", "gpt2-small/1-res-jb"),
+    ("gpt2", "gpt2/1-res-jb"),
+    ("gpt2-small", "gpt2-small/1-res-jb=gpt2-small-res-jb/blocks.1.hook_resid_pre"),
+])
+def test_published_names_are_found_in_the_cache(cache, start_daemon, model, source):
+    daemon = start_daemon(["--model", f"{model}={MODEL}", "--source", source], environment=cache)
+    reply = daemon.post("/api/steer", {"modelId": "gpt2-small", "prompt": "The", "temperature": 0, "n_tokens": 2, "freq_penalty": 0, "seed": 1,
+                                       "strength_multiplier": 1, "features": [{"modelId": "gpt2-small", "layer": "1-res-jb", "index": 3, "strength": 4}]})
+    assert reply.status_code == 200, reply.text
+    assert "1-res-jb: relu at blocks.1.hook_resid_pre, 96 features" in daemon.log()
+
+
+@pytest.mark.parametrize("source, words", [
+    ("gpt2-small/2-res-jb", ["'blocks.2.hook_resid_pre' in 'jbloom/GPT2-Small-SAEs-Reformatted'", "does not have it", "hf download"]),
+    ("gpt2-small/7-mlp-tm=gpt2-small-mlp-tm/blocks.7.hook_mlp_out", ["is not in the Hugging Face cache", "hf download tommmcgrath/"]),
+    ("gpt2-small/1-rez-jb", ["neither a file or folder here nor a published name", "did you mean 'gpt2-small/1-res-jb'?"]),
+    ("gpt2-small/1-x=gpt2-small-res-jb/../../x", ["unknown dictionary"]),
+    ("gpt2-small/1-x=/nowhere/at/all", ["'/nowhere/at/all' does not exist"]),
+])
+def test_what_is_not_there_is_said_with_its_remedy(cache, source, words):
+    status, _, err = run_steerd("serve", "--listen", "127.0.0.1:0", "--model", f"gpt2-small={MODEL}", "--source", source, environment=cache)
+    assert status == 1, err
+    for word in words:
+        assert word in err
+
+
+def test_a_link_out_of_the_cache_is_refused(cache, tmp_path):
+    folder = tmp_path / "hub" / "models--jbloom--GPT2-Small-SAEs-Reformatted" / "snapshots" / COMMIT / "blocks.1.hook_resid_pre"
+    (tmp_path / "outside").write_bytes((SOURCE / "sae_weights.safetensors").read_bytes())
+    (folder / "sae_weights.safetensors").unlink()
+    os.symlink(tmp_path / "outside", folder / "sae_weights.safetensors")
+    status, _, err = run_steerd("serve", "--listen", "127.0.0.1:0", "--model", f"gpt2-small={MODEL}", "--source", "gpt2-small/1-res-jb",
+                                environment=cache)
+    assert status == 2 and "sae_weights.safetensors' lies outside the folders" in err, err

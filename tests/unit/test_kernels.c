@@ -213,14 +213,16 @@ static void test_codes(void **state) {
   const char *names[4];
   int n = fast_backends(names);
   for (int i = 0; i < n; i++)
-    for (int kind = ENCODE_RELU; kind <= ENCODE_TOPK; kind++) {
+    for (int kind = ENCODE_RELU; kind <= ENCODE_GROUPMAX; kind++) {
       struct file file = file_new(DTYPE_BF16, ROWS_ARE_INPUTS, 1000, 300, 30, 1);
       struct sparse first, again;
       for (int threads = 1; threads <= 3; threads++) {
         struct backend *backend = must_open(names[i], threads);
         struct matrix *w = must_matrix(backend, &file.part, 1, 300);
         struct span x = put_noise(backend, 200 * 300, 31, 1), bias = put_noise(backend, 1000, 32, 1);
-        struct encode_args args = {(enum encode_kind)kind, w, {x, 300}, 200, true, bias, bias, bias, {NULL, 0}, 20};
+        struct encode_args args = {.kind = (enum encode_kind)kind, .w = w, .x = {x, 300}, .n_rows = 200, .center_mean = true,
+                                   .subtract = bias, .bias = bias, .threshold = bias, .k = 20, .gain = bias, .shift = bias,
+                                   .norm = kind % 2 ? ENCODE_NORM_STANDARD : ENCODE_NORM_NONE};
         if (threads == 1) encode_some(backend, args, 1, &first);
         for (int at_a_time = threads == 1 ? 200 : 1; at_a_time <= 200; at_a_time += 10 * threads + 2) {
           encode_some(backend, args, at_a_time, &again);

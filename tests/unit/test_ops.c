@@ -486,6 +486,8 @@ struct dictionary {
   int n_feat, d_in, rows, k;
   bool center, subtract, fold;
   float grid; /* 0, or the step that weights and rows are rounded to, so that values tie exactly */
+  enum encode_norm norm;
+  bool fold_selects;
 };
 
 static void encode_run(const char *name, const struct dictionary *d, struct sparse *out) {
@@ -511,8 +513,10 @@ static void encode_run(const char *name, const struct dictionary *d, struct spar
   for (int f = 0; f < d->n_feat; f++) scale[f] = 1.5f + noise(35, (uint64_t)f);
   backend->ops->write(backend, fold, scale, (size_t)d->n_feat * sizeof *scale, NULL);
   struct matrix *w = must_matrix(backend, &file.part, 1, d->d_in);
-  struct encode_args args = {d->kind, w, {xs, d->d_in}, d->rows, d->center, d->subtract ? subtract : none, bias,
-                             threshold, d->fold ? fold : none, d->k};
+  struct encode_args args = {.kind = d->kind, .w = w, .x = {xs, d->d_in}, .n_rows = d->rows, .center_mean = d->center,
+                             .subtract = d->subtract ? subtract : none, .bias = bias, .threshold = threshold,
+                             .fold = d->fold ? fold : none, .k = d->k, .norm = d->norm, .scale = 0.7f,
+                             .fold_selects = d->fold_selects, .gain = fold, .shift = threshold};
   struct error error = ERROR_INIT;
   if (backend->ops->encode(backend, &args, out, &error) != 0) fail_msg("%s", error.text);
   struct span all[] = {xs, subtract, bias, threshold, fold};
@@ -532,8 +536,11 @@ static void compare_codes(const char *name, const struct dictionary *d) {
   encode_run("ref", d, &expected);
   encode_run(name, d, &got);
   assert_int_equal(got.n_rows, d->rows);
-  /* sums of d_in products below 1, as in test_linear, times a fold below 2.5 */
+  /* sums of d_in products below 1, as in test_linear, times a fold below 2.5; normed rows are up to 2.5 times as long, a
+   * gate's gain is below 2.5 too */
   double tolerance = d->grid > 0 ? 0 : 4.5 * (d->d_in + 4) * 0x1p-24 * 2.5;
+  if (d->norm != ENCODE_NORM_NONE) tolerance *= 2.5;
+  if (d->kind == ENCODE_GATED) tolerance *= 2.5;
   size_t doubtful = 0;
   for (size_t r = 0; r < got.n_rows; r++) {
     for (size_t e = got.start[r]; e < got.start[r + 1]; e++) {
@@ -556,12 +563,26 @@ static void compare_codes(const char *name, const struct dictionary *d) {
 static void test_encode(void **state) {
   (void)state;
   static const struct dictionary list[] = {
-      {ENCODE_RELU, 333, 37, 5, 0, false, false, false, 0},    {ENCODE_RELU, 1000, 64, 40, 0, true, true, true, 0},
-      {ENCODE_JUMPRELU, 333, 37, 7, 0, false, true, true, 0},  {ENCODE_TOPK, 333, 37, 5, 8, true, false, true, 0},
-      {ENCODE_TOPK, 2500, 40, 33, 32, false, true, false, 0},  {ENCODE_TOPK, 17, 5, 3, 40, false, false, false, 0},
-      {ENCODE_TOPK, 1300, 6, 20, 50, false, false, false, 0.5f}, {ENCODE_RELU, 1300, 6, 20, 0, false, false, true, 0.5f},
-      {ENCODE_TOPK, 900, 3, 9, 1, false, false, false, 1},     {ENCODE_TOPK, 64, 8, 4, 0, false, false, false, 0},
-      {ENCODE_RELU, 1, 1, 1, 0, false, false, false, 0}};
+      {ENCODE_RELU, 333, 37, 5, 0, false, false, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_RELU, 1000, 64, 40, 0, true, true, true, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_JUMPRELU, 333, 37, 7, 0, false, true, true, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 333, 37, 5, 8, true, false, true, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 2500, 40, 33, 32, false, true, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 17, 5, 3, 40, false, false, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 1300, 6, 20, 50, false, false, false, 0.5f, ENCODE_NORM_NONE, false},
+      {ENCODE_RELU, 1300, 6, 20, 0, false, false, true, 0.5f, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 900, 3, 9, 1, false, false, false, 1, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 64, 8, 4, 0, false, false, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_RELU, 1, 1, 1, 0, false, false, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 1500, 40, 21, 24, false, true, true, 0, ENCODE_NORM_NONE, true},
+      {ENCODE_GATED, 700, 37, 17, 0, false, true, true, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_GATED, 1000, 64, 9, 0, true, false, false, 0, ENCODE_NORM_STANDARD, false},
+      {ENCODE_GROUPMAX, 1200, 30, 13, 40, false, true, true, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_GROUPMAX, 1300, 6, 20, 26, false, false, false, 0.5f, ENCODE_NORM_NONE, false},
+      {ENCODE_GROUPMAX, 300, 12, 4, 300, false, false, false, 0, ENCODE_NORM_NONE, false},
+      {ENCODE_RELU, 700, 37, 11, 0, false, true, true, 0, ENCODE_NORM_SCALE, false},
+      {ENCODE_JUMPRELU, 700, 50, 11, 0, true, true, true, 0, ENCODE_NORM_LENGTH, false},
+      {ENCODE_TOPK, 700, 50, 200, 12, false, true, true, 0, ENCODE_NORM_STANDARD, false}};
   const char *names[4];
   int n = fast_backends(names);
   for (int i = 0; i < n; i++)

@@ -66,18 +66,36 @@ int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct err
 
 /* ---- reconstructions --------------------------------------------------------------------------------- */
 
+/* Whole pieces have a constant length, which lets the compiler use vectors. */
+static void add_piece(const float piece[PIECE], float scale, float *restrict out) {
+  for (size_t i = 0; i < PIECE; i++) out[i] += scale * piece[i];
+}
+
 static void add_row(const struct tensor *matrix, int64_t row, float scale, float *out) {
   float piece[PIECE];
   for (int64_t at = 0; at < matrix->shape[1]; at += PIECE) {
     size_t count = size_min(PIECE, (size_t)(matrix->shape[1] - at));
     tensor_row(matrix, row, at, count, piece);
-    for (size_t i = 0; i < count; i++) out[at + (int64_t)i] += scale * piece[i];
+    if (count == PIECE)
+      add_piece(piece, scale, out + at);
+    else
+      for (size_t i = 0; i < count; i++) out[at + (int64_t)i] += scale * piece[i];
   }
 }
 
+/* Rows lie anywhere in a file of many megabytes: the one after next is fetched while this one is added. */
+static void fetch_row(const struct tensor *matrix, int64_t row) {
+  size_t size = dtype_size(matrix->dtype), bytes = (size_t)matrix->shape[1] * size;
+  if (matrix->stride[1] != 1) return;
+  const unsigned char *at = matrix->data + (size_t)(row * matrix->stride[0]) * size;
+  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(at + i);
+}
+
 static void add_features(const struct dict *dict, const struct sparse *codes, size_t row, float *out) {
-  for (size_t e = codes->start[row]; e < codes->start[row + 1]; e++) {
+  size_t end = codes->start[row + 1];
+  for (size_t e = codes->start[row]; e < end; e++) {
     int32_t feature = codes->index[e];
+    if (e + 2 < end) fetch_row(&dict->w_dec, codes->index[e + 2]);
     assert(feature >= 0 && feature < dict->info.n_feat);
     add_row(&dict->w_dec, feature, codes->value[e] * dict_decoder_factor(dict, feature), out);
   }

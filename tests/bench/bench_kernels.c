@@ -246,6 +246,7 @@ static void measure_rest(struct bench *bench) {
   measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_BF16);
   for (int kind = ENCODE_RELU; kind <= ENCODE_TOPK; kind += ENCODE_TOPK) {
     measure_encode(bench, (enum encode_kind)kind, 1);
+    measure_encode(bench, (enum encode_kind)kind, 16);
     measure_encode(bench, (enum encode_kind)kind, 128);
     measure_encode(bench, (enum encode_kind)kind, 1024);
   }

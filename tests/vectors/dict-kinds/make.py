@@ -121,6 +121,8 @@ def dictionary(name, kind="relu", point="resid", out=None, norm="none", scale=1.
                  **({"model_from_pretrained_kwargs": {"center_writing_weights": True}} if center else {}))
     if out:
         said["d_out"] = d_out
+    if name == "transcoder-jumprelu":
+        del said["apply_b_dec_to_input"]  # absent means false for a transcoder, true for an SAE
     if finetuned:
         said["finetuning_scaling_factor"] = True
     folder = os.path.join(here, name)

@@ -14,6 +14,7 @@ echo "processor: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), 
 echo
 run "$build/bench/bench_limits"
 run "$build/bench/bench_kernels"
+run "$build/bench/bench_dict"
 
 # A model of the size of GPT-2 small with random weights, made once: speed does not depend on what they are.
 data=build/bench-data

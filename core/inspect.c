@@ -9,6 +9,8 @@
 #include "core/base/ini.h"
 #include "core/base/mapfile.h"
 #include "core/base/pool.h"
+#include "core/dict/dict.h"
+#include "core/dict/dict_find.h"
 #include "core/inspect_int.h"
 #include "core/model/model_find.h"
 
@@ -149,10 +151,30 @@ static bool is_bare_folder(const char *path) {
   return path_is_directory(path) && n > 0 && n < HUB_PATH_BYTES && !path_is_file(config);
 }
 
+/* Whether the place is a dictionary's: a path that is recognised, or a name of the table that the cache has. */
+static bool find_dictionary(const struct inspect_options *options, struct dict_place *out) {
+  struct error ignored = ERROR_INIT;
+  struct releases *releases = releases_open(strchr(options->place, '/') ? options->releases : NULL, &ignored);
+  bool found = releases && dict_find(releases, options->place, out, &ignored) == 0 && !ini_is_path(out->path) &&
+               dict_recognises(out->path);
+  releases_close(releases);
+  return found;
+}
+
+static int tell_dictionary(const struct dict_place *place, struct inspect_facts *facts, struct error *error) {
+  const char *fence[] = {place->fence};
+  if (*place->fence) mapfile_fence(fence, 1);
+  int failed = inspect_dictionary(place->path, facts, error);
+  if (*place->fence) mapfile_fence(NULL, 0);
+  return failed;
+}
+
 int inspect_place(const struct inspect_options *options, struct inspect_facts *out, struct error *error) {
   struct model_place place;
+  struct dict_place dictionary;
   memset(out, 0, sizeof *out);
   arena_init(&out->arena, 0);
+  if (find_dictionary(options, &dictionary)) return tell_dictionary(&dictionary, out, error);
   struct model_names *names = model_names_open(options->names, error);
   int failed = names ? model_find(names, options->place, &place, error) : -1;
   model_names_close(names);

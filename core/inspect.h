@@ -29,8 +29,9 @@ struct inspect_facts {
 };
 
 struct inspect_options {
-  const char *place;   /* a model, as --model takes it, or a file of tensors */
-  const char *names;   /* the table of names of models, NULL: none */
+  const char *place;    /* a model, as --model takes it, a dictionary, as --source takes it, or a file of tensors */
+  const char *names;    /* the table of names of models, NULL: none */
+  const char *releases; /* that of dictionaries, NULL: none */
   const char *backend; /* as in lab_options */
   int threads;         /* likewise */
   bool measure;        /* run a short text in lower precisions too, where the weights are f32: takes half their size more */

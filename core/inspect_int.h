@@ -21,6 +21,9 @@ const char *bytes_text(size_t bytes, char out[32]);
 /* The sections of a model, but for "precision". */
 int inspect_model(const struct model *model, struct inspect_facts *facts, struct error *error);
 
+/* The sections of a dictionary: what dict_describe says of a path. */
+int inspect_dictionary(const char *path, struct inspect_facts *facts, struct error *error);
+
 /* The section "precision": what the logits of a built-in text lose when matrices are kept in f16 or bf16. */
 int inspect_precision(const struct model *model, struct inspect_facts *facts, struct error *error);
 

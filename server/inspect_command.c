@@ -19,8 +19,10 @@ void help_inspect(void) {
   puts("steerd inspect PLACE [--json] [--quick]\n\n"
        "Says what PLACE is. A model (a folder, an ini, a llama2.c checkpoint, or a name in the Hugging Face cache, as --model\n"
        "takes it): its architecture as understood, what is done to its weights on the way in, sizes, tokenizer, points,\n"
-       "memory to serve it, and what its logits lose in bf16 and f16, measured on a short built-in text. Any other file of\n"
-       "tensors (safetensors, .pth, .npz, .npy), or a folder with weights alone: the tensors in it.\n\n"
+       "memory to serve it, and what its logits lose in bf16 and f16, measured on a short built-in text. A dictionary (its folder\n"
+       "or file, or a published name such as gpt2-small/7-res-jb in that cache): what it is taken for, each field that was read,\n"
+       "its tensors and every step between a row and its activations. Any other file of tensors (safetensors, .pth, .npz, .npy),\n"
+       "or a folder with weights alone: the tensors in it.\n\n"
        "  --json    one JSON object; sizes in bytes\n"
        "  --quick   without the measurement\n\n"
        "Settings such as --threads and --aliases are those of `serve`.");
@@ -115,7 +117,7 @@ static int inspect(const struct command *command, struct options *options, struc
   struct inspect_options inspect = {.place = command->place, .backend = options->backend,
                                     .threads = (int)options->threads, .measure = !command->quick};
   struct inspect_facts facts;
-  if (lab_settings_names(options, &inspect.names, error) != 0) return -1;
+  if (lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
   int failed = inspect_place(&inspect, &facts, error);
   if (!failed && command->json)
     failed = print_json(&facts, error);

@@ -14,7 +14,8 @@ int lab_settings(struct options *options, struct lab_options *out, struct error 
  * place for it; in options->arena. NULL when out of memory. */
 const char *lab_settings_demo_store(struct options *options, struct error *error) MUST_CHECK;
 
-/* The table of names of models: that of the setting, or the one that came with the program; NULL for none. */
-int lab_settings_names(struct options *options, const char **out, struct error *error) MUST_CHECK;
+/* The tables of names of models and of dictionaries: those of the settings, or those that came with the program; NULL for none. */
+int lab_settings_names(struct options *options, const char **models, const char **dictionaries,
+                       struct error *error) MUST_CHECK;
 
 #endif

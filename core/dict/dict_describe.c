@@ -73,7 +73,7 @@ static void describe_output(const struct dict_info *info, struct buffer *out) {
 
 static void describe_decision(const struct dict_config *config, const struct dict_info *info, struct buffer *out) {
   char in[POINT_NAME_BYTES], to[POINT_NAME_BYTES];
-  buffer_printf(out, "dictionary: %s of %lld features, %s\n", dict_title(info), (long long)info->n_feat, dtype_name(info->dtype));
+  buffer_printf(out, "kind: %s of %lld features, %s\n", dict_title(info), (long long)info->n_feat, dtype_name(info->dtype));
   buffer_printf(out, "format: %s\ndescription: %s\nweights: %s\n", config->format, config->file, config->weights);
   if (*config->model) buffer_printf(out, "model: %s\n", config->model);
   buffer_printf(out, "reads: %s, %lld wide\n", point_name(info->in, in), (long long)info->d_in);

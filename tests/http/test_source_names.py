@@ -1,4 +1,5 @@
 """Dictionaries by name: `--source tiny/...=RELEASE/ID` and Neuronpedia's names, out of a Hugging Face cache."""
+import json
 import os
 
 import pytest
@@ -60,3 +61,19 @@ def test_a_link_out_of_the_cache_is_refused(cache, tmp_path):
     status, _, err = run_steerd("serve", "--listen", "127.0.0.1:0", "--model", f"gpt2-small={MODEL}", "--source", "gpt2-small/1-res-jb",
                                 environment=cache)
     assert status == 2 and "sae_weights.safetensors' lies outside the folders" in err, err
+
+
+def test_inspect_tells_what_a_dictionary_is_taken_for(cache):
+    status, out, err = run_steerd("inspect", "gpt2-small/1-res-jb", environment=cache)
+    assert status == 0, err
+    for words in ("relu of 96 features", "saelens", "blocks.1.hook_resid_pre, 48 wide", "hook_name = blocks.1.hook_resid_pre",
+                  "W_enc is 'W_enc' [48, 96] F32", "b_dec is subtracted from the input"):
+        assert words in out
+    sample = ROOT / "tests" / "vectors" / "dict-formats" / "gemma-scope-2-270m-pt" / "transcoder" / "layer_1_width_16k_l0_small_affine"
+    status, out, err = run_steerd("inspect", str(sample), "--json")
+    told = json.loads(out)
+    assert told["dictionary"]["kind"] == "jumprelu skip transcoder of 32 features, F32"
+    assert told["dictionary"]["reads"] == "blocks.1.mlp.hook_in, 16 wide"
+    assert "skip is 'affine_skip_connection' [16, 16] F32" in told["tensors"]
+    status, _, err = run_steerd("inspect", str(sample.parent.parent.parent / "dictionary_learning" / "dl-topk" / "trainer_0" / "nothing"))
+    assert status == 1 and "nothing" in err

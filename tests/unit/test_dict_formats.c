@@ -79,7 +79,7 @@ static void descriptions_tell_the_decision(void **state) {
   for (size_t i = 0; i < json_count(cases); i++) {
     snprintf(path, sizeof path, FOLDER "/%s", of(i, 1));
     char *text = description_of(path, id_of(i));
-    snprintf(line, sizeof line, "dictionary: %s of 32 features", of(i, 2));
+    snprintf(line, sizeof line, "kind: %s of 32 features", of(i, 2));
     if (!strstr(text, line)) fail_msg("%s: no '%s' in\n%s", path, line, text);
     snprintf(line, sizeof line, "reads: %s,", of(i, 3));
     if (!strstr(text, line) && !strstr(text, "mlp.hook_out,") /* of a model with or without a norm behind it */) fail_msg("%s: no '%s' in\n%s", path, line, text);
@@ -91,7 +91,7 @@ static void descriptions_tell_the_decision(void **state) {
 static void a_description_in_full(void **state) {
   (void)state;
   char *text = description_of(FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt", "1-x");
-  assert_string_equal(text, "dictionary: topk of 32 features, F32\n"
+  assert_string_equal(text, "kind: topk of 32 features, F32\n"
                             "format: openai\n"
                             "description: " FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt\n"
                             "weights: " FOLDER "/gpt2-small/resid_post_attn/v5_32k/autoencoders/1.pt\n"

@@ -33,6 +33,16 @@ seeds() {
       cp $vectors/{arrays,arrays_compressed,savez,objects}.npz "$to"
       { printf y; cat $vectors/vector.npy; } >"$to/packed"
       { printf x; cat $vectors/vector.npy; } >"$to/stored" ;;
+    fuzz_dict)
+      local samples=tests/vectors/dict-formats n=0 file
+      for file in tests/vectors/dict-kinds/gated/cfg.json $samples/skip-toy/layers.1.mlp/cfg.json \
+        $samples/dictionary_learning/dl-batchtopk/trainer_0/config.json \
+        $samples/gemma-scope-2-270m-pt/transcoder/layer_1_width_16k_l0_small_affine/config.json \
+        $samples/Llama3_1-8B-Base-L1R-8x/hyperparams.json $samples/r1/L1R/config.json $samples/ct-toy/config.yaml \
+        $samples/attn-saes/*_cfg.json $samples/described.ini; do
+        { printf "\\x$(printf %02x $n)"; cat "$file"; } >"$to/$n"
+        n=$((n + 1))
+      done ;;
     fuzz_config)
       cp config/demo/config.json "$to/demo.json"
       for config in tests/vectors/*/config.json tests/vectors/*/*/config.json; do
@@ -54,7 +64,7 @@ seeds() {
 library=$build/parsers.a
 if [ ! -e $library ] || [ -n "$(find core -name '*.[ch]' -newer $library | head -n 1)" ]; then
   rm -f $library
-  for source in core/base/*.c core/model/*.c core/math/dtype.c; do
+  for source in core/base/*.c core/model/*.c core/dict/*.c core/math/*.c; do
     object=$build/$(echo "$source" | tr / _).o
     $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
            -fno-sanitize-recover=undefined -c -o "$object" "$source" && ar rcs $library "$object" || exit 1

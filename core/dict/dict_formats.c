@@ -22,17 +22,17 @@ static bool saelens_is_at(const char *path) {
 
 /* Folders first, by the files they hold; then single files, the most particular first. */
 static const struct dict_format formats[] = {
-    {"saelens", "cfg.json, sae_weights.safetensors", saelens_is_at, saelens_read},
-    {"gemma-scope", "params.npz", gemma_scope_is_at, gemma_scope_read},
-    {"gemma-scope-2", "params.safetensors", gemma_scope_2_is_at, gemma_scope_2_read},
-    {"llama-scope", "hyperparams.json, checkpoints/final.safetensors", llama_scope_is_at, llama_scope_read},
-    {"sparsify", "cfg.json, sae.safetensors", sparsify_is_at, sparsify_read},
-    {"dictionary-learning", "config.json, ae.pt", dictionary_learning_is_at, dictionary_learning_read},
-    {"llama-scope-r1", "config.json, sae_weights.safetensors", llama_scope_r1_is_at, llama_scope_r1_read},
-    {"circuit-tracer", "layer_N.safetensors beside config.yaml", circuit_tracer_is_at, circuit_tracer_read},
-    {"attention-saes", "NAME.pt beside NAME_cfg.json", attention_saes_is_at, attention_saes_read},
-    {"openai", "LOCATION/VERSION/autoencoders/N.pt", openai_is_at, openai_read},
-    {"encoder-decoder", "a torch file NAME-lN.pt with encoder.weight and decoder.weight", linear_pair_is_at, linear_pair_read},
+    {"saelens", saelens_is_at, saelens_read},
+    {"gemma-scope", gemma_scope_is_at, gemma_scope_read},
+    {"gemma-scope-2", gemma_scope_2_is_at, gemma_scope_2_read},
+    {"llama-scope", llama_scope_is_at, llama_scope_read},
+    {"sparsify", sparsify_is_at, sparsify_read},
+    {"dictionary-learning", dictionary_learning_is_at, dictionary_learning_read},
+    {"llama-scope-r1", llama_scope_r1_is_at, llama_scope_r1_read},
+    {"circuit-tracer", circuit_tracer_is_at, circuit_tracer_read},
+    {"attention-saes", attention_saes_is_at, attention_saes_read},
+    {"openai", openai_is_at, openai_read},
+    {"encoder-decoder", linear_pair_is_at, linear_pair_read},
 };
 #define FORMAT_COUNT (sizeof formats / sizeof *formats)
 

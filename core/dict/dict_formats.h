@@ -6,7 +6,6 @@
 
 struct dict_format {
   const char *name; /* as dict_info.format shows it */
-  const char *files; /* what makes it up, for error texts */
   bool (*is_at)(const char *path);
   int (*read)(const char *path, const struct dict_host *host, struct dict_config *out, struct error *error);
 };

@@ -130,7 +130,8 @@ static int tell_row(const struct weight_row *row, struct inspect_facts *facts, s
   } else if (matrix && row->layout == ROWS_ARE_INPUTS) {
     if (fact_text(facts, s, NULL, error, "%s: rows are inputs (Conv1D), turned while packing", name) != 0) return -1;
   }
-  if (row->plus != 0 && fact_text(facts, s, NULL, error, "%s: %+g (the file keeps gains minus one)", name, (double)row->plus) != 0)
+  if (row->plus != 0 &&
+      fact_text(facts, s, NULL, error, "%s: %+g (the file keeps gains minus one)", name, (double)row->plus) != 0)
     return -1;
   if (row->skip && fact_text(facts, s, NULL, error, "%s: the first %d rows belong to no position", name, row->skip) != 0)
     return -1;
@@ -306,8 +307,8 @@ static int tell_points(const struct model *model, struct inspect_facts *facts, s
     }
   }
   return fact_int(facts, "points", "points", points, error) != 0 ||
-                 fact_text(facts, "points", "kinds", error, "%d hot (free), %d cold (their layer runs instrumented), %d derived",
-                           sites[POINT_HOT], sites[POINT_COLD], sites[POINT_DERIVED]) != 0
+                 fact_text(facts, "points", "kinds", error,
+                           "%d hot (free), %d cold (their layer runs instrumented), %d derived", sites[POINT_HOT], sites[POINT_COLD], sites[POINT_DERIVED]) != 0
              ? -1
              : 0;
 }

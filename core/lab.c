@@ -62,8 +62,9 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
 }
 
 struct lab_model *lab_model_named(const struct lab *lab, const char *id) {
+  const char *wanted = model_names_id(lab->names, id);
   for (size_t i = 0; i < lab->n_models; i++)
-    if (strcmp(model_names_id(lab->names, lab->models[i].model->id), model_names_id(lab->names, id)) == 0) return &lab->models[i];
+    if (strcmp(model_names_id(lab->names, lab->models[i].model->id), wanted) == 0) return &lab->models[i];
   return NULL;
 }
 

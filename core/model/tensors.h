@@ -35,8 +35,8 @@ struct tensor {
 struct tensors;
 
 /* Opens by content, not by name: a safetensors file, a torch zip archive, an .npz or .npy, or a folder that holds
- * model.safetensors.index.json and its shards, model.safetensors, or pytorch_model.bin likewise. NULL with an error that names file, tensor
- * or offset, what was found and what was expected. */
+ * model.safetensors.index.json and its shards, model.safetensors, or pytorch_model.bin likewise. NULL with an error that
+ * names file, tensor or offset, what was found and what was expected. */
 struct tensors *tensors_open(const char *path, struct error *error) MUST_CHECK;
 
 /* As tensors_open, but compressed arrays of an .npz stay as they are until tensors_load, their data NULL. */

@@ -20,7 +20,19 @@ struct loader {
   struct weights *out;
   const char *prefix;
   size_t vector_offset; /* bytes used in out->vectors */
+  size_t looked_at;     /* bytes packed since mapped pages were let go of */
 };
+
+/* The mapped pages of what was packed are let go of in steps, so that the file and its packed copy never lie in memory
+ * together as a whole: at most this much, or the largest matrix. */
+#define LET_GO_BYTES ((size_t)32 << 20)
+
+static void let_go(struct loader *loader, size_t packed) {
+  loader->looked_at += packed;
+  if (loader->looked_at < LET_GO_BYTES) return;
+  tensors_forget(loader->tensors);
+  loader->looked_at = 0;
+}
 
 static bool is_vector(const struct weight_row *row) { return row->slot >= SLOT_MATRICES; }
 static bool is_per_layer(const struct weight_row *row) { return strstr(row->name, "%d") != NULL; }
@@ -148,6 +160,7 @@ static int load_matrix(struct loader *loader, const struct weight_row *rows, int
   struct matrix_wish wish = {.dtype = loader->keep};
   if (loader->backend->ops->matrix_new_as(loader->backend, parts, n, in, &wish, slot, error) != 0) return -1;
   loader->out->bytes += (*slot)->bytes;
+  let_go(loader, (*slot)->bytes);
   return 0;
 }
 
@@ -347,7 +360,7 @@ int weights_load_as(const struct arch *arch, const struct arch_family *family, c
                     struct backend *backend, enum dtype keep, struct weights *out, struct error *error) {
   memset(out, 0, sizeof *out);
   out->n_layer = arch->n_layer;
-  struct loader loader = {arch, family, tensors, backend, keep, out, "", 0};
+  struct loader loader = {arch, family, tensors, backend, keep, out, "", 0, 0};
   if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0 ||
       allocate(&loader, error) != 0 || load_rows(&loader, error) != 0) {
     weights_free(out, backend);

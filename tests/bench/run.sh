@@ -24,6 +24,9 @@ for dtype in f32 bf16; do
   run "$build/bench/bench_model" "$data/$dtype"
 done
 
+# From start to ready, and memory beside the size of the file.
+run /usr/bin/python3 tests/bench/bench_start.py --binary build/steerd "$data/f32" "$data/bf16"
+
 # Statistics of a dictionary of the usual size at layer 7.
 [ -f "$data/stats/config.json" ] || /usr/bin/python3 tests/tools/make_gpt2_small_shaped.py --out "$data/stats" \
   --dictionary 24576,7,7-res-jb >/dev/null

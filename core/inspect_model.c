@@ -308,7 +308,8 @@ static int tell_points(const struct model *model, struct inspect_facts *facts, s
   }
   return fact_int(facts, "points", "points", points, error) != 0 ||
                  fact_text(facts, "points", "kinds", error,
-                           "%d hot (free), %d cold (their layer runs instrumented), %d derived", sites[POINT_HOT], sites[POINT_COLD], sites[POINT_DERIVED]) != 0
+                           "%d hot (free), %d cold (their layer runs instrumented), %d derived", sites[POINT_HOT],
+                           sites[POINT_COLD], sites[POINT_DERIVED]) != 0
              ? -1
              : 0;
 }

@@ -189,6 +189,56 @@ static void write_check(struct json_writer *w, const struct lab *lab, const stru
   jw_close(w, '}');
 }
 
+/* What /v1/jobs of kind eval has left, newest first. */
+static void write_evaluation(struct json_writer *w, const struct store_evaluation *e) {
+  static const double ends[STORE_SHARES] = {0.1, 0.01, 0.001, 0.0001};
+  double gap = e->ce_zero - e->ce_raw;
+  jw_open(w, '{');
+  jw_member_text(w, "corpus", e->corpus);
+  jw_member_text(w, "corpusHash", e->corpus_hash);
+  jw_member_bool(w, "lines", e->lines);
+  jw_member_bool(w, "ends", e->ends);
+  jw_member_int(w, "documents", e->n_documents);
+  jw_member_int(w, "tokens", e->n_tokens);
+  jw_member_f64(w, "l0", e->l0);
+  jw_member_f64(w, "mse", e->mse);
+  jw_member_f64(w, "explainedVariance", e->explained);
+  jw_member_f64(w, "fvu", 1 - e->explained);
+  jw_key(w, "crossEntropy");
+  jw_open(w, '{');
+  jw_member_int(w, "tokens", e->n_predicted);
+  jw_member_f64(w, "raw", e->ce_raw);
+  jw_member_f64(w, "spliced", e->ce_spliced);
+  jw_member_f64(w, "withError", e->ce_error);
+  jw_member_f64(w, "zero", e->ce_zero);
+  jw_member_f64(w, "kept", gap != 0 ? (e->ce_zero - e->ce_spliced) / gap : NAN);
+  jw_close(w, '}');
+  jw_member_int(w, "dead", e->n_dead);
+  jw_key(w, "shares");
+  jw_open(w, '[');
+  for (int i = 0; i < STORE_SHARES; i++) {
+    jw_open(w, '{');
+    jw_member_f64(w, "below", ends[i]);
+    jw_member_int(w, "features", e->below[i]);
+    jw_member_f64(w, "share", e->n_features ? (double)e->below[i] / (double)e->n_features : NAN);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+  jw_member_text(w, "madeAt", e->made_at);
+  jw_close(w, '}');
+}
+
+static int write_evaluations(struct api_call *call, struct json_writer *w, const struct record *record, struct error *error) {
+  struct store_evaluation *rows = NULL;
+  size_t n = 0;
+  if (record->store && store_evaluation_list(record->store, record->number, &call->arena, &rows, &n, error) != 0) return -1;
+  jw_key(w, "evaluations");
+  jw_open(w, '[');
+  for (size_t i = 0; i < n; i++) write_evaluation(w, &rows[i]);
+  jw_close(w, ']');
+  return 0;
+}
+
 int dictionary_get(struct api_call *call, struct error *error) {
   struct table t;
   if (open_table(call, &t, error) != 0) return -1;
@@ -204,6 +254,7 @@ int dictionary_get(struct api_call *call, struct error *error) {
   write_density(&w, t.rates, (size_t)t.place.source->n_feat, t.known);
   rows_conventions(&w, t.place.source, &t.record.row.statistics);
   jw_close(&w, '}');
+  if (write_evaluations(call, &w, &record, error) != 0) return -1;
   jw_close(&w, '}');
   return 0;
 }

@@ -11,12 +11,14 @@
 #include "core/base/clock.h"
 
 const struct field jobs_fields[] = {
-    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats",
-     .text = "stats: statistics of every feature of a source over a text."},
+    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats eval",
+     .text = "stats: statistics of every feature of a source over a text. eval: how well the source does over it; takes corpus, "
+             "lines, ends and maxTokens."},
     MODEL_ROW, SOURCE_ROW("source", "sourceId"),
     {"corpus", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 4096,
      .text = "A UTF-8 text file on the server's machine."},
     {"lines", NULL, FIELD_BOOL, .fallback = "false", .text = "true takes every line for a document of its own."},
+    {"ends", NULL, FIELD_BOOL, .fallback = "false", .text = "eval: the end of each document is predicted too."},
     {"nTop", NULL, FIELD_INT, .fallback = "20", .max = 100, .text = "Top examples of a feature."},
     {"nQuantile", NULL, FIELD_INT, .fallback = "2", .max = 10,
      .text = "Examples from each of the 8 intervals of activation."},
@@ -100,13 +102,26 @@ static struct lab_stats_args read_args(const struct values *values, const struct
                                  .explain = values_bool(values, "explain")};
 }
 
+static int start_eval(struct api_call *call, const struct place *place, int64_t *id, struct error *error) {
+  const struct values *values = call->values;
+  struct lab_eval_args args = {.model_id = place->model->id, .source_id = place->source->id,
+                               .corpus = values_text(values, "corpus", NULL), .lines = values_bool(values, "lines"),
+                               .ends = values_bool(values, "ends"), .max_tokens = values_int(values, "maxTokens")};
+  return lab_eval_start(call->api->lab, &args, id, error);
+}
+
+static int start_stats(struct api_call *call, const struct place *place, int64_t *id, struct error *error) {
+  struct lab_stats_args args = read_args(call->values, place);
+  return lab_stats_start(call->api->lab, &args, id, error);
+}
+
 int jobs_post(struct api_call *call, struct error *error) {
   struct place place;
   int64_t id;
   if (turn_away(call)) return 0;
   if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
-  struct lab_stats_args args = read_args(call->values, &place);
-  if (lab_stats_start(call->api->lab, &args, &id, error) != 0) return -1;
+  bool eval = strcmp(values_text(call->values, "kind", NULL), "eval") == 0;
+  if ((eval ? start_eval : start_stats)(call, &place, &id, error) != 0) return -1;
   return answer_job(call, id, error);
 }
 

@@ -132,6 +132,24 @@ int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
                   bool (*tell)(void *context, const struct lab_progress *progress), void *context,
                   struct error *error) MUST_CHECK;
 
+/* How well a source does over a text (core/analysis/evaluation.h). */
+struct lab_eval_args {
+  const char *model_id, *source_id;
+  const char *corpus;   /* path of a UTF-8 text file the daemon may read */
+  bool lines;           /* one document a line; else chunks of the context */
+  bool ends;            /* the end of each document is predicted too */
+  int64_t max_tokens;   /* stop after so many tokens; 0: the whole text */
+};
+
+/* Creates the job and starts it, as lab_stats_start does. Its figures go to the store (store_evaluation_list). */
+int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *id, struct error *error) MUST_CHECK;
+
+/* The same in the calling thread, for the command line, also without a store; texts of *out in the arena. `tell` as in
+ * lab_stats_run. */
+int lab_eval_run(struct lab *lab, const struct lab_eval_args *args,
+                 bool (*tell)(void *context, const struct lab_progress *progress), void *context, struct arena *arena,
+                 struct store_evaluation *out, struct error *error) MUST_CHECK;
+
 /* Progress of jobs, from the store plus the running job's latest figures. */
 struct lab_progress {
   struct store_job job;   /* strings in the arena */

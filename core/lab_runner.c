@@ -177,6 +177,8 @@ static int run_job(struct lab_runner *runner, const struct store_job *job, struc
   int failed;
   if (strcmp(job->kind, "stats") == 0)
     failed = stats_job_run(&running, job->parameters, error);
+  else if (strcmp(job->kind, "eval") == 0)
+    failed = eval_job_run(&running, job->parameters, error);
   else
     failed = error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
   end(runner, job->id, failed, error);
@@ -290,6 +292,17 @@ int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t 
   arena_init(&arena, 0);
   const char *parameters = stats_job_parameters(lab, args, &arena, error);
   int failed = parameters ? store_job_create(lab->store, "stats", parameters, id, error) : -1;
+  arena_clear(&arena);
+  if (!failed) nudge(lab->runner);
+  return failed;
+}
+
+int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  const char *parameters = eval_job_parameters(lab, args, &arena, error);
+  int failed = parameters ? store_job_create(lab->store, "eval", parameters, id, error) : -1;
   arena_clear(&arena);
   if (!failed) nudge(lab->runner);
   return failed;

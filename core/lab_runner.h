@@ -23,4 +23,9 @@ int stats_job_run(struct lab_running *running, const char *parameters, struct er
 const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *args, struct arena *arena,
                                  struct error *error) MUST_CHECK;
 
+/* The same for an evaluation (lab_eval.c). */
+int eval_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
+const char *eval_job_parameters(struct lab *lab, const struct lab_eval_args *args, struct arena *arena,
+                                struct error *error) MUST_CHECK;
+
 #endif

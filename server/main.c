@@ -19,6 +19,7 @@
 #include "server/archive_command.h"
 #include "server/command.h"
 #include "server/config.h"
+#include "server/eval_command.h"
 #include "server/http.h"
 #include "server/inspect_command.h"
 #include "server/keys.h"
@@ -295,6 +296,7 @@ static const struct verb {
     {"inspect", "PLACE [--json] [--quick]", "what a model or a file of tensors is, as steerd understands it", run_inspect, true},
     {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
+    {"eval", "MODEL SOURCE --corpus FILE [--lines] ...", "how well a dictionary does over a text", run_eval, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
     {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},
     {"routes", "", "prints every route with its summary", run_routes, false},
@@ -319,6 +321,7 @@ static int help_verb(const struct verb *verb) {
   if (verb->run == run_serve) help_serve();
   else if (verb->run == run_stats) help_stats();
   else if (verb->run == run_inspect) help_inspect();
+  else if (verb->run == run_eval) help_eval();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();
   else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);

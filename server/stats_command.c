@@ -2,10 +2,8 @@
  * `serve`. An interrupt keeps what was counted; the same command goes on from there. */
 #include "server/stats_command.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/archive.h"
 #include "core/base/log.h"
@@ -14,15 +12,7 @@
 #include "server/command.h"
 #include "server/config.h"
 #include "server/lab_settings.h"
-
-#define BAR 30
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int number) {
-  (void)number;
-  interrupted = 1;
-}
+#include "server/progress.h"
 
 void help_stats(void) {
   puts("steerd stats MODEL SOURCE --corpus FILE [--lines] --store FILE --model [ID=]PLACE --source MODEL/SOURCE=PATH\n\n"
@@ -105,33 +95,6 @@ static int read_arguments(struct command *c, int argc, char **argv, struct error
   return 0;
 }
 
-/* ---- progress ---- */
-
-static void write_time(double seconds, char out[32]) {
-  if (seconds < 0)
-    snprintf(out, 32, "?");
-  else if (seconds < 90)
-    snprintf(out, 32, "%.0f s", seconds);
-  else
-    snprintf(out, 32, "%.0f min", seconds / 60);
-}
-
-static bool tell(void *context, const struct lab_progress *progress) {
-  (void)context;
-  const struct store_job *job = &progress->job;
-  double share = job->total > 0 ? (double)job->done / (double)job->total : 0;
-  char bar[BAR + 1], left[32];
-  for (int i = 0; i < BAR; i++) bar[i] = i < share * BAR ? '#' : '.';
-  bar[BAR] = '\0';
-  write_time(progress->seconds_left, left);
-  bool terminal = isatty(STDERR_FILENO);
-  fprintf(stderr, "%s[%s] %5.1f %%  %s: %lld of %lld %s, %.0f/s, %s left%s", terminal ? "\r\033[K" : "", bar, 100 * share,
-          job->message ? job->message : "starting", (long long)job->done, (long long)job->total,
-          job->unit ? job->unit : "", progress->rate, left, terminal ? "" : "\n");
-  fflush(stderr);
-  return interrupted;
-}
-
 /* ---- the verb ---- */
 
 static int run_job(const struct command *command, struct options *options, struct error *error) {
@@ -144,8 +107,8 @@ static int run_job(const struct command *command, struct options *options, struc
   if (!lab && error->code == ERROR_BUSY)
     return error_prefix(error, "a running daemon counts too: POST /v1/jobs {\"kind\": \"stats\", ...} to it");
   if (!lab) return -1;
-  int failed = lab_stats_run(lab, &command->args, tell, NULL, error);
-  if (isatty(STDERR_FILENO)) fputc('\n', stderr);
+  int failed = lab_stats_run(lab, &command->args, progress_tell, NULL, error);
+  progress_end();
   if (!failed) fprintf(stderr, "done: statistics of %s/%s are in %s\n", command->args.model_id, command->args.source_id, settings.store);
   lab_close(lab);
   return failed;
@@ -163,8 +126,7 @@ int run_stats(int argc, char **argv) {
   }
   log_set_level(LOG_LEVEL_WARN);
   mapfile_guard_install();
-  signal(SIGINT, on_interrupt);
-  signal(SIGTERM, on_interrupt);
+  progress_catch_signals();
   int failed = config_read(&options, command.argc, command.argv, CONFIG_SYSTEM_FILE, &help, &error);
   if (!failed && help)
     help_stats();

@@ -26,6 +26,19 @@ function measured(told) {
   return shown.childElementCount ? h('div', {}, h('hr'), shown) : null;
 }
 
+/** How well it does: the newest evaluation, else what the short text at its loading said, and the warning of that. */
+function quality(told) {
+  const [e] = told.evaluations ?? [], test = told.selfTest, ce = e?.crossEntropy;
+  const shown = e
+    ? facts([['Over', `${e.corpus}, ${count(e.tokens)} positions`], ['Features a position (L0)', num(e.l0)], ['Explained variance', num(e.explainedVariance)],
+      ['Squared error', num(e.mse)], ['Never fire', count(e.dead)], ['Model’s cross-entropy', num(ce.raw)], ['Through the dictionary', num(ce.spliced)],
+      ['Its error put back', num(ce.withError)], ['Zeros in its place', num(ce.zero)], ['Share kept', percent(ce.kept)]])
+    : test ? facts([['Over', `a built-in text, ${count(test.tokens)} tokens`], ['Features a token (L0)', num(test.l0)], ['Promised', known(test.promisedL0) ? num(test.promisedL0) : null],
+      ['Explained variance', num(test.explainedVariance)]]) : null;
+  if (!shown && !test?.warning) return null;
+  return card('How well it explains', test?.warning ? h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, test.warning)) : null, shown);
+}
+
 function density(at) {
   const out = h('div', {});
   load(out, async () => {
@@ -88,11 +101,11 @@ export function strongest(at) {
 export async function draw(main, [modelId, sourceId]) {
   const at = await findSource(modelId, sourceId);
   setTitle(at.source.id, at.model.id);
-  const told = h('div', {});
-  get(labOf(at)).then((reply) => show(told, measured(reply))).catch(() => {}); // the facts above stand alone
+  const told = h('div', {}), well = h('div', {});
+  get(labOf(at)).then((reply) => { show(told, measured(reply)); show(well, quality(reply)); }).catch(() => {}); // the facts above stand alone
   show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, at.source.id)),
     h('div', { class: 'columns side' },
-      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), density(at), featureTable(at)),
+      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), well, density(at), featureTable(at)),
       h('div', { class: 'stack' },
         card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), byNumber(at),
           h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),

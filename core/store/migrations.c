@@ -78,7 +78,16 @@ static const char schema_2[] =
     "CREATE INDEX features_by_maximum ON features(id >> 32, maximum DESC, id);"
     "CREATE INDEX features_by_mean ON features(id >> 32, mean DESC, id, maximum);";
 
-static const char *const steps[] = {schema_1, schema_2};
+/* How well dictionaries did over texts; below_N: features that fire at less than 10^-N of the positions. */
+static const char schema_3[] =
+    "CREATE TABLE evaluations("
+    "  source INTEGER NOT NULL, corpus_hash TEXT NOT NULL, ends INTEGER NOT NULL, corpus TEXT, lines INTEGER,"
+    "  n_documents INTEGER, n_tokens INTEGER, n_features INTEGER, l0 REAL, mse REAL, explained REAL,"
+    "  n_predicted INTEGER, ce_raw REAL, ce_spliced REAL, ce_error REAL, ce_zero REAL, n_dead INTEGER,"
+    "  below_1 INTEGER, below_2 INTEGER, below_3 INTEGER, below_4 INTEGER, made_at TEXT, seal INTEGER,"
+    "  PRIMARY KEY(source, corpus_hash, ends)) WITHOUT ROWID;";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

@@ -315,6 +315,7 @@ int store_source_clear(struct store *store, int64_t source, struct error *error)
     result = source_write(writer, &row, source, row.created_at, error);
   }
   if (result == 0) result = features_clear(writer, source, error);
+  if (result == 0) result = evaluations_clear(writer, source, error);
   if (result == 0) result = explanations_clear(writer, source, error);
   arena_clear(&arena);
   return store_writer_end(store, writer, result, error);

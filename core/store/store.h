@@ -79,6 +79,7 @@ struct store_text {
   size_t length;    /* bytes */
 };
 
+#include "core/store/evaluations.h"
 #include "core/store/explanations.h"
 #include "core/store/features.h"
 #include "core/store/jobs.h"

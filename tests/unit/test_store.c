@@ -760,6 +760,41 @@ static void test_shares(void **state) {
   world_end(&world);
 }
 
+static void test_evaluations(void **state) {
+  struct world world;
+  struct store_evaluation *rows;
+  size_t n;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = world_source(&world, "0-a", 8);
+  struct store_evaluation e = {.source = source, .corpus = "a.txt", .corpus_hash = "aa", .lines = true, .n_documents = 3,
+                               .n_tokens = 100, .n_features = 8, .l0 = 2.5, .mse = 0.25, .explained = 0.875,
+                               .n_predicted = 97, .ce_raw = 1.5, .ce_spliced = 1.75, .ce_error = 1.5, .ce_zero = NAN,
+                               .n_dead = 1, .below = {4, 3, 2, 1}, .made_at = "2026-01-01T00:00:00.000Z"};
+  must(store_evaluation_put(world.store, &e, &error));
+  e.l0 = 3.5; /* the same text again takes the place of the first */
+  must(store_evaluation_put(world.store, &e, &error));
+  e.ends = true; /* another question */
+  e.made_at = NULL;
+  must(store_evaluation_put(world.store, &e, &error));
+  must(store_evaluation_list(world.store, source, &world.arena, &rows, &n, &error));
+  assert_int_equal(n, 2);
+  assert_true(rows[0].ends && !rows[1].ends); /* newest first */
+  assert_true(rows[1].l0 == 3.5 && rows[1].mse == 0.25 && rows[1].explained == 0.875 && rows[1].lines);
+  assert_true(rows[1].ce_raw == 1.5 && rows[1].ce_spliced == 1.75 && rows[1].ce_error == 1.5 && isnan(rows[1].ce_zero));
+  assert_true(rows[1].n_documents == 3 && rows[1].n_tokens == 100 && rows[1].n_features == 8 && rows[1].n_predicted == 97);
+  assert_true(rows[1].n_dead == 1 && rows[1].below[0] == 4 && rows[1].below[3] == 1);
+  assert_string_equal(rows[1].corpus, "a.txt");
+  assert_string_equal(rows[1].made_at, "2026-01-01T00:00:00.000Z");
+  e.source = source + 50;
+  must_fail(ERROR_NOT_FOUND, store_evaluation_put(world.store, &e, &error));
+  must(store_source_clear(world.store, source, &error));
+  must(store_evaluation_list(world.store, source, &world.arena, &rows, &n, &error));
+  assert_int_equal(n, 0);
+  world_end(&world);
+}
+
 static void test_jobs(void **state) {
   struct world world;
   struct store_job got, *list;
@@ -914,8 +949,8 @@ static void test_odd_names(void **state) {
   world_end(&world);
 }
 
-/* A file as the first schema made it. */
-static void old_file(const char *path) {
+/* A file as an older schema made it. */
+static void old_file(const char *path, int schema) {
   struct error error = ERROR_INIT;
   FILE *file = fopen(path, "w");
   assert_non_null(file);
@@ -926,7 +961,7 @@ static void old_file(const char *path) {
   snprintf(begin, sizeof begin, "PRAGMA page_size=8192; PRAGMA application_id=%d; PRAGMA journal_mode=WAL",
            APPLICATION_ID);
   assert_int_equal(connection_exec(old, begin, &error), 0);
-  assert_int_equal(migrations_run(old, 1, &error), 0);
+  assert_int_equal(migrations_run(old, schema, &error), 0);
   connection_own(old);
   connection_close(old);
 }
@@ -946,14 +981,13 @@ static int schema_of(const char *path, const char *also) {
   return schema;
 }
 
-static void test_migration(void **state) {
+static void migrate_from(int schema) {
   struct world world;
   struct store_feature got;
   struct made made;
-  (void)state;
   world_init(&world);
-  old_file(world.path);
-  assert_int_equal(schema_of(world.path, "INSERT INTO models(id, seal) VALUES('x', 1)"), 1);
+  old_file(world.path, schema);
+  assert_int_equal(schema_of(world.path, "INSERT INTO models(id, seal) VALUES('x', 1)"), schema);
   world_open(&world);
   int64_t source = world_source(&world, "7-res", 4);
   made_fill(&made, 2, 1);
@@ -962,7 +996,7 @@ static void test_migration(void **state) {
   must(store_verify(world.store, STORE_CHECK_FULL, &error));
   world_close(&world);
   assert_int_equal(schema_of(world.path, NULL), store_schema());
-  assert_true(store_schema() >= 2);
+  assert_true(store_schema() >= 3);
   world_open(&world);
   must(store_feature_get(world.store, source, 2, 9, &world.arena, &got, &error));
   assert_true(same_feature(&got, &made.feature));
@@ -971,13 +1005,18 @@ static void test_migration(void **state) {
   world_end(&world);
 }
 
+static void test_migration(void **state) {
+  (void)state;
+  for (int schema = 1; schema < store_schema(); schema++) migrate_from(schema);
+}
+
 /* A step that fails leaves the file as it was before the step. */
 static void test_migration_is_whole(void **state) {
   struct world world;
   struct error error = ERROR_INIT;
   (void)state;
   world_init(&world);
-  old_file(world.path);
+  old_file(world.path, 1);
   schema_of(world.path, "CREATE INDEX features_by_mean ON features(mean)");
   assert_null(world_try(&world, &error));
   assert_non_null(strstr(error.text, "schema 2"));
@@ -1138,6 +1177,7 @@ int main(void) {
       cmocka_unit_test(test_search_time_limit),
       cmocka_unit_test(test_vectors),
       cmocka_unit_test(test_shares),
+      cmocka_unit_test(test_evaluations),
       cmocka_unit_test(test_jobs),
       cmocka_unit_test(test_job_parts),
       cmocka_unit_test(test_file_mode_and_options),

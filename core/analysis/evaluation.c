@@ -1,0 +1,266 @@
+/* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model, taps what the
+ * dictionary reads and writes, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
+ * included. Sums are kept for each document and added in the documents' order. */
+#include "core/analysis/evaluation.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MOST 64 /* documents of a batch */
+#define FIRST_RUNS 3
+
+struct document {
+  int64_t number;
+  int32_t *ids;
+  int32_t n;
+  struct sparse codes;
+  float *x, *y;  /* [n] rows of the two points; y = x where they are one */
+  double loss[EVALUATION_RUNS];
+};
+
+struct batch {
+  const struct evaluation *what;
+  const struct dict_info *info;
+  struct document documents[MOST]; /* those that are not empty */
+  int n_documents;
+  int runs;        /* of the task that is under way: sequence s is run s % runs of document s / runs, ... */
+  int first_run;   /* ... counted from here */
+  float *logits;   /* [vocabulary] */
+  int32_t eos;
+  bool done;
+  struct error error;
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+};
+
+/* ---- from the engine ---- */
+
+static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
+  struct batch *b = context;
+  struct document *d = &b->documents[sequence / b->runs];
+  size_t row = (size_t)tapped->width, count = (size_t)tapped->n_rows * row;
+  float *to = (tapped->tap ? d->y : d->x) + (size_t)tapped->position * row;
+  if (tapped->backend->ops->read(tapped->backend, to, tapped->rows.at, count * sizeof *to, error) != 0) return -1;
+  return tapped->tap ? 0 : dict_encode(b->what->dict, tapped->rows, tapped->n_rows, &d->codes, error);
+}
+
+/* -1: nothing is predicted at this position. */
+static int32_t target(const struct batch *b, const struct document *d, int32_t position) {
+  return position + 1 < d->n ? d->ids[position + 1] : b->what->ends ? b->eos : -1;
+}
+
+static int on_logits(void *context, int sequence, int32_t position, int32_t n_rows, struct rows logits,
+                     struct backend *backend, struct error *error) {
+  struct batch *b = context;
+  struct document *d = &b->documents[sequence / b->runs];
+  double *loss = &d->loss[b->first_run + sequence % b->runs];
+  int64_t vocabulary = b->what->model->arch.vocabulary;
+  for (int32_t i = 0; i < n_rows; i++) {
+    int32_t next = target(b, d, position + i);
+    struct span row = span_at(logits.at, (size_t)i * (size_t)logits.ld * sizeof(float));
+    if (next < 0) continue;
+    if (backend->ops->read(backend, b->logits, row, (size_t)vocabulary * sizeof(float), error) != 0) return -1;
+    *loss -= (double)sampler_logprob(b->logits, vocabulary, next);
+  }
+  return 0;
+}
+
+static void on_done(void *context, const struct error *error) {
+  struct batch *b = context;
+  pthread_mutex_lock(&b->mutex);
+  if (error) b->error = *error;
+  b->done = true;
+  pthread_cond_signal(&b->changed);
+  pthread_mutex_unlock(&b->mutex);
+}
+
+static const struct engine_events events = {.tapped = on_tapped, .logits = on_logits, .done = on_done};
+
+/* ---- edits ---- */
+
+/* Byte masks of the positions that are changed: all, or all but the first. */
+static uint8_t *make_mask(const struct batch *b, int32_t n, struct error *error) {
+  uint8_t *mask = malloc((size_t)n + 1);
+  if (!mask) return error_memory(error, (size_t)n + 1), NULL;
+  memset(mask, 1, (size_t)n);
+  if (b->what->skip_first) mask[0] = 0;
+  return mask;
+}
+
+static int add_edit(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d,
+                    const float *rows, const uint8_t *mask, struct error *error) {
+  struct edit edit = {.point = b->info->out, .column_begin = (int32_t)b->info->out_column,
+                      .column_end = (int32_t)(b->info->out_column + b->info->d_out), .prompt = true, .mask = mask,
+                      .n_mask = d->n};
+  if (run == EVALUATE_SPLICED) {
+    edit.dict = b->what->dict;
+  } else if (run == EVALUATE_ZERO) {
+    edit.kind = EDIT_ROW_FILL;
+  } else {
+    edit.kind = EDIT_ROW_REPLACE;
+    edit.v = rows;
+  }
+  return edit_list_add(list, &edit, error);
+}
+
+/* (y - error) + error for the changed positions: y but for rounding. */
+static float *put_back(const struct batch *b, const struct document *d, struct error *error) {
+  size_t width = (size_t)b->info->d_out, in = (size_t)b->info->in_width, out = (size_t)b->info->out_width;
+  size_t skip = b->what->skip_first, n = (size_t)d->n - skip;
+  float *rows = malloc((n * width + 1) * sizeof *rows);
+  if (!rows) return error_memory(error, n * width * sizeof *rows), NULL;
+  dict_errors(b->what->dict, &d->codes, skip, n, d->x + skip * in, d->y + skip * out, rows);
+  for (size_t r = 0; r < n; r++) {
+    const float *y = d->y + (r + skip) * out + b->info->out_column;
+    for (size_t i = 0; i < width; i++) {
+      volatile float left = y[i] - rows[r * width + i]; /* rounded to f32, as what is spliced is */
+      rows[r * width + i] = left + rows[r * width + i];
+    }
+  }
+  return rows;
+}
+
+/* A document of which no position is changed needs no edit, and REPLACE would take none. */
+static int make_edits(const struct batch *b, enum evaluation_run run, const struct document *d, struct edit_list **out,
+                      struct error *error) {
+  *out = NULL;
+  if (run == EVALUATE_RAW || d->n <= b->what->skip_first) return 0;
+  uint8_t *mask = make_mask(b, d->n, error);
+  float *rows = mask && run == EVALUATE_ERROR ? put_back(b, d, error) : NULL;
+  struct edit_list *list = mask && (rows || run != EVALUATE_ERROR) ? edit_list_new(error) : NULL;
+  int failed = list ? add_edit(list, b, run, d, rows, mask, error) : -1;
+  free(rows);
+  free(mask);
+  if (failed) edit_list_free(list, NULL);
+  else *out = list;
+  return failed;
+}
+
+/* ---- tasks ---- */
+
+static int fill(const struct batch *b, struct engine_sequence *sequences, const struct point *taps, struct error *error) {
+  for (int s = 0; s < b->n_documents * b->runs; s++) {
+    const struct document *d = &b->documents[s / b->runs];
+    enum evaluation_run run = (enum evaluation_run)(b->first_run + s % b->runs);
+    sequences[s] = (struct engine_sequence){.tokens = d->ids, .n_tokens = d->n, .last_layer = b->what->model->arch.n_layer,
+                                            .logits = LOGITS_ALL, .eos = -1, .n_logprobs = -1};
+    if (run == EVALUATE_RAW) {
+      sequences[s].taps = taps;
+      sequences[s].n_taps = b->info->transcoder ? 2 : 1;
+    }
+    if (make_edits(b, run, d, &sequences[s].edits, error) != 0) {
+      while (s-- > 0) edit_list_free(sequences[s].edits, NULL);
+      return -1;
+    }
+  }
+  return 0;
+}
+
+static int run_task(struct batch *b, int first_run, int runs, struct error *error) {
+  const struct point taps[] = {b->info->in, b->info->out};
+  struct engine_task *task;
+  b->first_run = first_run;
+  b->runs = runs;
+  b->done = false;
+  struct engine_sequence *sequences = calloc((size_t)(b->n_documents * runs), sizeof *sequences);
+  if (!sequences) return error_memory(error, (size_t)(b->n_documents * runs) * sizeof *sequences);
+  struct engine_task_args args = {.model = b->what->model, .sequences = sequences, .n_sequences = b->n_documents * runs,
+                                  .events = &events, .context = b, .background = true, .in_turn = true};
+  int failed = fill(b, sequences, taps, error);
+  if (!failed) failed = engine_submit(b->what->engine, &args, &task, error);
+  free(sequences);
+  if (failed) return -1;
+  pthread_mutex_lock(&b->mutex);
+  while (!b->done) pthread_cond_wait(&b->changed, &b->mutex);
+  pthread_mutex_unlock(&b->mutex);
+  return b->error.code ? error_set(error, b->error.code, "%s", b->error.text) : 0;
+}
+
+/* ---- batches ---- */
+
+static void close_document(const struct batch *b, struct document *d) {
+  (void)b;
+  if (d->y != d->x) free(d->y);
+  free(d->x);
+  free(d->ids);
+  sparse_clear(&d->codes);
+  memset(d, 0, sizeof *d);
+}
+
+static int open_document(struct batch *b, int64_t number, int32_t n, struct error *error) {
+  struct document *d = &b->documents[b->n_documents++];
+  *d = (struct document){.number = number, .n = n};
+  sparse_init(&d->codes);
+  d->ids = malloc((size_t)n * sizeof *d->ids);
+  d->x = malloc((size_t)n * (size_t)b->info->in_width * sizeof *d->x);
+  d->y = b->info->transcoder ? malloc((size_t)n * (size_t)b->info->out_width * sizeof *d->y) : d->x;
+  if (!d->ids || !d->x || !d->y) return error_memory(error, (size_t)n * (size_t)b->info->in_width * sizeof *d->x);
+  corpus_ids(b->what->corpus, number, d->ids);
+  return 0;
+}
+
+/* Documents from `first` on; returns behind the last, or -1. */
+static int64_t open_batch(struct batch *b, int64_t first, struct error *error) {
+  const struct evaluation *what = b->what;
+  int64_t all = corpus_documents(what->corpus), rows = 0, at = first;
+  int most = what->max_documents < MOST ? what->max_documents : MOST;
+  for (; at < all && b->n_documents < most; at++) {
+    int32_t n = corpus_length(what->corpus, at);
+    rows += n;
+    if (at > first && rows > what->max_rows) break;
+    if (n > 0 && open_document(b, at, n, error) != 0) return -1;
+  }
+  return at;
+}
+
+static int add_batch(struct batch *b, struct quality *quality, struct evaluation_result *sums, struct error *error) {
+  for (int i = 0; i < b->n_documents; i++) {
+    const struct document *d = &b->documents[i];
+    size_t skip = b->what->skip_first, in = (size_t)b->info->in_width, out = (size_t)b->info->out_width;
+    for (int run = 0; run < EVALUATION_RUNS; run++) sums->ce[run] += d->loss[run];
+    sums->n_predicted += d->n - 1 + b->what->ends;
+    if (quality_add(quality, &d->codes, skip, (size_t)d->n - skip, d->x + skip * in, d->y + skip * out, error) != 0)
+      return -1;
+  }
+  return 0;
+}
+
+static int run_batches(struct batch *b, struct quality *quality, struct evaluation_result *sums, struct error *error) {
+  int64_t all = corpus_documents(b->what->corpus);
+  for (int64_t next = 0; next < all;) {
+    next = open_batch(b, next, error);
+    int result = next < 0 ? -1 : 0;
+    if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW, FIRST_RUNS, error);
+    if (!result && b->n_documents) result = run_task(b, EVALUATE_ERROR, 1, error);
+    if (!result) result = add_batch(b, quality, sums, error);
+    for (int i = 0; i < b->n_documents; i++) close_document(b, &b->documents[i]);
+    b->n_documents = 0;
+    if (!result) result = b->what->progress(b->what->context, next);
+    if (result) return result;
+  }
+  return 0;
+}
+
+int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_result *out,
+                   struct error *error) {
+  struct batch *b = calloc(1, sizeof *b);
+  size_t bytes = (size_t)evaluation->model->arch.vocabulary * sizeof(float);
+  memset(out, 0, sizeof *out);
+  if (!b) return error_memory(error, sizeof *b);
+  b->what = evaluation;
+  b->info = dict_info(evaluation->dict);
+  b->eos = tokenizer_eos(evaluation->model->tokenizer);
+  b->logits = malloc(bytes);
+  pthread_mutex_init(&b->mutex, NULL);
+  pthread_cond_init(&b->changed, NULL);
+  int result = b->logits ? run_batches(b, quality, out, error) : error_memory(error, bytes);
+  quality_read(quality, &out->quality);
+  for (int run = 0; run < EVALUATION_RUNS; run++) out->ce[run] /= out->n_predicted ? (double)out->n_predicted : (double)NAN;
+  pthread_cond_destroy(&b->changed);
+  pthread_mutex_destroy(&b->mutex);
+  free(b->logits);
+  free(b);
+  return result;
+}

@@ -1,0 +1,44 @@
+/* evaluation.h: how well a dictionary does over a text: how it reconstructs (quality.h), and what the model still predicts when the
+ * reconstruction takes the place of what it stands for.
+ *
+ * Every document is run four times: as it is; with x^ in place of the rows of the output point; with x^ + (y - x^), which must
+ * predict as the first (it measures rounding, and that splicing does what it says); with 0 in place of them. Cross-entropy is the
+ * mean over all predicted tokens of -ln p(next), in nats: positions 0..n-2 of every document, and with `ends` also the
+ * model's EOS behind the last. Position 0 is left as it is in every run where it holds a BOS that the source does not count. */
+#ifndef STEERD_CORE_ANALYSIS_EVALUATION_H
+#define STEERD_CORE_ANALYSIS_EVALUATION_H
+
+#include "core/analysis/corpus.h"
+#include "core/analysis/quality.h"
+#include "core/engine/engine.h"
+
+enum evaluation_run { EVALUATE_RAW, EVALUATE_SPLICED, EVALUATE_ZERO, EVALUATE_ERROR, EVALUATION_RUNS };
+
+struct evaluation {
+  struct engine *engine;
+  const struct model *model;
+  const struct dict *dict;
+  const struct corpus *corpus;
+  bool skip_first;  /* position 0 is not counted and not changed */
+  bool ends;        /* the model has an EOS, and it is predicted */
+  int max_documents; /* of a batch, at most 64 */
+  int64_t max_rows;  /* positions of a batch; bounds its memory */
+
+  /* Called after every batch, from the thread that runs this: 0 to go on, anything else stops the run (which then
+   * returns that value). */
+  int (*progress)(void *context, int64_t document);
+  void *context;
+};
+
+struct evaluation_result {
+  struct quality_figures quality;
+  int64_t n_predicted;
+  double ce[EVALUATION_RUNS];
+};
+
+/* Blocks the calling thread, not the engine. `quality` is new and keeps how often each feature fired. The same text gives the same
+ * bits in any batches. 0, a value of `progress`, or -1 with an error. */
+int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_result *out,
+                   struct error *error) MUST_CHECK;
+
+#endif

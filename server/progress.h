@@ -1,0 +1,19 @@
+/* progress.h: a long job's progress on standard error, for the verbs of the command line. */
+#ifndef STEERD_SERVER_PROGRESS_H
+#define STEERD_SERVER_PROGRESS_H
+
+#include <stdbool.h>
+
+#include "core/archive.h"
+
+/* From here on SIGINT and SIGTERM ask the job to stop in place of ending the process. */
+void progress_catch_signals(void);
+
+/* `tell` of lab_stats_run and lab_eval_run: a bar that is drawn anew on a terminal, a line each elsewhere. True once a
+ * signal came. */
+bool progress_tell(void *context, const struct lab_progress *progress);
+
+/* Ends the bar. */
+void progress_end(void);
+
+#endif

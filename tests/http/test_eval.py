@@ -1,0 +1,107 @@
+"""How well a dictionary does over a text: jobs of kind eval against tests/vectors/tiny-gpt2/evaluation.json (PyTorch and sae_lens in
+float64), and `steerd eval` against the published figures of villes."""
+import json
+import os
+import time
+
+import pytest
+
+from conftest import MODEL, VECTORS, run_steerd
+
+FOLDER = VECTORS / MODEL
+WANT = json.loads((FOLDER / "evaluation.json").read_text())["sources"]
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+DATA = os.path.abspath(os.environ.get("STEERD_DATA", os.path.join(ROOT, "..", "shared", "data")))
+VILLES = os.path.join(DATA, "models", "villes", "villes.txt")
+INI = os.path.join(ROOT, "config", "models", "villes.ini")
+JOB_SECONDS = 300  # a sanitizer build on a busy machine is slow
+
+
+def run_job(daemon, body):
+    job = daemon.post("/v1/jobs", {"kind": "eval", **body})
+    assert job.status_code == 200, job.text
+    end = time.monotonic() + JOB_SECONDS
+    while True:
+        state = daemon.get(f"/v1/jobs/{job.json()['id']}").json()
+        if state["state"] not in ("queued", "running"):
+            assert state["state"] == "done", state
+            return
+        assert time.monotonic() < end, state
+        time.sleep(0.1)
+
+
+def evaluations(daemon, source, model=MODEL):
+    return daemon.get(f"/v1/lab/dictionaries/{model}/{source}").json()["evaluations"]
+
+
+@pytest.mark.parametrize("source", sorted(WANT))
+def test_as_pytorch_has_it(daemon, source):
+    want = WANT[source]
+    run_job(daemon, {"source": source, "corpus": str(FOLDER / "corpus.txt"), "lines": want["lines"]})
+    got = evaluations(daemon, source)[0]
+    ce = got["crossEntropy"]
+    assert (got["documents"], got["tokens"], ce["tokens"]) == (want["documents"], want["tokens"], want["predicted"])
+    assert got["corpus"] == "corpus.txt" and got["lines"] == want["lines"] and got["ends"] is False
+    # A feature may fire on either side of its threshold in float32: one in a thousand, here less than one in ten thousand.
+    assert got["l0"] == pytest.approx(want["l0"], rel=1e-3)
+    # Decision 18 for float32; squared errors of rows up to 100 times as long as their errors lose two digits of seven.
+    assert got["mse"] == pytest.approx(want["mse"], rel=1e-3)
+    assert got["explainedVariance"] == pytest.approx(want["explained"], abs=1e-3)
+    assert got["fvu"] == pytest.approx(1 - got["explainedVariance"], abs=1e-12)
+    # Attention is sharp in this model: a feature that flips at one of 6,600 positions moves a mean by about 1e-4.
+    for mine, theirs in (("raw", "raw"), ("spliced", "spliced"), ("zero", "zero"), ("withError", "raw")):
+        assert ce[mine] == pytest.approx(want[theirs], abs=1e-3), mine
+    assert ce["kept"] == pytest.approx((ce["zero"] - ce["spliced"]) / (ce["zero"] - ce["raw"]))
+    assert got["dead"] == want["dead"]
+    for row, below in zip(got["shares"], want["below"]):
+        assert abs(row["features"] - below) <= 1  # one may sit at the limit
+
+
+def test_a_second_evaluation_takes_the_place_of_the_first(daemon):
+    body = {"source": "1-res-relu", "corpus": str(FOLDER / "corpus.txt"), "maxTokens": 500}
+    run_job(daemon, body)
+    first = evaluations(daemon, "1-res-relu")
+    run_job(daemon, body)
+    second = evaluations(daemon, "1-res-relu")
+    assert len(first) == len(second)
+    assert [{k: v for k, v in row.items() if k != "madeAt"} for row in first if row["tokens"] < 600] == \
+        [{k: v for k, v in row.items() if k != "madeAt"} for row in second if row["tokens"] < 600]  # the same bits
+
+
+@pytest.mark.parametrize("change, field, words", [
+    ({"corpus": "/nowhere"}, "corpus", "not a file"), ({"source": "9-none"}, "source", "no source"),
+    ({"maxTokens": -1}, "maxTokens", "-1")])
+def test_refusals(daemon, change, field, words):
+    body = {"kind": "eval", "source": "1-res-relu", "corpus": str(FOLDER / "corpus.txt"), **change}
+    answer = daemon.post("/v1/jobs", body)
+    assert answer.status_code in (400, 404) and answer.json()["field"] == field and words in answer.json()["error"]
+
+
+@pytest.mark.skipif(not os.path.isfile(VILLES), reason="skip: evaluation of villes (set STEERD_DATA)")
+def test_villes(start_daemon, tmp_path):
+    """Every tenth name, its end included: the figures that an independent double-precision forward gave."""
+    names = open(VILLES, encoding="utf-8").read().replace("\n", ",").split(",")[::10]
+    (tmp_path / "tenth.txt").write_text("\n".join(names), encoding="utf-8")
+    status, out, err = run_steerd("eval", "villes", "0-res-ws", "--corpus", str(tmp_path / "tenth.txt"), "--lines", "--ends",
+                                  "--store", str(tmp_path / "store"), "--model", f"villes={INI}", "--source",
+                                  f"villes/0-res-ws={INI}", environment={"STEERD_DATA": DATA}, seconds=JOB_SECONDS)
+    assert status == 0, err
+    assert "1.786625" in out and "1.947234" in out and "0.089706" in out and "13.999" in out
+    daemon = start_daemon(models={"villes": INI}, sources={"villes/0-res-ws": INI}, store=str(tmp_path / "store"))
+    [row] = evaluations(daemon, "0-res-ws", "villes")
+    ce = row["crossEntropy"]
+    assert (row["documents"], row["tokens"], ce["tokens"], row["dead"]) == (3659, 46366, 46366, 6)
+    # The published figures have six or seven digits; float32 sums stay within one of the last.
+    assert row["l0"] == pytest.approx(13.99864, abs=2e-4)
+    assert row["mse"] == pytest.approx(0.184380, abs=2e-6) and row["fvu"] == pytest.approx(0.089706, abs=2e-6)
+    assert ce["raw"] == pytest.approx(1.786625, abs=2e-6) and ce["spliced"] == pytest.approx(1.947234, abs=2e-6)
+    assert ce["withError"] == pytest.approx(1.786625, abs=2e-6) and ce["zero"] == pytest.approx(3.828641, abs=2e-6)
+    assert ce["kept"] == pytest.approx(0.92135, abs=2e-5)
+    assert [share["features"] for share in row["shares"]] == [79, 37, 19, 14]
+
+
+def test_eval_says_what_it_needs():
+    status, out, err = run_steerd("eval", "villes")
+    assert status == 2 and "--corpus FILE" in err
+    status, out, err = run_steerd("help", "eval")
+    assert status == 0 and "--ends" in out

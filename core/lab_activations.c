@@ -9,7 +9,7 @@
 #include "core/base/checked.h"
 #include "core/lab_int.h"
 
-/* Entries kept for one text and source while the strongest features over the text are looked for: 256 MiB. A
+/* Entries kept for one request, all of its texts and sources together, while the strongest features are looked for: 256 MiB. A
  * dictionary of 24,576 features where 100 fire at a token keeps 0.1 M for a text of 1,024 tokens. */
 #define MAX_ENTRIES ((size_t)32 << 20)
 
@@ -37,6 +37,7 @@ struct activations_job {
   size_t n_sort;
   struct text_state *texts;
   size_t n_texts;
+  size_t entries;                       /* in all of their codes */
   size_t first, n_running;              /* texts of the task that runs: as many as there are sessions at most */
   struct arena arena;                   /* the result */
   struct lab_text_activations *result;
@@ -79,16 +80,17 @@ static int one_feature(const struct activations_job *a, struct text_state *text,
   return failed;
 }
 
-static int all_features(const struct activations_job *a, struct text_state *text, size_t source,
+static int all_features(struct activations_job *a, struct text_state *text, size_t source,
                         const struct engine_tapped *tapped, struct error *error) {
   struct sparse *codes = &text->codes[source];
-  size_t first = codes->n_rows;
+  size_t first = codes->n_rows, before = first ? codes->start[first] : 0;
   assert(first == (size_t)tapped->position);
   if (dict_encode(a->dicts[source], tapped->rows, tapped->n_rows, codes, error) != 0) return -1;
-  if (codes->start[codes->n_rows] > MAX_ENTRIES)
+  a->entries += codes->start[codes->n_rows] - before;
+  if (a->entries > MAX_ENTRIES)
     return error_set_field(error, ERROR_LIMIT, "text",
-                           "more than %zu activations of source '%s' over one text; shorten the text", MAX_ENTRIES,
-                           a->infos[source]->id);
+                           "more than %zu activations in one request (now those of source '%s'); send fewer or shorter texts, "
+                           "or fewer sources", MAX_ENTRIES, a->infos[source]->id);
   for (int32_t i = 0; text->values && i < tapped->n_rows; i++)
     text->values[first + (size_t)i] = sparse_find(codes, first + (size_t)i, (int32_t)a->index);
   return 0;

@@ -13,7 +13,6 @@ struct feature_job {
   struct arena arena;
   struct table_work work;
   struct table_row row;
-  struct decoder_table *decoder;
   struct store_feature made; /* what was computed; groups 0: nothing, or it is kept already */
 };
 
@@ -45,10 +44,8 @@ static void merge(struct store_feature *to, const struct store_feature *made) {
   }
 }
 
-/* Also comes when the job was cancelled between two slices: the table is freed here, on the worker, in any case. */
 static void feature_done(void *context, const struct error *error) {
   struct feature_job *f = context;
-  decoder_table_free(f->decoder);
   struct error own = ERROR_INIT;
   f->made.index = f->result.stored.index;
   if (!error && table_store(&f->work, &f->row, &f->arena, &f->made, &own) != 0) error = &own;
@@ -56,7 +53,7 @@ static void feature_done(void *context, const struct error *error) {
   job_done(&f->job, error);
 }
 
-static const struct engine_work work = {feature_slice, feature_done};
+static const struct engine_work work = {feature_slice, feature_done, true};
 
 /* ---- the asker's side ---- */
 
@@ -92,7 +89,6 @@ static int prepare(struct feature_job *f, struct lab *lab, const struct lab_sour
   f->work.first = index;
   f->work.n = 1;
   f->work.rows = &f->row;
-  f->work.decoder = &f->decoder;
   return 0;
 }
 
@@ -141,7 +137,7 @@ struct cossim_job {
   struct lab_job job;
   const struct lab_source *target;
   float *query;
-  int64_t skip;
+  int64_t skip, next_row;
   int n;
   struct feature_neighbours found;
   struct lab_neighbours result;
@@ -155,10 +151,7 @@ static void cossim_destroy(struct lab_job *job) {
 
 static int cossim_slice(void *context, struct plan *plan, struct error *error) {
   struct cossim_job *c = context;
-  struct decoder_table *table = decoder_table_new(c->target->dict, plan_backend(plan), error);
-  int failed = table ? decoder_table_nearest(table, c->query, &c->skip, 1, c->n, &c->found, error) : -1;
-  decoder_table_free(table);
-  return failed;
+  return decoder_nearest_part(c->target->dict, plan_backend(plan), c->query, c->skip, c->n, &c->next_row, &c->found, error);
 }
 
 static void cossim_done(void *context, const struct error *error) {
@@ -167,7 +160,7 @@ static void cossim_done(void *context, const struct error *error) {
   job_done(&c->job, error);
 }
 
-static const struct engine_work cossim_work = {cossim_slice, cossim_done};
+static const struct engine_work cossim_work = {cossim_slice, cossim_done, true};
 
 static int make_query(struct cossim_job *c, const struct dict *from, int64_t index, const float *vector,
                       struct error *error) {

@@ -20,10 +20,13 @@ static int slice_logits(struct table_work *work, struct plan *plan, struct error
   return failed;
 }
 
-static int slice_neighbours(struct table_work *work, struct plan *plan, struct error *error) {
+/* Many features: the whole decoder is prepared once. */
+static int slice_many(struct table_work *work, struct plan *plan, struct error *error) {
   const struct dict *dict = work->source->dict;
   size_t width = (size_t)dict_info(dict)->d_out;
-  if (!*work->decoder && !(*work->decoder = decoder_table_new(dict, plan_backend(plan), error))) return -1;
+  if (!*work->decoder &&
+      !(*work->decoder = decoder_table_new(dict, 0, dict_info(dict)->n_feat, plan_backend(plan), error)))
+    return -1;
   int64_t left = work->n - work->done_neighbours, skip[TABLE_QUERIES];
   int n = left < TABLE_QUERIES ? (int)left : TABLE_QUERIES;
   float *queries = malloc((size_t)n * width * sizeof *queries);
@@ -39,6 +42,23 @@ static int slice_neighbours(struct table_work *work, struct plan *plan, struct e
   free(made);
   work->done_neighbours += n;
   return failed;
+}
+
+/* One feature: a part of the decoder at a time. */
+static int slice_one(struct table_work *work, struct plan *plan, struct error *error) {
+  const struct dict *dict = work->source->dict;
+  float *query = malloc((size_t)dict_info(dict)->d_out * sizeof *query);
+  if (!query) return error_memory(error, (size_t)dict_info(dict)->d_out * sizeof *query);
+  dict_decoder_row(dict, work->first, query);
+  int more = decoder_nearest_part(dict, plan_backend(plan), query, work->first, TABLE_NEIGHBOURS, &work->next_row,
+                                  &work->rows[0].neighbours, error);
+  free(query);
+  work->done_neighbours = more == 0;
+  return more < 0 ? -1 : 0;
+}
+
+static int slice_neighbours(struct table_work *work, struct plan *plan, struct error *error) {
+  return work->decoder ? slice_many(work, plan, error) : slice_one(work, plan, error);
 }
 
 int table_slice(void *context, struct plan *plan, struct error *error) {
@@ -75,7 +95,7 @@ static void wait_done(void *context, const struct error *error) {
 
 static int run_and_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context,
                         struct error *error) {
-  static const struct engine_work waiting_work = {wait_slice, wait_done};
+  static const struct engine_work waiting_work = {wait_slice, wait_done, false};
   struct waiting waiting = {work, context, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
   struct engine_task *task;
   if (engine_submit_work(lab->engine, model, &waiting_work, &waiting, &task, error) != 0) return -1;
@@ -88,7 +108,7 @@ static int run_and_wait(struct lab *lab, const struct model *model, const struct
 }
 
 int table_run(struct table_work *work, struct error *error) {
-  static const struct engine_work slices = {table_slice, NULL};
+  static const struct engine_work slices = {table_slice, NULL, false};
   return run_and_wait(work->lab, work->model, &slices, work, error);
 }
 
@@ -100,7 +120,7 @@ static int free_slice(void *context, struct plan *plan, struct error *error) {
 }
 
 void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_table *decoder) {
-  static const struct engine_work work = {free_slice, NULL};
+  static const struct engine_work work = {free_slice, NULL, false};
   struct error error = ERROR_INIT;
   if (!decoder || run_and_wait(lab, model, &work, decoder, &error) == 0) return;
   /* The engine is going away and takes no work; its thread no longer uses the backend for jobs. */

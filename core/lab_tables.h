@@ -21,8 +21,8 @@ struct table_work {
   int64_t first, n;
   bool logits, neighbours;
   struct table_row *rows;         /* [n], given */
-  struct decoder_table **decoder; /* kept between works of one job; freed by table_free_decoder */
-  int64_t done_logits, done_neighbours; /* private */
+  struct decoder_table **decoder; /* kept between works of one job, freed by table_free_decoder; NULL: of one feature only */
+  int64_t done_logits, done_neighbours, next_row; /* private */
 };
 
 /* engine_work.slice for a table_work. */

@@ -105,19 +105,23 @@ int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary
 
 /* ---- neighbours ---- */
 
+/* Bytes of the decoder that one part of a query prepares and reads: a few milliseconds. */
+#define PART_BYTES ((int64_t)8 << 20)
+
 struct decoder_table {
   const struct dict *dict;
+  int64_t first, count;    /* which rows */
   struct backend *backend;
-  struct matrix *decoder;  /* [n_feat, d_out] */
+  struct matrix *decoder;  /* [count, d_out] */
   struct memory *memory;   /* queries, then products */
   struct rows x, y;
-  float *products;         /* [n_feat] host copy of one row */
-  float *inverse;          /* [n_feat] what makes a unit row of the row in the file */
+  float *products;         /* [count] host copy of one row */
+  float *inverse;          /* [count] what makes a unit row of the row in the file */
 };
 
 static int measure(struct decoder_table *table, struct error *error) {
   const struct dict_info *info = dict_info(table->dict);
-  size_t n = (size_t)info->n_feat, width = (size_t)info->d_out;
+  size_t n = (size_t)table->count, width = (size_t)info->d_out;
   table->products = malloc(n * sizeof *table->products);
   table->inverse = malloc(n * sizeof *table->inverse);
   float *row = malloc(width * sizeof *row);
@@ -127,9 +131,9 @@ static int measure(struct decoder_table *table, struct error *error) {
   }
   for (size_t f = 0; f < n; f++) {
     double sum = 0;
-    dict_decoder_row(table->dict, (int64_t)f, row);
+    dict_decoder_row(table->dict, table->first + (int64_t)f, row);
     for (size_t i = 0; i < width; i++) sum += (double)row[i] * row[i];
-    table->inverse[f] = sum > 0 ? (float)(dict_decoder_factor(table->dict, (int64_t)f) / sqrt(sum)) : 0;
+    table->inverse[f] = sum > 0 ? (float)(dict_decoder_factor(table->dict, table->first + (int64_t)f) / sqrt(sum)) : 0;
   }
   free(row);
   return 0;
@@ -137,7 +141,7 @@ static int measure(struct decoder_table *table, struct error *error) {
 
 static int place(struct decoder_table *table, struct error *error) {
   const struct dict_info *info = dict_info(table->dict);
-  int64_t ld_x = (info->d_out + 15) / 16 * 16, ld_y = (info->n_feat + 15) / 16 * 16;
+  int64_t ld_x = (info->d_out + 15) / 16 * 16, ld_y = (table->count + 15) / 16 * 16;
   size_t bytes = (size_t)(ld_x + ld_y) * TABLE_QUERIES * sizeof(float);
   if (table->backend->ops->alloc(table->backend, bytes, &table->memory, error) != 0) return -1;
   table->x = (struct rows){{table->memory, 0}, ld_x};
@@ -145,12 +149,15 @@ static int place(struct decoder_table *table, struct error *error) {
   return 0;
 }
 
-struct decoder_table *decoder_table_new(const struct dict *dict, struct backend *backend, struct error *error) {
+struct decoder_table *decoder_table_new(const struct dict *dict, int64_t first, int64_t count, struct backend *backend,
+                                        struct error *error) {
   struct decoder_table *table = calloc(1, sizeof *table);
   if (!table) return error_memory(error, sizeof *table), NULL;
   table->dict = dict;
+  table->first = first;
+  table->count = count;
   table->backend = backend;
-  if (dict_decoder_matrix(dict, &table->decoder, error) != 0 || measure(table, error) != 0 ||
+  if (dict_decoder_matrix(dict, first, count, &table->decoder, error) != 0 || measure(table, error) != 0 ||
       place(table, error) != 0) {
     decoder_table_free(table);
     return NULL;
@@ -169,12 +176,11 @@ void decoder_table_free(struct decoder_table *table) {
 
 static void nearest(const struct decoder_table *table, float query_inverse, int64_t skip, int most,
                     struct feature_neighbours *out) {
-  int64_t n = dict_info(table->dict)->n_feat;
   int32_t ids[TABLE_NEIGHBOURS_MOST];
-  out->n = 0;
-  for (int64_t f = 0; f < n; f++)
-    if (f != skip)
-      keep_largest(ids, out->cosine, &out->n, most, (int32_t)f,
+  for (int i = 0; i < out->n; i++) ids[i] = (int32_t)out->index[i];
+  for (int64_t f = 0; f < table->count; f++)
+    if (table->first + f != skip)
+      keep_largest(ids, out->cosine, &out->n, most, (int32_t)(table->first + f),
                    table->products[f] * table->inverse[f] * query_inverse);
   for (int i = 0; i < out->n; i++) out->index[i] = (uint32_t)ids[i];
 }
@@ -201,9 +207,21 @@ int decoder_table_nearest(struct decoder_table *table, const float *queries, con
   if (backend->ops->run(backend, &op, 1, &step, error) != 0) return -1;
   for (int i = 0; i < n; i++) {
     struct span at = span_at(table->y.at, (size_t)i * (size_t)table->y.ld * sizeof(float));
-    if (backend->ops->read(backend, table->products, at, (size_t)info->n_feat * sizeof(float), error) != 0) return -1;
+    if (backend->ops->read(backend, table->products, at, (size_t)table->count * sizeof(float), error) != 0) return -1;
     nearest(table, inverse_length(queries + (size_t)i * (size_t)info->d_out, info->d_out), skip[i], most,
             &out[i]);
   }
   return 0;
+}
+
+int decoder_nearest_part(const struct dict *dict, struct backend *backend, const float *query, int64_t skip, int most,
+                         int64_t *next, struct feature_neighbours *out, struct error *error) {
+  const struct dict_info *info = dict_info(dict);
+  int64_t fit = PART_BYTES / ((int64_t)sizeof(float) * info->d_out), left = info->n_feat - *next;
+  int64_t count = fit < 1 ? 1 : fit < left ? fit : left;
+  struct decoder_table *table = decoder_table_new(dict, *next, count, backend, error);
+  int failed = table ? decoder_table_nearest(table, query, &skip, 1, most, out, error) : -1;
+  decoder_table_free(table);
+  *next += count;
+  return failed ? -1 : *next < info->n_feat;
 }

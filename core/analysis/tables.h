@@ -30,16 +30,23 @@ struct feature_neighbours {
   int n;
 };
 
-/* The decoder prepared as a matrix, for many queries. */
+/* Rows [first, first + count) of the decoder prepared as a matrix: all of them for many queries, a few after the other for one. */
 struct decoder_table;
-struct decoder_table *decoder_table_new(const struct dict *dict, struct backend *backend, struct error *error) MUST_CHECK;
+struct decoder_table *decoder_table_new(const struct dict *dict, int64_t first, int64_t count, struct backend *backend,
+                                        struct error *error) MUST_CHECK;
 void decoder_table_free(struct decoder_table *table); /* NULL is fine */
 
 #define TABLE_QUERIES 32
 
 /* The `most` (1..TABLE_NEIGHBOURS_MOST) nearest rows of the table's dictionary to queries q [n, d_out] (host, any length), n <= TABLE_QUERIES. skip[i] is a
- * feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. */
+ * feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. out[i] is added to: it
+ * begins with n 0, and with tables of ascending ranges ends as with the whole. */
 int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) MUST_CHECK;
+
+/* One query against the whole decoder, a bounded part of it at a time: 1 when there is more to do, 0 when it is done, -1.
+ * *next is the first row that is not in yet and begins at 0, as out->n does. */
+int decoder_nearest_part(const struct dict *dict, struct backend *backend, const float *query, int64_t skip, int most,
+                         int64_t *next, struct feature_neighbours *out, struct error *error) MUST_CHECK;
 
 #endif

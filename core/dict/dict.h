@@ -131,9 +131,10 @@ const float *dict_norms(const struct dict *dict);
  * 0 <= index < n_feat is asserted: check before. A zero row stays zero. */
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
-/* W_dec [n_feat, d_out], as it lies in the file, prepared as a matrix of the dictionary's backend (whose matrix_free
+/* Rows [first, first + count) of W_dec, as they lie in the file, prepared as a matrix of the dictionary's backend (whose matrix_free
  * frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row. */
-int dict_decoder_matrix(const struct dict *dict, struct matrix **out, struct error *error) MUST_CHECK;
+int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out,
+                        struct error *error) MUST_CHECK;
 float dict_decoder_factor(const struct dict *dict, int64_t index);
 
 /* Whether one feature can be had without the others (RELU, JUMPRELU, GATED): dict_feature_values. */

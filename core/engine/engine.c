@@ -82,6 +82,12 @@ static int check_fits(const struct engine *engine, const struct engine_task *tas
   return 0;
 }
 
+/* Under the mutex: it waits no more. */
+static void uncount(struct engine *engine, struct engine_task *task) {
+  engine->n_queued -= task->queued;
+  task->queued = false;
+}
+
 /* Background tasks are not counted: long jobs hand over one or two at a time. */
 static int enqueue(struct engine *engine, struct engine_task *task, struct error *error) {
   int failed = 0;
@@ -96,7 +102,8 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
     else
       engine->queue_head = task;
     engine->queue_tail = task;
-    engine->n_queued += !task->background;
+    task->queued = !task->background;
+    engine->n_queued += task->queued;
     pthread_cond_signal(&engine->changed);
   }
   pthread_mutex_unlock(&engine->mutex);
@@ -155,8 +162,16 @@ static void count_end(struct engine *engine, const struct engine_task *task) {
   atomic_store(&engine->mean_service, mean == 0 ? seconds : mean + SERVICE_WEIGHT * (seconds - mean));
 }
 
+/* Work leaves the queue at once, but waits until its first slice. */
+static void stop_waiting(struct engine *engine, struct engine_task *task) {
+  pthread_mutex_lock(&engine->mutex);
+  uncount(engine, task);
+  pthread_mutex_unlock(&engine->mutex);
+}
+
 /* done() may free what the asker knows of the task; the task itself goes here. */
 static void finish_task(struct engine *engine, struct engine_task *task) {
+  stop_waiting(engine, task);
   const struct error *error = task->error.code ? &task->error : NULL;
   count_end(engine, task);
   if (task->work)
@@ -249,6 +264,10 @@ static bool waited_too_long(const struct engine *engine, const struct engine_tas
   return limit && !task->background && clock_ns() - task->queued_ns > limit;
 }
 
+static void time_out(const struct engine *engine, struct engine_task *task) {
+  error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue", engine->options.queue_timeout_ms);
+}
+
 /* Unlinks the first task that can leave the queue: to run, or to end. NULL when none can. A task that waits for
  * room holds back later ones of its model and kind only, so that nobody overtakes it for ever. */
 static struct engine_task *dequeue(struct engine *engine) {
@@ -258,11 +277,9 @@ static struct engine_task *dequeue(struct engine *engine) {
   for (task = engine->queue_head; task; before = task, task = task->next) {
     if (engine->stop) error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
     if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
-    if (waited_too_long(engine, task))
-      error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue",
-                engine->options.queue_timeout_ms);
+    if (waited_too_long(engine, task)) time_out(engine, task);
     bool *blocked = &task->runner->blocked[task->background];
-    if (task->error.code || (!*blocked && has_room(task))) break;
+    if (task->error.code || task->work || (!*blocked && has_room(task))) break; /* work waits for its slice, not for room */
     *blocked = true;
   }
   if (task) {
@@ -271,7 +288,7 @@ static struct engine_task *dequeue(struct engine *engine) {
     else
       engine->queue_head = task->next;
     if (engine->queue_tail == task) engine->queue_tail = before;
-    engine->n_queued -= !task->background;
+    if (!task->work) uncount(engine, task);
     task->next = NULL;
   }
   pthread_mutex_unlock(&engine->mutex);
@@ -475,6 +492,8 @@ static void slice(struct runner *runner) {
   if (!task) return;
   int64_t begin = clock_ns();
   if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
+  if (task->queued && waited_too_long(runner->engine, task)) time_out(runner->engine, task);
+  if (task->queued) stop_waiting(runner->engine, task);
   int more = task->error.code ? -1 : task->work->slice(task->context, runner->plan, &task->error);
   atomic_fetch_add(&runner->engine->busy_ns, clock_ns() - begin);
   if (more > 0) return;

@@ -127,6 +127,7 @@ struct engine_work {
    * and its backend belong to the caller for the slice. */
   int (*slice)(void *context, struct plan *plan, struct error *error);
   void (*done)(void *context, const struct error *error); /* as engine_events.done */
+  bool asked; /* by a request: it waits in the queue until its first slice, is refused when that is full, and times out there */
 };
 
 /* Queues work on a model; ends like a task, with engine_cancel or done. work is static. */

@@ -44,6 +44,7 @@ struct engine_task {
   const struct engine_events *events; /* of sequences; NULL for work */
   const struct engine_work *work;     /* NULL for sequences */
   void *context;
+  bool queued;              /* counted among those that wait; guarded by the engine's mutex */
   bool background, continues;
   struct sequence *sequences;
   int n_sequences, n_running;

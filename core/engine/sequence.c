@@ -163,7 +163,7 @@ int task_new_work(struct runner *runner, const struct engine_work *work, void *c
   task->runner = runner;
   task->work = work;
   task->context = context;
-  task->background = true;
+  task->background = !work->asked;
   task->queued_ns = clock_ns();
   *out = task;
   return 0;

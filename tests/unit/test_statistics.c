@@ -47,7 +47,7 @@ static void make_tables(struct bench *b) {
   check(!plan, &error);
   b->logits = calloc((size_t)n, sizeof *b->logits);
   b->neighbours = calloc((size_t)n, sizeof *b->neighbours);
-  struct decoder_table *table = decoder_table_new(b->dict, b->backend, &error);
+  struct decoder_table *table = decoder_table_new(b->dict, 0, dict_info(b->dict)->n_feat, b->backend, &error);
   check(!table, &error);
   float *query = malloc((size_t)width * sizeof *query);
   for (int64_t f = 0; f < n; f += 16)

@@ -105,3 +105,44 @@ def test_eval_says_what_it_needs():
     assert status == 2 and "--corpus FILE" in err
     status, out, err = run_steerd("help", "eval")
     assert status == 0 and "--ends" in out
+
+
+def test_a_job_keeps_its_source(start_daemon):
+    """A source that is unloaded while a job works with it stays until the job is done, and nobody else finds it."""
+    daemon = start_daemon()
+    corpus = FOLDER / "corpus.txt"
+    job = daemon.post("/v1/jobs", {"kind": "eval", "source": "2-res-jump", "corpus": str(corpus), "lines": True}).json()["id"]
+    end = time.monotonic() + JOB_SECONDS
+    while not (daemon.get(f"/v1/jobs/{job}").json()["done"] or 0) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert daemon.client.delete(f"/v1/sources/{MODEL}/2-res-jump").status_code == 200
+    assert daemon.post("/activations", {"source": "2-res-jump", "text": "a"}).status_code == 404
+    states = {row["source"]: row["state"] for row in daemon.get("/v1/sources").json()["sources"]}
+    running = daemon.get(f"/v1/jobs/{job}").json()["state"] == "running"
+    assert not running or states["2-res-jump"] == "unloading"
+    while daemon.get(f"/v1/jobs/{job}").json()["state"] == "running" and time.monotonic() < end:
+        time.sleep(0.05)
+    assert daemon.get(f"/v1/jobs/{job}").json()["state"] == "done"
+    while "2-res-jump" in [row["source"] for row in daemon.get("/v1/sources").json()["sources"]] and time.monotonic() < end:
+        time.sleep(0.05)
+    loaded = daemon.post("/v1/sources", {"source": "2-res-jump", "path": str(FOLDER / "sources" / "2-res-jump")})
+    assert loaded.status_code == 201
+    assert evaluations(daemon, "2-res-jump")[0]["tokens"] == WANT["2-res-jump"]["tokens"]
+
+
+@pytest.mark.skipif(not os.path.isdir(os.path.join(DATA, "texts", "demo-corpus")), reason="skip: evaluation of the demo (set STEERD_DATA)")
+@pytest.mark.parametrize("source, name", [("2-res-demo", "2-res-demo"), ("2-tc-demo", "2-tc-demo")])
+def test_the_demo(start_daemon, source, name):
+    """About what was measured when the demo's dictionaries were trained, on other documents: 0.02 of the variance, 5 % of L0."""
+    demo = os.path.join(ROOT, "config", "demo")
+    folder = os.path.join(demo, "sources", source)
+    if not os.path.isdir(folder):
+        pytest.skip(f"skip: the demo has no {source}")
+    want = json.loads(open(os.path.join(demo, "quality.json")).read())[name]
+    daemon = start_daemon(models={"demo": demo}, sources={f"demo/{source}": folder})
+    run_job(daemon, {"source": source, "corpus": os.path.join(DATA, "texts", "demo-corpus", "corpus.txt"), "maxTokens": 4000})
+    got = evaluations(daemon, source, "demo")[0]
+    assert got["l0"] == pytest.approx(want["l0"], rel=0.05)
+    assert got["explainedVariance"] == pytest.approx(want["explained_variance"], abs=0.02)
+    ce = got["crossEntropy"]
+    assert ce["withError"] == pytest.approx(ce["raw"], abs=1e-5) and ce["raw"] < ce["spliced"] < ce["zero"]

@@ -13,6 +13,7 @@
 #include "core/analysis/tables.h"
 #include "core/archive.h"
 #include "core/base/log.h"
+#include "core/model/arch.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"
 
@@ -162,7 +163,9 @@ static void test_parts_are_the_whole(void **state) {
   (void)state;
   struct error error = ERROR_INIT;
   struct backend *backend = backend_open("cpu", 2, &error);
-  const struct dict_host host = {.model_id = "tiny-gpt2", .n_layer = 3, .d_model = 48, .d_mlp = 128, .d_attn = 48};
+  static const struct arch arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = 48, .d_mlp = 128,
+                                   .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
+  const struct dict_host host = {"tiny-gpt2", &arch, NULL};
   struct dict *dict = dict_open(TINY "sources/1-res-relu", "1-res-relu", &host, backend, &error);
   if (!dict) fail_msg("%s", error.text);
   int64_t n = dict_info(dict)->n_feat, skip = 5, ends[] = {1, 17, 32, 90, n};

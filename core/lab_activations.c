@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "core/base/checked.h"
-#include "core/lab_int.h"
+#include "core/lab_sources.h"
 
 /* Entries kept for one request, all of its texts and sources together, while the strongest features are looked for: 256 MiB. A
  * dictionary of 24,576 features where 100 fire at a token keeps 0.1 M for a text of 1,024 tokens. */
@@ -22,6 +22,7 @@ struct text_state {
 
 struct activations_job {
   struct lab_job job;
+  struct lab_warm warm;                 /* before the first task, where an encoder was dropped */
   struct lab_model *opened;
   enum lab_activation_form form;
   const struct lab_source_info **infos; /* [n_sources] */
@@ -420,10 +421,28 @@ static int next_task(struct activations_job *a, bool continues, struct error *er
   }
   struct engine_task_args task = {.model = a->opened->model, .sequences = sequences,
                                   .n_sequences = (int)a->n_running, .events = &events, .context = &a->job,
-                                  .continues = continues};
+                                  .continues = continues && a->first > 0};
   int failed = continues ? job_continue(&a->job, &task, error) : job_submit(&a->job, &task, error);
   free(sequences);
   return failed;
+}
+
+/* By the loader, whose share of the job goes to the engine. */
+static void on_warm(struct lab_warm *warm, const struct error *error) {
+  struct activations_job *a = (struct activations_job *)(void *)((char *)warm - offsetof(struct activations_job, warm));
+  struct error own = ERROR_INIT;
+  if (!error && next_task(a, true, &own) == 0) return;
+  job_done(&a->job, error ? error : &own);
+}
+
+/* The first task, once all encoders are there. When it cannot be queued the job is gone. */
+static int start(struct activations_job *a, struct error *error) {
+  if (needs_one_column(a) || !loader_cold(a->job.lab, a->dicts, a->n_sources)) return next_task(a, false, error);
+  a->warm = (struct lab_warm){.dicts = a->dicts, .n = a->n_sources, .ready = on_warm};
+  a->job.owners = 2; /* the asker and the loader, which does not know it yet */
+  if (loader_warm(a->job.lab, &a->warm, error) == 0) return 0;
+  destroy(&a->job);
+  return -1;
 }
 
 int lab_activations(struct lab *lab, const struct lab_activations_args *args, struct lab_waker waker,
@@ -442,7 +461,7 @@ int lab_activations(struct lab *lab, const struct lab_activations_args *args, st
     destroy(&a->job);
     return -1;
   }
-  if (next_task(a, false, error) != 0) return -1;
+  if (start(a, error) != 0) return -1;
   *out = &a->job;
   return 0;
 }

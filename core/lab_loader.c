@@ -85,6 +85,40 @@ static void run_load(struct lab *lab, struct lab_load *load, bool stop) {
   job_done(&load->job, failed ? &error : NULL);
 }
 
+/* ---- dropped encoders ---- */
+
+bool loader_cold(const struct lab *lab, struct dict *const *dicts, size_t n) {
+  struct dict_budget_stats stats;
+  dict_budget_stats(lab->budget, &stats);
+  for (size_t i = 0; stats.limit && i < n; i++)
+    if (dict_encoder_bytes(dicts[i]) == 0) return true;
+  return false;
+}
+
+int loader_warm(struct lab *lab, struct lab_warm *warm, struct error *error) {
+  struct lab_sources *s = lab->sources;
+  struct lab_warm **end = &s->cold;
+  pthread_mutex_lock(&s->mutex);
+  int failed = s->stop || !s->started ? error_set(error, ERROR_BUSY, "the server is shutting down") : 0;
+  if (!failed) {
+    while (*end) end = &(*end)->next;
+    warm->next = NULL;
+    *end = warm;
+    pthread_cond_signal(&s->changed);
+  }
+  pthread_mutex_unlock(&s->mutex);
+  return failed;
+}
+
+static void run_warm(struct lab_warm *warm, bool stop) {
+  struct error error = ERROR_INIT;
+  int failed = stop ? error_set(&error, ERROR_BUSY, "the server is shutting down") : 0;
+  for (size_t i = 0; !failed && i < warm->n; i++) failed = dict_prepare(warm->dicts[i], &error);
+  warm->ready(warm, failed ? &error : NULL);
+}
+
+/* ---- the loop ---- */
+
 /* The next one whose test is wanted, pinned; NULL when there is none. Under the mutex. */
 static struct lab_source *next_unchecked(struct lab *lab) {
   for (size_t m = 0; lab->sources->unchecked && m < lab->n_models; m++) {
@@ -107,20 +141,24 @@ static void *loader_main(void *argument) {
   struct lab_sources *s = lab->sources;
   for (;;) {
     pthread_mutex_lock(&s->mutex);
-    while (!s->stop && !s->queue && !s->unchecked && !sources_reclaimable(s)) pthread_cond_wait(&s->changed, &s->mutex);
-    struct lab_load *load = s->queue;
+    while (!s->stop && !s->queue && !s->cold && !s->unchecked && !sources_reclaimable(s))
+      pthread_cond_wait(&s->changed, &s->mutex);
+    struct lab_warm *cold = s->cold; /* requests come first */
+    struct lab_load *load = cold ? NULL : s->queue;
     bool stop = s->stop;
-    struct lab_source *unchecked = load || stop ? NULL : next_unchecked(lab);
+    struct lab_source *unchecked = cold || load || stop ? NULL : next_unchecked(lab);
+    if (cold) s->cold = cold->next;
     if (load) s->queue = load->next;
     s->loading = load;
     pthread_mutex_unlock(&s->mutex);
     sources_reclaim(lab);
+    if (cold) run_warm(cold, stop);
     if (load) run_load(lab, load, stop);
     if (unchecked) {
       selftest_run(lab, unchecked);
       source_unpin(lab, unchecked);
     }
-    if (stop && !load) return NULL;
+    if (stop && !load && !cold) return NULL;
   }
 }
 

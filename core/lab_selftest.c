@@ -64,12 +64,10 @@ static void on_done(void *context, const struct error *error) {
 
 static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
 
-static int32_t layers_below(struct point point) { return point.site == SITE_RESID_PRE ? point.layer : point.layer + 1; }
-
 static int run_ids(struct selftest *t, const int32_t *ids, int32_t n, struct error *error) {
   const struct dict_info *info = dict_info(t->source->dict);
   const struct point taps[] = {info->in, info->out};
-  int32_t in = layers_below(info->in), out = layers_below(info->out);
+  int32_t in = point_layers(info->in), out = point_layers(info->out);
   struct engine_sequence sequence = {.tokens = ids, .n_tokens = n, .last_layer = in > out ? in : out, .taps = taps,
                                      .n_taps = info->transcoder ? 2 : 1, .eos = -1, .n_logprobs = -1};
   struct engine_task_args args = {.model = t->model, .sequences = &sequence, .n_sequences = 1, .events = &events,

@@ -24,6 +24,15 @@ struct lab_retired {
 
 struct lab_load; /* lab_loader.c */
 
+/* Dictionaries that a request needs and that were dropped for others: prepared by the loader, so that nobody waits but the
+ * request. */
+struct lab_warm {
+  struct lab_warm *next;
+  struct dict *const *dicts;
+  size_t n;
+  void (*ready)(struct lab_warm *warm, const struct error *error); /* by the loader; error NULL: they are prepared */
+};
+
 struct lab_sources {
   pthread_mutex_t mutex;
   pthread_cond_t changed;           /* the loader has something to do */
@@ -35,6 +44,7 @@ struct lab_sources {
   pthread_t thread; /* the loader */
   bool started, stop;
   struct lab_load *queue, *loading; /* waiting, oldest first; the one at work */
+  struct lab_warm *cold;            /* oldest first */
   int unchecked;                    /* sources whose self-test is wanted */
   char **folders;                   /* real paths from which may be loaded, ... */
   size_t n_folders;
@@ -63,6 +73,11 @@ void source_unpin(struct lab *lab, struct lab_source *source);
 
 /* lab_selftest.c: runs a source over a short text and keeps and logs what came of it. Not the engine's thread. */
 void selftest_run(struct lab *lab, struct lab_source *source);
+
+/* Whether one of them has been dropped. */
+bool loader_cold(const struct lab *lab, struct dict *const *dicts, size_t n);
+/* Has them prepared; `ready` comes exactly once. ERROR_BUSY when the lab is closing, and then it never comes. */
+int loader_warm(struct lab *lab, struct lab_warm *warm, struct error *error) MUST_CHECK;
 
 /* The thread that loads, tests and frees. */
 int loader_start(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;

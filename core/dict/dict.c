@@ -31,6 +31,7 @@ const char *dict_title(const struct dict_info *info) {
 }
 
 const struct dict_info *dict_info(const struct dict *dict) { return &dict->info; }
+int dict_prepare(const struct dict *dict, struct error *error) { return resident_prepare(dict->resident, error); }
 size_t dict_encoder_bytes(const struct dict *dict) { return resident_bytes(dict->resident); }
 
 /* ---- description ------------------------------------------------------------------------------------ */

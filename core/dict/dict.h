@@ -39,8 +39,8 @@ enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_ST
 /* ---- memory of encoders ----------------------------------------------------------------------------- */
 
 /* How much memory the prepared encoders of dictionaries take together. Above the limit those that were used longest ago are
- * dropped; one that is needed again is prepared again, from its mapped file, by the worker that needs it. The one in use always
- * stays. Any thread. */
+ * dropped; one that is needed again is prepared again, from its mapped file, by dict_prepare or else by the worker that needs it. The
+ * one in use and the one prepared last stay. Any thread. */
 struct dict_budget;
 struct dict_budget *dict_budget_new(size_t limit, struct error *error) MUST_CHECK; /* bytes; 0: none */
 void dict_budget_free(struct dict_budget *budget); /* NULL is fine; no dictionary is open in it */
@@ -120,6 +120,10 @@ const char *dict_title(const struct dict_info *info);
 /* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices. How the
  * encoder is kept is not part of it. */
 void dict_fingerprint(const struct dict *dict, char out[17]);
+
+/* Prepares the encoder if it was dropped, by the calling thread alone: any thread, so that the worker need not. It may be dropped
+ * again before it is used. */
+int dict_prepare(const struct dict *dict, struct error *error) MUST_CHECK;
 
 /* Bytes of the encoder that is prepared now, 0 when it is not; any thread. dict_info's bytes are without them. */
 size_t dict_encoder_bytes(const struct dict *dict);

@@ -58,6 +58,9 @@ struct resident *resident_new(const struct dict_memory *memory, struct backend *
                               int64_t n_in, struct error *error) MUST_CHECK;
 void resident_free(struct resident *resident); /* NULL is fine */
 
+/* Any thread: prepares it by itself if it is not. */
+int resident_prepare(struct resident *resident, struct error *error) MUST_CHECK;
+
 /* Worker only: prepares it if it is not; *out stays until the next call for any dictionary of the budget. */
 int resident_use(struct resident *resident, const struct matrix **out, struct error *error) MUST_CHECK;
 size_t resident_bytes(const struct resident *resident);

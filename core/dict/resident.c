@@ -1,8 +1,8 @@
 /* resident.c: prepared encoders and the memory they take together: one is there from its first use until others need the room.
  * Knows no formula: a matrix is a matrix.
  *
- * The lists and counts are under the budget's mutex. A matrix itself is used and dropped by one thread, the engine's worker, so
- * that nothing is dropped while it is multiplied with; a dictionary that is closed is not in use by then. */
+ * The lists, the counts and `matrix` are under the budget's mutex. Any thread may prepare; a matrix is used and dropped by one, the
+ * engine's worker, so that nothing is dropped while it is multiplied with. A dictionary that is closed is not in use by then. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -80,18 +80,40 @@ static struct matrix *take_out(struct dict_budget *budget, struct resident *r) {
 
 /* ---- one encoder ---- */
 
+static void lock(const struct resident *r) {
+  if (r->budget) pthread_mutex_lock(&r->budget->mutex);
+}
+
+static void unlock(const struct resident *r) {
+  if (r->budget) pthread_mutex_unlock(&r->budget->mutex);
+}
+
 static int prepare(struct resident *r, bool aside, struct error *error) {
   const struct matrix_wish wish = {r->keep, aside};
   struct matrix *matrix;
   if (r->backend->ops->matrix_new_as(r->backend, &r->part, 1, r->n_in, &wish, &matrix, error) != 0) return -1;
-  if (r->budget) pthread_mutex_lock(&r->budget->mutex);
-  r->matrix = matrix;
-  atomic_store(&r->bytes, matrix->bytes);
-  if (r->budget) {
-    count_in(r->budget, r);
-    pthread_mutex_unlock(&r->budget->mutex);
+  lock(r);
+  bool late = r->matrix != NULL; /* another thread was faster */
+  if (!late) {
+    r->matrix = matrix;
+    atomic_store(&r->bytes, matrix->bytes);
+    if (r->budget) count_in(r->budget, r);
   }
+  unlock(r);
+  if (late) r->backend->ops->matrix_free(r->backend, matrix);
   return 0;
+}
+
+/* The matrix, now the newest; NULL when it is not prepared. */
+static struct matrix *touch(struct resident *r) {
+  lock(r);
+  struct matrix *matrix = r->matrix;
+  if (matrix && r->budget) {
+    unlink_one(r->budget, r);
+    link_newest(r->budget, r);
+  }
+  unlock(r);
+  return matrix;
 }
 
 /* About what it will take, for whether it is prepared at once: the room must be there without dropping another. */
@@ -135,29 +157,26 @@ void resident_free(struct resident *r) {
 
 size_t resident_bytes(const struct resident *r) { return atomic_load(&((struct resident *)(uintptr_t)r)->bytes); }
 
-/* Of all but the newest, the one used longest ago, while there is too much; NULL when there is not. */
-static struct matrix *drop_oldest(struct dict_budget *budget) {
+/* The one used longest ago, while there is too much; NULL when there is not. Neither the one in use nor the newest, which somebody
+ * has just prepared to use it. */
+static struct matrix *drop_oldest(struct dict_budget *budget, const struct resident *used) {
   struct matrix *matrix = NULL;
   pthread_mutex_lock(&budget->mutex);
-  if (budget->stats.limit && budget->stats.bytes > budget->stats.limit && budget->oldest != budget->newest) {
-    matrix = take_out(budget, budget->oldest);
+  struct resident *victim = budget->oldest == used ? used->newer : budget->oldest;
+  if (budget->stats.limit && budget->stats.bytes > budget->stats.limit && victim && victim != budget->newest) {
+    matrix = take_out(budget, victim);
     budget->stats.dropped++;
   }
   pthread_mutex_unlock(&budget->mutex);
   return matrix;
 }
 
+int resident_prepare(struct resident *r, struct error *error) { return touch(r) ? 0 : prepare(r, true, error); }
+
 int resident_use(struct resident *r, const struct matrix **out, struct error *error) {
-  if (!r->matrix) { /* written by this thread, or before anybody else saw it */
+  while (!(*out = touch(r)))
     if (prepare(r, false, error) != 0) return -1;
-  } else if (r->budget) {
-    pthread_mutex_lock(&r->budget->mutex);
-    unlink_one(r->budget, r);
-    link_newest(r->budget, r);
-    pthread_mutex_unlock(&r->budget->mutex);
-  }
-  for (struct matrix *matrix; r->budget && (matrix = drop_oldest(r->budget));)
+  for (struct matrix *matrix; r->budget && (matrix = drop_oldest(r->budget, r));)
     r->backend->ops->matrix_free(r->backend, matrix);
-  *out = r->matrix;
   return 0;
 }

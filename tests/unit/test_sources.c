@@ -266,6 +266,63 @@ static void test_requests_meanwhile(void **state) {
   assert_int_equal(count_state(LAB_SOURCE_READY, 2), 2);
 }
 
+/* ---- encoders that come and go ---- */
+
+static const char *const three[] = {"1-res-relu", "0-mlp-topk", "2-res-jump"};
+static char *texts[3];
+
+static void *ask_one(void *context) {
+  int mine = *(int *)context;
+  char body[128];
+  snprintf(body, sizeof body, "{\"source\":\"%s\",\"text\":\"hello there, everybody\"}", three[mine]);
+  for (int i = 0; i < TURNS; i++) {
+    struct exchange x = ask("POST", "/activations", body);
+    if (x.status != 200 || (texts[mine] && strcmp(x.body, texts[mine]) != 0)) atomic_fetch_add(&wrong, 1);
+    if (!texts[mine]) texts[mine] = strdup(x.body);
+    forget(&x);
+  }
+  return NULL;
+}
+
+/* Three dictionaries and room for one: every answer is the one that it always is. */
+static void test_a_budget_under_load(void **state) {
+  (void)state;
+  static const struct lab_model_spec model = {"tiny", TINY "model"};
+  static const struct lab_source_spec sources[] = {{"tiny", "1-res-relu", TINY "sources/1-res-relu"},
+                                                   {"tiny", "0-mlp-topk", TINY "sources/0-mlp-topk"},
+                                                   {"tiny", "2-res-jump", TINY "sources/2-res-jump"}};
+  static const struct api_options settings = {.max_body = 1 << 20, .max_json_depth = 64, .max_result = 64 << 20,
+                                              .max_features = 64, .max_texts = 256, .max_new_tokens = 256,
+                                              .max_prompt_chars = 10000};
+  struct error error = ERROR_INIT;
+  struct lab_options options = {.models = &model, .n_models = 1, .sources = sources, .n_sources = 3, .threads = 2,
+                                .max_queue = 64, .max_step_rows = 64, .max_sessions = 8, .dict_budget = 1};
+  struct lab *tight = lab_open(&options, &error);
+  if (!tight) fail_msg("%s", error.text);
+  struct api *before = api;
+  api = api_new(tight, &settings, &error);
+  pthread_t threads[6];
+  int numbers[6];
+  atomic_store(&wrong, 0);
+  for (int i = 0; i < 3; i++) { /* once alone, for what is expected */
+    numbers[i] = i;
+    ask_one(&numbers[i]);
+  }
+  for (int i = 0; i < 6; i++) {
+    numbers[i] = i % 3;
+    assert_int_equal(pthread_create(&threads[i], NULL, ask_one, &numbers[i]), 0);
+  }
+  for (int i = 0; i < 6; i++) pthread_join(threads[i], NULL);
+  struct lab_stats stats;
+  lab_stats(tight, &stats);
+  api_free(api);
+  api = before;
+  lab_close(tight);
+  for (int i = 0; i < 3; i++) free(texts[i]);
+  assert_int_equal(atomic_load(&wrong), 0);
+  assert_true(stats.dict_encoders_dropped > 3);
+}
+
 /* ---- self-tests ---- */
 
 /* Waits until the test of a source that was just loaded is through. */
@@ -327,6 +384,7 @@ int main(void) {
       cmocka_unit_test(test_load_and_unload),       cmocka_unit_test(test_named_at_the_start),
       cmocka_unit_test(test_strangers_are_turned_away), cmocka_unit_test(test_paths_that_lead_out),
       cmocka_unit_test(test_leases_keep),           cmocka_unit_test(test_requests_meanwhile),
+      cmocka_unit_test(test_a_budget_under_load),
       cmocka_unit_test(test_self_tests),
   };
   log_set_level(LOG_LEVEL_ERROR);

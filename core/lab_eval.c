@@ -1,5 +1,5 @@
-/* lab_eval.c: the evaluation job: a dictionary over a text, its figures into the store. It keeps no state on the way: a job that was
- * interrupted begins again. */
+/* lab_eval.c: the evaluation job: a dictionary over a text, its figures into the store. It keeps no state on the way: a job that
+ * was interrupted begins again. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
-/* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model, taps what the
- * dictionary reads and writes, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
+/* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model, taps what
+ * the dictionary reads and writes, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
  * included. Sums are kept for each document and added in the documents' order. */
 #include "core/analysis/evaluation.h"
 

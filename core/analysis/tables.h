@@ -38,8 +38,8 @@ void decoder_table_free(struct decoder_table *table); /* NULL is fine */
 
 #define TABLE_QUERIES 32
 
-/* The `most` (1..TABLE_NEIGHBOURS_MOST) nearest rows of the table's dictionary to queries q [n, d_out] (host, any length), n <= TABLE_QUERIES. skip[i] is a
- * feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. out[i] is added to: it
+/* The `most` (1..TABLE_NEIGHBOURS_MOST) nearest rows of the table's dictionary to queries q [n, d_out] (host, any length),
+ * n <= TABLE_QUERIES. skip[i] is a feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. out[i] is added to: it
  * begins with n 0, and with tables of ascending ranges ends as with the whole. */
 int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) MUST_CHECK;

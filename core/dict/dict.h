@@ -39,8 +39,8 @@ enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_ST
 /* ---- memory of encoders ----------------------------------------------------------------------------- */
 
 /* How much memory the prepared encoders of dictionaries take together. Above the limit those that were used longest ago are
- * dropped; one that is needed again is prepared again, from its mapped file, by dict_prepare or else by the worker that needs it. The
- * one in use and the one prepared last stay. Any thread. */
+ * dropped; one that is needed again is prepared again, from its mapped file, by dict_prepare or else by the worker that needs
+ * it. The one in use and the one prepared last stay. Any thread. */
 struct dict_budget;
 struct dict_budget *dict_budget_new(size_t limit, struct error *error) MUST_CHECK; /* bytes; 0: none */
 void dict_budget_free(struct dict_budget *budget); /* NULL is fine; no dictionary is open in it */
@@ -117,8 +117,8 @@ const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", 
 /* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
 const char *dict_title(const struct dict_info *info);
 
-/* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices. How the
- * encoder is kept is not part of it. */
+/* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices.
+ * How the encoder is kept is not part of it. */
 void dict_fingerprint(const struct dict *dict, char out[17]);
 
 /* Prepares the encoder if it was dropped, by the calling thread alone: any thread, so that the worker need not. It may be dropped
@@ -135,8 +135,8 @@ const float *dict_norms(const struct dict *dict);
  * 0 <= index < n_feat is asserted: check before. A zero row stays zero. */
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
-/* Rows [first, first + count) of W_dec, as they lie in the file, prepared as a matrix of the dictionary's backend (whose matrix_free
- * frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row. */
+/* Rows [first, first + count) of W_dec, as they lie in the file, prepared as a matrix of the dictionary's backend (whose
+ * matrix_free frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row. */
 int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out,
                         struct error *error) MUST_CHECK;
 float dict_decoder_factor(const struct dict *dict, int64_t index);

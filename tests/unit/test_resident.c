@@ -203,7 +203,8 @@ static void test_rounding(void **state) {
   assert_int_equal(f32_to_f16(1e9f), 0x7BFF);
   assert_int_equal(f32_to_f16(-INFINITY), 0xFBFF);
   assert_true(isnan(f16_to_f32(f32_to_f16(NAN))));
-  for (uint32_t h = 0; h < 0x7F7F; h++) check_between((uint16_t)h, bf16_to_f32((uint16_t)h), bf16_to_f32((uint16_t)(h + 1)), f32_to_bf16);
+  for (uint32_t h = 0; h < 0x7F7F; h++)
+    check_between((uint16_t)h, bf16_to_f32((uint16_t)h), bf16_to_f32((uint16_t)(h + 1)), f32_to_bf16);
   assert_int_equal(f32_to_bf16(-1.0f), 0xBF80);
   assert_true(isnan(bf16_to_f32(f32_to_bf16(NAN))));
 }

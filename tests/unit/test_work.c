@@ -24,17 +24,22 @@ struct gate {
   int wakes;
 };
 static struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false, 0};
+static struct gate second = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, false, 0};
+
+static void pass(struct gate *g) {
+  pthread_mutex_lock(&g->mutex);
+  g->held = true;
+  g->wakes++;
+  pthread_cond_broadcast(&g->changed);
+  while (g->shut) pthread_cond_wait(&g->changed, &g->mutex);
+  g->held = false;
+  pthread_mutex_unlock(&g->mutex);
+}
 
 /* On the engine's thread: waits while the gate is shut, against the rule that it must not. */
 static void hold(void *context) {
   (void)context;
-  pthread_mutex_lock(&gate.mutex);
-  gate.held = true;
-  gate.wakes++;
-  pthread_cond_broadcast(&gate.changed);
-  while (gate.shut) pthread_cond_wait(&gate.changed, &gate.mutex);
-  gate.held = false;
-  pthread_mutex_unlock(&gate.mutex);
+  pass(&gate);
 }
 
 static void note(void *context) {
@@ -45,11 +50,24 @@ static void note(void *context) {
   pthread_mutex_unlock(&gate.mutex);
 }
 
-static void set_gate(bool shut) {
-  pthread_mutex_lock(&gate.mutex);
-  gate.shut = shut;
-  pthread_cond_broadcast(&gate.changed);
-  pthread_mutex_unlock(&gate.mutex);
+static void hold_second(void *context) {
+  pass(&second);
+  note(context);
+}
+
+static void set_one(struct gate *g, bool shut) {
+  pthread_mutex_lock(&g->mutex);
+  g->shut = shut;
+  pthread_cond_broadcast(&g->changed);
+  pthread_mutex_unlock(&g->mutex);
+}
+
+static void set_gate(bool shut) { set_one(&gate, shut); }
+
+static void wait_held(struct gate *g) {
+  pthread_mutex_lock(&g->mutex);
+  while (!g->held) pthread_cond_wait(&g->changed, &g->mutex);
+  pthread_mutex_unlock(&g->mutex);
 }
 
 static enum lab_job_state wait_for(struct lab_job *job) {
@@ -98,9 +116,7 @@ static struct lab_job *hold_engine(struct lab *lab) {
                                 .n_logprobs = -1};
   set_gate(true);
   if (lab_steer(lab, &args, (struct lab_waker){hold, NULL}, &job, &error) != 0) fail_msg("%s", error.text);
-  pthread_mutex_lock(&gate.mutex);
-  while (!gate.held) pthread_cond_wait(&gate.changed, &gate.mutex);
-  pthread_mutex_unlock(&gate.mutex);
+  wait_held(&gate);
   return job;
 }
 
@@ -157,6 +173,31 @@ static void test_work_times_out(void **state) {
   lab_close(lab);
 }
 
+/* Behind other work, that is when it has left the queue and waits for its first slice. */
+static void test_work_times_out_behind_work(void **state) {
+  (void)state;
+  struct lab *lab = open_lab(500);
+  struct lab_job *first, *behind, *steer = hold_engine(lab);
+  struct error error = ERROR_INIT;
+  set_one(&second, true);
+  assert_int_equal(lab_feature(lab, first_source(lab), 0, 10, (struct lab_waker){hold_second, NULL}, &first, &error), 0);
+  assert_int_equal(start(lab, 1, &behind, &error), 0);
+  set_gate(false);
+  wait_held(&second);
+  assert_int_equal(queued(lab), 1);
+  usleep(600000);
+  set_one(&second, false);
+  assert_int_equal(wait_for(behind), LAB_JOB_FAILED);
+  lab_job_error(behind, &error);
+  assert_int_equal(error.code, ERROR_TIMEOUT);
+  assert_int_equal(wait_for(first), LAB_JOB_DONE);
+  wait_for(steer);
+  lab_job_free(behind);
+  lab_job_free(first);
+  lab_job_free(steer);
+  lab_close(lab);
+}
+
 /* ---- parts ---- */
 
 static void test_parts_are_the_whole(void **state) {
@@ -198,6 +239,7 @@ static void test_parts_are_the_whole(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_work_waits_in_the_queue), cmocka_unit_test(test_work_times_out),
+                                     cmocka_unit_test(test_work_times_out_behind_work),
                                      cmocka_unit_test(test_parts_are_the_whole)};
   log_set_level(LOG_LEVEL_ERROR);
   return cmocka_run_group_tests(tests, NULL, NULL);

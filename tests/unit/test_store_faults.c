@@ -46,7 +46,7 @@ static int put_features(struct store *store, int64_t source, int64_t job, uint32
   return result;
 }
 
-/* 1: feature `index` is what `seed` made it; 0: it is not stored; -1: refused. Anything else ends the test. */
+/* 1: feature `index` is what `seed` made it; 0: it is not stored; -1: refused, or hidden by a damaged index. Anything else ends the test. */
 static int check_feature(struct store *store, int64_t source, uint32_t index, int seed) {
   struct error error = ERROR_INIT;
   struct store_feature got;
@@ -59,8 +59,11 @@ static int check_feature(struct store *store, int64_t source, uint32_t index, in
     made_fill(&made, index, seed);
     snprintf(text, sizeof text, "seed %d", seed);
     if (!same_feature(&got, &made.feature)) fail_msg("feature %u is not what was put", index);
-    if (got.n_explanations != 1 || strcmp(got.explanations[0].description, text) != 0)
+    /* Entries of an index have no seal: one that is changed hides its row from whoever looks there, until a full check. */
+    bool hidden = got.n_explanations == 0 && store_verify(store, STORE_CHECK_FULL, NULL) != 0;
+    if (!hidden && (got.n_explanations != 1 || strcmp(got.explanations[0].description, text) != 0))
       fail_msg("feature %u: wrong explanation", index);
+    if (hidden) found = -1;
   } else if (found < 0) {
     assert_int_equal(error.code, ERROR_STORE);
   }

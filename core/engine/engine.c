@@ -172,6 +172,7 @@ static void stop_waiting(struct engine *engine, struct engine_task *task) {
 /* done() may free what the asker knows of the task; the task itself goes here. */
 static void finish_task(struct engine *engine, struct engine_task *task) {
   stop_waiting(engine, task);
+  task_give_back(task); /* whoever hears of the end finds the memory free */
   const struct error *error = task->error.code ? &task->error : NULL;
   count_end(engine, task);
   if (task->work)

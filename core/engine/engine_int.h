@@ -65,6 +65,7 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
              struct error *error) MUST_CHECK;
 int task_new_work(struct runner *runner, const struct engine_work *work, void *context, struct engine_task **out,
                   struct error *error) MUST_CHECK;
+void task_give_back(struct engine_task *task); /* its KV blocks: it has ended */
 void task_free(struct engine_task *task);
 
 /* Takes KV blocks and uploads edits; IN TURN: of sequence 0. The caller has made sure that blocks_needed are free. */

@@ -26,6 +26,10 @@ static void sequence_free(struct sequence *s, struct runner *runner) {
   memset(s, 0, sizeof *s);
 }
 
+void task_give_back(struct engine_task *task) {
+  for (int i = 0; i < task->n_sequences; i++) drop_blocks(&task->sequences[i], task->runner);
+}
+
 void task_free(struct engine_task *task) {
   if (!task) return;
   if (task->n_started && !task->reserve_used) task->runner->reserved -= task->reserve;

@@ -254,7 +254,7 @@ int dictionary_get(struct api_call *call, struct error *error) {
   write_density(&w, t.rates, (size_t)t.place.source->n_feat, t.known);
   rows_conventions(&w, t.place.source, &t.record.row.statistics);
   jw_close(&w, '}');
-  if (write_evaluations(call, &w, &record, error) != 0) return -1;
+  if (write_evaluations(call, &w, &t.record, error) != 0) return -1;
   jw_close(&w, '}');
   return 0;
 }

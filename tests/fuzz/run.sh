@@ -45,10 +45,7 @@ seeds() {
       done ;;
     fuzz_config)
       cp config/demo/config.json "$to/demo.json"
-<<<<<<< HEAD
-      for config in tests/vectors/*/config.json tests/vectors/*/*/config.json; do
-        cp "$config" "$to/$(echo "$config" | tr / _)"
-      done ;;
+      for config in $(find tests/vectors -name config.json); do cp "$config" "$to/$(echo "$config" | tr / _)"; done ;;
     fuzz_tokenizer)  # the first byte says what the others are
       for kind in tests/vectors/tokenizer/kinds/*/tokenizer.json; do
         seed=$to/$(basename "$(dirname "$kind")")
@@ -57,9 +54,6 @@ seeds() {
       done
       printf "\004a's  12\n\xc3\xa9e\xcc\x81 <s>" >"$to/text"
       printf '\003aaaa\000\000\000\000\001\000\000\000u\000\000\000\000\001\000\000\000s\000\000\000\000\001\000\000\000t\000\000\000\000\001\000\000\000a' >"$to/bin" ;;
-=======
-      for config in $(find tests/vectors -name config.json); do cp "$config" "$to/$(echo "$config" | tr / _)"; done ;;
->>>>>>> 391f173 (model: shapes are compared before anything is allocated, mapped pages are let go of while packing; bench of start and memory)
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }

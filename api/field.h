@@ -11,7 +11,7 @@
 
 enum field_type {
   FIELD_BOOL,
-  FIELD_INT,     /* a JSON integer; 2.0 is refused */
+  FIELD_INT,     /* a JSON integer, or a number without a fraction (2.0) */
   FIELD_NUMBER,  /* a JSON integer or real */
   FIELD_INDEX,   /* a JSON integer, or a string of decimal digits */
   FIELD_TEXT,    /* a string; min and max count characters (Unicode code points) */

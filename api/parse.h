@@ -18,8 +18,8 @@
 struct values; /* the fields of one object */
 
 /* Parses and validates; an empty body is {}. `strict` refuses unknown fields and suggests the nearest name.
- * The values live in the arena and refer to the parsed document, which parse_free gives back. NULL with
- * ERROR_ARGUMENT (or ERROR_MEMORY, ERROR_LIMIT). */
+ * The values live in the arena and refer to the parsed document, which parse_free gives back (before the arena goes). NULL
+ * with ERROR_ARGUMENT (or ERROR_MEMORY). */
 struct values *parse_body(const char *body, size_t length, const struct field *rows, bool strict,
                           const struct api_options *options, struct arena *arena, struct error *error) MUST_CHECK;
 
@@ -32,9 +32,10 @@ void parse_free(struct values *values); /* what the two return; NULL is fine */
 /* True when the client gave the field and it is not null. */
 bool values_has(const struct values *values, const char *name);
 
-bool values_bool(const struct values *values, const char *name);      /* absent without default: false */
-int64_t values_int(const struct values *values, const char *name);    /* FIELD_INT, FIELD_INDEX; absent: 0 */
-double values_number(const struct values *values, const char *name);  /* absent: 0 */
+bool values_bool(const struct values *values, const char *name); /* absent without default: false */
+/* FIELD_INT, FIELD_INDEX; FIELD_NUMBER. Absent: the row's default, 0 where it has none. */
+int64_t values_int(const struct values *values, const char *name);
+double values_number(const struct values *values, const char *name);
 
 /* FIELD_TEXT, FIELD_SOURCE, FIELD_CHOICE: NUL-terminated valid UTF-8 without NUL inside; NULL when absent
  * without default. length may be NULL. */

@@ -50,7 +50,7 @@ extern const double api_bucket_ends[API_BUCKETS - 1]; /* seconds */
 struct canned {
   struct api_reply reply;
   struct api_pair header;
-  char text[96]; /* of a 405 */
+  char text[128]; /* of a 405 */
 };
 
 struct api {

@@ -207,7 +207,7 @@ static int op_tuple2(struct machine *m) { return tuple_of(m, 2); }
 static int op_tuple3(struct machine *m) { return tuple_of(m, 3); }
 
 static int op_tuple(struct machine *m) {
-  size_t first;
+  size_t first = 0;
   return pop_mark(m, &first) == 0 ? tuple_from(m, first) : -1;
 }
 
@@ -231,7 +231,7 @@ static int move_last(struct machine *m, size_t n, enum pickle_kind kind) {
 }
 
 static int move_marked(struct machine *m, enum pickle_kind kind) {
-  size_t first;
+  size_t first = 0;
   return pop_mark(m, &first) == 0 ? move_into(m, first, kind) : -1;
 }
 

@@ -44,7 +44,7 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install demo
+.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install browser
 .DEFAULT_GOAL := help
 
 help:
@@ -123,7 +123,6 @@ unit: $(UNIT_BIN)
 http: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/http
 
-.PHONY: browser
 browser: build/steerd
 	@STEERD_BINARY=$(abspath $(B))/steerd $(PYTHON) -m pytest -q tests/browser
 
@@ -162,8 +161,8 @@ fmt:
 PREFIX ?= /usr/local
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
-	install -D -m 644 config/steerd.ini $(DESTDIR)$(PREFIX)/share/steerd/steerd.ini
-	cp -r config/models config/demo config/aliases.ini config/releases.ini static $(DESTDIR)$(PREFIX)/share/steerd/
+	install -d $(DESTDIR)$(PREFIX)/share/steerd
+	cp -r config/*.ini config/models config/demo static $(DESTDIR)$(PREFIX)/share/steerd/
 
 clean:
 	rm -rf build

@@ -17,7 +17,7 @@ for compiler in gcc clang; do
     $1 $3 $extra -fsyntax-only "$2"
   }
   export -f check
-  find core api server -name '*.c' -print0 |
+  find core api server tests -name '*.c' -print0 |
     xargs -0 -P "$(nproc)" -I{} bash -c 'check "$0" "$1" "$2"' $compiler {} "$flags" || bad=1
   [ $bad -eq 0 ] && echo "warnings: none with $compiler"
 done

@@ -3,7 +3,7 @@
  *
  * gpt2: LayerNorm, one product in and one out, tanh GELU, learned positions (d 768, 12 layers, 12 heads).
  * llama: RMSNorm, rotary positions, norms of heads, grouped heads, SwiGLU (d 576, 30 layers, 9 heads on 3).
- * If rotary positions, norms of heads and gates cost anything beside the products, the second share is the lower one.
+ * "bare" is llama without rotary positions and norms of heads.
  * Weights are random and the same in every layer; all of them are read for each token. Medians of rounds that
  * alternate between the cases; the limit is measured in the same minute. */
 #include <math.h>
@@ -16,6 +16,7 @@
 #define ROUNDS 7
 #define TOKENS 48
 #define VOCABULARY 8192
+#define CASES 6
 #define CONTEXT 64 /* one block of keys and values */
 
 struct bench {
@@ -77,6 +78,13 @@ static void llama_arch(struct arch *arch) {
   arch->act = ACT_SILU;
   arch->gated = true;
   rotary_plain(10000, 64, &arch->rotary);
+}
+
+/* The same without rotary positions and norms of heads: what these two cost is the difference. */
+static void bare_arch(struct arch *arch) {
+  llama_arch(arch);
+  arch->rotary.dims = 0;
+  arch->has &= ~(uint32_t)HAS_QK_NORM;
 }
 
 static void make(struct bench *b, const char *name, void (*shape)(struct arch *), enum dtype dtype, const void *numbers) {
@@ -144,20 +152,22 @@ int main(void) {
     numbers[i] = 0.05f * (2 * (float)random_unit(1, 2, i) - 1);
     halves[i] = f32_to_bf16(numbers[i]);
   }
-  static struct bench cases[4];
-  make(&cases[0], "gpt2-shaped f32", gpt2_arch, DTYPE_F32, numbers);
-  make(&cases[1], "llama-shaped f32", llama_arch, DTYPE_F32, numbers);
-  make(&cases[2], "gpt2-shaped bf16", gpt2_arch, DTYPE_BF16, halves);
-  make(&cases[3], "llama-shaped bf16", llama_arch, DTYPE_BF16, halves);
+  static struct bench cases[CASES];
+  make(&cases[0], "gpt2 f32", gpt2_arch, DTYPE_F32, numbers);
+  make(&cases[1], "llama f32", llama_arch, DTYPE_F32, numbers);
+  make(&cases[2], "llama bare f32", bare_arch, DTYPE_F32, numbers);
+  make(&cases[3], "gpt2 bf16", gpt2_arch, DTYPE_BF16, halves);
+  make(&cases[4], "llama bf16", llama_arch, DTYPE_BF16, halves);
+  make(&cases[5], "llama bare bf16", bare_arch, DTYPE_BF16, halves);
   free(numbers);
   free(halves);
   struct limits limits;
   limits_open(&limits, bench_threads());
   for (int r = 0; r < ROUNDS; r++)
-    for (int c = 0; c < 4; c++) cases[c].rate[r] = run(&cases[c]);
+    for (int c = 0; c < CASES; c++) cases[c].rate[r] = run(&cases[c]);
   limits_measure(&limits, ROUNDS);
   printf("decode of one row, the plan alone; %d threads, read %.1f GB/s\n", bench_threads(), limits.read_all);
-  for (int c = 0; c < 4; c++) {
+  for (int c = 0; c < CASES; c++) {
     double median = limits_median(cases[c].rate, ROUNDS), limit = limits.read_all * 1e9 / cases[c].bytes;
     printf("%-20s %4.0f MB a token  %8.1f tok/s  %5.1f %% of %.0f\n", cases[c].name, cases[c].bytes * 1e-6, median,
            100 * median / limit, limit);

@@ -3,11 +3,18 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Texts quote what files and clients say: whatever that is, an error is one line. */
+static void keep_line(char *text) {
+  for (; *text; text++)
+    if ((unsigned char)*text < 0x20 || *text == 0x7f) *text = ' ';
+}
+
 static void set_text(struct error *error, enum error_code code, const char *field, const char *format,
                      va_list args) {
   error->code = code;
   snprintf(error->field, sizeof error->field, "%s", field);
   vsnprintf(error->text, sizeof error->text, format, args);
+  keep_line(error->text);
 }
 
 void error_put(struct error *error, enum error_code code, const char *format, ...) {
@@ -33,6 +40,7 @@ void error_put_prefix(struct error *error, const char *format, ...) {
   va_start(args, format);
   vsnprintf(prefix, sizeof prefix, format, args);
   va_end(args);
+  keep_line(prefix);
   snprintf(joined, sizeof joined, "%s: %s", prefix, error->text);
   memcpy(error->text, joined, sizeof error->text - 1);
   error->text[sizeof error->text - 1] = '\0';

@@ -52,7 +52,8 @@ static inline int error_failed(void) { return -1; }
 /* Each of the four always has the value -1, so that `return error_set(error, ...)` ends a function. They are macros
  * over functions only so that the compiler sees the -1 and can follow what is initialised.
  *
- * error_set sets code and text (printf format) unless an error is already set. */
+ * error_set sets code and text (printf format) unless an error is already set. A text is one line, whatever it quotes: control
+ * characters become spaces. */
 #define error_set(error, ...) (error_put((error), __VA_ARGS__), error_failed())
 void error_put(struct error *error, enum error_code code, const char *format, ...) ERROR_PRINTF(3, 4);
 

@@ -371,6 +371,9 @@ static void test_errors(void **state) {
   error_clear(&error);
   error_prefix(&error, "no error to prefix");
   assert_string_equal(error.text, "");
+  error_set(&error, ERROR_FORMAT, "mode '%s' is unknown", "\nno\x1b[31m\x7f é");
+  error_prefix(&error, "'%s'", "a\tb");
+  assert_string_equal(error.text, "'a b': mode ' no [31m  é' is unknown"); /* one line, whatever is quoted */
   for (int code = ERROR_NONE; code <= ERROR_BUG; code++)
     assert_string_not_equal(error_word((enum error_code)code), "unknown");
 }

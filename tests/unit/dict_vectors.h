@@ -17,10 +17,17 @@
 #include "core/dict/dict.h"
 #include "core/model/tensors.h"
 
+static inline struct dict *must_open(struct backend *backend, const char *path, const char *id, const struct dict_host *host) {
+  struct error error = ERROR_INIT;
+  struct dict *dict = dict_open(path, id, host, backend, &error);
+  if (!dict) fail_msg("%s: %s", path, error.text);
+  return dict;
+}
+
 /* A recorded f32 tensor, contiguous and aligned as safetensors writes it; NULL when the file does not have it. */
 static inline const float *recorded(const struct tensors *file, const char *source, const char *name, int64_t *rows) {
   char full[128];
-  snprintf(full, sizeof full, "%s/%s", source, name);
+  snprintf(full, sizeof full, "%s%s%s", source, *source ? "/" : "", name);
   const struct tensor *tensor = tensors_find(file, full);
   if (!tensor) return NULL;
   assert_int_equal(tensor->dtype, DTYPE_F32);
@@ -126,10 +133,8 @@ static inline void decoder_rows_agree(const char *source, const struct dict *dic
 /* Opens the dictionary at `path` on a backend and compares all that was recorded for `source`. */
 static inline void as_recorded(struct backend *backend, const struct tensors *file, const char *source, const char *path,
                                const char *id, const struct dict_host *host) {
-  struct error error = ERROR_INIT;
   int64_t n_rows = 0;
-  struct dict *dict = dict_open(path, id, host, backend, &error);
-  if (!dict) fail_msg("%s: %s", path, error.text);
+  struct dict *dict = must_open(backend, path, id, host);
   const struct dict_info *info = dict_info(dict);
   const float *x = recorded(file, source, "x", &n_rows), *y = recorded(file, source, "y", NULL);
   const float *features = recorded(file, source, "features", NULL);

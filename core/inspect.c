@@ -151,12 +151,14 @@ static bool is_bare_folder(const char *path) {
   return path_is_directory(path) && n > 0 && n < HUB_PATH_BYTES && !path_is_file(config);
 }
 
-/* Whether the place is a dictionary's: a path that is recognised, or a name of the table that the cache has. */
-static bool find_dictionary(const struct inspect_options *options, struct dict_place *out) {
-  struct error ignored = ERROR_INIT;
-  struct releases *releases = releases_open(strchr(options->place, '/') ? options->releases : NULL, &ignored);
-  bool found = releases && dict_find(releases, options->place, out, &ignored) == 0 && !ini_is_path(out->path) &&
+/* Whether the place is a dictionary's: a path that is recognised, or a name of the table that the cache has. `missing` says why
+ * not where the table has the name; what no table knows may still be a model, whose reader words the error. */
+static bool find_dictionary(const struct inspect_options *options, struct dict_place *out, struct error *missing) {
+  struct release_place named;
+  struct releases *releases = releases_open(strchr(options->place, '/') ? options->releases : NULL, missing);
+  bool found = releases && dict_find(releases, options->place, out, missing) == 0 && !ini_is_path(out->path) &&
                dict_recognises(out->path);
+  if (!releases || releases_find(releases, options->place, &named, NULL) != 0) error_clear(missing);
   releases_close(releases);
   return found;
 }
@@ -172,12 +174,14 @@ static int tell_dictionary(const struct dict_place *place, struct inspect_facts 
 int inspect_place(const struct inspect_options *options, struct inspect_facts *out, struct error *error) {
   struct model_place place;
   struct dict_place dictionary;
+  struct error missing = ERROR_INIT;
   memset(out, 0, sizeof *out);
   arena_init(&out->arena, 0);
-  if (find_dictionary(options, &dictionary)) return tell_dictionary(&dictionary, out, error);
+  if (find_dictionary(options, &dictionary, &missing)) return tell_dictionary(&dictionary, out, error);
   struct model_names *names = model_names_open(options->names, error);
-  int failed = names ? model_find(names, options->place, &place, error) : -1;
+  int failed = names ? model_find(names, options->place, &place, missing.code ? NULL : error) : -1;
   model_names_close(names);
+  if (failed && missing.code) return error_set(error, missing.code, "%s", missing.text);
   if (failed) return -1;
   if (is_bare_file(place.path) || is_bare_folder(place.path)) return inspect_file(place.path, out, error);
   const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";

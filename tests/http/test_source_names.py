@@ -77,3 +77,5 @@ def test_inspect_tells_what_a_dictionary_is_taken_for(cache):
     assert "skip is 'affine_skip_connection' [16, 16] F32" in told["tensors"]
     status, _, err = run_steerd("inspect", str(sample.parent.parent.parent / "dictionary_learning" / "dl-topk" / "trainer_0" / "nothing"))
     assert status == 1 and "nothing" in err
+    status, _, err = run_steerd("inspect", "gpt2-small-mlp-tm/blocks.7.hook_mlp_out", environment=cache)
+    assert status == 1 and "hf download tommmcgrath/" in err, err

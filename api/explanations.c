@@ -25,7 +25,8 @@ const struct field explanations_fields[] = {
     MODEL_ROW, EXPORT_SOURCE_ROW,
     {"q", "query", FIELD_TEXT, .min = 1, .max = 256,
      .text = "Words to search for, all of which must occur; the last may be the beginning of one. Left out: export."},
-    OFFSET_ROW("How many rows to pass over."), LIMIT_ROW("Rows at most; left out: all, or 20 of a search, which gives 1000 at most."), {.name = NULL}};
+    OFFSET_ROW("How many rows to pass over."),
+    LIMIT_ROW("Rows at most; left out: all, or 20 of a search, which gives 1000 at most."), {.name = NULL}};
 
 const struct field explanation_new_fields[] = {
     MODEL_ROW,

@@ -20,8 +20,10 @@ struct tensor_shape {
 void tensor_write_npy(struct buffer *out, const struct tensor_shape *shape);
 void tensor_write_safetensors(struct buffer *out, const struct tensor_shape *shapes, size_t n);
 
-/* Makes the reply a stream: what stands in call->body, then `bytes` that `read` gives piece by piece. */
+/* Copies n bytes from `offset` of a job's result to `to`; 0, or -1 with an error. */
 typedef int (*tensor_read)(struct lab_job *job, int64_t offset, void *to, size_t n, struct error *error);
+
+/* Makes the reply a stream: what stands in call->body, then `bytes` that `read` gives piece by piece. */
 int tensor_stream(struct api_call *call, enum tensor_form form, int64_t bytes, tensor_read read, struct error *error) MUST_CHECK;
 
 #endif

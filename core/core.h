@@ -69,7 +69,7 @@ struct lab_source_info {
   const char *id;          /* "7-res-jb" */
   const char *set;         /* "res-jb" */
   const char *model_id;
-  const char *kind;        /* "relu", "jumprelu", "topk" */
+  const char *kind;        /* "relu", "topk", "jumprelu skip transcoder": for people */
   const char *point;       /* TransformerLens name it reads: "blocks.7.hook_resid_pre" */
   const char *point_out;   /* where it writes; the same for an SAE */
   int layer;
@@ -80,7 +80,7 @@ struct lab_source_info {
 };
 struct lab_model_info {
   const char *id;
-  const char *family;      /* "gpt2", "workshop" */
+  const char *family;      /* docs/models.md: "gpt2", "llama", "workshop" */
   const char *path;
   const char *dtype;       /* of the weights as kept */
   int n_layer, n_head, n_kv_head;

@@ -20,7 +20,8 @@ struct feature_logits {
 
 /* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary. Rows that are not of
  * the residual stream count as what they add to it: those of attn.hook_z through W_O, those inside the MLP through W_out
- * (an activation function between is taken for the identity). vocabulary: tokens of the tokenizer (padded rows of the embedding do not count). */
+ * (an activation function between is taken for the identity). vocabulary: tokens of the tokenizer (padded rows of the
+ * embedding do not count). */
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
                   struct feature_logits *out, struct error *error) MUST_CHECK;
 
@@ -39,8 +40,8 @@ void decoder_table_free(struct decoder_table *table); /* NULL is fine */
 #define TABLE_QUERIES 32
 
 /* The `most` (1..TABLE_NEIGHBOURS_MOST) nearest rows of the table's dictionary to queries q [n, d_out] (host, any length),
- * n <= TABLE_QUERIES. skip[i] is a feature to leave out (the query's own), -1: none. Largest cosine first, lower index among equals. out[i] is added to: it
- * begins with n 0, and with tables of ascending ranges ends as with the whole. */
+ * n <= TABLE_QUERIES. skip[i] is a feature to leave out (the query's own), -1: none. Largest cosine first, lower index among
+ * equals. out[i] is added to: it begins with n 0, and with tables of ascending ranges ends as with the whole. */
 int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) MUST_CHECK;
 

@@ -50,8 +50,8 @@ enum tokenizer_flags {
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
                      size_t *count, struct error *error) MUST_CHECK;
 
-/* The raw bytes of one token as text shows it (" the", also where files write "▁the"; part of a character possibly; the literal "<|endoftext|>" for a
- * special one). Borrowed; *length may be 0 for unused ids. An id outside 0..size-1 gives "". */
+/* The raw bytes of one token as text shows it (" the", also where files write "▁the"; part of a character possibly; the
+ * literal "<|endoftext|>" for a special one). Borrowed; *length may be 0 for unused ids. An id outside 0..size-1 gives "". */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *length);
 
 #endif

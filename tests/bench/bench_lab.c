@@ -16,31 +16,13 @@
 #include "core/engine/engine.h"
 #include "core/laboratory.h"
 #include "tests/bench/limits.h"
+#include "tests/unit/lab_waiter.h"
 
 #define ROUNDS 11
 #define NEW_TOKENS 24
 #define STREAMS 16
 #define TOKENS 16
 #define PROMPT 2
-
-/* ---- waiting ---- */
-
-struct waiter {
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
-  int wakes;
-};
-static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-static void on_wake(void *context) {
-  struct waiter *w = context;
-  pthread_mutex_lock(&w->mutex);
-  w->wakes++;
-  pthread_cond_signal(&w->changed);
-  pthread_mutex_unlock(&w->mutex);
-}
-
-static const struct lab_waker waker = {on_wake, &waiter};
 
 static void fail(const struct error *error) {
   fprintf(stderr, "bench_lab: %s\n", error->text);
@@ -51,19 +33,11 @@ static void check(int failed, const struct error *error) {
   if (failed) fail(error);
 }
 
-static void wait_for(struct lab_job *job) {
-  for (;;) {
-    pthread_mutex_lock(&waiter.mutex);
-    int seen = waiter.wakes;
-    pthread_mutex_unlock(&waiter.mutex);
-    enum lab_job_state state = lab_job_state(job);
-    if (state == LAB_JOB_DONE) return;
-    struct error error;
-    if (state == LAB_JOB_FAILED) lab_job_error(job, &error), fail(&error);
-    pthread_mutex_lock(&waiter.mutex);
-    while (waiter.wakes == seen) pthread_cond_wait(&waiter.changed, &waiter.mutex);
-    pthread_mutex_unlock(&waiter.mutex);
-  }
+static void must_end(struct lab_job *job) {
+  struct error error;
+  if (wait_for(job) == LAB_JOB_DONE) return;
+  lab_job_error(job, &error);
+  fail(&error);
 }
 
 static double processor_seconds(void) {
@@ -90,7 +64,7 @@ static double matrix(struct lab *lab, const struct lab_model_info *model, const 
                                 .answers = {{.ids = answers, .n_ids = 1}, {.ids = answers + 1, .n_ids = 1}}};
   int64_t from = clock_ns();
   check(lab_patch(lab, &args, waker, &job, &error), &error);
-  wait_for(job);
+  must_end(job);
   double seconds = limits_seconds(from);
   lab_job_free(job);
   return seconds;
@@ -110,7 +84,7 @@ static double loop(struct lab *lab, const struct lab_model_info *model, const in
                                   .stop_at_layer = INT64_MIN, .positions = &last, .n_positions = 1, .top_k = 1};
       struct lab_job *job;
       check(lab_run(lab, &args, waker, &job, &error), &error);
-      wait_for(job);
+      must_end(job);
       lab_job_free(job);
     }
   }

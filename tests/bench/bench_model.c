@@ -7,51 +7,23 @@
  * included, with nothing attached and with one feature steered in every stream. Shares: prefill of the f32
  * multiply-add peak, decode of one stream of the read rate (weights read once a token). Rounds alternate, medians
  * are printed. */
-#include <pthread.h>
 
 #include "core/base/log.h"
 #include "core/core.h"
 #include "tests/bench/limits.h"
+#include "tests/unit/lab_waiter.h"
 
 #define ROUNDS 5
 #define NEW_TOKENS 48
 #define MAX_STREAMS 16
 
-struct waiter {
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
-  int wakes;
-};
-static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-static void on_wake(void *context) {
-  struct waiter *w = context;
-  pthread_mutex_lock(&w->mutex);
-  w->wakes++;
-  pthread_cond_signal(&w->changed);
-  pthread_mutex_unlock(&w->mutex);
+static void must_end(struct lab_job *job) {
+  struct error error;
+  if (wait_for(job) == LAB_JOB_DONE) return;
+  lab_job_error(job, &error);
+  fprintf(stderr, "bench_model: %s\n", error.text);
+  exit(1);
 }
-
-static void wait_for(struct lab_job *job) {
-  for (;;) {
-    pthread_mutex_lock(&waiter.mutex);
-    int seen = waiter.wakes;
-    pthread_mutex_unlock(&waiter.mutex);
-    enum lab_job_state state = lab_job_state(job);
-    if (state == LAB_JOB_DONE) return;
-    if (state == LAB_JOB_FAILED) {
-      struct error error;
-      lab_job_error(job, &error);
-      fprintf(stderr, "bench_model: %s\n", error.text);
-      exit(1);
-    }
-    pthread_mutex_lock(&waiter.mutex);
-    while (waiter.wakes == seen) pthread_cond_wait(&waiter.changed, &waiter.mutex);
-    pthread_mutex_unlock(&waiter.mutex);
-  }
-}
-
-static const struct lab_waker waker = {on_wake, &waiter};
 
 static void check(int failed, const struct error *error) {
   if (!failed) return;
@@ -76,7 +48,7 @@ static double prefill(struct lab *lab, const struct lab_model_info *model, const
   struct lab_job *job;
   int64_t from = clock_ns();
   check(lab_activations(lab, &args, waker, &job, &error), &error);
-  wait_for(job);
+  must_end(job);
   double seconds = limits_seconds(from);
   lab_job_free(job);
   free(text);
@@ -94,7 +66,7 @@ static double decode(struct lab *lab, const struct lab_model_info *model, const 
   args.n_features = steer;
   int64_t from = clock_ns();
   for (int i = 0; i < streams; i++) check(lab_steer(lab, &args, waker, &jobs[i], &error), &error);
-  for (int i = 0; i < streams; i++) wait_for(jobs[i]);
+  for (int i = 0; i < streams; i++) must_end(jobs[i]);
   double seconds = limits_seconds(from);
   int64_t made = 0;
   for (int i = 0; i < streams; i++) {

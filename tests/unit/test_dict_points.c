@@ -4,11 +4,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <pthread.h>
 
 #include "core/analysis/tables.h"
 #include "core/base/json.h"
 #include "core/core.h"
+#include "tests/unit/lab_waiter.h"
 #include "tests/unit/vectors.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"
@@ -20,35 +20,11 @@ static const struct lab_source_spec sources[] = {
 static const struct lab_model_spec model_spec = {"tiny", TINY "model"};
 enum { SOURCES = sizeof sources / sizeof sources[0] };
 
-/* ---- a lab, and waiting for jobs ---- */
+/* ---- a lab ---- */
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static int wakes;
-
-static void on_wake(void *context) {
-  (void)context;
-  pthread_mutex_lock(&mutex);
-  wakes++;
-  pthread_cond_broadcast(&changed);
-  pthread_mutex_unlock(&mutex);
-}
-static const struct lab_waker waker = {on_wake, NULL};
-
-/* The job wakes us under its own lock, so its state is asked for without ours. */
 static void must_be_done(struct lab_job *job) {
   struct error error;
-  for (;;) {
-    pthread_mutex_lock(&mutex);
-    int seen = wakes;
-    pthread_mutex_unlock(&mutex);
-    enum lab_job_state state = lab_job_state(job);
-    if (state == LAB_JOB_DONE) return;
-    if (state == LAB_JOB_FAILED) break;
-    pthread_mutex_lock(&mutex);
-    while (wakes == seen) pthread_cond_wait(&changed, &mutex);
-    pthread_mutex_unlock(&mutex);
-  }
+  if (wait_for(job) == LAB_JOB_DONE) return;
   lab_job_error(job, &error);
   fail_msg("%s", error.text);
 }

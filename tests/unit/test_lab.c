@@ -4,12 +4,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/core.h"
+#include "tests/unit/lab_waiter.h"
 #include "tests/unit/vectors.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"
@@ -20,36 +20,7 @@ static const struct lab_source_spec sources[] = {{"tiny", "1-res-relu", TINY "so
                                                  {"tiny", "2-res-jump", TINY "sources/2-res-jump"}};
 static const struct lab_model_spec model = {"tiny", TINY "model"};
 
-/* ---- a lab, and waiting for jobs ---- */
-
-struct waiter {
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
-  int wakes;
-};
-static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-static void on_wake(void *context) {
-  struct waiter *w = context;
-  pthread_mutex_lock(&w->mutex);
-  w->wakes++;
-  pthread_cond_broadcast(&w->changed);
-  pthread_mutex_unlock(&w->mutex);
-}
-static const struct lab_waker waker = {on_wake, &waiter};
-
-static enum lab_job_state wait_for(struct lab_job *job) {
-  for (;;) {
-    pthread_mutex_lock(&waiter.mutex);
-    int seen = waiter.wakes;
-    pthread_mutex_unlock(&waiter.mutex);
-    enum lab_job_state state = lab_job_state(job);
-    if (state == LAB_JOB_DONE || state == LAB_JOB_FAILED) return state;
-    pthread_mutex_lock(&waiter.mutex);
-    while (waiter.wakes == seen) pthread_cond_wait(&waiter.changed, &waiter.mutex);
-    pthread_mutex_unlock(&waiter.mutex);
-  }
-}
+/* ---- a lab ---- */
 
 static struct lab *open_lab(const char *backend, int threads, int step_rows) {
   struct error error = ERROR_INIT;

@@ -6,7 +6,6 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "core/base/log.h"
 #include "core/base/spool.h"
 #include "core/laboratory.h"
+#include "tests/unit/lab_waiter.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"
 #define TOKENS 70 /* more than a block of keys */
@@ -22,36 +22,7 @@ static const struct lab_source_spec sources[] = {{"tiny", "1-res-relu", TINY "so
                                                  {"tiny", "0-mlp-topk", TINY "sources/0-mlp-topk"}};
 static const struct lab_model_spec model = {"tiny", TINY "model"};
 
-/* ---- a lab, and waiting for jobs ---- */
-
-struct waiter {
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
-  int wakes;
-};
-static struct waiter waiter = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-
-static void on_wake(void *context) {
-  struct waiter *w = context;
-  pthread_mutex_lock(&w->mutex);
-  w->wakes++;
-  pthread_cond_broadcast(&w->changed);
-  pthread_mutex_unlock(&w->mutex);
-}
-static const struct lab_waker waker = {on_wake, &waiter};
-
-static enum lab_job_state wait_for(struct lab_job *job) {
-  for (;;) {
-    pthread_mutex_lock(&waiter.mutex);
-    int seen = waiter.wakes;
-    pthread_mutex_unlock(&waiter.mutex);
-    enum lab_job_state state = lab_job_state(job);
-    if (state == LAB_JOB_DONE || state == LAB_JOB_FAILED) return state;
-    pthread_mutex_lock(&waiter.mutex);
-    while (waiter.wakes == seen) pthread_cond_wait(&waiter.changed, &waiter.mutex);
-    pthread_mutex_unlock(&waiter.mutex);
-  }
-}
+/* ---- a lab ---- */
 
 static struct lab_job *done(struct lab_job *job) {
   if (wait_for(job) == LAB_JOB_DONE) return job;

@@ -19,8 +19,9 @@ static const struct option table[] = {
   {"model", "what is served", OPTION_LIST, "", 0, 0, "", "[ID=]PLACE",
    "Models to load: a Hugging Face folder, an ini that describes one, or a name (gpt2, EleutherAI/pythia-70m) that is "
    "in the Hugging Face cache of this machine.", AT(model)},
-  {"source", "what is served", OPTION_LIST, "", 0, 0, "", "MODEL/SOURCE=PLACE",
-   "Dictionaries to load: a folder, a file, an ini that describes one, or a published name.", AT(source)},
+  {"source", "what is served", OPTION_LIST, "", 0, 0, "", "MODEL/SOURCE[=PLACE]",
+   "Dictionaries to load: a folder, a file, an ini that describes one, or a published name; without PLACE, Neuronpedia's "
+   "name of one.", AT(source)},
   {"source_folders", "what is served", OPTION_LIST, "", 0, 0, "", "FOLDER",
    "Folders that POST /v1/sources may load dictionaries from, besides the demo's and those named by source.",
    AT(source_folders)},

@@ -72,6 +72,18 @@ def ask(printed):
     return send
 
 
+def test_the_laboratory_answers_what_the_readme_shows(ask):
+    readme = (ROOT / "README.md").read_text()
+    body = re.search(r"/v1/lab/next -d '(.*?)'\n", readme, re.S).group(1)
+    shown = re.findall(r'"(before|after)":\{"top":\[(\{.*?\})\]', readme)
+    reply = ask("/v1/lab/next", **json.loads(body))
+    assert len(shown) == 2
+    for when, row in shown:
+        got, row = reply[when]["top"][0], json.loads(row)
+        assert got["token"] == row["token"]
+        assert abs(got["probability"] - row["probability"]) < TOLERANCE  # instruction sets differ in the last bits
+
+
 @pytest.mark.parametrize("source, index, word", [("2-res-demo", 1890, "little"), ("2-tc-demo", 1486, "the")])
 def test_statistics_came_along(ask, source, index, word):
     feature = ask(f"/feature/demo/{source}/{index}")

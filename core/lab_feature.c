@@ -77,8 +77,7 @@ static int check_index(const struct lab_source_info *source, int64_t index, stru
                          (long long)index, source->id, (long long)source->n_feat - 1);
 }
 
-/* Only dictionaries that write into the residual stream have logits: all that are served today. */
-static int prepare(struct feature_job *f, struct lab *lab, const struct lab_source_info *info, int64_t index) {
+static void prepare(struct feature_job *f, struct lab *lab, const struct lab_source_info *info, int64_t index) {
   struct lab_source *source = lab_source_of(lab, info);
   f->result.source = info;
   f->result.decoder_norm = dict_norms(source->dict)[index];
@@ -89,7 +88,6 @@ static int prepare(struct feature_job *f, struct lab *lab, const struct lab_sour
   f->work.first = index;
   f->work.n = 1;
   f->work.rows = &f->row;
-  return 0;
 }
 
 int lab_feature(struct lab *lab, const struct lab_source_info *source, int64_t index, size_t max_examples,
@@ -99,7 +97,8 @@ int lab_feature(struct lab *lab, const struct lab_source_info *source, int64_t i
   if (!f) return error_memory(error, sizeof *f);
   job_init(&f->job, lab, waker, destroy);
   arena_init(&f->arena, 0);
-  if (prepare(f, lab, source, index) != 0 || read_stored(f, max_examples, error) != 0) {
+  prepare(f, lab, source, index);
+  if (read_stored(f, max_examples, error) != 0) {
     destroy(&f->job);
     return -1;
   }

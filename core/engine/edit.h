@@ -34,7 +34,7 @@ struct edit_feature {
 struct edit {
   struct point point;  /* of a dictionary edit: not used, the dictionary says it */
   enum edit_kind kind;
-  int32_t column_begin, column_end; /* [0, width of the point), or the columns of some heads at attn_z */
+  int32_t column_begin, column_end; /* [0, width of the point), or those of some heads where the point has heads */
   float value;
   const float *v;    /* [column_end - column_begin]; unit length for PROJECT and CAP; NULL for SCALE and FILL; for
                         REPLACE one such row for every prompt position that takes part, in their order */

@@ -26,7 +26,7 @@ struct lab_model_spec {
 };
 struct lab_source_spec {
   const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
-  const char *path;                 /* dictionary folder or file, or an ini */
+  const char *path;                 /* dictionary folder or file, an ini, or a published name (core/dict/dict_find.h) */
 };
 struct lab_options {
   const struct lab_model_spec *models;
@@ -152,10 +152,10 @@ int lab_tokenize(const struct lab *lab, const struct lab_model_info *model, cons
 
 /* ---- jobs: work for the engine ---------------------------------------------------------------------- */
 
-/* Every verb below starts a job and returns at once. `wake` is called from the engine's thread whenever
- * something new can be read and once when the job has ended; it must only note and schedule. A job has two
- * owners, the caller and the engine; lab_job_free gives the caller's share back (and cancels), after which
- * wake is never called again. */
+/* Every verb below that takes a waker starts a job and returns at once. `wake` is called from a thread of the lab (the
+ * engine's, the loader's) whenever something new can be read and once when the job has ended; it must only note and
+ * schedule. A job has two owners, the caller and the lab; lab_job_free gives the caller's share back (and cancels), after
+ * which wake is never called again. */
 struct lab_job;
 struct lab_waker {
   void (*wake)(void *context);
@@ -262,7 +262,7 @@ struct lab_generated {
   size_t length;
   const char *finish;      /* "stop" (EOS), "length", "timeout"; NULL while it runs */
   int64_t n_tokens;
-  struct lab_logprob *logprobs; /* n_logprobs_tokens of them, when asked for */
+  struct lab_logprob *logprobs; /* [n_logprob_tokens], when asked for */
   size_t n_logprob_tokens;
 };
 

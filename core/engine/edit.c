@@ -80,13 +80,25 @@ static int rank_positions(struct kept *kept, struct error *error) {
   return 0;
 }
 
+/* By index, and changes of one feature in the order in which they were given: they lie in one array. */
+static int by_index(const void *a, const void *b) {
+  const struct edit_feature *x = *(const struct edit_feature *const *)a, *y = *(const struct edit_feature *const *)b;
+  if (x->index != y->index) return x->index < y->index ? -1 : 1;
+  return x < y ? -1 : x > y;
+}
+
+/* In ascending order, as activations are: a row with many of both is walked once. */
 static int copy_features(const struct edit *edit, struct edit_feature **to, struct error *error) {
   if (!edit->dict || !edit->n_features) return 0;
-  size_t bytes = (size_t)edit->n_features * sizeof **to;
-  *to = malloc(bytes);
-  if (!*to) return error_memory(error, bytes);
-  memcpy(*to, edit->features, bytes);
-  return 0;
+  size_t n = (size_t)edit->n_features;
+  const struct edit_feature **order = malloc(n * sizeof *order);
+  *to = malloc(n * sizeof **to);
+  int failed = order && *to ? 0 : error_memory(error, n * (sizeof *order + sizeof **to));
+  for (size_t i = 0; !failed && i < n; i++) order[i] = &edit->features[i];
+  if (!failed) qsort(order, n, sizeof *order, by_index);
+  for (size_t i = 0; !failed && i < n; i++) (*to)[i] = *order[i];
+  free(order);
+  return failed;
 }
 
 static int make_room(struct edit_list *list, struct error *error) {

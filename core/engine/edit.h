@@ -70,7 +70,7 @@ int edit_list_upload(struct edit_list *list, struct backend *backend, struct err
 struct edit_slot {
   const struct dict *dict;
   bool with_error;
-  const struct edit_feature *features;
+  const struct edit_feature *features; /* ascending by index; changes of one feature in their order */
   int32_t n_features;
 };
 

@@ -95,22 +95,27 @@ static int copy_rows(struct backend *backend, struct rows at, int32_t row, int32
   return 0;
 }
 
-/* The activations of one row after the changes, in the order of the changes. Few features change, so a walk is enough. */
+/* One activation after its changes, which are features [*f, ...) with that index. */
+static float change_one(const struct edit_slot *what, int32_t *f, float value) {
+  int32_t index = what->features[*f].index;
+  for (; *f < what->n_features && what->features[*f].index == index; (*f)++)
+    value = what->features[*f].change == FEATURE_SET ? what->features[*f].value : what->features[*f].value * value;
+  return value;
+}
+
+/* The activations of one row after the changes. Both are in ascending order, and so is what comes out. */
 static int change_row(const struct edit_slot *what, const struct sparse *codes, size_t row, struct sparse *out,
                       struct error *error) {
-  size_t begin = codes->start[row], end = codes->start[row + 1];
-  if (sparse_row(out, end - begin + (size_t)what->n_features, error) != 0) return -1;
-  size_t first = out->start[out->n_rows];
-  for (size_t e = begin; e < end; e++) sparse_push(out, codes->index[e], codes->value[e]);
-  for (int32_t f = 0; f < what->n_features; f++) {
-    const struct edit_feature *change = &what->features[f];
-    size_t last = out->start[out->n_rows], e = first;
-    while (e < last && out->index[e] != change->index) e++;
-    if (e < last)
-      out->value[e] = change->change == FEATURE_SET ? change->value : change->value * out->value[e];
-    else if (change->change == FEATURE_SET && change->value != 0)
-      sparse_push(out, change->index, change->value);
+  size_t e = codes->start[row], end = codes->start[row + 1];
+  if (sparse_row(out, end - e + (size_t)what->n_features, error) != 0) return -1;
+  for (int32_t f = 0; f < what->n_features;) {
+    int32_t index = what->features[f].index;
+    for (; e < end && codes->index[e] < index; e++) sparse_push(out, codes->index[e], codes->value[e]);
+    bool fires = e < end && codes->index[e] == index;
+    float value = change_one(what, &f, fires ? codes->value[e++] : 0);
+    if (fires || value != 0) sparse_push(out, index, value);
   }
+  for (; e < end; e++) sparse_push(out, codes->index[e], codes->value[e]);
   return 0;
 }
 
@@ -126,13 +131,9 @@ static void add_changes(const struct edit_slot *what, const struct sparse *was, 
                         float *direction, float *h, int64_t width) {
   for (int32_t f = 0; f < what->n_features; f++) {
     int32_t index = what->features[f].index;
-    bool again = false;
-    for (int32_t g = 0; g < f; g++) again |= what->features[g].index == index;
-    float after = 0;
-    for (size_t e = now->start[row]; e < now->start[row + 1]; e++)
-      if (now->index[e] == index) after = now->value[e];
-    float step = after - sparse_find(was, row, index);
-    if (again || step == 0) continue;
+    if (f && what->features[f - 1].index == index) continue;
+    float step = sparse_find(now, row, index) - sparse_find(was, row, index);
+    if (step == 0) continue;
     dict_decoder_row(what->dict, index, direction);
     for (int64_t i = 0; i < width; i++) h[i] += step * direction[i];
   }

@@ -12,8 +12,9 @@ struct heads {
   struct experiment e;
   struct lab_heads_args args;
   struct point *taps;
-  double *sum[SCORES];     /* [n_layer][n_head] */
-  int64_t count[SCORES];   /* tokens over which layer 0 was summed; the same for all */
+  double *parts;           /* [n_texts][SCORES][n_layer][n_head]: summed text by text at the end, because texts come in any order */
+  float *text_losses;      /* [n_texts][n_losses] */
+  double *scores[SCORES];  /* [n_layer][n_head] */
   double *losses;
   float *rows;             /* scratch: a chunk of one tap */
   size_t capacity;
@@ -39,24 +40,28 @@ static int read_rows(struct heads *heads, const struct engine_tapped *tapped, st
   return tapped->backend->ops->read(tapped->backend, heads->rows, tapped->rows.at, floats * sizeof *heads->rows, error);
 }
 
+static size_t cells_of(const struct heads *heads) { return (size_t)heads->result.n_layer * (size_t)heads->result.n_head; }
+
+static double *part_of(struct heads *heads, size_t text, enum score score) {
+  return heads->parts + (text * SCORES + (size_t)score) * cells_of(heads);
+}
+
 /* BOS, where there is one, neither looks nor is looked at. */
-static void score_row(struct heads *heads, int layer, int64_t position, const float *row, int64_t keys) {
+static void score_row(struct heads *heads, size_t text, int layer, int64_t position, const float *row, int64_t keys) {
   int n_head = heads->result.n_head;
-  for (int s = 0; s < SCORES; s++) {
-    int64_t key = position - distance(heads, (enum score)s);
+  for (enum score s = 0; s < SCORES; s++) {
+    int64_t key = position - distance(heads, s);
     if (key < heads->args.prepend_bos) continue;
-    for (int h = 0; h < n_head; h++) heads->sum[s][layer * n_head + h] += (double)row[h * keys + key];
-    heads->count[s] += layer == 0;
+    for (int h = 0; h < n_head; h++) part_of(heads, text, s)[layer * n_head + h] += (double)row[h * keys + key];
   }
 }
 
 static int on_tapped(struct experiment *e, int pass, const struct engine_tapped *tapped, struct error *error) {
   struct heads *heads = heads_of(e);
   int64_t keys = tapped->width / heads->result.n_head;
-  (void)pass;
   if (read_rows(heads, tapped, error) != 0) return -1;
   for (int32_t i = 0; i < tapped->n_rows; i++)
-    score_row(heads, heads->taps[tapped->tap].layer, tapped->position + i, heads->rows + i * tapped->width, keys);
+    score_row(heads, (size_t)pass, heads->taps[tapped->tap].layer, tapped->position + i, heads->rows + i * tapped->width, keys);
   return 0;
 }
 
@@ -65,14 +70,23 @@ static int on_logits(struct experiment *e, int pass, int32_t position, const flo
   const struct lab_ids *ids = &e->texts[pass];
   (void)error;
   if ((size_t)position + 1 < ids->n)
-    heads->losses[position] += (double)experiment_loss(e, logits, ids->ids[position + 1]) / heads->args.batch;
+    heads->text_losses[(size_t)pass * heads->result.n_losses + (size_t)position] =
+        experiment_loss(e, logits, ids->ids[position + 1]);
   return 0;
 }
 
 static void finish(struct heads *heads) {
-  for (int s = 0; s < SCORES; s++)
-    for (int i = 0; i < heads->result.n_layer * heads->result.n_head; i++)
-      if (heads->count[s]) heads->sum[s][i] /= (double)heads->count[s];
+  size_t n_texts = heads->e.n_texts, n_losses = heads->result.n_losses;
+  for (enum score s = 0; s < SCORES; s++) {
+    int64_t each = (int64_t)heads->result.n_tokens - heads->args.prepend_bos - distance(heads, s); /* tokens that look */
+    for (size_t i = 0; i < cells_of(heads); i++) {
+      for (size_t t = 0; t < n_texts; t++) heads->scores[s][i] += part_of(heads, t, s)[i];
+      heads->scores[s][i] /= (double)each * (double)n_texts;
+    }
+  }
+  for (size_t i = 0; heads->args.loss && i < n_losses; i++)
+    for (size_t t = 0; t < n_texts; t++)
+      heads->losses[i] += (double)heads->text_losses[t * n_losses + i] / (double)n_texts;
 }
 
 static int on_stage(struct experiment *e, int stage, struct error *error) {
@@ -129,28 +143,44 @@ static int make_texts(struct heads *heads, struct error *error) {
   return 0;
 }
 
-static int prepare(struct heads *heads, const struct lab_heads_args *args, struct error *error) {
-  struct experiment *e = &heads->e;
-  const struct arch *arch = &e->model->arch;
-  size_t cells = (size_t)arch->n_layer * (size_t)arch->n_head;
-  heads->args = *args;
-  heads->result.n_layer = arch->n_layer;
-  heads->result.n_head = arch->n_head;
-  if (args->prepend_bos && tokenizer_bos(e->model->tokenizer) < 0)
+static int check_size(const struct heads *heads, struct error *error) {
+  const struct lab_heads_args *args = &heads->args;
+  const struct model *model = heads->e.model;
+  int64_t tokens = args->prepend_bos + 2 * (int64_t)args->length;
+  if (args->prepend_bos && tokenizer_bos(model->tokenizer) < 0)
     return error_set_field(error, ERROR_ARGUMENT, "prependBos", "this model has no BOS token");
-  if (args->prepend_bos + 2 * (int64_t)args->length > arch->n_ctx)
+  if (tokens > model->arch.n_ctx)
     return error_set_field(error, ERROR_LIMIT, "length", "%d tokens twice are more than the model's context of %lld", args->length,
-                           (long long)arch->n_ctx);
-  heads->taps = arena_array(&e->arena, (size_t)arch->n_layer, sizeof *heads->taps, error);
-  for (int l = 0; heads->taps && l < arch->n_layer; l++) heads->taps[l] = (struct point){l, SITE_PATTERN};
-  for (int s = 0; s < SCORES; s++)
-    if (!(heads->sum[s] = arena_array(&e->arena, cells, sizeof *heads->sum[s], error))) return -1;
+                           (long long)model->arch.n_ctx);
+  if (args->batch * tokens > LABORATORY_MAX_ROWS)
+    return error_set_field(error, ERROR_LIMIT, "batch", "%d sequences of %lld tokens are more than the %lld token positions that a "
+                           "request may compute; ask for fewer", args->batch, (long long)tokens, (long long)LABORATORY_MAX_ROWS);
+  return 0;
+}
+
+static int make_room(struct heads *heads, struct error *error) {
+  struct arena *arena = &heads->e.arena;
+  size_t n_layer = (size_t)heads->result.n_layer, n_texts = (size_t)heads->args.batch, n_losses = heads->result.n_losses;
+  heads->taps = arena_array(arena, n_layer, sizeof *heads->taps, error);
+  heads->parts = arena_array(arena, n_texts * SCORES * cells_of(heads), sizeof *heads->parts, error);
+  heads->losses = arena_array(arena, n_losses, sizeof *heads->losses, error);
+  heads->text_losses = arena_array(arena, heads->args.loss ? n_texts * n_losses : 0, sizeof *heads->text_losses, error);
+  if (!heads->taps || !heads->parts || !heads->losses || !heads->text_losses) return -1;
+  for (size_t l = 0; l < n_layer; l++) heads->taps[l] = (struct point){(int)l, SITE_PATTERN};
+  for (enum score s = 0; s < SCORES; s++)
+    if (!(heads->scores[s] = arena_array(arena, cells_of(heads), sizeof *heads->scores[s], error))) return -1;
+  return 0;
+}
+
+static int prepare(struct heads *heads, const struct lab_heads_args *args, struct error *error) {
+  heads->args = *args;
+  heads->result.n_layer = heads->e.model->arch.n_layer;
+  heads->result.n_head = heads->e.model->arch.n_head;
   heads->result.n_losses = (size_t)args->prepend_bos + 2 * (size_t)args->length - 1;
-  heads->losses = arena_array(&e->arena, heads->result.n_losses, sizeof *heads->losses, error);
-  if (!heads->taps || !heads->losses) return -1;
-  heads->result.induction = heads->sum[INDUCTION];
-  heads->result.previous = heads->sum[PREVIOUS];
-  heads->result.duplicate = heads->sum[DUPLICATE];
+  if (check_size(heads, error) != 0 || make_room(heads, error) != 0) return -1;
+  heads->result.induction = heads->scores[INDUCTION];
+  heads->result.previous = heads->scores[PREVIOUS];
+  heads->result.duplicate = heads->scores[DUPLICATE];
   heads->result.losses = args->loss ? heads->losses : NULL;
   return make_texts(heads, error);
 }

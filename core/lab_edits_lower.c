@@ -78,6 +78,18 @@ static int check_positions(const struct edits_plan *plan, const struct lab_ids *
 
 /* ---- needs ---- */
 
+static enum edit_kind kind_of(enum lab_edit_op op) {
+  switch (op) {
+    case LAB_EDIT_ADD: return EDIT_ROW_ADD;
+    case LAB_EDIT_PROJECT: return EDIT_ROW_PROJECT;
+    case LAB_EDIT_CAP: return EDIT_ROW_CAP;
+    case LAB_EDIT_SCALE: return EDIT_ROW_SCALE;
+    case LAB_EDIT_ZERO: return EDIT_ROW_FILL;
+    case LAB_EDIT_PATCH: return EDIT_ROW_REPLACE;
+    default: return EDIT_ROW_COPY; /* SET and MEAN */
+  }
+}
+
 static int add_need(struct edits_plan *plan, struct resolved_edit *edit, const struct lab_ids *ids, struct error *error) {
   struct edit_need *need = &plan->needs[plan->n_needs++];
   bool patch = edit->op == LAB_EDIT_PATCH, feature = edit->dict && !patch;
@@ -95,9 +107,46 @@ static int add_need(struct edits_plan *plan, struct resolved_edit *edit, const s
   return need->rows || need->sum ? 0 : -1;
 }
 
+/* At most so many bytes of one edit: the rows or sums of the runs that it needs, and its vectors for each text. */
+static double edit_bytes(const struct resolved_edit *edit, const struct lab_ids *texts, size_t n_texts) {
+  bool patch = edit->op == LAB_EDIT_PATCH, listed = edit->where == LAB_LISTED;
+  double width = (double)edit->width, bytes = 0;
+  if (edit->has_from) bytes += patch ? (double)edit->from.n * width * sizeof(float) : width * sizeof(double);
+  for (size_t t = 0; t < n_texts; t++) {
+    double rows = !patch ? 1 : (double)(listed && edit->n_positions < texts[t].n ? edit->n_positions : texts[t].n);
+    bytes += rows * width * sizeof(float) + (double)texts[t].n + (double)edit->n_features * sizeof(struct edit_feature);
+    if (edit->op == LAB_EDIT_MEAN && !edit->has_from) bytes += width * sizeof(double);
+  }
+  return bytes;
+}
+
+static int check_room(const struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) {
+  double bytes = 0;
+  for (size_t e = 0; e < plan->n_edits; e++) {
+    bytes += edit_bytes(&plan->edits[e], texts, n_texts);
+    if (bytes > (double)LABORATORY_MAX_BYTES)
+      return error_set_field(error, ERROR_LIMIT, plan->edits[e].name, "%s: the edits up to this one take more than %" PRId64
+                             " MiB over all texts; give fewer edits, positions or texts", plan->edits[e].name,
+                             LABORATORY_MAX_BYTES >> 20);
+  }
+  return 0;
+}
+
+/* What can be edited at the point, and in which columns. */
+static int check_columns(const struct edits_plan *plan, const struct resolved_edit *edit, struct error *error) {
+  struct error inner = ERROR_INIT;
+  if (edit->dict || point_check_edit(&plan->opened->model->arch, edit->point, kind_of(edit->op), edit->columns[0].begin,
+                                     edit->columns[edit->n_columns - 1].end, 0, &inner) == 0)
+    return 0;
+  return edit_at_fault(error, inner.code, edit, "point", inner.text);
+}
+
 int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) {
+  for (size_t e = 0; e < plan->n_edits; e++)
+    if (check_columns(plan, &plan->edits[e], error) != 0) return -1;
   for (size_t t = 0; t < n_texts; t++)
     if (check_positions(plan, &texts[t], error) != 0) return -1;
+  if (check_room(plan, texts, n_texts, error) != 0) return -1;
   plan->needs = arena_array(plan->arena, plan->n_edits * n_texts, sizeof *plan->needs, error);
   if (!plan->needs) return -1;
   for (size_t e = 0; e < plan->n_edits; e++) {
@@ -250,18 +299,6 @@ static int lower_columns(const struct edits_plan *plan, const struct resolved_ed
   return failed;
 }
 
-static enum edit_kind kind_of(enum lab_edit_op op) {
-  switch (op) {
-    case LAB_EDIT_ADD: return EDIT_ROW_ADD;
-    case LAB_EDIT_PROJECT: return EDIT_ROW_PROJECT;
-    case LAB_EDIT_CAP: return EDIT_ROW_CAP;
-    case LAB_EDIT_SCALE: return EDIT_ROW_SCALE;
-    case LAB_EDIT_ZERO: return EDIT_ROW_FILL;
-    case LAB_EDIT_PATCH: return EDIT_ROW_REPLACE;
-    default: return EDIT_ROW_COPY; /* SET and MEAN */
-  }
-}
-
 static bool is_direction(enum lab_edit_op op) {
   return op == LAB_EDIT_ADD || op == LAB_EDIT_PROJECT || op == LAB_EDIT_CAP;
 }
@@ -279,9 +316,6 @@ static int lower_one(const struct edits_plan *plan, const struct resolved_edit *
   if (edit->dict && !is_direction(edit->op))
     return lower_feature(edit, edit->op == LAB_EDIT_MEAN ? mean[0] : edit->op == LAB_EDIT_ABLATE ? 0 : edit->value, &e, list,
                          error);
-  if (!edit->dict && point_check_edit(&plan->opened->model->arch, edit->point, e.kind, edit->columns[0].begin,
-                                      edit->columns[edit->n_columns - 1].end, 0, error) != 0)
-    return -1;
   if (is_direction(edit->op)) {
     e.v = edit->v;
     return edit_list_add(list, &e, error);

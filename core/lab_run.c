@@ -196,7 +196,10 @@ static int place_tensors(struct run *run, struct error *error) {
 }
 
 static int prepare(struct run *run, const struct lab_run_args *args, struct error *error) {
-  int64_t top = 0;
+  int64_t top = 0, context = run->e.model->arch.n_ctx;
+  if ((int64_t)args->n_positions > context) /* all of them are looked through at every token */
+    return error_set_field(error, ERROR_LIMIT, "positions", "'positions' names %zu tokens, a text has at most %" PRId64,
+                           args->n_positions, context);
   run->texts = arena_array(&run->e.arena, run->e.n_texts, sizeof *run->texts, error);
   if (!run->texts) return -1;
   for (size_t t = 0; t < run->e.n_texts; t++)

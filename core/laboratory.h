@@ -8,7 +8,7 @@
 
 #include "core/core.h"
 
-/* Sums over all runs of a request: token positions computed, and bytes of activations kept for the reply. */
+/* Sums over all runs of a request: token positions computed; bytes of activations kept for the reply, and of edits. */
 #define LABORATORY_MAX_ROWS ((int64_t)1 << 20)
 #define LABORATORY_MAX_BYTES ((int64_t)2 << 30)
 

@@ -217,7 +217,7 @@ int point_check_edit(const struct arch *arch, struct point point, enum edit_kind
     return error_set(error, ERROR_UNSUPPORTED,
                      "'%s' cannot be edited: this model adds positions to what queries and keys read, in every layer", name);
   if (s.kind == POINT_DERIVED && s.heads && looks_along(kind) && column_begin / s.width != (column_end - 1) / s.width)
-    return error_set(error, ERROR_UNSUPPORTED, "an edit of '%s' that measures along a vector must stay inside one head (%lld columns)",
-                     name, (long long)s.width);
+    return error_set(error, ERROR_UNSUPPORTED, "an edit of '%s' that measures along a vector must stay inside one head (%lld columns); "
+                     "name it in 'heads'", name, (long long)s.width);
   return 0;
 }

@@ -30,7 +30,9 @@ static void add_count(char *out, size_t size, double min, double max, const char
   char low[32], high[32];
   number_f64(min, low);
   number_f64(max, high);
-  if (max > 0)
+  if (max > 0 && max == min)
+    snprintf(out + used, size - used, " of %s %s", low, things);
+  else if (max > 0)
     snprintf(out + used, size - used, " of %s to %s %s", low, high, things);
   else if (min > 0)
     snprintf(out + used, size - used, " of at least %s %s", low, things);
@@ -93,6 +95,10 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_INTS: add_count(out, size, field->min, max, "integers from 0 up"); break;
     case FIELD_NUMBERS: add_count(out, size, field->min, max, "numbers"); break;
     case FIELD_PLACES:
+      if (field->min > 1) {
+        snprintf(out, size, "an array");
+        add_count(out, size, field->min, max, "integers");
+      }
       if (field->choices) {
         size_t used = strlen(out);
         snprintf(out + used, size - used, ", or one of");

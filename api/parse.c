@@ -275,7 +275,8 @@ static int name_distance(const char *a, const char *b, int most) {
 
 static int refuse_unknown(struct parser *p, const struct field *rows, const char *path, const char *given) {
   const char *nearest = NULL;
-  int best = 4; /* farther than three letters is no typing mistake */
+  int letters = strlen(given) > 5 ? 3 : (int)(strlen(given) + 1) / 2 - 1;
+  int best = letters + 1; /* farther than three letters, or half of them, is no typing mistake */
   for (const struct field *row = rows; row->name; row++) {
     int distance = name_distance(given, row->name, best);
     if (distance < best) best = distance, nearest = row->name;

@@ -206,7 +206,7 @@ static int prepare(struct components *c, struct lab *lab, const struct lab_compo
                            "heads");
   if (experiment_texts(e, &args->input, 1, args->bos, false, error) != 0 ||
       experiment_edits(e, lab, args->model, args->edits, args->n_edits, args->bos, error) != 0 ||
-      experiment_position(args->position, e->texts[0].n, "position", 0, &result->position, error) != 0 ||
+      experiment_position(args->position, e->texts[0].n, "position", SIZE_MAX, &result->position, error) != 0 ||
       experiment_answers(e, args->answers, (size_t)c->n_answers, args->prepend_space, "answers", &c->answers, error) != 0 ||
       experiment_tokens(e, &e->texts[0], &result->tokens, error) != 0)
     return -1;

@@ -93,7 +93,7 @@ int experiment_position(int64_t position, size_t n_tokens, const char *field, si
   char name[64];
   *out = position < 0 ? position + (int64_t)n_tokens : position;
   if (*out >= 0 && *out < (int64_t)n_tokens) return 0;
-  snprintf(name, sizeof name, "%s[%zu]", field, i);
+  snprintf(name, sizeof name, i == SIZE_MAX ? "%s" : "%s[%zu]", field, i);
   return error_set_field(error, ERROR_ARGUMENT, name, "%s is %" PRId64 ", the text has tokens 0 to %zu (-1 is the last)", name,
                          position, n_tokens - 1);
 }

@@ -89,8 +89,9 @@ static int make_room(struct lens *lens, struct error *error) {
   int32_t n_layer = lens->e.model->arch.n_layer;
   size_t all = result->n_layers * result->n_positions, floats = all * (size_t)lens->e.model->arch.d_model;
   if (all * ((size_t)result->top_k + result->n_answers + 1) > MOST_CELLS)
-    return error_set_field(error, ERROR_LIMIT, "positions", "%zu layers, %zu positions and %d rows each are more than %zu in all; "
-                           "name fewer", result->n_layers, result->n_positions, result->top_k, MOST_CELLS);
+    return error_set_field(error, ERROR_LIMIT, "positions", "%zu layers, %zu positions and %zu rows each are more than %zu in all; "
+                           "name fewer", result->n_layers, result->n_positions, (size_t)result->top_k + result->n_answers,
+                           MOST_CELLS);
   lens->taps = arena_array(arena, result->n_layers, sizeof *lens->taps, error);
   result->top = lens->top = arena_array(arena, all * (size_t)result->top_k, sizeof *lens->top, error);
   result->answers = lens->judged = arena_array(arena, all * result->n_answers, sizeof *lens->judged, error);

@@ -252,7 +252,7 @@ def test_components_agree_and_add_up(daemon, twin, ids):
     one = post(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ANSWERS[0], "heads": False})
     assert one["heads"] is None and one["total"] == pytest.approx(logits[-1, a], abs=2e-4)
     refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ["a", "the", "of"]}, "answers", "two")
-    refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ANSWERS, "position": 99}, "position[0]", "tokens 0")
+    refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ANSWERS, "position": 99}, "position", "tokens 0")
 
 
 # ---- heads and patterns ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
  * be opened, multiplies the same shapes and copies; it packs on every call what we pack once.
  *
  *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows; 0: only
- *                                             packing, encoding and attention */
+ *                                             packing and attention */
 #include <dlfcn.h>
 
 #include "core/math/ops.h"
@@ -139,7 +139,7 @@ static void measure(struct bench *bench, int n_out, int n_in, int rows, enum dty
   close_work(&work);
 }
 
-/* ---- packing and encoding ------------------------------------------------------------------------------ */
+/* ---- packing and attention ----------------------------------------------------------------------------- */
 
 /* matrix_new and matrix_free of the vocabulary matrix; the file is in memory. Bytes are read once and written
  * once, to pages that the kernel has yet to clear: about a third of the read rate is the limit. */
@@ -165,37 +165,6 @@ static void measure_pack(struct bench *bench, enum matrix_layout layout, enum dt
          layout == ROWS_ARE_OUTPUTS ? "outputs" : "inputs", s * 1e3, (double)bytes / s * 1e-9,
          (double)bytes / s * 1e-7 / limits_median(read, bench->rounds));
   free(file);
-}
-
-static void measure_encode(struct bench *bench, enum encode_kind kind, int rows) {
-  struct work work = {.bench = bench, .n_out = 24576, .n_in = 768, .rows = rows, .dtype = DTYPE_F32};
-  double seconds[32], read[32], fma[32];
-  struct sparse out;
-  open_work(&work);
-  sparse_init(&out);
-  /* sums have a deviation of about 2.3: with -5 some 1.5 % are kept, as by a usual dictionary */
-  struct span bias = {NULL, 0};
-  float *fives = malloc((size_t)work.n_out * 4);
-  if (!fives || bench->backend->ops->alloc(bench->backend, (size_t)work.n_out * 4, &bias.memory, NULL) != 0)
-    die("no memory");
-  for (int i = 0; i < work.n_out; i++) fives[i] = kind == ENCODE_TOPK ? 0 : -5;
-  if (bench->backend->ops->write(bench->backend, bias, fives, (size_t)work.n_out * 4, NULL) != 0) die("no memory");
-  struct encode_args args = {.bias = bias, .kind = kind, .w = work.w[0], .x = {work.x, work.n_in}, .n_rows = rows, .k = 32};
-  for (int i = 0; i < bench->rounds; i++) {
-    read[i] = limits_read(&bench->limits, bench->limits.all);
-    int64_t start = clock_ns();
-    if (bench->backend->ops->encode(bench->backend, &args, &out, NULL) != 0) die("no memory");
-    seconds[i] = limits_seconds(start);
-    fma[i] = limits_fma(bench->limits.all);
-    sparse_clear(&out);
-  }
-  double s = limits_median(seconds, bench->rounds), flop = 2.0 * work.n_out * work.n_in * rows;
-  printf("encode %-8s 24576 x 768 F32 %4d rows %7.2f ms %3.0f %% of peak %3.0f %% of read\n",
-         kind == ENCODE_TOPK ? "top 32" : "ReLU", rows, s * 1e3, flop / s * 1e-7 / limits_median(fma, bench->rounds),
-         4.0 * work.n_out * work.n_in / s * 1e-7 / limits_median(read, bench->rounds));
-  bench->backend->ops->free(bench->backend, bias.memory);
-  free(fives);
-  close_work(&work);
 }
 
 /* Attention of one layer of GPT-2 small: a prompt in one step, or one row that ends it. */
@@ -244,12 +213,6 @@ static void measure_rest(struct bench *bench) {
   measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_F32);
   measure_pack(bench, ROWS_ARE_OUTPUTS, DTYPE_BF16);
   measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_BF16);
-  for (int kind = ENCODE_RELU; kind <= ENCODE_TOPK; kind += ENCODE_TOPK) {
-    measure_encode(bench, (enum encode_kind)kind, 1);
-    measure_encode(bench, (enum encode_kind)kind, 16);
-    measure_encode(bench, (enum encode_kind)kind, 128);
-    measure_encode(bench, (enum encode_kind)kind, 1024);
-  }
   measure_attend(bench, 128, false);
   measure_attend(bench, 512, false);
   measure_attend(bench, 512, true);

@@ -14,6 +14,7 @@ echo "processor: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), 
 echo
 run "$build/bench/bench_limits"
 run "$build/bench/bench_kernels"
+run "$build/bench/bench_encode"
 run "$build/bench/bench_dict"
 
 # A model of the size of GPT-2 small with random weights, made once: speed does not depend on what they are.
@@ -45,7 +46,7 @@ fi
 
 for program in "$build"/bench/bench_*; do
   case $(basename "$program") in
-    bench_limits | bench_kernels | bench_model | bench_stats | bench_lab | *.d | *.log) continue ;;
+    bench_limits | bench_kernels | bench_encode | bench_dict | bench_model | bench_stats | bench_lab | *.d | *.log) continue ;;
   esac
   [ -x "$program" ] && run "$program"
 done

@@ -570,6 +570,7 @@ static void test_encode(void **state) {
       {ENCODE_TOPK, 2500, 40, 33, 32, false, true, false, 0, ENCODE_NORM_NONE, false},
       {ENCODE_TOPK, 17, 5, 3, 40, false, false, false, 0, ENCODE_NORM_NONE, false},
       {ENCODE_TOPK, 1300, 6, 20, 50, false, false, false, 0.5f, ENCODE_NORM_NONE, false},
+      {ENCODE_TOPK, 2600, 6, 20, 50, false, false, false, 0.5f, ENCODE_NORM_NONE, false}, /* with raised limits: k is small enough */
       {ENCODE_RELU, 1300, 6, 20, 0, false, false, true, 0.5f, ENCODE_NORM_NONE, false},
       {ENCODE_TOPK, 900, 3, 9, 1, false, false, false, 1, ENCODE_NORM_NONE, false},
       {ENCODE_TOPK, 64, 8, 4, 0, false, false, false, 0, ENCODE_NORM_NONE, false},

@@ -32,6 +32,7 @@ struct cpu_matrix {
 #define STREAM_PANELS 4 /* panels that a single row meets at once, at most */
 
 struct product;
+struct segments;
 
 /* Memory that will be wanted soon: one stream for each panel of a tile, `stride` bytes apart, fetched `step`
  * bytes further with each input. */
@@ -81,8 +82,9 @@ struct kernels {
   /* Turns the pairs of one head; table: dims / 2 cosines, then the sines. */
   void (*rotate)(enum rotary_pairing pairing, int64_t dims, const float *table, float *x);
   void (*attend)(const struct attend_unit *unit, float *scratch);
-  /* Keeps the elements of value [n] that are not less than `least`, and their index, in place and in order. */
-  int64_t (*filter)(float least, int64_t n, float *value, int32_t *index);
+  /* Moves the segments of a row together at the first one, in order, leaving out what is not above the limit; returns how many
+   * there are. */
+  int64_t (*gather)(const struct segments *segments, int64_t row, float limit);
 };
 
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
@@ -106,6 +108,7 @@ struct product {
   /* finish_encode: entries above the limit go to the segment of (row, group of panels) */
   const float *threshold;
   struct segments *segments;
+  struct bounds *bounds; /* of the calling thread, or NULL */
 };
 
 /* Floats of product.tiles, and of a thread's scratch. */
@@ -123,10 +126,21 @@ void product_walk(const struct product *product, struct pool_worker *worker, flo
 #define SEGMENT_ROOM (SEGMENT + LANES) /* vf_keep writes whole vectors */
 struct segments {
   int64_t n_groups;
+  int64_t row_room; /* from row to row of value and index: n_groups * SEGMENT_ROOM, and a little more */
   float *value;   /* [rows][n_groups][SEGMENT_ROOM] */
   int32_t *index; /* the same */
   int32_t *count; /* [rows][n_groups] */
-  float *largest; /* [rows][n_groups], of the kept ones; 0 when none */
+};
+
+/* Where only the k largest of a row are wanted: what a thread knows about how large they are. At least k entries of the row are
+ * above its limit, so others need not be kept. Each thread has its own and learns from what it has kept itself: which entries are kept
+ * in vain depends on threads, the k largest do not. */
+#define BOUND_FILL 3 /* a limit rises when so many times k values have come together */
+struct bounds {
+  int64_t k, room;
+  float *limit;   /* [rows]; 0 at first */
+  int32_t *count; /* [rows]: how many values are there */
+  float *value;   /* [rows][room]: entries of the row, of which those above the limit are not more than room */
 };
 
 /* ---- the rest ---------------------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* encode.c: sparse codes of rows, chunk by chunk: centre and pack the rows, multiply and keep what is above the
  * limit while the sums are still in the cache, choose the k largest where asked, and append to the result.
  *
- * The k largest are found without sorting: the k-th largest of the segments' maxima is a bound that at least k
- * entries reach; few entries beyond those do, and among them the k-th is found exactly. */
+ * The k largest are found without sorting: while entries come in, each thread raises a limit that at least k entries of
+ * the row are above (struct bounds), so that few beyond those are kept; among them the k-th is found exactly. */
 #include <assert.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,6 +13,7 @@
 
 #define CHUNK_ROWS 192              /* rows of a chunk: the weights are read once for each chunk */
 #define CHUNK_BYTES ((size_t)48 << 20) /* and no more room for segments than this, unless one row needs it */
+#define BOUND_SHARE 32 /* bounds where no more than one of so many features is wanted */
 
 struct encoding {
   struct cpu_backend *cpu;
@@ -22,6 +23,8 @@ struct encoding {
   int64_t first_row; /* of the chunk */
   float *centred;    /* [chunk][d_in] */
   float *scratch;    /* product_scratch_floats for each thread */
+  bool bounded;      /* whether limits are raised */
+  struct bounds *bounds; /* [threads] */
   uint64_t *keys;    /* [threads][room for all kept entries of a row] */
   int64_t *kept;     /* [chunk]: entries of the row, gathered at the row's first segment */
 };
@@ -51,11 +54,17 @@ static void centre_row(const struct encoding *e, int64_t row) {
 
 static void multiply(struct pool_worker *worker, void *context) {
   struct encoding *e = context;
+  struct product product = e->product;
   size_t row, end;
-  while (pool_take(worker, (size_t)e->product.rows, 1, &row, &end)) centre_row(e, (int64_t)row);
+  if (e->bounded) {
+    product.bounds = &e->bounds[worker->index];
+    memset(product.bounds->limit, 0, (size_t)product.rows * sizeof *product.bounds->limit);
+    memset(product.bounds->count, 0, (size_t)product.rows * sizeof *product.bounds->count);
+  }
+  while (pool_take(worker, (size_t)product.rows, 1, &row, &end)) centre_row(e, (int64_t)row);
   pool_barrier(worker);
-  if (e->product.rows > 1) product_pack(&e->product, worker);
-  product_walk(&e->product, worker, e->scratch + (size_t)worker->index * product_scratch_floats());
+  if (product.rows > 1) product_pack(&product, worker);
+  product_walk(&product, worker, e->scratch + (size_t)worker->index * product_scratch_floats());
 }
 
 /* ---- choosing -------------------------------------------------------------------------------------------- */
@@ -98,43 +107,20 @@ static uint64_t select_key(uint64_t *keys, int64_t n, int64_t k) {
   return keys[want];
 }
 
-/* A value that at least k entries of the row are not below; 0 where the maxima cannot tell. */
-static float bound_of(const struct segments *segments, int64_t row, int64_t k, uint64_t *keys) {
-  const float *largest = segments->largest + row * segments->n_groups;
-  if (segments->n_groups < k) return 0;
-  for (int64_t i = 0; i < segments->n_groups; i++) keys[i] = key_of(largest[i], (int32_t)i);
-  uint64_t key = select_key(keys, segments->n_groups, k);
-  uint32_t bits = (uint32_t)(key >> 32);
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/* Moves the segments of a row together, leaving out what is below `least`. */
-static int64_t gather(const struct encoding *e, int64_t row, float least) {
-  const struct segments *segments = &e->segments;
-  float *value = segments->value + row * segments->n_groups * SEGMENT_ROOM;
-  int32_t *index = segments->index + row * segments->n_groups * SEGMENT_ROOM;
-  int64_t kept = 0;
-  for (int64_t group = 0; group < segments->n_groups; group++) {
-    int64_t at = group * SEGMENT_ROOM, n = segments->count[row * segments->n_groups + group];
-    if (n == 0 || segments->largest[row * segments->n_groups + group] < least) continue;
-    if (least > 0) n = e->cpu->kernels->filter(least, n, value + at, index + at);
-    if (at != kept) {
-      memmove(value + kept, value + at, (size_t)n * sizeof *value);
-      memmove(index + kept, index + at, (size_t)n * sizeof *index);
-    }
-    kept += n;
-  }
-  return kept;
+/* What any thread has found that at least k entries of the row are above. */
+static float limit_of(const struct encoding *e, int64_t row) {
+  float limit = 0;
+  for (int i = 0; e->bounded && i < pool_threads(e->cpu->pool); i++)
+    if (e->bounds[i].limit[row] > limit) limit = e->bounds[i].limit[row];
+  return limit;
 }
 
 /* The gathered entries of a row, and the place behind the last one that stays. */
 static float *row_values(const struct encoding *e, int64_t row) {
-  return e->segments.value + row * e->segments.n_groups * SEGMENT_ROOM;
+  return e->segments.value + row * e->segments.row_room;
 }
 static int32_t *row_indices(const struct encoding *e, int64_t row) {
-  return e->segments.index + row * e->segments.n_groups * SEGMENT_ROOM;
+  return e->segments.index + row * e->segments.row_room;
 }
 
 static int64_t keep_largest(const struct encoding *e, int64_t row, int64_t kept, uint64_t *keys) {
@@ -190,8 +176,7 @@ static void choose_row(const struct encoding *e, int64_t row, uint64_t *keys) {
     e->kept[row] = 0;
     return;
   }
-  bool bounded = kind == ENCODE_TOPK && !e->args->fold_selects; /* the maxima know nothing of the fold */
-  int64_t kept = gather(e, row, bounded ? bound_of(&e->segments, row, k, keys) : 0);
+  int64_t kept = e->cpu->kernels->gather(&e->segments, row, limit_of(e, row));
   if (kind == ENCODE_TOPK && kept > k) kept = keep_largest(e, row, kept, keys);
   if (kind == ENCODE_GROUPMAX) kept = keep_largest_of_groups(e, row, kept);
   if (kind == ENCODE_GATED) kept = pass_gates(e, row, kept);
@@ -208,7 +193,7 @@ static void choose(struct pool_worker *worker, void *context) {
 static int append_row(const struct encoding *e, int64_t row, struct sparse *out, struct error *error) {
   const float *fold = span_floats(e->args->fold), *value = e->segments.value;
   const int32_t *index = e->segments.index;
-  int64_t at = row * e->segments.n_groups * SEGMENT_ROOM;
+  int64_t at = row * e->segments.row_room;
   if (sparse_row(out, (size_t)e->kept[row], error) != 0) return -1;
   for (int64_t i = at; i < at + e->kept[row]; i++)
     sparse_push(out, index[i], fold ? value[i] * fold[index[i]] : value[i]);
@@ -224,23 +209,38 @@ static void *cut(unsigned char *base, size_t *used, size_t count, size_t size) {
   return at;
 }
 
+/* Values that wait, one more group of them, and the vector of zeros behind. */
+static size_t bound_room(const struct encoding *e) {
+  return size_round_up(BOUND_FILL * (size_t)e->args->k + SEGMENT + LANES, LANES);
+}
+
+static void lay_out_bounds(struct encoding *e, unsigned char *base, size_t *used, size_t thread, size_t rows) {
+  struct bounds own = {.k = e->args->k, .room = (int64_t)bound_room(e)};
+  own.limit = cut(base, used, rows, sizeof *own.limit);
+  own.count = cut(base, used, rows, sizeof *own.count);
+  own.value = cut(base, used, rows * bound_room(e), sizeof *own.value);
+  if (base) e->bounds[thread] = own;
+}
+
 static size_t lay_out(struct encoding *e, unsigned char *base, size_t rows) {
   size_t used = 0, d_in = (size_t)e->args->w->n_in, groups = (size_t)e->segments.n_groups;
   size_t threads = (size_t)pool_threads(e->cpu->pool);
-  e->segments.value = cut(base, &used, rows * groups * SEGMENT_ROOM, sizeof *e->segments.value);
-  e->segments.index = cut(base, &used, rows * groups * SEGMENT_ROOM, sizeof *e->segments.index);
+  e->segments.value = cut(base, &used, rows * (size_t)e->segments.row_room, sizeof *e->segments.value);
+  e->segments.index = cut(base, &used, rows * (size_t)e->segments.row_room, sizeof *e->segments.index);
   e->segments.count = cut(base, &used, rows * groups, sizeof *e->segments.count);
-  e->segments.largest = cut(base, &used, rows * groups, sizeof *e->segments.largest);
   e->centred = cut(base, &used, rows * d_in, sizeof *e->centred);
   e->product.tiles = cut(base, &used, product_tile_floats((int64_t)rows, (int64_t)d_in), sizeof *e->product.tiles);
   e->scratch = cut(base, &used, threads * product_scratch_floats(), sizeof *e->scratch);
   e->keys = cut(base, &used, threads * groups * SEGMENT, sizeof *e->keys);
   e->kept = cut(base, &used, rows, sizeof *e->kept);
+  e->bounds = cut(base, &used, threads, sizeof *e->bounds);
+  for (size_t i = 0; e->bounded && i < threads; i++) lay_out_bounds(e, base, &used, i, rows);
   return used;
 }
 
 static int64_t chunk_rows(const struct encoding *e) {
-  size_t row = (size_t)e->segments.n_groups * SEGMENT_ROOM * (sizeof(float) + sizeof(int32_t));
+  size_t row = (size_t)e->segments.row_room * (sizeof(float) + sizeof(int32_t));
+  if (e->bounded) row += (size_t)pool_threads(e->cpu->pool) * bound_room(e) * sizeof(float);
   int64_t fit = (int64_t)size_max(1, CHUNK_BYTES / row), rows = e->args->n_rows;
   if (rows > CHUNK_ROWS) rows = CHUNK_ROWS;
   return fit < rows ? fit : rows;
@@ -260,6 +260,10 @@ int cpu_encode(struct backend *backend, const struct encode_args *args, struct s
   const struct cpu_matrix *w = (const struct cpu_matrix *)args->w;
   if (args->n_rows <= 0) return 0;
   e.segments.n_groups = (w->n_panels + GROUP_PANELS - 1) / GROUP_PANELS;
+  /* A whole number of pages and one line: rows of a tile that lay whole pages apart would put one another out of the first cache. */
+  e.segments.row_room = (int64_t)size_round_up((size_t)e.segments.n_groups * SEGMENT_ROOM, 1024) + LANES;
+  /* The bounds know nothing of a fold that selects, and are worth their room where few entries are wanted. */
+  e.bounded = args->kind == ENCODE_TOPK && !args->fold_selects && args->k > 0 && args->k <= w->base.n_out / BOUND_SHARE;
   int64_t chunk = chunk_rows(&e);
   unsigned char *block = (unsigned char *)cpu_scratch(cpu, lay_out(&e, NULL, (size_t)chunk) / sizeof(float), error);
   if (!block) return -1;

@@ -43,5 +43,5 @@ const struct kernels KERNELS = {
     .rotate = rotate_head,
     .gate = gate_row,
     .attend = attend_rows,
-    .filter = filter,
+    .gather = gather,
 };

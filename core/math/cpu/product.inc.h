@@ -125,40 +125,108 @@ static void finish_linear(const struct product *product, int64_t row, int rows, 
   }
 }
 
-/* Pre-activations above the limit go to the segment of their row; the panels of a group come in order. */
-static void finish_encode(const struct product *product, int64_t row, int rows, int64_t panel, int panels,
-                          const float *c) {
-  const struct segments *segments = product->segments;
-  for (int p = 0; p < panels; p++) {
-    int64_t first = (panel + p) * LANES, n = product->w->base.n_out - first, group = first / SEGMENT;
-    if (n > LANES) n = LANES;
-    vf bias = product->bias ? vf_load_part(product->bias + first, n) : vf_set1(0.0f), limit = vf_set1(0.0f);
-    if (product->threshold) limit = vf_max(vf_load_part(product->threshold + first, n), limit);
-    for (int r = 0; r < rows; r++) {
-      int64_t at = (row + r) * segments->n_groups + group;
-      if (first % SEGMENT == 0) {
-        segments->count[at] = 0;
-        segments->largest[at] = 0;
-      }
-      vf sum = vf_add(vf_load(c + (r * panels + p) * LANES), bias);
-      uint32_t kept = vf_mask_less(limit, sum) & ((1u << n) - 1);
-      if (!kept) continue;
-      int64_t place = at * SEGMENT_ROOM + segments->count[at];
-      segments->count[at] += vf_keep(sum, kept, (int32_t)first, segments->value + place, segments->index + place);
-      float largest = vf_largest(sum);
-      if (largest > segments->largest[at]) segments->largest[at] = largest;
+/* ---- sparse codes ---------------------------------------------------------------------------------------- */
+
+/* Of n positive values, padded by a vector of zeros: one that k of them are above at least and hardly more than that,
+ * found bit by bit; the last bits of the fraction are not worth their time. 0 where there is none. */
+#define BOUND_LAST_BIT 14
+static float bound_above(const float *value, int64_t n, int64_t k) {
+  uint32_t bound = 0;
+  float limit;
+  for (int bit = 30; bit >= BOUND_LAST_BIT; bit--) {
+    uint32_t bits = (bound | 1u << bit) - 1; /* above this: not less than bound | 1 << bit */
+    int64_t above = 0;
+    memcpy(&limit, &bits, sizeof limit);
+    for (int64_t i = 0; i < n; i += LANES) above += __builtin_popcount(vf_mask_less(vf_set1(limit), vf_load(value + i)));
+    if (above >= k) bound = bits + 1;
+  }
+  bound -= bound > 0;
+  memcpy(&limit, &bound, sizeof limit);
+  return limit;
+}
+
+/* A group of a row is done, and n entries of it were kept: when enough have come together, the limit of the row rises. */
+static void raise_limit(const struct bounds *bounds, int64_t row, const float *kept, int64_t n) {
+  float *value = bounds->value + row * bounds->room;
+  int64_t count = bounds->count[row];
+  int32_t unused[LANES];
+  for (int64_t i = 0; i < n; i += LANES) vf_store(value + count + i, vf_load(kept + i));
+  count += n;
+  if (count >= BOUND_FILL * bounds->k) {
+    vf_store(value + count, vf_set1(0.0f));
+    vf limit = vf_set1(bounds->limit[row] = bound_above(value, count, bounds->k));
+    n = count;
+    count = 0;
+    for (int64_t i = 0; i < n; i += LANES) {
+      vf some = vf_load(value + i);
+      count += vf_keep(some, vf_mask_less(limit, some), 0, value + count, unused);
     }
+    if (count > 2 * bounds->k) count = 2 * bounds->k; /* many equals: any k of them say the same */
+  }
+  bounds->count[row] = (int32_t)count;
+}
+
+/* Pre-activations above the limit go to the segment of their row; the panels of a group come in order. */
+VF void keep_panels(const int panels, const struct product *product, int64_t row, int rows, int64_t panel, const float *c) {
+  const struct segments *segments = product->segments;
+  const struct bounds *bounds = product->bounds;
+  const bool opens = panel % GROUP_PANELS == 0, ends = bounds && (panel + panels) % GROUP_PANELS == 0;
+  const int64_t first = panel * LANES, n_groups = segments->n_groups;
+  vf bias[TILE_MAX_PANELS], limit[TILE_MAX_PANELS];
+  uint32_t lanes[TILE_MAX_PANELS];
+  UNROLL for (int p = 0; p < panels; p++) {
+    int64_t at = first + p * LANES, left = product->w->base.n_out - at, n = left < LANES ? left : LANES;
+    bias[p] = product->bias ? vf_load_part(product->bias + at, n) : vf_set1(0.0f);
+    limit[p] = product->threshold ? vf_max(vf_load_part(product->threshold + at, n), vf_set1(0.0f)) : vf_set1(0.0f);
+    lanes[p] = (1u << n) - 1;
+  }
+  int64_t at = row * n_groups + first / SEGMENT, place = row * segments->row_room + first / SEGMENT * SEGMENT_ROOM;
+  for (int r = 0; r < rows; r++, at += n_groups, place += segments->row_room, c += panels * LANES) {
+    float *value = segments->value + place;
+    int32_t *index = segments->index + place;
+    vf least = vf_set1(bounds ? bounds->limit[row + r] : 0.0f);
+    int n = opens ? 0 : segments->count[at];
+    vf sum[TILE_MAX_PANELS];
+    uint32_t kept[TILE_MAX_PANELS], some = 0;
+    UNROLL for (int p = 0; p < panels; p++) {
+      sum[p] = vf_add(vf_load(c + p * LANES), bias[p]);
+      some |= kept[p] = vf_mask_less(vf_max(limit[p], least), sum[p]) & lanes[p];
+    }
+    if (some) { /* one branch that nobody can foresee, not one for each panel */
+      UNROLL for (int p = 0; p < panels; p++)
+        n += vf_keep(sum[p], kept[p], (int32_t)first + p * LANES, value + n, index + n);
+    }
+    segments->count[at] = n;
+    if (ends && n) raise_limit(bounds, row + r, value, n);
   }
 }
 
-static int64_t filter(float least, int64_t n, float *value, int32_t *index) {
+static void finish_encode(const struct product *product, int64_t row, int rows, int64_t panel, int panels,
+                          const float *c) {
+  if (panels == 2)
+    keep_panels(2, product, row, rows, panel, c);
+  else if (panels == 4)
+    keep_panels(4, product, row, rows, panel, c);
+  else /* one panel, or what is left for a single row */
+    for (int p = 0; p < panels; p++) keep_panels(1, product, row, rows, panel + p, c + p * LANES);
+}
+
+/* Moves the segments of a row together, leaving out what is not above the limit. */
+static int64_t gather(const struct segments *segments, int64_t row, float limit) {
+  const int32_t *count = segments->count + row * segments->n_groups;
+  float *value = segments->value + row * segments->row_room;
+  int32_t *index = segments->index + row * segments->row_room;
   int64_t kept = 0;
-  for (int64_t i = 0; i < n; i++) {
-    float v = value[i];
-    int32_t at = index[i];
-    value[kept] = v;
-    index[kept] = at;
-    kept += v >= least;
+  for (int64_t group = 0; group < segments->n_groups; group++) {
+    const float *from = value + group * SEGMENT_ROOM;
+    const int32_t *from_index = index + group * SEGMENT_ROOM;
+    for (int64_t i = 0; i < count[group]; i++) {
+      float v = from[i];
+      int32_t at = from_index[i];
+      value[kept] = v;
+      index[kept] = at;
+      kept += v > limit;
+    }
   }
   return kept;
 }

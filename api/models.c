@@ -50,6 +50,7 @@ static void write_model(struct json_writer *w, const struct lab *lab, const stru
   jw_member_int(w, "parameters", model->parameters);
   jw_member_int(w, "bytes", (int64_t)model->weight_bytes);
   jw_member_bool(w, "prependsBos", model->prepends_bos);
+  jw_member_bool(w, "processed", model->processed);
   jw_key(w, "sources");
   jw_open(w, '[');
   for (size_t i = 0; i < n; i++) write_source(w, sources[i]);

@@ -22,7 +22,7 @@ struct lab;
 struct lab_model_spec {
   const char *id;   /* "gpt2-small"; NULL: as the table of names calls it, else the last part of its path */
   const char *path; /* Hugging Face folder, an ini that describes a model, or a name that is looked for in the Hugging
-                     * Face cache (core/model/model_find.h) */
+                     * Face cache; "?process" behind it (core/model/model_find.h) */
 };
 struct lab_source_spec {
   const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
@@ -88,6 +88,7 @@ struct lab_model_info {
   int64_t parameters;
   size_t weight_bytes;
   bool prepends_bos;
+  bool processed; /* gains folded, weights centred (docs/models.md) */
 };
 
 size_t lab_models(const struct lab *lab, const struct lab_model_info **out); /* borrowed, lives as the lab */

@@ -8,6 +8,7 @@
 #include "core/model/plan.h"
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
+#include "core/model/process.h"
 
 #define SERVED_ROWS 256 /* as max_step_rows of `serve` */
 #define SERVED_LOGITS 16 /* as max_sessions */
@@ -18,6 +19,7 @@
 static int tell_identity(const struct model *model, struct inspect_facts *facts, struct error *error) {
   static const char s[] = "model";
   int failed = fact_text(facts, s, "id", error, "%s", model->id) || fact_text(facts, s, "path", error, "%s", model->path) ||
+               (model->processed && fact_text(facts, s, "processed", error, "yes, as TransformerLens does by default")) ||
                fact_text(facts, s, "family", error, "%s", model->arch.family) ||
                fact_text(facts, s, "format", error, "%s", tensors_format(model->tensors)) ||
                fact_bytes(facts, s, "files", tensors_bytes(model->tensors), error) ||
@@ -165,9 +167,18 @@ static size_t count_names(const struct arch *arch, const struct arch_family *fam
   return n;
 }
 
+static int tell_processing(const struct model *model, struct inspect_facts *facts, struct error *error) {
+  static const char s[] = "transformations";
+  const char *lines[PROCESS_LINES];
+  int n = process_lines(&model->stored, lines);
+  for (int i = 0; i < n; i++)
+    if (fact_text(facts, s, NULL, error, "%s", lines[i]) != 0) return -1;
+  return fact_text(facts, s, NULL, error, "everything becomes f32 for that; matrices are packed for this processor");
+}
+
 static int tell_transformations(const struct model *model, struct inspect_facts *facts, struct error *error) {
   static const char s[] = "transformations";
-  const struct arch *arch = &model->arch;
+  const struct arch *arch = &model->stored;
   const struct arch_family *family = model->family;
   for (size_t i = 0; i < family->n_rows; i++) {
     const struct weight_row *row = &family->rows[i];
@@ -178,13 +189,14 @@ static int tell_transformations(const struct model *model, struct inspect_facts 
   if (arch->embed_scale != 1 &&
       fact_text(facts, s, NULL, error, "embedding x %g, in the model's first step", (double)arch->embed_scale) != 0)
     return -1;
-  if (!arch_has(arch, HAS_UNEMBED) &&
+  if (!model->processed && !arch_has(arch, HAS_UNEMBED) &&
       fact_text(facts, s, NULL, error, "the embedding is kept once and is the unembedding too") != 0)
     return -1;
   size_t have = tensors_count(model->tensors), used = count_names(arch, family);
   if (have > used && fact_text(facts, s, NULL, error, "tensors of the file that are not read, buffers and copies that "
                                                       "the family is known to carry: %zu", have - used) != 0)
     return -1;
+  if (model->processed) return tell_processing(model, facts, error);
   return fact_text(facts, s, NULL, error,
                    "matrices are packed for this processor in the file's type; norms, biases and learned positions become "
                    "f32; nothing is folded, centred or permuted");
@@ -210,7 +222,7 @@ static const struct part parts[] = {
     {"unembedding", BIT(SLOT_UNEMBED) | BIT(SLOT_UNEMBED_BIAS)}};
 
 static int64_t part_parameters(const struct model *model, const struct part *part) {
-  const struct arch *arch = &model->arch;
+  const struct arch *arch = &model->stored;
   int64_t count = 0;
   for (size_t i = 0; i < model->family->n_rows; i++) {
     const struct weight_row *row = &model->family->rows[i];
@@ -236,12 +248,28 @@ static size_t part_bytes(const struct model *model, const struct part *part, int
   return bytes + ((size_t)parameters - packed) * sizeof(float);
 }
 
+/* Processing leaves vectors out and adds others: what is there counts. */
+static size_t part_bytes_processed(const struct model *model, const struct part *part) {
+  size_t bytes = 0;
+  for (int l = -1; l < model->arch.n_layer; l++) {
+    const struct weight_set *set = l < 0 ? &model->weights.once : &model->weights.layers[l];
+    for (int slot = 0; slot < SLOT_COUNT; slot++) {
+      if (!(part->slots & BIT(slot))) continue;
+      if (slot < SLOT_MATRICES)
+        bytes += set->matrix[slot] ? set->matrix[slot]->bytes : 0;
+      else if (set->vector[slot].memory)
+        bytes += (size_t)process_vector_count(&model->arch, (enum weight_slot)slot) * sizeof(float);
+    }
+  }
+  return bytes;
+}
+
 static int tell_sizes(const struct model *model, struct inspect_facts *facts, struct error *error) {
   char text[32];
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     int64_t parameters = part_parameters(model, &parts[i]);
-    if (parameters == 0) continue;
-    size_t bytes = part_bytes(model, &parts[i], parameters);
+    if (parameters == 0 && !(model->processed && (parts[i].slots & BIT(SLOT_UNEMBED)))) continue;
+    size_t bytes = model->processed ? part_bytes_processed(model, &parts[i]) : part_bytes(model, &parts[i], parameters);
     if (fact_value(facts, "sizes", parts[i].name, (int64_t)bytes, error, "%s in memory, %lld parameters",
                    bytes_text(bytes, text), (long long)parameters) != 0)
       return -1;

@@ -141,7 +141,7 @@ static struct difference compare(const struct run *plain, const struct run *roun
 static int run_rounded(const struct model *model, enum dtype dtype, const struct run *run, size_t *bytes,
                        struct error *error) {
   struct model rounded = *model; /* but for the weights */
-  if (weights_load_as(&model->arch, model->family, model->tensors, model->backend, dtype, &rounded.weights, error) != 0)
+  if (model_load_weights(model, dtype, &rounded.weights, error) != 0)
     return -1;
   if (rounded.arch.embed_scale_rounds) rounded.arch.embed_scale = dtype_round(model->arch.embed_scale, dtype);
   *bytes = rounded.weights.bytes;

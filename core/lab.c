@@ -23,6 +23,7 @@ static void describe_model(const struct model *model, struct lab_model_info *inf
                                   .n_head = arch->n_head, .n_kv_head = arch->n_kv_head, .d_model = arch->d_model,
                                   .d_mlp = arch->d_mlp, .n_ctx = arch->n_ctx, .vocabulary = arch->vocabulary,
                                   .parameters = model->weights.parameters, .weight_bytes = model->weights.bytes,
+                                  .processed = model->processed,
                                   .prepends_bos = tokenizer_prepends_bos(model->tokenizer)};
 }
 
@@ -55,8 +56,8 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
   atomic_init(&opened->sources, none);
   describe_model(opened->model, &lab->infos[lab->n_models]);
   const struct lab_model_info *info = &lab->infos[lab->n_models++];
-  log_info("model %s: %s, %d layers, d_model %lld, %lld parameters, weights %zu MiB in memory, context %lld", info->id,
-           info->family, info->n_layer, (long long)info->d_model, (long long)info->parameters,
+  log_info("model %s: %s%s, %d layers, d_model %lld, %lld parameters, weights %zu MiB in memory, context %lld", info->id,
+           info->family, info->processed ? ", processed" : "", info->n_layer, (long long)info->d_model, (long long)info->parameters,
            info->weight_bytes >> 20, (long long)info->n_ctx);
   return 0;
 }

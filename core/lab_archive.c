@@ -24,13 +24,15 @@ int lab_needs_store(struct error *error) {
   return error_set(error, ERROR_UNSUPPORTED, "this needs a store: start the daemon with --store FILE");
 }
 
-/* Shape and kind, and behind "#" the fingerprint of what it computes. */
-static void identify(const struct lab_source *source, char out[160]) {
+/* Shape and kind, whether the model's weights are processed, which gives it other activations, and behind "#" the fingerprint
+ * of what it computes. */
+static void identify(const struct lab *lab, const struct lab_source *source, char out[160]) {
   const struct lab_source_info *info = &source->info;
   char print[17];
   dict_fingerprint(source->dict, print);
-  snprintf(out, 160, "%s %s %lld x %lld%s #%s", info->kind, info->point, (long long)info->d_in, (long long)info->n_feat,
-           info->folded ? " folded" : "", print);
+  bool processed = lab_model_named(lab, info->model_id)->model->processed;
+  snprintf(out, 160, "%s %s %lld x %lld%s%s #%s", info->kind, info->point, (long long)info->d_in, (long long)info->n_feat,
+           info->folded ? " folded" : "", processed ? " processed" : "", print);
 }
 
 /* One that was written without a fingerprint (before there were any) agrees with every dictionary of its shape. */
@@ -61,7 +63,7 @@ static int put_source(struct lab *lab, struct lab_source *source, struct error *
   struct store_source known;
   char identity[160];
   const struct lab_source_info *info = &source->info;
-  identify(source, identity);
+  identify(lab, source, identity);
   arena_init(&arena, 0);
   int found = store_source_find(lab->store, info->model_id, info->id, &arena, &known, error), failed = 0;
   bool same = found > 0 && known.identity && strcmp(known.identity, identity) == 0;

@@ -161,12 +161,13 @@ static int make_statistics(struct stats_job *job, struct error *error) {
 
 /* ---- the resume state ---- */
 
-/* What it computes, and how its encoder is kept. */
+/* What it computes, how its encoder is kept, and whether the model it reads is processed. */
 static void name_dictionary(const struct stats_job *job, char out[24]) {
   char print[17];
   dict_fingerprint(job->source->dict, print);
   memset(out, 0, 24);
-  snprintf(out, 24, "%s %d", print, (int)job->lab->keep);
+  bool processed = lab_model_of_source(job->lab, job->info)->model->processed;
+  snprintf(out, 24, "%s %d%s", print, (int)job->lab->keep, processed ? " p" : "");
 }
 
 static void write_head(const struct stats_job *job, struct buffer *out) {

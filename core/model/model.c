@@ -11,6 +11,7 @@
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
 #include "core/model/llama2c.h"
+#include "core/model/process.h"
 
 #define PATH_BYTES 4096
 #define CONFIG_LIMIT ((size_t)4 << 20)
@@ -33,13 +34,26 @@ static int read_config(struct model *model, const struct json_node *config, stru
   return 0;
 }
 
+int model_load_weights(const struct model *model, enum dtype keep, struct weights *out, struct error *error) {
+  struct arch arch;
+  if (model->processed)
+    return process_load(&model->stored, model->family, model->tensors, model->backend, keep, &arch, out, error);
+  return weights_load_as(&model->arch, model->family, model->tensors, model->backend, keep, out, error);
+}
+
+static int bind_weights(struct model *model, struct error *error) {
+  model->stored = model->arch;
+  if (!model->processed) return model_load_weights(model, DTYPE_OTHER, &model->weights, error);
+  return process_load(&model->stored, model->family, model->tensors, model->backend, DTYPE_OTHER, &model->arch,
+                      &model->weights, error);
+}
+
 static int load_weights(struct model *model, struct error *error) {
   model->tensors = tensors_open(model->path, error);
   if (!model->tensors) return -1;
-  if (weights_load(&model->arch, model->family, model->tensors, model->backend, &model->weights, error) != 0)
-    return error_prefix(error, "'%s'", model->path);
+  if (bind_weights(model, error) != 0) return error_prefix(error, "'%s'", model->path);
   if (model->arch.embed_scale_rounds)
-    model->arch.embed_scale = dtype_round(model->arch.embed_scale, model->weights.once.matrix[SLOT_EMBED]->dtype);
+    model->arch.embed_scale = dtype_round(model->arch.embed_scale, model->weights.dtype);
   return 0;
 }
 
@@ -162,7 +176,7 @@ static int open_workshop(struct model *model, const struct ini *ini, struct erro
   model->tensors = tensors_open(weights, error);
   if (!model->tensors) return -1;
   if (workshop_arch(ini, model->tensors, &model->arch, error) != 0 ||
-      weights_load(&model->arch, model->family, model->tensors, model->backend, &model->weights, error) != 0)
+      bind_weights(model, error) != 0)
     return error_prefix(error, "'%s'", weights);
   model->tokenizer = tokenizer_open_characters(vocabulary, error);
   return model->tokenizer ? check_vocabulary(model, vocabulary, error) : -1;
@@ -200,11 +214,12 @@ static int open_any(struct model *model, struct error *error) {
   return check_tokens(model, error);
 }
 
-static struct model *open_by(int (*how)(struct model *, struct error *), const char *id, const char *path,
-                             struct backend *backend, struct error *error) {
+static struct model *open_by(int (*how)(struct model *, struct error *), bool processed, const char *id,
+                             const char *path, struct backend *backend, struct error *error) {
   struct model *model = calloc(1, sizeof *model);
   if (!model) return error_memory(error, sizeof *model), NULL;
   model->backend = backend;
+  model->processed = processed;
   model->id = strdup(id);
   model->path = strdup(path);
   int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : how(model, error);
@@ -218,11 +233,20 @@ static struct model *open_by(int (*how)(struct model *, struct error *), const c
 }
 
 struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) {
-  return open_by(open_any, id, path, backend, error);
+  return open_by(open_any, false, id, path, backend, error);
 }
 
 struct model *model_open_weights(const char *id, const char *folder, struct backend *backend, struct error *error) {
-  return open_by(open_folder_weights, id, folder, backend, error);
+  return open_by(open_folder_weights, false, id, folder, backend, error);
+}
+
+struct model *model_open_processed(const char *id, const char *path, struct backend *backend, struct error *error) {
+  return open_by(open_any, true, id, path, backend, error);
+}
+
+struct model *model_open_weights_processed(const char *id, const char *folder, struct backend *backend,
+                                           struct error *error) {
+  return open_by(open_folder_weights, true, id, folder, backend, error);
 }
 
 void model_close(struct model *model) {

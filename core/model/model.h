@@ -10,7 +10,9 @@
 struct model {
   char *id, *path;
   const struct arch_family *family; /* static */
-  struct arch arch;
+  struct arch arch;   /* of the weights in memory */
+  struct arch stored; /* of those in the file: another one when `processed` */
+  bool processed;     /* core/model/process.h */
   struct tokenizer *tokenizer;
   struct tensors *tensors;
   struct weights weights;
@@ -24,9 +26,18 @@ struct model {
  * NULL with an error that names the file and what is wrong with it. */
 struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) MUST_CHECK;
 
+/* The same with its weights processed (core/model/process.h). */
+struct model *model_open_processed(const char *id, const char *path, struct backend *backend,
+                                   struct error *error) MUST_CHECK;
+
 /* The same folder without its tokenizer, which is NULL then: for whoever deals in token ids. */
 struct model *model_open_weights(const char *id, const char *folder, struct backend *backend,
                                  struct error *error) MUST_CHECK;
+struct model *model_open_weights_processed(const char *id, const char *folder, struct backend *backend,
+                                           struct error *error) MUST_CHECK;
+
+/* Its weights once more, with matrices rounded to `keep` (DTYPE_OTHER: as the model has them). Freed by weights_free. */
+int model_load_weights(const struct model *model, enum dtype keep, struct weights *out, struct error *error) MUST_CHECK;
 void model_close(struct model *model); /* NULL is fine */
 
 #endif

@@ -110,20 +110,36 @@ static int find_in_hub(const struct model_names *names, const struct wanted *wan
   return error_set(error, ERROR_IO, "'%s': %s", root, strerror(errno));
 }
 
-int model_find(const struct model_names *names, const char *where, struct model_place *out, struct error *error) {
+static int find_plain(const struct model_names *names, const char *where, struct model_place *out, struct error *error) {
   struct wanted wanted;
-  memset(out, 0, sizeof *out);
   if (path_is_directory(where) || path_is_file(where)) return take_path(where, out, error);
   if (is_plainly_path(where))
     return error_set(error, ERROR_NOT_FOUND, "'%.300s': no such file or folder", where);
   return read_wanted(where, &wanted, error) == 0 ? find_in_hub(names, &wanted, out, error) : -1;
 }
 
+/* PLACE?OPTION. A path that has a question mark in its name is a path. */
+int model_find(const struct model_names *names, const char *where, struct model_place *out, struct error *error) {
+  char plain[HUB_PATH_BYTES];
+  memset(out, 0, sizeof *out);
+  const char *option = path_is_directory(where) || path_is_file(where) ? NULL : strrchr(where, '?');
+  if (!option) return find_plain(names, where, out, error);
+  if (strcmp(option, "?process") != 0)
+    return error_set(error, ERROR_ARGUMENT, "'%.300s': '%.60s' is not known; behind a model may stand ?process", where,
+                     option);
+  int n = snprintf(plain, sizeof plain, "%.*s", (int)(option - where), where);
+  if (n < 0 || (size_t)n >= sizeof plain)
+    return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", where);
+  out->processed = true;
+  return find_plain(names, plain, out, error);
+}
+
 struct model *model_open_place(const char *id, const struct model_place *place, struct backend *backend,
                                struct error *error) {
   const char *fence[] = {place->fence};
   if (*place->fence) mapfile_fence(fence, 1);
-  struct model *model = model_open(id ? id : place->id, place->path, backend, error);
+  struct model *model = (place->processed ? model_open_processed : model_open)(id ? id : place->id, place->path, backend,
+                                                                               error);
   if (*place->fence) mapfile_fence(NULL, 0);
   return model;
 }

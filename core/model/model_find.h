@@ -4,6 +4,7 @@
  *   gpt2                                    a name of the table: a repository in the Hugging Face cache
  *   EleutherAI/pythia-70m                   a repository in the cache, known to the table or not
  *   EleutherAI/pythia-70m@step3000          at a branch, tag or commit
+ *   gpt2?process                            any of these with its weights processed (core/model/process.h)
  *
  * What exists as a path is a path. Nothing is downloaded. */
 #ifndef STEERD_CORE_MODEL_MODEL_FIND_H
@@ -18,6 +19,7 @@ struct model_place {
   char id[132];               /* what the model is called when nobody names it */
   char fence[HUB_PATH_BYTES]; /* of a snapshot: the real path of the cache, which its files may not lead out of;
                                * else "" */
+  bool processed;             /* "?process" stood behind it */
 };
 
 /* ERROR_NOT_FOUND says which folder was looked at, the nearest name that is there, and how to get the model. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/base/checked.h"
+#include "core/math/host.h"
 
 #define NAME_BYTES 160
 
@@ -351,6 +352,86 @@ static int check_unknown(const struct loader *loader, struct error *error) {
   return 0;
 }
 
+/* ---- slot by slot ---- */
+
+static struct loader loader_of(const struct weight_reader *reader) {
+  return (struct loader){.arch = reader->arch, .family = reader->family, .tensors = reader->tensors,
+                         .prefix = reader->prefix};
+}
+
+int weight_reader_open(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
+                       struct weight_reader *out, struct error *error) {
+  *out = (struct weight_reader){.arch = arch, .family = family, .tensors = tensors, .prefix = ""};
+  struct loader loader = loader_of(out);
+  if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0)
+    return -1;
+  const struct tensor *first = find(&loader, &family->rows[0], 0, error);
+  if (!first) return -1;
+  out->prefix = loader.prefix;
+  out->dtype = first->dtype;
+  return 0;
+}
+
+/* Row after row of the model. */
+static void read_part(const struct matrix_part *part, int64_t n_in, float *out) {
+  size_t step = part->layout == ROWS_ARE_OUTPUTS ? 1 : (size_t)part->ld;
+  for (int64_t o = 0; o < part->n_out; o++) {
+    const unsigned char *row = (const unsigned char *)part->data + (size_t)part_element(part, o, 0) * dtype_size(part->dtype);
+    dtype_to_f32(row, part->dtype, step, (size_t)n_in, out + o * n_in);
+  }
+}
+
+/* Rows of one slot into `out`, one after the other. */
+static int read_rows(const struct loader *loader, const struct weight_row *rows, int n, int layer, float *out,
+                     struct error *error) {
+  for (int i = 0; i < n; i++) {
+    const struct tensor *tensor = find(loader, &rows[i], layer, error);
+    if (!tensor) return -1;
+    struct matrix_part part = part_of(loader->arch, &rows[i], tensor);
+    if (is_vector(&rows[i]))
+      read_vector(loader->arch, &rows[i], tensor, out);
+    else
+      read_part(&part, arch_dim(loader->arch, rows[i].in), out);
+    out += vector_count(loader->arch, &rows[i]);
+  }
+  return 0;
+}
+
+/* Those of one slot that this model has, copied together. */
+static int rows_of(const struct weight_reader *reader, enum weight_slot slot, struct weight_row out[MATRIX_MAX_PARTS]) {
+  struct loader loader = loader_of(reader);
+  size_t i = 0;
+  while (i < reader->family->n_rows && reader->family->rows[i].slot != slot) i++;
+  return i < reader->family->n_rows ? rows_there(&loader, i, same_slot(reader->family, i), out) : 0;
+}
+
+bool weight_reader_has(const struct weight_reader *reader, enum weight_slot slot) {
+  struct weight_row rows[MATRIX_MAX_PARTS];
+  return rows_of(reader, slot, rows) > 0;
+}
+
+int weight_reader_read(const struct weight_reader *reader, enum weight_slot slot, int layer, float **out,
+                       struct error *error) {
+  struct loader loader = loader_of(reader);
+  struct weight_row rows[MATRIX_MAX_PARTS];
+  size_t count = 0, bytes;
+  int n = rows_of(reader, slot, rows);
+  *out = NULL;
+  if (n == 0 || (is_vector(&rows[0]) && is_left_out(&loader, rows, n, layer))) return 0;
+  for (int k = 0; k < n; k++) count += vector_count(reader->arch, &rows[k]);
+  if (!checked_mul(count, sizeof **out, &bytes)) bytes = SIZE_MAX;
+  *out = malloc(bytes);
+  if (!*out) return error_memory(error, bytes);
+  int failed = read_rows(&loader, rows, n, layer, *out, error);
+  tensors_forget(reader->tensors);
+  if (!failed) return 0;
+  free(*out);
+  *out = NULL;
+  return -1;
+}
+
+/* ---- all of it ---- */
+
 int weights_load(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
                  struct backend *backend, struct weights *out, struct error *error) {
   return weights_load_as(arch, family, tensors, backend, DTYPE_OTHER, out, error);
@@ -380,6 +461,8 @@ void weights_free(struct weights *weights, struct backend *backend) {
   free_set(&weights->once, backend);
   for (int l = 0; weights->layers && l < weights->n_layer; l++) free_set(&weights->layers[l], backend);
   free(weights->layers);
+  for (size_t i = 0; i < weights->n_copies; i++) free(weights->copies[i]);
+  free(weights->copies);
   backend->ops->free(backend, weights->vectors);
   memset(weights, 0, sizeof *weights);
 }

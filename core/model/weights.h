@@ -18,7 +18,31 @@ struct weights {
   int64_t parameters;          /* elements read, tied ones once */
   size_t bytes;                /* prepared matrices + vectors */
   enum dtype dtype;            /* of the first matrix in the file */
+  void **copies;               /* [n_copies] what matrices borrow where it is not the file (core/model/process.h) */
+  size_t n_copies;
 };
+
+/* A file's tensors read slot by slot, whatever their form, layout and type. */
+struct weight_reader {
+  const struct arch *arch;
+  const struct arch_family *family;
+  const struct tensors *tensors;
+  const char *prefix; /* static */
+  enum dtype dtype;   /* of the first matrix in the file */
+};
+
+/* Checks all that weights_load checks. The arguments must outlive the reader, which owns nothing. */
+int weight_reader_open(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
+                       struct weight_reader *out, struct error *error) MUST_CHECK;
+
+/* The table has rows of this slot for the model; optional ones may still be missing. */
+bool weight_reader_has(const struct weight_reader *reader, enum weight_slot slot);
+
+/* A slot of a layer (any, for slots that are there once) as f32 in memory of the caller's to free: a matrix as
+ * [outputs][inputs], a vector in the order of the model, stacked as weights_load stacks them. *out is NULL where the
+ * model has none. Lets go of the file's mapped pages. */
+int weight_reader_read(const struct weight_reader *reader, enum weight_slot slot, int layer, float **out,
+                       struct error *error) MUST_CHECK;
 
 /* Finds, checks and prepares every tensor of the table. Tensors stay mapped as long as the weights live.
  * Errors name the tensor, the shape found and the shape expected. On failure nothing is left allocated. */

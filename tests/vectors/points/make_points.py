@@ -22,12 +22,14 @@ TINY = os.path.join(HERE, "..", "tiny-gpt2")
 FAMILIES = os.environ.get("FAMILIES", os.path.join(HERE, "..", "families"))
 
 
-def hooked(source, convert, **config):
+AS_STORED = dict(fold_ln=False, center_writing_weights=False, center_unembed=False, fold_value_biases=False)
+
+
+def hooked(source, convert, processing=AS_STORED, **config):
     """source in float64 (its stored weights), every switch of `config` as HookedTransformer names it."""
     config = HookedTransformerConfig(dtype=torch.float64, use_attn_result=True, device="cpu", **config)
     model = HookedTransformer(config)
-    model.load_and_process_state_dict(convert(source, config), fold_ln=False, center_writing_weights=False, center_unembed=False,
-                                      fold_value_biases=False, refactor_factored_attn_matrices=False)
+    model.load_and_process_state_dict(convert(source, config), refactor_factored_attn_matrices=False, **processing)
     return model.double().eval()
 
 
@@ -42,10 +44,11 @@ def hooked_gpt2(folder, **switches):
 def llama_like(folder, convert, base, **switches):
     source = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
     c = source.config
-    settings = dict(n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=c.head_dim,
+    d_head = getattr(c, "head_dim", c.hidden_size // c.num_attention_heads)
+    settings = dict(n_layers=c.num_hidden_layers, d_model=c.hidden_size, n_heads=c.num_attention_heads, d_head=d_head,
                     n_key_value_heads=c.num_key_value_heads, d_mlp=c.intermediate_size, n_ctx=c.max_position_embeddings,
                     d_vocab=c.vocab_size, act_fn="silu", eps=c.rms_norm_eps, normalization_type="RMS", gated_mlp=True,
-                    final_rms=True, positional_embedding_type="rotary", rotary_dim=c.head_dim, rotary_base=base,
+                    final_rms=True, positional_embedding_type="rotary", rotary_dim=d_head, rotary_base=base,
                     use_hook_mlp_in=True)
     return hooked(source, convert, **{**settings, **switches})
 

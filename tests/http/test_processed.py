@@ -48,4 +48,4 @@ def test_inspect_lists_what_was_done():
 
 def test_another_option_is_refused():
     status, out, err = run_steerd("inspect", f"{MODEL}?proces")
-    assert status == 1 and out == "" and "'?proces'" in err and "?process" in err
+    assert status == 2 and out == "" and "'?proces'" in err and "?process" in err

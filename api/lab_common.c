@@ -24,7 +24,8 @@ int lab_read_inputs(struct api_call *call, const struct values *values, struct l
                     struct error *error) {
   bool text = values_has(values, "text");
   if (text == values_has(values, "tokens"))
-    return error_set_field(error, ERROR_ARGUMENT, "text", "'text' or 'tokens' is required, one of them");
+    return error_set_field(error, ERROR_ARGUMENT, "text",
+                           text ? "'text' and 'tokens' are both given; give one of them" : "'text' or 'tokens' is required");
   *n = text ? values_count(values, "text") : values_rows(values, "tokens");
   *many = text ? values_is_list(values, "text") : values_is_nested(values, "tokens");
   *out = arena_array(&call->arena, *n, sizeof **out, error);

@@ -208,8 +208,8 @@ static int resolve(const struct lab_sources *s, const char *path, char real[PATH
   *fenced = !found || !was_named(s, real);
   if (found && (!*fenced || path_is_inside(real, (const char *const *)s->folders, s->n_folders))) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "path",
-                         "'%.200s' is in none of the folders that dictionaries may be loaded from; the setting "
-                         "'source_folders' names them",
+                         "'%.200s' is not there, or in none of the folders that dictionaries may be loaded from; the "
+                         "setting 'source_folders' (--source-folders) names them",
                          path);
 }
 

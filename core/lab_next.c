@@ -35,7 +35,21 @@ static int refuse_answer(struct experiment *e, const char *field, const int32_t 
     if (!text) return -1;
     used += (size_t)snprintf(cut + used, sizeof cut - used, "%s'%.40s'", i ? ", " : "", text);
   }
-  return error_set_field(error, ERROR_ARGUMENT, field, "%s must be one token, it is %zu: %.200s", field, n, cut);
+  return error_set_field(error, ERROR_ARGUMENT, field,
+                         "%s must be one token, it is %zu: %.200s; prependSpace: false takes it without a space in front", field,
+                         n, cut);
+}
+
+/* The token that shows as this text, or -1. Tokenizers in SentencePiece's manner put a space in front of every text, so that
+ * none comes out as the token that stands for it in the middle of one. The last one counts: bytes that stand for
+ * characters come before the pieces. */
+static int32_t token_shown_as(const struct tokenizer *tokenizer, const char *text, size_t length) {
+  for (int32_t id = tokenizer_size(tokenizer) - 1; length && id >= 0; id--) {
+    size_t n;
+    const char *bytes = tokenizer_bytes(tokenizer, id, &n);
+    if (n == length && memcmp(bytes, text, n) == 0 && !tokenizer_is_special(tokenizer, id)) return id;
+  }
+  return -1;
 }
 
 static int answer_id(struct experiment *e, const struct lab_input *answer, bool space, const char *field, int32_t *out,
@@ -49,9 +63,8 @@ static int answer_id(struct experiment *e, const struct lab_input *answer, bool 
     input.length = strlen(text);
   }
   if (lab_input_ids(e->opened, &input, LAB_BOS_NO, 0, field, &e->arena, &ids, error) != 0) return -1;
-  if (ids.n != 1) return refuse_answer(e, field, ids.ids, ids.n, error);
-  *out = ids.ids[0];
-  return 0;
+  *out = ids.n == 1 ? ids.ids[0] : input.ids ? -1 : token_shown_as(e->model->tokenizer, input.text, input.length);
+  return *out >= 0 ? 0 : refuse_answer(e, field, ids.ids, ids.n, error);
 }
 
 int experiment_answers(struct experiment *e, const struct lab_input *answers, size_t n, bool space, const char *field,

@@ -91,7 +91,7 @@ function build(main, all, hash) {
   const state = { model: all.find((one) => one.id === hash.get('model')) ?? all[0] };
   state.source = state.model.sources.find((one) => one.id === hash.get('source')) ?? state.model.sources[0];
   const prompt = h('textarea', { rows: 3, maxlength: 10000, spellcheck: 'false', required: true });
-  prompt.value = hash.get('prompt') ?? (state.model.vocabulary > 1000 ? 'Once upon a time there was a rabbit who lived in the garden.' : 'saint-jean');
+  prompt.value = hash.get('prompt') ?? (state.model.family === 'workshop' ? 'saint-jean' : state.model.vocabulary > 1000 ? 'Once upon a time there was a rabbit who lived in the garden.' : 'Once upon a time');
   state.text = () => prompt.value;
   const options = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));
   const choice = select(options, `${state.model.id} ${state.source?.id}`);

@@ -155,7 +155,7 @@ function textCards(state) {
 function build(main, all, hash) {
   const model = all.find((one) => one.id === hash.get('model')) ?? all[0];
   const prompt = h('textarea', { rows: 3, maxlength: 2000, spellcheck: 'false', required: true });
-  prompt.value = hash.get('prompt') ?? (model.vocabulary > 1000 ? 'Once upon a time, there was a little girl named' : 'saint-jean');
+  prompt.value = hash.get('prompt') ?? (model.family === 'workshop' ? 'saint-jean' : model.vocabulary > 1000 ? 'Once upon a time, there was a little girl named' : 'Once upon a time');
   const edits = [];
   const state = { model, body: () => ({ modelId: model.id, text: prompt.value, ...(edits.length ? { edits } : {}) }) };
   const cards = textCards(state);

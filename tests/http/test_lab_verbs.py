@@ -1,10 +1,12 @@
 """The verbs of /v1/lab beyond run and next, each beside its twin in NumPy."""
 import itertools
+import os
+import pathlib
 
 import numpy as np
 import pytest
 
-from conftest import MODEL, VECTORS
+from conftest import MODEL, ROOT, VECTORS
 from test_lab_run import post, refused, run
 from twin import Dictionary, Twin, agrees, log_softmax
 
@@ -295,3 +297,16 @@ def test_sparse_patterns(daemon):
             for j, head in enumerate((2, 0)) for key in range(n) if dense[i, j, key] > np.float32(0.05)]
     assert [[*e[:3], np.float32(e[3])] for e in sparse] == want
     refused(daemon, "/v1/lab/run", {**body, "sparse": 2}, "sparse", "0 to 1")
+
+
+def test_answers_of_a_tokenizer_that_puts_a_space_in_front(start_daemon):
+    """A token's text as a reply shows it is an answer, although in SentencePiece's manner no text becomes that token alone."""
+    folder = pathlib.Path(os.environ.get("STEERD_DATA", ROOT.parent / "shared" / "data")) / "models" / "stories260K" / "hf"
+    if not folder.exists():
+        pytest.skip("skip: stories260K (set STEERD_DATA)")
+    one = start_daemon(arguments=["--model", f"stories={folder}"])
+    first = post(one, "/v1/lab/next", {"text": "Once upon a", "topK": 1})["before"]["top"][0]
+    assert first["token"] == " time"
+    for answer in (" time", "time"):
+        assert post(one, "/v1/lab/next", {"text": "Once upon a", "answers": [answer]})["before"]["answers"] == [first]
+    refused(one, "/v1/lab/next", {"text": "Once upon a", "answers": ["nonsense"]}, "answers[0]", "prependSpace")

@@ -203,7 +203,7 @@ static int prepare(struct components *c, struct lab *lab, const struct lab_compo
   c->heads = args->heads;
   if (args->heads && arch_has(&e->model->arch, HAS_POST_NORMS))
     return error_set_field(error, ERROR_ARGUMENT, "heads", "a norm follows this model's attention, so its output is no sum of "
-                           "heads");
+                           "heads; say \"heads\": false");
   if (experiment_texts(e, &args->input, 1, args->bos, false, error) != 0 ||
       experiment_edits(e, lab, args->model, args->edits, args->n_edits, args->bos, error) != 0 ||
       experiment_position(args->position, e->texts[0].n, "position", SIZE_MAX, &result->position, error) != 0 ||

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/log.h"
 #include "core/base/spool.h"
 #include "core/lab_experiment.h"
 #include "core/model/point_shape.h"
@@ -195,6 +196,19 @@ static int place_tensors(struct run *run, struct error *error) {
   return 0;
 }
 
+/* Nobody's mistake, and another request may fit: the disk is full, or whoever runs the server must look at TMPDIR. */
+static int refuse_disk(const struct run *run, const struct error *inner, struct error *error) {
+  log_warn("activations cannot be kept until they are asked for: %s", inner->text);
+  return error_set_field(error, ERROR_BUSY, "points", "the server's disk has no room for the activations of this request (%" PRId64
+                         " KiB); ask for fewer points or positions, or try later", (run->result.bytes + 1023) >> 10);
+}
+
+static int keep(struct run *run, int64_t offset, const float *from, size_t floats, struct error *error) {
+  struct error inner = ERROR_INIT;
+  if (spool_write(run->spool, offset, from, floats * sizeof *from, &inner) == 0) return 0;
+  return refuse_disk(run, &inner, error);
+}
+
 static int prepare(struct run *run, const struct lab_run_args *args, struct error *error) {
   int64_t top = 0, context = run->e.model->arch.n_ctx;
   if ((int64_t)args->n_positions > context) /* all of them are looked through at every token */
@@ -215,8 +229,9 @@ static int prepare(struct run *run, const struct lab_run_args *args, struct erro
   run->result.top_k = args->top_k;
   if (place_tensors(run, error) != 0) return -1;
   if (!run->n_points) return 0;
-  run->spool = spool_open(error);
-  return run->spool ? 0 : -1;
+  struct error inner = ERROR_INIT;
+  run->spool = spool_open(&inner);
+  return run->spool ? 0 : refuse_disk(run, &inner, error);
 }
 
 /* ---- while it runs ---- */
@@ -230,9 +245,7 @@ static int write_square(struct run *run, const struct engine_tapped *tapped, int
   for (int64_t h = 0; h < tensor->dims[0]; h++) {
     int64_t head = run->n_heads ? run->heads[h] : h;
     memcpy(run->spread, run->row + head * keys, (size_t)keys * sizeof *run->row);
-    if (spool_write(run->spool, offset + h * places * (int64_t)sizeof(float), run->spread, (size_t)places * sizeof(float),
-                    error) != 0)
-      return -1;
+    if (keep(run, offset + h * places * (int64_t)sizeof(float), run->spread, (size_t)places, error) != 0) return -1;
   }
   return 0;
 }
@@ -243,10 +256,10 @@ static int write_row(struct run *run, const struct engine_tapped *tapped, int32_
   if (tapped->backend->ops->read(tapped->backend, run->row, at, (size_t)tapped->width * sizeof(float), error) != 0) return -1;
   if (point_shape(&run->e.model->arch, run->points[tapped->tap].site).square) return write_square(run, tapped, offset, error);
   if (tensor->n_dims < 2 || !run->n_heads)
-    return spool_write(run->spool, offset, run->row, (size_t)tensor->width * sizeof(float), error);
+    return keep(run, offset, run->row, (size_t)tensor->width, error);
   for (size_t h = 0; h < run->n_heads; h++) {
-    size_t bytes = (size_t)tensor->dims[1] * sizeof(float);
-    if (spool_write(run->spool, offset + (int64_t)(h * bytes), run->row + run->heads[h] * tensor->dims[1], bytes, error) != 0)
+    size_t each = (size_t)tensor->dims[1];
+    if (keep(run, offset + (int64_t)(h * each * sizeof(float)), run->row + run->heads[h] * tensor->dims[1], each, error) != 0)
       return -1;
   }
   return 0;

@@ -275,8 +275,7 @@ static int name_distance(const char *a, const char *b, int most) {
 
 static int refuse_unknown(struct parser *p, const struct field *rows, const char *path, const char *given) {
   const char *nearest = NULL;
-  int letters = strlen(given) > 5 ? 3 : (int)(strlen(given) + 1) / 2 - 1;
-  int best = letters + 1; /* farther than three letters, or half of them, is no typing mistake */
+  int best = strlen(given) > 5 ? 4 : 3; /* farther than three letters, two in a short name, is no typing mistake */
   for (const struct field *row = rows; row->name; row++) {
     int distance = name_distance(given, row->name, best);
     if (distance < best) best = distance, nearest = row->name;

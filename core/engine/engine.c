@@ -1,10 +1,6 @@
-/* engine.c: the worker thread, the queue in front of it, and the loop: admit, step, deliver.
- *
- * The mutex guards the queue, the stop flags and nothing else; no callback runs under it. */
+/* engine.c: the worker thread and its loop: admit (admission.c), step, deliver. Refuses to know who may run next. */
 #include "core/engine/engine.h"
 
-#include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,130 +19,6 @@
 /* Most log-probabilities one token can be asked for. */
 #define MAX_LOGPROBS 64
 
-struct engine {
-  struct backend *backend;
-  struct engine_options options;
-  struct runner *runners;
-  size_t n_runners;
-  pthread_t thread;
-  bool started;
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
-  struct engine_task *queue_head, *queue_tail;
-  int n_queued;
-  bool stop, draining;
-  atomic_int running, working; /* sequences; tasks that are work */
-  _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
-  _Atomic double mean_service;
-};
-
-/* ---- the queue (any thread) ---- */
-
-static struct runner *runner_of(struct engine *engine, const struct model *model) {
-  for (size_t i = 0; i < engine->n_runners; i++)
-    if (engine->runners[i].model == model) return &engine->runners[i];
-  return NULL;
-}
-
-int engine_fitting(const struct engine *engine, const struct model *model, const int32_t *positions, int n) {
-  const struct runner *runner = runner_of((struct engine *)(uintptr_t)engine, model);
-  int64_t blocks = kv_pool_blocks(runner->kv);
-  int fitting = 0;
-  while (fitting < n && fitting < runner->max_sessions) {
-    blocks -= (int64_t)((positions[fitting] + KV_BLOCK - 1) / KV_BLOCK) * model->arch.n_layer;
-    if (blocks < 0) break;
-    fitting++;
-  }
-  return fitting;
-}
-
-static int check_fits(const struct engine *engine, const struct engine_task *task, struct error *error) {
-  for (int i = 0; i < task->n_sequences; i++) {
-    int64_t width = task->sequences[i].tap_width;
-    for (int k = 1; i == 0 && k < task->n_sequences; k++) /* a leader and its followers share every step of the prompt */
-      if (task->sequences[k].leader) width += task->sequences[k].tap_width;
-    if (width > task->runner->tap_elements)
-      return error_set(error, ERROR_LIMIT,
-                       "the points the request looks at have %lld numbers at each position, there is room for %lld "
-                       "(ask for fewer points at once)",
-                       (long long)width, (long long)task->runner->tap_elements);
-  }
-  if (!task->in_turn && task->n_sequences > engine->options.max_sessions)
-    return error_set(error, ERROR_LIMIT, "%d sequences in one request, at most %d run at once", task->n_sequences,
-                     engine->options.max_sessions);
-  int32_t blocks = kv_pool_blocks(task->runner->kv);
-  if (task->blocks_needed > blocks)
-    return error_set(error, ERROR_LIMIT,
-                     "the request needs %d blocks of key-value memory, there are %d (shorten it or raise kv_mib)",
-                     task->blocks_needed, blocks);
-  return 0;
-}
-
-/* Under the mutex: it waits no more. */
-static void uncount(struct engine *engine, struct engine_task *task) {
-  engine->n_queued -= task->queued;
-  task->queued = false;
-}
-
-/* Background tasks are not counted: long jobs hand over one or two at a time. */
-static int enqueue(struct engine *engine, struct engine_task *task, struct error *error) {
-  int failed = 0;
-  pthread_mutex_lock(&engine->mutex);
-  if (engine->stop || (engine->draining && !task->continues)) {
-    failed = error_set(error, ERROR_BUSY, "the server is shutting down");
-  } else if (!task->background && !task->continues && engine->n_queued >= engine->options.max_queue) {
-    failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
-  } else {
-    if (engine->queue_tail)
-      engine->queue_tail->next = task;
-    else
-      engine->queue_head = task;
-    engine->queue_tail = task;
-    task->queued = !task->background;
-    engine->n_queued += task->queued;
-    pthread_cond_signal(&engine->changed);
-  }
-  pthread_mutex_unlock(&engine->mutex);
-  return failed;
-}
-
-int engine_submit(struct engine *engine, const struct engine_task_args *args, struct engine_task **out,
-                  struct error *error) {
-  struct engine_task *task;
-  struct runner *runner = runner_of(engine, args->model);
-  assert(runner && args->n_sequences >= 1);
-  if (task_new(runner, args, &task, error) != 0) return -1;
-  *out = task; /* before the worker can end it */
-  if (check_fits(engine, task, error) == 0 && enqueue(engine, task, error) == 0) return 0;
-  *out = NULL;
-  task_free(task);
-  return -1;
-}
-
-int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, void *context,
-                       struct engine_task **out, struct error *error) {
-  struct engine_task *task;
-  if (task_new_work(runner_of(engine, model), work, context, &task, error) != 0) return -1;
-  *out = task;
-  if (enqueue(engine, task, error) == 0) return 0;
-  *out = NULL;
-  task_free(task);
-  return -1;
-}
-
-void engine_cancel(struct engine *engine, struct engine_task *task) {
-  atomic_store(&task->cancelled, true);
-  pthread_mutex_lock(&engine->mutex);
-  pthread_cond_signal(&engine->changed);
-  pthread_mutex_unlock(&engine->mutex);
-}
-
-void engine_drain(struct engine *engine) {
-  pthread_mutex_lock(&engine->mutex);
-  engine->draining = true;
-  pthread_mutex_unlock(&engine->mutex);
-}
-
 /* ---- ending tasks (worker) ---- */
 
 static void count_end(struct engine *engine, const struct engine_task *task) {
@@ -162,16 +34,9 @@ static void count_end(struct engine *engine, const struct engine_task *task) {
   atomic_store(&engine->mean_service, mean == 0 ? seconds : mean + SERVICE_WEIGHT * (seconds - mean));
 }
 
-/* Work leaves the queue at once, but waits until its first slice. */
-static void stop_waiting(struct engine *engine, struct engine_task *task) {
-  pthread_mutex_lock(&engine->mutex);
-  uncount(engine, task);
-  pthread_mutex_unlock(&engine->mutex);
-}
-
 /* done() may free what the asker knows of the task; the task itself goes here. */
-static void finish_task(struct engine *engine, struct engine_task *task) {
-  stop_waiting(engine, task);
+void engine_finish(struct engine *engine, struct engine_task *task) {
+  admission_uncount(engine, task);
   task_give_back(task); /* whoever hears of the end finds the memory free */
   const struct error *error = task->error.code ? &task->error : NULL;
   count_end(engine, task);
@@ -221,7 +86,7 @@ static void sweep_turns(struct runner *runner) {
     *at = task->next;
     remove_running(runner, task);
     atomic_fetch_sub(&runner->engine->working, 1);
-    finish_task(runner->engine, task);
+    engine_finish(runner->engine, task);
   }
 }
 
@@ -240,111 +105,9 @@ static void sweep(struct runner *runner) {
       continue;
     }
     remove_running(runner, task);
-    finish_task(runner->engine, task);
+    engine_finish(runner->engine, task);
     i = 0;
   }
-}
-
-/* ---- admitting (worker) ---- */
-
-static bool has_room(const struct engine_task *task) {
-  const struct runner *runner = task->runner;
-  int32_t blocks = kv_pool_blocks_free(runner->kv) - runner->reserved;
-  int32_t sessions = runner->max_sessions - runner->n_running;
-  if (task->work) return true; /* takes neither a session nor a block */
-  if (task->background) { /* half stays for others, unless nobody is there and the half would not do */
-    if (runner->n_running == 0 && !runner->turns) return task->blocks_needed <= blocks;
-    blocks -= kv_pool_blocks(runner->kv) / 2;
-    sessions -= runner->max_sessions / 2;
-  }
-  return (task->in_turn ? 1 : task->n_sequences) <= sessions && task->blocks_needed <= blocks;
-}
-
-static bool waited_too_long(const struct engine *engine, const struct engine_task *task) {
-  int64_t limit = (int64_t)engine->options.queue_timeout_ms * 1000000;
-  return limit && !task->background && clock_ns() - task->queued_ns > limit;
-}
-
-static void time_out(const struct engine *engine, struct engine_task *task) {
-  error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue", engine->options.queue_timeout_ms);
-}
-
-/* Unlinks the first task that can leave the queue: to run, or to end. NULL when none can. A task that waits for
- * room holds back later ones of its model and kind only, so that nobody overtakes it for ever. */
-static struct engine_task *dequeue(struct engine *engine) {
-  struct engine_task *before = NULL, *task;
-  pthread_mutex_lock(&engine->mutex);
-  for (size_t r = 0; r < engine->n_runners; r++) memset(engine->runners[r].blocked, 0, sizeof engine->runners[r].blocked);
-  for (task = engine->queue_head; task; before = task, task = task->next) {
-    if (engine->stop) error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
-    if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
-    if (waited_too_long(engine, task)) time_out(engine, task);
-    bool *blocked = &task->runner->blocked[task->background];
-    if (task->error.code || task->work || (!*blocked && has_room(task))) break; /* work waits for its slice, not for room */
-    *blocked = true;
-  }
-  if (task) {
-    if (before)
-      before->next = task->next;
-    else
-      engine->queue_head = task->next;
-    if (engine->queue_tail == task) engine->queue_tail = before;
-    if (!task->work) uncount(engine, task);
-    task->next = NULL;
-  }
-  pthread_mutex_unlock(&engine->mutex);
-  return task;
-}
-
-static void admit_work(struct runner *runner, struct engine_task *task) {
-  if (runner->work_tail)
-    runner->work_tail->next = task;
-  else
-    runner->work_head = task;
-  runner->work_tail = task;
-  atomic_fetch_add(&runner->engine->working, 1);
-}
-
-/* Sequences of IN TURN tasks take what room is left, but never before a task that waits in the queue. */
-static void start_turns(struct engine *engine, struct runner *runner) {
-  pthread_mutex_lock(&engine->mutex);
-  bool waiting = false;
-  for (const struct engine_task *t = engine->queue_head; t; t = t->next) waiting |= t->runner == runner && !t->background;
-  pthread_mutex_unlock(&engine->mutex);
-  for (struct engine_task *task = runner->turns; task; task = task->next) {
-    bool idle = true; /* one sequence of it must run, or it would never end */
-    for (int i = 0; i < runner->n_running; i++) idle &= runner->running[i]->task != task;
-    for (int more = 1; more > 0 && !task->error.code && (!waiting || idle);) {
-      more = task_start_next(task, &task->error);
-      if (more <= 0) break;
-      atomic_fetch_add(&engine->running, 1);
-      runner->n_background += task->background;
-      idle = false;
-    }
-  }
-}
-
-static void admit_turns(struct runner *runner, struct engine_task *task) {
-  struct engine_task **at = &runner->turns;
-  while (*at) at = &(*at)->next;
-  *at = task;
-  atomic_fetch_add(&runner->engine->working, 1);
-}
-
-static void admit(struct engine *engine, struct engine_task *task) {
-  struct runner *runner = task->runner;
-  if (task->error.code || (!task->work && task_admit(task, &task->error) != 0)) {
-    finish_task(engine, task);
-    return;
-  }
-  if (task->work) {
-    admit_work(runner, task);
-    return;
-  }
-  if (task->in_turn) admit_turns(runner, task);
-  if (task->background) runner->n_background += task->n_started;
-  for (int i = 0; i < task->n_started; i++) runner->running[runner->n_running++] = &task->sequences[i];
-  atomic_fetch_add(&engine->running, task->n_started);
 }
 
 /* ---- delivering (worker) ---- */
@@ -493,8 +256,8 @@ static void slice(struct runner *runner) {
   if (!task) return;
   int64_t begin = clock_ns();
   if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
-  if (task->queued && waited_too_long(runner->engine, task)) time_out(runner->engine, task);
-  if (task->queued) stop_waiting(runner->engine, task);
+  if (task->queued) admission_time_out(runner->engine, task);
+  if (task->queued) admission_uncount(runner->engine, task);
   int more = task->error.code ? -1 : task->work->slice(task->context, runner->plan, &task->error);
   atomic_fetch_add(&runner->engine->busy_ns, clock_ns() - begin);
   if (more > 0) return;
@@ -502,7 +265,7 @@ static void slice(struct runner *runner) {
   runner->work_head = task->next;
   if (!runner->work_head) runner->work_tail = NULL;
   atomic_fetch_sub(&runner->engine->working, 1);
-  finish_task(runner->engine, task);
+  engine_finish(runner->engine, task);
 }
 
 /* ---- the worker ---- */
@@ -531,12 +294,12 @@ static bool wait_for_work(struct engine *engine) {
 static void *worker(void *argument) {
   struct engine *engine = argument;
   while (wait_for_work(engine)) {
-    for (struct engine_task *task; (task = dequeue(engine));) admit(engine, task);
+    admission_admit(engine);
     for (size_t r = 0; r < engine->n_runners; r++) {
       struct runner *runner = &engine->runners[r];
       slice(runner);
       sweep(runner);
-      start_turns(engine, runner);
+      admission_start_turns(engine, runner);
       if (!runner->n_running) {
         sweep(runner); /* a sequence that could not start ends its task */
         continue;

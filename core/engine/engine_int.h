@@ -1,8 +1,9 @@
 /* engine_int.h: what the files of the engine share: tasks, sequences, one runner per model, the batch.
- * Everything here belongs to the worker thread, except what engine.c guards with its mutex. */
+ * Everything here belongs to the worker thread, except what the engine guards with its mutex. */
 #ifndef STEERD_CORE_ENGINE_ENGINE_INT_H
 #define STEERD_CORE_ENGINE_ENGINE_INT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "core/engine/engine.h"
@@ -57,6 +58,42 @@ struct engine_task {
   atomic_bool cancelled;
   struct error error;       /* set when the task must fail */
 };
+
+struct engine {
+  struct backend *backend;
+  struct engine_options options;
+  struct runner *runners;
+  size_t n_runners;
+  pthread_t thread;
+  bool started;
+  pthread_mutex_t mutex; /* guards the queue, the stop flags and nothing else; no callback runs under it */
+  pthread_cond_t changed;
+  struct engine_task *queue_head, *queue_tail;
+  int n_queued;
+  bool stop, draining;
+  atomic_int running, working; /* sequences; tasks that are work */
+  _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
+  _Atomic double mean_service;
+};
+
+/* ---- engine.c (worker) ---- */
+
+/* Tells the asker, which may free what it knows of the task, and frees the task. */
+void engine_finish(struct engine *engine, struct engine_task *task);
+
+/* ---- admission.c (worker) ---- */
+
+/* Starts or ends every task of the queue that can leave it. */
+void admission_admit(struct engine *engine);
+
+/* Sequences of IN TURN tasks take what room is left, but never before a task that waits in the queue. */
+void admission_start_turns(struct engine *engine, struct runner *runner);
+
+/* Sets the task's error when it has waited for too long. */
+void admission_time_out(const struct engine *engine, struct engine_task *task);
+
+/* It waits no more. Work leaves the queue at once, but waits until its first slice. */
+void admission_uncount(struct engine *engine, struct engine_task *task);
 
 /* ---- sequence.c ---- */
 

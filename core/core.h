@@ -227,6 +227,21 @@ enum { LAB_STEERED, LAB_DEFAULT, LAB_STEER_OUTPUTS };
 
 struct lab_edit; /* core/laboratory.h */
 
+/* What a text is steered with. */
+struct lab_steering {
+  const struct lab_steer_feature *features;
+  size_t n_features;
+  const struct lab_edit *vectors; /* [n_vectors] after the features: edits that a request may write in short */
+  size_t n_vectors;
+  const struct lab_edit *edits; /* [n_edits] after those; none that needs a run of its own */
+  size_t n_edits;
+  enum lab_steer_method method;
+  double strength_multiplier;
+  bool special_tokens;      /* false: features leave special tokens of the prompt (BOS) alone */
+  const char *prefix;       /* in front of fields in errors: "" or "steering." */
+  const char *source_field; /* what a feature's source is called there: "layer" or "source" */
+};
+
 struct lab_steer_args {
   const struct lab_model_info *model;
   const char *prompt;     /* valid UTF-8 */

@@ -1,13 +1,11 @@
-/* lab_steer.c: the verb "steer": features become edits, STEERED and DEFAULT become two sequences that share their
- * prompt below the first edited layer, tokens become text. */
+/* lab_steer.c: the verb "steer": STEERED and DEFAULT become two sequences that share their prompt below the first edited
+ * layer, tokens become text. */
 #include <assert.h>
-#include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/checked.h"
-#include "core/lab_edits.h"
+#include "core/lab_steering.h"
 #include "core/model/detokenizer.h"
 
 /* One kept log-probability: tokens are decoded when they are read. */
@@ -91,106 +89,6 @@ static void on_ended(void *context, int sequence, const char *finish) {
 
 static const struct engine_events events = {.token = on_token, .ended = on_ended, .done = job_done};
 
-/* ---- features to edits ---- */
-
-static double vector_norm(const float *v, int64_t n) {
-  double sum = 0;
-  for (int64_t i = 0; i < n; i++) sum += (double)v[i] * v[i];
-  return sqrt(sum);
-}
-
-/* PROJECT and CAP need a direction; ADD takes the row as it is (unit length where folding is on). */
-static int prepare_vector(const struct lab_steer_args *args, const char *field, float *v, int64_t n,
-                          struct error *error) {
-  if (args->method == LAB_STEER_ADD) return 0;
-  double norm = vector_norm(v, n);
-  if (norm == 0)
-    return error_set_field(error, ERROR_ARGUMENT, field,
-                           "%s: this feature's decoder row is zero, so it has no direction to project on", field);
-  for (int64_t i = 0; i < n; i++) v[i] = (float)(v[i] / norm);
-  return 0;
-}
-
-static enum edit_kind kind_of(enum lab_steer_method method) {
-  if (method == LAB_STEER_ORTHOGONAL) return EDIT_ROW_PROJECT;
-  return method == LAB_STEER_CAP ? EDIT_ROW_CAP : EDIT_ROW_ADD;
-}
-
-static int check_index(const struct lab_source_info *source, int64_t index, size_t i, struct error *error) {
-  char field[64];
-  if (index >= 0 && index < source->n_feat) return 0;
-  snprintf(field, sizeof field, "features[%zu].index", i);
-  return error_set_field(error, ERROR_NOT_FOUND, field, "%s is %lld, source '%s' has features 0 to %lld", field,
-                         (long long)index, source->id, (long long)source->n_feat - 1);
-}
-
-static int add_feature(struct lab *lab, const struct lab_steer_args *args, size_t i, const uint8_t *mask,
-                       int32_t n_mask, struct edit_list *list, struct error *error) {
-  const struct lab_steer_feature *feature = &args->features[i];
-  char field[64];
-  snprintf(field, sizeof field, "features[%zu].layer", i);
-  const struct lab_source_info *info = lab_find_source(lab, args->model, feature->source_id, field, error);
-  if (!info || check_index(info, feature->index, i, error) != 0) return -1;
-  const struct dict *dict = lab_source_of(lab, info)->dict;
-  const struct dict_info *shape = dict_info(dict);
-  float *v = malloc((size_t)shape->d_out * sizeof *v);
-  if (!v) return error_memory(error, (size_t)shape->d_out * sizeof *v);
-  dict_decoder_row(dict, feature->index, v);
-  snprintf(field, sizeof field, "features[%zu]", i);
-  int failed = prepare_vector(args, field, v, shape->d_out, error);
-  struct edit edit = {.point = shape->out, .kind = kind_of(args->method), .column_begin = (int32_t)shape->out_column,
-                      .column_end = (int32_t)(shape->out_column + shape->d_out),
-                      .value = (float)(feature->strength * args->strength_multiplier), .v = v, .prompt = true,
-                      .generated = true, .mask = mask, .n_mask = n_mask};
-  if (!failed) failed = edit_list_add(list, &edit, error);
-  free(v);
-  return failed;
-}
-
-/* 1 for every prompt token that may be edited. */
-static uint8_t *make_mask(const struct model *model, const int32_t *ids, size_t n, struct error *error) {
-  uint8_t *mask = malloc(n + 1);
-  if (!mask) return error_memory(error, n), NULL;
-  for (size_t i = 0; i < n; i++) mask[i] = !tokenizer_is_special(model->tokenizer, ids[i]);
-  return mask;
-}
-
-/* The laboratory's edits, where they need no run of their own. */
-static int add_edits(struct lab *lab, const struct lab_steer_args *args, const int32_t *ids, size_t n,
-                     struct edit_list *list, struct error *error) {
-  struct arena arena;
-  struct edits_plan plan;
-  arena_init(&arena, 0);
-  struct lab_ids text = {arena_array(&arena, n, sizeof *ids, error), n};
-  int failed = text.ids ? 0 : -1;
-  if (!failed) memcpy(text.ids, ids, n * sizeof *ids);
-  if (!failed)
-    failed = edits_resolve(lab, args->model, args->edits, args->n_edits, "edits", LAB_BOS_DEFAULT, &arena, &plan, error);
-  if (!failed) failed = edits_needs(&plan, &text, 1, error);
-  if (!failed && plan.n_needs)
-    failed = error_set_field(error, ERROR_UNSUPPORTED, "edits", "edits that need a run of their own (mean, patch with "
-                             "'from') are served by /v1/lab only; give 'rows' or a vector");
-  if (!failed) failed = edits_append(&plan, 0, &text, list, error);
-  arena_clear(&arena);
-  return failed;
-}
-
-static struct edit_list *make_edits(struct lab *lab, const struct lab_steer_args *args, const int32_t *ids, size_t n,
-                                    struct error *error) {
-  const struct model *model = lab_model_of(lab, args->model)->model;
-  struct edit_list *list = edit_list_new(error);
-  uint8_t *mask = NULL;
-  int failed = list ? 0 : -1;
-  if (!failed && !args->steer_special_tokens) failed = (mask = make_mask(model, ids, n, error)) ? 0 : -1;
-  for (size_t i = 0; !failed && i < args->n_features; i++)
-    failed = add_feature(lab, args, i, mask, (int32_t)n, list, error);
-  if (!failed && args->n_edits) failed = add_edits(lab, args, ids, n, list, error);
-  free(mask);
-  if (!failed) return list;
-  edit_list_free(list, model->backend);
-  return NULL;
-}
-
 /* ---- the verb ---- */
 
 static int32_t room_for(const struct model *model, size_t n_prompt, int64_t wanted) {
@@ -253,7 +151,11 @@ int lab_steer(struct lab *lab, const struct lab_steer_args *args, struct lab_wak
   size_t n = 0;
   assert(args->want[LAB_STEERED] || args->want[LAB_DEFAULT]);
   if (lab_encode(model, args->prompt, args->prompt_length, true, 1, "prompt", &ids, &n, error) != 0) return -1;
-  struct edit_list *edits = make_edits(lab, args, ids, n, error);
+  struct lab_steering steering = {.features = args->features, .n_features = args->n_features, .edits = args->edits,
+                                  .n_edits = args->n_edits, .method = args->method,
+                                  .strength_multiplier = args->strength_multiplier,
+                                  .special_tokens = args->steer_special_tokens, .prefix = "", .source_field = "layer"};
+  struct edit_list *edits = steering_lower(lab, args->model, &steering, ids, n, error);
   struct steer_job *steer = edits ? make_job(lab, args, waker, error) : NULL;
   int failed = steer ? submit(steer, args, ids, n, edits, error) : -1;
   if (!steer) edit_list_free(edits, model->backend);

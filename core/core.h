@@ -233,7 +233,7 @@ struct lab_steering {
   size_t n_features;
   const struct lab_edit *vectors; /* [n_vectors] after the features: edits that a request may write in short */
   size_t n_vectors;
-  const struct lab_edit *edits; /* [n_edits] after those; none that needs a run of its own */
+  const struct lab_edit *edits; /* [n_edits] after those */
   size_t n_edits;
   enum lab_steer_method method;
   double strength_multiplier;
@@ -248,7 +248,7 @@ struct lab_steer_args {
   size_t prompt_length;
   const struct lab_steer_feature *features; /* none: STEERED equals DEFAULT */
   size_t n_features;
-  const struct lab_edit *edits; /* [n_edits] of STEERED, after the features; none that needs a run of its own */
+  const struct lab_edit *edits; /* [n_edits] of STEERED, after the features */
   size_t n_edits;
   enum lab_steer_method method;
   double strength_multiplier;

@@ -2,7 +2,8 @@
  *
  *   edits_resolve   names become points, dictionaries, columns, vectors; what is wrong is said here
  *   edits_needs     which further runs must come first: those that are patched from, and those whose mean is asked
- *   need_tapped     takes the rows of such a run as they come
+ *   need_sequence   such a run, for the engine
+ *   need_tapped     takes its rows as they come
  *   edits_lower     the list for one text
  *
  * Nothing is borrowed from the description: all lies in the arena that resolve was given. */
@@ -43,6 +44,7 @@ struct edits_plan {
   struct arena *arena;
   struct resolved_edit *edits;
   size_t n_edits;
+  bool continues;     /* the text goes on: edits apply to generated positions too (lab_edits_prompt.h) */
   struct edit_need *needs;
   size_t n_needs;
 };
@@ -54,6 +56,9 @@ int edits_resolve(struct lab *lab, const struct lab_model_info *info, const stru
 
 /* Lists the runs that must come first for these texts, and checks the positions that edits name against them. */
 int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) MUST_CHECK;
+
+/* The run of a need: its edit list is the sequence's. */
+int need_sequence(struct edit_need *need, struct engine_sequence *out, struct error *error) MUST_CHECK;
 
 /* Worker: fresh rows of a need's run. */
 int need_tapped(struct edit_need *need, const struct engine_tapped *tapped, struct error *error) MUST_CHECK;

@@ -141,6 +141,15 @@ static int check_columns(const struct edits_plan *plan, const struct resolved_ed
   return edit_at_fault(error, inner.code, edit, "point", inner.text);
 }
 
+static int check_rows(const struct edits_plan *plan, struct error *error) {
+  int64_t rows = 0;
+  for (size_t i = 0; i < plan->n_needs; i++) rows += (int64_t)plan->needs[i].ids.n;
+  if (rows <= LABORATORY_MAX_ROWS) return 0;
+  return error_set_field(error, ERROR_LIMIT, plan->edits[0].name, "%s: the runs that edits take values from compute %" PRId64
+                         " token positions, at most %" PRId64 " are allowed; take shorter or fewer texts", plan->edits[0].name,
+                         rows, LABORATORY_MAX_ROWS);
+}
+
 int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) {
   for (size_t e = 0; e < plan->n_edits; e++)
     if (check_columns(plan, &plan->edits[e], error) != 0) return -1;
@@ -157,7 +166,13 @@ int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_t
     for (size_t t = 0; edit->op == LAB_EDIT_MEAN && !edit->has_from && t < n_texts; t++)
       if (add_need(plan, edit, &texts[t], error) != 0) return -1;
   }
-  return 0;
+  return check_rows(plan, error);
+}
+
+int need_sequence(struct edit_need *need, struct engine_sequence *out, struct error *error) {
+  *out = (struct engine_sequence){.tokens = need->ids.ids, .n_tokens = (int32_t)need->ids.n, .taps = &need->point, .n_taps = 1,
+                                  .last_layer = point_layers(need->point), .eos = -1, .n_logprobs = -1};
+  return edits_lower(need->edits, 0, &need->ids, &out->edits, error);
 }
 
 static int sum_features(struct edit_need *need, const struct engine_tapped *tapped, const uint8_t *counts,

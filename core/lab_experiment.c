@@ -157,12 +157,13 @@ int experiment_name(struct experiment *e, struct lab_token *tokens, size_t n, st
 static int need_passes(struct experiment *e, struct error *error) {
   struct pass *passes = experiment_passes(e, e->edits.n_needs, error);
   for (size_t i = 0; passes && i < e->edits.n_needs; i++) {
-    struct edit_need *need = &e->edits.needs[i];
-    passes[i].ids = need->ids;
-    passes[i].taps = &need->point;
-    passes[i].n_taps = 1;
-    passes[i].last_layer = point_layers(need->point);
-    if (edits_lower(need->edits, 0, &need->ids, &passes[i].edits, error) != 0) return -1;
+    struct engine_sequence run;
+    if (need_sequence(&e->edits.needs[i], &run, error) != 0) return -1;
+    passes[i].ids = e->edits.needs[i].ids;
+    passes[i].edits = run.edits;
+    passes[i].taps = run.taps;
+    passes[i].n_taps = run.n_taps;
+    passes[i].last_layer = run.last_layer;
   }
   return passes ? 0 : -1;
 }

@@ -30,6 +30,10 @@ struct steer_job {
   struct output outputs[LAB_STEER_OUTPUTS];
   int output_of[LAB_STEER_OUTPUTS]; /* of sequence 0, 1 */
   bool same;                        /* no edits: STEERED is DEFAULT */
+  struct steering *steering;        /* NULL: none */
+  struct engine_sequence sequences[LAB_STEER_OUTPUTS];
+  int n_sequences, steered;         /* steered: the one with edits; -1: none */
+  int32_t *ids;                     /* the prompt */
 };
 
 static struct steer_job *steer_job(struct lab_job *job) { return (struct steer_job *)job; }
@@ -40,6 +44,8 @@ static void destroy(struct lab_job *job) {
     detokenizer_clear(&steer->outputs[i].text);
     free(steer->outputs[i].logprobs);
   }
+  steering_free(steer->steering);
+  free(steer->ids);
   job_clear(job);
   free(steer);
 }
@@ -106,6 +112,24 @@ static struct engine_sequence make_sequence(const struct lab_steer_args *args, c
                    .frequency_penalty = args->frequency_penalty, .seed = args->seed}};
 }
 
+/* Sequence 0 is DEFAULT where it is wanted, so that STEERED can fork from it. */
+static void make_sequences(struct steer_job *steer, const struct lab_steer_args *args, size_t n) {
+  int used = 0;
+  steer->steered = -1;
+  if (args->want[LAB_DEFAULT] || steer->same) {
+    steer->output_of[used] = LAB_DEFAULT;
+    steer->sequences[used++] = make_sequence(args, steer->model, steer->ids, n);
+  }
+  if (args->want[LAB_STEERED] && !steer->same) {
+    steer->output_of[used] = LAB_STEERED;
+    steer->sequences[used] = make_sequence(args, steer->model, steer->ids, n);
+    steer->sequences[used].fork = used > 0;
+    steer->steered = used++;
+  }
+  steer->n_sequences = used;
+  steer->job.prompt_tokens = (int64_t)n;
+}
+
 static struct steer_job *make_job(struct lab *lab, const struct lab_steer_args *args, struct lab_waker waker,
                                   struct error *error) {
   struct steer_job *steer = calloc(1, sizeof *steer);
@@ -121,45 +145,54 @@ static struct steer_job *make_job(struct lab *lab, const struct lab_steer_args *
   return steer;
 }
 
-/* Sequence 0 is DEFAULT where it is wanted, so that STEERED can fork from it. Takes `edits`. */
-static int submit(struct steer_job *steer, const struct lab_steer_args *args, const int32_t *ids, size_t n,
-                  struct edit_list *edits, struct error *error) {
-  struct engine_sequence sequences[LAB_STEER_OUTPUTS];
-  int used = 0;
-  if (args->want[LAB_DEFAULT] || steer->same) {
-    steer->output_of[used] = LAB_DEFAULT;
-    sequences[used++] = make_sequence(args, steer->model, ids, n);
-  }
-  if (args->want[LAB_STEERED] && !steer->same) {
-    steer->output_of[used] = LAB_STEERED;
-    sequences[used] = make_sequence(args, steer->model, ids, n);
-    sequences[used].fork = used > 0;
-    sequences[used++].edits = edits;
-  } else {
-    edit_list_free(edits, steer->model->backend);
-  }
-  steer->job.prompt_tokens = (int64_t)n;
-  struct engine_task_args task = {.model = steer->model, .sequences = sequences, .n_sequences = used,
-                                  .events = &events, .context = &steer->job};
-  return job_submit(&steer->job, &task, error);
+static int prepare(struct steer_job *steer, const struct lab_steer_args *args, struct error *error) {
+  struct lab *lab = steer->job.lab;
+  size_t n = 0;
+  struct lab_steering asked = {.features = args->features, .n_features = args->n_features, .edits = args->edits,
+                               .n_edits = args->n_edits, .method = args->method,
+                               .strength_multiplier = args->strength_multiplier,
+                               .special_tokens = args->steer_special_tokens, .prefix = "", .source_field = "layer"};
+  if (lab_encode(steer->model, args->prompt, args->prompt_length, true, 1, "prompt", &steer->ids, &n, error) != 0) return -1;
+  if (!steer->same && steering_new(lab, args->model, &asked, steer->ids, n, &steer->steering, error) != 0) return -1;
+  make_sequences(steer, args, n);
+  return 0;
+}
+
+static int make_list(struct steer_job *steer, struct error *error) {
+  if (steer->steered < 0) return 0;
+  steer->sequences[steer->steered].edits = steering_list(steer->steering, error);
+  return steer->sequences[steer->steered].edits ? 0 : -1;
+}
+
+static struct engine_task_args make_task(struct steer_job *steer) {
+  return (struct engine_task_args){.model = steer->model, .sequences = steer->sequences, .n_sequences = steer->n_sequences,
+                                   .events = &events, .context = &steer->job};
+}
+
+/* Worker: the runs that the edits needed are done. */
+static int go_on(struct lab_job *job, struct error *error) {
+  struct steer_job *steer = steer_job(job);
+  if (make_list(steer, error) != 0) return -1;
+  struct engine_task_args task = make_task(steer);
+  task.continues = true;
+  return job_continue(job, &task, error);
 }
 
 int lab_steer(struct lab *lab, const struct lab_steer_args *args, struct lab_waker waker, struct lab_job **out,
               struct error *error) {
-  const struct model *model = lab_model_of(lab, args->model)->model;
-  int32_t *ids = NULL;
-  size_t n = 0;
   assert(args->want[LAB_STEERED] || args->want[LAB_DEFAULT]);
-  if (lab_encode(model, args->prompt, args->prompt_length, true, 1, "prompt", &ids, &n, error) != 0) return -1;
-  struct lab_steering steering = {.features = args->features, .n_features = args->n_features, .edits = args->edits,
-                                  .n_edits = args->n_edits, .method = args->method,
-                                  .strength_multiplier = args->strength_multiplier,
-                                  .special_tokens = args->steer_special_tokens, .prefix = "", .source_field = "layer"};
-  struct edit_list *edits = steering_lower(lab, args->model, &steering, ids, n, error);
-  struct steer_job *steer = edits ? make_job(lab, args, waker, error) : NULL;
-  int failed = steer ? submit(steer, args, ids, n, edits, error) : -1;
-  if (!steer) edit_list_free(edits, model->backend);
-  free(ids);
+  struct steer_job *steer = make_job(lab, args, waker, error);
+  if (!steer) return -1;
+  bool waits = false;
+  int failed = prepare(steer, args, error);
+  if (!failed) waits = steer->steered >= 0 && steering_waits(steer->steering);
+  if (!failed && !waits) failed = make_list(steer, error);
+  if (failed) {
+    destroy(&steer->job);
+    return -1;
+  }
+  struct engine_task_args task = make_task(steer);
+  failed = waits ? steering_start(&steer->steering, 1, &steer->job, go_on, error) : job_submit(&steer->job, &task, error);
   if (!failed) *out = &steer->job;
   return failed;
 }

@@ -1,11 +1,34 @@
 /* lab_steering.c: steering lowered: a feature is its decoder row at the dictionary's output point, an edit is what
- * lab_edits*.c makes of it. Knows no request and no sampling: whoever generates text calls it. */
+ * lab_edits*.c makes of it. Owns the task of the runs that edits need first. Knows no request and no sampling: whoever generates
+ * text calls it. */
 #include "core/lab_steering.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Vectors and edits: two lists, so that errors name the one that a client wrote. */
+enum { PLANS = 2 };
+
+/* What the task of the first runs is about. */
+struct steering_runs {
+  struct steering *const *steerings;
+  size_t n;
+  struct lab_job *job;
+  int (*then)(struct lab_job *job, struct error *error);
+};
+
+struct steering {
+  struct arena arena;
+  const struct model *model;
+  struct lab_ids prompt;
+  uint8_t *mask;           /* [prompt.n] tokens that features may change; NULL: all */
+  struct edit *features;
+  size_t n_features;
+  struct edits_plan plans[PLANS];
+  struct steering_runs runs; /* of a task of which this is the first steering */
+};
 
 static double vector_norm(const float *v, int64_t n) {
   double sum = 0;
@@ -14,9 +37,9 @@ static double vector_norm(const float *v, int64_t n) {
 }
 
 /* PROJECT and CAP need a direction; ADD takes the row as it is (unit length where folding is on). */
-static int prepare_vector(const struct lab_steering *steering, const char *field, float *v, int64_t n,
+static int prepare_vector(const struct lab_steering *asked, const char *field, float *v, int64_t n,
                           struct error *error) {
-  if (steering->method == LAB_STEER_ADD) return 0;
+  if (asked->method == LAB_STEER_ADD) return 0;
   double norm = vector_norm(v, n);
   if (norm == 0)
     return error_set_field(error, ERROR_ARGUMENT, field,
@@ -30,97 +53,169 @@ static enum edit_kind kind_of(enum lab_steer_method method) {
   return method == LAB_STEER_CAP ? EDIT_ROW_CAP : EDIT_ROW_ADD;
 }
 
-static int check_index(const struct lab_steering *steering, const struct lab_source_info *source, size_t i,
+static int check_index(const struct lab_steering *asked, const struct lab_source_info *source, size_t i,
                        struct error *error) {
-  int64_t index = steering->features[i].index;
+  int64_t index = asked->features[i].index;
   char field[64];
   if (index >= 0 && index < source->n_feat) return 0;
-  snprintf(field, sizeof field, "%sfeatures[%zu].index", steering->prefix, i);
+  snprintf(field, sizeof field, "%sfeatures[%zu].index", asked->prefix, i);
   return error_set_field(error, ERROR_NOT_FOUND, field, "%s is %lld, source '%s' has features 0 to %lld", field,
                          (long long)index, source->id, (long long)source->n_feat - 1);
 }
 
-static int add_feature(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *steering, size_t i,
-                       const uint8_t *mask, int32_t n_mask, struct edit_list *list, struct error *error) {
-  const struct lab_steer_feature *feature = &steering->features[i];
+static int add_feature(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
+                       struct steering *steering, struct error *error) {
+  const struct lab_steer_feature *feature = &asked->features[i];
   char field[64];
-  snprintf(field, sizeof field, "%sfeatures[%zu].%s", steering->prefix, i, steering->source_field);
+  snprintf(field, sizeof field, "%sfeatures[%zu].%s", asked->prefix, i, asked->source_field);
   const struct lab_source_info *info = lab_find_source(lab, model, feature->source_id, field, error);
-  if (!info || check_index(steering, info, i, error) != 0) return -1;
+  if (!info || check_index(asked, info, i, error) != 0) return -1;
   const struct dict *dict = lab_source_of(lab, info)->dict;
   const struct dict_info *shape = dict_info(dict);
-  float *v = malloc((size_t)shape->d_out * sizeof *v);
-  if (!v) return error_memory(error, (size_t)shape->d_out * sizeof *v);
+  float *v = arena_array(&steering->arena, (size_t)shape->d_out, sizeof *v, error);
+  if (!v) return -1;
   dict_decoder_row(dict, feature->index, v);
-  snprintf(field, sizeof field, "%sfeatures[%zu]", steering->prefix, i);
-  int failed = prepare_vector(steering, field, v, shape->d_out, error);
-  struct edit edit = {.point = shape->out, .kind = kind_of(steering->method), .column_begin = (int32_t)shape->out_column,
-                      .column_end = (int32_t)(shape->out_column + shape->d_out),
-                      .value = (float)(feature->strength * steering->strength_multiplier), .v = v, .prompt = true,
-                      .generated = true, .mask = mask, .n_mask = n_mask};
-  if (!failed) failed = edit_list_add(list, &edit, error);
-  free(v);
-  return failed;
+  snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
+  steering->features[i] = (struct edit){.point = shape->out, .kind = kind_of(asked->method),
+                                        .column_begin = (int32_t)shape->out_column,
+                                        .column_end = (int32_t)(shape->out_column + shape->d_out),
+                                        .value = (float)(feature->strength * asked->strength_multiplier), .v = v, .prompt = true,
+                                        .generated = true, .mask = steering->mask, .n_mask = (int32_t)steering->prompt.n};
+  steering->n_features = i + 1;
+  return prepare_vector(asked, field, v, shape->d_out, error);
 }
 
-/* 1 for every prompt token that may be edited. */
-static uint8_t *make_mask(const struct model *model, const int32_t *ids, size_t n, struct error *error) {
-  uint8_t *mask = malloc(n + 1);
-  if (!mask) return error_memory(error, n), NULL;
-  for (size_t i = 0; i < n; i++) mask[i] = !tokenizer_is_special(model->tokenizer, ids[i]);
-  return mask;
+/* 1 for every prompt token that features may change. */
+static int make_mask(struct steering *steering, struct error *error) {
+  steering->mask = arena_alloc(&steering->arena, steering->prompt.n, error);
+  for (size_t i = 0; steering->mask && i < steering->prompt.n; i++)
+    steering->mask[i] = !tokenizer_is_special(steering->model->tokenizer, steering->prompt.ids[i]);
+  return steering->mask ? 0 : -1;
 }
 
-/* The laboratory's edits, where they need no run of their own. name: of their field. */
-static int add_edits(struct lab *lab, const struct lab_model_info *model, const struct lab_edit *edits, size_t n_edits,
-                     const char *name, const struct lab_ids *text, struct arena *arena, struct edit_list *list,
-                     struct error *error) {
-  struct edits_plan plan;
-  if (n_edits == 0) return 0;
-  if (edits_resolve(lab, model, edits, n_edits, name, LAB_BOS_DEFAULT, arena, &plan, error) != 0 ||
-      edits_needs(&plan, text, 1, error) != 0)
-    return -1;
-  if (plan.n_needs)
-    return error_set_field(error, ERROR_UNSUPPORTED, name, "edits that need a run of their own (mean, patch with "
-                           "'from') are served by /v1/lab only; give 'rows' or a vector");
-  return edits_append(&plan, 0, text, list, error);
+/* name: of their field. */
+static int add_edits(struct lab *lab, const struct lab_model_info *model, const struct lab_edit *edits, size_t n,
+                     const char *name, struct steering *steering, struct edits_plan *plan, struct error *error) {
+  if (edits_resolve(lab, model, edits, n, name, LAB_BOS_DEFAULT, &steering->arena, plan, error) != 0) return -1;
+  plan->continues = true;
+  return edits_needs(plan, &steering->prompt, 1, error);
 }
 
-static int add_all(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *steering,
-                   const struct lab_ids *text, struct arena *arena, struct edit_list *list, struct error *error) {
-  uint8_t *mask = NULL;
+static int add_all(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked,
+                   struct steering *steering, struct error *error) {
   char vectors[32], edits[32];
-  int failed = 0;
-  snprintf(vectors, sizeof vectors, "%svectors", steering->prefix);
-  snprintf(edits, sizeof edits, "%sedits", steering->prefix);
-  if (!steering->special_tokens)
-    failed = (mask = make_mask(lab_model_of(lab, model)->model, text->ids, text->n, error)) ? 0 : -1;
-  for (size_t i = 0; !failed && i < steering->n_features; i++)
-    failed = add_feature(lab, model, steering, i, mask, (int32_t)text->n, list, error);
-  free(mask);
-  if (!failed) failed = add_edits(lab, model, steering->vectors, steering->n_vectors, vectors, text, arena, list, error);
-  if (!failed) failed = add_edits(lab, model, steering->edits, steering->n_edits, edits, text, arena, list, error);
+  snprintf(vectors, sizeof vectors, "%svectors", asked->prefix);
+  snprintf(edits, sizeof edits, "%sedits", asked->prefix);
+  if (!asked->special_tokens && make_mask(steering, error) != 0) return -1;
+  steering->features = arena_array(&steering->arena, asked->n_features, sizeof *steering->features, error);
+  if (!steering->features) return -1;
+  for (size_t i = 0; i < asked->n_features; i++)
+    if (add_feature(lab, model, asked, i, steering, error) != 0) return -1;
+  if (add_edits(lab, model, asked->vectors, asked->n_vectors, vectors, steering, &steering->plans[0], error) != 0) return -1;
+  return add_edits(lab, model, asked->edits, asked->n_edits, edits, steering, &steering->plans[1], error);
+}
+
+bool steering_none(const struct lab_steering *asked) { return asked->n_features + asked->n_vectors + asked->n_edits == 0; }
+
+int steering_new(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, const int32_t *ids,
+                 size_t n, struct steering **out, struct error *error) {
+  struct steering *steering = calloc(1, sizeof *steering);
+  if (!steering) return error_memory(error, sizeof *steering);
+  arena_init(&steering->arena, 0);
+  steering->model = lab_model_of(lab, model)->model;
+  steering->prompt = (struct lab_ids){arena_array(&steering->arena, n, sizeof *ids, error), n};
+  int failed = steering->prompt.ids ? 0 : -1;
+  if (!failed) {
+    memcpy(steering->prompt.ids, ids, n * sizeof *ids);
+    failed = add_all(lab, model, asked, steering, error);
+  }
+  if (failed) steering_free(steering);
+  if (!failed) *out = steering;
   return failed;
 }
 
-bool steering_none(const struct lab_steering *steering) {
-  return steering->n_features + steering->n_vectors + steering->n_edits == 0;
+void steering_free(struct steering *steering) {
+  if (!steering) return;
+  arena_clear(&steering->arena);
+  free(steering);
 }
 
-struct edit_list *steering_lower(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *steering,
-                                 const int32_t *ids, size_t n, struct error *error) {
+struct edit_list *steering_list(const struct steering *steering, struct error *error) {
   struct edit_list *list = edit_list_new(error);
-  struct arena arena;
-  if (!list) return NULL;
-  arena_init(&arena, 0);
-  struct lab_ids text = {arena_array(&arena, n, sizeof *ids, error), n};
-  int failed = text.ids ? 0 : -1;
-  if (!failed) {
-    memcpy(text.ids, ids, n * sizeof *ids);
-    failed = add_all(lab, model, steering, &text, &arena, list, error);
-  }
-  arena_clear(&arena);
+  int failed = list ? 0 : -1;
+  for (size_t i = 0; !failed && i < steering->n_features; i++) failed = edit_list_add(list, &steering->features[i], error);
+  for (int i = 0; !failed && i < PLANS; i++) failed = edits_append(&steering->plans[i], 0, &steering->prompt, list, error);
   if (!failed) return list;
-  edit_list_free(list, lab_model_of(lab, model)->model->backend);
+  edit_list_free(list, steering->model->backend);
   return NULL;
+}
+
+/* ---- the runs that come first ---- */
+
+static size_t count_needs(const struct steering *steering) {
+  size_t n = 0;
+  for (int i = 0; steering && i < PLANS; i++) n += steering->plans[i].n_needs;
+  return n;
+}
+
+bool steering_waits(const struct steering *steering) { return count_needs(steering) > 0; }
+
+/* The need behind sequence k. */
+static struct edit_need *need_at(const struct steering_runs *runs, size_t k) {
+  for (size_t s = 0; s < runs->n; s++) {
+    for (int i = 0; runs->steerings[s] && i < PLANS; i++) {
+      const struct edits_plan *plan = &runs->steerings[s]->plans[i];
+      if (k < plan->n_needs) return &plan->needs[k];
+      k -= plan->n_needs;
+    }
+  }
+  return NULL;
+}
+
+static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
+  return need_tapped(need_at(context, (size_t)sequence), tapped, error);
+}
+
+static void on_done(void *context, const struct error *error) {
+  struct steering_runs *runs = context;
+  struct lab_job *job = runs->job;
+  struct error own = ERROR_INIT;
+  if (!error && runs->then(job, &own) == 0) return;
+  job_done(job, error ? error : &own);
+}
+
+static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
+
+/* The sequences of all needs; on failure the lists of those that were made are freed. */
+static int make_sequences(const struct steering_runs *runs, const struct model *model, struct engine_sequence *sequences, size_t n,
+                          struct error *error) {
+  for (size_t k = 0; k < n; k++) {
+    if (need_sequence(need_at(runs, k), &sequences[k], error) == 0) continue;
+    for (size_t i = 0; i < k; i++) edit_list_free(sequences[i].edits, model->backend);
+    return -1;
+  }
+  return 0;
+}
+
+int steering_start(struct steering *const *steerings, size_t n, struct lab_job *job,
+                   int (*then)(struct lab_job *job, struct error *error), struct error *error) {
+  size_t count = 0, first = n;
+  for (size_t s = 0; s < n; s++) {
+    count += count_needs(steerings[s]);
+    if (first == n && steerings[s]) first = s;
+  }
+  struct steering_runs *runs = &steerings[first]->runs;
+  const struct model *model = steerings[first]->model;
+  *runs = (struct steering_runs){steerings, n, job, then};
+  struct engine_sequence *sequences = calloc(count, sizeof *sequences);
+  int failed = sequences ? make_sequences(runs, model, sequences, count, error) : error_memory(error, count * sizeof *sequences);
+  if (failed) {
+    job->destroy(job);
+  } else {
+    struct engine_task_args task = {.model = model, .sequences = sequences, .n_sequences = (int)count, .events = &events,
+                                    .context = runs, .in_turn = true};
+    failed = job_submit(job, &task, error);
+  }
+  free(sequences);
+  return failed;
 }

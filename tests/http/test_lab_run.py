@@ -397,7 +397,30 @@ def test_steer_takes_the_same_edits(daemon):
     clamp = {"op": "clamp", "source": "0-mlp-topk", "index": 3, "value": 30}
     assert post(daemon, "/api/steer", {**base, "edits": [clamp]})["STEERED"] != plain["DEFAULT"]
     refused(daemon, "/api/steer", {**base, "edits": [{**add, "idx": 3}]}, "edits[0].idx", "index")
-    refused(daemon, "/api/steer", {**base, "edits": [{"op": "mean", "point": "z.0"}]}, "edits", "/v1/lab", status=501)
+
+
+def test_steer_runs_first_what_its_edits_take_from(daemon):
+    """The rows and means of other runs are values like any: given by hand they make the same text."""
+    base = {"prompt": TEXT, "n_tokens": 12, "temperature": 0, "features": [], "types": ["STEERED"]}
+    steered = lambda *edits: post(daemon, "/api/steer", {**base, "edits": list(edits)})["STEERED"]
+    other = "The ship turned towards the rocks and was lost in the ni"
+    rows = run(daemon, text=TEXT, points=["resid_mid.1", "z.0"])["activations"]
+    taken = run(daemon, text=other, points=["resid_mid.1"])["activations"]["blocks.1.hook_resid_mid"]
+    mean = np.array(rows["blocks.1.hook_resid_mid"], np.float32).astype(float).mean(0).astype(np.float32).tolist()
+    point = {"point": "resid_mid.1"}
+    for positions in ("all", "prompt", "generated", [2, -1]):
+        got = steered({"op": "mean", **point, "positions": positions})
+        assert got == steered({"op": "set", **point, "vector": mean, "positions": positions}), positions
+    n = len(rows["blocks.1.hook_resid_mid"])
+    assert len(taken) >= n
+    got = steered({"op": "patch", **point, "positions": "prompt", "from": {"text": other}})
+    assert got == steered({"op": "patch", **point, "positions": "prompt", "rows": taken[:n]}) != steered()
+    got = steered({"op": "patch", **point, "positions": [1, 3], "from": {"text": other, "positions": [-1, 2]}})
+    assert got == steered({"op": "patch", **point, "positions": [1, 3], "rows": [taken[-1], taken[2]]})
+    edit = {"op": "mean", "source": "0-mlp-topk", "index": 3, "from": {"text": other}}
+    assert steered(edit) == steered({**edit, "op": "mean"})
+    refused(daemon, "/api/steer", {**base, "edits": [{"op": "patch", **point, "from": {"text": "The"}}]}, "edits[0].from",
+            "from.positions")
 
 
 @pytest.mark.parametrize("edit, field, word", [

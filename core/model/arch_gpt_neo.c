@@ -71,7 +71,7 @@ static void read_sizes(struct model_config *config, struct arch *out) {
 static int read_config(const struct json_node *node, struct arch *out, struct error *error) {
   struct model_config config = {node, "", error, false};
   out->family = "gpt_neo";
-  out->has = HAS_MLP | HAS_MLP_BIAS | HAS_O_BIAS | HAS_NORM2 | HAS_GAINS;
+  out->has = HAS_MLP | HAS_MLP_BIAS | HAS_O_BIAS | HAS_NORM2 | HAS_GAINS | HAS_POSITIONS;
   read_sizes(&config, out);
   read_layers(&config, out);
   if (!model_config_bool(&config, "tie_word_embeddings", true)) out->has |= HAS_UNEMBED;

@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Records the cold points of the families that make_points.py leaves, at every layer, two positions each, in float64.
+
+usage: make_family_points.py [NAME ...]     (writes family-NAME.safetensors beside this script; no seed: nothing is drawn)
+
+The tiny models and their prompts are those of tests/vectors/families. Two independent paths, neither of which knows steerd:
+transformers' own model, whose modules are watched (products and norms give q, k, v, pre-activations; what arrives at its
+attention function is turned already), with scores, norms before their gain and heads' results worked out beside it in plain
+PyTorch; and TransformerLens for its toys. Everything worked out must lead back to what the model itself gave: patterns,
+outputs of norms, of attention, and the hot points and logits recorded before. The prompt has 13 tokens, so that windows of
+5 and 6 hide keys of the last one."""
+import os
+import sys
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FOLDERS = os.path.join(HERE, "..", "families")
+sys.path.insert(0, FOLDERS)
+from families import FAMILIES  # noqa: E402
+from make import double, submodule  # noqa: E402
+
+ROWS = [3, 12]
+CLOSE = 2e-6  # attention is softmaxed in f32 by transformers, whatever the model's type
+HIDDEN = -1e30  # a masked score, which is -inf
+
+
+def separate(q="q_proj", k="k_proj", v="v_proj"):
+    """q, k, v as the outputs of three modules."""
+    return lambda seen, attn: tuple(seen[f"{attn}.{name}"] for name in (q, k, v))
+
+
+def fused(name, take):
+    """q, k, v out of one module's output; take(output, heads, key heads, width of a head) gives them."""
+    return lambda seen, attn: take(seen[f"{attn}.{name}"])
+
+
+def thirds(x):
+    return x.chunk(3, -1)
+
+
+def by_head(heads):
+    """GPT-NeoX: (head, {q, k, v}, width)."""
+    def take(x):
+        parts = x.view(x.shape[0], heads, 3, -1)
+        return tuple(parts[:, :, i].flatten(1) for i in range(3))
+    return take
+
+
+def block(attn="self_attn", o="o_proj", qkv=separate(), ln1="input_layernorm", ln2=None, mlp="mlp", pre=None, up=None, split=None,
+          final="model.norm", wte=None, wpe=None, **more):
+    return dict(attn=attn, o=o, qkv=qkv, ln1=ln1, ln2=ln2, mlp=mlp, pre=pre, up=up, split=split, final=final, wte=wte, wpe=wpe, **more)
+
+
+LLAMA = dict(ln2="post_attention_layernorm", pre="mlp.gate_proj", up="mlp.up_proj")
+GEMMA3 = block(ln2="pre_feedforward_layernorm", pre="mlp.gate_proj", up="mlp.up_proj", post1="post_attention_layernorm",
+               post2="post_feedforward_layernorm", q_norm="self_attn.q_norm", k_norm="self_attn.k_norm")
+# Where the parts of a block are. Embeddings are watched where positions are added to them; else they are resid_pre.
+PARTS = {
+    "gpt2-crfm": block("attn", "c_proj", fused("c_attn", thirds), "ln_1", "ln_2", pre="mlp.c_fc", final="transformer.ln_f",
+                       wte="transformer.wte", wpe="transformer.wpe"),
+    "gpt_neo": block("attn.attention", "out_proj", ln1="ln_1", ln2="ln_2", pre="mlp.c_fc", final="transformer.ln_f",
+                     wte="transformer.wte", wpe="transformer.wpe", scale=1.0),
+    "gpt_neox-sequential": block("attention", "dense", fused("query_key_value", by_head(3)), ln2="post_attention_layernorm",
+                                 pre="mlp.dense_h_to_4h", final="gpt_neox.final_layer_norm"),
+    "gptj": block("attn", "out_proj", ln1="ln_1", pre="mlp.fc_in", final="transformer.ln_f", scale=10**-0.5),
+    "llama-scaled": block(**LLAMA),
+    "mistral": block(**LLAMA),
+    "qwen2": block(**LLAMA),
+    "gemma": block(**LLAMA),
+    "gemma3": GEMMA3,
+    "phi": block(o="dense", pre="mlp.fc1", final="model.final_layernorm"),
+    "phi3": block(qkv=fused("qkv_proj", lambda x: x.split([36, 12, 12], -1)), ln2="post_attention_layernorm",
+                  split="mlp.gate_up_proj"),
+    "stablelm": block(**LLAMA),
+    "stablelm-parallel": block(pre="mlp.gate_proj", up="mlp.up_proj"),
+    "opt": block(o="out_proj", ln1="self_attn_layer_norm", ln2="final_layer_norm", pre="fc1", final="model.decoder.final_layer_norm",
+                 wte="model.decoder.embed_tokens", wpe="model.decoder.embed_positions"),
+}
+
+
+def agree(what, got, want, limit=CLOSE):
+    off = float((got - want).abs().max())
+    if not off <= limit * max(1.0, float(want.abs().max())):
+        raise SystemExit(f"{what}: off by {off:.3g}")
+
+
+def load(name):
+    family = FAMILIES[name]
+    model = family["model"].from_pretrained(os.path.join(FOLDERS, name), dtype=torch.float32, attn_implementation="eager")
+    return double(model, getattr(torch, family.get("dtype", "float32")))
+
+
+class Watch:
+    """What every module took and gave, and what arrived at the attention functions, by layer."""
+
+    def __init__(self, model, blocks, attn):
+        self.took, self.gave, self.attended, self.handles, self.undo = {}, {}, [], [], []
+        for name, module in model.named_modules():
+            self.handles.append(module.register_forward_hook(self.see(name), with_kwargs=True))
+        space = sys.modules[type(model).__module__]
+        if hasattr(space, "eager_attention_forward"):
+            self.patch(space, "eager_attention_forward", lambda a, k: (a[1], a[2], a[4], k.get("scaling"), k.get("softcap")))
+        for layer in blocks:
+            module = submodule(layer, attn)
+            if hasattr(module, "_attn"):
+                self.patch(module, "_attn", lambda a, k: (a[0], a[1], a[3] if len(a) > 3 else None, None, None))
+
+    def patch(self, owner, name, pick):
+        function = getattr(owner, name)
+
+        def watched(*args, **kwargs):
+            out = function(*args, **kwargs)
+            self.attended.append((*pick(args, kwargs), out[1]))
+            return out
+        setattr(owner, name, watched)
+        self.undo.append((owner, name, function))
+
+    def see(self, name):
+        def hook(_module, args, kwargs, out):
+            first = args[0] if args else kwargs.get("hidden_states")
+            self.took[name], self.gave[name] = rows_of(first), rows_of(out[0] if isinstance(out, tuple) else out)
+        return hook
+
+    def close(self):
+        for handle in self.handles:
+            handle.remove()
+        for owner, name, function in self.undo:
+            setattr(owner, name, function)
+
+
+def rows_of(value):
+    """[1, p, ...] as [p, everything of a position]."""
+    return value.detach()[0].flatten(1) if torch.is_tensor(value) and value.dim() > 2 else value
+
+
+def norm_points(module, x, out, what):
+    """scale and normalized of LayerNorm or RMSNorm, led back to the module's own output by its gain and bias."""
+    eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None)
+    centred = isinstance(module, torch.nn.LayerNorm)
+    x = x - x.mean(-1, keepdim=True) if centred else x
+    scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+    gain = module.weight + (1.0 if "Gemma" in type(module).__name__ else 0.0)
+    agree(what, x / scale * gain + (module.bias if centred else 0.0), out)
+    return scale, x / scale
+
+
+def add_norm(points, prefix, after, module, watch, path, what):
+    scale, normalized = norm_points(module, watch.took[path], watch.gave[path], what)
+    points[f"{prefix}.hook_scale"], points[f"{prefix}.hook_normalized"] = scale, normalized
+    if after:
+        points[after] = watch.gave[path]
+
+
+def hidden_keys(config, layer, n):
+    """Keys behind the row's own, or in front of the layer's window, as the configuration has it."""
+    kinds = getattr(config, "attention_layers", None) or getattr(config, "layer_types", None)
+    local = kinds[layer] in ("local", "sliding_attention") if kinds else bool(getattr(config, "sliding_window", None))
+    window = (getattr(config, "sliding_window", None) or getattr(config, "window_size", n)) if local else n
+    q, k = torch.arange(n)[:, None], torch.arange(n)
+    return (k > q) | (k <= q - window)
+
+
+def scores_of(parts, config, layer, q, k, mask, scaling, softcap, pattern):
+    """[h, q, k] in float64, led back to the pattern that the model came to."""
+    q, k = q[0].double(), k[0].double()
+    k = k.repeat_interleave(q.shape[0] // k.shape[0], 0)
+    s = q @ k.transpose(-1, -2) * (scaling if scaling is not None else parts["scale"])
+    if softcap:
+        s = softcap * (s / softcap).tanh()
+    s = s.masked_fill(hidden_keys(config, layer, s.shape[-1]), -torch.inf)
+    assert mask is None or bool(torch.isneginf(s).logical_or(mask[0] > -1e30).all()), "the mask hides other keys"
+    agree("pattern", s.softmax(-1), pattern[0].double())
+    return s
+
+
+def head_results(module, z, heads):
+    """z of each head through its share of the output matrix: [p, h * d]."""
+    weight = module.weight if type(module).__name__ == "Conv1D" else module.weight.T
+    width = z.shape[1] // heads
+    return torch.stack([z[:, h * width:(h + 1) * width] @ weight[h * width:(h + 1) * width] for h in range(heads)], 1)
+
+
+def attention(points, watch, parts, model, at, attn, attended):
+    o = f"{attn}.{parts['o']}"
+    q, k, mask, scaling, softcap, pattern = attended
+    for kind, value in zip("qkv", parts["qkv"](watch.gave, attn)):
+        points[f"{at}.attn.hook_{kind}"] = value
+    for kind, path in (("q", parts.get("q_norm")), ("k", parts.get("k_norm"))):
+        if path:
+            heads_norm(points, at, kind, submodule(model, f"{watch.blocks}.{watch.layer}.{path}"), points[f"{at}.attn.hook_{kind}"],
+                       watch.by_head[f"{watch.blocks}.{watch.layer}.{path}"])
+    if parts["wpe"] is None:
+        points[f"{at}.attn.hook_rot_q"], points[f"{at}.attn.hook_rot_k"] = (x[0].transpose(0, 1).flatten(1) for x in (q, k))
+    scores = scores_of(parts, model.config, watch.layer, q, k, mask, scaling, softcap, pattern)
+    points[f"{at}.attn.hook_attn_scores"], points[f"{at}.attn.hook_pattern"] = scores.clamp(min=HIDDEN), scores.softmax(-1)
+    results = head_results(submodule(model, o), watch.took[o], q.shape[1])
+    bias = getattr(submodule(model, o), "bias", None)
+    agree("heads' results", results.sum(1) + (0.0 if bias is None else bias), watch.gave[o])
+    points[f"{at}.attn.hook_result"] = results.flatten(1)
+
+
+def heads_norm(points, at, kind, module, x, out):
+    """The norm of each head's q or k: out is [1, h, p, e] as the model has it."""
+    out = out[0].transpose(0, 1)
+    scale, normalized = norm_points(module, x.view(out.shape), out, f"{kind}_norm")
+    points[f"{at}.attn.{kind}_norm.hook_scale"], points[f"{at}.attn.{kind}_norm.hook_normalized"] = scale.flatten(1), normalized.flatten(1)
+    points[f"{kind}_norm_out.{at.split('.')[1]}"] = out.flatten(1)
+
+
+def one_block(points, watch, parts, model, layer, attended):
+    at, path = f"blocks.{layer}", f"{watch.blocks}.{layer}"
+    watch.layer = layer
+    module = submodule(model, path)
+    add_norm(points, f"{at}.ln1", f"attn_in.{layer}", submodule(module, parts["ln1"]), watch, f"{path}.{parts['ln1']}", "ln1")
+    attention(points, watch, parts, model, at, f"{path}.{parts['attn']}", attended)
+    if parts["ln2"]:
+        add_norm(points, f"{at}.ln2", f"{at}.mlp.hook_in", submodule(module, parts["ln2"]), watch, f"{path}.{parts['ln2']}", "ln2")
+    if parts["split"]:
+        points[f"{at}.mlp.hook_pre"], points[f"{at}.mlp.hook_pre_linear"] = watch.gave[f"{path}.{parts['split']}"].chunk(2, -1)
+    else:
+        points[f"{at}.mlp.hook_pre"] = watch.gave[f"{path}.{parts['pre']}"]
+    if parts["up"]:
+        points[f"{at}.mlp.hook_pre_linear"] = watch.gave[f"{path}.{parts['up']}"]
+    for post, raw, prefix in (("post1", f"attn_out.{layer}", "ln1_post"), ("post2", f"{at}.mlp.hook_out", "ln2_post")):
+        if post in parts:
+            points[raw] = watch.took[f"{path}.{parts[post]}"]
+            add_norm(points, f"{at}.{prefix}", None, submodule(module, parts[post]), watch, f"{path}.{parts[post]}", post)
+
+
+@torch.no_grad()
+def transformers_points(name):
+    family, parts, model = FAMILIES[name], PARTS[name], load(name)
+    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
+    blocks = submodule(model, family["blocks"])
+    watch = Watch(model, blocks, parts["attn"])
+    watch.blocks, watch.by_head = family["blocks"], {}
+    for layer in range(len(blocks)):
+        for path in (parts.get("q_norm"), parts.get("k_norm")):
+            if path:
+                full = f"{family['blocks']}.{layer}.{path}"
+                submodule(model, full).register_forward_hook(lambda _m, _a, out, full=full: watch.by_head.update({full: out}))
+    logits = model(expected["ids"][None].long(), use_cache=False).logits[0]
+    watch.close()
+    agree("logits", logits, expected["logits"].double())
+    first = watch.took[f"{family['blocks']}.0"]
+    points = {"hook_embed": watch.gave[parts["wte"]].expand_as(first) if parts["wte"] else first}
+    if parts["wpe"]:
+        points["hook_pos_embed"] = watch.gave[parts["wpe"]]
+        if points["hook_pos_embed"].dim() == 3:
+            points["hook_pos_embed"] = points["hook_pos_embed"][0]
+        agree("embeddings", points["hook_embed"] + points["hook_pos_embed"], first)
+    for layer, attended in enumerate(watch.attended):
+        one_block(points, watch, parts, model, layer, attended)
+        agree("resid_pre", watch.took[f"{family['blocks']}.{layer}"], expected[f"blocks.{layer}.hook_resid_pre"].double())
+    final = parts["final"]
+    add_norm(points, "ln_final", "unembed.hook_in", submodule(model, final), watch, final, "final norm")
+    points["unembed.hook_out"] = watch.gave["lm_head"]
+    return points, expected["ids"]
+
+
+HOT = ("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.hook_post", "hook_mlp_out", "hook_resid_post")
+
+
+@torch.no_grad()
+def toy_points(name):
+    """All that TransformerLens caches, and what its norms give after gain and bias."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
+    cell = dict(zip(FAMILIES[name]["make"].__code__.co_freevars, (c.cell_contents for c in FAMILIES[name]["make"].__closure__)))
+    sizes = dict(n_layers=2, d_model=30, d_head=7, n_heads=4, n_ctx=48, d_vocab=97)
+    config = HookedTransformerConfig(default_prepend_bos=False, dtype=torch.float64, use_attn_result=True, **sizes, **cell["config"])
+    model = HookedTransformer(config).eval()
+    state = load_file(os.path.join(FOLDERS, name, "model.safetensors"))
+    missing = model.load_state_dict({key: value.double() for key, value in state.items()}, strict=False).missing_keys
+    assert all(key.endswith(("mask", "IGNORE")) for key in missing), missing
+    after = {"ln_final": "unembed.hook_in"}
+    for layer in range(config.n_layers):
+        after[f"blocks.{layer}.ln1"], after[f"blocks.{layer}.ln2"] = f"attn_in.{layer}", f"blocks.{layer}.mlp.hook_in"
+    points = {}
+    modules = dict(model.named_modules())
+    for path, point in after.items():
+        if path in modules:
+            modules[path].register_forward_hook(lambda _m, _a, out, point=point: points.update({point: out[0]}))
+    logits, cache = model.run_with_cache(expected["ids"][None].long())
+    agree("logits", logits[0], expected["logits"].double())
+    points["unembed.hook_out"] = logits[0]
+    for key, value in cache.items():
+        if key.endswith(HOT) or ".mlp.ln." in key:  # the norm inside SoLU has no points here but its input and output
+            continue
+        square = key.endswith(("hook_attn_scores", "hook_pattern"))
+        points[key] = value[0].clamp(min=HIDDEN) if square else value[0].flatten(1)
+    return points, expected["ids"]
+
+
+def record(name):
+    points, ids = (toy_points if name.startswith("toy-") else transformers_points)(name)
+    out = {"ids": ids.to(torch.int32), "rows": torch.tensor(ROWS, dtype=torch.int32)}
+    for key, value in points.items():
+        square = key.endswith(("hook_attn_scores", "hook_pattern"))
+        out[key] = (value[:, ROWS] if square else value[ROWS]).to(torch.float32).contiguous()
+    save_file(out, os.path.join(HERE, f"family-{name}.safetensors"))
+    print(f"{name}: {len(out) - 2} points, {sum(value.nbytes for value in out.values()) // 1024} KiB")
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or [*PARTS, *(name for name in FAMILIES if name.startswith("toy-"))]:
+        record(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ static bool keep_logprobs(struct output *output, const struct engine_token *toke
   return true;
 }
 
-static void on_token(void *context, int sequence, const struct engine_token *token) {
+static bool on_token(void *context, int sequence, const struct engine_token *token) {
   struct lab_job *job = context;
   struct steer_job *steer = steer_job(job);
   struct output *output = &steer->outputs[steer->output_of[sequence]];
@@ -80,6 +80,7 @@ static void on_token(void *context, int sequence, const struct engine_token *tok
     output->text.text.failed = true;
   job_wake(job);
   pthread_mutex_unlock(&job->mutex);
+  return true;
 }
 
 static void on_ended(void *context, int sequence, const char *finish) {

@@ -131,7 +131,7 @@ static bool too_old(const struct engine *engine, const struct engine_task *task)
 }
 
 /* Log-probabilities are the model's own: temperature 1, no penalty, no filter. */
-static void deliver_token(struct runner *runner, const struct sequence *s, int32_t token) {
+static bool deliver_token(struct runner *runner, const struct sequence *s, int32_t token) {
   struct sampler_likely likely[MAX_LOGPROBS];
   struct engine_token event = {.token = token, .top = likely};
   int64_t vocabulary = runner->model->arch.vocabulary;
@@ -140,8 +140,8 @@ static void deliver_token(struct runner *runner, const struct sequence *s, int32
     event.logprob = sampler_logprob(runner->logits, vocabulary, token);
     event.n_top = sampler_most_likely(runner->logits, vocabulary, want, likely);
   }
-  s->task->events->token(s->task->context, s->index, &event);
   atomic_fetch_add(&runner->engine->new_tokens, 1);
+  return s->task->events->token(s->task->context, s->index, &event);
 }
 
 /* Draws the next token of a sequence from its row of logits. */
@@ -151,14 +151,16 @@ static int draw(struct runner *runner, const struct batch_part *part, struct err
   struct span row = span_at(all.at, (size_t)part->logit * (size_t)all.ld * sizeof(float));
   size_t bytes = (size_t)runner->model->arch.vocabulary * sizeof(float);
   if (runner->backend->ops->read(runner->backend, runner->logits, row, bytes, error) != 0) return -1;
-  int32_t token = sampler_draw(s->sampler, runner->logits);
+  int32_t token = sampler_draw(s->sampler, runner->logits, runner->desk);
   if (token == s->eos) {
     sequence_end(s, "stop");
     return 0;
   }
-  deliver_token(runner, s, token);
+  bool more = deliver_token(runner, s, token);
   s->tokens[s->n_tokens++] = token;
-  if (++s->n_new >= s->max_new)
+  if (!more)
+    sequence_end(s, "stop");
+  else if (++s->n_new >= s->max_new)
     sequence_end(s, "length");
   else if (too_old(runner->engine, s->task))
     sequence_end(s, "timeout");
@@ -336,7 +338,8 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   struct plan_limits limits = {runner->max_rows, runner->max_sessions};
   runner->running = calloc((size_t)runner->max_sessions, sizeof *runner->running);
   runner->logits = malloc((size_t)arch->vocabulary * sizeof(float));
-  if (!runner->running || !runner->logits) return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
+  runner->desk = malloc((size_t)arch->vocabulary * sizeof *runner->desk);
+  if (!runner->running || !runner->logits || !runner->desk) return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
   if (!(runner->plan = plan_new(model, limits, error)) || !(runner->kv = kv_pool_new(backend, arch, kv, error)) ||
       batch_open(runner, error) != 0)
     return -1;
@@ -355,6 +358,7 @@ static void runner_close(struct runner *runner) {
   plan_free(runner->plan);
   free(runner->running);
   free(runner->logits);
+  free(runner->desk);
 }
 
 struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,

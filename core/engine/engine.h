@@ -66,7 +66,7 @@ struct engine_tapped {
 };
 
 struct engine_events {
-  void (*token)(void *context, int sequence, const struct engine_token *token);
+  bool (*token)(void *context, int sequence, const struct engine_token *token); /* false: the sequence ends here, with "stop" */
   /* 0 to go on, -1 with an error to fail the task. May use the backend. */
   int (*tapped)(void *context, int sequence, const struct engine_tapped *tapped, struct error *error);
   /* Logits of n_rows positions from `position` on, where a sequence asked for them; valid during the callback. As tapped. */
@@ -109,7 +109,7 @@ struct engine_task_args {
   const struct engine_events *events; /* static */
   void *context;
   bool background;
-  bool in_turn;   /* n_sequences may be more than run at once; no sequence forks or generates */
+  bool in_turn;   /* n_sequences may be more than run at once; no sequence forks */
   bool continues; /* the next part of a request that was let in before: a full queue does not refuse it */
 };
 

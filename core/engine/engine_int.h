@@ -165,6 +165,7 @@ struct runner {
   struct memory *saved;     /* [max_rows, d_model] rows that sequences resume from */
   struct batch_tables *tables;
   float *logits;            /* [vocabulary] host copy of one row */
+  struct sampler_candidate *desk; /* [vocabulary] scratch of draws */
 };
 
 int batch_open(struct runner *runner, struct error *error) MUST_CHECK;

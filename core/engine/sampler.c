@@ -1,5 +1,5 @@
-/* sampler.c: greedy, temperature, top-k, top-p and frequency penalty over one row of logits. The order is that
- * of TransformerLens: penalty, temperature, top-k, then top-p. Sums run in double. */
+/* sampler.c: greedy, temperature, top-k, top-p, min-p, penalties and biases over one row of logits. The order is that
+ * of TransformerLens and OpenAI's formula: penalties, bias, temperature, top-k, top-p, then min-p. Sums run in double. */
 #include "core/engine/sampler.h"
 
 #include <math.h>
@@ -8,40 +8,72 @@
 
 #include "core/base/random.h"
 
-struct candidate {
-  float logit;
-  int32_t token;
+/* A token that was generated. */
+struct counted {
+  int32_t token, times;
 };
 
 struct sampler {
   struct sampler_options options;
   int64_t vocabulary;
-  uint64_t drawn;              /* tokens drawn: the random stream's position */
-  int32_t *counts;             /* [vocabulary] times generated; NULL without a penalty */
-  struct candidate *candidates; /* [vocabulary]; NULL when greedy */
+  uint64_t drawn;          /* tokens drawn: the random stream's position */
+  struct counted *counted; /* [most], the first n_counted in use; NULL without penalties */
+  int64_t n_counted, most;
+  struct sampler_bias *bias;
 };
 
-struct sampler *sampler_new(const struct sampler_options *options, int64_t vocabulary, struct error *error) {
-  size_t n = (size_t)vocabulary;
+static bool penalises(const struct sampler_options *options) {
+  return options->frequency_penalty != 0 || options->presence_penalty != 0;
+}
+
+struct sampler *sampler_new(const struct sampler_options *options, int64_t vocabulary, int64_t most, struct error *error) {
   struct sampler *sampler = calloc(1, sizeof *sampler);
   if (!sampler) return error_memory(error, sizeof *sampler), NULL;
   sampler->options = *options;
   sampler->vocabulary = vocabulary;
-  if (options->frequency_penalty != 0) sampler->counts = calloc(n, sizeof *sampler->counts);
-  if (options->temperature > 0) sampler->candidates = malloc(n * sizeof *sampler->candidates);
-  bool missing = (options->frequency_penalty != 0 && !sampler->counts) ||
-                 (options->temperature > 0 && !sampler->candidates);
-  if (!missing) return sampler;
-  sampler_free(sampler);
-  return error_memory(error, n * sizeof *sampler->candidates), NULL;
+  sampler->most = most;
+  if (penalises(options)) sampler->counted = calloc((size_t)most + 1, sizeof *sampler->counted);
+  if (options->n_bias) sampler->bias = malloc(options->n_bias * sizeof *sampler->bias);
+  if ((penalises(options) && !sampler->counted) || (options->n_bias && !sampler->bias)) {
+    sampler_free(sampler);
+    return error_memory(error, (size_t)most * sizeof *sampler->counted + options->n_bias * sizeof *sampler->bias), NULL;
+  }
+  if (options->n_bias) memcpy(sampler->bias, options->bias, options->n_bias * sizeof *sampler->bias);
+  return sampler;
 }
 
 void sampler_free(struct sampler *sampler) {
   if (!sampler) return;
-  free(sampler->counts);
-  free(sampler->candidates);
+  free(sampler->counted);
+  free(sampler->bias);
   free(sampler);
 }
+
+/* ---- what changes logits before the draw ---- */
+
+static bool changes_logits(const struct sampler *sampler) { return sampler->n_counted > 0 || sampler->bias; }
+
+static void lay_out(const struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
+  const struct sampler_options *o = &sampler->options;
+  for (int64_t i = 0; i < sampler->vocabulary; i++) desk[i] = (struct sampler_candidate){logits[i], (int32_t)i};
+  for (int64_t i = 0; i < sampler->n_counted; i++) {
+    const struct counted *c = &sampler->counted[i];
+    desk[c->token].logit -= (float)(o->frequency_penalty * c->times + o->presence_penalty);
+  }
+  for (size_t i = 0; sampler->bias && i < o->n_bias; i++) desk[sampler->bias[i].token].logit += sampler->bias[i].value;
+}
+
+/* A list, not a table: texts are short beside vocabularies. */
+static void count(struct sampler *sampler, int32_t token) {
+  int64_t i = 0;
+  if (!sampler->counted) return;
+  while (i < sampler->n_counted && sampler->counted[i].token != token) i++;
+  if (i == sampler->most) return; /* drawn beyond what was announced */
+  if (i == sampler->n_counted) sampler->counted[sampler->n_counted++] = (struct counted){token, 0};
+  sampler->counted[i].times++;
+}
+
+/* ---- greedy ---- */
 
 static int32_t largest(const float *logits, int64_t n) {
   int32_t best = 0;
@@ -50,26 +82,24 @@ static int32_t largest(const float *logits, int64_t n) {
   return best;
 }
 
-static float penalised(const struct sampler *sampler, const float *logits, int64_t i) {
-  if (!sampler->counts || !sampler->counts[i]) return logits[i];
-  return logits[i] - (float)(sampler->options.frequency_penalty * sampler->counts[i]);
-}
-
-static int32_t draw_greedy(const struct sampler *sampler, const float *logits) {
-  if (!sampler->counts) return largest(logits, sampler->vocabulary);
+static int32_t draw_greedy(const struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
+  if (!changes_logits(sampler)) return largest(logits, sampler->vocabulary);
+  lay_out(sampler, logits, desk);
   int32_t best = 0;
   for (int64_t i = 1; i < sampler->vocabulary; i++)
-    if (penalised(sampler, logits, i) > penalised(sampler, logits, best)) best = (int32_t)i;
+    if (desk[i].logit > desk[best].logit) best = (int32_t)i;
   return best;
 }
 
+/* ---- random ---- */
+
 /* Larger logit first, lower id first among equals: a total order, so that equal logits never make a difference. */
-static bool comes_before(struct candidate a, struct candidate b) {
+static bool comes_before(struct sampler_candidate a, struct sampler_candidate b) {
   return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;
 }
 
-static void sift(struct candidate *heap, int64_t n, int64_t at) {
-  struct candidate moved = heap[at];
+static void sift(struct sampler_candidate *heap, int64_t n, int64_t at) {
+  struct sampler_candidate moved = heap[at];
   for (int64_t child; (child = 2 * at + 1) < n; at = child) {
     if (child + 1 < n && comes_before(heap[child + 1], heap[child])) child++;
     if (!comes_before(heap[child], moved)) break;
@@ -83,65 +113,76 @@ static double weight(const struct sampler *sampler, float logit, float top) {
   return exp(((double)logit - top) / sampler->options.temperature);
 }
 
-static double total_weight(const struct sampler *sampler, const struct candidate *from, int64_t n, float top) {
+static double total_weight(const struct sampler *sampler, const struct sampler_candidate *from, int64_t n, float top) {
   double total = 0;
   for (int64_t i = 0; i < n; i++) total += weight(sampler, from[i].logit, top);
   return total;
 }
 
-/* Moves the first candidates in their order to the array's end (the very first one last), until there are `most` or
- * their weights reach `enough` (the one that crosses it is taken); returns how many. Few are needed as a rule, so the
- * rest is heaped but never sorted. */
-static int64_t take_first(struct sampler *sampler, int64_t most, double enough, float top) {
-  struct candidate *heap = sampler->candidates;
+/* Moves the first candidates in their order to the array's end (the very first one last), until there are `most`, their
+ * weights reach `enough` (the one that crosses it is taken), or the next one weighs less than `least`; returns how many.
+ * Few are needed as a rule, so the rest is heaped but never sorted. */
+static int64_t take_first(struct sampler *sampler, struct sampler_candidate *heap, int64_t most, double enough, double least,
+                          float top) {
   int64_t n = sampler->vocabulary, taken = 0;
   double sum = 0;
   for (int64_t i = n / 2 - 1; i >= 0; i--) sift(heap, n, i);
   while (taken < most && (taken == 0 || sum < enough)) { /* one at least: top_p may be 0 */
-    struct candidate first = heap[0];
+    struct sampler_candidate first = heap[0];
+    double first_weight = weight(sampler, first.logit, top);
+    if (taken > 0 && first_weight < least) break;
     heap[0] = heap[n - 1 - taken];
     heap[n - 1 - taken] = first;
     taken++;
     if (taken < n) sift(heap, n - taken, 0);
-    sum += weight(sampler, first.logit, top);
+    sum += first_weight;
   }
   return taken;
 }
 
 /* How many of the candidates that top-k left (first one last) top-p keeps of their weight. */
-static int64_t keep_share(const struct sampler *sampler, int64_t kept, float top) {
-  const struct candidate *end = sampler->candidates + sampler->vocabulary;
+static int64_t keep_share(const struct sampler *sampler, const struct sampler_candidate *end, int64_t kept, float top) {
   double sum = 0, enough = sampler->options.top_p * total_weight(sampler, end - kept, kept, top);
   int64_t used = 0;
   while (used < kept && (used == 0 || sum < enough)) sum += weight(sampler, end[-1 - used++].logit, top);
   return used;
 }
 
-/* The candidates left after the filters, in a fixed order: *first and how many. *top is the largest logit. */
-static int64_t filter(struct sampler *sampler, const float *logits, float *top, struct candidate **first) {
-  int64_t n = sampler->vocabulary, kept = n;
-  *top = -INFINITY;
-  for (int64_t i = 0; i < n; i++) {
-    sampler->candidates[i] = (struct candidate){penalised(sampler, logits, i), (int32_t)i};
-    if (sampler->candidates[i].logit > *top) *top = sampler->candidates[i].logit;
-  }
-  bool some_k = sampler->options.top_k > 0 && sampler->options.top_k < n, some_p = sampler->options.top_p < 1;
-  if (some_k) {
-    kept = take_first(sampler, sampler->options.top_k, INFINITY, *top);
-    if (some_p) kept = keep_share(sampler, kept, *top);
-  } else if (some_p) {
-    kept = take_first(sampler, n, sampler->options.top_p * total_weight(sampler, sampler->candidates, n, *top), *top);
-  }
-  *first = sampler->candidates + n - kept;
+/* How many of those (first one last) min-p keeps. */
+static int64_t keep_likely(const struct sampler *sampler, const struct sampler_candidate *end, int64_t kept, float top) {
+  while (kept > 1 && weight(sampler, end[-kept].logit, top) < sampler->options.min_p) kept--;
   return kept;
 }
 
-static int32_t draw_random(struct sampler *sampler, const float *logits) {
+/* The candidates left after the filters, in a fixed order: *first and how many. *top is the largest logit. */
+static int64_t filter(struct sampler *sampler, struct sampler_candidate *desk, float *top, struct sampler_candidate **first) {
+  const struct sampler_options *o = &sampler->options;
+  int64_t n = sampler->vocabulary, kept = n;
+  struct sampler_candidate *end = desk + n;
+  *top = -INFINITY;
+  for (int64_t i = 0; i < n; i++)
+    if (desk[i].logit > *top) *top = desk[i].logit;
+  bool some_k = o->top_k > 0 && o->top_k < n, some_p = o->top_p < 1;
+  if (some_k) {
+    kept = take_first(sampler, desk, o->top_k, INFINITY, 0, *top);
+    if (some_p) kept = keep_share(sampler, end, kept, *top);
+  } else if (some_p) {
+    kept = take_first(sampler, desk, n, o->top_p * total_weight(sampler, desk, n, *top), 0, *top);
+  } else if (o->min_p > 0) {
+    kept = take_first(sampler, desk, n, INFINITY, o->min_p, *top);
+  }
+  if (o->min_p > 0) kept = keep_likely(sampler, end, kept, *top);
+  *first = end - kept;
+  return kept;
+}
+
+static int32_t draw_random(struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
   float top;
-  struct candidate *first;
-  int64_t n = filter(sampler, logits, &top, &first);
+  struct sampler_candidate *first;
+  lay_out(sampler, logits, desk);
+  int64_t n = filter(sampler, desk, &top, &first);
   double total = total_weight(sampler, first, n, top), sum = 0;
-  double mark = random_unit((uint64_t)sampler->options.seed, 0, sampler->drawn) * total;
+  double mark = random_unit((uint64_t)sampler->options.seed, sampler->options.stream, sampler->drawn) * total;
   for (int64_t i = 0; i < n; i++) {
     sum += weight(sampler, first[i].logit, top);
     if (sum > mark) return first[i].token;
@@ -149,9 +190,9 @@ static int32_t draw_random(struct sampler *sampler, const float *logits) {
   return first[n - 1].token; /* rounding: mark was within an ulp of the total */
 }
 
-int32_t sampler_draw(struct sampler *sampler, const float *logits) {
-  int32_t token = sampler->options.temperature > 0 ? draw_random(sampler, logits) : draw_greedy(sampler, logits);
-  if (sampler->counts) sampler->counts[token]++;
+int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
+  int32_t token = sampler->options.temperature > 0 ? draw_random(sampler, logits, desk) : draw_greedy(sampler, logits, desk);
+  count(sampler, token);
   sampler->drawn++;
   return token;
 }

@@ -8,22 +8,40 @@
 
 #include "core/base/error.h"
 
+/* Added to one token's logit before every draw. */
+struct sampler_bias {
+  int32_t token; /* below the vocabulary; each at most once */
+  float value;
+};
+
 struct sampler_options {
   double temperature;       /* <= 0: the largest logit, lowest id first among equals */
   int64_t top_k;            /* keep the k largest; 0: all */
   double top_p;             /* keep the smallest set of most likely tokens whose probability reaches p; 1: all */
   double frequency_penalty; /* logit -= penalty * times generated so far */
   int64_t seed;
+  double presence_penalty;  /* logit -= penalty where it was generated before */
+  double min_p;             /* keep tokens at least so likely as min_p times the likeliest one; 0: all */
+  const struct sampler_bias *bias; /* [n_bias], copied */
+  size_t n_bias;
+  uint64_t stream;          /* of the seed's random numbers: texts drawn from one prompt differ in it */
 };
 
 struct sampler;
 
-struct sampler *sampler_new(const struct sampler_options *options, int64_t vocabulary, struct error *error) MUST_CHECK;
+/* most: tokens it will be asked to draw. */
+struct sampler *sampler_new(const struct sampler_options *options, int64_t vocabulary, int64_t most,
+                            struct error *error) MUST_CHECK;
 void sampler_free(struct sampler *sampler); /* NULL is fine */
 
+struct sampler_candidate {
+  float logit;
+  int32_t token;
+};
+
 /* Draws the token for generated position 0, 1, 2, ... from logits [vocabulary] f32. The token is counted for
- * later penalties. */
-int32_t sampler_draw(struct sampler *sampler, const float *logits);
+ * later penalties. desk: [vocabulary] of scratch, which samplers that draw one after the other may share. */
+int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk);
 
 struct sampler_likely {
   int32_t token;

@@ -104,7 +104,7 @@ static int sequence_init(struct sequence *s, struct engine_task *task, int index
       make_block_table(s, arch, error) != 0)
     return -1;
   if (from->max_new == 0) return 0;
-  s->sampler = sampler_new(&from->sampling, arch->vocabulary, error);
+  s->sampler = sampler_new(&from->sampling, arch->vocabulary, from->max_new, error);
   return s->sampler ? 0 : -1;
 }
 

@@ -151,7 +151,10 @@ struct run {
   struct error error;
 };
 
-static void on_token(void *context, int sequence, const struct engine_token *token) { (void)context, (void)sequence, (void)token; }
+static bool on_token(void *context, int sequence, const struct engine_token *token) {
+  (void)context, (void)sequence, (void)token;
+  return true;
+}
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
   (void)context, (void)sequence, (void)tapped, (void)error;

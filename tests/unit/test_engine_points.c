@@ -22,9 +22,10 @@ struct heard {
   int32_t tokens[2][N_NEW], n_tokens[2];
 };
 
-static void on_token(void *context, int sequence, const struct engine_token *token) {
+static bool on_token(void *context, int sequence, const struct engine_token *token) {
   struct heard *heard = context;
   heard->tokens[sequence][heard->n_tokens[sequence]++] = token->token;
+  return true;
 }
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {

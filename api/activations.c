@@ -18,8 +18,8 @@
 #define BOS_DEFAULT                                                                                    \
   "true leaves the BOS position out, false shows it; left out: shown where the source counts it"
 #define DENSITY_ROW                                                                                    \
-  {"densityThreshold", NULL, FIELD_NUMBER, .min = -1, .max = 1,                                         \
-   .text = "Accepted, but not applied: features of every density pass."}
+  {"densityThreshold", NULL, FIELD_NUMBER, .fallback = "-1", .min = -1, .max = 1,                       \
+   .text = "Passes over features that are known to fire at a larger share of positions; 0, 1 and -1: none."}
 
 static const struct field feature_rows[] = {
     MODEL_ROW,
@@ -329,6 +329,7 @@ int search_topk_post(struct api_call *call, struct error *error) {
   if (!plan) return -1;
   plan->args.model = call_model(call, call->values, "modelId", error);
   if (!plan->args.model) return -1;
+  plan->args.most_density = values_number(call->values, "densityThreshold");
   return start_by_token(call, plan, (int)values_int(call->values, "numResults"), error);
 }
 
@@ -381,6 +382,7 @@ int search_all_post(struct api_call *call, struct error *error) {
   if (!plan) return -1;
   plan->args.model = call_model(call, call->values, "modelId", error);
   if (!plan->args.model) return -1;
+  plan->args.most_density = values_number(call->values, "densityThreshold");
   return start_over_text(call, plan, (int)values_int(call->values, "numResults"), error);
 }
 
@@ -411,6 +413,7 @@ int activations_post(struct api_call *call, struct error *error) {
   if (!plan) return -1;
   plan->args.model = call_model(call, values, "modelId", error);
   if (!plan->args.model) return -1;
+  plan->args.most_density = values_number(values, "densityThreshold");
   int n_results = (int)values_int(values, "numResults");
   if (values_has(values, "sourceSet")) return start_over_text(call, plan, n_results ? n_results : 50, error);
   if (values_has(values, "index")) return start_one(call, plan, values, "source", "source", error);

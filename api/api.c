@@ -166,7 +166,7 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
     call_add_header(call, "Allow", wrong->header.value);
     reply_refuse(call, 405, "method", wrong->text);
   } else if (call->request->body_length > api->options.max_body)
-    reply_refuse(call, 413, "too_large", TEXT_LARGE);
+    reply_refuse(call, 413, "too_large", api->too_large);
   else if (preview_wrong_kind(call->request, call->route))
     reply_refuse(call, 415, "content_type", TEXT_KIND);
   return call->replied;
@@ -207,6 +207,7 @@ static void answer(struct api_call *call) {
   const struct route *allowed;
   call->route = route_find(call->request->method, call->request->path, &allowed);
   if (refuse_head(call, allowed)) return;
+  if ((call->route->flags & ROUTE_READS) && !lab_store(call->api->lab)) call_add_header(call, "X-Store", TEXT_NO_STORE);
   if (is_kept(call)) call->generation = lab_generation(call->api->lab);
   struct error error = ERROR_INIT;
   int result = run_handler(call, &error);

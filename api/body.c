@@ -119,9 +119,9 @@ static const char *sample_of(const struct field *row) {
 static void print_sample(const struct field *rows, char *out, size_t size) {
   size_t used = 0;
   bool none = true;
-  for (const struct field *row = rows; row->name; row++) none &= !row->required;
+  for (const struct field *row = rows; row->name; row++) none &= !row->required && !row->unless;
   for (const struct field *row = rows; row->name && used < size; row++) {
-    if (!row->required && !(none && row == rows)) continue;
+    if (!row->required && !row->unless && !(none && row == rows)) continue;
     used += (size_t)snprintf(out + used, size - used, "%s\"%s\": %s", used ? ", " : "", row->name, sample_of(row));
   }
 }

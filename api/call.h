@@ -71,6 +71,7 @@ struct api {
   struct static_files files;  /* the dashboard; empty without a folder */
   const char *embed_policy;   /* Content-Security-Policy of pages that may be framed */
   struct canned missing[2], large[2], kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
+  const char *too_large;                                            /* the sentence of 413, with the limit in it */
   struct canned *wrong_method;                                      /* 405, beside routes */
   struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */
 };
@@ -152,9 +153,9 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 
 /* The sentences of refusals that are given both before and after the body was read. */
 #define TEXT_MISSING "there is nothing at this path; GET /docs lists what there is"
-#define TEXT_LARGE "the body is larger than this server accepts"
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
+#define TEXT_NO_STORE "none; the setting 'store' (--store FILE) keeps statistics and explanations"
 #define TEXT_CLOSING "the server is shutting down"
 #define TEXT_UNTRUSTED_SOURCES \
   "dictionaries are loaded and unloaded from this machine, or with a key (setting 'keys')"

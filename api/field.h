@@ -37,6 +37,7 @@ struct field {
   const char *aliases;      /* other names it answers to, separated by spaces; NULL: none */
   enum field_type type;
   bool required;
+  const char *unless;       /* required too, unless the field of this name is given; NULL: no other stands in for it */
   const char *fallback;     /* value when absent, as JSON without quotes; NULL: none */
   double min, max;          /* inclusive; a text or list with max 0 is bounded by the body's size only */
   enum field_cap cap;       /* replaces max */

@@ -198,6 +198,18 @@ static void write_field(struct json_writer *w, const struct field *field, bool s
   write_schema(w, field, strict, options);
 }
 
+/* At least one of two fields. A schema has one anyOf: no table names two pairs. */
+static void write_either(struct json_writer *w, const char *one, const char *other) {
+  jw_key(w, "anyOf");
+  jw_open(w, '[');
+  for (int i = 0; i < 2; i++) {
+    jw_open(w, '{');
+    write_words(w, "required", i ? other : one);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+}
+
 static void write_object(struct json_writer *w, const struct field *rows, bool strict,
                          const struct api_options *options) {
   bool required = false;
@@ -209,6 +221,8 @@ static void write_object(struct json_writer *w, const struct field *rows, bool s
     required = required || row->required;
   }
   jw_close(w, '}');
+  for (const struct field *row = rows; row->name; row++)
+    if (row->unless) write_either(w, row->name, row->unless);
   if (strict) jw_member_bool(w, "additionalProperties", false);
   if (!required) return;
   jw_key(w, "required");

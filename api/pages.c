@@ -70,7 +70,9 @@ int root_get(struct api_call *call, struct error *error) {
                    "<li><a href=\"/openapi.json\">The same for machines (OpenAPI 3.1)</a></li>"
                    "<li><a href=\"/models\">Models and sources</a></li>"
                    "<li><a href=\"/metrics\">Metrics</a>, <a href=\"/health\">health</a>, "
-                   "<a href=\"/ready\">readiness</a>, <a href=\"/version\">version</a></li></ul>\n");
+                   "<a href=\"/ready\">readiness</a>, <a href=\"/version\">version</a></li></ul>\n"
+                   "<p>The dashboard (/steer, /inspect, /lab, /jobs) is not served: its files were not found. The setting "
+                   "<code>static</code> names their folder.</p>\n");
   add_models(call);
   buffer_text(out, "<h2>A first request</h2>\n<pre>curl ");
   add_escaped(out, call->api->options.base_url ? call->api->options.base_url : "http://127.0.0.1:8080");
@@ -85,6 +87,11 @@ static void add_default(struct buffer *out, const struct field *row, const struc
   char number[32];
   number_f64(field_default(row, options), number);
   bool is_number = row->type == FIELD_INT || row->type == FIELD_NUMBER;
+  if (row->unless) {
+    buffer_text(out, "required unless ");
+    add_element(out, "code", row->unless);
+    return;
+  }
   add_escaped(out, row->required ? "required" : !row->fallback ? "" : is_number ? number : row->fallback);
 }
 

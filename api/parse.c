@@ -40,6 +40,9 @@ static int refuse_json(struct parser *p, const struct field *row, const char *pa
 static int refuse_missing(struct parser *p, const struct field *row, const char *path) {
   char allowed[200];
   field_allowed(row, p->options, allowed, sizeof allowed);
+  if (row->unless)
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' or '%s' is required; '%s' is %s", path, row->unless, path,
+                           allowed);
   return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' is required: %s", path, allowed);
 }
 
@@ -201,6 +204,14 @@ static int check_rows(struct parser *p, const struct field *row, const char *pat
 
 /* ---- objects ------------------------------------------------------------------------------------------ */
 
+/* Whether a row without a value should have one. */
+static bool is_missing(const struct values *values, const struct field *row) {
+  if (!row->unless) return row->required;
+  size_t i = 0;
+  while (values->rows[i].name && strcmp(values->rows[i].name, row->unless) != 0) i++;
+  return !values->rows[i].name || !values->given[i].json;
+}
+
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
                                    const json_t *json);
 
@@ -328,7 +339,7 @@ static struct values *check_object(struct parser *p, const struct field *rows, c
   for (size_t i = 0; rows[i].name; i++) {
     char field[64];
     snprintf(field, sizeof field, "%s%s%s", path, path[0] ? "." : "", rows[i].name);
-    if (!values->given[i].json && !rows[i].required) continue;
+    if (!values->given[i].json && !is_missing(values, &rows[i])) continue;
     if (!values->given[i].json) return refuse_missing(p, &rows[i], field), NULL;
     if (check_value(p, &rows[i], field, &values->given[i]) != 0) return NULL;
   }

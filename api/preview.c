@@ -61,7 +61,7 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
     struct reply_error what;
   } all[] = {
       {&api->missing[shape], {404, "not_found", "", TEXT_MISSING}},
-      {&api->large[shape], {413, "too_large", "", TEXT_LARGE}},
+      {&api->large[shape], {413, "too_large", "", api->too_large}},
       {&api->kind[shape], {415, "content_type", "", TEXT_KIND}},
       {&api->busy[shape], {503, "busy", "", TEXT_BUSY}},
       {&api->closing[shape], {503, "busy", "", TEXT_CLOSING}},
@@ -72,6 +72,9 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
 }
 
 int preview_prepare(struct api *api, struct error *error) {
+  api->too_large = arena_printf(&api->arena, error, "the body is larger than %zu bytes, the most this server reads here "
+                                "(setting 'max_body')", api->options.max_body);
+  if (!api->too_large) return -1;
   if (can_shapes(api, FAMILY_SHORT, 0, error) != 0 || can_shapes(api, FAMILY_OPENAI, 1, error) != 0) return -1;
   api->wrong_method = arena_array(&api->arena, n_routes, sizeof *api->wrong_method, error);
   if (!api->wrong_method) return -1;

@@ -18,7 +18,7 @@ static const struct field feature_rows[] = {
 const struct field steer_fields[] = {
     {"prompt", NULL, FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The text to continue."},
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."},
-    {"features", NULL, FIELD_OBJECTS, .required = true, .cap = CAP_FEATURES, .inner = feature_rows,
+    {"features", NULL, FIELD_OBJECTS, .unless = "edits", .cap = CAP_FEATURES, .inner = feature_rows,
      .text = "What to steer with; [] gives the same text twice."},
     EDITS_ROW,
     {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},

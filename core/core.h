@@ -310,6 +310,7 @@ struct lab_activations_args {
   int n_results;             /* top features per token or over the text */
   enum lab_bos ignore_bos;   /* YES: the BOS position is left out; NO: it is shown (value 0 where the source does
                                 not count it); DEFAULT: left out unless the source counts it */
+  double most_density;       /* in (0, 1): features known to fire at a larger share of positions are passed over; else: none */
   const int64_t *sort_positions; /* LAB_TOP_OVER_TEXT: rank by the sum of the values at these token positions */
   size_t n_sort_positions;       /* 0: rank by maximum. Positions count in the tokens shown */
 };

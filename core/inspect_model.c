@@ -308,7 +308,8 @@ static int tell_tokenizer(const struct model *model, struct inspect_facts *facts
   char bos[64], eos[64];
   token_text(t, tokenizer_bos(t), bos);
   token_text(t, tokenizer_eos(t), eos);
-  if (fact_int(facts, s, "tokens", tokenizer_size(t), error) != 0 || fact_text(facts, s, "BOS", error, "%s", bos) != 0 ||
+  if (fact_text(facts, s, "kind", error, "%s", tokenizer_title(t)) != 0 ||
+      fact_int(facts, s, "tokens", tokenizer_size(t), error) != 0 || fact_text(facts, s, "BOS", error, "%s", bos) != 0 ||
       fact_text(facts, s, "EOS", error, "%s", eos) != 0 ||
       fact_text(facts, s, "prompts begin with BOS", error, "%s", tokenizer_prepends_bos(t) ? "yes" : "no") != 0)
     return -1;

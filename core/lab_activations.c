@@ -8,6 +8,7 @@
 
 #include "core/base/checked.h"
 #include "core/lab_sources.h"
+#include "core/store/features.h"
 
 /* Entries kept for one request, all of its texts and sources together, while the strongest features are looked for: 256 MiB. A
  * dictionary of 24,576 features where 100 fire at a token keeps 0.1 M for a text of 1,024 tokens. */
@@ -30,6 +31,7 @@ struct activations_job {
   size_t n_sources;
   struct point *taps;                   /* distinct points of the sources */
   int *tap_of;                          /* [n_sources] */
+  bool **dense;                         /* [n_sources][n_feat]: fires too often to be shown; NULL: none does */
   int n_taps;
   int64_t index;
   int n_results;
@@ -59,6 +61,8 @@ static void destroy(struct lab_job *job) {
   free(a->dicts);
   free(a->taps);
   free(a->tap_of);
+  for (size_t s = 0; a->dense && s < a->n_sources; s++) free(a->dense[s]);
+  free(a->dense);
   free(a->sort);
   arena_clear(&a->arena);
   job_clear(job);
@@ -200,6 +204,10 @@ static void rank(struct ranked *list, int *count, int most, struct ranked candid
   list[at] = candidate;
 }
 
+static bool is_dense(const struct activations_job *a, size_t source, size_t index) {
+  return a->dense && a->dense[source] && a->dense[source][index];
+}
+
 static int show_top_of_token(struct activations_job *a, const struct text_state *text, size_t position,
                              const struct lab_token_feature **out, int *n_out, struct error *error) {
   const struct sparse *codes = &text->codes[0];
@@ -209,7 +217,8 @@ static int show_top_of_token(struct activations_job *a, const struct text_state 
   int n = 0;
   bool silent = is_silent(a, text, 0, position);
   for (size_t i = codes->start[position]; !silent && i < codes->start[position + 1]; i++)
-    rank(list, &n, a->n_results, (struct ranked){codes->value[i], 0, codes->index[i]});
+    if (!is_dense(a, 0, (size_t)codes->index[i]))
+      rank(list, &n, a->n_results, (struct ranked){codes->value[i], 0, codes->index[i]});
   for (int i = 0; i < n; i++) top[i] = (struct lab_token_feature){list[i].index, list[i].key};
   *out = top;
   *n_out = n;
@@ -259,7 +268,7 @@ static int rank_source(const struct activations_job *a, const struct text_state 
   if (!key) return error_memory(error, n_feat * sizeof *key);
   feature_keys(a, text, source, shown, key);
   for (size_t f = 0; f < n_feat; f++)
-    if (key[f] > 0) rank(list, n, a->n_results, (struct ranked){key[f], source, (int32_t)f});
+    if (key[f] > 0 && !is_dense(a, source, f)) rank(list, n, a->n_results, (struct ranked){key[f], source, (int32_t)f});
   free(key);
   return 0;
 }
@@ -335,6 +344,27 @@ static int find_sources(struct lab *lab, const struct lab_activations_args *args
                          (long long)args->index, a->infos[0]->id, (long long)a->infos[0]->n_feat - 1);
 }
 
+/* Read here, so that the engine's thread never waits for the store. A rate that is not known is not above anything. */
+static int mark_dense(struct lab *lab, struct activations_job *a, size_t s, double most, struct error *error) {
+  size_t n = (size_t)a->infos[s]->n_feat;
+  float *rates = malloc(n * sizeof *rates);
+  a->dense[s] = calloc(n, sizeof *a->dense[s]);
+  int failed = rates && a->dense[s] ? 0 : error_memory(error, n * sizeof *rates);
+  if (!failed) failed = store_density(lab->store, lab_source_of(lab, a->infos[s])->store_id, rates, n, NULL, error);
+  for (size_t f = 0; !failed && f < n; f++) a->dense[s][f] = rates[f] > (float)most; /* as rates are shown */
+  free(rates);
+  return failed;
+}
+
+static int find_dense(struct lab *lab, struct activations_job *a, double most, struct error *error) {
+  if (!(most > 0 && most < 1) || !lab->store || a->form == LAB_ONE_FEATURE) return 0;
+  a->dense = calloc(a->n_sources, sizeof *a->dense);
+  if (!a->dense) return error_memory(error, a->n_sources * sizeof *a->dense);
+  for (size_t s = 0; s < a->n_sources; s++)
+    if (mark_dense(lab, a, s, most, error) != 0) return -1;
+  return 0;
+}
+
 static bool wants_bos(const struct activations_job *a) {
   for (size_t s = 0; s < a->n_sources; s++)
     if (dict_info(a->dicts[s])->prepend_bos) return true;
@@ -374,7 +404,7 @@ static int check_sort(const struct activations_job *a, struct error *error) {
 
 static int prepare(struct lab *lab, const struct lab_activations_args *args, struct activations_job *a,
                    struct error *error) {
-  if (find_sources(lab, args, a, error) != 0) return -1;
+  if (find_sources(lab, args, a, error) != 0 || find_dense(lab, a, args->most_density, error) != 0) return -1;
   a->texts = calloc(args->n_texts, sizeof *a->texts);
   a->sort = calloc(args->n_sort_positions + 1, sizeof *a->sort);
   if (!a->texts || !a->sort) return error_memory(error, args->n_texts * sizeof *a->texts);

@@ -106,7 +106,8 @@ static int name_source(struct lab_source *source, const struct lab_source_spec *
   char in[POINT_NAME_BYTES], out[POINT_NAME_BYTES];
   source->id = strdup(spec->source_id);
   source->model_id = strdup(spec->model_id);
-  source->path = strdup(spec->path);
+  source->path = realpath(spec->path, NULL); /* for people: without links and ".." */
+  if (!source->path) source->path = strdup(spec->path);
   source->set = set_name(spec->source_id);
   source->point = strdup(point_name(info->in, in));
   source->point_out = strdup(point_name(info->out, out));

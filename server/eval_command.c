@@ -13,7 +13,7 @@ void help_eval(void) {
        "Runs a dictionary over a text and prints how many features fire, how much of the rows it explains, and what the\n"
        "model still predicts with the reconstruction in their place. With --store FILE the figures are kept there too.\n\n"
        "  --corpus FILE      a UTF-8 text\n"
-       "  --lines            every line is a document; else the text is cut at the context\n"
+       "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --ends             the end of each document is predicted too (the model's EOS)\n"
        "  --max-tokens N     stop after so many tokens (0: the whole text)\n\n"
        "Every setting of 'steerd serve' works too (--model, --source, --store, --threads ...).");

@@ -17,8 +17,9 @@ static const struct option table[] = {
   {"listen", "what is served", OPTION_LIST, "127.0.0.1:8080", 0, 0, "", "ADDR:PORT",
    "Addresses to answer on; [::1]:PORT for IPv6, port 0 takes any free one.", AT(listen)},
   {"model", "what is served", OPTION_LIST, "", 0, 0, "", "[ID=]PLACE",
-   "Models to load: a Hugging Face folder, an ini that describes one, or a name (gpt2, EleutherAI/pythia-70m) that is "
-   "in the Hugging Face cache of this machine; ?process behind it folds and centres its weights as TransformerLens does.",
+   "Models to load: a Hugging Face folder, a llama2.c checkpoint (.bin), an ini that describes one, or a name or repository "
+   "(gpt2, EleutherAI/pythia-70m) that is in the Hugging Face cache of this machine (HF_HUB_CACHE, HF_HOME or "
+   "~/.cache/huggingface); ?process behind it folds and centres its weights as TransformerLens does.",
    AT(model)},
   {"source", "what is served", OPTION_LIST, "", 0, 0, "", "MODEL/SOURCE[=PLACE]",
    "Dictionaries to load: a folder, a file, an ini that describes one, or a published name; without PLACE, Neuronpedia's "

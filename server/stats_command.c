@@ -14,7 +14,7 @@ void help_stats(void) {
        "strongest examples, what it promotes, nearest features, a short explanation. Killed or interrupted, the same\n"
        "command goes on where it was.\n\n"
        "  --corpus FILE      a UTF-8 text\n"
-       "  --lines            every line is a document; else the text is cut at the context\n"
+       "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --top N            strongest examples of a feature, 0 to 100 (20)\n"
        "  --quantile N       examples in each of 8 intervals of activation, 0 to 10 (2)\n"
        "  --window N         tokens of an example, 8 to 256 (64)\n"

@@ -103,7 +103,8 @@ export async function draw(main) {
   const aside = h('div', { class: 'stack' });
   show(main, h('div', { class: 'head' }, h('h1', {}, 'Look inside a language model while it runs'),
     h('p', { class: 'lead' }, 'A model reads and writes text; its dictionaries name what happens inside as features. ',
-      h('a', { href: '/steer' }, 'Push a feature'), ' and watch the text change, or ', h('a', { href: '/inspect' }, 'see which features a text turns on'), '.')),
+      h('a', { href: '/steer' }, 'Push a feature'), ' and watch the text change, ', h('a', { href: '/inspect' }, 'see which features a text turns on'),
+      ', or ', h('a', { href: '/lab' }, 'take the model apart'), ': patching, heads, edits at any point.')),
     h('div', { class: 'columns side' }, list, aside));
   show(aside, loadCard(), version);
   versionLine(version);

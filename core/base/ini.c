@@ -197,8 +197,12 @@ const char *ini_path(const struct ini *ini) { return ini->path; }
 int ini_value_path(const struct ini *ini, const struct ini_entry *entry, char *out, size_t size,
                    struct error *error) {
   const char *data = getenv("STEERD_DATA");
-  if (!data || !*data) data = "../shared/data";
-  bool absolute = *entry->value == '/';
+  bool absolute = *entry->value == '/', named = data && *data;
+  if (!named) data = "../shared/data";
+  if (!absolute && !path_is_directory(data)) /* says nothing of what the entry names, which may be a stranger's guess */
+    return error_set(error, ERROR_NOT_FOUND, "'%s' line %d: the path of '%s' starts at the folder in STEERD_DATA, %s '%.200s', "
+                     "and that is no folder: set STEERD_DATA, or write absolute paths",
+                     ini_path(ini), entry->line, entry->key, named ? "which is" : "which is not set: it is then", data);
   int n = snprintf(out, size, "%s%s%s", absolute ? "" : data, absolute ? "" : "/", entry->value);
   if (n > 0 && (size_t)n < size) return 0;
   return error_set(error, ERROR_FORMAT, "'%s' line %d: the path of '%s' is longer than %zu bytes", ini_path(ini),

@@ -37,7 +37,7 @@ const char *ini_path(const struct ini *ini); /* as given to ini_open */
 bool ini_is_path(const char *path);
 
 /* The value of `entry` as a path: an absolute one as it is, a relative one below the folder in the environment
- * variable STEERD_DATA (default ../shared/data). ERROR_FORMAT when it does not fit into `size` bytes. */
+ * variable STEERD_DATA (default ../shared/data). ERROR_FORMAT when it does not fit into `size` bytes, ERROR_NOT_FOUND when that folder is not there. */
 int ini_value_path(const struct ini *ini, const struct ini_entry *entry, char *out, size_t size,
                    struct error *error) MUST_CHECK;
 

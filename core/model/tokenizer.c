@@ -84,6 +84,7 @@ int32_t tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
 struct decoder_start tokenizer_start(const struct tokenizer *t) { return t->decoder.start; }
 bool tokenizer_prepends_bos(const struct tokenizer *t) { return t->prepends_bos; }
+const char *tokenizer_title(const struct tokenizer *t) { return t->kind->title(t->state); }
 
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id) {
   return pieces_has(&t->pieces, id) && t->pieces.at[id].special;

@@ -34,6 +34,9 @@ int32_t tokenizer_bos(const struct tokenizer *t);  /* -1 when there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);  /* -1 when there is none */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
+/* What kind it is, in a few words: "byte-level BPE". Static. */
+const char *tokenizer_title(const struct tokenizer *t);
+
 /* Whether the model's habit is to begin with BOS when nothing else is said: yes where there is one, except where
  * tokenizer_config.json says otherwise or the model_type of config.json is one that TransformerLens runs without
  * (Pythia, Qwen, Phi-1 and 2, BLOOM). */

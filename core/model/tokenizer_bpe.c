@@ -301,4 +301,10 @@ static int bpe_encode(const void *state, const struct text_part *part, struct id
   return result;
 }
 
-const struct tokenizer_kind bpe_kind = {bpe_encode, bpe_free};
+static const char *bpe_title(const void *state) {
+  const struct bpe_options *options = &((const struct bpe *)state)->options;
+  if (options->byte_level) return "byte-level BPE (GPT-2's)";
+  return options->byte_fallback ? "BPE of characters with byte fallback (SentencePiece's)" : "BPE of characters";
+}
+
+const struct tokenizer_kind bpe_kind = {bpe_encode, bpe_free, bpe_title};

@@ -113,7 +113,12 @@ static void characters_free(void *state) {
   free(c);
 }
 
-static const struct tokenizer_kind characters_kind = {characters_encode, characters_free};
+static const char *characters_title(const void *state) {
+  (void)state;
+  return "characters of a text file";
+}
+
+static const struct tokenizer_kind characters_kind = {characters_encode, characters_free, characters_title};
 
 /* ---- reading ------------------------------------------------------------------------------------ */
 

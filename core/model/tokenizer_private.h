@@ -20,6 +20,7 @@ struct text_part {
 struct tokenizer_kind {
   int (*encode)(const void *state, const struct text_part *part, struct id_list *ids, struct error *error);
   void (*free)(void *state); /* NULL state is fine */
+  const char *(*title)(const void *state); /* in a few words, for people */
 };
 
 struct tokenizer {

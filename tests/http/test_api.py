@@ -81,6 +81,22 @@ def test_steer_with_curl_defaults(daemon):
     assert reply.json()["STEERED"] == reply.json()["DEFAULT"]
 
 
+def test_steer_with_edits_alone(daemon, source):
+    edit = {"op": "clamp", "source": source["id"], "index": 7, "value": 30}
+    alone = post(daemon, "/steer", {"prompt": "Hello", "n_tokens": 6, "edits": [edit]})
+    assert alone.status_code == 200, alone.text
+    both = post(daemon, "/steer", {"prompt": "Hello", "n_tokens": 6, "edits": [edit], "features": []})
+    assert alone.json()["STEERED"] == both.json()["STEERED"]
+    nothing = post(daemon, "/steer", {"prompt": "Hello"})
+    expect_error(nothing, 400, "argument", "features")
+    assert "'features' or 'edits' is required" in nothing.json()["error"]
+    assert post(daemon, "/steer", {"prompt": "Hello", "edits": [], "n_tokens": 1}).status_code == 200, "[] says: nothing"
+    spec = daemon.get("/openapi.json").json()
+    schema = spec["paths"]["/steer"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert schema["required"] == ["prompt"] and schema["anyOf"] == [{"required": ["features"]}, {"required": ["edits"]}]
+    assert "required unless <code>edits</code>" in daemon.get("/docs").text
+
+
 def test_steer_logprobs(daemon, model, source):
     payload = dict(notebook_payload(model, source), n_logprobs=3, types=["STEERED"], include_prompt=False)
     body = post(daemon, "/steer", payload).json()

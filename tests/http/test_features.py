@@ -300,6 +300,44 @@ def test_search_finds_what_was_written(daemon):
     assert get(daemon, "/explanations?q=quok").json() == []
 
 
+def test_empty_answers_without_a_store_say_why(daemon, start_daemon):
+    bare = start_daemon(store="")
+    assert "no store:" in bare.log()
+    for path in ("/explanations", "/explanations?q=quok", f"/feature/{MODEL}/{SOURCE}/3",
+                 f"/v1/lab/dictionaries/{MODEL}/{SOURCE}/features", "/v1/jobs"):
+        said = bare.get(path).headers.get("X-Store", "")
+        assert said.startswith("none") and "--store FILE" in said, path
+        assert "X-Store" not in get(daemon, path).headers
+    assert "X-Store" not in bare.get("/models").headers
+
+
+def test_dense_features_are_passed_over(daemon):
+    """densityThreshold leaves out what fires more often, before the best are chosen."""
+    rates = get(daemon, f"/v1/lab/dictionaries/{MODEL}/{SOURCE}/density").json()["rates"]
+    most = sorted(rates)[60]  # inclusive: a feature with just this rate is shown
+
+    def over_text(**more):
+        rows = post(daemon, "/activations", {"text": LINES[0], "sourceSet": "res-relu", "selectedLayers": [SOURCE], **more})["result"]
+        return [int(row["index"]) for row in rows]
+
+    def by_token(**more):
+        body = {"text": LINES[0], "source": SOURCE, "numResults": 20, **more}
+        return [[top["featureIndex"] for top in row["topFeatures"]] for row in post(daemon, "/api/search-topk-by-token", body)["results"]]
+
+    every = over_text(numResults=100)
+    rare = [index for index in every if rates[index] <= most]
+    assert len(rare) >= 10 and rare != every[:len(rare)]
+    assert over_text(numResults=100, densityThreshold=most) == rare
+    assert over_text(numResults=5, densityThreshold=most) == rare[:5]
+    for off in (-1, 0, 1):
+        assert over_text(numResults=100, densityThreshold=off) == every
+    everywhere, sparse = by_token(), by_token(densityThreshold=most)
+    assert any(rates[index] > most for row in everywhere for index in row)
+    for whole, kept in zip(everywhere, sparse):
+        seen = [index for index in whole if rates[index] <= most]
+        assert kept[:len(seen)] == seen and all(rates[index] <= most for index in kept)
+
+
 # ---- the dictionary as a whole ---------------------------------------------------------------------------
 
 

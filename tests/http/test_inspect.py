@@ -1,11 +1,14 @@
 """`steerd inspect`: what a newcomer reads, and what a program does."""
 import json
+import os
+import pathlib
 
 import pytest
 
 from conftest import ROOT, run_steerd
 
 TINY = str(ROOT / "tests" / "vectors" / "tiny-gpt2" / "model")
+DATA = pathlib.Path(os.environ.get("STEERD_DATA", ROOT.parent / "shared" / "data"))
 FILES = ROOT / "tests" / "vectors" / "tensor_files"
 
 
@@ -23,6 +26,25 @@ def test_json_is_the_same_for_a_program():
     assert status == 0 and "precision" not in facts
     assert facts["architecture"]["layers"] == 3 and facts["model"]["parameters"] == 98544
     assert any("Conv1D" in line for line in facts["transformations"])
+
+
+@pytest.mark.parametrize("place, kind", [
+    ("villes", "characters of a text file"),
+    ("llama2c", "BPE of characters with byte fallback (SentencePiece's)"),
+])
+def test_the_kind_of_the_tokenizer(place, kind):
+    where = {"villes": ROOT / "config" / "models" / "villes.ini", "llama2c": DATA / "models" / "stories260K" / "stories260K.bin"}
+    if not (DATA / "models").is_dir():
+        pytest.skip(f"skip: {place} (set STEERD_DATA)")
+    status, out, err = run_steerd("inspect", "--json", "--quick", str(where[place]), environment={"STEERD_DATA": str(DATA)})
+    assert status == 0, err
+    assert json.loads(out)["tokenizer"]["kind"] == kind
+
+
+def test_an_ini_without_its_data_names_the_variable():
+    status, out, err = run_steerd("inspect", str(ROOT / "config" / "models" / "villes.ini"), environment={"STEERD_DATA": "/nowhere"})
+    assert status == 1 and out == ""
+    assert "starts at the folder in STEERD_DATA, which is '/nowhere'" in err and len(err.strip().splitlines()) == 1
 
 
 def test_a_file_of_tensors():

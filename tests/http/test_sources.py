@@ -45,6 +45,12 @@ def test_a_folder_of_the_settings(start_daemon, tmp_path):
     assert states(daemon) == {"1-new": "ready", "1-new2": "ready"}
 
 
+def test_paths_are_resolved_and_told_to_the_owner_alone(start_daemon):
+    roundabout = RELU["path"].replace("/sources/", "/../" + MODEL + "/sources/./")
+    daemon = start_daemon(model_options()[:2] + ["--source", f"{MODEL}/1-res-relu={roundabout}"])
+    assert [row["path"] for row in daemon.get("/v1/sources").json()["sources"]] == [RELU["path"]]
+
+
 def test_requests_while_a_source_comes_and_goes(start_daemon):
     daemon = start_daemon()
     whole = daemon.post("/activations", ASK).json()

@@ -168,7 +168,7 @@ static void test_values(void **state) {
   expect_error("POST", s, STEER("\"stream\":1"), 400, "argument", "stream", "true or false");
   expect_error("POST", s, "{\"prompt\":\"\",\"features\":[]}", 400, "argument", "prompt", "found an empty string");
   expect_error("POST", s, "{\"prompt\":null,\"features\":[]}", 400, "argument", "prompt", "required");
-  expect_error("POST", s, "{\"prompt\":\"a\"}", 400, "argument", "features", "required");
+  expect_error("POST", s, "{\"prompt\":\"a\"}", 400, "argument", "features", "'features' or 'edits' is required");
   expect_error("POST", s, "{\"prompt\":\"a\",\"features\":[1]}", 400, "argument", "features[0]", "must be an object");
   expect_error("POST", s, "{\"prompt\":\"a\",\"features\":[{},{},{},{},{}]}", 400, "argument", "features",
                "of 0 to 4 objects, found an array of 5");
@@ -579,6 +579,9 @@ static void test_preview(void **state) {
   assert_int_equal(api_preview(api, &head, settings.max_body, &reply), 0);
   assert_int_equal(api_preview(api, &head, settings.max_body + 1, &reply), 1);
   assert_int_equal(reply.status, 413);
+  char limit[32];
+  snprintf(limit, sizeof limit, "than %zu bytes", settings.max_body);
+  assert_non_null(strstr(reply.body, limit));
   head.method = "PUT";
   assert_int_equal(api_preview(api, &head, 0, &reply), 1);
   assert_int_equal(reply.status, 405);

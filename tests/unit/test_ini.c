@@ -152,11 +152,37 @@ static void test_files(void **state) {
   assert_non_null(strstr(error.text, path));
 }
 
+/* Relative paths, and the words of a newcomer's first mistake. */
+static void test_value_paths(void **state) {
+  (void)state;
+  char folder[] = "/tmp/steerd-ini-XXXXXX", want[64], path[64];
+  assert_non_null(mkdtemp(folder));
+  struct error error = ERROR_INIT;
+  struct ini *ini = must_read("weights = w.pth\nwhole = /nowhere/w.pth\n");
+  const struct ini_entry *relative = ini_find(ini, "", "weights"), *absolute = ini_find(ini, "", "whole");
+  setenv("STEERD_DATA", folder, 1);
+  assert_int_equal(ini_value_path(ini, relative, path, sizeof path, &error), 0);
+  snprintf(want, sizeof want, "%s/w.pth", folder);
+  assert_string_equal(path, want);
+  rmdir(folder);
+  assert_int_equal(ini_value_path(ini, relative, path, sizeof path, &error), -1);
+  assert_int_equal(error.code, ERROR_NOT_FOUND);
+  assert_non_null(strstr(error.text, "STEERD_DATA, which is '/tmp/steerd-ini-"));
+  assert_int_equal(ini_value_path(ini, absolute, path, sizeof path, &error), 0);
+  assert_string_equal(path, "/nowhere/w.pth");
+  unsetenv("STEERD_DATA");
+  assert_int_equal(chdir("/"), 0); /* no ../shared/data there */
+  error = (struct error)ERROR_INIT;
+  assert_int_equal(ini_value_path(ini, relative, path, sizeof path, &error), -1);
+  assert_non_null(strstr(error.text, "'a.ini' line 1: the path of 'weights' starts at the folder in STEERD_DATA, which is not set"));
+  ini_close(ini);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_entries),  cmocka_unit_test(test_nothing), cmocka_unit_test(test_sections),
       cmocka_unit_test(test_refusals), cmocka_unit_test(test_lengths), cmocka_unit_test(test_many),
-      cmocka_unit_test(test_files),
+      cmocka_unit_test(test_files),    cmocka_unit_test(test_value_paths),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

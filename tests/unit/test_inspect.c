@@ -45,6 +45,7 @@ static void test_model(void **state) {
   assert_true(has_item(&facts, "transformations", "h.N.attn.c_attn.weight: rows are inputs"));
   assert_true(has_item(&facts, "transformations", "the embedding is kept once"));
   assert_int_equal(fact(&facts, "tokenizer", "tokens")->integer, 512);
+  assert_string_equal(fact(&facts, "tokenizer", "kind")->text, "byte-level BPE (GPT-2's)");
   assert_string_equal(fact(&facts, "tokenizer", "BOS")->text, "511 (<|endoftext|>)");
   /* 3 layers x 4 heads x 12 elements, keys and values, f32: in blocks of 64 positions, of which 160 fill 2.5 */
   assert_true(fact(&facts, "memory", "keys and values of a token")->integer >= 3 * 4 * 12 * 2 * 4);

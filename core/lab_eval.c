@@ -1,164 +1,216 @@
-/* lab_eval.c: the evaluation job: a dictionary over a text, its figures into the store. It keeps no state on the way: a job that
- * was interrupted begins again. */
+/* lab_eval.c: the evaluation job: a dictionary over a text, its figures into the store. Now and then it keeps its sums, from which
+ * a killed process goes on. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/analysis/evaluation.h"
 #include "core/base/clock.h"
-#include "core/base/json.h"
-#include "core/base/json_writer.h"
-#include "core/base/log.h"
-#include "core/base/mapfile.h"
-#include "core/lab_runner.h"
-#include "core/lab_sources.h"
+#include "core/lab_subject.h"
 
 #define BATCH_DOCUMENTS 64
 #define BATCH_ROWS 2048 /* positions whose rows are in memory at a time, unless a document is longer */
+#define STATE_PART 0
+#define STATE_VERSION 1u
+
+/* The resume state; the quality's follows it. */
+struct saved_head {
+  uint32_t version, zero;
+  struct subject_identity identity;
+  struct evaluation_sums sums;
+};
 
 struct eval_job {
-  struct lab_running *running;
-  struct lab *lab;
-  struct lab_eval_args args; /* texts in `parameters`, or the caller's */
-  struct json_node *parameters;
-  const struct lab_source_info *info;
-  struct lab_source *source;
-  struct lab_model *opened;
-  struct corpus *corpus;
+  struct lab_subject about;
+  bool ends; /* the end of each document is predicted too */
   struct quality *quality;
-  struct evaluation_result result;
+  struct evaluation_sums sums;
+  int64_t saved_ns;
+  struct error error; /* of what was done while the evaluation told how far it is */
 };
 
 /* ---- parameters ---- */
 
-static int check(struct lab *lab, const struct lab_eval_args *args, const struct lab_source_info **info,
-                 struct error *error) {
-  const struct lab_model_info *model = lab_find_model(lab, args->model_id, error);
-  if (!model || !(*info = lab_find_source(lab, model, args->source_id, "source", error))) return -1;
-  if (!args->corpus || !path_is_file(args->corpus))
-    return error_set_field(error, ERROR_NOT_FOUND, "corpus", "corpus '%.200s' is not a file that can be read",
-                           args->corpus ? args->corpus : "");
-  if (args->max_tokens < 0)
-    return error_set_field(error, ERROR_ARGUMENT, "maxTokens", "maxTokens is %lld, allowed are 0 and more",
-                           (long long)args->max_tokens);
-  if (args->ends && tokenizer_eos(lab_model_of(lab, model)->model->tokenizer) < 0)
-    return error_set_field(error, ERROR_ARGUMENT, "ends", "model '%s' has no end-of-text token to predict", model->id);
-  return 0;
+static struct lab_subject_args subject_of(const struct lab_eval_args *args) {
+  return (struct lab_subject_args){args->model_id, args->source_id, args->corpus, args->lines, args->max_tokens};
+}
+
+static int check_ends(bool ends, const struct lab_model *opened, const char *model_id, struct error *error) {
+  if (!ends || tokenizer_eos(opened->model->tokenizer) >= 0) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, "ends", "model '%s' has no end-of-text token to predict", model_id);
+}
+
+static void write_parameters(const void *context, struct json_writer *w) {
+  jw_member_bool(w, "ends", ((const struct lab_eval_args *)context)->ends);
 }
 
 const char *eval_job_parameters(struct lab *lab, const struct lab_eval_args *args, struct arena *arena,
                                 struct error *error) {
   const struct lab_source_info *info;
-  if (check(lab, args, &info, error) != 0) return NULL;
-  struct buffer text;
-  struct json_writer w;
-  buffer_init(&text, 0);
-  jw_init(&w, &text);
-  jw_open(&w, '{');
-  jw_member_text(&w, "modelId", info->model_id);
-  jw_member_text(&w, "source", info->id);
-  jw_member_text(&w, "corpus", args->corpus);
-  jw_member_bool(&w, "lines", args->lines);
-  jw_member_bool(&w, "ends", args->ends);
-  jw_member_int(&w, "maxTokens", args->max_tokens);
-  jw_close(&w, '}');
-  char *copy = buffer_check(&text, error) == 0 ? arena_text(arena, text.data, text.length, error) : NULL;
-  buffer_clear(&text);
-  return copy;
+  struct lab_subject_args subject = subject_of(args);
+  if (subject_check(lab, &subject, &info, error) != 0 ||
+      check_ends(args->ends, lab_model_of_source(lab, info), info->model_id, error) != 0)
+    return NULL;
+  return subject_write(&subject, info, write_parameters, args, arena, error);
 }
 
-static int read_parameters(struct eval_job *job, const char *text, struct error *error) {
-  job->parameters = json_parse(text, strlen(text), 8, error);
-  if (!job->parameters) return error_prefix(error, "the job's parameters");
-  const struct json_node *p = job->parameters;
-  job->args = (struct lab_eval_args){.model_id = json_text_or(json_get(p, "modelId"), ""),
-                                     .source_id = json_text_or(json_get(p, "source"), ""),
-                                     .corpus = json_text_or(json_get(p, "corpus"), ""),
-                                     .lines = json_bool_or(json_get(p, "lines"), false),
-                                     .ends = json_bool_or(json_get(p, "ends"), false),
-                                     .max_tokens = json_int_or(json_get(p, "maxTokens"), 0)};
-  return 0;
+/* ---- the resume state ---- */
+
+static void report(const struct eval_job *job) {
+  job->about.running->report(job->about.running, job->sums.next_document, corpus_documents(job->about.corpus), "documents",
+                             "evaluating");
 }
 
-/* The source is kept, and no other one: the job may take hours. */
-static int keep_source(struct eval_job *job, struct error *error) {
-  struct lab_lease lease;
-  lab_lease_begin(job->lab, &lease);
-  int failed = check(job->lab, &job->args, &job->info, error);
-  if (!failed) {
-    job->source = lab_source_of(job->lab, job->info);
-    job->opened = lab_model_of_source(job->lab, job->info);
-    source_pin(job->lab, job->source);
-  }
-  lab_lease_end(job->lab, &lease);
+/* Only of a job that the store knows. */
+static int checkpoint(struct eval_job *job, struct error *error) {
+  struct buffer state;
+  struct saved_head head;
+  if (!job->about.running->id) return 0;
+  memset(&head, 0, sizeof head);
+  head.version = STATE_VERSION;
+  head.sums = job->sums;
+  subject_identify(&job->about, &head.identity);
+  buffer_init(&state, 0);
+  buffer_append(&state, &head, sizeof head);
+  quality_save(job->quality, &state);
+  struct store_job_part part = {STATE_PART, state.data, state.length};
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  update.done = job->sums.next_document;
+  update.total = corpus_documents(job->about.corpus);
+  update.unit = "documents";
+  update.message = "evaluating";
+  struct store_batch batch = {.source = job->about.source->store_id, .job = job->about.running->id, .update = &update,
+                              .parts = &part, .n_parts = 1};
+  int failed = buffer_check(&state, error);
+  if (!failed) failed = store_batch_put(job->about.lab->store, &batch, error);
+  buffer_clear(&state);
+  job->saved_ns = clock_ns();
+  return failed;
+}
+
+static int read_state(struct eval_job *job, const void *data, size_t bytes, struct error *error) {
+  struct saved_head head;
+  if (bytes < sizeof head) return error_set(error, ERROR_FORMAT, "the job's state is too short to go on from");
+  memcpy(&head, data, sizeof head);
+  if (head.version != STATE_VERSION)
+    return error_set(error, ERROR_FORMAT, "the job's state was saved by another version; start a new job");
+  if (subject_is(&job->about, &head.identity, error) != 0) return -1;
+  if (head.sums.next_document < 0 || head.sums.next_document > corpus_documents(job->about.corpus))
+    return error_set(error, ERROR_FORMAT, "the job's state is damaged; start a new job");
+  job->sums = head.sums;
+  return quality_load(job->quality, (const char *)data + sizeof head, bytes - sizeof head, error);
+}
+
+static int resume(struct eval_job *job, struct error *error) {
+  struct arena arena;
+  const void *data;
+  size_t bytes;
+  if (!job->about.running->id) return 0;
+  arena_init(&arena, 0);
+  int found = store_job_part(job->about.lab->store, job->about.running->id, STATE_PART, &arena, &data, &bytes, error);
+  int failed = found > 0 ? read_state(job, data, bytes, error) : found;
+  arena_clear(&arena);
   return failed;
 }
 
 /* ---- running ---- */
 
-static bool should_stop(void *context) {
-  struct eval_job *job = context;
-  return job->running->stopping(job->running);
-}
+static bool should_stop(void *context) { return subject_stopping(&((const struct eval_job *)context)->about); }
 
 static int on_progress(void *context, int64_t document) {
   struct eval_job *job = context;
-  job->running->report(job->running, document, corpus_documents(job->corpus), "documents", "evaluating");
-  return should_stop(job);
+  (void)document; /* sums.next_document */
+  report(job);
+  if (should_stop(job)) return -1; /* and is kept there */
+  if (clock_ns() - job->saved_ns < subject_checkpoint_ns(&job->about)) return 0;
+  return checkpoint(job, &job->error);
 }
 
-static int open_corpus(struct eval_job *job, struct error *error) {
-  const struct dict_info *info = dict_info(job->source->dict);
-  int64_t model = job->opened->model->arch.n_ctx;
-  struct corpus_options options = {.lines = job->args.lines,
-                                   .context = info->context > 0 && info->context < model ? info->context : model,
-                                   .bos = info->prepend_bos, .max_tokens = job->args.max_tokens, .stop = should_stop,
-                                   .stop_context = job};
-  job->running->report(job->running, 0, 0, "tokens", "reading the text");
-  job->corpus = corpus_open(job->args.corpus, job->opened->model->tokenizer, &options, error);
-  if (job->corpus && corpus_tokens(job->corpus) == 0)
-    return error_set_field(error, ERROR_ARGUMENT, "corpus", "'%s' has no tokens", job->args.corpus);
-  return job->corpus ? 0 : -1;
+/* What was interrupted is kept as far as it came: whole batches. */
+static int stopped(struct eval_job *job, struct error *error) {
+  if (checkpoint(job, error) != 0) return -1;
+  return error_set(error, ERROR_CANCELLED, "stopped at document %lld; it can be resumed", (long long)job->sums.next_document);
 }
 
 static int evaluate(struct eval_job *job, struct error *error) {
-  const struct dict_info *info = dict_info(job->source->dict);
-  bool bos = info->prepend_bos && tokenizer_bos(job->opened->model->tokenizer) >= 0;
-  struct evaluation what = {.engine = job->lab->engine, .model = job->opened->model, .dict = job->source->dict,
-                            .corpus = job->corpus, .skip_first = bos && !info->bos_counts, .ends = job->args.ends,
+  struct error why = ERROR_INIT;
+  struct evaluation what = {.engine = job->about.lab->engine, .model = job->about.opened->model,
+                            .dict = job->about.source->dict, .corpus = job->about.corpus,
+                            .skip_first = subject_skips_first(&job->about), .ends = job->ends,
                             .max_documents = BATCH_DOCUMENTS, .max_rows = BATCH_ROWS, .progress = on_progress,
-                            .context = job};
-  job->quality = quality_new(job->source->dict, error);
-  int result = job->quality ? evaluation_run(&what, job->quality, &job->result, error) : -1;
-  if (result && should_stop(job)) {
-    error_clear(error);
-    return error_set(error, ERROR_CANCELLED, "stopped; it begins again when it is resumed");
-  }
-  return result ? -1 : 0;
+                            .stop = should_stop, .context = job};
+  job->saved_ns = clock_ns();
+  report(job);
+  if (evaluation_run(&what, job->quality, &job->sums, &why) == 0) return 0;
+  if (job->error.code) return error_set(error, job->error.code, "%s", job->error.text);
+  return should_stop(job) ? stopped(job, error) : error_set(error, why.code, "%s", why.text);
 }
+
+static int open_job(struct eval_job *job, struct error *error) {
+  if (subject_keep(&job->about, error) != 0 ||
+      check_ends(job->ends, job->about.opened, job->about.info->model_id, error) != 0 ||
+      subject_open_corpus(&job->about, error) != 0)
+    return -1;
+  job->quality = quality_new(job->about.source->dict, error);
+  return job->quality ? resume(job, error) : -1;
+}
+
+/* ---- figures ---- */
 
 static void describe(const struct eval_job *job, struct store_evaluation *out) {
   static const double ends[STORE_SHARES] = {0.1, 0.01, 0.001, 0.0001};
-  const struct evaluation_result *r = &job->result;
+  struct evaluation_result result;
+  const struct evaluation_result *r = &result;
   const int64_t *fired = quality_fired(job->quality);
-  const char *slash = strrchr(job->args.corpus, '/');
-  *out = (struct store_evaluation){.source = job->source->store_id, .corpus = slash ? slash + 1 : job->args.corpus,
-                                   .corpus_hash = corpus_identity(job->corpus), .lines = job->args.lines,
-                                   .ends = job->args.ends, .n_documents = corpus_documents(job->corpus),
-                                   .n_tokens = r->quality.rows, .n_features = job->info->n_feat, .l0 = r->quality.l0,
+  evaluation_read(&job->sums, job->quality, &result);
+  *out = (struct store_evaluation){.source = job->about.source->store_id, .corpus = subject_corpus_name(&job->about),
+                                   .corpus_hash = corpus_identity(job->about.corpus), .lines = job->about.args.lines,
+                                   .ends = job->ends, .n_documents = corpus_documents(job->about.corpus),
+                                   .n_tokens = r->quality.rows, .n_features = job->about.info->n_feat, .l0 = r->quality.l0,
                                    .mse = r->quality.mse, .explained = r->quality.explained,
                                    .n_predicted = r->n_predicted, .ce_raw = r->ce[EVALUATE_RAW],
                                    .ce_spliced = r->ce[EVALUATE_SPLICED], .ce_error = r->ce[EVALUATE_ERROR],
                                    .ce_zero = r->ce[EVALUATE_ZERO]};
-  for (int64_t f = 0; f < job->info->n_feat; f++) {
+  for (int64_t f = 0; f < job->about.info->n_feat; f++) {
     out->n_dead += fired[f] == 0;
     for (int i = 0; i < STORE_SHARES; i++) out->below[i] += (double)fired[f] < ends[i] * (double)r->quality.rows;
   }
 }
 
-static int store_result(struct eval_job *job, const struct store_evaluation *evaluation, struct error *error) {
-  if (!job->lab->store) return 0;
-  return store_evaluation_put(job->lab->store, evaluation, error);
+/* For whoever looks at the job; everything stands with the source. */
+static void write_result(const struct store_evaluation *e, struct buffer *out) {
+  struct json_writer w;
+  double gap = e->ce_zero - e->ce_raw;
+  jw_init(&w, out);
+  jw_open(&w, '{');
+  jw_member_int(&w, "tokens", e->n_tokens);
+  jw_member_f64(&w, "l0", e->l0);
+  jw_member_f64(&w, "explainedVariance", e->explained);
+  jw_member_f64(&w, "raw", e->ce_raw);
+  jw_member_f64(&w, "spliced", e->ce_spliced);
+  jw_member_f64(&w, "kept", gap != 0 ? (e->ce_zero - e->ce_spliced) / gap : (double)NAN);
+  jw_close(&w, '}');
+}
+
+static int store_job_result(const struct eval_job *job, const struct store_evaluation *evaluation, struct error *error) {
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  struct buffer text;
+  buffer_init(&text, 0);
+  write_result(evaluation, &text);
+  update.done = update.total = evaluation->n_documents;
+  update.unit = "documents";
+  update.message = "evaluated";
+  update.result = text.data;
+  int failed = buffer_check(&text, error);
+  if (!failed) failed = store_job_update(job->about.lab->store, job->about.running->id, &update, error);
+  buffer_clear(&text);
+  return failed;
+}
+
+static int store_result(const struct eval_job *job, const struct store_evaluation *evaluation, struct error *error) {
+  if (!job->about.lab->store) return 0;
+  if (store_evaluation_put(job->about.lab->store, evaluation, error) != 0) return -1;
+  return job->about.running->id ? store_job_result(job, evaluation, error) : 0;
 }
 
 static int copy_texts(struct store_evaluation *evaluation, struct arena *arena, struct error *error) {
@@ -170,24 +222,23 @@ static int copy_texts(struct store_evaluation *evaluation, struct arena *arena, 
 /* arena and out may be NULL. */
 static int run(struct eval_job *job, struct arena *arena, struct store_evaluation *out, struct error *error) {
   struct store_evaluation evaluation;
-  int failed = keep_source(job, error) != 0 || open_corpus(job, error) != 0 || evaluate(job, error) != 0;
+  int failed = open_job(job, error) != 0 || evaluate(job, error) != 0;
   if (!failed) {
     describe(job, &evaluation);
     failed = store_result(job, &evaluation, error) != 0 || (out && copy_texts(&evaluation, arena, error) != 0);
     if (!failed && out) *out = evaluation;
   }
   quality_free(job->quality);
-  corpus_close(job->corpus);
-  json_free(job->parameters);
-  if (job->source) source_unpin(job->lab, job->source);
   return failed ? -1 : 0;
 }
 
 int eval_job_run(struct lab_running *running, const char *parameters, struct error *error) {
-  struct eval_job job = {.running = running, .lab = running->lab};
-  if (read_parameters(&job, parameters, error) == 0) return run(&job, NULL, NULL, error);
-  json_free(job.parameters);
-  return -1;
+  struct eval_job job = {.about = {.running = running, .lab = running->lab}, .error = ERROR_INIT};
+  int failed = subject_read(&job.about, parameters, error);
+  job.ends = json_bool_or(json_get(job.about.parameters, "ends"), false);
+  if (!failed) failed = run(&job, NULL, NULL, error);
+  subject_close(&job.about);
+  return failed;
 }
 
 /* ---- in the calling thread ---- */
@@ -223,6 +274,9 @@ int lab_eval_run(struct lab *lab, const struct lab_eval_args *args,
                  struct store_evaluation *out, struct error *error) {
   struct caller caller = {.tell = tell, .context = context};
   struct lab_running running = {.lab = lab, .stopping = caller_stops, .report = caller_report, .runner = &caller};
-  struct eval_job job = {.running = &running, .lab = lab, .args = *args};
-  return run(&job, arena, out, error);
+  struct eval_job job = {.about = {.running = &running, .lab = lab, .args = subject_of(args)}, .ends = args->ends,
+                         .error = ERROR_INIT};
+  int failed = run(&job, arena, out, error);
+  subject_close(&job.about);
+  return failed;
 }

@@ -1,7 +1,7 @@
 // jobs.js: long work: what runs, how far it is, and stopping it. Progress comes as a stream for the job that runs and
 // by looking again for the others.
 
-import { card, count, during, duration, empty, failure, field, h, known, load, num, say, select, setTitle, show, waiting } from './dom.js';
+import { card, count, during, duration, empty, facts, failure, field, h, known, load, num, percent, say, select, setTitle, show, waiting } from './dom.js';
 import { events, get, models, path, post, remove } from './api.js';
 
 const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
@@ -27,10 +27,19 @@ function progressBar(id) {
   return { node: h('div', {}, bar, words), update };
 }
 
-const subject = (job) => {
-  const p = job.parameters ?? {};
-  return [p.modelId, p.sourceId ?? p.source].filter(Boolean).join('/');
-};
+/** What a job is about, as a way to its page. */
+function subject(job) {
+  const p = job.parameters ?? {}, at = [p.modelId, p.sourceId ?? p.source].filter(Boolean);
+  return at.length === 2 ? h('a', { class: 'soft', href: path(...at) }, at.join('/')) : h('span', { class: 'soft' }, at.join('/'));
+}
+
+/** What an evaluation found, in a line; all of it stands on the page of the dictionary. */
+function found(job) {
+  const r = job.result;
+  if (job.kind !== 'eval' || !r) return null;
+  return facts([['Features a position (L0)', num(r.l0)], ['Explained variance', num(r.explainedVariance)], ['Cross-entropy', `${num(r.raw)}, through the dictionary ${num(r.spliced)}`],
+    ['Share kept', known(r.kept) ? percent(r.kept) : null]]);
+}
 
 /** One job; `update` takes a newer state. Only what changed is drawn again: a button under the pointer, the focus and
  * an open list of parameters outlive the news. */
@@ -43,35 +52,45 @@ function jobItem(first, changed) {
   const act = (work, said) => (event) => during(event.target, notes, async () => { await work(); say(said); await changed(); });
   const update = (job) => {
     progress.update(job);
-    const state = stateOf(job), looks = JSON.stringify([state, job.cancelling, job.message, job.error, job.parameters]);
+    const state = stateOf(job), looks = JSON.stringify([state, job.cancelling, job.message, job.error, job.parameters, job.result]);
     if (looks === drawn) return;
     drawn = looks;
     show(node, h('div', { class: 'item' },
-      h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', h('span', { class: 'soft' }, subject(job))), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
+      h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', subject(job)), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
         ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', disabled: job.cancelling, 'aria-label': `Cancel job ${job.id}`, onclick: act(() => remove(address), 'cancelled') }, job.cancelling ? 'Stopping…' : 'Cancel'),
         ENDED_EARLY.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
-      progress.node, ACTIVE.includes(state) && job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
+      progress.node, found(job), ACTIVE.includes(state) && job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
       job.parameters && h('details', {}, h('summary', { class: 'small' }, 'Parameters'), h('pre', { class: 'wrap' }, JSON.stringify(job.parameters, null, 1))), notes));
   };
   update(first);
   return { node, update };
 }
 
+const KINDS = [['stats', 'Count its features'], ['eval', 'Evaluate it']];
+const KIND_HINTS = { stats: 'The counts, examples and explanations go into the store.', eval: 'How much it explains, and what the model still predicts through it; the figures go into the store.' };
+
 function starter(all, changed) {
   const pairs = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));
   if (!pairs.length) return null;
-  const what = select(pairs, pairs[0][0]);
+  const kind = select(KINDS, 'stats'), what = select(pairs, pairs[0][0]);
   const corpus = h('input', { required: true, placeholder: '/data/stories.txt', spellcheck: 'false' });
-  const lines = h('input', { type: 'checkbox' });
+  const most = h('input', { type: 'number', min: 0, step: 1, placeholder: 'the whole text' });
+  const lines = h('input', { type: 'checkbox' }), ends = h('input', { type: 'checkbox' });
+  const onlyEval = h('label', { class: 'row', hidden: true }, ends, 'The end of each document is predicted too');
+  const hint = h('p', { class: 'hint' }, KIND_HINTS.stats);
   const notes = h('div', { 'aria-live': 'polite' });
   const start = h('button', { class: 'main' }, 'Start');
+  kind.addEventListener('change', () => { onlyEval.hidden = kind.value !== 'eval'; show(hint, KIND_HINTS[kind.value]); });
   const submit = (event) => {
     event.preventDefault();
     const [modelId, source] = what.value.split(' ');
-    during(start, notes, async () => { await post('/v1/jobs', { kind: 'stats', modelId, source, corpus: corpus.value.trim(), lines: lines.checked }); say('started'); await changed(); });
+    const body = { kind: kind.value, modelId, source, corpus: corpus.value.trim(), lines: lines.checked };
+    if (most.value) body.maxTokens = most.valueAsNumber;
+    if (kind.value === 'eval') body.ends = ends.checked;
+    during(start, notes, async () => { await post('/v1/jobs', body); say('started'); await changed(); });
   };
-  return card('Count a dictionary over a text', h('form', { class: 'fields', onsubmit: submit }, field('Dictionary', what),
-    field('Text file on the server', corpus, 'UTF-8. The counts, examples and explanations go into the store.'), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), h('div', { class: 'row' }, start), notes));
+  return card('Run a dictionary over a text', h('form', { class: 'fields', onsubmit: submit }, field('Job', kind), hint, field('Dictionary', what), field('Text file on the server', corpus, 'UTF-8.'),
+    field('Tokens at most', most), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), onlyEval, h('div', { class: 'row' }, start), notes));
 }
 
 /** The list, kept up to date for as long as the page stands. */

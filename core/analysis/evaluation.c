@@ -7,9 +7,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define MOST 64 /* documents of a batch */
 #define FIRST_RUNS 3
+#define LOOK_NS 100000000 /* somebody who wants it to stop waits no longer */
 
 struct document {
   int64_t number;
@@ -158,6 +160,21 @@ static int fill(const struct batch *b, struct engine_sequence *sequences, const 
   return 0;
 }
 
+/* Under the mutex the task cannot have ended as long as `done` is not set, and may be cancelled. */
+static void wait_for(struct batch *b, struct engine_task *task) {
+  struct timespec until;
+  pthread_mutex_lock(&b->mutex);
+  while (!b->done) {
+    if (b->what->stop(b->what->context)) engine_cancel(b->what->engine, task);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += LOOK_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&b->changed, &b->mutex, &until);
+  }
+  pthread_mutex_unlock(&b->mutex);
+}
+
 static int run_task(struct batch *b, int first_run, int runs, struct error *error) {
   const struct point taps[] = {b->info->in, b->info->out};
   struct engine_task *task;
@@ -172,9 +189,7 @@ static int run_task(struct batch *b, int first_run, int runs, struct error *erro
   if (!failed) failed = engine_submit(b->what->engine, &args, &task, error);
   free(sequences);
   if (failed) return -1;
-  pthread_mutex_lock(&b->mutex);
-  while (!b->done) pthread_cond_wait(&b->changed, &b->mutex);
-  pthread_mutex_unlock(&b->mutex);
+  wait_for(b, task);
   return b->error.code ? error_set(error, b->error.code, "%s", b->error.text) : 0;
 }
 
@@ -215,11 +230,11 @@ static int64_t open_batch(struct batch *b, int64_t first, struct error *error) {
   return at;
 }
 
-static int add_batch(struct batch *b, struct quality *quality, struct evaluation_result *sums, struct error *error) {
+static int add_batch(struct batch *b, struct quality *quality, struct evaluation_sums *sums, struct error *error) {
   for (int i = 0; i < b->n_documents; i++) {
     const struct document *d = &b->documents[i];
     size_t skip = b->what->skip_first, in = (size_t)b->info->in_width, out = (size_t)b->info->out_width;
-    for (int run = 0; run < EVALUATION_RUNS; run++) sums->ce[run] += d->loss[run];
+    for (int run = 0; run < EVALUATION_RUNS; run++) sums->loss[run] += d->loss[run];
     sums->n_predicted += d->n - 1 + b->what->ends;
     if (quality_add(quality, &d->codes, skip, (size_t)d->n - skip, d->x + skip * in, d->y + skip * out, error) != 0)
       return -1;
@@ -227,27 +242,27 @@ static int add_batch(struct batch *b, struct quality *quality, struct evaluation
   return 0;
 }
 
-static int run_batches(struct batch *b, struct quality *quality, struct evaluation_result *sums, struct error *error) {
+static int run_batches(struct batch *b, struct quality *quality, struct evaluation_sums *sums, struct error *error) {
   int64_t all = corpus_documents(b->what->corpus);
-  for (int64_t next = 0; next < all;) {
-    next = open_batch(b, next, error);
+  while (sums->next_document < all) {
+    int64_t next = open_batch(b, sums->next_document, error);
     int result = next < 0 ? -1 : 0;
     if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW, FIRST_RUNS, error);
     if (!result && b->n_documents) result = run_task(b, EVALUATE_ERROR, 1, error);
     if (!result) result = add_batch(b, quality, sums, error);
     for (int i = 0; i < b->n_documents; i++) close_document(b, &b->documents[i]);
     b->n_documents = 0;
+    if (!result) sums->next_document = next;
     if (!result) result = b->what->progress(b->what->context, next);
     if (result) return result;
   }
   return 0;
 }
 
-int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_result *out,
+int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_sums *sums,
                    struct error *error) {
   struct batch *b = calloc(1, sizeof *b);
   size_t bytes = (size_t)evaluation->model->arch.vocabulary * sizeof(float);
-  memset(out, 0, sizeof *out);
   if (!b) return error_memory(error, sizeof *b);
   b->what = evaluation;
   b->info = dict_info(evaluation->dict);
@@ -255,12 +270,17 @@ int evaluation_run(const struct evaluation *evaluation, struct quality *quality,
   b->logits = malloc(bytes);
   pthread_mutex_init(&b->mutex, NULL);
   pthread_cond_init(&b->changed, NULL);
-  int result = b->logits ? run_batches(b, quality, out, error) : error_memory(error, bytes);
-  quality_read(quality, &out->quality);
-  for (int run = 0; run < EVALUATION_RUNS; run++) out->ce[run] /= out->n_predicted ? (double)out->n_predicted : (double)NAN;
+  int result = b->logits ? run_batches(b, quality, sums, error) : error_memory(error, bytes);
   pthread_cond_destroy(&b->changed);
   pthread_mutex_destroy(&b->mutex);
   free(b->logits);
   free(b);
   return result;
+}
+
+void evaluation_read(const struct evaluation_sums *sums, const struct quality *quality, struct evaluation_result *out) {
+  double predicted = sums->n_predicted ? (double)sums->n_predicted : (double)NAN;
+  out->n_predicted = sums->n_predicted;
+  quality_read(quality, &out->quality);
+  for (int run = 0; run < EVALUATION_RUNS; run++) out->ce[run] = sums->loss[run] / predicted;
 }

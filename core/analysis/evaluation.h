@@ -27,7 +27,16 @@ struct evaluation {
   /* Called after every batch, from the thread that runs this: 0 to go on, anything else stops the run (which then
    * returns that value). */
   int (*progress)(void *context, int64_t document);
+  /* Asked several times a second, from the same thread: true ends the batch under way without adding it, with
+   * ERROR_CANCELLED. */
+  bool (*stop)(void *context);
   void *context;
+};
+
+/* Over documents [0, next_document). Zeros, with a new quality, begin; those of an earlier run, with its quality, go on. */
+struct evaluation_sums {
+  int64_t next_document, n_predicted;
+  double loss[EVALUATION_RUNS];
 };
 
 struct evaluation_result {
@@ -36,9 +45,12 @@ struct evaluation_result {
   double ce[EVALUATION_RUNS];
 };
 
-/* Blocks the calling thread, not the engine. `quality` is new and keeps how often each feature fired. The same text gives the same
- * bits in any batches. 0, a value of `progress`, or -1 with an error. */
-int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_result *out,
+/* Blocks the calling thread, not the engine. `quality` keeps how often each feature fired; it and the sums move together, a batch
+ * at a time, also where the run fails. The same text gives the same bits in any batches, in any number of runs. 0, a value of
+ * `progress`, or -1 with an error. */
+int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_sums *sums,
                    struct error *error) MUST_CHECK;
+
+void evaluation_read(const struct evaluation_sums *sums, const struct quality *quality, struct evaluation_result *out);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/checked.h"
 
@@ -82,6 +83,37 @@ void quality_read(const struct quality *q, struct quality_figures *out) {
   for (int64_t i = 0; i < dict_info(q->dict)->d_out; i++) away += q->away[i];
   double unexplained = away > 0 ? q->error2 / away : (double)NAN;
   *out = (struct quality_figures){q->rows, (double)q->entries / rows, q->error2 / rows, 1 - unexplained, unexplained};
+}
+
+/* ---- state ---- */
+
+struct saved {
+  int64_t rows, entries;
+  double error2;
+};
+
+void quality_save(const struct quality *q, struct buffer *out) {
+  const struct dict_info *info = dict_info(q->dict);
+  struct saved head = {q->rows, q->entries, q->error2};
+  buffer_append(out, &head, sizeof head);
+  buffer_append(out, q->mean, 2 * (size_t)info->d_out * sizeof *q->mean); /* `away` lies behind it */
+  buffer_append(out, q->fired, (size_t)info->n_feat * sizeof *q->fired);
+}
+
+int quality_load(struct quality *q, const void *data, size_t bytes, struct error *error) {
+  const struct dict_info *info = dict_info(q->dict);
+  size_t means = 2 * (size_t)info->d_out * sizeof *q->mean, fired = (size_t)info->n_feat * sizeof *q->fired;
+  const char *at = data;
+  struct saved head;
+  if (bytes != sizeof head + means + fired)
+    return error_set(error, ERROR_FORMAT, "the saved figures have %zu bytes, expected %zu", bytes, sizeof head + means + fired);
+  memcpy(&head, at, sizeof head);
+  memcpy(q->mean, at + sizeof head, means);
+  memcpy(q->fired, at + sizeof head + means, fired);
+  q->rows = head.rows;
+  q->entries = head.entries;
+  q->error2 = head.error2;
+  return 0;
 }
 
 const int64_t *quality_fired(const struct quality *q) { return q->fired; }

@@ -8,6 +8,7 @@
 #ifndef STEERD_CORE_ANALYSIS_QUALITY_H
 #define STEERD_CORE_ANALYSIS_QUALITY_H
 
+#include "core/base/buffer.h"
 #include "core/dict/dict.h"
 
 struct quality;
@@ -25,6 +26,11 @@ struct quality_figures {
   double l0, mse, explained, unexplained; /* NaN without rows; the last two also where the rows do not vary */
 };
 void quality_read(const struct quality *quality, struct quality_figures *out);
+
+/* Everything added so far as plain bytes of this machine, and back into a new one of the same dictionary, which then goes on as if
+ * it had been there from the start, to the bit. ERROR_FORMAT. */
+void quality_save(const struct quality *quality, struct buffer *out);
+int quality_load(struct quality *quality, const void *data, size_t bytes, struct error *error) MUST_CHECK;
 
 /* Rows in which each feature fired, [n_feat]; borrowed. */
 const int64_t *quality_fired(const struct quality *quality);

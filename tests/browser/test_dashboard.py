@@ -499,6 +499,23 @@ def test_job_is_started(browser, site):
     has(browser, "queued")
 
 
+def test_evaluation_from_the_form_to_the_page_of_the_dictionary(browser, bare):
+    open_page(browser, bare.url + "/jobs")
+    ends = next(label for label in browser.find_elements(By.CSS_SELECTOR, "label.row") if "end of each document" in label.text or not label.is_displayed())
+    assert not ends.is_displayed()
+    find(browser, "option[value=eval]").click()
+    assert ends.is_displayed()
+    find(browser, f"option[value='{MODEL} {SOURCE}']").click()
+    find(browser, "input[type=number]").send_keys("1500")
+    find(browser, "input[placeholder^='/data']").send_keys(str(steerd_http.VECTORS / MODEL / "corpus.txt") + Keys.ENTER)
+    has(browser, "Share kept")
+    has(browser, "done")
+    assert "documents" in text_of(browser) and float(find(browser, "progress").get_attribute("value")) == 1
+    browser.find_element(By.LINK_TEXT, f"{MODEL}/{SOURCE}").click()
+    has(browser, "How well it explains")
+    has(browser, "Through the dictionary")
+
+
 # ---- without a store, and without permission ------------------------------------------------------------
 
 

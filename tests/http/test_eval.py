@@ -25,7 +25,7 @@ def run_job(daemon, body):
         state = daemon.get(f"/v1/jobs/{job.json()['id']}").json()
         if state["state"] not in ("queued", "running"):
             assert state["state"] == "done", state
-            return
+            return state
         assert time.monotonic() < end, state
         time.sleep(0.1)
 
@@ -66,6 +66,16 @@ def test_a_second_evaluation_takes_the_place_of_the_first(daemon):
     assert len(first) == len(second)
     assert [{k: v for k, v in row.items() if k != "madeAt"} for row in first if row["tokens"] < 600] == \
         [{k: v for k, v in row.items() if k != "madeAt"} for row in second if row["tokens"] < 600]  # the same bits
+
+
+def test_a_finished_job_tells_its_figures(daemon):
+    job = run_job(daemon, {"source": "1-res-relu", "corpus": str(FOLDER / "corpus.txt"), "lines": True, "maxTokens": 700})
+    newest = evaluations(daemon, "1-res-relu")[0]
+    assert (job["done"], job["total"], job["unit"], job["share"]) == (newest["documents"], newest["documents"], "documents", 1)
+    ce = newest["crossEntropy"]
+    assert job["result"] == {"tokens": newest["tokens"], "l0": newest["l0"], "explainedVariance": newest["explainedVariance"],
+                             "raw": ce["raw"], "spliced": ce["spliced"], "kept": ce["kept"]}
+    assert job["parameters"]["ends"] is False and job["parameters"]["maxTokens"] == 700
 
 
 @pytest.mark.parametrize("change, field, words", [

@@ -19,7 +19,7 @@
 #define KILLS 25
 
 static char folder[] = "/tmp/steerd-stats-XXXXXX";
-static const struct lab_model_spec model = {"tiny", TINY "model"};
+static struct lab_model_spec model = {"tiny", TINY "model"};
 
 static const char *dictionary = TINY "sources/1-res-relu";
 
@@ -313,8 +313,48 @@ static void test_another_dictionary(void **state) {
   dictionary = TINY "sources/1-res-relu";
 }
 
+/* Documents behind the statistics that the store has of the source; 0: it has none. */
+static int64_t documents_counted(const char *path) {
+  struct error error = ERROR_INIT;
+  struct store_options options = {.path = path};
+  struct store_source row;
+  struct arena arena;
+  arena_init(&arena, 0);
+  struct store *store = store_open(&options, &error);
+  if (!store || store_source_at(store, 1, &arena, &row, &error) != 1) fail_msg("%s", error.text);
+  int64_t documents = row.statistics.n_documents;
+  store_close(store);
+  arena_clear(&arena);
+  return documents;
+}
+
+/* The same dictionary over a model whose weights are processed sees other rows: what was counted over the raw ones is not gone on
+ * with, nor shown as its own. */
+static void test_processed_model(void **state) {
+  (void)state;
+  struct error error = ERROR_INIT;
+  assert_int_equal(run(store_path("processed"), stop_once_kept, NULL, &error), -1);
+  assert_int_equal(error.code, ERROR_CANCELLED);
+  model.path = TINY "model?process";
+  error = (struct error)ERROR_INIT;
+  assert_int_equal(run(store_path("processed"), go_on, NULL, &error), -1);
+  assert_int_equal(error.code, ERROR_ARGUMENT);
+  assert_non_null(strstr(error.text, "another one"));
+  model.path = TINY "model";
+  error = (struct error)ERROR_INIT;
+  if (run(store_path("both"), go_on, NULL, &error) != 0) fail_msg("%s", error.text);
+  assert_true(documents_counted(store_path("both")) > 0);
+  lab_close(open_lab(store_path("both"), false, &error));
+  assert_true(documents_counted(store_path("both")) > 0); /* the same model again changes nothing */
+  model.path = TINY "model?process";
+  lab_close(open_lab(store_path("both"), false, &error));
+  assert_int_equal(documents_counted(store_path("both")), 0);
+  model.path = TINY "model";
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_has_everything),    cmocka_unit_test(test_interrupted), cmocka_unit_test(test_another_dictionary),
+                                     cmocka_unit_test(test_processed_model),
                                      cmocka_unit_test(test_killed),            cmocka_unit_test(test_second_writer),
                                      cmocka_unit_test(test_in_the_background), cmocka_unit_test(test_refusals)};
   return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "api/reply.h"
 #include "core/base/clock.h"
@@ -123,7 +124,18 @@ static void keep(struct api_call *call) {
   if (call->stream || call->status != 200 || !is_kept(call) || lab_generation(call->api->lab) != call->generation) return;
   struct api_reply reply = {.status = call->status, .content_type = call->content_type, .headers = call->headers,
                             .n_headers = call->n_headers, .body = call->body.data, .body_length = call->body.length};
-  kept_add(&call->api->kept, call->request->target, call->generation, call->family, &reply);
+  kept_add(&call->api->kept, call->request->target, call->generation, call->family, call->source, &reply);
+}
+
+/* A reply from memory is a use of its source as any other. The lease comes before the question whether the source is still
+ * there: while the generation is the reply's, it is, and the lease keeps it. Once a second is as fine as the clock is. */
+static void note_use(struct api *api, struct kept *kept) {
+  struct lab_lease lease;
+  const struct lab_source_info *source = kept_used(kept, (int64_t)time(NULL));
+  if (!source) return;
+  lab_lease_begin(api->lab, &lease);
+  if (lab_generation(api->lab) == kept_generation(kept)) lab_source_used(api->lab, source);
+  lab_lease_end(api->lab, &lease);
 }
 
 int api_recall(struct api *api, const struct api_request *head, struct api_reply *reply) {
@@ -131,6 +143,7 @@ int api_recall(struct api *api, const struct api_request *head, struct api_reply
   struct kept *kept = kept_find(&api->kept, head->target, lab_generation(api->lab));
   if (!kept) return 0;
   *reply = *kept_reply(kept);
+  note_use(api, kept);
   return 1;
 }
 

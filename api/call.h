@@ -87,6 +87,7 @@ struct api_call {
   struct lab_lease lease; /* what handlers find in the lab stays until api_end */
   int64_t began_ns;
   uint64_t generation; /* of the store, before anything was read */
+  const struct lab_source_info *source; /* that the path names, once it was found; under the lease */
 
   struct arena arena;   /* lives as long as the call */
   struct values *values; /* of the body; NULL for routes without fields */

@@ -14,6 +14,8 @@ struct kept {
   atomic_int shares;          /* one is the list's */
   uint64_t hash, generation;
   enum route_family family;
+  const struct lab_source_info *source; /* not ours to follow */
+  _Atomic int64_t used;       /* the second that kept_used was last asked in */
   struct api_reply reply;     /* everything it points to lies in `data`, but for `packed` */
   char *packed;               /* under the list's lock until `is_packed`, then fixed; NULL: it does not pay */
   size_t packed_length;
@@ -35,6 +37,12 @@ void kept_init(struct kept_replies *replies, size_t most) {
 
 const struct api_reply *kept_reply(const struct kept *kept) { return &kept->reply; }
 enum route_family kept_family(const struct kept *kept) { return kept->family; }
+uint64_t kept_generation(const struct kept *kept) { return kept->generation; }
+
+const struct lab_source_info *kept_used(struct kept *kept, int64_t second) {
+  if (!kept->source || atomic_load_explicit(&kept->used, memory_order_relaxed) == second) return NULL;
+  return atomic_exchange(&kept->used, second) == second ? NULL : kept->source;
+}
 
 void kept_release(struct kept *kept) {
   if (!kept || atomic_fetch_sub(&kept->shares, 1) != 1) return;
@@ -214,13 +222,14 @@ static struct kept *copy_of(const char *target, const struct api_reply *reply) {
 }
 
 void kept_add(struct kept_replies *replies, const char *target, uint64_t generation, enum route_family family,
-              const struct api_reply *reply) {
+              const struct lab_source_info *source, const struct api_reply *reply) {
   if (strlen(target) > KEPT_TARGET_MOST || reply->body_length > replies->most / SHARE_OF_ONE) return;
   struct kept *kept = copy_of(target, reply);
   if (!kept) return;
   kept->hash = hash_of(target);
   kept->generation = generation;
   kept->family = family;
+  kept->source = source;
   pthread_mutex_lock(&replies->lock);
   struct kept *earlier = look_up(replies, target, kept->hash);
   if (earlier) drop(replies, earlier);

@@ -3,7 +3,8 @@
  * A GET whose route is marked ROUTE_STORED answers with what is stored and loaded: its reply is a function of its
  * target and of the generation (lab_generation, core/archive.h). Such replies are kept whole, found by the exact target as
  * it was sent, and never given out once that has moved on. Memory is bounded in bytes; what was not asked for
- * in a long time goes first. Any thread. Private to api/. */
+ * in a long time goes first. A reply remembers the source that it tells of, so that giving it out can count as a use. Any
+ * thread. Private to api/. */
 #ifndef STEERD_API_KEPT_H
 #define STEERD_API_KEPT_H
 
@@ -14,6 +15,7 @@
 
 enum { KEPT_BUCKETS = 4096, KEPT_TARGET_MOST = 1024 };
 
+struct lab_source_info;
 struct kept; /* one reply; shared by the list and by everybody who sends it */
 
 struct kept_replies {
@@ -31,14 +33,18 @@ void kept_clear(struct kept_replies *replies); /* nobody has a share any more */
 struct kept *kept_find(struct kept_replies *replies, const char *target, uint64_t generation) MUST_CHECK;
 void kept_release(struct kept *kept); /* NULL is fine */
 
-/* Copies a whole reply (not a stream). One that is larger than a sixteenth of the room is not kept, nor one that does not
+/* source: NULL, or what it tells of, which lives as long as the generation. Copies a whole reply (not a stream). One that is larger than a sixteenth of the room is not kept, nor one that does not
  * fit for want of memory. */
 void kept_add(struct kept_replies *replies, const char *target, uint64_t generation, enum route_family family,
-              const struct api_reply *reply);
+              const struct lab_source_info *source, const struct api_reply *reply);
 
 /* Valid as long as the share. */
 const struct api_reply *kept_reply(const struct kept *kept);
 enum route_family kept_family(const struct kept *kept);
+
+/* The source, the first time that this is asked in a second (of any clock); else NULL. */
+const struct lab_source_info *kept_used(struct kept *kept, int64_t second);
+uint64_t kept_generation(const struct kept *kept);
 
 /* The packed form, see api_packed. */
 bool kept_packed(struct kept_replies *replies, const struct kept *kept, const char **bytes, size_t *length);

@@ -21,7 +21,9 @@ static int find_place(struct api_call *call, const char *model, const char *sour
 
 int call_path_place(struct api_call *call, struct place *out, struct error *error) {
   const char *model = call_part(call, "model", error), *source = call_part(call, "source", error);
-  return model && source ? find_place(call, model, source, "source", out, error) : -1;
+  if (!model || !source || find_place(call, model, source, "source", out, error) != 0) return -1;
+  call->source = out->source;
+  return 0;
 }
 
 int call_place(struct api_call *call, const struct values *values, const char *model_field, const char *source_field,

@@ -10,9 +10,10 @@ const struct field sources_fields[] = {{.name = NULL}};
 
 const struct field source_new_fields[] = {
     MODEL_ROW, SOURCE_ROW("source", "sourceId"),
-    {"path", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 4096,
-     .text = "A folder, a file or an ini inside one of the allowed folders (setting source_folders); relative paths start "
-             "there."},
+    {"path", NULL, FIELD_TEXT, .min = 1, .max = 4096,
+     .text = "A folder, a file or an ini inside one of the allowed folders (setting source_folders), where relative paths start; "
+             "or a published name such as gpt2-small-res-jb/blocks.7.hook_resid_pre, which may be in the Hugging Face cache "
+             "too. Left out: what is published as modelId/source."},
     {.name = NULL}};
 
 static void member_time(struct json_writer *w, const char *key, int64_t seconds) {

@@ -26,7 +26,8 @@ struct lab_model_spec {
 };
 struct lab_source_spec {
   const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
-  const char *path;                 /* dictionary folder or file, an ini, or a published name (core/dict/dict_find.h) */
+  const char *path;                 /* dictionary folder or file, an ini, or a published name (core/dict/dict_find.h); for
+                                       lab_source_load NULL: the name MODEL/SOURCE */
 };
 struct lab_options {
   const struct lab_model_spec *models;
@@ -117,6 +118,9 @@ const struct lab_model_info *lab_find_model(const struct lab *lab, const char *i
 const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model,
                                               const char *id, const char *field, struct error *error) MUST_CHECK;
 
+/* Counts as a use of it now, as finding it does (lab_source_status.used_at). */
+void lab_source_used(const struct lab *lab, const struct lab_source_info *source);
+
 struct lab_stats {
   bool ready, draining;
   const char *backend;
@@ -203,9 +207,11 @@ struct lab_source_check {
 void lab_source_check(const struct lab *lab, const struct lab_source_info *source, struct lab_source_check *out);
 
 /* Loads a dictionary as a job; nobody waits for it. path: absolute, or relative to one of the allowed folders
- * (lab_options.folders, those of lab_options.sources); a link is followed and what it leads to must be inside too.
+ * (lab_options.folders, those of lab_options.sources); a link is followed and what it leads to must be inside too. Or a
+ * published name, which is looked for in those folders and in the Hugging Face cache; files of the cache are read for
+ * names alone, and links do not lead out of it.
  * ERROR_CONFLICT (field "source") when it is loaded or being loaded, ERROR_ARGUMENT (fields "source", "path"),
- * ERROR_NOT_FOUND (field "modelId"). */
+ * ERROR_NOT_FOUND (fields "modelId", "path": no such name, with the nearest, or not on this machine). */
 int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct lab_waker waker, struct lab_job **out,
                     struct error *error) MUST_CHECK;
 const struct lab_source_info *lab_source_load_result(const struct lab_job *job); /* of a LAB_JOB_DONE one */

@@ -156,7 +156,7 @@ static bool is_bare_folder(const char *path) {
 static bool find_dictionary(const struct inspect_options *options, struct dict_place *out, struct error *missing) {
   struct release_place named;
   struct releases *releases = releases_open(strchr(options->place, '/') ? options->releases : NULL, missing);
-  bool found = releases && dict_find(releases, options->place, out, missing) == 0 && !ini_is_path(out->path) &&
+  bool found = releases && dict_find(releases, options->place, (struct dict_folders){NULL, 0}, out, missing) == 0 && !ini_is_path(out->path) &&
                dict_recognises(out->path);
   if (!releases || releases_find(releases, options->place, &named, NULL) != 0) error_clear(missing);
   releases_close(releases);
@@ -168,6 +168,16 @@ static int tell_dictionary(const struct dict_place *place, struct inspect_facts 
   if (*place->fence) mapfile_fence(fence, 1);
   int failed = inspect_dictionary(place->path, facts, error);
   if (*place->fence) mapfile_fence(NULL, 0);
+  return failed;
+}
+
+static int inspect_a_model(const struct inspect_options *options, const struct model_place *place, struct inspect_facts *out,
+                           struct error *error) {
+  const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";
+  struct backend *backend = backend_open(name, options->threads > 0 ? options->threads : pool_processors(), error);
+  if (!backend) return -1;
+  int failed = tell_model(options, place, backend, out, error);
+  backend_close(backend);
   return failed;
 }
 
@@ -184,10 +194,8 @@ int inspect_place(const struct inspect_options *options, struct inspect_facts *o
   if (failed && missing.code) return error_set(error, missing.code, "%s", missing.text);
   if (failed) return -1;
   if (is_bare_file(place.path) || is_bare_folder(place.path)) return inspect_file(place.path, out, error);
-  const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";
-  struct backend *backend = backend_open(name, options->threads > 0 ? options->threads : pool_processors(), error);
-  if (!backend) return -1;
-  failed = tell_model(options, &place, backend, out, error);
-  backend_close(backend);
-  return failed;
+  bool model = true, described = ini_is_path(place.path);
+  if (described && inspect_sources(place.path, NULL, &model, error) != 0) return -1;
+  if (model && inspect_a_model(options, &place, out, error) != 0) return -1;
+  return described ? inspect_sources(place.path, out, &model, error) : 0;
 }

@@ -29,7 +29,8 @@ struct inspect_facts {
 };
 
 struct inspect_options {
-  const char *place;    /* a model, as --model takes it, a dictionary, as --source takes it, or a file of tensors */
+  const char *place;    /* a model, as --model takes it, a dictionary, as --source takes it, an ini that describes both, or a file
+                           of tensors */
   const char *names;    /* the table of names of models, NULL: none */
   const char *releases; /* that of dictionaries, NULL: none */
   const char *backend; /* as in lab_options */

@@ -24,6 +24,9 @@ int inspect_model(const struct model *model, struct inspect_facts *facts, struct
 /* The sections of a dictionary: what dict_describe says of a path. */
 int inspect_dictionary(const char *path, struct inspect_facts *facts, struct error *error);
 
+/* The sections [source ID] of an ini, each in sections of its own; facts NULL: none. *model: whether it describes a model. */
+int inspect_sources(const char *path, struct inspect_facts *facts, bool *model, struct error *error);
+
 /* The section "precision": what the logits of a built-in text lose when matrices are kept in f16 or bf16. */
 int inspect_precision(const struct model *model, struct inspect_facts *facts, struct error *error);
 

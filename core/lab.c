@@ -69,24 +69,23 @@ struct lab_model *lab_model_named(const struct lab *lab, const char *id) {
   return NULL;
 }
 
-/* The table is large, rarely asked and only while the program starts: it is read when a name needs it. */
-static int find_source(const struct lab *lab, const struct lab_source_spec *spec, struct dict_place *out, struct error *error) {
-  const char *where = spec->path;
-  char named[300], own[300];
-  bool here = path_is_directory(where) || path_is_file(where);
-  /* "gpt2/7-res-jb" is called "gpt2-small/7-res-jb" in the table: a model has one name there. */
-  snprintf(own, sizeof own, "%s/%s", spec->model_id, spec->source_id);
-  snprintf(named, sizeof named, "%s/%s", model_names_id(lab->names, spec->model_id), spec->source_id);
-  if (!here && !strcmp(where, own)) where = named;
-  struct releases *releases = releases_open(here ? NULL : lab->options.releases, error);
-  int failed = releases ? dict_find(releases, where, out, error) : -1;
+/* The table is large and rarely asked: it is read when a name needs it. */
+static int find_source(const struct lab *lab, const struct lab_options *options, const struct lab_source_spec *spec,
+                       struct dict_place *out, struct error *error) {
+  char name[SOURCE_NAME_BYTES];
+  bool here = path_is_directory(spec->path) || path_is_file(spec->path);
+  const char *where = here ? spec->path : source_published_name(lab, spec, name);
+  struct releases *releases = releases_open(here ? NULL : options->releases, error);
+  const struct dict_folders folders = {options->folders, options->n_folders};
+  int failed = releases ? dict_find(releases, where, folders, out, error) : -1;
   releases_close(releases);
   return failed;
 }
 
-static int open_source(struct lab *lab, const struct lab_source_spec *spec, struct error *error) {
+static int open_source(struct lab *lab, const struct lab_options *options, const struct lab_source_spec *spec,
+                       struct error *error) {
   struct dict_place place;
-  if (find_source(lab, spec, &place, error) != 0)
+  if (find_source(lab, options, spec, &place, error) != 0)
     return error_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
   struct lab_source_spec found = {spec->model_id, spec->source_id, place.path};
   const char *fence[] = {place.fence};
@@ -139,7 +138,7 @@ static int open_all(struct lab *lab, const struct lab_options *options, struct e
   for (size_t i = 0; i < options->n_models; i++)
     if (open_model(lab, &options->models[i], error) != 0) return -1;
   for (size_t i = 0; i < options->n_sources; i++)
-    if (open_source(lab, &options->sources[i], error) != 0) return -1;
+    if (open_source(lab, options, &options->sources[i], error) != 0) return -1;
   return 0;
 }
 

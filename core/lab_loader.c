@@ -1,8 +1,8 @@
 /* lab_loader.c: the thread that brings dictionaries while others are served, has them tested, and frees those that nobody uses
  * any more. It reads and packs weights by itself, beside the engine and never with its threads, so that nobody waits for a load.
  *
- * A client names a path; what it may name is decided here, once by the real path and again for every file that is opened
- * (mapfile_fence). */
+ * A client names a path or a published dictionary; what it may name is decided here, once by the real path and again for every
+ * file that is opened (mapfile_fence). The Hugging Face cache is open to names of the table alone, never to paths. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,7 @@
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
+#include "core/dict/dict_find.h"
 #include "core/lab_sources.h"
 
 #define MAX_QUEUE 64      /* loads that wait */
@@ -20,7 +21,8 @@
 struct lab_load {
   struct lab_job job;
   struct lab_load *next;
-  char *model_id, *source_id, *path; /* path is real */
+  char *model_id, *source_id, *path; /* path is real, or what the table gives for a name */
+  char *cache;                       /* of a name that the cache has: the cache's real path, the only folder to read; else NULL */
   bool fenced;
   const struct lab_source_info *result;
 };
@@ -30,6 +32,7 @@ static void destroy(struct lab_job *job) {
   free(load->model_id);
   free(load->source_id);
   free(load->path);
+  free(load->cache);
   job_clear(job);
   free(load);
 }
@@ -74,7 +77,11 @@ static void run_load(struct lab *lab, struct lab_load *load, bool stop) {
                : was_cancelled(load) ? error_set(&error, ERROR_CANCELLED, "the request was cancelled")
                                      : 0;
   if (!failed) {
-    if (load->fenced) mapfile_fence((const char *const *)s->folders, s->n_folders);
+    const char *cache[] = {load->cache};
+    if (load->cache)
+      mapfile_fence(cache, 1);
+    else if (load->fenced)
+      mapfile_fence((const char *const *)s->folders, s->n_folders);
     failed = bring(lab, load, &error);
     mapfile_fence(NULL, 0);
     if (failed) blame_path(&error);
@@ -176,6 +183,7 @@ static int add_real(char **list, size_t *n, const char *path, struct error *erro
 
 static int remember_paths(struct lab_sources *s, const struct lab_options *options, struct error *error) {
   size_t n = options->n_sources + options->n_folders;
+  if (options->releases && !(s->releases = strdup(options->releases))) return error_memory(error, strlen(options->releases));
   s->folders = calloc(n ? n : 1, sizeof *s->folders);
   s->named = calloc(options->n_sources ? options->n_sources : 1, sizeof *s->named);
   if (!s->folders || !s->named) return error_memory(error, n * sizeof *s->folders);
@@ -198,19 +206,64 @@ static bool was_named(const struct lab_sources *s, const char *real) {
   return false;
 }
 
+/* Where a load reads. */
+struct found {
+  char path[PATH_MAX];
+  char cache[PATH_MAX]; /* see lab_load; "" for NULL */
+  bool fenced;
+};
+
 /* A path outside is refused in the same words whether it exists or not: nobody may look around this way. */
-static int resolve(const struct lab_sources *s, const char *path, char real[PATH_MAX], bool *fenced, struct error *error) {
+static int resolve_path(const struct lab_sources *s, const char *path, struct found *out, struct error *error) {
   char joined[PATH_MAX];
-  bool found = path[0] == '/' && realpath(path, real);
+  bool found = path[0] == '/' && realpath(path, out->path);
   for (size_t i = 0; path[0] != '/' && !found && i < s->n_folders; i++)
-    found = snprintf(joined, sizeof joined, "%s/%s", s->folders[i], path) < (int)sizeof joined && realpath(joined, real) &&
-            path_is_inside(real, (const char *const *)s->folders, s->n_folders);
-  *fenced = !found || !was_named(s, real);
-  if (found && (!*fenced || path_is_inside(real, (const char *const *)s->folders, s->n_folders))) return 0;
+    found = snprintf(joined, sizeof joined, "%s/%s", s->folders[i], path) < (int)sizeof joined && realpath(joined, out->path) &&
+            path_is_inside(out->path, (const char *const *)s->folders, s->n_folders);
+  out->fenced = !found || !was_named(s, out->path);
+  if (found && (!out->fenced || path_is_inside(out->path, (const char *const *)s->folders, s->n_folders))) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "path",
                          "'%.200s' is not there, or in none of the folders that dictionaries may be loaded from; the "
                          "setting 'source_folders' (--source-folders) names them",
                          path);
+}
+
+/* A name through the table into the allowed folders or the cache: nothing but what the table gives is looked at. */
+static int resolve_name(const struct lab_sources *s, const char *name, bool *known, struct found *out, struct error *error) {
+  struct dict_place place;
+  struct release_place row;
+  struct releases *releases = releases_open(s->releases, error);
+  const struct dict_folders folders = {(const char *const *)s->folders, s->n_folders};
+  int failed = releases ? dict_find_name(releases, name, folders, &place, error) : -1;
+  *known = releases && releases_find(releases, name, &row, NULL) == 0;
+  releases_close(releases);
+  if (failed) return -1;
+  out->fenced = true;
+  snprintf(out->path, sizeof out->path, "%s", place.path);
+  snprintf(out->cache, sizeof out->cache, "%s", place.fence);
+  return 0;
+}
+
+/* Names have a slash; what begins like a path, or climbs like one, is one. */
+static bool may_be_name(const char *text) {
+  return strchr(text, '/') && !strchr("/.~", text[0]) && !strstr(text, "/..");
+}
+
+static int resolve(const struct lab *lab, const struct lab_source_spec *spec, struct found *out, struct error *error) {
+  struct error named = ERROR_INIT;
+  char own[SOURCE_NAME_BYTES];
+  const char *name = source_published_name(lab, spec, own);
+  memset(out, 0, sizeof *out);
+  if (spec->path && resolve_path(lab->sources, spec->path, out, error) == 0) return 0;
+  if (spec->path && !may_be_name(spec->path)) return -1;
+  error_clear(error);
+  bool known;
+  if (resolve_name(lab->sources, name, &known, out, &named) == 0) return 0;
+  if (!spec->path || known) return error_set_field(error, named.code, "path", "%s", named.text);
+  return error_set_field(error, named.code, "path",
+                         "'%.80s' is in none of the folders that dictionaries may be loaded from (setting 'source_folders'); by name: "
+                         "%.340s",
+                         spec->path, named.text);
 }
 
 /* ---- the asker's side ---- */
@@ -246,17 +299,18 @@ static int check_name(const char *id, struct error *error) {
   return 0;
 }
 
-static struct lab_load *new_load(struct lab *lab, const struct lab_source_spec *spec, const char *real, bool fenced,
+static struct lab_load *new_load(struct lab *lab, const struct lab_source_spec *spec, const struct found *found,
                                  struct lab_waker waker, struct error *error) {
   struct lab_load *load = calloc(1, sizeof *load);
   if (!load) return error_memory(error, sizeof *load), NULL;
   job_init(&load->job, lab, waker, destroy);
-  load->fenced = fenced;
+  load->fenced = found->fenced;
   load->model_id = strdup(spec->model_id);
   load->source_id = strdup(spec->source_id);
-  load->path = strdup(real);
-  if (load->model_id && load->source_id && load->path) return load;
-  error_memory(error, strlen(real));
+  load->path = strdup(found->path);
+  if (*found->cache) load->cache = strdup(found->cache);
+  if (load->model_id && load->source_id && load->path && (load->cache || !*found->cache)) return load;
+  error_memory(error, sizeof *found);
   destroy(&load->job);
   return NULL;
 }
@@ -278,8 +332,7 @@ static int enqueue(struct lab *lab, struct lab_load *load, const struct lab_sour
 
 int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct lab_waker waker, struct lab_job **out,
                     struct error *error) {
-  char real[PATH_MAX];
-  bool fenced;
+  struct found found;
   const struct lab_model_info *model = lab_find_model(lab, spec->model_id, error);
   if (!model) return -1;
   struct lab_source_spec named = {model->id, spec->source_id, spec->path};
@@ -287,8 +340,8 @@ int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct 
     if (!error->field[0]) snprintf(error->field, sizeof error->field, "source");
     return -1;
   }
-  if (resolve(lab->sources, spec->path, real, &fenced, error) != 0) return -1;
-  struct lab_load *load = new_load(lab, &named, real, fenced, waker, error);
+  if (resolve(lab, &named, &found, error) != 0) return -1;
+  struct lab_load *load = new_load(lab, &named, &found, waker, error);
   if (!load) return -1;
   if (enqueue(lab, load, &named, error) != 0) {
     destroy(&load->job);

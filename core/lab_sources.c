@@ -10,6 +10,7 @@
 
 #include "core/base/log.h"
 #include "core/base/nearest.h"
+#include "core/model/model_names.h"
 #include "core/model/points.h"
 
 /* ---- leases ---- */
@@ -122,6 +123,13 @@ static void describe_source(struct lab_source *source) {
                                           .point_out = source->point_out, .layer = d->in.layer, .n_feat = d->n_feat,
                                           .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
                                           .bytes = d->bytes};
+}
+
+const char *source_published_name(const struct lab *lab, const struct lab_source_spec *spec, char out[SOURCE_NAME_BYTES]) {
+  snprintf(out, SOURCE_NAME_BYTES, "%s/%s", spec->model_id, spec->source_id);
+  if (spec->path && strcmp(spec->path, out) != 0) return spec->path;
+  snprintf(out, SOURCE_NAME_BYTES, "%s/%s", model_names_id(lab->names, spec->model_id), spec->source_id);
+  return out;
 }
 
 struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *spec, bool aside, struct error *error) {
@@ -245,6 +253,10 @@ size_t lab_sources(const struct lab *lab, const struct lab_model_info *model, co
   return list->n;
 }
 
+void lab_source_used(const struct lab *lab, const struct lab_source_info *source) {
+  atomic_store_explicit(&lab_source_of(lab, source)->used_at, (int64_t)time(NULL), memory_order_relaxed);
+}
+
 static const char *source_id(const void *of, size_t i) { return ((const struct lab_source_list *)of)->items[i]->id; }
 
 static const char *nearest_source(const struct lab_source_list *list, const char *id) {
@@ -259,7 +271,7 @@ const struct lab_source_info *lab_find_source(const struct lab *lab, const struc
   const struct lab_source_list *list = list_of(lab, model);
   const struct lab_source_info *found = find_in(list, id);
   if (found) {
-    atomic_store_explicit(&lab_source_of(lab, found)->used_at, (int64_t)time(NULL), memory_order_relaxed);
+    lab_source_used(lab, found);
     return found;
   }
   if (*id && strspn(id, "0123456789") == strlen(id)) {
@@ -304,6 +316,7 @@ void sources_close(struct lab *lab) {
   for (size_t i = 0; i < s->n_named; i++) free(s->named[i]);
   free(s->folders);
   free(s->named);
+  free(s->releases);
   pthread_cond_destroy(&s->changed);
   pthread_mutex_destroy(&s->mutex);
   free(s);

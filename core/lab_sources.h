@@ -50,10 +50,16 @@ struct lab_sources {
   size_t n_folders;
   char **named;                     /* ... and those named at the start: whoever started the daemon chose them */
   size_t n_named;
+  char *releases;                   /* the table of names; NULL: none */
 };
 
 int sources_open(struct lab *lab, struct error *error) MUST_CHECK;
 void sources_close(struct lab *lab); /* all of them; nobody has a lease */
+
+/* The name that a spec gives its dictionary: its path, or with none, or with its own name as the path, MODEL/SOURCE as the
+ * table of releases calls the model. */
+#define SOURCE_NAME_BYTES 300
+const char *source_published_name(const struct lab *lab, const struct lab_source_spec *spec, char out[SOURCE_NAME_BYTES]);
 
 /* Opens a dictionary for a model that is loaded; nobody finds it yet. `aside`: while the engine runs. */
 struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *spec, bool aside,

@@ -39,11 +39,32 @@ static int find_in_hub(const char *name, const struct release_place *place, stru
   return error_set(error, ERROR_IO, "'%s': %s", root, strerror(errno));
 }
 
-int dict_find(const struct releases *releases, const char *where, struct dict_place *out, struct error *error) {
+/* FOLDER/OWNER/NAME/... as a folder of many repositories has it, or FOLDER/NAME/... */
+static bool find_in_folders(const struct release_place *place, struct dict_folders folders, struct dict_place *out) {
+  const char *slash = strchr(place->repository, '/');
+  const char *const names[] = {place->repository, slash ? slash + 1 : place->repository};
+  for (size_t i = 0; i < folders.n; i++)
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+      int n = snprintf(out->path, sizeof out->path, "%s/%s/%s", folders.list[i], names[k], place->folder);
+      if (n > 0 && (size_t)n < sizeof out->path && (path_is_directory(out->path) || path_is_file(out->path))) return true;
+    }
+  return false;
+}
+
+int dict_find_name(const struct releases *releases, const char *name, struct dict_folders folders, struct dict_place *out,
+                   struct error *error) {
+  struct release_place place;
+  memset(out, 0, sizeof *out);
+  if (releases_find(releases, name, &place, error) != 0) return -1;
+  return find_in_folders(&place, folders, out) ? 0 : find_in_hub(name, &place, out, error);
+}
+
+int dict_find(const struct releases *releases, const char *where, struct dict_folders folders, struct dict_place *out,
+              struct error *error) {
   struct release_place place;
   memset(out, 0, sizeof *out);
   if (path_is_directory(where) || path_is_file(where) || is_plainly_path(where)) return take(where, out, error);
-  if (releases_find(releases, where, &place, error) != 0)
-    return error_prefix(error, "'%.100s' is neither a file or folder here nor a published name", where);
-  return find_in_hub(where, &place, out, error);
+  if (dict_find_name(releases, where, folders, out, error) == 0) return 0;
+  if (releases_find(releases, where, &place, NULL) == 0) return -1; /* known, but not here */
+  return error_prefix(error, "'%.100s' is neither a file or folder here nor a published name", where);
 }

@@ -64,3 +64,14 @@ def test_refusals_are_one_line(arguments, status, words):
     assert got == status and out == "" and len(err.strip().splitlines()) == 1
     for word in words:
         assert word in err
+
+
+def test_an_ini_with_a_model_and_a_dictionary():
+    data = os.environ.get("STEERD_DATA", str(ROOT / ".." / "shared" / "data"))
+    if not os.path.isdir(os.path.join(data, "models", "villes")):
+        pytest.skip("skip: inspect of the villes ini (set STEERD_DATA)")
+    status, out, err = run_steerd("inspect", "--json", "--quick", str(ROOT / "config" / "models" / "villes.ini"), environment={"STEERD_DATA": data})
+    facts = json.loads(out)
+    assert status == 0, err
+    assert facts["model"] and facts["source 0-res-ws"]["kind"] == "relu of 128 features, F32"
+    assert "W_enc is 'W_enc' [32, 128] F32" in facts["tensors of 0-res-ws"]

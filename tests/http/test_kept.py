@@ -178,3 +178,17 @@ def test_sources_that_come_and_go(daemon):
     assert daemon.client.delete(f"/v1/sources/{MODEL}/{SOURCE}").status_code == 200
     assert daemon.post("/v1/sources", {"source": SOURCE, "path": str(relu)}).status_code == 201
     assert settle(daemon, FEATURE + "3").json()["index"] == "3"
+
+
+def test_a_kept_reply_is_a_use_of_its_source(daemon):
+    def used():
+        return next(row["lastUsedAt"] for row in daemon.get("/v1/sources").json()["sources"] if row["source"] == SOURCE)
+
+    settle(daemon, FEATURE + "5")
+    time.sleep(1.1)  # within a second the daemon's own write is seen once more, as a foreigner's would be
+    settle(daemon, FEATURE + "5")
+    before = used()
+    time.sleep(1.1)  # the clock of uses counts seconds
+    hit = hits(daemon)
+    daemon.get(FEATURE + "5")
+    assert hits(daemon) == hit + 1 and used() > before

@@ -23,7 +23,7 @@ static void add(struct kept_replies *replies, const char *target, uint64_t gener
   char copy[4096]; /* what is added may go at once */
   snprintf(copy, sizeof copy, "%s", body);
   struct api_reply reply = reply_of(copy);
-  kept_add(replies, target, generation, FAMILY_LAB, &reply);
+  kept_add(replies, target, generation, FAMILY_LAB, NULL, &reply);
   memset(copy, 'x', sizeof copy);
 }
 

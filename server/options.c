@@ -47,7 +47,8 @@ static const struct option table[] = {
   {"max_step_rows", "engine", OPTION_INT, "256", 1, 65536, "rows", "",
    "Positions computed together at most; bounds the wait between two tokens.", AT(max_step_rows)},
   {"kv_mib", "engine", OPTION_INT, "0", 0, 1 << 20, "MiB", "",
-   "Memory for keys and values of all sessions of a model; 0 is chosen by model.", AT(kv_mib)},
+   "Memory for keys and values of all sessions of a model; 0 takes eight contexts (64 MiB to 1 GiB) or one long one, but no more "
+   "than half of what the machine, its control groups and ulimit leave. Texts that do not fit are refused.", AT(kv_mib)},
   {"dict_budget", "engine", OPTION_INT, "0", 0, 1LL << 50, "bytes", "",
    "Memory for the prepared encoders of dictionaries; the one used longest ago is dropped and comes back when it is used. "
    "0 is no limit.",

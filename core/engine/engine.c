@@ -7,6 +7,7 @@
 #include "core/base/checked.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/base/room.h"
 #include "core/engine/engine_int.h"
 #include "core/model/point_shape.h"
 
@@ -315,12 +316,27 @@ static void *worker(void *argument) {
 
 /* ---- opening and closing ---- */
 
-static size_t kv_default(struct backend *backend, const struct arch *arch) {
-  size_t eight = 8 * kv_sequence_bytes(backend, arch, arch->n_ctx), least = eight / 8;
-  return size_max(least, size_min(size_max(eight, (size_t)64 << 20), (size_t)1 << 30));
+/* The pool, and a word where a text could be longer than it holds, or it larger than memory. */
+static int open_kv(struct runner *runner, size_t room, struct error *error) {
+  const struct arch *arch = &runner->model->arch;
+  size_t bytes = runner->engine->options.kv_bytes;
+  if (bytes > room)
+    log_warn("model %s: kv_mib is %zu, and its share of the memory that is left now is %zu MiB: where texts fill more, the "
+             "system may end the process", runner->model->id, bytes >> 20, room >> 20);
+  if (!bytes) bytes = kv_pool_choose(runner->backend, arch, room);
+  if (!(runner->kv = kv_pool_new(runner->backend, arch, bytes, error)))
+    return error_prefix(error, "%zu MiB for keys and values (setting kv_mib)", bytes >> 20);
+  int64_t positions = kv_pool_positions(runner->kv);
+  if (positions < arch->n_ctx)
+    log_warn("model %s: %zu MiB for keys and values hold %lld tokens of all texts together, the context is %lld; kv_mib sets it, "
+             "and one context needs %zu MiB",
+             runner->model->id, bytes >> 20, (long long)positions, (long long)arch->n_ctx,
+             (kv_sequence_bytes(runner->backend, arch, arch->n_ctx) >> 20) + 1);
+  return 0;
 }
 
-static int runner_open(struct runner *runner, struct engine *engine, const struct model *model, struct error *error) {
+static int runner_open(struct runner *runner, struct engine *engine, const struct model *model, size_t kv_room,
+                       struct error *error) {
   struct backend *backend = engine->backend;
   const struct arch *arch = &model->arch;
   runner->engine = engine;
@@ -328,7 +344,6 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   runner->backend = backend;
   runner->max_sessions = engine->options.max_sessions;
   runner->max_rows = engine->options.max_step_rows;
-  size_t kv = engine->options.kv_bytes ? engine->options.kv_bytes : kv_default(backend, arch);
   int64_t widest = arch->d_mlp > arch->d_model ? arch->d_mlp : arch->d_model;
   runner->tap_elements = TAP_STEPS * (int64_t)runner->max_rows * widest;
   for (int site = 0; site < SITE_COUNT; site++) { /* any one point can be looked at */
@@ -340,7 +355,7 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   runner->logits = malloc((size_t)arch->vocabulary * sizeof(float));
   runner->desk = malloc((size_t)arch->vocabulary * sizeof *runner->desk);
   if (!runner->running || !runner->logits || !runner->desk) return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
-  if (!(runner->plan = plan_new(model, limits, error)) || !(runner->kv = kv_pool_new(backend, arch, kv, error)) ||
+  if (!(runner->plan = plan_new(model, limits, error)) || open_kv(runner, kv_room, error) != 0 ||
       batch_open(runner, error) != 0)
     return -1;
   size_t tap_bytes = (size_t)runner->tap_elements * sizeof(float);
@@ -372,9 +387,11 @@ struct engine *engine_new(struct backend *backend, const struct model *const *mo
   if (engine->options.max_step_rows < engine->options.max_sessions)
     engine->options.max_step_rows = engine->options.max_sessions;
   engine->runners = calloc(n_models ? n_models : 1, sizeof *engine->runners);
+  /* half of what is left for keys and values of all models; the rest is for requests and the pages of files */
+  size_t kv_room = memory_room("") / 2 / (n_models ? n_models : 1);
   int failed = engine->runners ? 0 : error_memory(error, n_models * sizeof *engine->runners);
   for (; !failed && engine->n_runners < n_models; engine->n_runners++) {
-    failed = runner_open(&engine->runners[engine->n_runners], engine, models[engine->n_runners], error);
+    failed = runner_open(&engine->runners[engine->n_runners], engine, models[engine->n_runners], kv_room, error);
     if (failed) error_prefix(error, "model '%s'", models[engine->n_runners]->id);
   }
   if (!failed && pthread_create(&engine->thread, NULL, worker, engine) != 0)

@@ -34,7 +34,7 @@ struct engine_options {
   int max_queue;             /* tasks waiting at most */
   int max_sessions;          /* sequences running at once */
   int max_step_rows;         /* rows in a step, >= max_sessions */
-  size_t kv_bytes;           /* per model; 0: room for eight contexts, between 64 MiB and 1 GiB */
+  size_t kv_bytes;           /* per model; 0: chosen by model and by the memory that is left (core/engine/kv.h) */
   int queue_timeout_ms, generation_timeout_ms; /* 0: none */
 };
 

@@ -7,11 +7,14 @@
 
 #include "core/base/checked.h"
 
+/* What a pool must hold: two sequences (STEERED and DEFAULT) of so many positions. */
+#define KV_LEAST 256
+
 struct kv_pool {
   struct backend *backend;
   struct memory *memory;
   size_t block_bytes;
-  int32_t n_blocks;
+  int32_t n_blocks, n_layer;
   int32_t *free;   /* stack of free blocks */
   int32_t *owners; /* [n_blocks] */
   atomic_int n_free;
@@ -20,6 +23,17 @@ struct kv_pool {
 size_t kv_sequence_bytes(struct backend *backend, const struct arch *arch, int64_t positions) {
   size_t blocks = (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK) * (size_t)arch->n_layer;
   return blocks * backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
+}
+
+static size_t least_bytes(struct backend *backend, const struct arch *arch) {
+  return 2 * kv_sequence_bytes(backend, arch, arch->n_ctx < KV_LEAST ? arch->n_ctx : KV_LEAST);
+}
+
+size_t kv_pool_choose(struct backend *backend, const struct arch *arch, size_t room) {
+  size_t one = kv_sequence_bytes(backend, arch, arch->n_ctx), eight;
+  if (!checked_mul(8, one, &eight)) eight = SIZE_MAX;
+  size_t wish = size_max(one, size_min(size_max(eight, (size_t)64 << 20), (size_t)1 << 30));
+  return size_max(size_min(wish, room), least_bytes(backend, arch));
 }
 
 static int allocate(struct kv_pool *pool, struct error *error) {
@@ -38,11 +52,12 @@ struct kv_pool *kv_pool_new(struct backend *backend, const struct arch *arch, si
   if (!pool) return error_memory(error, sizeof *pool), NULL;
   pool->backend = backend;
   pool->block_bytes = backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
-  size_t least = kv_sequence_bytes(backend, arch, arch->n_ctx);
+  pool->n_layer = arch->n_layer;
+  size_t least = least_bytes(backend, arch);
   if (bytes < least) {
     free(pool);
-    error_set(error, ERROR_LIMIT, "keys and values of one context of %lld tokens need %zu MiB, %zu MiB are allowed",
-              (long long)arch->n_ctx, (least >> 20) + 1, bytes >> 20);
+    error_set(error, ERROR_LIMIT, "keys and values of two short texts need %zu MiB, %zu MiB are allowed (kv_mib)",
+              (least >> 20) + 1, bytes >> 20);
     return NULL;
   }
   pool->n_blocks = (int32_t)size_min(bytes / pool->block_bytes, INT32_MAX / 2);
@@ -60,6 +75,8 @@ void kv_pool_free(struct kv_pool *pool) {
   free(pool->owners);
   free(pool);
 }
+
+int64_t kv_pool_positions(const struct kv_pool *pool) { return (int64_t)(pool->n_blocks / pool->n_layer) * KV_BLOCK; }
 
 struct span kv_pool_span(const struct kv_pool *pool) { return (struct span){pool->memory, 0}; }
 size_t kv_pool_bytes(const struct kv_pool *pool) { return (size_t)pool->n_blocks * pool->block_bytes; }

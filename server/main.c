@@ -100,15 +100,16 @@ static int open_lab(struct daemon *d, struct error *error) {
   if (lab_settings(&d->options, &lab, error)) return -1;
   bool demo = d->options.model.count == 0 && d->options.source.count == 0;
   if (demo && !*d->options.store && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
-  if (!lab.store || !*lab.store)
-    log_info("no store: statistics, explanations and shared results are not kept, and lists of them are empty; --store FILE "
-             "keeps them");
   lab.holder = "serve";
   lab.run_jobs = true;
   lab.load_statistics = true;
   lab.self_test = d->options.self_test;
   d->lab = lab_open(&lab, error);
-  return d->lab ? 0 : -1;
+  if (!d->lab) return -1;
+  if (!lab.store || !*lab.store)
+    log_info("no store: statistics, explanations and shared results are not kept, and lists of them are empty; --store FILE "
+             "keeps them");
+  return 0;
 }
 
 /* The list again as one text, for the reception. */

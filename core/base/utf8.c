@@ -1,5 +1,7 @@
 #include "core/base/utf8.h"
 
+#include <string.h>
+
 /* The range of a lead byte's second byte (Unicode 15, table 3-7) excludes overlong forms, surrogates and
  * everything above U+10FFFF; later bytes are 80..BF. */
 static int lead(unsigned char c, unsigned char *low, unsigned char *high) {
@@ -62,8 +64,11 @@ int utf8_put(uint32_t p, char out[4]) {
 bool utf8_valid(const char *text, size_t length, size_t *bad) {
   uint32_t point;
   for (size_t i = 0; i < length;) {
+    uint64_t eight;
     if ((unsigned char)text[i] < 0x80) { /* most texts are nothing else */
       i++;
+      while (length - i >= sizeof eight && (memcpy(&eight, text + i, sizeof eight), !(eight & 0x8080808080808080u)))
+        i += sizeof eight;
       continue;
     }
     int n = utf8_next(text + i, length - i, &point);

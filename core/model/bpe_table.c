@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The three texts of a merge. */
+enum { LEFT, RIGHT, RESULT, SIDES };
+
 /* The finalizer of SplitMix64 (Steele, Lea and Flood, 2014). */
 static uint64_t mix(uint64_t x) {
   x ^= x >> 30;
@@ -25,6 +28,18 @@ static uint64_t text_hash(const char *text, size_t length) {
   return mix(hash ^ word ^ 0x9E3779B97F4A7C15u);
 }
 
+/* Texts are mostly shorter than a call of memcmp is worth. */
+static bool same_text(const char *a, const char *b, size_t length) {
+  uint64_t x, y;
+  for (; length >= 8; a += 8, b += 8, length -= 8) {
+    memcpy(&x, a, 8);
+    memcpy(&y, b, 8);
+    if (x != y) return false;
+  }
+  while (length > 0 && *a == *b) a++, b++, length--;
+  return length == 0;
+}
+
 /* A power of two at least twice `count`, so that probes stay short. */
 static bool table_size(size_t count, size_t *size) {
   if (count > SIZE_MAX / 64)
@@ -41,17 +56,20 @@ static struct bpe_entry *entry_find(const struct bpe_table *table, const char *t
   size_t slot = (size_t)hash & table->index_mask;
   uint32_t tag = (uint32_t)(hash >> 32);
   for (; table->index[slot].id >= 0; slot = (slot + 1) & table->index_mask) {
-    if (table->index[slot].tag != tag)
-      continue;
-    const struct piece *piece = &table->texts.at[table->index[slot].id];
-    if (piece->length == length && memcmp(table->texts.bytes.data + piece->offset, text, length) == 0)
+    const struct bpe_entry *entry = &table->index[slot];
+    if (entry->tag == tag && entry->length == length &&
+        same_text(table->texts.bytes.data + entry->offset, text, length))
       break;
   }
   return &table->index[slot];
 }
 
+static size_t merge_slot(const struct bpe_table *table, int32_t left, int32_t right) {
+  return (size_t)mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right) & table->merge_mask;
+}
+
 static struct bpe_merge *merge_find(const struct bpe_table *table, int32_t left, int32_t right) {
-  size_t slot = (size_t)mix((uint64_t)(uint32_t)left << 32 | (uint32_t)right) & table->merge_mask;
+  size_t slot = merge_slot(table, left, right);
   for (; table->merges[slot].result >= 0; slot = (slot + 1) & table->merge_mask)
     if (table->merges[slot].left == left && table->merges[slot].right == right)
       break;
@@ -88,20 +106,37 @@ void bpe_table_clear(struct bpe_table *table) {
 
 int bpe_table_add(struct bpe_table *table, int32_t id, const char *text, size_t length,
                   struct error *error) {
-  if (length == 0)
-    return pieces_set(&table->texts, id, text, length, error); /* no text becomes it */
-  uint64_t hash = text_hash(text, length);
-  struct bpe_entry *entry = entry_find(table, text, length, hash);
-  if (entry->id >= 0)
-    return error_set(error, ERROR_FORMAT, "the ids %d and %d stand for the same bytes", entry->id, id);
   if (pieces_set(&table->texts, id, text, length, error) != 0)
     return -1;
-  *entry = (struct bpe_entry){(uint32_t)(hash >> 32), id};
+  if (length == 0)
+    return 0; /* no text becomes it */
+  uint64_t hash = text_hash(text, length);
+  __builtin_prefetch(&table->index[hash & table->index_mask], 1);
+  table->waiting[table->n_waiting++] = (struct bpe_waiting){hash, id};
+  return table->n_waiting < BPE_JOINS ? 0 : bpe_table_settle(table, error);
+}
+
+int bpe_table_settle(struct bpe_table *table, struct error *error) {
+  for (size_t i = 0; i < table->n_waiting; i++) {
+    const struct bpe_waiting *piece = &table->waiting[i];
+    const struct piece *text = &table->texts.at[piece->id];
+    struct bpe_entry *entry =
+        entry_find(table, table->texts.bytes.data + text->offset, text->length, piece->hash);
+    if (entry->id >= 0)
+      return error_set(error, ERROR_FORMAT, "the ids %d and %d stand for the same bytes", entry->id, piece->id);
+    *entry = (struct bpe_entry){(uint32_t)(piece->hash >> 32), piece->id, text->offset, text->length};
+  }
+  table->n_waiting = 0;
   return 0;
 }
 
 int32_t bpe_table_find(const struct bpe_table *table, const char *text, size_t length) {
   return entry_find(table, text, length, text_hash(text, length))->id;
+}
+
+static void merge_put(struct bpe_table *table, const int32_t id[SIDES], uint32_t rank) {
+  *merge_find(table, id[LEFT], id[RIGHT]) = (struct bpe_merge){id[LEFT], id[RIGHT], rank, id[RESULT]};
+  table->made[id[RESULT]] = true;
 }
 
 int bpe_table_merge(struct bpe_table *table, const char *left, size_t left_length, const char *right,
@@ -119,9 +154,55 @@ int bpe_table_merge(struct bpe_table *table, const char *left, size_t left_lengt
                      a < 0   ? "left piece"
                      : b < 0 ? "right piece"
                              : "result");
-  *merge_find(table, a, b) = (struct bpe_merge){a, b, rank, result};
-  table->made[result] = true;
+  merge_put(table, (int32_t[]){a, b, result}, rank);
   return 0;
+}
+
+/* ---- many merges at once ---- */
+
+/* A merge on its way: hashes of its texts first, then the ids they stand for. */
+struct lookup {
+  const char *text[SIDES];
+  size_t length[SIDES];
+  uint64_t hash[SIDES];
+  int32_t id[SIDES];
+};
+
+static void lookup_begin(const struct bpe_table *table, const struct bpe_join *join, struct lookup *out) {
+  *out = (struct lookup){{join->text, join->text + join->left_length, join->text},
+                         {join->left_length, join->length - join->left_length, join->length}, {0}, {0}};
+  for (int side = 0; side < SIDES; side++) {
+    out->hash[side] = text_hash(out->text[side], out->length[side]);
+    __builtin_prefetch(&table->index[out->hash[side] & table->index_mask]);
+  }
+}
+
+/* What the first slot points at is nearly always what is sought. */
+static void lookup_fetch_text(const struct bpe_table *table, const struct lookup *lookup) {
+  for (int side = 0; side < SIDES; side++) {
+    const struct bpe_entry *entry = &table->index[lookup->hash[side] & table->index_mask];
+    if (entry->id >= 0) __builtin_prefetch(table->texts.bytes.data + entry->offset);
+  }
+}
+
+static bool lookup_end(const struct bpe_table *table, struct lookup *lookup) {
+  bool found = true;
+  for (int side = 0; side < SIDES; side++) {
+    lookup->id[side] = entry_find(table, lookup->text[side], lookup->length[side], lookup->hash[side])->id;
+    found = found && lookup->id[side] >= 0;
+  }
+  if (found) __builtin_prefetch(&table->merges[merge_slot(table, lookup->id[LEFT], lookup->id[RIGHT])], 1);
+  return found;
+}
+
+bool bpe_table_merge_all(struct bpe_table *table, const struct bpe_join *joins, size_t count, uint32_t rank) {
+  struct lookup lookups[BPE_JOINS];
+  bool found = true;
+  for (size_t i = 0; i < count; i++) lookup_begin(table, &joins[i], &lookups[i]);
+  for (size_t i = 0; i < count; i++) lookup_fetch_text(table, &lookups[i]);
+  for (size_t i = 0; i < count; i++) found = lookup_end(table, &lookups[i]) && found;
+  for (size_t i = 0; i < count && found; i++) merge_put(table, lookups[i].id, rank + (uint32_t)i);
+  return found;
 }
 
 const struct bpe_merge *bpe_table_pair(const struct bpe_table *table, int32_t left, int32_t right) {

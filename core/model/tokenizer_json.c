@@ -3,9 +3,10 @@
  * back: first its outline, where vocabulary and merges are stepped over and counted, then these two. */
 #include <string.h>
 
+#include "core/base/checked.h"
 #include "core/base/json.h"
 #include "core/base/utf8.h"
-#include "core/model/tokenizer_vocabulary.h"
+#include "core/model/merges.h"
 
 /* Pre-tokenizers and post-processors nest in Sequences, which real files do once. */
 #define JSON_DEPTH 32
@@ -32,8 +33,9 @@ static bool is_type(const struct json_node *part, const char *type) {
 struct outline {
   struct json_node *root; /* the file with null in the place of the two below */
   struct vocabulary vocabulary;
-  const char *merges; /* the array; NULL: there is none */
-  size_t merges_length, merge_count;
+  const char *text;                /* the file */
+  size_t merges_begin, merges_end; /* of the array; both 0: there is none */
+  size_t merge_count;              /* at most so many */
 };
 
 /* What the outline is made of: the file, of which everything up to `copied` is in `text`. */
@@ -48,19 +50,18 @@ static void outline_copy(struct outliner *o) {
   o->copied = o->reader.at;
 }
 
-/* Steps over the array of merges, of which each is checked for its form only. */
+/* The least a merge takes in the file: "a b" and a comma. */
+#define MERGE_BYTES_MIN 6
+
+/* Steps over the array of merges, which is read when all pieces are. */
 static int scan_merges(struct json_reader *r, struct outline *outline, struct error *error) {
-  int more;
-  outline->merges = r->text + r->at;
-  if (json_reader_open(r, '[', error) != 0)
+  outline->merges_begin = r->at;
+  if (json_reader_leap(r, &outline->merge_count, error) != 0)
     return -1;
-  while ((more = json_reader_item(r, error)) > 0) {
-    if (json_reader_skip(r, 2, error) != 0)
-      return -1;
-    outline->merge_count++;
-  }
-  outline->merges_length = (size_t)(r->text + r->at - outline->merges);
-  return more;
+  outline->merges_end = r->at;
+  size_t room = (outline->merges_end - outline->merges_begin) / MERGE_BYTES_MIN + 1;
+  outline->merge_count = size_min(outline->merge_count, room);
+  return 0;
 }
 
 static bool is_key(const char *key, size_t length, const char *name) {
@@ -122,6 +123,7 @@ static int outline_read(const char *text, size_t length, struct outline *outline
   struct outliner o = {.copied = 0};
   size_t bad;
   memset(outline, 0, sizeof *outline);
+  outline->text = text;
   if (!utf8_valid(text, length, &bad))
     return error_set(error, ERROR_FORMAT, "invalid JSON: not valid UTF-8 at byte %zu", bad);
   json_reader_init(&o.reader, text, length);
@@ -142,7 +144,7 @@ static bool is_empty_text(const struct json_node *node) {
 
 static int check_model(const struct json_node *model, const struct outline *outline, struct error *error) {
   /* Files of the first years name no type; only BPE has merges. */
-  bool untyped = json_kind(model) == JSON_KIND_OBJECT && !json_get(model, "type") && outline->merges;
+  bool untyped = json_kind(model) == JSON_KIND_OBJECT && !json_get(model, "type") && outline->merges_end;
   if (!untyped && !is_type(model, "BPE"))
     return error_set(error, ERROR_UNSUPPORTED, "the tokenizer model '%.32s' is not supported; supported: BPE",
                      part_type(model));
@@ -156,62 +158,10 @@ static int check_model(const struct json_node *model, const struct outline *outl
   if (!outline->vocabulary.text)
     return error_set(error, ERROR_FORMAT, "the vocabulary is %s, not an object of pieces and ids",
                      json_kind_word(json_kind(json_get(model, "vocab"))));
-  if (!outline->merges)
+  if (!outline->merges_end)
     return error_set(error, ERROR_FORMAT, "the merges are %s, not an array",
                      json_kind_word(json_kind(json_get(model, "merges"))));
   return 0;
-}
-
-/* ["LEFT", "RIGHT"]: the left text is copied, since reading the right one may overwrite it. */
-static int read_pair(struct tokenizer *t, struct json_reader *r, bool byte_level, uint32_t rank,
-                     struct error *error) {
-  char left[BPE_PIECE_BYTES];
-  const char *text;
-  size_t left_length, length;
-  if (json_reader_open(r, '[', error) != 0)
-    return -1;
-  if (json_reader_item(r, NULL) <= 0 || json_reader_text(r, &text, &left_length, NULL) != 0)
-    goto refuse;
-  if (left_length > sizeof left)
-    return error_set(error, ERROR_LIMIT, "merge %u names a piece of %zu bytes, at most %d are supported", rank,
-                     left_length, BPE_PIECE_BYTES);
-  memcpy(left, text, left_length);
-  if (json_reader_item(r, NULL) <= 0 || json_reader_text(r, &text, &length, NULL) != 0)
-    goto refuse;
-  if (vocabulary_merge(t, left, left_length, text, length, byte_level, rank, error) != 0)
-    return -1;
-  if (json_reader_item(r, NULL) == 0)
-    return 0;
-refuse:
-  return error_set(error, ERROR_FORMAT, "merge %u is an array, but not [\"a\", \"b\"]", rank);
-}
-
-static int read_merge(struct tokenizer *t, struct json_reader *r, bool byte_level, uint32_t rank,
-                      struct error *error) {
-  const char *text;
-  size_t length;
-  enum json_kind kind = json_reader_peek(r);
-  if (kind == JSON_KIND_ARRAY)
-    return read_pair(t, r, byte_level, rank, error);
-  if (kind != JSON_KIND_STRING)
-    return error_set(error, ERROR_FORMAT, "merge %u is %s, not \"a b\" or [\"a\", \"b\"]", rank,
-                     json_kind_word(kind));
-  if (json_reader_text(r, &text, &length, error) != 0)
-    return -1;
-  return vocabulary_merge_text(t, text, length, byte_level, rank, error);
-}
-
-static int read_merges(struct tokenizer *t, const struct outline *outline, bool byte_level,
-                       struct error *error) {
-  struct json_reader r;
-  uint32_t rank = 0;
-  int more;
-  json_reader_init(&r, outline->merges, outline->merges_length);
-  more = json_reader_open(&r, '[', error) == 0 ? json_reader_item(&r, error) : -1;
-  while (more > 0)
-    more = read_merge(t, &r, byte_level, rank++, error) == 0 ? json_reader_item(&r, error) : -1;
-  json_reader_clear(&r);
-  return more;
 }
 
 /* ---- added tokens ------------------------------------------------------------------------------- */
@@ -293,7 +243,7 @@ static int read_parts(struct tokenizer *t, const struct outline *outline, const 
   const struct json_node *model = json_get(outline->root, "model");
   if (vocabulary_read(t, &outline->vocabulary, decoder, error) != 0)
     return -1;
-  if (read_merges(t, outline, options->byte_level, error) != 0)
+  if (merges_read(t, outline->text, outline->merges_begin, outline->merges_end, options->byte_level, error) != 0)
     return -1;
   if (read_added_tokens(t, json_get(outline->root, "added_tokens"), decoder, error) != 0)
     return -1;

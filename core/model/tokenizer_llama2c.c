@@ -136,6 +136,8 @@ static size_t count_merges(const struct scored *pieces, int32_t count, struct er
   for (int32_t i = ID_FIRST; i < count && total != SIZE_MAX; i++)
     if (bpe_table_add(&table, pieces[i].id, pieces[i].text, pieces[i].length, error) != 0)
       total = SIZE_MAX;
+  if (total != SIZE_MAX && bpe_table_settle(&table, error) != 0)
+    total = SIZE_MAX;
   for (int32_t i = ID_FIRST; i < count && total != SIZE_MAX; i++)
     total += add_cuts(&table, &pieces[i], 0, false, error);
   bpe_table_clear(&table);
@@ -166,7 +168,8 @@ static int fill(struct tokenizer *t, struct scored *pieces, int32_t count, size_
   for (int32_t i = 0; i < count; i++)
     if (add_piece(t, bpe_table_of(t->state), &pieces[i], error) != 0)
       return -1;
-  if (add_merges(bpe_table_of(t->state), pieces, count, error) != 0)
+  if (bpe_table_settle(bpe_table_of(t->state), error) != 0 ||
+      add_merges(bpe_table_of(t->state), pieces, count, error) != 0)
     return -1;
   return set_options(t, error);
 }

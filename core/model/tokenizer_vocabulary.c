@@ -100,9 +100,7 @@ struct bpe *vocabulary_bpe(const struct tokenizer *t) {
 
 /* ---- pieces ------------------------------------------------------------------------------------- */
 
-/* The text that merging sees: bytes, or what the file writes. *text stays when it is no byte-level text; false
- * then. `room` has BPE_PIECE_BYTES. */
-static bool merging_text(bool byte_level, const char **text, size_t *length, char *room) {
+bool vocabulary_merging_text(bool byte_level, const char **text, size_t *length, char *room) {
   if (!byte_level)
     return true;
   if (decoder_bytes(*text, *length, room, length) != 0)
@@ -132,7 +130,7 @@ static int read_piece(struct tokenizer *t, const char *text, size_t length, int3
   if (length > sizeof bytes)
     return error_set(error, ERROR_LIMIT, "the piece with id %d has %zu bytes, at most %zu are supported", id,
                      length, sizeof bytes);
-  bool mergeable = merging_text(decoder->byte_level, &text, &length, bytes);
+  bool mergeable = vocabulary_merging_text(decoder->byte_level, &text, &length, bytes);
   if (set_piece(t, id, text, length, decoder, scratch, error) != 0)
     return -1;
   return mergeable ? bpe_table_add(bpe_table_of(t->state), id, text, length, error) : 0;
@@ -159,12 +157,12 @@ int vocabulary_read(struct tokenizer *t, const struct vocabulary *v, const struc
   }
   buffer_clear(&scratch);
   json_reader_clear(&r);
-  return more;
+  return more == 0 ? bpe_table_settle(bpe_table_of(t->state), error) : more;
 }
 
 int32_t vocabulary_find(const struct tokenizer *t, const char *text, size_t length, bool byte_level) {
   char bytes[BPE_PIECE_BYTES];
-  if (length == 0 || length > sizeof bytes || !merging_text(byte_level, &text, &length, bytes))
+  if (length == 0 || length > sizeof bytes || !vocabulary_merging_text(byte_level, &text, &length, bytes))
     return -1;
   return bpe_table_find(bpe_table_of(t->state), text, length);
 }
@@ -177,7 +175,7 @@ static int merge_side(const char **text, size_t *length, bool byte_level, char b
   if (*length > BPE_PIECE_BYTES)
     return error_set(error, ERROR_LIMIT, "a merge names a piece of %zu bytes, at most %d are supported",
                      *length, BPE_PIECE_BYTES);
-  if (*length == 0 || !merging_text(byte_level, text, length, bytes))
+  if (*length == 0 || !vocabulary_merging_text(byte_level, text, length, bytes))
     return error_set(error, ERROR_FORMAT, "a merge names '%.*s', which is not of the byte-level alphabet",
                      shown(*length), *text);
   return 0;
@@ -217,7 +215,7 @@ static bool is_piece(const struct tokenizer *t, int32_t id, const char *text, si
   size_t have;
   const char *merging = text, *known = pieces_get(&bpe_table_of(t->state)->texts, id, &have);
   size_t merging_length = length;
-  if (length <= sizeof bytes && merging_text(byte_level, &merging, &merging_length, bytes) && have > 0)
+  if (length <= sizeof bytes && vocabulary_merging_text(byte_level, &merging, &merging_length, bytes) && have > 0)
     return have == merging_length && memcmp(known, merging, have) == 0;
   known = pieces_get(&t->pieces, id, &have); /* not of the alphabet: it is shown as it is written */
   return have == length && memcmp(known, text, length) == 0;

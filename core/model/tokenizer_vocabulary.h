@@ -33,6 +33,10 @@ struct bpe *vocabulary_bpe(const struct tokenizer *t);
 int vocabulary_read(struct tokenizer *t, const struct vocabulary *vocabulary, const struct decoder *decoder,
                     struct error *error) MUST_CHECK;
 
+/* The text that merging sees of a piece of at most BPE_PIECE_BYTES: bytes, or what the file writes. *text stays when it
+ * is no byte-level text; false then. `room` has BPE_PIECE_BYTES. */
+bool vocabulary_merging_text(bool byte_level, const char **text, size_t *length, char *room) MUST_CHECK;
+
 /* The next merge, of two pieces as the file writes them. */
 int vocabulary_merge(struct tokenizer *t, const char *left, size_t left_length, const char *right,
                      size_t right_length, bool byte_level, uint32_t rank, struct error *error) MUST_CHECK;

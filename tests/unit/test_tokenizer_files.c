@@ -146,7 +146,15 @@ static void test_refused_json(void **state) {
       {FILE_OF(MODEL("{\"a\":1e2}", "[]", ""), BYTE_LEVEL, ""), "'1e2' is no integer", ERROR_FORMAT},
       {FILE_OF(MODEL("{\"a\":1,}", "[]", ""), BYTE_LEVEL, ""), "invalid JSON at byte", ERROR_FORMAT},
       {FILE_OF(MODEL("{\"a\":99999999999999999999}", "[]", ""), BYTE_LEVEL, ""), "no integer of 64 bits", ERROR_FORMAT},
-      {FILE_OF(MODEL(VOCAB, "[[[[\"a\"]]]]", ""), BYTE_LEVEL, ""), "nests deeper", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[[[[\"a\"]]]]", ""), BYTE_LEVEL, ""), "merge 0 is an array, but not", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a b\" \"a b\"]", ""), BYTE_LEVEL, ""), "invalid JSON at byte 68: ',' or ']' is expected",
+       ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a b\",]", ""), BYTE_LEVEL, ""), "merge 1 is nothing", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[,]", ""), BYTE_LEVEL, ""), "merge 0 is nothing", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a b\"}", ""), BYTE_LEVEL, ""), "',' or ']' is expected", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a b", ""), BYTE_LEVEL, ""), "it ends where the end of an array is expected", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a\\", ""), BYTE_LEVEL, ""), "it ends where the end of an array is expected", ERROR_FORMAT},
+      {FILE_OF(MODEL(VOCAB, "[\"a\\u0020b\", [\"\\u0061\", \"b\"]]", ""), BYTE_LEVEL, ""), NULL, ERROR_NONE},
       {FILE_OF(GOOD, BYTE_LEVEL, "") "x", "the end is expected", ERROR_FORMAT},
       {FILE_OF(MODEL(VOCAB, "{}", ""), BYTE_LEVEL, ""), "merges are an object", ERROR_FORMAT},
       {FILE_OF(MODEL(VOCAB, "[7]", ""), BYTE_LEVEL, ""), "merge 0 is a number", ERROR_FORMAT},
@@ -186,6 +194,33 @@ static void test_refused_json(void **state) {
       assert_non_null(strstr(error.text, folder)); /* the file is named */
     tokenizer_free(t);
   }
+  remove_folder(folder);
+}
+
+/* Merges are taken many at a time; the wrong one is named all the same, in whatever batch and form it comes. */
+static void test_wrong_merge_among_many(void **state) {
+  (void)state;
+  static const struct {
+    const char *good, *wrong, *reason;
+  } files[] = {{"\"a b\"", "\"b a\"", "the merge 'b a': merge %d: the vocabulary lacks its result"},
+               {"[\"a\",\"b\"]", "[\"b\",\"a\"]", "the merge 'b a': merge %d: the vocabulary lacks its result"},
+               {"\"a b\"", "7", "merge %d is a number"},
+               {"[\"a\", \"b\"]", "[\"a\"]", "merge %d is an array, but not"}};
+  static const int places[] = {0, 63, 64, 200};
+  char *folder = temporary_folder(), *text = malloc(8192), reason[96];
+  assert_non_null(text);
+  for (size_t i = 0; i < 16; i++) {
+    struct error error = ERROR_INIT;
+    int place = places[i % 4];
+    char *at = text + sprintf(text, "{\"model\":{\"type\":\"BPE\",\"vocab\":" VOCAB ",\"merges\":[");
+    for (int n = 0; n < place; n++) at += sprintf(at, "%s,", files[i / 4].good);
+    sprintf(at, "%s,%s]},\"pre_tokenizer\":" BYTE_LEVEL "}", files[i / 4].wrong, files[i / 4].good);
+    snprintf(reason, sizeof reason, files[i / 4].reason, place);
+    write_file(folder, "tokenizer.json", text);
+    assert_null(tokenizer_open_folder(folder, &error));
+    if (!strstr(error.text, reason)) fail_msg("'%s' does not say '%s'", error.text, reason);
+  }
+  free(text);
   remove_folder(folder);
 }
 
@@ -262,6 +297,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_settings),        cmocka_unit_test(test_prefix_space_setting),
       cmocka_unit_test(test_refused_json),    cmocka_unit_test(test_refused_merges),
+      cmocka_unit_test(test_wrong_merge_among_many),
       cmocka_unit_test(test_refused_folders),
   };
   return cmocka_run_group_tests_name("tokenizer_files", tests, NULL, NULL);

@@ -1,6 +1,5 @@
 /* gemma_scope.c: Gemma Scope (params.npz) and Gemma Scope 2 (config.json, params.safetensors): JumpReLU dictionaries whose
  * folders say most of what is to be known. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,14 +31,15 @@ static int name_tensors(struct dict_config *out, struct error *error) {
   return 0;
 }
 
-/* Those of the embedding were trained on rows of the table as they lie there, before the model multiplies them by the
- * square root of its width. */
+/* Those of the embedding were trained on rows of the table as they lie there, before the model multiplies them: by what it
+ * does multiply with, which is the square root of its width, rounded where its weights are. */
 static int read_embedding(struct dict_config *out, const struct dict_host *host, struct error *error) {
-  if (host->arch) {
+  if (host->arch && host->arch->embed_scale > 0) {
     out->norm = DICT_NORM_SCALE;
-    out->scale = 1 / sqrt((double)host->arch->d_model);
+    out->scale = 1 / (double)host->arch->embed_scale;
   }
-  dict_config_note(out, "the folder says 'embedding': rows are divided by the square root of the model's width first");
+  dict_config_note(out, "the folder says 'embedding': rows of the embedding as they lie in its table, before the model multiplies "
+                   "them by the square root of its width");
   return dict_config_point(out, "hook_embed", host, error);
 }
 

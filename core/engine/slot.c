@@ -246,7 +246,6 @@ static int run_point(struct walk *walk, const struct op *like, enum site site, s
   struct op op = {.code = OP_POINT, .set = like->set, .layer = like->layer, .width = like->width};
   op.u.point.x = at;
   op.u.point.site = site;
-  if (!site) return 0; /* a sublayer of a parallel block: its residual has no point */
   int32_t point = point_index((struct point){op.layer, site}), from = walk->step->edit_begin[point], i;
   if (flush(walk, error) != 0) return -1;
   for (i = from; i < walk->step->edit_begin[point + 1]; i++) {
@@ -262,7 +261,7 @@ static int run_point(struct walk *walk, const struct op *like, enum site site, s
 
 static bool has_mark(const struct walk *walk, int layer, enum site site) {
   int32_t point = point_index((struct point){layer, site});
-  for (int32_t i = 0; site && i < walk->slots->n_marks; i++) {
+  for (int32_t i = 0; i < walk->slots->n_marks; i++) {
     int32_t item = walk->slots->marks[i].item;
     if (walk->step->edit_begin[point] <= item && item < walk->step->edit_begin[point + 1]) return true;
   }
@@ -279,6 +278,16 @@ static bool ends_with_point(const struct op *op, enum site *site, struct rows *a
   }
 }
 
+/* 0 says that a sublayer has no point there (the residual in the middle of a parallel block). Elsewhere 0 is hook_embed. */
+static bool sublayer_has_mark(const struct walk *walk, const struct op *op) {
+  const enum site sites[] = {op->u.sublayer.out_site, op->u.sublayer.resid_site};
+  return (sites[0] && has_mark(walk, op->layer, sites[0])) || (sites[1] && has_mark(walk, op->layer, sites[1]));
+}
+
+static int run_sublayer_point(struct walk *walk, const struct op *op, enum site site, struct rows at, struct error *error) {
+  return site ? run_point(walk, op, site, at, error) : 0;
+}
+
 /* out's point, the sum, the residual's point, the norm: each by itself. */
 static int run_sublayer(struct walk *walk, const struct op *op, struct error *error) {
   struct op sum = *op, norm = {.code = OP_NORM, .set = op->set, .layer = op->layer, .width = op->width};
@@ -286,9 +295,9 @@ static int run_sublayer(struct walk *walk, const struct op *op, struct error *er
   norm.u.norm.x = op->u.sublayer.resid;
   norm.u.norm.y = op->u.sublayer.y;
   norm.u.norm.norm = op->u.sublayer.norm;
-  if (run_point(walk, op, op->u.sublayer.out_site, op->u.sublayer.out, error) != 0 ||
+  if (run_sublayer_point(walk, op, op->u.sublayer.out_site, op->u.sublayer.out, error) != 0 ||
       run_alone(walk, &sum, true, error) != 0 ||
-      run_point(walk, op, op->u.sublayer.resid_site, op->u.sublayer.resid, error) != 0)
+      run_sublayer_point(walk, op, op->u.sublayer.resid_site, op->u.sublayer.resid, error) != 0)
     return -1;
   return norm.u.norm.norm.kind == NORM_NONE ? 0 : run_alone(walk, &norm, true, error);
 }
@@ -296,8 +305,7 @@ static int run_sublayer(struct walk *walk, const struct op *op, struct error *er
 static int run_op(struct walk *walk, const struct op *op, struct error *error) {
   enum site site;
   struct rows at;
-  if (op->code == OP_SUBLAYER && (has_mark(walk, op->layer, op->u.sublayer.out_site) ||
-                                  has_mark(walk, op->layer, op->u.sublayer.resid_site)))
+  if (op->code == OP_SUBLAYER && sublayer_has_mark(walk, op))
     return run_sublayer(walk, op, error);
   if (ends_with_point(op, &site, &at) && has_mark(walk, op->layer, site)) {
     if (op->code != OP_POINT && run_alone(walk, op, true, error) != 0) return -1;

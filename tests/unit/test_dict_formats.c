@@ -6,6 +6,7 @@
 #include "core/model/points.h"
 
 #define FOLDER "tests/vectors/dict-formats"
+#define EMBEDDING "tests/vectors/dict-embed/gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6"
 static const struct arch toy_arch = {.n_layer = 2, .n_head = 3, .n_kv_head = 3, .d_head = 8, .d_model = 16, .d_mlp = 20,
                                      .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
 static const struct dict_host toy = {"toy", &toy_arch, NULL};
@@ -62,6 +63,45 @@ static void what_was_opened_is_told(void **state) {
   }
 }
 
+/* Gemma multiplies its embedding, the dictionary was trained on what lies in the table (tests/vectors/dict-embed). */
+static void an_embedding_is_read_as_it_lies(void **state) {
+  (void)state;
+  static const struct arch gemma = {.n_layer = 3, .n_head = 4, .n_kv_head = 2, .d_head = 10, .d_model = 24, .d_mlp = 44,
+                                    .has = HAS_MLP | HAS_NORM2 | HAS_POST_NORMS, .norm = NORM_RMS, .embed_scale = 4.89897949f};
+  static const struct dict_host host = {"gemma-2-2b", &gemma, NULL};
+  struct tensors *want = tensors_open("tests/vectors/dict-embed/expected.safetensors", NULL);
+  assert_non_null(want);
+  for (int b = 0; b < DICT_BACKENDS; b++) {
+    struct dict *dict = must_open(backends[b], EMBEDDING, "e-test", &host);
+    struct sparse codes;
+    float *dense, back[24 * 32];
+    int64_t n = 0;
+    const float *x = recorded(want, "", "embed", &n);
+    char name[POINT_NAME_BYTES];
+    assert_string_equal(point_name(dict_info(dict)->in, name), "hook_embed");
+    assert_true(dict_info(dict)->l0 == 6);
+    sparse_init(&codes);
+    encode_rows(backends[b], dict, x, n, &codes);
+    dense = dense_of(&codes, 64);
+    close_to("embedding", "features", dense, recorded(want, "", "features", NULL), (size_t)n * 64);
+    dict_decode(dict, &codes, 0, (size_t)n, NULL, back);
+    close_to("embedding", "reconstruction", back, recorded(want, "", "reconstruction", NULL), (size_t)n * 24);
+    decoder_rows_agree("embedding", dict);
+    test_free(dense);
+    sparse_clear(&codes);
+    dict_close(dict);
+  }
+  tensors_close(want);
+  char *text = NULL;
+  struct buffer told;
+  buffer_init(&told, 0);
+  assert_int_equal(dict_describe(EMBEDDING, "e-test", &told, NULL), 0);
+  text = told.data;
+  assert_non_null(strstr(text, "reads: hook_embed, 24 wide"));
+  assert_non_null(strstr(text, "the folder says 'embedding'"));
+  buffer_clear(&told);
+}
+
 /* ---- descriptions ------------------------------------------------------------------------------------- */
 
 static char *description_of(const char *path, const char *id) {
@@ -116,6 +156,7 @@ static void a_description_in_full(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(formats_as_recorded), cmocka_unit_test(what_was_opened_is_told),
+                                     cmocka_unit_test(an_embedding_is_read_as_it_lies),
                                      cmocka_unit_test(descriptions_tell_the_decision), cmocka_unit_test(a_description_in_full)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -36,6 +36,8 @@ static void names_resolve(void **state) {
       {"gemma-scope-2b-pt-res-canonical/layer_3/width_16k/canonical", "google/gemma-scope-2b-pt-res",
        "layer_3/width_16k/average_l0_59"},
       /* a folder that has no line of its own */
+      {"gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6", "google/gemma-scope-2b-pt-res",
+       "embedding/width_4k/average_l0_6"},
       {"gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_30", "google/gemma-scope-2b-pt-res",
        "layer_3/width_16k/average_l0_30"},
       {"llama3.1-8b/15-llamascope-res-32k", "fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L15R-8x"},

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OPS "add project cap set scale zero mean clamp ablate splice patch"
+#define OPS "add project cap set scale zero mean clamp ablate splice patch knockout"
 
 static const struct field feature_rows[] = {
     {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, .text = "The feature's number in the source."},
@@ -20,12 +20,15 @@ static const struct field feature_rows[] = {
   {"source", "layer", FIELD_SOURCE, .text = "A dictionary, such as \"7-res-jb\"."},                                     \
   {"index", NULL, FIELD_INDEX, .max = 4294967295.0, .text = "A feature of the source."},                                \
   {"vector", NULL, FIELD_NUMBERS, .min = 1, .max = 1e6,                                                                 \
-   .text = "As many numbers as the point has columns, or its chosen heads."},                                           \
+   .text = "As many numbers as the point has columns, or its chosen heads (and their keys)."},                          \
   {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6, .text = "Of add, project and cap."},       \
-  {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6, .text = "Of scale and clamp."},                                \
+  {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6,                                                                \
+   .text = "Of scale and clamp; of add and set the number for every column, in place of a vector."},                    \
   {"unit", NULL, FIELD_CHOICE, .fallback = "raw", .choices = "raw max",                                                 \
    .text = "max: strength and value count in the feature's largest stored activation."},                                \
   {"heads", NULL, FIELD_INTS, .max = 4096, .text = "Only these heads, at a point that has heads."},                     \
+  {"keys", NULL, FIELD_PLACES, .min = 1, .max = 1e6,                                                                    \
+   .text = "Of attn_scores and pattern: the tokens that are looked at; positions are those that look. Left out: all."}, \
   {"positions", NULL, FIELD_PLACES, .fallback = "all", .choices = "all prompt generated", .min = 1, .max = 1e6,         \
    .text = "Where in the text: all of it, the prompt, what is generated, or these tokens of the prompt."},              \
   {"special", NULL, FIELD_BOOL, .fallback = "true", .text = "false leaves special tokens of the prompt (BOS) alone."},  \
@@ -34,7 +37,11 @@ static const struct field feature_rows[] = {
   {"features", NULL, FIELD_OBJECTS, .max = 4096, .inner = feature_rows, .text = "Of splice: activations that change."}, \
   {"rows", NULL, FIELD_ROWS, .min = 1, .max = 65536, .text = "Of patch: a row for each selected position."},            \
   {"over", NULL, FIELD_CHOICE, .fallback = "positions", .choices = "positions batch corpus",                            \
-   .text = "Of mean: over the positions of this text, or of all texts of the request."}
+   .text = "Of mean: over the positions of this text, of all texts of the request, or of texts."},                      \
+  {"texts", NULL, FIELD_TEXTS, .min = 1, .cap = CAP_PROMPT,                                                             \
+   .text = "Of mean: the corpus. A feature needs none where its statistics are stored."},                               \
+  {"perPosition", NULL, FIELD_BOOL, .fallback = "false",                                                                \
+   .text = "Of mean over batch or corpus: each position has its own mean; all texts have as many tokens."}
 
 static const struct field inner_edit_rows[] = {PLAIN_ROWS, {.name = NULL}};
 
@@ -59,17 +66,18 @@ static const struct {
   const char *uses; /* besides op, positions and special */
   const char *needs;
 } table[] = {
-    {"add", LAB_EDIT_ADD, "point source index vector strength unit heads", ""},
+    {"add", LAB_EDIT_ADD, "point source index vector value strength unit heads keys", ""},
     {"project", LAB_EDIT_PROJECT, "point source index vector strength unit heads", "strength"},
     {"cap", LAB_EDIT_CAP, "point source index vector strength unit heads", "strength"},
-    {"set", LAB_EDIT_SET, "point vector heads", "vector"},
-    {"scale", LAB_EDIT_SCALE, "point source index value heads includeError", "value"},
-    {"zero", LAB_EDIT_ZERO, "point heads", "point"},
-    {"mean", LAB_EDIT_MEAN, "point source index heads includeError from over", ""},
+    {"set", LAB_EDIT_SET, "point vector value heads keys", "point"},
+    {"scale", LAB_EDIT_SCALE, "point source index value heads keys includeError", "value"},
+    {"zero", LAB_EDIT_ZERO, "point heads keys", "point"},
+    {"mean", LAB_EDIT_MEAN, "point source index heads keys includeError from over texts perPosition", ""},
     {"clamp", LAB_EDIT_CLAMP, "source index value unit includeError", "value"},
     {"ablate", LAB_EDIT_ABLATE, "source index includeError", "index"},
     {"splice", LAB_EDIT_SPLICE, "source features includeError", "source"},
-    {"patch", LAB_EDIT_PATCH, "point heads from rows", "point"},
+    {"patch", LAB_EDIT_PATCH, "point heads keys from rows", "point"},
+    {"knockout", LAB_EDIT_KNOCKOUT, "point heads keys", "point"},
 };
 #define TABLE_COUNT (sizeof table / sizeof *table)
 
@@ -81,7 +89,7 @@ static int refuse(struct error *error, const char *path, const char *name, const
 
 static int check_fields(const struct values *values, size_t row, const char *path, bool inner, struct error *error) {
   static const char *const names[] = {"point", "source", "index", "vector", "strength", "value", "unit", "heads",
-                                      "includeError", "features", "rows", "over", "from"};
+                                      "keys", "includeError", "features", "rows", "over", "texts", "perPosition", "from"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
     if (inner && strcmp(names[i], "from") == 0) continue;
     bool used = field_word_in(table[row].uses, names[i], strlen(names[i]));
@@ -90,9 +98,6 @@ static int check_fields(const struct values *values, size_t row, const char *pat
     if (!values_has(values, names[i]) && field_word_in(table[row].needs, names[i], strlen(names[i])))
       return refuse(error, path, names[i], "is required by the op", table[row].word);
   }
-  if (values_has(values, "over") && strcmp(values_text(values, "over", NULL), "corpus") == 0)
-    return error_set_field(error, ERROR_UNSUPPORTED, "over", "'%.60s.over': means over a corpus are not kept yet; use "
-                           "'positions' or 'batch', or give 'from'", path);
   return 0;
 }
 
@@ -147,6 +152,21 @@ static int read_features(struct api_call *call, const struct values *values, con
   }
   edit->features = features;
   return 0;
+}
+
+static int read_texts(struct api_call *call, const struct values *values, struct lab_edit *edit, struct error *error) {
+  edit->n_texts = values_count(values, "texts");
+  struct lab_input *texts = arena_array(&call->arena, edit->n_texts, sizeof *texts, error);
+  for (size_t i = 0; texts && i < edit->n_texts; i++) texts[i].text = values_text_at(values, "texts", i, &texts[i].length);
+  edit->texts = texts;
+  return texts ? 0 : -1;
+}
+
+/* Texts alone say what a mean is over. */
+static enum lab_over read_over(const struct values *values) {
+  const char *word = values_text(values, "over", NULL);
+  if (!values_has(values, "over")) return values_has(values, "texts") ? LAB_OVER_CORPUS : LAB_OVER_POSITIONS;
+  return strcmp(word, "corpus") == 0 ? LAB_OVER_CORPUS : strcmp(word, "batch") == 0 ? LAB_OVER_BATCH : LAB_OVER_POSITIONS;
 }
 
 static enum lab_where read_where(const struct values *values) {
@@ -204,15 +224,16 @@ static int read_edit(struct api_call *call, const struct values *values, const c
                             .strength = values_number(values, "strength"), .value = values_number(values, "value"),
                             .max_unit = strcmp(values_text(values, "unit", NULL), "max") == 0,
                             .where = read_where(values), .special = values_bool(values, "special"),
-                            .include_error = values_bool(values, "includeError"),
-                            .over = strcmp(values_text(values, "over", NULL), "batch") == 0 ? LAB_OVER_BATCH
-                                                                                           : LAB_OVER_POSITIONS};
+                            .include_error = values_bool(values, "includeError"), .over = read_over(values),
+                            .per_position = values_bool(values, "perPosition")};
+  edit->uniform = values_has(values, "value") && (edit->op == LAB_EDIT_ADD || edit->op == LAB_EDIT_SET);
   const float *vector = read_vector(call, values, &edit->n_vector, error);
   if (!vector) return -1;
   if (edit->n_vector) edit->vector = vector;
   if (!(edit->heads = read_integers(call, values, "heads", &edit->n_heads, error)) ||
+      !(edit->keys = read_integers(call, values, "keys", &edit->n_keys, error)) ||
       !(edit->positions = read_integers(call, values, "positions", &edit->n_positions, error)) ||
-      read_features(call, values, path, edit, error) != 0 || read_rows(call, values, edit, error) != 0)
+      read_texts(call, values, edit, error) != 0 || read_features(call, values, path, edit, error) != 0 || read_rows(call, values, edit, error) != 0)
     return -1;
   return inner ? 0 : read_from(call, values, path, edit, error);
 }

@@ -2,8 +2,8 @@
  *
  *   edits_resolve   names become points, dictionaries, columns, vectors; what is wrong is said here
  *   edits_needs     which further runs must come first: those that are patched from, and those whose mean is asked
- *   need_sequence   such a run, for the engine
- *   need_tapped     takes its rows as they come
+ *   edits_run       such a run, for the engine
+ *   edits_tapped    takes its rows as they come
  *   edits_lower     the list for one text
  *
  * Nothing is borrowed from the description: all lies in the arena that resolve was given. */
@@ -26,17 +26,18 @@ int lab_input_ids(const struct lab_model *opened, const struct lab_input *input,
 struct resolved_edit;
 struct edits_plan;
 
-/* A run that an edit needs, and what is kept of it. */
-struct edit_need {
-  struct resolved_edit *edit;
+/* A run that edits need: one tap for each that takes something from it. */
+struct edit_run {
   struct lab_ids ids;
   const struct edits_plan *edits; /* of this run; NULL: none */
-  const struct edits_plan *owner; /* whose edit it is */
-  struct point point;             /* tapped */
-  float *rows;                    /* PATCH: [ids.n][width] */
-  double *sum;                    /* MEAN: [width], or [1] of a feature; over `count` positions */
-  int64_t width, count;
+  struct point *taps;             /* [n_taps] */
+  struct edit_need **needs;       /* [n_taps] */
+  int n_taps;
+  int64_t width;                  /* of all taps */
 };
+
+/* What is kept of a run for one edit. */
+struct edit_need;
 
 struct edits_plan {
   const struct lab *lab;
@@ -44,9 +45,12 @@ struct edits_plan {
   struct arena *arena;
   struct resolved_edit *edits;
   size_t n_edits;
-  bool continues;     /* the text goes on: edits apply to generated positions too (lab_edits_prompt.h) */
+  bool continues;     /* the text goes on: edits apply to generated positions too. Set before edits_needs */
+  size_t n_columns;   /* runs of columns in all edits over all texts */
   struct edit_need *needs;
   size_t n_needs;
+  struct edit_run *runs;
+  size_t n_runs;
 };
 
 /* prefix: "edits". bos: in front of texts that edits run themselves. */
@@ -57,11 +61,11 @@ int edits_resolve(struct lab *lab, const struct lab_model_info *info, const stru
 /* Lists the runs that must come first for these texts, and checks the positions that edits name against them. */
 int edits_needs(struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) MUST_CHECK;
 
-/* The run of a need: its edit list is the sequence's. */
-int need_sequence(struct edit_need *need, struct engine_sequence *out, struct error *error) MUST_CHECK;
+/* Run number `run`: its edit list is the sequence's. */
+int edits_run(const struct edits_plan *plan, size_t run, struct engine_sequence *out, struct error *error) MUST_CHECK;
 
-/* Worker: fresh rows of a need's run. */
-int need_tapped(struct edit_need *need, const struct engine_tapped *tapped, struct error *error) MUST_CHECK;
+/* Worker: fresh rows of run number `run`. */
+int edits_tapped(const struct edits_plan *plan, size_t run, const struct engine_tapped *tapped, struct error *error) MUST_CHECK;
 
 /* Appends what applies to text `text` to a list. */
 int edits_append(const struct edits_plan *plan, size_t text, const struct lab_ids *ids, struct edit_list *list,

@@ -155,11 +155,11 @@ int experiment_name(struct experiment *e, struct lab_token *tokens, size_t n, st
 /* ---- stages ---- */
 
 static int need_passes(struct experiment *e, struct error *error) {
-  struct pass *passes = experiment_passes(e, e->edits.n_needs, error);
-  for (size_t i = 0; passes && i < e->edits.n_needs; i++) {
+  struct pass *passes = experiment_passes(e, e->edits.n_runs, error);
+  for (size_t i = 0; passes && i < e->edits.n_runs; i++) {
     struct engine_sequence run;
-    if (need_sequence(&e->edits.needs[i], &run, error) != 0) return -1;
-    passes[i].ids = e->edits.needs[i].ids;
+    if (edits_run(&e->edits, i, &run, error) != 0) return -1;
+    passes[i].ids = e->edits.runs[i].ids;
     passes[i].edits = run.edits;
     passes[i].taps = run.taps;
     passes[i].n_taps = run.n_taps;
@@ -185,7 +185,7 @@ static int next_stage(struct experiment *e, struct error *error) {
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
   struct experiment *e = experiment_of(context);
-  if (e->stage < 0) return need_tapped(&e->edits.needs[sequence], tapped, error);
+  if (e->stage < 0) return edits_tapped(&e->edits, (size_t)sequence, tapped, error);
   return e->verb->tapped(e, sequence, tapped, error);
 }
 
@@ -255,7 +255,7 @@ static int submit(struct experiment *e, bool continues, struct error *error) {
 }
 
 int experiment_start(struct experiment *e, struct lab_job **out, struct error *error) {
-  e->stage = e->edits.n_needs ? -1 : 0;
+  e->stage = e->edits.n_runs ? -1 : 0;
   if (next_stage(e, error) != 0) {
     experiment_free(e);
     return -1;

@@ -152,28 +152,30 @@ struct edit_list *steering_list(const struct steering *steering, struct error *e
 
 /* ---- the runs that come first ---- */
 
-static size_t count_needs(const struct steering *steering) {
+static size_t count_runs(const struct steering *steering) {
   size_t n = 0;
-  for (int i = 0; steering && i < PLANS; i++) n += steering->plans[i].n_needs;
+  for (int i = 0; steering && i < PLANS; i++) n += steering->plans[i].n_runs;
   return n;
 }
 
-bool steering_waits(const struct steering *steering) { return count_needs(steering) > 0; }
+bool steering_waits(const struct steering *steering) { return count_runs(steering) > 0; }
 
-/* The need behind sequence k. */
-static struct edit_need *need_at(const struct steering_runs *runs, size_t k) {
+/* The plan that sequence *k belongs to, of whose runs it is number *k. */
+static const struct edits_plan *plan_at(const struct steering_runs *runs, size_t *k) {
   for (size_t s = 0; s < runs->n; s++) {
     for (int i = 0; runs->steerings[s] && i < PLANS; i++) {
       const struct edits_plan *plan = &runs->steerings[s]->plans[i];
-      if (k < plan->n_needs) return &plan->needs[k];
-      k -= plan->n_needs;
+      if (*k < plan->n_runs) return plan;
+      *k -= plan->n_runs;
     }
   }
   return NULL;
 }
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
-  return need_tapped(need_at(context, (size_t)sequence), tapped, error);
+  size_t run = (size_t)sequence;
+  const struct edits_plan *plan = plan_at(context, &run);
+  return edits_tapped(plan, run, tapped, error);
 }
 
 static void on_done(void *context, const struct error *error) {
@@ -186,11 +188,13 @@ static void on_done(void *context, const struct error *error) {
 
 static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
 
-/* The sequences of all needs; on failure the lists of those that were made are freed. */
+/* The sequences of all runs; on failure the lists of those that were made are freed. */
 static int make_sequences(const struct steering_runs *runs, const struct model *model, struct engine_sequence *sequences, size_t n,
                           struct error *error) {
   for (size_t k = 0; k < n; k++) {
-    if (need_sequence(need_at(runs, k), &sequences[k], error) == 0) continue;
+    size_t run = k;
+    const struct edits_plan *plan = plan_at(runs, &run);
+    if (edits_run(plan, run, &sequences[k], error) == 0) continue;
     for (size_t i = 0; i < k; i++) edit_list_free(sequences[i].edits, model->backend);
     return -1;
   }
@@ -201,7 +205,7 @@ int steering_start(struct steering *const *steerings, size_t n, struct lab_job *
                    int (*then)(struct lab_job *job, struct error *error), struct error *error) {
   size_t count = 0, first = n;
   for (size_t s = 0; s < n; s++) {
-    count += count_needs(steerings[s]);
+    count += count_runs(steerings[s]);
     if (first == n && steerings[s]) first = s;
   }
   struct steering_runs *runs = &steerings[first]->runs;

@@ -24,22 +24,26 @@ struct lab_input {
 
 /* ---- edits ------------------------------------------------------------------------------------------ */
 
+/* Where a text is continued (steer, completions), edits apply to what is generated too: a mean is that of the prompt, and rows of
+ * another run go on as far as it does. Scores and patterns are edited by the verbs of this page only. */
+
 enum lab_edit_op {
   LAB_EDIT_ADD,     /* h += strength * v; v is a vector, or the unit row of a feature */
   LAB_EDIT_PROJECT, /* h += (strength - 1)(h.u)u, u = v / |v| */
   LAB_EDIT_CAP,     /* h += (min(h.u, strength) - h.u)u */
-  LAB_EDIT_SET,     /* h = v */
+  LAB_EDIT_SET,     /* h = v, or `value` in every column */
   LAB_EDIT_SCALE,   /* h *= value; of features: their activations */
   LAB_EDIT_ZERO,    /* h = 0 */
   LAB_EDIT_MEAN,    /* h = its mean over `over`; of features: their activations */
   LAB_EDIT_CLAMP,   /* activations of features = value, active there or not */
   LAB_EDIT_ABLATE,  /* ... = 0 */
   LAB_EDIT_SPLICE,  /* h = what the dictionary makes of it, after `features` have changed */
-  LAB_EDIT_PATCH    /* h = rows of another run, or given ones */
+  LAB_EDIT_PATCH,   /* h = rows of another run, or given ones */
+  LAB_EDIT_KNOCKOUT /* scores = -inf: the keys are not seen */
 };
 
 enum lab_where { LAB_EVERYWHERE, LAB_PROMPT, LAB_GENERATED, LAB_LISTED };
-enum lab_over { LAB_OVER_POSITIONS, LAB_OVER_BATCH };
+enum lab_over { LAB_OVER_POSITIONS, LAB_OVER_BATCH, LAB_OVER_CORPUS };
 
 /* One change of a splice: LAB_EDIT_CLAMP, ABLATE or SCALE. */
 struct lab_feature_edit {
@@ -56,9 +60,12 @@ struct lab_edit {
   const float *vector;
   size_t n_vector;
   double strength, value;
+  bool uniform;          /* ADD, SET: `value` in every column takes the place of a vector */
   bool max_unit;         /* strength and value count in the feature's largest stored activation */
   const int64_t *heads;  /* columns of these heads only, at a point that has heads; none: all */
   size_t n_heads;
+  const int64_t *keys;   /* of scores and patterns: what is looked at, -1 is the last; none: all. `positions` are what looks */
+  size_t n_keys;
   enum lab_where where;
   const int64_t *positions; /* LAB_LISTED: of the prompt; -1 is the last */
   size_t n_positions;
@@ -71,9 +78,12 @@ struct lab_edit {
   size_t n_from_edits;
   const int64_t *from_positions;    /* as many as `positions` select, in order; none: the same positions */
   size_t n_from_positions;
-  const float *rows;     /* PATCH: [n_rows][width of the point (of the heads)], one for each selected position */
+  const float *rows;     /* PATCH: [n_rows][width of the point (of the heads, of their keys)], one for each selected position */
   size_t n_rows, row_width;
-  enum lab_over over;    /* MEAN without from: of this text, or of all texts of the request; unedited */
+  enum lab_over over;    /* MEAN without from: of this text, of all texts of the request, or of `texts`; unedited */
+  const struct lab_input *texts; /* LAB_OVER_CORPUS; none, of a feature: what its statistics say */
+  size_t n_texts;
+  bool per_position;     /* MEAN over several texts: each position has its own; all of as many tokens */
 };
 
 /* ---- run -------------------------------------------------------------------------------------------- */

@@ -46,10 +46,11 @@ void edit_list_free(struct edit_list *list, struct backend *backend) {
   free(list);
 }
 
-static int copy_vector(const float *from, size_t n, float **to, struct error *error) {
+/* hidden: -inf is what scores have where nothing is seen. */
+static int copy_vector(const float *from, size_t n, bool hidden, float **to, struct error *error) {
   if (!from) return 0;
   for (size_t i = 0; i < n; i++)
-    if (!isfinite(from[i]))
+    if (!isfinite(from[i]) && !(hidden && from[i] == -INFINITY))
       return error_set(error, ERROR_ARGUMENT, "element %zu of the vector is %s; finite numbers are needed", i,
                        isnan(from[i]) ? "NaN" : "infinite");
   *to = malloc(n * sizeof **to + 1);
@@ -69,7 +70,7 @@ static int copy_mask(const struct edit *edit, uint8_t **to, struct error *error)
 /* The rows of a REPLACE belong to the selected positions in their order. */
 static int rank_positions(struct kept *kept, struct error *error) {
   if (kept->edit.dict || kept->edit.kind != EDIT_ROW_REPLACE) return 0;
-  assert(kept->mask && !kept->edit.generated);
+  assert(kept->mask);
   kept->rank = calloc((size_t)kept->edit.n_mask + 1, sizeof *kept->rank);
   if (!kept->rank) return error_memory(error, (size_t)kept->edit.n_mask * sizeof *kept->rank);
   kept->n_rows = 0;
@@ -117,8 +118,8 @@ int edit_list_add(struct edit_list *list, const struct edit *edit, struct error 
   if (edit->dict) kept.edit.v = kept.edit.enc = NULL;
   if (edit->dict) kept.edit.point = dict_info(edit->dict)->in;
   if (make_room(list, error) != 0 || copy_mask(edit, &kept.mask, error) != 0 || rank_positions(&kept, error) != 0 ||
-      copy_vector(kept.edit.v, n * (size_t)kept.n_rows, &kept.v, error) != 0 ||
-      copy_vector(kept.edit.enc, n, &kept.enc, error) != 0 || copy_features(edit, &kept.features, error) != 0) {
+      copy_vector(kept.edit.v, n * (size_t)kept.n_rows, edit->point.site == SITE_SCORES, &kept.v, error) != 0 ||
+      copy_vector(kept.edit.enc, n, false, &kept.enc, error) != 0 || copy_features(edit, &kept.features, error) != 0) {
     kept_clear(&kept);
     return -1;
   }
@@ -175,10 +176,13 @@ int edit_list_upload(struct edit_list *list, struct backend *backend, struct err
 
 /* ---- lowering ---- */
 
-static bool selects(const struct edit *edit, int32_t position, int32_t n_prompt) {
-  if (position >= n_prompt) return edit->generated;
-  if (!edit->prompt) return false;
-  return !edit->mask || (position < edit->n_mask && edit->mask[position]);
+/* The rows of a REPLACE are one for each position of the mask, generated ones too. */
+static bool selects(const struct kept *kept, int32_t position, int32_t n_prompt) {
+  const struct edit *edit = &kept->edit;
+  bool generated = position >= n_prompt;
+  if (!(generated ? edit->generated : edit->prompt)) return false;
+  if (!edit->mask || (generated && !kept->rank)) return true;
+  return position < edit->n_mask && edit->mask[position];
 }
 
 static struct edit_item make_item(const struct edit_list *list, const struct kept *kept, struct row_range rows,
@@ -227,8 +231,8 @@ int edit_list_lower(const struct edit_list *list, int32_t row, int32_t position,
     if (kept->edit.point.layer < first) continue;
     /* Runs of selected positions become one item each. */
     for (int32_t at = 0, end; at < n; at = end) {
-      bool on = selects(&kept->edit, position + at, n_prompt);
-      for (end = at + 1; end < n && selects(&kept->edit, position + end, n_prompt) == on;) end++;
+      bool on = selects(kept, position + at, n_prompt);
+      for (end = at + 1; end < n && selects(kept, position + end, n_prompt) == on;) end++;
       if (!on) continue;
       struct row_range rows = {row + at, row + end};
       struct edit_placed placed = {.point = point_index(kept->edit.point)};

@@ -37,12 +37,12 @@ struct edit {
   int32_t column_begin, column_end; /* [0, width of the point), or those of some heads where the point has heads */
   float value;
   const float *v;    /* [column_end - column_begin]; unit length for PROJECT and CAP; NULL for SCALE and FILL; for
-                        REPLACE one such row for every prompt position that takes part, in their order */
+                        REPLACE one such row for every position of the mask that takes part, in their order */
   const float *enc;  /* FEATURE kinds, same length */
   float bias, threshold, fold; /* FEATURE kinds */
   bool prompt, generated;      /* which positions */
-  const uint8_t *mask;         /* [n_mask] prompt positions that take part; NULL: all */
-  int32_t n_mask;              /* positions behind the mask do not take part */
+  const uint8_t *mask;         /* [n_mask] prompt positions that take part; NULL: all. Of REPLACE generated ones too */
+  int32_t n_mask;              /* such positions behind the mask do not take part */
 
   const struct dict *dict;     /* a dictionary edit: the fields from `kind` to `fold` are not used. Borrowed */
   bool with_error;             /* what the dictionary does not explain stays: only the changes go into the stream */
@@ -55,8 +55,7 @@ struct edit_list;
 struct edit_list *edit_list_new(struct error *error) MUST_CHECK;
 void edit_list_free(struct edit_list *list, struct backend *backend); /* NULL is fine */
 
-/* ERROR_MEMORY; ERROR_ARGUMENT when a vector has a NaN or an infinity. REPLACE needs a mask and changes no generated
- * position. */
+/* ERROR_MEMORY; ERROR_ARGUMENT when a vector has a NaN or an infinity (scores may have -inf). REPLACE needs a mask. */
 int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) MUST_CHECK;
 size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
 

@@ -423,6 +423,35 @@ def test_steer_runs_first_what_its_edits_take_from(daemon):
             "from.positions")
 
 
+@pytest.mark.parametrize("positions", ["generated", "all"])
+def test_rows_of_a_longer_run_go_on_into_what_is_generated(daemon, positions):
+    """What greedy steering writes is what the laboratory expects at each token of that text, with the same rows at the same places."""
+    ids = run(daemon, text="One night a", loss=True)["ids"]
+    other = run(daemon, text=TEXT, loss=True)["ids"][:13]
+    edit = {"op": "patch", "point": "resid_mid.1", "from": {"tokens": other}}
+    ask = {"prompt": "One night a", "n_tokens": 14, "temperature": 0, "features": [], "types": ["STEERED"]}
+    text = post(daemon, "/api/steer", {**ask, "edits": [{**edit, "positions": positions}]})["STEERED"]
+    written = run(daemon, text=text, loss=True)["ids"]
+    assert written[:len(ids)] == ids and len(ids) < len(other) < len(written)
+    # Rows end where the other run does; the last token that was written was never read.
+    places = list(range(0 if positions == "all" else len(ids), len(other)))
+    top = run(daemon, tokens=written, topK=1, edits=[{**edit, "positions": places}])["top"]
+    assert [t[0]["id"] for t in top[len(ids) - 1:-1]] == written[len(ids):]
+    assert text != post(daemon, "/api/steer", ask)["STEERED"]
+
+
+def test_patches_of_what_is_generated_say_what_is_missing(daemon):
+    base = {"prompt": TEXT, "n_tokens": 8, "temperature": 0, "features": [], "types": ["STEERED"]}
+    patch = {"op": "patch", "point": "resid_mid.1", "positions": "generated"}
+    rows = np.random.default_rng(1).normal(size=(3, 48)).round(3).tolist()
+    steered = lambda *edits: post(daemon, "/api/steer", {**base, "edits": list(edits)})["STEERED"]
+    assert steered({**patch, "rows": rows}) not in (steered(), steered({**patch, "rows": rows[:1]}))
+    refused(daemon, "/api/steer", {**base, "edits": [{**patch, "from": {"text": "The"}}]}, "edits[0].from", "no row for what is")
+    refused(daemon, "/v1/lab/next", {"text": TEXT, "edits": [{**patch, "rows": rows}]}, "edits[0].positions", "nothing is generated")
+    mean = {"op": "mean", "point": "z.1", "texts": [TEXT], "perPosition": True, "positions": "generated"}
+    refused(daemon, "/api/steer", {**base, "edits": [mean]}, "edits[0].positions", "perPosition")
+
+
 @pytest.mark.parametrize("edit, field, word", [
     ({"op": "ad"}, "edits[0].op", "'add'"),
     ({"op": "add"}, "edits[0].point", "needed"),

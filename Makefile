@@ -44,7 +44,7 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install browser
+.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install uninstall deb browser
 .DEFAULT_GOAL := help
 
 help:
@@ -55,7 +55,8 @@ help:
 	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
 	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
 	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
-	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local)'
+	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local), make uninstall'
+	@echo '  make browser  the dashboard in a real browser         make deb      a Debian package in build/'
 	@echo
 	@echo 'detected:'
 	@echo "  compiler   $$($(CC) --version | head -n 1)"
@@ -159,10 +160,21 @@ fmt:
 	@clang-format -i $$(git ls-files '*.c' '*.h')
 
 PREFIX ?= /usr/local
+SHARE  := $(DESTDIR)$(PREFIX)/share/steerd
+UNIT   := $(DESTDIR)$(PREFIX)/lib/systemd/system/steerd.service
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
-	install -d $(DESTDIR)$(PREFIX)/share/steerd
-	cp -r config/*.ini config/models config/demo static $(DESTDIR)$(PREFIX)/share/steerd/
+	install -d $(SHARE) $(dir $(UNIT))
+	cp -r config/*.ini config/models config/demo static $(SHARE)/
+	chmod -R u=rwX,go=rX $(SHARE)
+	sed 's|@BIN@|$(PREFIX)/bin|' config/steerd.service >$(UNIT) && chmod 644 $(UNIT)
+
+# Takes back what install put there; stores and settings elsewhere stay.
+uninstall:
+	rm -rf $(DESTDIR)$(PREFIX)/bin/steerd $(SHARE) $(UNIT)
+
+deb: build/steerd
+	@tests/tools/make_deb.sh $(VERSION) $(VARIANT)
 
 clean:
 	rm -rf build

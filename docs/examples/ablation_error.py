@@ -16,6 +16,7 @@ def ask(path, **body):
 
 
 prompt, answer, source = "Once upon a time, there was a little", "girl", "2-res-demo"
+# the feature that fires most at the last token
 top = ask("/activations", text=prompt, source=source, numResults=1)["results"][-1]["topFeatures"][0]
 feature = int(top["featureIndex"])
 

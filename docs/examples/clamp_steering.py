@@ -19,9 +19,10 @@ source = "2-res-demo"
 index = int(sys.argv[2]) if len(sys.argv) > 2 else 1890
 rows = []
 for value in (0, 1, 3):
-    got = ask("/steer", prompt="One day, the children went to the", features=[], n_tokens=20, temperature=0, types=["STEERED"],
+    got = ask("/steer", prompt="One day, the children went to the", n_tokens=20, temperature=0, types=["STEERED"],
               edits=[{"op": "clamp", "source": source, "index": index, "value": value, "unit": "max"}])
     rows.append({"times the maximum": value, "text": got["STEERED"].replace("\n", " ")})
+# features=[] and no edits: nothing is steered
 plain = ask("/steer", prompt="One day, the children went to the", features=[], n_tokens=20, temperature=0, types=["DEFAULT"])
 print("as it is:", plain["DEFAULT"].replace("\n", " "), "\n")
 print(pd.DataFrame(rows).to_string(index=False, max_colwidth=120))

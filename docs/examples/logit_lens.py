@@ -19,6 +19,8 @@ table = pd.DataFrame([[cell["top"][0]["token"] for cell in layer["positions"]] f
                      index=[layer["layer"] for layer in got["layers"]], columns=got["tokens"])
 print(table.apply(lambda column: column.map(repr)).to_string())
 
+# Direct logit attribution: what each part of the model adds to the difference of two answers at the last token. The parts sum up
+# to it exactly, because the residual stream is a sum and the final norm is taken as it stands.
 parts = ask("/v1/lab/components", text="The little girl was very happy because", answers=["she", "he"])
 print(f"\nlogit of 'she' less that of 'he': {parts['total']:.3f}, of this embedding {parts['embedding']:.3f}, bias {parts['bias']:.3f}")
 print(pd.DataFrame({"attention": parts["attention"], "mlp": parts["mlp"]}).round(3).to_string())

@@ -23,6 +23,7 @@ print(f"Corrupted logit difference: {got['corrupted']['value']:.3f}\n")
 labels = [f"{token}_{i}" for i, token in enumerate(got["clean"]["tokens"])]
 print(pd.DataFrame(got["matrix"], index=got["layers"], columns=labels).round(2).to_string())
 
+# z: what each head has gathered, before it is written back; one head of a layer is taken from the clean run at all positions
 heads = ask("/v1/lab/patch", clean={"text": "The little girl was very happy because"}, point="z", axes="layer-head",
             corrupted={"text": "The little boy was very happy because"}, answers=["she", "he"])
 print("\nOne head at all positions:")

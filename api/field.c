@@ -77,6 +77,10 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_NUMBERS] = "an array",
       [FIELD_PLACES] = "an array of integers",
       [FIELD_TOKENS] = "an array of integers from 0 up, or an array of such arrays",
+      [FIELD_PROMPTS] = "a string, an array of integers from 0 up, or an array of such arrays or of",
+      [FIELD_WEIGHTS] = "an object of token ids and numbers",
+      [FIELD_CONTENT] = "a string, or an array of {\"type\": \"text\", \"text\": ...},",
+      [FIELD_REFUSED] = "left out",
       [FIELD_ROWS] = "an array of equally long arrays of numbers",
       [FIELD_OBJECT] = "an object",
       [FIELD_OBJECTS] = "an array",
@@ -86,8 +90,11 @@ void field_allowed(const struct field *field, const struct api_options *options,
   switch (field->type) {
     case FIELD_INT:
     case FIELD_NUMBER:
+    case FIELD_WEIGHTS:
     case FIELD_INDEX: add_range(out, size, field->min, max); break;
+    case FIELD_PROMPTS:
     case FIELD_TEXTS: add_texts(out, size, field_max_texts(options)); /* fall through */
+    case FIELD_CONTENT:
     case FIELD_TEXT: add_count(out, size, field->min, max, "characters"); break;
     case FIELD_CHOICE:
     case FIELD_CHOICES: add_choices(out, size, field->choices); break;

@@ -24,6 +24,10 @@ enum field_type {
   FIELD_NUMBERS, /* an array of integers and reals; min and max count elements */
   FIELD_PLACES,  /* one of `choices`, or an array of integers; negative ones count from the end */
   FIELD_TOKENS,  /* an array of integers, each at least 0, or an array of such arrays; max counts elements of each */
+  FIELD_PROMPTS, /* as FIELD_TEXTS, or as FIELD_TOKENS; min and max count characters or tokens of each */
+  FIELD_WEIGHTS, /* an object: token ids, written as strings, to numbers from min to max */
+  FIELD_CONTENT, /* a string, or an array of {type: "text", text}; min and max count characters of all together */
+  FIELD_REFUSED, /* known, and not served: `text` says what to do instead; null is as good as left out */
   FIELD_ROWS,    /* an array of arrays of numbers, all of one length; min and max count the rows */
   FIELD_OBJECT,  /* an object with the rows `inner` */
   FIELD_OBJECTS  /* an array of such objects; min and max count elements */

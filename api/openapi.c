@@ -117,6 +117,40 @@ static void write_places(struct json_writer *w, const struct field *field) {
   jw_close(w, ']');
 }
 
+/* A text, texts, tokens, or arrays of tokens. */
+static void write_prompts(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  jw_open(w, '{');
+  write_texts(w, field, options);
+  jw_close(w, '}');
+  jw_open(w, '{');
+  write_lines(w, "integer", false);
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
+static void write_weights(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_member_text(w, "type", "object");
+  jw_key(w, "additionalProperties");
+  jw_open(w, '{');
+  jw_member_text(w, "type", "number");
+  write_range(w, field, options);
+  jw_close(w, '}');
+}
+
+static void write_content(struct json_writer *w, const struct field *field, const struct api_options *options) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  jw_open(w, '{');
+  write_string(w, field, options);
+  jw_close(w, '}');
+  jw_open(w, '{');
+  write_array_of(w, "object");
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
 static void write_object(struct json_writer *w, const struct field *rows, bool strict,
                          const struct api_options *options);
 
@@ -144,6 +178,10 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
     case FIELD_NUMBERS: jw_member_text(w, "type", "number"); return;
     case FIELD_PLACES: write_places(w, field); return;
     case FIELD_TOKENS: write_lines(w, "integer", false); return;
+    case FIELD_PROMPTS: write_prompts(w, field, options); return;
+    case FIELD_WEIGHTS: write_weights(w, field, options); return;
+    case FIELD_CONTENT: write_content(w, field, options); return;
+    case FIELD_REFUSED: jw_member_text(w, "type", "null"); return;
     case FIELD_ROWS: write_lines(w, "number", true); return;
     default: write_object(w, field->inner, strict || field->strict, options); return;
   }

@@ -74,14 +74,18 @@ static size_t count_characters(const char *text, size_t length) {
   return count;
 }
 
-static int check_text(struct parser *p, const struct field *row, const char *path, const json_t *json) {
-  if (!json_is_string(json)) return refuse_json(p, row, path, json);
-  size_t count = count_characters(json_string_value(json), json_string_length(json));
+static int check_characters(struct parser *p, const struct field *row, const char *path, const char *text, size_t length) {
+  size_t count = count_characters(text, length);
   double max = field_max(row, p->options);
   if ((double)count >= row->min && (max <= 0 || (double)count <= max)) return 0;
   char found[64];
   snprintf(found, sizeof found, count == 0 ? "an empty string" : "%zu characters", count);
   return refuse(p, row, path, found);
+}
+
+static int check_text(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (!json_is_string(json)) return refuse_json(p, row, path, json);
+  return check_characters(p, row, path, json_string_value(json), json_string_length(json));
 }
 
 /* The text of a string, or of an integer written out; *out is NULL when it is neither. */
@@ -202,6 +206,85 @@ static int check_rows(struct parser *p, const struct field *row, const char *pat
   return 0;
 }
 
+static int check_prompts(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  const json_t *first = json_array_get(json, 0);
+  if (!json_is_array(json) || json_is_string(first)) return check_texts(p, row, path, json);
+  if (json_is_integer(first) || json_is_array(first)) return check_tokens(p, row, path, json);
+  return refuse_json(p, row, path, json_array_size(json) ? first : json);
+}
+
+static int check_weight(struct parser *p, const struct field *row, const char *path, const char *key, const json_t *json,
+                        struct weight *out) {
+  char element[64];
+  snprintf(element, sizeof element, "%.30s[\"%.20s\"]", path, key);
+  if (!parse_digits(key, &out->key))
+    return error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' does not name a token: names must be token ids, such as \"50256\"",
+                           element);
+  if (!json_is_number(json) || !(json_number_value(json) >= row->min && json_number_value(json) <= row->max))
+    return error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' must be a number from %g to %g", element, row->min, row->max);
+  out->value = json_number_value(json);
+  return 0;
+}
+
+static int check_weights(struct parser *p, const struct field *row, const char *path, struct value *value) {
+  json_t *object = (json_t *)(uintptr_t)value->json; /* as in collect */
+  if (!json_is_object(value->json)) return refuse_json(p, row, path, value->json);
+  size_t n = 0;
+  const char *key;
+  json_t *member;
+  if (json_object_size(value->json) > MEMBERS_MOST)
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may have at most %d members, found %zu", path, MEMBERS_MOST,
+                           json_object_size(value->json));
+  value->weights = arena_array(p->arena, json_object_size(value->json) + 1, sizeof *value->weights, p->error);
+  if (!value->weights) return -1;
+  json_object_foreach(object, key, member) {
+    if (check_weight(p, row, path, key, member, &value->weights[n]) != 0) return -1;
+    for (size_t i = 0; i < n; i++)
+      if (value->weights[i].key == value->weights[n].key)
+        return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' names token %.20s twice", path, key);
+    n++;
+  }
+  return 0;
+}
+
+/* One part of a content: its text, or NULL with an error. */
+static const char *part_text(struct parser *p, const char *path, size_t i, const json_t *part) {
+  const char *type = json_string_value(json_object_get(part, "type")), *text = json_string_value(json_object_get(part, "text"));
+  char element[64];
+  element_path(element, sizeof element, path, i);
+  if (type && strcmp(type, "text") != 0)
+    error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' is of type '%.40s': this server reads text only", element, type);
+  else if (!type || !text)
+    error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' must be {\"type\": \"text\", \"text\": ...}", element);
+  else
+    return text;
+  return NULL;
+}
+
+static int check_content(struct parser *p, const struct field *row, const char *path, struct value *value) {
+  if (!json_is_array(value->json)) return check_text(p, row, path, value->json);
+  size_t length = 0, n = json_array_size(value->json);
+  for (size_t i = 0; i < n; i++) {
+    const char *text = part_text(p, path, i, json_array_get(value->json, i));
+    if (!text) return -1;
+    length += strlen(text);
+  }
+  char *all = arena_alloc(p->arena, length + 1, p->error);
+  value->texts = arena_array(p->arena, 1, sizeof *value->texts, p->error);
+  if (!all || !value->texts) return -1;
+  value->texts[0] = all;
+  for (size_t i = 0; i < n; i++) {
+    const char *text = json_string_value(json_object_get(json_array_get(value->json, i), "text"));
+    memcpy(all, text, strlen(text));
+    all += strlen(text);
+  }
+  return check_characters(p, row, path, value->texts[0], length);
+}
+
+static int refuse_field(struct parser *p, const struct field *row, const char *path) {
+  return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' is not served: %s", path, row->text);
+}
+
 /* ---- objects ------------------------------------------------------------------------------------------ */
 
 /* Whether a row without a value should have one. */
@@ -254,6 +337,10 @@ static int check_value(struct parser *p, const struct field *row, const char *pa
     case FIELD_NUMBERS: return check_numbers(p, row, path, json);
     case FIELD_PLACES: return check_places(p, row, path, json);
     case FIELD_TOKENS: return check_tokens(p, row, path, json);
+    case FIELD_PROMPTS: return check_prompts(p, row, path, json);
+    case FIELD_WEIGHTS: return check_weights(p, row, path, value);
+    case FIELD_CONTENT: return check_content(p, row, path, value);
+    case FIELD_REFUSED: return refuse_field(p, row, path);
     case FIELD_ROWS: return check_rows(p, row, path, json);
     default: return check_inner(p, row, path, value);
   }

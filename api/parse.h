@@ -37,7 +37,7 @@ bool values_bool(const struct values *values, const char *name); /* absent witho
 int64_t values_int(const struct values *values, const char *name);
 double values_number(const struct values *values, const char *name);
 
-/* FIELD_TEXT, FIELD_SOURCE, FIELD_CHOICE: NUL-terminated valid UTF-8 without NUL inside; NULL when absent
+/* FIELD_TEXT, FIELD_SOURCE, FIELD_CHOICE, FIELD_CONTENT: NUL-terminated valid UTF-8 without NUL inside; NULL when absent
  * without default. length may be NULL. */
 const char *values_text(const struct values *values, const char *name, size_t *length);
 
@@ -55,6 +55,13 @@ double values_row_at(const struct values *values, const char *name, size_t i, si
 
 /* FIELD_TOKENS: whether arrays were given, not integers. */
 bool values_is_nested(const struct values *values, const char *name);
+
+/* FIELD_PROMPTS: whether tokens were given (read like FIELD_TOKENS), not texts (like FIELD_TEXTS). */
+bool values_are_tokens(const struct values *values, const char *name);
+
+/* FIELD_WEIGHTS: values_count of them. */
+int64_t values_key_at(const struct values *values, const char *name, size_t i);
+double values_weight_at(const struct values *values, const char *name, size_t i);
 
 /* The spelling of the client when it gave the field and it is not null, else NULL. */
 const char *values_given(const struct values *values, const char *name);

@@ -7,11 +7,17 @@
 
 #include "api/parse.h"
 
+struct weight {
+  int64_t key;
+  double value;
+};
+
 /* One field that was given. */
 struct value {
   const json_t *json;    /* NULL: absent or null */
   const char *given;     /* its spelling in the body */
-  const char **texts;    /* FIELD_SOURCE and FIELD_NAMES: integers written out */
+  const char **texts;    /* FIELD_SOURCE and FIELD_NAMES: integers written out; FIELD_CONTENT: its parts as one */
+  struct weight *weights; /* FIELD_WEIGHTS, as many as the object has members */
   struct values **inner; /* FIELD_OBJECT, FIELD_OBJECTS */
 };
 

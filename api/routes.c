@@ -85,8 +85,11 @@ const struct route routes[] = {
     {"POST", "/v1/util/{verb}", "Vectors and similarities of a dictionary", FAMILY_NEURONPEDIA, PLANNED},
 
     /* OpenAI */
-    {"GET", "/v1/models", "The loaded models, as OpenAI lists them", FAMILY_OPENAI, PLANNED},
-    {"POST", "/v1/completions", "Continue a prompt, with optional steering", FAMILY_OPENAI, PLANNED},
+    {"GET", "/v1/models", "The loaded models, as OpenAI lists them", FAMILY_OPENAI, NULL, openai_models_get, 0},
+    {"GET", "/v1/models/{model}", "One loaded model, as OpenAI tells it", FAMILY_OPENAI, NULL, openai_model_get, 0},
+    {"GET", "/v1/models/{owner}/{model}", "The same, by a name with an owner", FAMILY_OPENAI, NULL, openai_model_get, 0},
+    {"POST", "/v1/completions", "Continue prompts, with optional steering", FAMILY_OPENAI, completions_fields,
+     completions_post, ROUTE_ENGINE},
     {"POST", "/v1/chat/completions", "Continue a chat, with optional steering", FAMILY_OPENAI, PLANNED},
 
     /* the laboratory */

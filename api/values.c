@@ -64,6 +64,7 @@ bool values_is_list(const struct values *values, const char *name) {
 size_t values_count(const struct values *values, const char *name) {
   const json_t *json = values->given[find(values, name)].json;
   if (!json) return 0;
+  if (values->given[find(values, name)].weights) return json_object_size(json);
   return json_is_array(json) ? json_array_size(json) : 1;
 }
 
@@ -84,6 +85,19 @@ double values_number_at(const struct values *values, const char *name, size_t i)
 
 bool values_is_nested(const struct values *values, const char *name) {
   return json_is_array(json_array_get(values->given[find(values, name)].json, 0));
+}
+
+bool values_are_tokens(const struct values *values, const char *name) {
+  const json_t *json = values->given[find(values, name)].json, *first = json_array_get(json, 0);
+  return json_is_array(json) && !json_is_string(first);
+}
+
+int64_t values_key_at(const struct values *values, const char *name, size_t i) {
+  return values->given[find(values, name)].weights[i].key;
+}
+
+double values_weight_at(const struct values *values, const char *name, size_t i) {
+  return values->given[find(values, name)].weights[i].value;
 }
 
 /* Array i of a list of arrays, or the list itself. */

@@ -7,6 +7,7 @@
 #include "core/archive.h"
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
+#include "core/base/nearest.h"
 #include "core/base/pool.h"
 #include "core/dict/dict_find.h"
 #include "core/lab_sources.h"
@@ -217,6 +218,14 @@ void lab_list_ids(char *out, size_t size, size_t n, const char *(*id)(const void
 
 static const char *model_id(const void *of, size_t i) { return ((const struct lab_model_info *)of)[i].id; }
 
+/* The loaded model that was probably meant; NULL when none is near. */
+static const char *nearest_model(const struct lab *lab, const char *id) {
+  const char *names[64];
+  size_t n = lab->n_models < 64 ? lab->n_models : 64;
+  for (size_t i = 0; i < n; i++) names[i] = lab->infos[i].id;
+  return nearest_name(id, names, n);
+}
+
 const struct lab_model_info *lab_find_model(const struct lab *lab, const char *id, struct error *error) {
   char known[256];
   lab_list_ids(known, sizeof known, lab->n_models, model_id, lab->infos);
@@ -227,7 +236,9 @@ const struct lab_model_info *lab_find_model(const struct lab *lab, const char *i
   }
   struct lab_model *model = lab_model_named(lab, id);
   if (model) return &lab->infos[model - lab->models];
-  error_set_field(error, ERROR_NOT_FOUND, "modelId", "no model '%.64s' is loaded; loaded: %s", id, known);
+  const char *near = nearest_model(lab, id);
+  error_set_field(error, ERROR_NOT_FOUND, "modelId", "no model '%.64s' is loaded%s%.64s%s; loaded: %s", id,
+                  near ? "; did you mean '" : "", near ? near : "", near ? "'" : "", known);
   return NULL;
 }
 

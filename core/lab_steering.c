@@ -140,6 +140,8 @@ void steering_free(struct steering *steering) {
   free(steering);
 }
 
+size_t steering_bytes(const struct steering *steering) { return steering->arena.used; }
+
 struct edit_list *steering_list(const struct steering *steering, struct error *error) {
   struct edit_list *list = edit_list_new(error);
   int failed = list ? 0 : -1;

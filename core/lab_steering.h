@@ -19,6 +19,7 @@ bool steering_none(const struct lab_steering *asked);
 int steering_new(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, const int32_t *ids,
                  size_t n, struct steering **out, struct error *error) MUST_CHECK;
 void steering_free(struct steering *steering); /* NULL is fine */
+size_t steering_bytes(const struct steering *steering); /* what it takes, without its lists */
 
 /* Whether runs must come before steering_list. NULL: no. */
 bool steering_waits(const struct steering *steering);

@@ -22,6 +22,7 @@ struct edit_list {
   struct kept *edits;
   size_t count, capacity;
   struct memory *memory; /* after upload */
+  int sharers;           /* owners beside the first */
 };
 
 struct edit_list *edit_list_new(struct error *error) {
@@ -39,11 +40,16 @@ static void kept_clear(struct kept *kept) {
 }
 
 void edit_list_free(struct edit_list *list, struct backend *backend) {
-  if (!list) return;
+  if (!list || list->sharers-- > 0) return;
   for (size_t i = 0; i < list->count; i++) kept_clear(&list->edits[i]);
   if (list->memory) backend->ops->free(backend, list->memory);
   free(list->edits);
   free(list);
+}
+
+struct edit_list *edit_list_share(struct edit_list *list) {
+  if (list) list->sharers++;
+  return list;
 }
 
 /* hidden: -inf is what scores have where nothing is seen. */
@@ -161,6 +167,7 @@ static int write_vectors(struct edit_list *list, struct kept *kept, struct backe
 
 int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) {
   size_t bytes = 0;
+  if (list->memory) return 0; /* a sharer was here before */
   for (size_t i = 0; i < list->count; i++) {
     const struct kept *kept = &list->edits[i];
     list->edits[i].offset = bytes;

@@ -55,6 +55,10 @@ struct edit_list;
 struct edit_list *edit_list_new(struct error *error) MUST_CHECK;
 void edit_list_free(struct edit_list *list, struct backend *backend); /* NULL is fine */
 
+/* One owner more of a list that is complete: each frees it, the last one's call does. Not thread-safe: all shares are taken
+ * before one is handed over. NULL is fine. */
+struct edit_list *edit_list_share(struct edit_list *list);
+
 /* ERROR_MEMORY; ERROR_ARGUMENT when a vector has a NaN or an infinity (scores may have -inf). REPLACE needs a mask. */
 int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) MUST_CHECK;
 size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
@@ -62,7 +66,7 @@ size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
 /* The first layer that an edit of the list touches; n_layer for an empty list or NULL. */
 int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
 
-/* Copies the vectors into backend memory. Worker only, between runs. */
+/* Copies the vectors into backend memory, the first time it is asked. Worker only, between runs. */
 int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) MUST_CHECK;
 
 /* The dictionary edit behind a mark. */

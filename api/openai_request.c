@@ -1,0 +1,176 @@
+/* openai_request.c: what OpenAI's generating routes are asked: sampling, stop strings, steering. Knows neither prompts nor
+ * replies. */
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "api/openai.h"
+#include "core/base/clock.h"
+
+static const struct field feature_rows[] = {
+    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
+    {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,
+     .text = "The length of what is added, or the factor or cap of the method."},
+    {.name = NULL}};
+
+static const struct field vector_rows[] = {
+    {"point", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "Where, such as \"blocks.5.hook_resid_pre\"."},
+    {"vector", NULL, FIELD_NUMBERS, .required = true, .min = 1, .max = 1e6, .text = "As many numbers as the point has columns."},
+    {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6,
+     .text = "The vector's factor, or the factor or cap of the method."},
+    {.name = NULL}};
+
+const struct field steering_fields[] = {
+    {"features", NULL, FIELD_OBJECTS, .cap = CAP_FEATURES, .inner = feature_rows, .text = "Features turned up or down."},
+    {"vectors", NULL, FIELD_OBJECTS, .max = 256, .inner = vector_rows, .text = "Vectors in the same way, after the features."},
+    {"method", "steer_method", FIELD_CHOICE, .fallback = "SIMPLE_ADDITIVE",
+     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP", .text = "What features and vectors do to the activations."},
+    {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."},
+    {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
+     .text = "false leaves the special tokens of the prompt (BOS) unsteered by features and vectors."},
+    EDITS_ROW,
+    {.name = NULL}};
+
+const struct field stream_options_fields[] = {
+    {"include_usage", NULL, FIELD_BOOL, .fallback = "false", .text = "A last event tells how many tokens there were."},
+    {.name = NULL}};
+
+/* ---- steering ----------------------------------------------------------------------------------------- */
+
+static enum lab_steer_method read_method(const struct values *values) {
+  const char *word = values_text(values, "method", NULL);
+  if (strcmp(word, "ORTHOGONAL_DECOMP") == 0) return LAB_STEER_ORTHOGONAL;
+  return strcmp(word, "PROJECTION_CAP") == 0 ? LAB_STEER_CAP : LAB_STEER_ADD;
+}
+
+static int read_features(struct api_call *call, const struct values *values, struct lab_steering *out, struct error *error) {
+  out->n_features = values_count(values, "features");
+  struct lab_steer_feature *features = arena_array(&call->arena, out->n_features, sizeof *features, error);
+  out->features = features;
+  for (size_t i = 0; features && i < out->n_features; i++) {
+    const struct values *one = values_at(values, "features", i);
+    char field[64];
+    snprintf(field, sizeof field, "steering.features[%zu].source", i);
+    features[i] = (struct lab_steer_feature){values_text(one, "source", NULL), values_int(one, "index"),
+                                             values_number(one, "strength")};
+    if (call_check_source(features[i].source_id, field, error) != 0) return -1;
+  }
+  return features ? 0 : -1;
+}
+
+/* A vector is the edit of its method. */
+static int read_vector(struct api_call *call, const struct values *values, const struct lab_steering *steering,
+                       struct lab_edit *out, struct error *error) {
+  static const enum lab_edit_op ops[] = {
+      [LAB_STEER_ADD] = LAB_EDIT_ADD, [LAB_STEER_ORTHOGONAL] = LAB_EDIT_PROJECT, [LAB_STEER_CAP] = LAB_EDIT_CAP};
+  size_t n = values_count(values, "vector");
+  float *vector = arena_array(&call->arena, n, sizeof *vector, error);
+  for (size_t i = 0; vector && i < n; i++) vector[i] = (float)values_number_at(values, "vector", i);
+  *out = (struct lab_edit){.op = ops[steering->method], .point = values_text(values, "point", NULL), .index = -1,
+                           .vector = vector, .n_vector = n,
+                           .strength = values_number(values, "strength") * steering->strength_multiplier,
+                           .special = steering->special_tokens, .include_error = true};
+  return vector ? 0 : -1;
+}
+
+static int read_vectors(struct api_call *call, const struct values *values, struct lab_steering *out, struct error *error) {
+  out->n_vectors = values_count(values, "vectors");
+  struct lab_edit *vectors = arena_array(&call->arena, out->n_vectors, sizeof *vectors, error);
+  out->vectors = vectors;
+  for (size_t i = 0; vectors && i < out->n_vectors; i++)
+    if (read_vector(call, values_at(values, "vectors", i), out, &vectors[i], error) != 0) return -1;
+  return vectors ? 0 : -1;
+}
+
+static int read_steering(struct api_call *call, struct lab_steering *out, struct error *error) {
+  const struct values *values = values_at(call->values, "steering", 0);
+  *out = (struct lab_steering){.prefix = "steering.", .source_field = "source"};
+  if (!values) return 0;
+  out->method = read_method(values);
+  out->strength_multiplier = values_number(values, "strength_multiplier");
+  out->special_tokens = values_bool(values, "steer_special_tokens");
+  if (read_features(call, values, out, error) != 0 || read_vectors(call, values, out, error) != 0) return -1;
+  return edits_read(call, values, "edits", "steering.", &out->edits, &out->n_edits, error);
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------------- */
+
+static int read_stops(struct api_call *call, struct lab_complete_args *args, struct error *error) {
+  args->n_stops = values_count(call->values, "stop");
+  if (args->n_stops > LAB_STOPS_MOST)
+    return error_set_field(error, ERROR_ARGUMENT, "stop", "'stop' may hold up to %d strings, found %zu", LAB_STOPS_MOST,
+                           args->n_stops);
+  const char **stops = arena_array(&call->arena, args->n_stops, sizeof *stops, error);
+  for (size_t i = 0; stops && i < args->n_stops; i++) stops[i] = values_text_at(call->values, "stop", i, NULL);
+  args->stops = stops;
+  return stops ? 0 : -1;
+}
+
+static int read_bias(struct api_call *call, struct lab_complete_args *args, struct error *error) {
+  args->n_bias = values_count(call->values, "logit_bias");
+  struct lab_bias *bias = arena_array(&call->arena, args->n_bias, sizeof *bias, error);
+  for (size_t i = 0; bias && i < args->n_bias; i++)
+    bias[i] = (struct lab_bias){values_key_at(call->values, "logit_bias", i), values_weight_at(call->values, "logit_bias", i)};
+  args->bias = bias;
+  return bias ? 0 : -1;
+}
+
+static int64_t read_seed(const struct values *values) {
+  int64_t seed = clock_ns();
+  if (values_has(values, "seed")) return values_int(values, "seed");
+  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) seed ^= 1; /* the clock is random enough for a text */
+  return seed;
+}
+
+const struct lab_model_info *openai_model(struct api_call *call, const char *id, struct error *error) {
+  struct error own = ERROR_INIT;
+  const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
+  if (!model) error_set_field(error, own.code, "model", "%s", own.text);
+  return model;
+}
+
+/* What of the server decides a text beside the request: decisions 19. */
+static const char *fingerprint(struct api_call *call, const struct lab_model_info *model, struct error *error) {
+  struct lab_stats stats;
+  lab_stats(call->api->lab, &stats);
+  return arena_printf(&call->arena, error, "steerd-%s-%s-%s", STEERD_VERSION, stats.backend, model->dtype);
+}
+
+static int read_args(struct api_call *call, struct lab_complete_args *args, struct error *error) {
+  const struct values *values = call->values;
+  int64_t top_k = values_int(values, "top_k");
+  *args = (struct lab_complete_args){.model = openai_model(call, values_text(values, "model", NULL), error),
+                                     .bos = LAB_BOS_DEFAULT, .n = (int)values_int(values, "n"),
+                                     .temperature = values_number(values, "temperature"), .top_k = top_k > 0 ? top_k : 0,
+                                     .top_p = values_number(values, "top_p"), .min_p = values_number(values, "min_p"),
+                                     .frequency_penalty = values_number(values, "frequency_penalty"),
+                                     .presence_penalty = values_number(values, "presence_penalty"),
+                                     .seed = read_seed(values), .n_logprobs = -1, .ends_turn = -1};
+  if (!args->model || read_stops(call, args, error) != 0 || read_bias(call, args, error) != 0) return -1;
+  return read_steering(call, &args->steering, error);
+}
+
+struct openai_plan *openai_plan_read(struct api_call *call, enum openai_shape shape, struct error *error) {
+  struct openai_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
+  if (!plan || read_args(call, &plan->args, error) != 0) return NULL;
+  const struct values *options = values_at(call->values, "stream_options", 0);
+  plan->shape = shape;
+  plan->usage = options && values_bool(options, "include_usage");
+  plan->created = (int64_t)time(NULL);
+  plan->fingerprint = fingerprint(call, plan->args.model, error);
+  plan->id = arena_printf(&call->arena, error, "%s-%s", shape == OPENAI_CHAT ? "chatcmpl" : "cmpl", call->request->request_id);
+  return plan->id && plan->fingerprint ? plan : NULL;
+}
+
+int openai_plan_start(struct api_call *call, struct openai_plan *plan, struct error *error) {
+  plan->n_choices = plan->args.n_prompts * (size_t)plan->args.n;
+  plan->told = arena_array(&call->arena, plan->n_choices, sizeof *plan->told, error);
+  if (!plan->told) return -1;
+  call->plan = plan;
+  call->stream = values_bool(call->values, "stream");
+  call->finish = openai_finish;
+  call->frame = openai_frame;
+  return lab_complete(call->api->lab, &plan->args, call->waker, &call->job, error);
+}

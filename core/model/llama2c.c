@@ -4,20 +4,42 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Version 0 begins with its seven numbers; later ones with a mark, their version and then the numbers, in a header that
+ * is filled up. */
 #define HEADER_BYTES 28
+#define MARKED_BYTES 256
+#define MARK 0x616b3432 /* "24ka" in the file */
+#define SHARED_AT 36    /* a byte behind the numbers of a marked header */
 
 struct header {
+  int32_t version;
   int64_t width, hidden, layers, heads, kv_heads, vocabulary, context;
   bool shared; /* the unembedding is the embedding */
 };
 
+/* The mark and the version behind it; version 0 where there is no mark. */
+static int32_t version_of(const struct mapfile *file) {
+  int32_t head[2];
+  if (file->size < sizeof head) return 0;
+  memcpy(head, file->data, sizeof head); /* little endian, as the machines this runs on */
+  return head[0] == MARK ? head[1] : 0;
+}
+
+static bool is_marked(const struct mapfile *file) {
+  int32_t mark = 0;
+  if (file->size >= MARKED_BYTES) memcpy(&mark, file->data, sizeof mark);
+  return mark == MARK;
+}
+
 /* The numbers of a header, when they can be those of a model; the limits are those of arch_check. */
 static bool read_header(const struct mapfile *file, struct header *out) {
   int32_t n[7];
-  if (file->size < HEADER_BYTES) return false;
-  memcpy(n, file->data, sizeof n); /* little endian, as the machines this runs on */
-  if (n[5] == INT32_MIN) return false;
-  *out = (struct header){n[0], n[1], n[2], n[3], n[4], n[5] < 0 ? -n[5] : n[5], n[6], n[5] > 0};
+  bool marked = is_marked(file);
+  if (file->size < (marked ? MARKED_BYTES : HEADER_BYTES)) return false;
+  memcpy(n, file->data + (marked ? 8 : 0), sizeof n);
+  if (n[5] == INT32_MIN || (marked && n[5] < 0)) return false;
+  bool shared = marked ? file->data[SHARED_AT] != 0 : n[5] > 0;
+  *out = (struct header){version_of(file), n[0], n[1], n[2], n[3], n[4], n[5] < 0 ? -n[5] : n[5], n[6], shared};
   const int64_t most[] = {1 << 16, 1 << 20, 1024, 1024, 1024, 1 << 22, 1 << 20};
   const int64_t values[] = {out->width, out->hidden, out->layers, out->heads, out->kv_heads, out->vocabulary, out->context};
   for (int i = 0; i < 7; i++)
@@ -32,33 +54,40 @@ struct group {
 };
 #define GROUPS 13
 
-/* In file order. */
+enum { EMBED, NORM1, Q, K, V, O, NORM2, GATE, DOWN, UP, FINAL, TURNS, UNEMBED };
+
+/* In file order: version 0 has no norms in front, and two tables of cosines and sines, half a head each. */
 static int list_groups(const struct header *h, struct group out[GROUPS]) {
+  static const int orders[2][GROUPS] = {{EMBED, NORM1, Q, K, V, O, NORM2, GATE, DOWN, UP, FINAL, TURNS, UNEMBED},
+                                        {NORM1, NORM2, FINAL, EMBED, Q, K, V, O, GATE, DOWN, UP, UNEMBED}};
   int64_t d = h->width, m = h->hidden, n = h->layers, head = d / h->heads, kv = head * h->kv_heads;
-  const struct group groups[GROUPS] = {{"model.embed_tokens.weight", 0, h->vocabulary, d},
-                                       {"model.layers.%d.input_layernorm.weight", n, d, 0},
-                                       {"model.layers.%d.self_attn.q_proj.weight", n, d, d},
-                                       {"model.layers.%d.self_attn.k_proj.weight", n, kv, d},
-                                       {"model.layers.%d.self_attn.v_proj.weight", n, kv, d},
-                                       {"model.layers.%d.self_attn.o_proj.weight", n, d, d},
-                                       {"model.layers.%d.post_attention_layernorm.weight", n, d, 0},
-                                       {"model.layers.%d.mlp.gate_proj.weight", n, m, d},
-                                       {"model.layers.%d.mlp.down_proj.weight", n, d, m},
-                                       {"model.layers.%d.mlp.up_proj.weight", n, m, d},
-                                       {"model.norm.weight", 0, d, 0},
-                                       {NULL, 0, h->context, head}, /* cosines and sines, half a head each */
-                                       {"lm_head.weight", 0, h->vocabulary, d}};
-  memcpy(out, groups, sizeof groups);
-  return h->shared ? GROUPS - 1 : GROUPS;
+  const struct group groups[GROUPS] = {[EMBED] = {"model.embed_tokens.weight", 0, h->vocabulary, d},
+                                       [NORM1] = {"model.layers.%d.input_layernorm.weight", n, d, 0},
+                                       [Q] = {"model.layers.%d.self_attn.q_proj.weight", n, d, d},
+                                       [K] = {"model.layers.%d.self_attn.k_proj.weight", n, kv, d},
+                                       [V] = {"model.layers.%d.self_attn.v_proj.weight", n, kv, d},
+                                       [O] = {"model.layers.%d.self_attn.o_proj.weight", n, d, d},
+                                       [NORM2] = {"model.layers.%d.post_attention_layernorm.weight", n, d, 0},
+                                       [GATE] = {"model.layers.%d.mlp.gate_proj.weight", n, m, d},
+                                       [DOWN] = {"model.layers.%d.mlp.down_proj.weight", n, d, m},
+                                       [UP] = {"model.layers.%d.mlp.up_proj.weight", n, m, d},
+                                       [FINAL] = {"model.norm.weight", 0, d, 0},
+                                       [TURNS] = {NULL, 0, h->context, head},
+                                       [UNEMBED] = {"lm_head.weight", 0, h->vocabulary, d}};
+  int count = h->version == 0 ? GROUPS : GROUPS - 1;
+  for (int i = 0; i < count; i++) out[i] = groups[orders[h->version != 0][i]];
+  return h->shared ? count - 1 : count;
 }
 
 /* Elements of one layer: below 2^38, by the limits of the header. */
 static int64_t group_count(const struct group *group) { return group->rows * (group->columns ? group->columns : 1); }
 
+static size_t header_bytes(const struct header *h) { return h->version ? MARKED_BYTES : HEADER_BYTES; }
+
 static size_t file_bytes(const struct header *h) {
   struct group groups[GROUPS];
   int n = list_groups(h, groups);
-  size_t bytes = HEADER_BYTES;
+  size_t bytes = header_bytes(h);
   for (int i = 0; i < n; i++)
     bytes += (size_t)group_count(&groups[i]) * (size_t)(groups[i].layers ? groups[i].layers : 1) * sizeof(float);
   return bytes;
@@ -66,7 +95,25 @@ static size_t file_bytes(const struct header *h) {
 
 bool llama2c_begins(const struct mapfile *file) {
   struct header h;
-  return read_header(file, &h) && file_bytes(&h) == file->size;
+  return is_marked(file) || (read_header(file, &h) && file_bytes(&h) == file->size);
+}
+
+/* The header of a file whose size it explains. */
+static int read_whole(const char *path, const struct mapfile *file, struct header *out, struct error *error) {
+  bool marked = is_marked(file), good = read_header(file, out);
+  if (marked && version_of(file) != 1)
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "'%s' is a llama2.c checkpoint of version %d; versions 0 and 1 are served, which hold weights in f32 (version 2 "
+                     "holds them in 8 bits): export it with --version 1",
+                     path, version_of(file));
+  if (good && file_bytes(out) == file->size) return 0;
+  if (marked && good)
+    return error_set(error, ERROR_FORMAT, "'%s' has %zu bytes, a llama2.c checkpoint of its sizes has %zu", path, file->size,
+                     file_bytes(out));
+  return error_set(error, ERROR_FORMAT,
+                   "'%s' is not a llama2.c checkpoint (of version 0, whose size follows from its header, or 1); a model is a "
+                   "folder, an ini or such a file",
+                   path);
 }
 
 static int add(struct tensor_list *list, const struct group *group, int layer, const unsigned char *data,
@@ -90,10 +137,9 @@ static int add(struct tensor_list *list, const struct group *group, int layer, c
 int llama2c_read(const char *path, const struct mapfile *file, struct tensor_list *list, struct error *error) {
   struct header h;
   struct group groups[GROUPS];
-  if (!read_header(file, &h) || file_bytes(&h) != file->size)
-    return error_set(error, ERROR_FORMAT, "'%s' is not a llama2.c checkpoint", path);
+  if (read_whole(path, file, &h, error) != 0) return -1;
   int n = list_groups(&h, groups);
-  const unsigned char *data = file->data + HEADER_BYTES;
+  const unsigned char *data = file->data + header_bytes(&h);
   for (int i = 0; i < n; i++) {
     int layers = groups[i].layers ? (int)groups[i].layers : 1;
     for (int l = 0; l < layers; l++, data += (size_t)group_count(&groups[i]) * sizeof(float))
@@ -106,13 +152,9 @@ int llama2c_config(const char *path, char out[512], struct error *error) {
   struct mapfile file;
   struct header h;
   if (mapfile_open(path, &file, error) != 0) return -1;
-  bool good = read_header(&file, &h) && file_bytes(&h) == file.size;
+  int failed = read_whole(path, &file, &h, error);
   mapfile_close(&file);
-  if (!good)
-    return error_set(error, ERROR_FORMAT,
-                     "'%s' is not a llama2.c checkpoint (of version 0, whose size follows from its header); a model is a "
-                     "folder, an ini or such a file",
-                     path);
+  if (failed) return -1;
   snprintf(out, 512,
            "{\"model_type\": \"llama\", \"hidden_size\": %lld, \"intermediate_size\": %lld, \"num_hidden_layers\": %lld, "
            "\"num_attention_heads\": %lld, \"num_key_value_heads\": %lld, \"vocab_size\": %lld, "

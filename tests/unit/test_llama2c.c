@@ -122,6 +122,72 @@ static void test_not_a_checkpoint(void **state) {
   free(bytes);
 }
 
+/* The same sizes behind a mark: version, header of 256 bytes, norms in front, no tables. */
+static size_t build_marked(unsigned char **out, int32_t version, bool shared) {
+  const int32_t head[] = {0x616b3432, version};
+  size_t elements = ELEMENTS - 3 * 2 + (shared ? 0 : 20), size = 256 + elements * sizeof(float);
+  *out = calloc(1, size + 4);
+  memcpy(*out, head, sizeof head);
+  memcpy(*out + 8, header, sizeof header);
+  (*out)[36] = shared;
+  for (size_t i = 0; i < elements; i++) {
+    float value = (float)i;
+    memcpy(*out + 256 + i * 4, &value, 4);
+  }
+  return size;
+}
+
+static void test_layout_of_version_1(void **state) {
+  (void)state;
+  unsigned char *bytes;
+  struct error error = ERROR_INIT;
+  struct mapfile file = {NULL, build_marked(&bytes, 1, false)};
+  file.data = bytes;
+  struct tensor_list list;
+  tensor_list_init(&list);
+  assert_true(llama2c_begins(&file));
+  assert_int_equal(llama2c_read("f", &file, &list, &error), 0);
+  assert_int_equal(tensor_list_index(&list, &error), 0);
+  assert_int_equal(list.count, 1 + 2 * 9 + 1 + 1);
+  check(&list, "model.layers.1.input_layernorm.weight", "[4] F32", 4);
+  check(&list, "model.layers.0.post_attention_layernorm.weight", "[4] F32", 8);
+  check(&list, "model.norm.weight", "[4] F32", 16);
+  check(&list, "model.embed_tokens.weight", "[5, 4] F32", 20);
+  check(&list, "model.layers.1.self_attn.q_proj.weight", "[4, 4] F32", 40 + 16);
+  check(&list, "model.layers.0.mlp.gate_proj.weight", "[6, 4] F32", 40 + 2 * 48);
+  check(&list, "model.layers.1.mlp.up_proj.weight", "[6, 4] F32", 136 + 2 * 48 + 24);
+  check(&list, "lm_head.weight", "[5, 4] F32", 136 + 3 * 48);
+  tensor_list_clear(&list);
+  free(bytes);
+}
+
+static void refuses(const unsigned char *bytes, size_t size, enum error_code code, const char *text) {
+  struct error error = ERROR_INIT;
+  struct mapfile file = {bytes, size};
+  struct tensor_list list;
+  tensor_list_init(&list);
+  assert_int_equal(llama2c_read("f", &file, &list, &error), -1);
+  if (error.code != code || !strstr(error.text, text)) fail_msg("'%s' does not say '%s'", error.text, text);
+  tensor_list_clear(&list);
+}
+
+static void test_marked_files_are_refused(void **state) {
+  (void)state;
+  unsigned char *bytes;
+  int32_t negative = -5;
+  size_t size = build_marked(&bytes, 1, true);
+  refuses(bytes, size - 1, ERROR_FORMAT, "'f' has 1375 bytes, a llama2.c checkpoint of its sizes has 1376");
+  refuses(bytes, size + 1, ERROR_FORMAT, "'f' has 1377 bytes");
+  refuses(bytes, 255, ERROR_FORMAT, "'f' is not a llama2.c checkpoint");
+  memcpy(bytes + 28, &negative, 4);
+  refuses(bytes, size, ERROR_FORMAT, "'f' is not a llama2.c checkpoint");
+  free(bytes);
+  size = build_marked(&bytes, 2, true);
+  refuses(bytes, size, ERROR_UNSUPPORTED, "'f' is a llama2.c checkpoint of version 2; versions 0 and 1 are served");
+  refuses(bytes, 256, ERROR_UNSUPPORTED, "export it with --version 1");
+  free(bytes);
+}
+
 static void test_errors(void **state) {
   (void)state;
   char text[512];
@@ -132,6 +198,8 @@ static void test_errors(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_logits_as_its_twin), cmocka_unit_test(test_layout),
-                                     cmocka_unit_test(test_not_a_checkpoint), cmocka_unit_test(test_errors)};
+                                     cmocka_unit_test(test_not_a_checkpoint),
+                                     cmocka_unit_test(test_layout_of_version_1),
+                                     cmocka_unit_test(test_marked_files_are_refused), cmocka_unit_test(test_errors)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

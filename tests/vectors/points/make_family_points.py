@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Records the cold points of the families that make_points.py leaves, at every layer, two positions each, in float64.
 
-usage: make_family_points.py [NAME ...]     (writes family-NAME.safetensors beside this script; no seed: nothing is drawn)
+usage: make_family_points.py [NAME ...]     (writes family-NAME.safetensors beside this script; nothing is drawn, but for the
+weights of the two models that are made here, llama2c and workshop, whose seeds stand below)
 
 The tiny models and their prompts are those of tests/vectors/families. Two independent paths, neither of which knows steerd:
 transformers' own model, whose modules are watched (products and norms give q, k, v, pre-activations; what arrives at its
@@ -10,6 +11,8 @@ PyTorch; and TransformerLens for its toys. Everything worked out must lead back 
 outputs of norms, of attention, and the hot points and logits recorded before. The prompt has 13 tokens, so that windows of
 5 and 6 hide keys of the last one."""
 import os
+import shutil
+import struct
 import sys
 
 import torch
@@ -20,7 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 FOLDERS = os.path.join(HERE, "..", "families")
 sys.path.insert(0, FOLDERS)
 from families import FAMILIES  # noqa: E402
-from make import double, submodule  # noqa: E402
+from make import double, fill, submodule  # noqa: E402
 
 ROWS = [3, 12]
 CLOSE = 2e-6  # attention is softmaxed in f32 by transformers, whatever the model's type
@@ -231,21 +234,19 @@ def one_block(points, watch, parts, model, layer, attended):
 
 
 @torch.no_grad()
-def transformers_points(name):
-    family, parts, model = FAMILIES[name], PARTS[name], load(name)
-    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
-    blocks = submodule(model, family["blocks"])
+def watched_points(model, parts, blocks_path, ids):
+    """Every point but the hot ones, logits, and what was watched."""
+    blocks = submodule(model, blocks_path)
     watch = Watch(model, blocks, parts["attn"])
-    watch.blocks, watch.by_head = family["blocks"], {}
+    watch.blocks, watch.by_head = blocks_path, {}
     for layer in range(len(blocks)):
         for path in (parts.get("q_norm"), parts.get("k_norm")):
             if path:
-                full = f"{family['blocks']}.{layer}.{path}"
+                full = f"{blocks_path}.{layer}.{path}"
                 submodule(model, full).register_forward_hook(lambda _m, _a, out, full=full: watch.by_head.update({full: out}))
-    logits = model(expected["ids"][None].long(), use_cache=False).logits[0]
+    logits = model(ids[None].long(), use_cache=False).logits[0]
     watch.close()
-    agree("logits", logits, expected["logits"].double())
-    first = watch.took[f"{family['blocks']}.0"]
+    first = watch.took[f"{blocks_path}.0"]
     points = {"hook_embed": watch.gave[parts["wte"]].expand_as(first) if parts["wte"] else first}
     if parts["wpe"]:
         points["hook_pos_embed"] = watch.gave[parts["wpe"]]
@@ -254,10 +255,19 @@ def transformers_points(name):
         agree("embeddings", points["hook_embed"] + points["hook_pos_embed"], first)
     for layer, attended in enumerate(watch.attended):
         one_block(points, watch, parts, model, layer, attended)
-        agree("resid_pre", watch.took[f"{family['blocks']}.{layer}"], expected[f"blocks.{layer}.hook_resid_pre"].double())
     final = parts["final"]
     add_norm(points, "ln_final", "unembed.hook_in", submodule(model, final), watch, final, "final norm")
     points["unembed.hook_out"] = watch.gave["lm_head"]
+    return points, logits, watch
+
+
+def transformers_points(name):
+    family = FAMILIES[name]
+    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
+    points, logits, watch = watched_points(load(name), PARTS[name], family["blocks"], expected["ids"])
+    agree("logits", logits, expected["logits"].double())
+    for layer in range(len(watch.attended)):
+        agree("resid_pre", watch.took[f"{family['blocks']}.{layer}"], expected[f"blocks.{layer}.hook_resid_pre"].double())
     return points, expected["ids"]
 
 
@@ -265,38 +275,152 @@ HOT = ("hook_resid_pre", "attn.hook_z", "hook_attn_out", "hook_resid_mid", "mlp.
 
 
 @torch.no_grad()
-def toy_points(name):
-    """All that TransformerLens caches, and what its norms give after gain and bias."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
-    cell = dict(zip(FAMILIES[name]["make"].__code__.co_freevars, (c.cell_contents for c in FAMILIES[name]["make"].__closure__)))
-    sizes = dict(n_layers=2, d_model=30, d_head=7, n_heads=4, n_ctx=48, d_vocab=97)
-    config = HookedTransformerConfig(default_prepend_bos=False, dtype=torch.float64, use_attn_result=True, **sizes, **cell["config"])
-    model = HookedTransformer(config).eval()
-    state = load_file(os.path.join(FOLDERS, name, "model.safetensors"))
-    missing = model.load_state_dict({key: value.double() for key, value in state.items()}, strict=False).missing_keys
-    assert all(key.endswith(("mask", "IGNORE")) for key in missing), missing
+def lens_points(model, ids, skip):
+    """All that TransformerLens caches but what ends in `skip`, what its norms give after gain and bias, and logits."""
     after = {"ln_final": "unembed.hook_in"}
-    for layer in range(config.n_layers):
+    for layer in range(model.cfg.n_layers):
         after[f"blocks.{layer}.ln1"], after[f"blocks.{layer}.ln2"] = f"attn_in.{layer}", f"blocks.{layer}.mlp.hook_in"
     points = {}
     modules = dict(model.named_modules())
     for path, point in after.items():
         if path in modules:
             modules[path].register_forward_hook(lambda _m, _a, out, point=point: points.update({point: out[0]}))
-    logits, cache = model.run_with_cache(expected["ids"][None].long())
-    agree("logits", logits[0], expected["logits"].double())
+    logits, cache = model.run_with_cache(ids[None].long())
     points["unembed.hook_out"] = logits[0]
     for key, value in cache.items():
-        if key.endswith(HOT) or ".mlp.ln." in key:  # the norm inside SoLU has no points here but its input and output
+        if key.endswith(skip) or ".mlp.ln." in key:  # the norm inside SoLU has no points here but its input and output
             continue
         square = key.endswith(("hook_attn_scores", "hook_pattern"))
         points[key] = value[0].clamp(min=HIDDEN) if square else value[0].flatten(1)
+    return points
+
+
+def lens_model(**config):
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    return HookedTransformer(HookedTransformerConfig(seed=0, default_prepend_bos=False, dtype=torch.float64, use_attn_result=True,
+                                                     **config)).eval()
+
+
+def toy_points(name):
+    expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
+    cell = dict(zip(FAMILIES[name]["make"].__code__.co_freevars, (c.cell_contents for c in FAMILIES[name]["make"].__closure__)))
+    model = lens_model(n_layers=2, d_model=30, d_head=7, n_heads=4, n_ctx=48, d_vocab=97, **cell["config"])
+    state = load_file(os.path.join(FOLDERS, name, "model.safetensors"))
+    missing = model.load_state_dict({key: value.double() for key, value in state.items()}, strict=False).missing_keys
+    assert all(key.endswith(("mask", "IGNORE")) for key in missing), missing
+    points = lens_points(model, expected["ids"], HOT)
+    agree("logits", points["unembed.hook_out"], expected["logits"].double())
     return points, expected["ids"]
 
 
+# ---- models that are made here: files that no library writes ----
+
+def as_meta(rows, heads):
+    """q or k as Meta has them, pairs that turn together side by side, from Hugging Face's halves; rows come first."""
+    return rows.view(heads, 2, -1, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+
+
+def write_llama2c(folder, state, config, marked):
+    """A checkpoint of llama2.c, version 0 or 1, with an unembedding of its own."""
+    c, e = config, config.hidden_size // config.num_attention_heads
+    layers = [{key.split(f"layers.{i}.")[1]: value for key, value in state.items() if f"layers.{i}." in key} for i in range(c.num_hidden_layers)]
+    each = {name: [layer[f"{path}.weight"] for layer in layers] for name, path in dict(
+        norm1="input_layernorm", norm2="post_attention_layernorm", v="self_attn.v_proj", o="self_attn.o_proj", gate="mlp.gate_proj",
+        down="mlp.down_proj", up="mlp.up_proj").items()}
+    each["q"] = [as_meta(layer["self_attn.q_proj.weight"], c.num_attention_heads) for layer in layers]
+    each["k"] = [as_meta(layer["self_attn.k_proj.weight"], c.num_key_value_heads) for layer in layers]
+    embed, final, unembed = (state[key] for key in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"))
+    numbers = (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads)
+    if marked:
+        head = struct.pack("<Ii5iiiB", 0x616B3432, 1, *numbers, c.vocab_size, c.max_position_embeddings, 0).ljust(256, b"\0")
+        order = [*each["norm1"], *each["norm2"], final, embed, *(w for key in ("q", "k", "v", "o", "gate", "down", "up") for w in each[key]), unembed]
+    else:
+        head = struct.pack("<5iii", *numbers, -c.vocab_size, c.max_position_embeddings)
+        turns = torch.zeros(c.max_position_embeddings * e)  # cosines and sines, which nobody has to believe
+        order = [embed, *(w for key in ("norm1", "q", "k", "v", "o", "norm2", "gate", "down", "up") for w in each[key]), final, turns, unembed]
+    with open(os.path.join(folder, f"version{int(marked)}.bin"), "wb") as file:
+        file.write(head + b"".join(w.float().numpy().tobytes() for w in order))
+
+
+def made_folder(name):
+    folder = os.path.join(HERE, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    return folder
+
+
+def add_hot(points, watch, path, parts, down):
+    """The hot points of a block that attention and MLP follow in turn."""
+    for layer in range(len(watch.attended)):
+        at, block_path = f"blocks.{layer}", f"{path}.{layer}"
+        attn = f"{block_path}.{parts['attn']}"
+        points.update({f"{at}.hook_resid_pre": watch.took[block_path], f"{at}.attn.hook_z": watch.took[f"{attn}.{parts['o']}"],
+                       f"{at}.hook_attn_out": watch.gave[attn], f"{at}.hook_resid_mid": watch.took[f"{block_path}.{parts['ln2']}"],
+                       f"{at}.mlp.hook_post": watch.took[f"{block_path}.{down}"], f"{at}.hook_mlp_out": watch.gave[f"{block_path}.mlp"],
+                       f"{at}.hook_resid_post": watch.gave[block_path]})
+
+
+def llama2c_points(name):
+    """transformers' Llama, of which q and k are put back into Meta's order."""
+    config = transformers.LlamaConfig(vocab_size=40, hidden_size=24, intermediate_size=20, num_hidden_layers=2, num_attention_heads=4,
+                                      num_key_value_heads=2, max_position_embeddings=32, rms_norm_eps=1e-5)
+    config._attn_implementation = "eager"
+    generator = torch.Generator().manual_seed(7)
+    model = transformers.LlamaForCausalLM(config)
+    fill(model, generator, 0.6)
+    folder, state = made_folder(name), {key: value.float() for key, value in model.state_dict().items()}
+    for marked in (False, True):
+        write_llama2c(folder, state, config, marked)
+    with open(os.path.join(folder, "tokenizer.bin"), "wb") as file:
+        pieces = [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(bytes([i + 61]) for i in range(3, config.vocab_size))]
+        file.write(struct.pack("<i", 7) + b"".join(struct.pack("<fi", -float(i), len(piece)) + piece for i, piece in enumerate(pieces)))
+    ids = torch.randint(3, config.vocab_size, (13,), generator=generator)
+    parts = block(**LLAMA)
+    points, _, watch = watched_points(double(model, torch.float32), parts, "model.layers", ids)
+    add_hot(points, watch, "model.layers", parts, "mlp.down_proj")
+    for layer in range(2):
+        for point, heads in (("hook_q", 4), ("hook_rot_q", 4), ("hook_k", 2), ("hook_rot_k", 2)):
+            key = f"blocks.{layer}.attn.{point}"
+            points[key] = as_meta(points[key].T, heads).T
+    return points, ids
+
+
+def workshop_points(name):
+    """The workshop's character model as TransformerLens sees it: RMS norms, learned positions, SwiGLU, tied."""
+    model = lens_model(n_layers=2, d_model=24, d_head=6, n_heads=4, d_mlp=20, n_ctx=16, d_vocab=29, act_fn="silu", gated_mlp=True,
+                       normalization_type="RMS", final_rms=True, eps=1e-5)
+    generator = torch.Generator().manual_seed(11)
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            part = key.split(".")[-1]
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            value = 1 + 0.3 * noise if part == "w" else torch.zeros_like(noise) if part.startswith("b") else 0.35 * noise
+            weight.copy_(value.float().double())
+        model.unembed.W_U.copy_(model.embed.W_E.T)
+    state = {"embedding.weight": model.embed.W_E.float(), "core.PE.weight": model.pos_embed.W_pos.float()}
+    for i, layer in enumerate(model.blocks):
+        at = f"core.layers.{i}"
+        state[f"{at}.attention_norm.weight"] = layer.ln1.w.float()
+        for key, weight in (("query_proj", layer.attn.W_Q), ("key_proj", layer.attn.W_K), ("value_proj", layer.attn.W_V)):
+            state[f"{at}.sa.{key}.weight"] = weight.transpose(1, 2).reshape(24, 24).float().contiguous()  # [h, d, e] to [h e, d]
+        state[f"{at}.sa.c_proj.weight"] = layer.attn.W_O.reshape(24, 24).T.float().contiguous()
+        state[f"{at}.mlp_norm.weight"] = layer.ln2.w.float()
+        for key, weight in (("fc_1", layer.mlp.W_gate), ("fc_2", layer.mlp.W_out), ("fc_3", layer.mlp.W_in)):
+            state[f"{at}.mlp.{key}.weight"] = weight.T.float().contiguous()
+    state["out_norm.weight"], state["lm_head.weight"] = model.ln_final.w.float(), state["embedding.weight"]
+    folder = made_folder(name)
+    torch.save({key: value.detach() for key, value in state.items()}, os.path.join(folder, "weights.pth"))
+    with open(os.path.join(folder, "names.txt"), "w", encoding="utf-8") as file:
+        file.write("abcdefghijklm,nopqrstuvwxyz\n")
+    ids = torch.randint(1, 29, (13,), generator=generator)
+    return lens_points(model, ids, ()), ids
+
+
+MADE = {"llama2c": llama2c_points, "workshop": workshop_points}
+
+
 def record(name):
-    points, ids = (toy_points if name.startswith("toy-") else transformers_points)(name)
+    points, ids = MADE.get(name, toy_points if name.startswith("toy-") else transformers_points)(name)
     out = {"ids": ids.to(torch.int32), "rows": torch.tensor(ROWS, dtype=torch.int32)}
     for key, value in points.items():
         square = key.endswith(("hook_attn_scores", "hook_pattern"))
@@ -308,7 +432,7 @@ def record(name):
 def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
-    for name in sys.argv[1:] or [*PARTS, *(name for name in FAMILIES if name.startswith("toy-"))]:
+    for name in sys.argv[1:] or [*PARTS, *(name for name in FAMILIES if name.startswith("toy-")), *MADE]:
         record(name)
 
 

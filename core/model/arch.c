@@ -50,7 +50,18 @@ static bool is_toy(const struct json_node *config) {
   return !json_get(config, "model_type") && json_get(config, "n_layers") && json_get(config, "d_vocab");
 }
 
+/* Weights in blocks of few bits are other tensors under other names. */
+static int refuse_quantized(const struct json_node *config, struct error *error) {
+  const struct json_node *quantized = json_get(config, "quantization_config");
+  if (json_kind(quantized) != JSON_KIND_OBJECT) return 0;
+  return error_set(error, ERROR_UNSUPPORTED,
+                   "config.json: quantization_config (quant_method '%.32s') is not served: weights must be f32, f16 or bf16; "
+                   "take the repository that this one was made from",
+                   json_text_or(json_get(quantized, "quant_method"), "not given"));
+}
+
 const struct arch_family *arch_find(const struct json_node *config, struct error *error) {
+  if (refuse_quantized(config, error) != 0) return NULL;
   const char *type = json_text_or(json_get(config, "model_type"), "");
   if (is_toy(config)) return &arch_toy;
   for (size_t i = 0; i < N_FAMILIES; i++)

@@ -290,6 +290,23 @@ out:
   return t;
 }
 
+/* Folders of SentencePiece models that nobody converted: reading them would need that library's own way of merging. */
+static int refuse_folder(const char *folder, struct error *error) {
+  static const char *const names[] = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"};
+  char path[PATH_BYTES];
+  for (int i = 0; i < 3; i++) {
+    if (file_path(path, folder, names[i], error) != 0)
+      return -1;
+    if (path_is_file(path))
+      return error_set(error, ERROR_UNSUPPORTED,
+                       "'%s' has a SentencePiece model (%s) and no tokenizer.json, which is what is read; transformers writes "
+                       "it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+                       folder, names[i]);
+  }
+  return error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt",
+                   folder);
+}
+
 /* Which files a folder has: 0 tokenizer.json, 1 and 2 those of vocabulary_names; -1 none. */
 static int find_files(const char *folder, struct error *error) {
   char path[PATH_BYTES];
@@ -302,8 +319,7 @@ static int find_files(const char *folder, struct error *error) {
     if (path_is_file(path))
       return i;
   }
-  return error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt",
-                   folder);
+  return refuse_folder(folder, error);
 }
 
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) {

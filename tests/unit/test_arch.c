@@ -100,6 +100,8 @@ static const struct refusal {
     {"{\"model_type\": \"llame\"}", "'llame'", "'llama'"},
     {"{\"model_type\": \"falcon\"}", "'falcon'", "gpt_neox"},
     {"{\"architectures\": [\"BertModel\"]}", "BertModel", "served"},
+    {"{" LLAMA ", \"quantization_config\": {\"quant_method\": \"gptq\"}}", "quant_method 'gptq'", "f32, f16 or bf16"},
+    {"{" LLAMA ", \"quantization_config\": {}}", "quantization_config", "'not given'"},
     {"{" LLAMA ", \"hidden_act\": \"quick_gelu\"}", "hidden_act", "'quick_gelu'"},
     {"{" LLAMA ", \"num_key_value_heads\": 3}", "2 heads", "3 key-value heads"},
     {"{" LLAMA ", \"num_hidden_layers\": 0}", "num_hidden_layers", "1 to 1024"},

@@ -79,6 +79,8 @@ void mapfile_fence(const char *const *folders, size_t count) {
   fence.count = count;
 }
 
+bool mapfile_is_fenced(void) { return fence.folders != NULL; }
+
 bool path_is_inside(const char *path, const char *const *folders, size_t count) {
   for (size_t i = 0; i < count; i++) {
     size_t length = strlen(folders[i]);

@@ -31,6 +31,7 @@ void mapfile_forget(const struct mapfile *file);
  * followed: whatever a path says and wherever a link leads, what counts is the file that the kernel opened. The folders
  * are real paths (realpath) and are borrowed. A file outside is ERROR_ARGUMENT. For files that a client names. */
 void mapfile_fence(const char *const *folders, size_t count);
+bool mapfile_is_fenced(void);
 
 /* Whether a real path is one of the folders or lies below one. */
 bool path_is_inside(const char *path, const char *const *folders, size_t count);

@@ -11,6 +11,7 @@
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
 #include "core/model/llama2c.h"
+#include "core/model/model_tokenizer.h"
 #include "core/model/process.h"
 
 #define PATH_BYTES 4096
@@ -57,10 +58,14 @@ static int load_weights(struct model *model, struct error *error) {
   return 0;
 }
 
-static int open_folder_weights(struct model *model, struct error *error) {
+static struct json_node *load_config(const struct model *model, struct error *error) {
   char path[PATH_BYTES];
   snprintf(path, sizeof path, "%s/config.json", model->path);
-  struct json_node *config = json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+  return json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+}
+
+static int open_folder_weights(struct model *model, struct error *error) {
+  struct json_node *config = load_config(model, error);
   if (!config) return -1;
   int failed = read_config(model, config, error);
   json_free(config);
@@ -69,7 +74,10 @@ static int open_folder_weights(struct model *model, struct error *error) {
 
 static int open_folder(struct model *model, struct error *error) {
   if (open_folder_weights(model, error) != 0) return -1;
-  model->tokenizer = tokenizer_open_folder(model->path, error);
+  struct json_node *config = load_config(model, error);
+  if (!config) return -1;
+  model->tokenizer = model_tokenizer_open(model->path, config, error);
+  json_free(config);
   return model->tokenizer ? 0 : -1;
 }
 

@@ -2,6 +2,8 @@
  * byte of a format to its reader. */
 #include "core/model/tensors.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +228,35 @@ static int open_set(struct tensors *tensors, const char *folder, const char *pat
   return rc;
 }
 
+static bool is_torch_file(const char *name) {
+  size_t length = strlen(name);
+  return length > 4 && length <= SHARD_NAME_MAX && name[0] != '.' && strcmp(name + length - 4, ".pth") == 0;
+}
+
+/* TransformerLens publishes its toys as one torch file of any name: the only one that ends in .pth, or in final.pth where
+ * checkpoints lie beside it. name[] stays empty where the folder has none. */
+static int find_torch_file(const char *folder, char name[SHARD_NAME_MAX + 1], struct error *error) {
+  size_t all = 0, final = 0;
+  char seen[2][SHARD_NAME_MAX + 1] = {"", ""};
+  name[0] = '\0';
+  DIR *entries = opendir(folder);
+  if (!entries) return error_set(error, ERROR_IO, "'%s': %s", folder, strerror(errno));
+  for (struct dirent *entry; (entry = readdir(entries));) {
+    if (!is_torch_file(entry->d_name)) continue;
+    size_t length = strlen(entry->d_name);
+    bool last = length >= 9 && strcmp(entry->d_name + length - 9, "final.pth") == 0;
+    snprintf(seen[last], sizeof seen[last], "%s", entry->d_name);
+    all++;
+    final += last;
+  }
+  closedir(entries);
+  if (all > 1 && final != 1)
+    return error_set(error, ERROR_FORMAT, "'%s' holds %zu files that end in .pth, %zu of them in final.pth: which one is meant?",
+                     folder, all, final);
+  snprintf(name, SHARD_NAME_MAX + 1, "%s", seen[final]);
+  return 0;
+}
+
 /* Where a folder has its weights, the preferred first. */
 static int open_folder(struct tensors *tensors, const char *folder, struct error *error) {
   static const struct {
@@ -233,16 +264,20 @@ static int open_folder(struct tensors *tensors, const char *folder, struct error
     bool is_index;
   } ways[] = {{"model.safetensors.index.json", true}, {"model.safetensors", false},
               {"pytorch_model.bin.index.json", true}, {"pytorch_model.bin", false}};
-  char path[4096];
+  char path[4096], name[SHARD_NAME_MAX + 1];
+  if (strlen(folder) + SHARD_NAME_MAX + 2 > sizeof path)
+    return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", folder);
   for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
-    int n = snprintf(path, sizeof path, "%s/%s", folder, ways[i].name);
-    if (n < 0 || (size_t)n >= sizeof path)
-      return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", folder);
+    snprintf(path, sizeof path, "%s/%s", folder, ways[i].name);
     if (path_is_file(path))
       return ways[i].is_index ? open_set(tensors, folder, path, error) : open_single(tensors, path, error);
   }
+  if (find_torch_file(folder, name, error) != 0) return -1;
+  snprintf(path, sizeof path, "%s/%s", folder, name);
+  if (*name) return open_single(tensors, path, error);
   return error_set(error, ERROR_NOT_FOUND,
-                   "'%s' holds no weights: neither model.safetensors nor pytorch_model.bin, in one file or with an index",
+                   "'%s' holds no weights: neither model.safetensors nor pytorch_model.bin, in one file or with an index, nor "
+                   "one that ends in .pth",
                    folder);
 }
 

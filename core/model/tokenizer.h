@@ -19,6 +19,9 @@ struct tokenizer;
  * steerd does not build (Unigram, WordPiece, a normalizer that is not served ...) is refused by name. */
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) MUST_CHECK;
 
+/* Whether a folder has a file that tokenizer_open_folder would begin with. */
+bool tokenizer_folder_has(const char *folder);
+
 /* One id for each distinct character of a UTF-8 text file, in code-point order, behind the special tokens
  * <PAD> (0), <SOS> (1, used as BOS) and <EOS> (2). Newline and comma separate names and are no characters
  * of the vocabulary. */

@@ -308,18 +308,22 @@ static int refuse_folder(const char *folder, struct error *error) {
 }
 
 /* Which files a folder has: 0 tokenizer.json, 1 and 2 those of vocabulary_names; -1 none. */
-static int find_files(const char *folder, struct error *error) {
+static int which_files(const char *folder) {
   char path[PATH_BYTES];
   static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json"};
+  for (int i = 0; i < 3; i++)
+    if (file_path(path, folder, names[i], NULL) == 0 && path_is_file(path))
+      return i;
+  return -1;
+}
+
+bool tokenizer_folder_has(const char *folder) { return which_files(folder) >= 0; }
+
+static int find_files(const char *folder, struct error *error) {
   if (!path_is_directory(folder))
     return error_set(error, ERROR_NOT_FOUND, "'%s' is not a folder", folder);
-  for (int i = 0; i < 3; i++) {
-    if (file_path(path, folder, names[i], error) != 0)
-      return -1;
-    if (path_is_file(path))
-      return i;
-  }
-  return refuse_folder(folder, error);
+  int files = which_files(folder);
+  return files >= 0 ? files : refuse_folder(folder, error);
 }
 
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) {

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/base/mapfile.h"
 #include "core/model/model_find.h"
 
 #define COMMIT "0123456789abcdef0123456789abcdef01234567"
@@ -68,6 +69,8 @@ static void repository(const char *name, const char *commit) {
 
 #define GPT2 "models--openai-community--gpt2"
 #define DISTIL "models--distilgpt2"
+#define TOY "models--NeelNanda--GELU_2L512W_C4_Code"
+#define DIGITS "models--NeelNanda--digits"
 
 static int build_cache(void **state) {
   (void)state;
@@ -299,11 +302,57 @@ static void test_open(void **state) {
   backend_close(backend);
 }
 
+/* A toy of TransformerLens as it is published: one torch file beside checkpoints, and the tokenizer in a repository of its own. */
+static void build_toy(void) {
+  repository(TOY, COMMIT);
+  copy("tests/vectors/families/toy-gelu/gelu_2l_final.pth", TOY "/snapshots/" COMMIT "/gelu_2l_final.pth");
+  file(TOY "/snapshots/" COMMIT "/gelu_2l_000100.pth", "not read");
+  file(TOY "/snapshots/" COMMIT "/config.json",
+       "{\"n_layers\": 2, \"d_model\": 30, \"d_head\": 7, \"n_heads\": 4, \"n_ctx\": 48, \"d_vocab\": 97, \"normalization\": \"LN\", "
+       "\"act_fn\": \"gelu\", \"d_mlp\": 41, \"tokenizer_name\": \"NeelNanda/digits\"}");
+  repository(DIGITS, COMMIT);
+  file(DIGITS "/snapshots/" COMMIT "/tokenizer.json",
+       "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"b\": 1, \"ab\": 2}, \"merges\": [\"a b\"]}, "
+       "\"pre_tokenizer\": {\"type\": \"ByteLevel\"}}");
+}
+
+static void test_open_a_toy(void **state) {
+  (void)state;
+  build_toy();
+  struct error error = ERROR_INIT;
+  struct backend *backend = backend_open("ref", 1, &error);
+  struct model *model = open_place("gelu-2l", backend, &error);
+  if (!model) fail_msg("%s", error.text);
+  assert_int_equal(tokenizer_size(model->tokenizer), 3);
+  model_close(model);
+  /* As a folder that somebody names, which sets no fence of its own. */
+  model = model_open("toy", at(TOY "/snapshots/" COMMIT), backend, &error);
+  if (!model) fail_msg("%s", error.text);
+  model_close(model);
+  link_to("/etc/hostname", DIGITS "/snapshots/" COMMIT "/tokenizer_config.json");
+  assert_null(model_open("toy", at(TOY "/snapshots/" COMMIT), backend, &error));
+  assert_contains(error.text, "tokenizer_config.json' lies outside the folders that may be read here");
+  assert_false(mapfile_is_fenced());
+  unlink(at(DIGITS "/snapshots/" COMMIT "/tokenizer_config.json"));
+  error_clear(&error);
+  file(TOY "/snapshots/" COMMIT "/gelu_2l_0_final.pth", "");
+  assert_null(open_place("gelu-2l", backend, &error));
+  assert_contains(error.text, "holds 3 files that end in .pth, 2 of them in final.pth");
+  unlink(at(TOY "/snapshots/" COMMIT "/gelu_2l_0_final.pth"));
+  error_clear(&error);
+  assert_int_equal(rename(at(DIGITS), at("elsewhere")), 0);
+  assert_null(open_place("gelu-2l", backend, &error));
+  assert_contains(error.text, "names 'NeelNanda/digits' (tokenizer_name in config.json)");
+  assert_contains(error.text, "hf download NeelNanda/digits");
+  backend_close(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names),          cmocka_unit_test(test_empty_table), cmocka_unit_test(test_tables_refused),
       cmocka_unit_test(test_repository_names), cmocka_unit_test(test_revisions), cmocka_unit_test(test_find),
       cmocka_unit_test(test_not_found),      cmocka_unit_test(test_absent_cache), cmocka_unit_test(test_open),
+      cmocka_unit_test(test_open_a_toy),
       cmocka_unit_test(test_root), /* last: it changes where home is */
   };
   return cmocka_run_group_tests(tests, build_cache, remove_cache);

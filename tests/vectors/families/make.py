@@ -176,8 +176,12 @@ def make_toy(name, config, published):
             break
     else:
         raise SystemExit(f"{name}: no seed gives a decided greedy text")
-    state = {key: value.float().contiguous() for key, value in model.state_dict().items() if key.split(".")[-1] not in ("mask", "IGNORE")}
-    save_file(state, os.path.join(folder, "model.safetensors"))
+    state = {key: value.float().contiguous() if value.is_floating_point() else value for key, value in model.state_dict().items()}
+    if name == "toy-gelu":  # as they are published: one torch file, masks and all
+        torch.save(state, os.path.join(folder, "gelu_2l_final.pth"))
+    else:
+        save_file({key: value for key, value in state.items() if key.split(".")[-1] not in ("mask", "IGNORE")},
+                  os.path.join(folder, "model.safetensors"))
     sizes = {key: config[key] for key in ("n_layers", "d_model", "d_head", "n_heads", "n_ctx", "d_vocab")}
     with open(os.path.join(folder, "config.json"), "w", encoding="utf-8") as file:
         json.dump({**sizes, **published}, file, indent=1)

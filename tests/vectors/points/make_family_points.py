@@ -305,8 +305,9 @@ def toy_points(name):
     expected = load_file(os.path.join(FOLDERS, name, "expected.safetensors"))
     cell = dict(zip(FAMILIES[name]["make"].__code__.co_freevars, (c.cell_contents for c in FAMILIES[name]["make"].__closure__)))
     model = lens_model(n_layers=2, d_model=30, d_head=7, n_heads=4, n_ctx=48, d_vocab=97, **cell["config"])
-    state = load_file(os.path.join(FOLDERS, name, "model.safetensors"))
-    missing = model.load_state_dict({key: value.double() for key, value in state.items()}, strict=False).missing_keys
+    published = os.path.join(FOLDERS, name, "gelu_2l_final.pth")
+    state = torch.load(published) if os.path.exists(published) else load_file(os.path.join(FOLDERS, name, "model.safetensors"))
+    missing = model.load_state_dict({key: value.double() if value.is_floating_point() else value for key, value in state.items()}, strict=False).missing_keys
     assert all(key.endswith(("mask", "IGNORE")) for key in missing), missing
     points = lens_points(model, expected["ids"], HOT)
     agree("logits", points["unembed.hook_out"], expected["logits"].double())

@@ -25,6 +25,9 @@ function savedKey() {
   }
 }
 
+/** What replies have told of the server on the way: whether it has a store. */
+export const server = { keeps: true };
+
 async function send(method, address, body, signal) {
   const headers = {};
   const key = savedKey();
@@ -37,6 +40,7 @@ async function send(method, address, body, signal) {
     if (error.name === 'AbortError') throw error;
     throw new ApiError(0, { message: 'the server does not answer; is it still running?' });
   }
+  if (reply.headers.has('X-Store')) server.keeps = false;
   if (reply.ok) return reply;
   const told = await reply.json().catch(() => ({}));
   const wait = reply.headers.get('Retry-After');

@@ -1,6 +1,6 @@
 // app.js: the frame of every page, and which module draws it.
 
-import { failure, h, show, startTips } from './dom.js';
+import { failure, h, setTitle, show, startTips } from './dom.js';
 
 const parts = location.pathname.split('/').filter(Boolean).map(decodeURIComponent);
 const query = new URLSearchParams(location.search);
@@ -49,7 +49,9 @@ async function draw() {
     const page = await import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);
     await page.draw(main, fixed[parts[0]] ? parts.slice(1) : parts, query);
   } catch (error) {
-    show(main, failure(error, () => location.reload()));
+    setTitle(error.status === 404 ? 'Not found' : 'Error');
+    show(main, !embedded && h('div', { class: 'head' }, h('h1', {}, error.status === 404 ? 'There is nothing here' : 'This page cannot be shown')),
+      failure(error, () => location.reload()), !embedded && h('p', { class: 'lead' }, h('a', { href: '/' }, 'What is loaded'), ', ', h('a', { href: '/docs' }, 'what can be asked')));
     if (!error.status) console.error(error.message);
   }
 }

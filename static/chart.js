@@ -1,7 +1,7 @@
 // chart.js: histograms and the strength of a feature over a text, as plain SVG. A chart carries its sum in words
 // for those who do not see it, and each bar its numbers for the tooltip.
 
-import { count, h, num, svg } from './dom.js';
+import { count, h, num, percent, svg } from './dom.js';
 
 const WIDTH = 400;
 
@@ -51,8 +51,7 @@ export function densityChart(rates) {
   const heights = new Array(bins).fill(0);
   for (const rate of alive) heights[Math.min(bins - 1, Math.floor((1 - Math.log10(rate) / low) * bins))]++;
   const values = heights.map((_, i) => 10 ** (low * (1 - (i + 0.5) / bins)));
-  const share = (n) => `${num(n * 100, 2)} %`;
-  return histogram({ heights, values, label: 'Firing rates of the features', unit: 'features', format: share, height: 160, ends: [share(10 ** low), '100 %'],
+  return histogram({ heights, values, label: 'Firing rates of the features', unit: 'features', format: percent, height: 160, ends: [percent(10 ** low), '100 %'],
     caption: `${count(alive.length)} features by the share of tokens they fire on (logarithmic)${dead ? `; ${count(dead)} never fired` : ''}.` });
 }
 

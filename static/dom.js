@@ -89,6 +89,9 @@ export function empty(title, ...hint) {
   return h('div', { class: 'notice' }, h('strong', {}, title), hint.length > 0 && h('p', { class: 'soft' }, hint));
 }
 
+/** Where nothing can have been kept. */
+export const noStore = (what) => empty(`${what}: this server keeps nothing.`, 'Start the daemon with ', h('code', {}, '--store FILE'), ' to keep statistics, explanations and jobs.');
+
 /** An error as the server words it. Something that is not built yet is no failure and looks like none. */
 export function failure(error, retry) {
   const planned = error.status === 501;
@@ -171,7 +174,8 @@ export const count = (value) => (isNumber(value) ? value.toLocaleString('en') : 
 export function percent(share) {
   if (!isNumber(share)) return '–';
   const value = share * 100;
-  return `${value === 0 ? '0' : value < 0.001 ? value.toExponential(0) : Number(value.toPrecision(2))} %`;
+  const short = Number(value.toPrecision(2));
+  return `${short !== 0 && short < 1e-6 ? short.toExponential() : short.toLocaleString('en', { maximumFractionDigits: 8 })} %`;
 }
 
 export function bytes(value) {

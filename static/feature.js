@@ -1,8 +1,8 @@
 // feature.js: everything known of one feature: what people and rules say it means, how often and how strongly it fires,
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
-import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
-import { explanationOf, featurePath, findSource, get, post } from './api.js';
+import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
+import { ApiError, explanationOf, featurePath, findSource, get, post, server } from './api.js';
 import { histogram } from './chart.js';
 import { logitList, tokenLine } from './tokens.js';
 
@@ -108,7 +108,7 @@ function exampleLine(row, max, view) {
 function examples(feature, { view = 'compact', most = 12 } = {}) {
   const groups = groupsOf(feature.activations ?? []);
   if (!groups.length)
-    return card('Examples', empty('No examples are stored.', 'Statistics over a text make them: ', h('a', { href: '/jobs' }, 'start a job'), ' or run ', h('code', {}, 'steerd stats'), '. The test box works without.'));
+    return card('Examples', !server.keeps ? noStore('No examples') : empty('No examples are stored.', 'Statistics over a text make them: ', h('a', { href: '/jobs' }, 'start a job'), ' or run ', h('code', {}, 'steerd stats'), '. The test box works without.'));
   const max = feature.maxActApprox || Math.max(...feature.activations.map((row) => row.maxValue));
   const state = { view, group: groups[0].key, all: false };
   const out = h('div', {});
@@ -226,7 +226,7 @@ export async function draw(main, [modelId, sourceId, index], query) {
   setTitle(`${sourceId}/${index}`);
   const at = { ...(await findSource(modelId, sourceId)), index: Number(index) };
   if (!/^\d+$/.test(index) || at.index >= at.source.features)
-    return show(main, empty(`${sourceId} has no feature ${index}.`, `They go from 0 to ${at.source.features - 1}.`));
+    throw new ApiError(404, { message: `${sourceId} has no feature ${index}: they go from 0 to ${at.source.features - 1}` });
   if (query.get('embed') === 'true') return drawEmbedded(main, at, query);
   return drawWhole(main, at);
 }

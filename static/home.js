@@ -20,7 +20,7 @@ export function modelFacts(model) {
 }
 
 export function sourceList(model) {
-  if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with --source ', h('code', {}, `${model.id}/SOURCE=PATH`), '.');
+  if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with ', h('code', {}, `--source ${model.id}/SOURCE=PATH`), '. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.');
   return h('ul', { class: 'list' }, model.sources.map((source) => h('li', {},
     h('a', { href: path(model.id, source.id) }, h('span', { class: 'name' }, source.id), ' ',
       h('small', { class: 'soft' }, `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));

@@ -42,7 +42,7 @@ function tokenPicker(state, rows, overview) {
 }
 
 function overTextCard(state) {
-  const out = h('div', { 'aria-live': 'polite' }, h('p', { class: 'state' }, 'Choose a feature by number, by words, or from a token above.'));
+  const out = h('div', { 'aria-live': 'polite' }, h('p', { class: 'state' }, 'Choose a feature by number, by words, or from a token of the text.'));
   const run = (index, source = state.source.id) => load(out, async () => {
     const reply = await post('/api/activation/new', { feature: { modelId: state.model.id, source, index: String(index) }, customText: state.text() });
     return h('div', { class: 'stack tight' }, h('h3', {}, named(state, index)), overText(reply.tokens, reply.values, `Feature ${index} over the text`),
@@ -87,6 +87,8 @@ function compareCard(state) {
 
 // ---- the page -------------------------------------------------------------------------------------------
 
+const head = () => h('div', { class: 'head' }, h('h1', {}, 'What does the model see in a text?'), h('p', { class: 'lead' }, 'Each token turns on a few features. Follow one over the text, or set two texts against each other.'));
+
 function build(main, all, hash) {
   const state = { model: all.find((one) => one.id === hash.get('model')) ?? all[0] };
   state.source = state.model.sources.find((one) => one.id === hash.get('source')) ?? state.model.sources[0];
@@ -105,7 +107,7 @@ function build(main, all, hash) {
     const reply = await post('/api/search-topk-by-token', { modelId: state.model.id, source: state.source.id, text: prompt.value, numResults: AT_TOKEN, ignoreBos: !state.source.bosCounts });
     return reply.results.length ? tokenPicker(state, reply.results, over.run) : empty('No token is left to show.');
   }, 'Reading…');
-  show(main, h('div', { class: 'head' }, h('h1', {}, 'What does the model see in a text?'), h('p', { class: 'lead' }, 'Each token turns on a few features. Follow one over the text, or set two texts against each other.')),
+  show(main, head(),
     h('div', { class: 'columns even' },
       h('div', { class: 'stack' },
         h('form', { class: 'card fields', onsubmit: (event) => { event.preventDefault(); run(); } }, options.length > 1 && field('Dictionary', choice), field('Text', prompt), h('div', { class: 'row' }, h('button', { class: 'main' }, 'Look inside'))),
@@ -120,7 +122,7 @@ export async function draw(main) {
   show(main, host);
   await load(host, async () => {
     const all = (await models()).filter((model) => model.sources.length);
-    if (!all.length) return empty('No dictionary is loaded.', 'Start the daemon with --source MODEL/SOURCE=PATH to look inside a model.');
+    if (!all.length) return [head(), empty('No dictionary is loaded.', 'Start the daemon with ', h('code', {}, '--source MODEL/SOURCE=PATH'), ' to see features. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.')];
     const page = h('div', {});
     build(page, all, new URLSearchParams(location.hash.slice(1)));
     return page;

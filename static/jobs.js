@@ -1,8 +1,8 @@
 // jobs.js: long work: what runs, how far it is, and stopping it. Progress comes as a stream for the job that runs and
 // by looking again for the others.
 
-import { card, count, during, duration, empty, facts, failure, field, h, known, load, num, percent, say, select, setTitle, show, waiting } from './dom.js';
-import { events, get, models, path, post, remove } from './api.js';
+import { card, count, during, duration, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, waiting } from './dom.js';
+import { events, get, models, path, post, remove, server } from './api.js';
 
 const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
 const LOOK_MS = 4000;
@@ -115,7 +115,7 @@ function jobList() {
       if (ids !== drawn || !drawn) {
         items.clear();
         for (const job of jobs) items.set(job.id, jobItem(job, look));
-        show(out, jobs.length ? h('ul', { class: 'list' }, [...items.values()].map((item) => item.node)) : empty('No job has run yet.', 'Long work such as counting a dictionary over a text appears here.'));
+        show(out, jobs.length ? h('ul', { class: 'list' }, [...items.values()].map((item) => item.node)) : !server.keeps ? noStore('No jobs') : empty('No job has run yet.', 'Long work such as counting a dictionary over a text appears here.'));
         drawn = ids;
       } else for (const job of jobs) items.get(job.id).update(job);
       const running = jobs.find((job) => stateOf(job) === 'running');
@@ -128,7 +128,6 @@ function jobList() {
     }
   };
   addEventListener('pagehide', () => { clearTimeout(timer); stream?.control.abort(); });
-  look();
   return { node: card('Jobs', out), look };
 }
 
@@ -138,5 +137,8 @@ export async function draw(main) {
   const side = h('div', {});
   show(main, h('div', { class: 'head' }, h('h1', {}, 'Long work'), h('p', { class: 'lead' }, 'Jobs run one after the other behind the requests, survive a restart and can be stopped.')),
     h('div', { class: 'columns side' }, list.node, side));
-  await load(side, async () => starter(await models(), list.look));
+  await load(side, async () => {
+    await list.look();
+    return server.keeps ? starter(await models(), list.look) : null;
+  });
 }

@@ -49,7 +49,7 @@ function meaning(state, row) {
 export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}) {
   const source = select(state.model.sources.map((one) => [one.id, one.id]), state.source?.id, { 'aria-label': 'Source' });
   source.addEventListener('change', () => { state.source = state.model.sources.find((one) => one.id === source.value); });
-  const input = h('input', { type: 'search', placeholder: 'number, or words of an explanation', 'aria-label': 'Feature number, or words of an explanation' });
+  const input = h('input', { type: 'search', placeholder: 'number, or words', 'aria-label': 'Feature number, or words of an explanation' });
   const found = h('div', { 'aria-live': 'polite' });
   const offer = (rows) => show(found, rows.length ? h('div', { class: 'found' }, rows.map((row) =>
     h('button', { type: 'button', onclick: () => { show(found); chosen(row); } },

@@ -1,7 +1,7 @@
 // source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
 
-import { bytes, card, count, crumbs, empty, facts, field, h, known, load, num, percent, setTitle, show } from './dom.js';
-import { explanationOf, featurePath, findSource, get, path, post, queryOf } from './api.js';
+import { bytes, card, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
+import { explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
 import { explanationSearch } from './search.js';
 import { meter, tokenLine } from './tokens.js';
@@ -44,7 +44,7 @@ function density(at) {
   load(out, async () => {
     const reply = await get(`${labOf(at)}/density`);
     const chart = densityChart((reply.rates ?? reply.density ?? []).filter((rate) => known(rate)));
-    return chart ?? empty('No statistics yet.', 'A job over a text counts how often each feature fires: ', h('a', { href: '/jobs' }, 'start one'), '.');
+    return chart ?? (server.keeps ? null : noStore('No statistics')) ?? empty('No statistics yet.', 'A job over a text counts how often each feature fires: ', h('a', { href: '/jobs' }, 'start one'), '.');
   });
   return card('How often features fire', out);
 }

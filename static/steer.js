@@ -265,11 +265,11 @@ function build(main, all, setup, given) {
 export async function draw(main, [shareId]) {
   setTitle('Steer');
   const host = h('div', { id: freshId('steer') });
+  const saved = shareId ? await post('/api/steer-load', { steerOutputId: shareId }) : null; // one that is not there makes no page
   show(main, host);
   await load(host, async () => {
     const all = await models();
     if (!all.length) return empty('No model is loaded.', 'Start the daemon with --model ID=PATH.');
-    const saved = shareId ? await post('/api/steer-load', { steerOutputId: shareId }) : null;
     const setup = saved ? setupOf(saved) : readHash();
     if (setup.model) setup.model = (await findModel(setup.model)).id;
     const page = h('div', {});

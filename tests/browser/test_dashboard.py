@@ -96,6 +96,59 @@ def test_everything_has_a_name(browser, site, path):
     assert count(browser, "main") == 1 and count(browser, "[style]:not(i):not(.middle):not(#tip)") == 0
 
 
+@pytest.mark.parametrize("path", PAGES)
+def test_every_control_is_reached_by_tab(browser, site, path):
+    """Once round by Tab: each stop is on the screen and ringed, and no visible control is left out."""
+    open_page(browser, site + path)
+    browser.execute_script("""window.stops = new Set();
+        window.look = () => { const e = document.activeElement, box = e.getBoundingClientRect(); window.stops.add(e);
+          const shown = e.matches('.tabs input') ? e.nextElementSibling : e;
+          return [e.tagName, getComputedStyle(shown).outlineStyle !== 'none' && box.width > 0 && box.bottom > 0 && box.top < innerHeight, e.outerHTML.slice(0, 200)]; };""")
+    active = browser.switch_to.active_element
+    for _ in range(150):
+        active.send_keys(Keys.TAB)
+        active = browser.switch_to.active_element
+        tag, seen, markup = browser.execute_script("return window.look()")
+        if tag == "BODY":
+            break
+        assert seen, markup
+    left_out = browser.execute_script("""
+        const all = [...document.querySelectorAll('a[href], button, input, select, textarea, summary')];
+        const hidden = (e) => e.disabled || !e.checkVisibility({ contentVisibilityAuto: true }) || (e.closest('details:not([open])') && e.tagName !== 'SUMMARY') || (e.type === 'radio' && !e.checked) || e.closest('.grid');
+        return all.filter((e) => !hidden(e) && !window.stops.has(e)).map((e) => e.outerHTML.slice(0, 200));""")
+    assert not left_out, left_out
+
+
+@pytest.mark.allow_errors("404")
+@pytest.mark.parametrize("path", ["/nobody", f"/{MODEL}/9-none", f"/{MODEL}/{SOURCE}/99999", "/steer/nothing"])
+def test_a_wrong_address_says_so_and_leads_on(browser, site, path):
+    browser.get(site + path)
+    wait(browser, lambda: count(browser, "main h1") == 1)
+    has(browser, "There is nothing here")
+    assert count(browser, "main a[href='/']") == 1 and browser.title.startswith("Not found")
+
+
+def test_a_server_without_store_or_dictionaries(browser):
+    """Empty places say what would fill them."""
+    options = steerd_http.model_options()
+    bare, empty = steerd_http.Daemon(options[:2], store=""), steerd_http.Daemon(options, store="")
+    try:
+        open_page(browser, bare.url + "/inspect")
+        has(browser, "No dictionary is loaded")
+        assert count(browser, "h1") == 1 and count(browser, "main a[href='/lab']") == 1
+        open_page(browser, bare.url + "/")
+        has(browser, f"--source {MODEL}/SOURCE=PATH")
+        open_page(browser, empty.url + "/jobs")
+        has(browser, "this server keeps nothing")
+        assert "Start" not in [b.text for b in browser.find_elements(By.CSS_SELECTOR, "button")]
+        for path in (f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12"):
+            open_page(browser, empty.url + path)
+            has(browser, "--store FILE")
+    finally:
+        bare.finish()
+        empty.finish()
+
+
 def test_theme_button_outlasts_the_page(browser, site):
     open_page(browser, site + "/")
     button(browser, "Dark").click()

@@ -66,8 +66,93 @@ help:
 
 all build cpu: build/steerd
 
+# ---- CUDA: a library of its own, opened at run time where a device is (docs/cuda.md) ----
+# cuda/real: every architecture; cuda/quick: one, to see that it compiles.
+NVCC       := $(shell command -v nvcc 2>/dev/null)
+CUDA_HOME  ?= $(if $(NVCC),$(abspath $(dir $(realpath $(NVCC)))..),/usr/local/cuda)
+CUDA_C     := $(wildcard core/math/cuda/*.c)
+CUDA_CU    := $(wildcard core/math/cuda/*.cu)
+# What of the daemon the library carries in itself.
+CUDA_OWN   := core/base/error.c core/math/dtype.c core/math/host.c core/math/sparse.c
+CUDA_ARCH_real  := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
+                   -gencode arch=compute_100,code=sm_100 -gencode arch=compute_90,code=compute_90
+CUDA_ARCH_quick := -gencode arch=compute_90,code=sm_90
+# No fusing of products and sums but where the source asks for it: edits, norms and sums have the same bits in every kernel.
+CUDA_NVFLAGS := -std=c++17 -O3 -fmad=false -I. -Xcompiler -fPIC,-fvisibility=hidden -Wno-deprecated-gpu-targets
+CUDA_CFLAGS  := $(BASE) -O2 -g -fPIC -fvisibility=hidden -isystem $(CUDA_HOME)/include
+CUDA_LINK    := -shared -cudart static -lcublas -Xlinker -rpath,'$$ORIGIN:$(CUDA_HOME)/lib64'
+
+build/cuda/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(SAY) CC '$< (cuda)'
+	$(Q)$(CC) $(CUDA_CFLAGS) -c -o $@ $<
+
+build/cuda/real/%.o: %.cu
+	@mkdir -p $(@D)
+	$(SAY) NVCC $<
+	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_real) -MMD -MP -c -o $@ $<
+
+build/cuda/quick/%.o: %.cu
+	@mkdir -p $(@D)
+	$(SAY) NVCC '$< (quick)'
+	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_quick) -MMD -MP -c -o $@ $<
+
+build/cuda/%/steerd-cuda.so: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
+	$(SAY) LINK $@
+	$(Q)$(NVCC) -o $@ $^ $(CUDA_LINK)
+build/cuda/real/steerd-cuda.so: $(CUDA_CU:%.cu=build/cuda/real/%.o)
+build/cuda/quick/steerd-cuda.so: $(CUDA_CU:%.cu=build/cuda/quick/%.o)
+
+.SECONDARY: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
 cuda:
-	@echo 'the CUDA backend is not built yet; the CPU build serves everything (make build)'; exit 1
+ifeq ($(NVCC),)
+	@echo 'skip: the CUDA backend (no nvcc found; the CPU build serves everything)'
+else
+	@$(MAKE) --no-print-directory build/cuda/real/steerd-cuda.so
+	@mkdir -p $(B) && ln -sfn ../cuda/real/steerd-cuda.so $(B)/steerd-cuda.so
+	@echo 'build/$(VARIANT)/steerd-cuda.so: $(CUDA_ARCH_real)'
+endif
+
+cuda-quick:
+ifeq ($(NVCC),)
+	@echo 'skip: compiling the CUDA backend (no nvcc found)'
+else
+	@$(MAKE) --no-print-directory build/cuda/quick/steerd-cuda.so
+	@echo 'cuda: the backend compiles'
+endif
+
+# The same sources for the processor, against the emulator of tests/cuda_host: never shipped.
+EMULATED     := $(B)/emulated/steerd-cuda-emulated.so
+EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) tests/cuda_host/emulator.cpp)
+EMULATED_C   := $(BASE) $(CFLAGS_$(VARIANT)) -fPIC -fvisibility=hidden -Itests/cuda_host
+EMULATED_CXX := -std=c++17 -I. -Itests/cuda_host -MMD -MP -Wall -Wextra -Wno-unknown-pragmas $(CFLAGS_$(VARIANT)) -O2 -fPIC -ffp-contract=off -pthread $(if $(shell grep -o -m1 -w fma /proc/cpuinfo 2>/dev/null),-mfma)
+$(B)/emulated/%.c.o: %.c
+	@mkdir -p $(@D)
+	$(SAY) CC '$< (emulated)'
+	$(Q)$(CC) $(EMULATED_C) -c -o $@ $<
+$(B)/emulated/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (emulated)'
+	$(Q)$(CXX) $(EMULATED_CXX) -fvisibility=hidden -x c++ -c -o $@ $<
+$(B)/emulated/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)$(CXX) $(EMULATED_CXX) -c -o $@ $<
+$(EMULATED): $(EMULATED_OBJ)
+	$(SAY) LINK $@
+	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT))) -o $@ $^ -lpthread -lm
+# The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
+CUDA_TESTS     := ops ops_rows plan
+CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
+$(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(SAY) TEST $@
+	$(Q)$(CC) $(BASE) $(CFLAGS_$(VARIANT)) $(LDFLAGS_$(VARIANT)) -Wl,--wrap=backend_open -o $@ $< tests/cuda_host/wrap.c $(LIB_OBJ) -lcmocka $(LDLIBS)
+
+.PHONY: cuda-quick emulated unit-emulated
+emulated: $(EMULATED)
+unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
+	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
 
 build/steerd: $(B)/steerd
 	$(Q)ln -sfn $(VARIANT)/steerd $@
@@ -129,7 +214,7 @@ browser: build/steerd
 
 test:
 	@tests/tools/deps.sh --install-tests
-	@$(MAKE) --no-print-directory check-layers build unit http browser
+	@$(MAKE) --no-print-directory check-layers build unit cuda-quick unit-emulated http browser
 
 check: check-layers check-warnings build unit
 

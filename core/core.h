@@ -42,7 +42,7 @@ struct lab_options {
   int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */
   const char *aliases;      /* file of names of models (core/model/model_names.h), NULL: none */
   const char *releases;     /* file of names of dictionaries (core/dict/releases.h), NULL: none */
-  const char *backend;      /* see backend_open; "auto" = "cpu" */
+  const char *backend;      /* see backend_open; NULL: "auto" */
   int threads;              /* compute threads; 0 = processors this process may use */
   int max_queue;            /* requests waiting for the engine */
   int max_step_rows;        /* rows computed together at most: bounds the wait between two tokens */

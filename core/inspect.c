@@ -173,7 +173,7 @@ static int tell_dictionary(const struct dict_place *place, struct inspect_facts 
 
 static int inspect_a_model(const struct inspect_options *options, const struct model_place *place, struct inspect_facts *out,
                            struct error *error) {
-  const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";
+  const char *name = options->backend ? options->backend : "auto";
   struct backend *backend = backend_open(name, options->threads > 0 ? options->threads : pool_processors(), error);
   if (!backend) return -1;
   int failed = tell_model(options, place, backend, out, error);

@@ -117,7 +117,7 @@ static int open_budget(struct lab *lab, const struct lab_options *options, struc
 }
 
 static int open_backend(struct lab *lab, const struct lab_options *options, struct error *error) {
-  const char *name = options->backend && strcmp(options->backend, "auto") != 0 ? options->backend : "cpu";
+  const char *name = options->backend ? options->backend : "auto";
   lab->threads = options->threads > 0 ? options->threads : pool_processors();
   lab->backend = backend_open(name, lab->threads, error);
   if (!lab->backend) return -1;

@@ -3,8 +3,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/log.h"
 #include "core/math/cpu/cpu.h"
 #include "core/math/ops.h"
+#include "core/math/plugin.h"
 #include "core/math/ref/ref.h"
 
 #if defined(__x86_64__)
@@ -40,12 +42,26 @@ static void say_choices(const char *name, struct error *error) {
     at = strlen(here);
     if (table[i].runs_here()) snprintf(here + at, sizeof here - at, ", %s", table[i].kernels->name);
   }
-  error_set(error, ERROR_ARGUMENT, "backend '%s' cannot be opened; known: ref, cpu%s; this machine runs: ref, cpu%s",
-            name, known, here);
+  error_set(error, ERROR_ARGUMENT,
+            "backend '%s' cannot be opened; known: auto, ref, cpu%s, cuda, cuda:N; this machine's processor runs: ref, cpu%s", name,
+            known, here);
+}
+
+/* The first CUDA device where there is one, else the processor. */
+static struct backend *open_any(const char *suffix, int threads, struct error *error) {
+  char cuda[64];
+  struct error why = ERROR_INIT;
+  snprintf(cuda, sizeof cuda, "cuda%s", suffix);
+  struct backend *backend = plugin_open(cuda, &why);
+  if (backend) return backend;
+  log_info("no CUDA device is used: %s; the processor computes", why.text);
+  return backend_open("cpu", threads, error);
 }
 
 struct backend *backend_open(const char *name, int threads, struct error *error) {
   if (strcmp(name, "ref") == 0) return ref_open(error);
+  if (strcmp(name, "auto") == 0 || strcmp(name, "auto+deterministic") == 0) return open_any(name + 4, threads, error);
+  if (plugin_names(name)) return plugin_open(name, error);
   for (size_t i = 0; i < ROWS; i++)
     if (table[i].runs_here() && (strcmp(name, "cpu") == 0 || strcmp(name, table[i].kernels->name) == 0))
       return cpu_open(table[i].kernels, threads, error);

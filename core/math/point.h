@@ -16,6 +16,7 @@
 #ifndef STEERD_CORE_MATH_POINT_H
 #define STEERD_CORE_MATH_POINT_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -47,7 +48,7 @@ enum site {
 
 /* A set of sites, a bit each. */
 typedef uint64_t site_set;
-_Static_assert(SITE_COUNT <= 64, "a site_set has room for 64 sites");
+static_assert(SITE_COUNT <= 64, "a site_set has room for 64 sites");
 static inline site_set site_bit(enum site site) { return (site_set)1 << site; }
 #define SITES_HOT                                                                                               \
   (site_bit(SITE_RESID_PRE) | site_bit(SITE_ATTN_Z) | site_bit(SITE_ATTN_OUT) | site_bit(SITE_RESID_MID) |      \

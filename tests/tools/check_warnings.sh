@@ -12,6 +12,7 @@ for compiler in gcc clang; do
     case $2 in
       *_avx2.c) extra='-mavx2 -mfma -mf16c' ;;
       *_avx512.c) extra='-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c' ;;
+      */cuda/*) extra='-isystem tests/cuda_host' ;;
       *) extra= ;;
     esac
     $1 $3 $extra -fsyntax-only "$2"

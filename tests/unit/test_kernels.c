@@ -134,7 +134,7 @@ static void test_empty_edits_and_neighbours(void **state) {
   int n = fast_backends(names);
   for (int i = 0; i < n; i++) {
     float plain[12 * 61], tabled[12 * 61], edited[12 * 61];
-    int32_t begin[2 * SITE_COUNT + 1] = {0};
+    int32_t begin[3 * SITE_COUNT + 1] = {0};
     struct world *world = world_new(names[i], 2, &small_shape);
     struct step_slot slots[] = {{{0, 6}, 0, 0, 2}, {{6, 12}, 0, 0, 2}};
     world_step(world, slots, 2);
@@ -146,7 +146,7 @@ static void test_empty_edits_and_neighbours(void **state) {
     same_bits("empty tables", tabled, plain, 12 * 61);
     struct edit_item item = {.kind = EDIT_ROW_ADD, .rows = {6, 12}, .column_end = 37, .value = 1, .v = world->vectors};
     world->step.edits = &item;
-    for (int p = SITE_ATTN_OUT + 1; p <= 2 * SITE_COUNT; p++) begin[p] = 1;
+    for (int p = SITE_ATTN_OUT + 1; p <= 3 * SITE_COUNT; p++) begin[p] = 1;
     world->step.tap_begin = NULL;
     world_run(world);
     must_read(world->backend, edited, world->logits, 12 * 61);
@@ -174,10 +174,10 @@ static void test_points_are_where_they_should_be(void **state) {
       struct span to = must_alloc(world->backend, 3 * 64);
       struct edit_item edit = {.kind = EDIT_ROW_SCALE, .rows = {1, 2}, .column_end = 36, .value = 0.5f};
       struct tap_item tap = {{0, 3}, to, 64};
-      int32_t edit_begin[2 * SITE_COUNT + 1] = {0}, tap_begin[2 * SITE_COUNT + 1] = {0};
+      int32_t edit_begin[3 * SITE_COUNT + 1] = {0}, tap_begin[3 * SITE_COUNT + 1] = {0};
       int edit_at = (int)pairs[k].edit_site, tap_at = pairs[k].tap_layer * SITE_COUNT + (int)pairs[k].tap_site;
-      for (int p = edit_at + 1; p <= 2 * SITE_COUNT; p++) edit_begin[p] = 1;
-      for (int p = tap_at + 1; p <= 2 * SITE_COUNT; p++) tap_begin[p] = 1;
+      for (int p = edit_at + 1; p <= 3 * SITE_COUNT; p++) edit_begin[p] = 1;
+      for (int p = tap_at + 1; p <= 3 * SITE_COUNT; p++) tap_begin[p] = 1;
       float plain[3 * 64], edited[3 * 64];
       world_step(world, (struct step_slot[]){{{0, 3}, 0, 0, 2}}, 1);
       world->step.taps = &tap;

@@ -13,7 +13,7 @@ struct bare {
   struct step step;
   struct row_range rows[2];
   struct step_slot slot;
-  int32_t edit_begin[SITE_COUNT + 1], tap_begin[SITE_COUNT + 1];
+  int32_t edit_begin[2 * SITE_COUNT + 1], tap_begin[2 * SITE_COUNT + 1];
 };
 
 static void bare_open(struct bare *bare, const char *name) {
@@ -44,7 +44,7 @@ static void bare_close(struct bare *bare) {
 /* Runs OP_POINT at attn_out with these items and reads the rows back into host. */
 static void bare_run(struct bare *bare, const struct edit_item *edits, int n_edits, const struct tap_item *taps,
                      int n_taps) {
-  for (int i = SITE_ATTN_OUT + 1; i <= SITE_COUNT; i++) {
+  for (int i = SITE_ATTN_OUT + 1; i <= 2 * SITE_COUNT; i++) {
     bare->edit_begin[i] = n_edits;
     bare->tap_begin[i] = n_taps;
   }
@@ -439,8 +439,8 @@ static void test_origins(void **state) {
     world_step(world, (struct step_slot[]){{{0, 5}, 0, 0, 2}, {{5, 10}, 0, 1, 2}, {{10, 15}, 0, 1, 2}}, 3);
     struct span saved = must_alloc(b, 5 * d), to = must_alloc(b, 5 * d);
     struct tap_item tap = {{0, 5}, saved, (int64_t)d};
-    int32_t tap_begin[2 * SITE_COUNT + 1] = {0};
-    for (int p = SITE_COUNT + SITE_RESID_PRE + 1; p <= 2 * SITE_COUNT; p++) tap_begin[p] = 1; /* resid_pre.1 */
+    int32_t tap_begin[3 * SITE_COUNT + 1] = {0};
+    for (int p = SITE_COUNT + SITE_RESID_PRE + 1; p <= 3 * SITE_COUNT; p++) tap_begin[p] = 1; /* resid_pre.1 */
     /* first pass: the first slot alone, to save its residual */
     struct step_slot alone = {{0, 5}, 0, 0, 2};
     struct step_slot three[3];

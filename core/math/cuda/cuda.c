@@ -1,0 +1,173 @@
+/* cuda.c: the CUDA backend as an object: opening a device, its errors, its scratch memory, the table of its verbs. */
+#include "core/math/cuda/cuda.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base/checked.h"
+
+#define WORKSPACE_BYTES ((size_t)64 << 20) /* of the library: what it asks for on the largest devices */
+#define WAIT_LIMIT_SECONDS 120             /* a step takes milliseconds: what takes so long hangs */
+#define LEAST_MAJOR 8
+
+/* ---- errors ------------------------------------------------------------------------------------------------------ */
+
+static int say_lost(struct error *error) {
+  return error_set(error, ERROR_DEVICE, "the CUDA device has failed; the server must be started again");
+}
+
+/* After an error: does the device still do what it is asked? A failed kernel makes every later call fail. */
+static void look_whether_lost(struct cuda_backend *cuda) {
+  if (cuda->stream && !cuda->capturing && cudaStreamSynchronize(cuda->stream) != cudaSuccess) atomic_store(&cuda->lost, true);
+}
+
+int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) {
+  if (status == cudaSuccess) return 0;
+  (void)cudaGetLastError(); /* it is told here, and not again by a later call */
+  look_whether_lost(cuda);
+  return error_set(error, ERROR_DEVICE, "CUDA device %d: %s failed: %s%s", cuda->device, what, cudaGetErrorString(status),
+                   atomic_load(&cuda->lost) ? "; the server must be started again" : "");
+}
+
+int cuda_enter(struct cuda_backend *cuda, struct error *error) {
+  if (atomic_load(&cuda->lost)) return say_lost(error);
+  return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
+}
+
+static double seconds_now(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* By asking again and again: the answer comes within microseconds, and a device that hangs does not hang us. */
+int cuda_wait(struct cuda_backend *cuda, struct error *error) {
+  double begin = 0;
+  for (unsigned turn = 0;; turn++) {
+    cudaError_t status = cudaStreamQuery(cuda->stream);
+    if (status != cudaErrorNotReady) return cuda_check(cuda, status, "a step", error);
+    if (turn % 1024) continue;
+    sched_yield();
+    double now = seconds_now();
+    if (begin == 0) begin = now;
+    if (now - begin < WAIT_LIMIT_SECONDS) continue;
+    atomic_store(&cuda->lost, true);
+    return error_set(error, ERROR_DEVICE, "CUDA device %d has not answered for %d s; the server must be started again",
+                     cuda->device, WAIT_LIMIT_SECONDS);
+  }
+}
+
+/* ---- scratch ------------------------------------------------------------------------------------------------------- */
+
+void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t bytes, struct error *error) {
+  struct scratch *scratch = &cuda->scratch[name];
+  if (bytes <= scratch->bytes && scratch->at) return scratch->at;
+  if (cuda->capturing) return error_set(error, ERROR_BUG, "scratch of a captured step grew"), NULL;
+  graphs_drop(cuda);
+  cudaFree(scratch->at);
+  scratch->at = NULL;
+  scratch->bytes = 0;
+  size_t rounded = size_round_up(bytes + bytes / 4, 256); /* a little more: it grows with the rows of a step */
+  void *at;
+  if (cuda_take(cuda, rounded, &at, error) != 0) return NULL;
+  scratch->at = at;
+  scratch->bytes = rounded;
+  return at;
+}
+
+/* ---- opening and closing -------------------------------------------------------------------------------------------- */
+
+static void cuda_close(struct backend *backend) {
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  cudaSetDevice(cuda->device);
+  graphs_free(cuda);
+  for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(cuda->scratch[i].at);
+  cudaFree(cuda->tables.device);
+  cudaFreeHost(cuda->tables.staging);
+  if (cuda->blas) cublasDestroy(cuda->blas);
+  cudaFree(cuda->workspace);
+  if (cuda->stream) cudaStreamDestroy(cuda->stream);
+  free(cuda);
+}
+
+static const struct ops cuda_ops = {
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .write = cuda_write,
+    .read = cuda_read,
+    .copy = cuda_copy,
+    .matrix_new = cuda_matrix_new,
+    .matrix_new_as = cuda_matrix_new_as,
+    .matrix_free = cuda_matrix_free,
+    .kv_block_bytes = cuda_kv_block_bytes,
+    .run = cuda_run,
+    .encode = cuda_encode,
+    .close = cuda_close,
+};
+
+static int find_device(struct cuda_backend *cuda, struct error *error) {
+  struct cudaDeviceProp found;
+  int count = 0, driver = 0;
+  cudaDriverGetVersion(&driver);
+  cudaError_t status = cudaGetDeviceCount(&count);
+  if (driver == 0) return error_set(error, ERROR_DEVICE, "there is no NVIDIA driver");
+  if (status == cudaErrorInsufficientDriver)
+    return error_set(error, ERROR_DEVICE, "the NVIDIA driver is too old: it knows CUDA %d.%d", driver / 1000, driver % 1000 / 10);
+  if (status != cudaSuccess) return error_set(error, ERROR_DEVICE, "the NVIDIA driver finds no device: %s", cudaGetErrorString(status));
+  if (cuda->device >= count)
+    return error_set(error, ERROR_ARGUMENT, "CUDA device %d does not exist, there are %d (counted from 0)", cuda->device, count);
+  if (cuda_check(cuda, cudaGetDeviceProperties(&found, cuda->device), "asking what it is", error) != 0) return -1;
+  if (found.major < LEAST_MAJOR)
+    return error_set(error, ERROR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, needed is %d.0 or newer", cuda->device,
+                     found.name, found.major, found.minor, LEAST_MAJOR);
+  return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
+}
+
+static int blas_check(cublasStatus_t status, const char *what, struct error *error) {
+  if (status == CUBLAS_STATUS_SUCCESS) return 0;
+  return error_set(error, ERROR_DEVICE, "cuBLAS: %s failed: %s", what, cublasGetStatusString(status));
+}
+
+/* A workspace of ours: products that a graph repeats must not share one that the library gives to somebody else, and the
+ * same workspace makes the same choices. */
+static int open_library(struct cuda_backend *cuda, struct error *error) {
+  if (cuda_check(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream", error) != 0 ||
+      cuda_take(cuda, WORKSPACE_BYTES, &cuda->workspace, error) != 0 ||
+      blas_check(cublasCreate(&cuda->blas), "opening it", error) != 0 ||
+      blas_check(cublasSetStream(cuda->blas, cuda->stream), "setting its stream", error) != 0 ||
+      blas_check(cublasSetWorkspace(cuda->blas, cuda->workspace, WORKSPACE_BYTES), "setting its workspace", error) != 0)
+    return -1;
+  cublasMath_t exact = (cublasMath_t)(CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+  return blas_check(cublasSetMathMode(cuda->blas, exact), "setting its precision", error);
+}
+
+static struct backend *cuda_open(const struct cuda_options *options, struct error *error) {
+  struct cuda_backend *cuda = calloc(1, sizeof *cuda);
+  if (!cuda) return error_memory(error, sizeof *cuda), NULL;
+  cuda->device = options->device;
+  cuda->deterministic = options->deterministic;
+  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s", options->device, options->deterministic ? "+deterministic" : "");
+  cuda->ops = cuda_ops;
+  cuda->ops.name = cuda->name;
+  cuda->base.ops = &cuda->ops;
+  if (find_device(cuda, error) == 0 && (cuda->graphs = graphs_new(error)) && open_library(cuda, error) == 0) return &cuda->base;
+  cuda_close(&cuda->base);
+  return NULL;
+}
+
+#pragma GCC visibility push(default)
+int steerd_cuda_open(const struct cuda_plugin_host *host, const struct cuda_options *options, struct backend **out,
+                     struct error *error);
+#pragma GCC visibility pop
+
+int steerd_cuda_open(const struct cuda_plugin_host *host, const struct cuda_options *options, struct backend **out,
+                     struct error *error) {
+  struct cuda_plugin_host own = cuda_plugin_host();
+  if (host->version != own.version || memcmp(host->sizes, own.sizes, sizeof own.sizes) != 0)
+    return error_set(error, ERROR_ARGUMENT, "it is of another build than the server; build both with `make build cuda`");
+  *out = cuda_open(options, error);
+  return *out ? 0 : -1;
+}

@@ -1,0 +1,137 @@
+/* cuda.h: the CUDA backend on its host side, private to core/math/cuda.
+ *
+ * C, like the rest of the daemon: only the kernels (*.cu) need CUDA's compiler. The engine's worker calls run, encode, read
+ * and copy on one stream of ours; what other threads do (alloc, write, matrices) runs on their own streams, so
+ * nobody waits for a lock while the device computes. One wait for the device ends each run. */
+#ifndef STEERD_CORE_MATH_CUDA_CUDA_H
+#define STEERD_CORE_MATH_CUDA_CUDA_H
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "core/math/cuda/kernels.h"
+#include "core/math/cuda/plugin.h"
+#include "core/math/host.h"
+
+/* Memory that a run works in. It grows and never shrinks; graphs hold its address, so they go when it grows. */
+enum scratch_name {
+  SCRATCH_NARROW,  /* x of a product in the type of the weights */
+  SCRATCH_SUMS,    /* sums of a product of the library */
+  SCRATCH_PARTIAL, /* chunks of attention */
+  SCRATCH_PATTERN, /* rows of scores */
+  SCRATCH_ENCODE,  /* of encode.c */
+  SCRATCH_COUNT
+};
+
+struct scratch {
+  unsigned char *at;
+  size_t bytes;
+};
+
+/* The step's tables: filled in locked host memory, copied to the device at once. */
+struct tables {
+  unsigned char *staging;
+  struct table *device;
+  size_t bytes;
+};
+
+struct graphs;
+
+struct cuda_backend {
+  struct backend base;
+  struct ops ops; /* a copy, for the name */
+  char name[32];
+  int device;
+  bool deterministic;
+  atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
+  cudaStream_t stream;
+  cublasHandle_t blas;
+  void *workspace;
+  struct scratch scratch[SCRATCH_COUNT];
+  bool capturing; /* nothing may be allocated */
+  struct tables tables;
+  struct graphs *graphs;
+};
+
+/* ---- cuda.c ---- */
+
+/* -1 with an error that says what was tried, unless `status` is success. */
+int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) MUST_CHECK;
+/* Makes the calling thread one of this device; -1 when the device is lost. */
+int cuda_enter(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+/* Waits until all that was asked of the worker's stream is done. */
+int cuda_wait(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+/* NULL with an error; while a graph is captured, NULL where it would have to grow. */
+void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t bytes, struct error *error) MUST_CHECK;
+
+/* ---- memory.c ---- */
+
+int cuda_alloc(struct backend *backend, size_t bytes, struct memory **out, struct error *error);
+void cuda_free(struct backend *backend, struct memory *memory);
+int cuda_write(struct backend *backend, struct span to, const void *from, size_t bytes, struct error *error);
+int cuda_read(struct backend *backend, void *to, struct span from, size_t bytes, struct error *error);
+int cuda_copy(struct backend *backend, struct span to, struct span from, size_t bytes, struct error *error);
+/* Device memory as such; ERROR_MEMORY says how much there is. */
+int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) MUST_CHECK;
+
+/* ---- matrix.c ---- */
+
+struct cuda_matrix {
+  struct matrix base;
+  void *data; /* [n_out][ld], zero beyond n_in */
+  int64_t ld; /* a multiple of 8 elements: pieces of 16 bytes, and what tensor cores ask for */
+};
+int cuda_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                    struct matrix **out, struct error *error);
+int cuda_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
+                       const struct matrix_wish *wish, struct matrix **out, struct error *error);
+void cuda_matrix_free(struct backend *backend, struct matrix *matrix);
+struct device_matrix cuda_matrix_view(const struct matrix *matrix);
+
+/* ---- table.c ---- */
+
+int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct error *error) MUST_CHECK;
+
+/* ---- product.c ---- */
+
+/* y = cap(act(x W^T + bias)) for at most `rows` rows; `narrowed`: x lies in SCRATCH_NARROW already. */
+int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_args *args, bool narrowed,
+                 struct error *error) MUST_CHECK;
+
+/* ---- run.c ---- */
+
+size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+int cuda_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
+             struct error *error);
+
+/* What launches depend on beside the list: a recorded graph serves every step with the same shape. */
+struct shape {
+  struct bucket bucket;
+  int32_t chunks;  /* of attention, spread over blocks; 1: one block takes them in turn */
+  bool arrivals;   /* rows that begin above layer 0 */
+  bool z_items, mlp_items; /* edits or taps at attn_z, at mlp_post, of any layer */
+};
+/* Launches the list on the stream. */
+int cuda_launch_list(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
+                     const struct shape *shape, struct error *error) MUST_CHECK;
+
+/* ---- graph.c ---- */
+
+/* Runs the list by a graph where one is recorded, or is now: 1. 0: it is to be launched op by op. -1 with an error. */
+int graphs_run(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
+               const struct shape *shape, struct error *error) MUST_CHECK;
+void graphs_drop(struct cuda_backend *cuda); /* all of them: an address that they hold has changed */
+struct graphs *graphs_new(struct error *error) MUST_CHECK;
+void graphs_free(struct cuda_backend *cuda);
+
+/* ---- encode.c ---- */
+
+int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+static inline struct device_rows device_rows_of(struct rows rows) {
+  return (struct device_rows){span_floats(rows.at), rows.ld};
+}
+
+#endif

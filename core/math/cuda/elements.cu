@@ -1,0 +1,55 @@
+/* elements.cu: ops whose elements do not look at each other, and rotary positions. One thread an element. */
+#include "core/math/cuda/device.cuh"
+
+#define THREADS 256
+
+static __device__ __forceinline__ void embed_element(const element_args &a, int row, int64_t i) {
+  const table *t = a.table;
+  bool here = t->origin[row] == ORIGIN_EMBED;
+  row_at(a.x, row)[i] = here ? weight_at(a.embed, t->token[row], i) * a.scale : 0;
+  row_at(a.y, row)[i] = here && a.places ? a.places[t->position[row] * a.width + i] : 0;
+}
+
+static __global__ void elements_kernel(element_args a) {
+  const table *t = a.table;
+  int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+  int row = blockIdx.x;
+  if (i >= a.width || !row_within(rows_of(t, a.set, a.layer), row)) return;
+  float *y = row_at(a.y, row) + i;
+  switch (a.code) {
+    case OP_GATE: *y = activate(a.act, row_at(a.x, row)[i]) * (a.up.at ? row_at(a.up, row)[i] : 1.0f); return;
+    case OP_PLACE: *y = row_at(a.x, row)[i] + a.places[t->position[row] * a.width + i]; return;
+    case OP_GATHER: *y = row_at(a.x, t->logit_row[row])[i]; return;
+    case OP_COPY: *y = row_at(a.x, row)[i]; return;
+    case OP_KEEP: *y = i >= a.begin && i < a.end ? row_at(a.x, row)[i] : 0; return;
+    case OP_CAP: *y = soft_capped(*y, a.scale); return;
+    case OP_DELTA: /* to is y, before is up */
+      if (row_is_edited(t, a.point, step_row(t, a.set, row))) *y += row_at(a.x, row)[i] - row_at(a.up, row)[i];
+      return;
+    case OP_EMBED: embed_element(a, row, i); return;
+    default: return;
+  }
+}
+
+extern "C" cudaError_t launch_elements(cudaStream_t stream, const bucket *bucket, const element_args *args) {
+  dim3 grid((unsigned)bucket_rows(bucket, (row_set)args->set), (unsigned)((args->width + THREADS - 1) / THREADS));
+  return launch(elements_kernel, *args, grid, THREADS, 0, stream);
+}
+
+static __global__ void rotate_kernel(rotate_args a) {
+  int row = blockIdx.x, half = a.dims / 2, pair = (int)(blockIdx.y * blockDim.x + threadIdx.x);
+  if (pair >= a.heads * half || !row_within(rows_of(a.table, a.set, a.layer), row)) return;
+  int head = pair / half, i = pair % half;
+  const float *cosine = a.turns + (int64_t)a.table->position[row] * a.dims;
+  float *x = row_at(a.x, row) + (int64_t)head * a.d_head;
+  float *p = a.pairing == ROTARY_HALVES ? x + i : x + 2 * i, *q = a.pairing == ROTARY_HALVES ? p + half : p + 1;
+  float c = cosine[i], s = cosine[half + i], was = *p, other = *q;
+  *p = was * c - other * s;
+  *q = other * c + was * s;
+}
+
+extern "C" cudaError_t launch_rotate(cudaStream_t stream, const bucket *bucket, const rotate_args *args) {
+  int pairs = args->heads * (args->dims / 2);
+  dim3 grid((unsigned)bucket_rows(bucket, (row_set)args->set), (unsigned)((pairs + THREADS - 1) / THREADS));
+  return launch(rotate_kernel, *args, grid, THREADS, 0, stream);
+}

@@ -1,0 +1,113 @@
+/* graph.c: steps that were recorded once and are repeated by one call.
+ *
+ * A graph belongs to a list of ops (compared by content: instrumented lists are made anew for each step) and a shape. The
+ * first step of a kind is launched op by op, which lets scratch memory grow; the second is recorded; from then on it is
+ * replayed, until its place is needed for another. What is replayed reads the step from the tables. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/math/cuda/cuda.h"
+
+#define MAX_GRAPHS 64
+#define LEAST_OPS 8     /* shorter lists are not worth a graph */
+#define MOST_ROWS 256   /* larger steps compute long enough to hide their launches */
+
+struct recorded {
+  struct op *list; /* a copy */
+  size_t count;
+  struct shape shape;
+  cudaGraphExec_t exec; /* NULL: seen once */
+  unsigned long used;   /* when; 0: empty */
+};
+
+struct graphs {
+  struct recorded kept[MAX_GRAPHS];
+  unsigned long clock;
+};
+
+struct graphs *graphs_new(struct error *error) {
+  struct graphs *graphs = calloc(1, sizeof *graphs);
+  if (!graphs) error_memory(error, sizeof *graphs);
+  return graphs;
+}
+
+static void forget(struct recorded *r) {
+  if (r->exec) cudaGraphExecDestroy(r->exec);
+  free(r->list);
+  memset(r, 0, sizeof *r);
+}
+
+void graphs_drop(struct cuda_backend *cuda) {
+  for (int i = 0; cuda->graphs && i < MAX_GRAPHS; i++) forget(&cuda->graphs->kept[i]);
+}
+
+void graphs_free(struct cuda_backend *cuda) {
+  graphs_drop(cuda);
+  free(cuda->graphs);
+}
+
+static bool worth_it(const struct op *list, size_t count, const struct shape *shape) {
+  if (count < LEAST_OPS || shape->bucket.rows > MOST_ROWS || shape->bucket.logit_rows > MOST_ROWS) return false;
+  for (size_t i = 0; i < count; i++)
+    if (list[i].code == OP_PATTERN) return false;
+  return true;
+}
+
+static struct recorded *find(struct graphs *graphs, const struct op *list, size_t count, const struct shape *shape) {
+  for (int i = 0; i < MAX_GRAPHS; i++) {
+    struct recorded *r = &graphs->kept[i];
+    if (r->used && r->count == count && memcmp(&r->shape, shape, sizeof *shape) == 0 &&
+        memcmp(r->list, list, count * sizeof *list) == 0)
+      return r;
+  }
+  return NULL;
+}
+
+static struct recorded *longest_unused(struct graphs *graphs) {
+  struct recorded *oldest = graphs->kept;
+  for (int i = 1; i < MAX_GRAPHS; i++)
+    if (graphs->kept[i].used < oldest->used) oldest = &graphs->kept[i];
+  return oldest;
+}
+
+static int note(struct graphs *graphs, const struct op *list, size_t count, const struct shape *shape, struct error *error) {
+  struct recorded *r = longest_unused(graphs);
+  forget(r);
+  r->list = malloc(count * sizeof *list);
+  if (!r->list) return error_memory(error, count * sizeof *list);
+  memcpy(r->list, list, count * sizeof *list);
+  r->count = count;
+  r->shape = *shape;
+  r->used = ++graphs->clock;
+  return 0;
+}
+
+/* Ends the recording in any case: a stream that records cannot be used. */
+static int record(struct cuda_backend *cuda, const struct step *step, struct recorded *r, struct error *error) {
+  cudaGraph_t graph = NULL;
+  if (cuda_check(cuda, cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal), "recording a step", error) != 0)
+    return -1;
+  cuda->capturing = true;
+  int failed = cuda_launch_list(cuda, r->list, r->count, step, &r->shape, error);
+  cudaError_t ended = cudaStreamEndCapture(cuda->stream, &graph);
+  cuda->capturing = false;
+  if (!failed) failed = cuda_check(cuda, ended, "recording a step", error);
+  if (!failed) failed = cuda_check(cuda, cudaGraphInstantiate(&r->exec, graph, 0), "recording a step", error);
+  if (failed) r->exec = NULL;
+  if (graph) cudaGraphDestroy(graph);
+  return failed;
+}
+
+int graphs_run(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
+               const struct shape *shape, struct error *error) {
+  struct graphs *graphs = cuda->graphs;
+  if (!worth_it(list, count, shape)) return 0;
+  struct recorded *r = find(graphs, list, count, shape);
+  if (!r) return note(graphs, list, count, shape, error);
+  if (!r->exec && record(cuda, step, r, error) != 0) {
+    forget(r);
+    return -1;
+  }
+  r->used = ++graphs->clock;
+  return cuda_check(cuda, cudaGraphLaunch(r->exec, cuda->stream), "repeating a step", error) != 0 ? -1 : 1;
+}

@@ -1,0 +1,231 @@
+/* kernels.h: what the host side of the CUDA backend and its kernels say to each other: the step's tables as they lie in
+ * device memory, the arguments of each kernel, and one function that launches each. C and C++.
+ *
+ * Everything that changes from step to step is read from `struct table`, which has a fixed place, so that a launch can be
+ * recorded in a graph and repeated: the arguments hold what belongs to the model (buffers, weights, points), grids
+ * are sized by a bucket of rows, and threads beyond the rows of the step return at once. All pointers are device
+ * pointers. Rows are those of ops.h. */
+#ifndef STEERD_CORE_MATH_CUDA_KERNELS_H
+#define STEERD_CORE_MATH_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "core/math/ops.h"
+
+struct table_edit {
+  int32_t kind, column_begin, column_end;
+  int32_t row_begin; /* of the item, for REPLACE */
+  float value, bias, threshold, fold;
+  const float *v, *enc;
+};
+
+struct table_tap {
+  float *to;
+  int64_t ld;
+};
+
+/* A `struct step`, at the front of the block that holds its arrays. NULL where the step has none. */
+struct table {
+  int32_t n_layer, n_rows, n_slots, n_logit_rows, kv_blocks;
+  const int32_t *token, *position, *source, *logit_row;
+  const int32_t *slot; /* of each row */
+  const uint8_t *origin;
+  const struct step_slot *slots;
+  const struct row_range *active, *arriving;
+  const int32_t *keys, *kv_table;
+  unsigned char *kv;
+  const float *saved;
+  const struct table_edit *edits;
+  const struct row_range *edit_rows; /* beside edits: what is looked through for each row */
+  const int32_t *edit_begin;
+  const struct table_tap *taps;
+  const struct row_range *tap_rows;
+  const int32_t *tap_begin;
+};
+
+/* How large a launch is made: at least the rows of the step. */
+struct bucket {
+  int32_t rows, logit_rows;
+};
+static inline int32_t bucket_rows(const struct bucket *bucket, enum row_set set) {
+  return set == ROWS_LOGIT ? bucket->logit_rows : bucket->rows;
+}
+
+struct device_rows {
+  float *at;
+  int64_t ld;
+};
+
+struct device_norm {
+  int32_t kind; /* enum norm_kind */
+  float eps;
+  const float *gain, *bias;
+};
+
+struct device_matrix {
+  const void *data; /* [n_out][ld], zero beyond n_in */
+  int64_t n_out, n_in, ld;
+  int32_t dtype; /* enum dtype: F32, F16, BF16 */
+};
+
+/* ---- rows.cu: what happens to whole rows, one block a row -------------------------------------------------------- */
+
+/* Up to three ops that follow each other on the residual, in one launch; a stage that is not there has set or layer -1. */
+struct row_args {
+  const struct table *table;
+  int64_t width;
+  struct device_rows resid;
+  /* OP_SUBLAYER without its norm */
+  int32_t sub_set, sub_layer, out_point, resid_point;
+  struct device_rows out;
+  /* OP_BEGIN; origins: rows that begin here are filled; its edits and taps */
+  int32_t begin_layer, begin_point;
+  bool origins;
+  struct device_matrix embed;
+  const float *positions;
+  float embed_scale;
+  struct device_rows embedded, placed;
+  /* the norm of the residual, into y */
+  int32_t norm_set, norm_layer;
+  struct device_norm norm;
+  struct device_rows y;
+};
+cudaError_t launch_rows(cudaStream_t stream, const struct bucket *bucket, const struct row_args *args);
+
+/* Edits and taps of columns [column, column + width) of a point. */
+struct point_args {
+  const struct table *table;
+  int32_t set, layer, point;
+  int64_t column, width;
+  struct device_rows x;
+};
+cudaError_t launch_point(cudaStream_t stream, const struct bucket *bucket, const struct point_args *args);
+
+/* OP_NORM and its three parts. */
+struct norm_args {
+  const struct table *table;
+  int32_t code, set, layer, parts;
+  int64_t width;
+  struct device_rows x, y, scale;
+  struct device_norm norm;
+};
+cudaError_t launch_norm(cudaStream_t stream, const struct bucket *bucket, const struct norm_args *args);
+
+/* OP_SOLU. */
+struct solu_args {
+  const struct table *table;
+  int32_t set, layer;
+  int64_t width;
+  struct device_rows x, y;
+};
+cudaError_t launch_solu(cudaStream_t stream, const struct bucket *bucket, const struct solu_args *args);
+
+/* ---- elements.cu: what happens to single elements ------------------------------------------------------------------ */
+
+/* OP_GATE, OP_PLACE, OP_GATHER, OP_COPY, OP_KEEP, OP_CAP, OP_DELTA, OP_EMBED. */
+struct element_args {
+  const struct table *table;
+  int32_t code, set, layer, act, point;
+  int64_t width, begin, end;
+  struct device_rows x, up, y;
+  const float *places;
+  float scale; /* soft cap or scale of the embedding */
+  struct device_matrix embed;
+};
+cudaError_t launch_elements(cudaStream_t stream, const struct bucket *bucket, const struct element_args *args);
+
+struct rotate_args {
+  const struct table *table;
+  int32_t set, layer, heads, d_head, dims, pairing;
+  struct device_rows x;
+  const float *turns;
+};
+cudaError_t launch_rotate(cudaStream_t stream, const struct bucket *bucket, const struct rotate_args *args);
+
+/* ---- product.cu ----------------------------------------------------------------------------------------------------- */
+
+/* y = cap(act(x W^T + bias)) for a set of rows, or for rows [0, n) where table is NULL. */
+struct product_args {
+  const struct table *table;
+  int32_t set, layer;
+  int64_t n;
+  struct device_matrix w;
+  struct device_rows x, y;
+  const float *bias;
+  int32_t act;
+  float soft_cap;
+};
+/* By reading the weights once for each few rows and x as it is: for few rows, and where the order of sums must not
+ * depend on how many there are. */
+#define PRODUCT_FEW 8
+cudaError_t launch_product_few(cudaStream_t stream, int64_t rows, const struct product_args *args);
+
+/* Around a product of a library over `rows` rows: x in the weights' type, zero beyond the rows of the step, into
+ * to [rows][w.ld]; and what becomes of its sums [rows][ld]. */
+cudaError_t launch_product_narrow(cudaStream_t stream, int64_t rows, const struct product_args *args, void *to);
+cudaError_t launch_product_finish(cudaStream_t stream, int64_t rows, const struct product_args *args, const float *sums,
+                                  int64_t ld);
+
+/* ---- attend.cu ------------------------------------------------------------------------------------------------------- */
+
+#define ATTEND_CHUNK 128 /* positions that a block weighs at a time; its threads */
+
+struct attend_args {
+  const struct table *table;
+  int32_t layer, n_head, n_kv_head, d_head, window;
+  float scale, soft_cap;
+  struct device_rows qkv, z;
+  int64_t q, k, v;
+  size_t block_bytes;
+  /* Where chunks are spread over blocks: [rows][n_head][chunks] of d_head sums, the largest score and the weight. NULL:
+   * one block takes all chunks of a row in turn. */
+  float *partial;
+  int32_t chunks;
+  int32_t point; /* attn_z, -1: another op's */
+  /* OP_PATTERN: scratch [rows][n_head * keys] of rows [first, ...) */
+  float *scratch;
+  int32_t first, most_keys, scores_point, pattern_point;
+};
+size_t attend_partial_floats(const struct attend_args *args, int32_t rows);
+cudaError_t launch_attend_store(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
+cudaError_t launch_attend(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
+/* Brings the chunks of a row together, then edits and taps of attn_z. */
+cudaError_t launch_attend_finish(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
+/* OP_PATTERN for `rows` rows from args->first. */
+cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct attend_args *args);
+
+/* ---- encode.cu ------------------------------------------------------------------------------------------------------- */
+
+/* Rows brought to c(x) - subtract: one block a row. */
+struct centre_args {
+  struct device_rows x;
+  float *to; /* [rows][width] */
+  const float *subtract;
+  int64_t width;
+  int32_t norm; /* enum encode_norm */
+  bool center_mean;
+  float scale;
+};
+cudaError_t launch_centre(cudaStream_t stream, int64_t rows, const struct centre_args *args);
+
+/* What is kept of a row p [n_feat] and the values it gets, ascending: one block a row. */
+struct select_args {
+  const float *p; /* [rows][n_feat] */
+  int64_t n_feat;
+  int32_t kind; /* enum encode_kind */
+  int32_t k;
+  bool fold_selects;
+  const float *bias, *threshold, *fold, *gain, *shift;
+  int32_t *index, *count; /* [rows][n_feat], [rows] */
+  float *value;           /* [rows][n_feat] */
+};
+cudaError_t launch_select(cudaStream_t stream, int64_t rows, const struct select_args *args);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,35 @@
+/* plugin.h: the one entry of steerd-cuda.so, and what the daemon and it must agree on. Private to core/math.
+ *
+ * The daemon is built and runs without CUDA; it opens this library where a device is asked for or may be there. Both come
+ * from one tree and share the shapes of ops.h, so the sizes of the shared structs are told, and a library of another
+ * build is refused. */
+#ifndef STEERD_CORE_MATH_CUDA_PLUGIN_H
+#define STEERD_CORE_MATH_CUDA_PLUGIN_H
+
+#include "core/math/ops.h"
+
+#define CUDA_PLUGIN_VERSION 1
+#define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
+
+struct cuda_plugin_host {
+  int version;
+  size_t sizes[6]; /* cuda_plugin_sizes */
+};
+
+static inline struct cuda_plugin_host cuda_plugin_host(void) {
+  return (struct cuda_plugin_host){CUDA_PLUGIN_VERSION,
+                                   {sizeof(struct ops), sizeof(struct op), sizeof(struct step), sizeof(struct encode_args),
+                                    sizeof(struct matrix_part), sizeof(struct sparse)}};
+}
+
+struct cuda_options {
+  int device;         /* 0, 1, ... */
+  bool deterministic; /* every result has the same bits at any load */
+};
+
+/* Opens a device. ERROR_ARGUMENT when `host` is of another build or the device does not exist, ERROR_DEVICE when it (or
+ * its driver) does not work. */
+typedef int cuda_plugin_open(const struct cuda_plugin_host *host, const struct cuda_options *options,
+                             struct backend **out, struct error *error);
+
+#endif

@@ -1,0 +1,363 @@
+/* run.c: a list of ops as launches of kernels. Knows which ops go together in one launch, and how large a launch is.
+ *
+ * Launches depend on the list and on a `struct shape`, never on a number of the step: kernels find those in the tables. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cuda/cuda.h"
+
+#define SPREAD_UNITS 1024 /* rows by KV heads: with more, every processor has work without spreading chunks */
+#define PATTERN_BYTES ((size_t)64 << 20)
+
+size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head) {
+  (void)backend;
+  return (size_t)n_kv_head * 2 * KV_BLOCK * (size_t)d_head * sizeof(float);
+}
+
+struct walk {
+  struct cuda_backend *cuda;
+  const struct op *list;
+  size_t count;
+  const struct step *step;
+  const struct shape *shape;
+  const struct table *table; /* on the device */
+  const struct op *narrowed; /* the last product, whose x still lies narrowed */
+};
+
+static int32_t point_of(const struct op *op, enum site site) {
+  return site ? point_index((struct point){op->layer, site}) : -1;
+}
+
+static struct device_norm norm_view(const struct norm *norm) {
+  return (struct device_norm){(int32_t)norm->kind, norm->eps, span_floats(norm->gain), span_floats(norm->bias)};
+}
+
+static bool same_rows(struct rows a, struct rows b) {
+  return a.at.memory == b.at.memory && a.at.offset == b.at.offset && a.ld == b.ld;
+}
+
+/* ---- the residual: sublayer, begin and norm in one launch ----------------------------------------------------------- */
+
+static struct row_args no_stages(const struct walk *w, int64_t width, struct rows resid) {
+  return (struct row_args){.table = w->table, .width = width, .resid = device_rows_of(resid), .sub_layer = -1, .out_point = -1,
+                           .resid_point = -1, .begin_layer = -1, .begin_point = -1, .norm_layer = -1};
+}
+
+static int launch_stages(const struct walk *w, const struct row_args *args, struct error *error) {
+  return cuda_check(w->cuda, launch_rows(w->cuda->stream, &w->shape->bucket, args), "a step over rows", error);
+}
+
+static void stage_begin(const struct op *op, struct row_args *args) {
+  args->begin_layer = op->layer;
+  args->begin_point = point_of(op, SITE_RESID_PRE);
+  args->origins = true;
+  args->embed = cuda_matrix_view(op->u.begin.embed);
+  args->positions = span_floats(op->u.begin.positions);
+  args->embed_scale = op->u.begin.embed_scale;
+  args->embedded = device_rows_of(op->u.begin.embedded);
+  args->placed = device_rows_of(op->u.begin.placed);
+}
+
+static void stage_norm(const struct op *op, const struct norm *norm, struct rows y, struct row_args *args) {
+  args->norm_set = (int32_t)op->set;
+  args->norm_layer = op->layer;
+  args->norm = norm_view(norm);
+  args->y = device_rows_of(y);
+}
+
+/* A norm of whole rows of `resid`, which the launch before it holds in its hands. */
+static bool norm_follows(const struct op *op, struct rows resid, int64_t width) {
+  return op->code == OP_NORM && op->u.norm.parts <= 1 && op->width == width && op->set != ROWS_LOGIT &&
+         same_rows(op->u.norm.x, resid) && !same_rows(op->u.norm.y, resid);
+}
+
+/* The norm at `next`, if it is one of these rows. Returns how many ops that are. */
+static size_t take_norm(const struct walk *w, size_t next, struct rows resid, int64_t width, struct row_args *args) {
+  if (next >= w->count || !norm_follows(&w->list[next], resid, width)) return 0;
+  stage_norm(&w->list[next], &w->list[next].u.norm.norm, w->list[next].u.norm.y, args);
+  return 1;
+}
+
+/* Rows that begin above layer 0 may copy a row that another block works on: first all copies, then the edits. */
+static int run_arrivals(struct walk *w, const struct op *op, struct error *error) {
+  struct row_args args = no_stages(w, op->width, op->u.begin.to);
+  stage_begin(op, &args);
+  args.begin_point = -1;
+  if (launch_stages(w, &args, error) != 0) return -1;
+  args.origins = false;
+  args.begin_point = point_of(op, SITE_RESID_PRE);
+  return launch_stages(w, &args, error);
+}
+
+static int run_begin(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at];
+  if (w->shape->arrivals && op->layer > 0) return run_arrivals(w, op, error) != 0 ? -1 : 1;
+  struct row_args args = no_stages(w, op->width, op->u.begin.to);
+  stage_begin(op, &args);
+  size_t taken = 1 + take_norm(w, at + 1, op->u.begin.to, op->width, &args);
+  return launch_stages(w, &args, error) != 0 ? -1 : (int)taken;
+}
+
+static int run_sublayer(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at], *next = op + 1;
+  struct row_args args = no_stages(w, op->width, op->u.sublayer.resid);
+  size_t taken = 1;
+  args.sub_set = (int32_t)op->set;
+  args.sub_layer = op->layer;
+  args.out = device_rows_of(op->u.sublayer.out);
+  args.out_point = point_of(op, op->u.sublayer.out_site);
+  args.resid_point = point_of(op, op->u.sublayer.resid_site);
+  if (op->u.sublayer.norm.kind != NORM_NONE) {
+    stage_norm(op, &op->u.sublayer.norm, op->u.sublayer.y, &args);
+  } else if (op->set != ROWS_LOGIT) {
+    bool begins = at + 1 < w->count && next->code == OP_BEGIN && next->set == ROWS_ARRIVING && next->width == op->width &&
+                  same_rows(next->u.begin.to, op->u.sublayer.resid) && !w->shape->arrivals;
+    if (begins) stage_begin(next, &args);
+    taken += begins;
+    taken += take_norm(w, at + taken, op->u.sublayer.resid, op->width, &args);
+  }
+  return launch_stages(w, &args, error) != 0 ? -1 : (int)taken;
+}
+
+static int run_norm(struct walk *w, const struct op *op, struct error *error) {
+  struct norm_args args = {.table = w->table, .code = (int32_t)op->code, .set = (int32_t)op->set, .layer = op->layer,
+                           .parts = op->u.norm.parts ? op->u.norm.parts : 1, .width = op->width,
+                           .x = device_rows_of(op->u.norm.x), .y = device_rows_of(op->u.norm.y),
+                           .scale = device_rows_of(op->u.norm.scale), .norm = norm_view(&op->u.norm.norm)};
+  return cuda_check(w->cuda, launch_norm(w->cuda->stream, &w->shape->bucket, &args), "a norm", error);
+}
+
+static int run_solu(struct walk *w, const struct op *op, struct error *error) {
+  struct solu_args args = {w->table, (int32_t)op->set, op->layer, op->width, device_rows_of(op->u.solu.x),
+                           device_rows_of(op->u.solu.y)};
+  return cuda_check(w->cuda, launch_solu(w->cuda->stream, &w->shape->bucket, &args), "a softmax", error);
+}
+
+static int run_point(struct walk *w, const struct op *op, struct error *error) {
+  struct point_args args = {w->table, (int32_t)op->set, op->layer, point_of(op, op->u.point.site), op->u.point.column,
+                            op->width, device_rows_of(op->u.point.x)};
+  if (op->u.point.site == SITE_MLP_POST && !w->shape->mlp_items) return 0;
+  return cuda_check(w->cuda, launch_point(w->cuda->stream, &w->shape->bucket, &args), "edits and taps", error);
+}
+
+/* ---- elements --------------------------------------------------------------------------------------------------------- */
+
+static struct element_args element_args(const struct walk *w, const struct op *op, struct rows x, struct rows y) {
+  return (struct element_args){.table = w->table, .code = (int32_t)op->code, .set = (int32_t)op->set, .layer = op->layer,
+                               .point = -1, .width = op->width, .x = device_rows_of(x), .y = device_rows_of(y)};
+}
+
+static int run_elements(struct walk *w, const struct op *op, struct error *error) {
+  struct element_args args;
+  switch (op->code) {
+    case OP_GATE:
+      args = element_args(w, op, op->u.gate.x, op->u.gate.y);
+      args.up = device_rows_of(op->u.gate.up);
+      args.act = (int32_t)op->u.gate.act;
+      break;
+    case OP_PLACE:
+      args = element_args(w, op, op->u.place.x, op->u.place.y);
+      args.places = span_floats(op->u.place.table);
+      break;
+    case OP_CAP:
+      args = element_args(w, op, op->u.linear.y, op->u.linear.y);
+      args.width = op->u.linear.w->n_out;
+      args.scale = op->u.linear.soft_cap;
+      break;
+    case OP_DELTA:
+      args = element_args(w, op, op->u.point.x, op->u.point.to);
+      args.up = device_rows_of(op->u.point.before);
+      args.point = point_of(op, op->u.point.site);
+      break;
+    case OP_EMBED:
+      args = element_args(w, op, op->u.begin.embedded, op->u.begin.placed);
+      args.places = span_floats(op->u.begin.positions);
+      args.scale = op->u.begin.embed_scale;
+      args.embed = cuda_matrix_view(op->u.begin.embed);
+      break;
+    default: /* OP_GATHER, OP_COPY, OP_KEEP */
+      args = element_args(w, op, op->u.gather.x, op->u.gather.y);
+      args.begin = op->u.gather.begin;
+      args.end = op->u.gather.end;
+      if (op->code == OP_GATHER) args.set = ROWS_LOGIT;
+      break;
+  }
+  return cuda_check(w->cuda, launch_elements(w->cuda->stream, &w->shape->bucket, &args), "a step over elements", error);
+}
+
+static int run_rotate(struct walk *w, const struct op *op, struct error *error) {
+  struct rotate_args args = {w->table, (int32_t)op->set, op->layer, op->u.rotate.heads, (int32_t)op->width,
+                             op->u.rotate.dims, (int32_t)op->u.rotate.pairing, device_rows_of(op->u.rotate.x),
+                             span_floats(op->u.rotate.table)};
+  return cuda_check(w->cuda, launch_rotate(w->cuda->stream, &w->shape->bucket, &args), "a rotation", error);
+}
+
+/* ---- products and attention ----------------------------------------------------------------------------------------------- */
+
+/* The last op was a product of the same rows by weights of the same type. */
+static bool narrowed_already(const struct walk *w, const struct op *op) {
+  const struct op *last = w->narrowed;
+  return last && last->set == op->set && last->layer == op->layer && same_rows(last->u.linear.x, op->u.linear.x) &&
+         last->u.linear.w->n_in == op->u.linear.w->n_in && last->u.linear.w->dtype == op->u.linear.w->dtype;
+}
+
+static int run_linear(struct walk *w, const struct op *op, struct error *error) {
+  struct product_args args = {.table = w->table, .set = (int32_t)op->set, .layer = op->layer,
+                              .w = cuda_matrix_view(op->u.linear.w), .x = device_rows_of(op->u.linear.x),
+                              .y = device_rows_of(op->u.linear.y), .bias = span_floats(op->u.linear.bias),
+                              .act = (int32_t)op->u.linear.act, .soft_cap = op->u.linear.soft_cap};
+  bool narrowed = narrowed_already(w, op);
+  w->narrowed = op;
+  return cuda_product(w->cuda, bucket_rows(&w->shape->bucket, op->set), &args, narrowed, error);
+}
+
+static struct attend_args attend_args(const struct walk *w, const struct op *op) {
+  return (struct attend_args){.table = w->table, .layer = op->layer, .n_head = op->u.attend.n_head,
+                              .n_kv_head = op->u.attend.n_kv_head, .d_head = op->u.attend.d_head,
+                              .window = op->u.attend.window, .scale = op->u.attend.scale,
+                              .soft_cap = op->u.attend.soft_cap, .qkv = device_rows_of(op->u.attend.qkv),
+                              .z = device_rows_of(op->u.attend.z), .q = op->u.attend.q, .k = op->u.attend.k,
+                              .v = op->u.attend.v, .chunks = 1, .point = op->u.attend.bare ? -1 : point_of(op, SITE_ATTN_Z),
+                              .block_bytes = cuda_kv_block_bytes(NULL, op->u.attend.n_kv_head, op->u.attend.d_head)};
+}
+
+static int run_attend(struct walk *w, const struct op *op, struct error *error) {
+  struct attend_args args = attend_args(w, op);
+  const struct bucket *bucket = &w->shape->bucket;
+  cudaStream_t stream = w->cuda->stream;
+  if (w->shape->chunks > 1 && (int64_t)bucket->rows * args.n_kv_head <= SPREAD_UNITS) {
+    args.chunks = w->shape->chunks;
+    args.partial = cuda_scratch(w->cuda, SCRATCH_PARTIAL, attend_partial_floats(&args, bucket->rows) * sizeof(float), error);
+    if (!args.partial) return -1;
+  }
+  if (cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0 ||
+      cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0)
+    return -1;
+  if (!args.partial && (args.point < 0 || !w->shape->z_items)) return 0;
+  return cuda_check(w->cuda, launch_attend_finish(stream, bucket, &args), "attention", error);
+}
+
+/* Never in a graph: it is run for the few steps that look at scores, some rows at a time. */
+static int run_pattern(struct walk *w, const struct op *op, struct error *error) {
+  struct attend_args args = attend_args(w, op);
+  struct row_range rows = op_rows(op, w->step);
+  args.scores_point = point_of(op, SITE_SCORES);
+  args.pattern_point = point_of(op, SITE_PATTERN);
+  for (int i = 0; w->step->keys && i < w->step->n_slots; i++)
+    if (w->step->keys[i] > args.most_keys) args.most_keys = w->step->keys[i];
+  size_t row = size_max((size_t)args.n_head * (size_t)args.most_keys, 1) * sizeof(float);
+  int32_t together = (int32_t)size_min(size_max(PATTERN_BYTES / row, 1), (size_t)w->shape->bucket.rows);
+  args.scratch = cuda_scratch(w->cuda, SCRATCH_PATTERN, (size_t)together * row, error);
+  if (!args.scratch) return -1;
+  for (args.first = rows.begin; args.first < rows.end; args.first += together) {
+    int32_t n = rows.end - args.first < together ? rows.end - args.first : together;
+    if (cuda_check(w->cuda, launch_pattern(w->cuda->stream, n, &args), "attention written out", error) != 0) return -1;
+  }
+  return 0;
+}
+
+/* ---- the list ----------------------------------------------------------------------------------------------------------------- */
+
+static int one(int failed) { return failed ? -1 : 1; }
+
+/* How many ops were done together, or -1. */
+static int run_op(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at];
+  if (op->code != OP_LINEAR) w->narrowed = NULL;
+  switch (op->code) {
+    case OP_BEGIN: return run_begin(w, at, error);
+    case OP_SUBLAYER: return run_sublayer(w, at, error);
+    case OP_NORM:
+    case OP_NORM_SCALE:
+    case OP_NORMALIZE:
+    case OP_GAIN: return one(run_norm(w, op, error));
+    case OP_LINEAR: return one(run_linear(w, op, error));
+    case OP_SOLU: return one(run_solu(w, op, error));
+    case OP_ROTATE: return one(run_rotate(w, op, error));
+    case OP_ATTEND: return one(run_attend(w, op, error));
+    case OP_PATTERN: return one(run_pattern(w, op, error));
+    case OP_POINT: return one(run_point(w, op, error));
+    case OP_GATE:
+    case OP_PLACE:
+    case OP_EMBED:
+    case OP_KEEP:
+    case OP_CAP:
+    case OP_DELTA:
+    case OP_GATHER:
+    case OP_COPY: return one(run_elements(w, op, error));
+    case OP_CODE_COUNT: break;
+  }
+  assert(!"unknown op");
+  return -1;
+}
+
+/* A set that has no rows at all needs no launch; ranges of layers are the kernels' affair. */
+static bool set_is_empty(const struct walk *w, const struct op *op) {
+  bool logit = op->set == ROWS_LOGIT || op->code == OP_GATHER;
+  return (logit ? w->shape->bucket.logit_rows : w->shape->bucket.rows) == 0;
+}
+
+int cuda_launch_list(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
+                     const struct shape *shape, struct error *error) {
+  struct walk w = {.cuda = cuda, .list = list, .count = count, .step = step, .shape = shape, .table = cuda->tables.device};
+  for (size_t i = 0; i < count;) {
+    int done = set_is_empty(&w, &list[i]) ? 1 : run_op(&w, i, error);
+    if (done < 0) return -1;
+    i += (size_t)done;
+  }
+  return 0;
+}
+
+/* ---- shapes ----------------------------------------------------------------------------------------------------------------------- */
+
+static int32_t power_above(int32_t n) {
+  int32_t power = 1;
+  while (power < n) power *= 2;
+  return power;
+}
+
+/* Few graphs for all batches of a running server: powers of two, then steps of 64; large steps are as large as they are. */
+static int32_t bucket_of(int32_t rows) {
+  if (rows <= 0) return 0;
+  if (rows <= 64) return power_above(rows);
+  return rows <= 256 ? (rows + 63) / 64 * 64 : rows;
+}
+
+static bool any_items(const struct step *step, enum site site) {
+  for (int32_t layer = 0; layer < step->n_layer; layer++) {
+    struct point_items items = point_items(step, layer, site);
+    if (items.n_edits + items.n_taps) return true;
+  }
+  return false;
+}
+
+static struct shape shape_of(const struct step *step) {
+  struct shape shape;
+  int32_t last = 0;
+  memset(&shape, 0, sizeof shape); /* shapes are compared as bytes */
+  shape.bucket.rows = bucket_of(step->n_rows);
+  shape.bucket.logit_rows = bucket_of(step->n_logit_rows);
+  for (int i = 0; i < step->n_slots; i++) {
+    const struct step_slot *s = &step->slots[i];
+    int32_t end = s->position + s->rows.end - s->rows.begin - 1;
+    if (end > last) last = end;
+    shape.arrivals |= s->first > 0;
+  }
+  shape.chunks = step->n_rows <= 64 ? power_above(last / ATTEND_CHUNK + 1) : 1;
+  shape.z_items = any_items(step, SITE_ATTN_Z);
+  shape.mlp_items = any_items(step, SITE_MLP_POST);
+  return shape;
+}
+
+int cuda_run(struct backend *backend, const struct op *list, size_t count, const struct step *step, struct error *error) {
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  struct shape shape = shape_of(step);
+  assert(step->n_layer > 0);
+  if (cuda_enter(cuda, error) != 0 || cuda_tables_fill(cuda, step, error) != 0) return -1;
+  int done = graphs_run(cuda, list, count, step, &shape, error);
+  if (done < 0) return -1;
+  if (!done && cuda_launch_list(cuda, list, count, step, &shape, error) != 0) return -1;
+  return cuda_wait(cuda, error);
+}

@@ -1,0 +1,145 @@
+/* table.c: the tables of a step, gathered in one block of locked host memory and sent to the device in one copy. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/math/cuda/cuda.h"
+
+#define LEAST_BYTES ((size_t)1 << 20)
+
+/* Cuts the block into arrays; with host NULL it only measures. */
+struct cutter {
+  unsigned char *host, *device;
+  size_t used;
+};
+
+struct place {
+  void *host;
+  const void *device;
+};
+
+static struct place cut(struct cutter *c, size_t bytes) {
+  struct place place = {c->host ? c->host + c->used : NULL, c->device ? c->device + c->used : NULL};
+  c->used += size_round_up(bytes, 16);
+  return place;
+}
+
+static const void *cut_copy(struct cutter *c, const void *from, size_t bytes) {
+  if (!from) return NULL;
+  struct place place = cut(c, bytes);
+  if (place.host) memcpy(place.host, from, bytes);
+  return place.device;
+}
+
+/* Blocks of positions that any slot has come to. */
+static int32_t used_blocks(const struct step *step) {
+  int32_t most = 0;
+  for (int i = 0; i < step->n_slots; i++) {
+    const struct step_slot *s = &step->slots[i];
+    int32_t last = (s->position + s->rows.end - s->rows.begin - 1) / KV_BLOCK + 1;
+    if (last > most) most = last;
+  }
+  return most < step->kv_blocks ? most : step->kv_blocks;
+}
+
+static void put_slots(struct cutter *c, const struct step *step, struct table *t) {
+  t->slots = cut_copy(c, step->n_slots ? step->slots : NULL, (size_t)step->n_slots * sizeof *step->slots);
+  struct place slot = cut(c, (size_t)step->n_rows * sizeof(int32_t));
+  t->slot = slot.device;
+  int32_t *to = slot.host;
+  for (int32_t i = 0; to && i < step->n_slots; i++)
+    for (int32_t row = step->slots[i].rows.begin; row < step->slots[i].rows.end && row < step->n_rows; row++) to[row] = i;
+}
+
+static void put_cache(struct cutter *c, const struct step *step, struct table *t) {
+  t->kv_blocks = used_blocks(step);
+  t->kv = step->kv.memory ? step->kv.memory->data + step->kv.offset : NULL;
+  if (!step->kv_table) return;
+  size_t lines = (size_t)step->n_slots * (size_t)step->n_layer, line = (size_t)t->kv_blocks * sizeof(int32_t);
+  struct place place = cut(c, lines * line);
+  t->kv_table = place.device;
+  for (size_t i = 0; place.host && i < lines; i++)
+    memcpy((unsigned char *)place.host + i * line, step->kv_table + i * (size_t)step->kv_blocks, line);
+}
+
+static void put_edits(struct cutter *c, const struct step *step, struct table *t) {
+  size_t points = (size_t)point_count(step->n_layer);
+  if (!step->edit_begin || step->edit_begin[points] == step->edit_begin[0]) return;
+  size_t n = (size_t)step->edit_begin[points];
+  struct place edits = cut(c, n * sizeof(struct table_edit)), rows = cut(c, n * sizeof(struct row_range));
+  t->edit_begin = cut_copy(c, step->edit_begin, (points + 1) * sizeof(int32_t));
+  t->edits = edits.device;
+  t->edit_rows = rows.device;
+  for (size_t i = (size_t)step->edit_begin[0]; edits.host && i < n; i++) {
+    const struct edit_item *e = &step->edits[i];
+    ((struct row_range *)rows.host)[i] = e->rows;
+    ((struct table_edit *)edits.host)[i] = (struct table_edit){
+        (int32_t)e->kind, e->column_begin, e->column_end, e->rows.begin, e->value, e->bias, e->threshold, e->fold,
+        span_floats(e->v), span_floats(e->enc)};
+  }
+}
+
+static void put_taps(struct cutter *c, const struct step *step, struct table *t) {
+  size_t points = (size_t)point_count(step->n_layer);
+  if (!step->tap_begin || step->tap_begin[points] == step->tap_begin[0]) return;
+  size_t n = (size_t)step->tap_begin[points];
+  struct place taps = cut(c, n * sizeof(struct table_tap)), rows = cut(c, n * sizeof(struct row_range));
+  t->tap_begin = cut_copy(c, step->tap_begin, (points + 1) * sizeof(int32_t));
+  t->taps = taps.device;
+  t->tap_rows = rows.device;
+  for (size_t i = (size_t)step->tap_begin[0]; taps.host && i < n; i++) {
+    ((struct row_range *)rows.host)[i] = step->taps[i].rows;
+    ((struct table_tap *)taps.host)[i] = (struct table_tap){span_floats(step->taps[i].to), step->taps[i].ld};
+  }
+}
+
+/* The same cuts in the same order, whether it measures or fills. */
+static void lay_out(struct cutter *c, const struct step *step, struct table *t) {
+  size_t rows = (size_t)step->n_rows, layers = (size_t)step->n_layer + 1;
+  cut(c, sizeof *t);
+  *t = (struct table){.n_layer = step->n_layer, .n_rows = step->n_rows, .n_slots = step->n_slots,
+                      .n_logit_rows = step->n_logit_rows, .saved = span_floats(step->saved)};
+  t->token = cut_copy(c, step->token, rows * sizeof(int32_t));
+  t->position = cut_copy(c, step->position, rows * sizeof(int32_t));
+  t->source = cut_copy(c, step->source, rows * sizeof(int32_t));
+  t->origin = cut_copy(c, step->origin, rows);
+  t->logit_row = cut_copy(c, step->logit_row, (size_t)step->n_logit_rows * sizeof(int32_t));
+  t->active = cut_copy(c, step->active, layers * sizeof *step->active);
+  t->arriving = cut_copy(c, step->arriving, layers * sizeof *step->arriving);
+  t->keys = cut_copy(c, step->keys, (size_t)step->n_slots * sizeof(int32_t));
+  put_slots(c, step, t);
+  put_cache(c, step, t);
+  put_edits(c, step, t);
+  put_taps(c, step, t);
+}
+
+static int make_room(struct cuda_backend *cuda, size_t bytes, struct error *error) {
+  struct tables *tables = &cuda->tables;
+  if (bytes <= tables->bytes) return 0;
+  graphs_drop(cuda);
+  cudaFree(tables->device);
+  cudaFreeHost(tables->staging);
+  *tables = (struct tables){0};
+  size_t room = size_max(LEAST_BYTES, bytes + bytes / 2);
+  void *device = NULL, *staging = NULL;
+  if (cuda_take(cuda, room, &device, error) != 0) return -1;
+  if (cuda_check(cuda, cudaMallocHost(&staging, room), "taking locked memory", error) != 0) {
+    cudaFree(device);
+    return -1;
+  }
+  *tables = (struct tables){staging, device, room};
+  return 0;
+}
+
+int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct error *error) {
+  struct cutter measure = {NULL, NULL, 0};
+  struct table table;
+  lay_out(&measure, step, &table);
+  if (make_room(cuda, measure.used, error) != 0) return -1;
+  struct tables *tables = &cuda->tables;
+  struct cutter fill = {tables->staging, (unsigned char *)tables->device, 0};
+  lay_out(&fill, step, &table);
+  memcpy(tables->staging, &table, sizeof table);
+  return cuda_check(cuda, cudaMemcpyAsync(tables->device, tables->staging, fill.used, cudaMemcpyHostToDevice, cuda->stream),
+                    "sending a step", error);
+}

@@ -24,7 +24,7 @@ static int data_path(const struct ini *ini, const char *key, char *out, size_t s
   return error_set(error, ERROR_FORMAT, "'%s': section [model] needs the key '%s'", ini_path(ini), key);
 }
 
-/* ---- a Hugging Face folder ---- */
+/* ---- a Hugging Face folder, or a file in one ---- */
 
 /* Which family it is, and its dimensions. */
 static int read_config(struct model *model, const struct json_node *config, struct error *error) {
@@ -58,10 +58,34 @@ static int load_weights(struct model *model, struct error *error) {
   return 0;
 }
 
+static bool ends_with(const char *text, const char *end) {
+  size_t n = strlen(text), m = strlen(end);
+  return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* A file of weights, which says nothing of the model: config.json and tokenizer lie beside it. */
+static bool is_weights_file(const char *path) {
+  return path_is_file(path) && (ends_with(path, ".pth") || ends_with(path, ".pt") || ends_with(path, ".safetensors"));
+}
+
+static void folder_of(const struct model *model, char out[PATH_BYTES]) {
+  snprintf(out, PATH_BYTES, "%s", model->path);
+  if (!is_weights_file(model->path)) return;
+  char *slash = strrchr(out, '/');
+  if (slash)
+    slash[slash == out] = '\0'; /* the root stays what it is */
+  else
+    snprintf(out, PATH_BYTES, ".");
+}
+
 static struct json_node *load_config(const struct model *model, struct error *error) {
-  char path[PATH_BYTES];
-  snprintf(path, sizeof path, "%s/config.json", model->path);
-  return json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+  char folder[PATH_BYTES], path[PATH_BYTES + 16];
+  folder_of(model, folder);
+  snprintf(path, sizeof path, "%s/config.json", folder);
+  if (!is_weights_file(model->path) || path_is_file(path)) return json_load(path, CONFIG_LIMIT, CONFIG_DEPTH, error);
+  error_set(error, ERROR_NOT_FOUND,
+            "'%.300s' holds weights alone: the config.json that says what model they are must lie beside it", model->path);
+  return NULL;
 }
 
 static int open_folder_weights(struct model *model, struct error *error) {
@@ -73,10 +97,12 @@ static int open_folder_weights(struct model *model, struct error *error) {
 }
 
 static int open_folder(struct model *model, struct error *error) {
+  char folder[PATH_BYTES];
   if (open_folder_weights(model, error) != 0) return -1;
   struct json_node *config = load_config(model, error);
   if (!config) return -1;
-  model->tokenizer = model_tokenizer_open(model->path, config, error);
+  folder_of(model, folder);
+  model->tokenizer = model_tokenizer_open(folder, config, error);
   json_free(config);
   return model->tokenizer ? 0 : -1;
 }
@@ -215,9 +241,8 @@ static int check_tokens(const struct model *model, struct error *error) {
 }
 
 static int open_any(struct model *model, struct error *error) {
-  int (*open)(struct model *, struct error *) = ini_is_path(model->path)    ? open_ini
-                                                : path_is_file(model->path) ? open_llama2c
-                                                                            : open_folder;
+  bool folder = !path_is_file(model->path) || is_weights_file(model->path);
+  int (*open)(struct model *, struct error *) = ini_is_path(model->path) ? open_ini : folder ? open_folder : open_llama2c;
   if (open(model, error) != 0) return -1;
   return check_tokens(model, error);
 }

@@ -20,7 +20,7 @@ struct model {
 };
 
 /* path: a Hugging Face folder (config.json, weights, tokenizer, or the name of the repository in the cache that has it:
- * model_tokenizer.h), a llama2.c checkpoint (with tokenizer.bin, or tokN.bin
+ * model_tokenizer.h), a file of weights (.safetensors, .pth, .pt) that lies in such a folder, a llama2.c checkpoint (with tokenizer.bin, or tokN.bin
  * for a vocabulary of N, beside it), or an .ini with a [model] section:
  *   family = workshop, weights = FILE.pth, vocabulary = FILE.txt, n_head = N, norm_eps = X
  * Relative paths in an ini start at the folder in STEERD_DATA (default ../shared/data).

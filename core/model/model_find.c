@@ -18,19 +18,29 @@ static bool ends_with(const char *text, const char *end) {
   return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+static const char *const file_ends[] = {".ini", ".bin", ".pth", ".pt", ".safetensors"};
+#define FILE_ENDS (sizeof file_ends / sizeof file_ends[0])
+
 /* Nobody means a repository by this, whether it is there or not. */
 static bool is_plainly_path(const char *where) {
-  return where[0] == '/' || where[0] == '.' || where[0] == '~' || ini_is_path(where) || ends_with(where, ".bin") ||
-         ends_with(where, ".pth") || ends_with(where, ".pt") || ends_with(where, "/");
+  for (size_t i = 0; i < FILE_ENDS; i++)
+    if (ends_with(where, file_ends[i])) return true;
+  return where[0] == '/' || where[0] == '.' || where[0] == '~' || ini_is_path(where) || ends_with(where, "/");
 }
 
-/* The last part of a path, without ".ini" and ".bin", in characters that an id may have. */
+/* The last part of a path, without what files end in, in characters that an id may have. */
 static void name_of_path(const char *path, char out[132]) {
   size_t end = strlen(path), n = 0;
+  for (size_t i = 0; i < FILE_ENDS; i++) {
+    size_t length = strlen(file_ends[i]);
+    if (end > length && memcmp(path + end - length, file_ends[i], length) == 0) {
+      end -= length;
+      break;
+    }
+  }
   while (end > 1 && path[end - 1] == '/') end--;
   size_t begin = end;
   while (begin > 0 && path[begin - 1] != '/') begin--;
-  if (end - begin > 4 && (memcmp(path + end - 4, ".ini", 4) == 0 || memcmp(path + end - 4, ".bin", 4) == 0)) end -= 4;
   for (size_t i = begin; i < end && n < 128; i++)
     out[n++] = isalnum((unsigned char)path[i]) || strchr("._-", path[i]) ? path[i] : '-';
   if (n == 0) n = (size_t)snprintf(out, 132, "model");

@@ -1,6 +1,6 @@
 /* model_find.h: from what a user writes to the files of a model.
  *
- *   /models/gpt2, gpt2.ini, stories.bin    what lies there on this machine
+ *   /models/gpt2, gpt2.ini, stories.bin, run/model.pth    what lies there on this machine
  *   gpt2                                    a name of the table: a repository in the Hugging Face cache
  *   EleutherAI/pythia-70m                   a repository in the cache, known to the table or not
  *   EleutherAI/pythia-70m@step3000          at a branch, tag or commit

@@ -190,6 +190,23 @@ static void test_windows_and_caps(void **state) {
   assert_true(!arch.local[0] && arch.local[1] && arch.window == 256 && arch.attn_scale == 1);
 }
 
+/* A head is as wide as the family has it where config.json does not say: not always d_model / n_head. */
+static void test_widths_of_heads(void **state) {
+  (void)state;
+  static const struct {
+    const char *config;
+    int32_t d_head;
+  } cases[] = {{"{" AS("qwen3") "}", 128}, {"{" AS("gemma") "}", 256},  {"{" AS("gemma2") "}", 256}, {"{" AS("gemma3_text") "}", 256},
+               {"{" AS("qwen2") "}", 4},   {"{" AS("llama") "}", 4},    {"{" AS("llama") ", \"head_dim\": 6}", 6},
+               {"{" AS("qwen3") ", \"head_dim\": 16}", 16}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct error error = ERROR_INIT;
+    struct arch arch;
+    if (read_text(cases[i].config, &arch, &error) != 0) fail_msg("%s: %s", cases[i].config, error.text);
+    if (arch.d_head != cases[i].d_head) fail_msg("%s: heads of %d", cases[i].config, arch.d_head);
+  }
+}
+
 /* The published text half of a multimodal Gemma 3 says little: the rest are its class's own numbers. */
 static void test_gemma3_multimodal(void **state) {
   (void)state;
@@ -279,7 +296,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rope_scalings),    cmocka_unit_test(test_longrope_ends_the_context),
       cmocka_unit_test(test_refusals),         cmocka_unit_test(test_windows_and_caps),
-      cmocka_unit_test(test_gemma3_multimodal), cmocka_unit_test(test_gemma_activation),
+      cmocka_unit_test(test_gemma3_multimodal), cmocka_unit_test(test_widths_of_heads), cmocka_unit_test(test_gemma_activation),
       cmocka_unit_test(test_weights_must_fit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -329,6 +329,20 @@ static void test_open_a_toy(void **state) {
   model = model_open("toy", at(TOY "/snapshots/" COMMIT), backend, &error);
   if (!model) fail_msg("%s", error.text);
   model_close(model);
+  /* And as a file in it. */
+  struct model_place place;
+  struct model_names *names = table();
+  assert_int_equal(model_find(names, at(TOY "/snapshots/" COMMIT "/gelu_2l_final.pth"), &place, &error), 0);
+  assert_string_equal(place.id, "gelu_2l_final");
+  model_names_close(names);
+  model = model_open_place(NULL, &place, backend, &error);
+  if (!model) fail_msg("%s", error.text);
+  model_close(model);
+  file("alone.pt", "");
+  assert_null(model_open("alone", at("alone.pt"), backend, &error));
+  assert_contains(error.text, "holds weights alone: the config.json that says what model they are must lie beside it");
+  unlink(at("alone.pt"));
+  error_clear(&error);
   link_to("/etc/hostname", DIGITS "/snapshots/" COMMIT "/tokenizer_config.json");
   assert_null(model_open("toy", at(TOY "/snapshots/" COMMIT), backend, &error));
   assert_contains(error.text, "tokenizer_config.json' lies outside the folders that may be read here");

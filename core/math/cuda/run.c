@@ -26,9 +26,7 @@ struct walk {
   const struct op *narrowed; /* the last product, whose x still lies narrowed */
 };
 
-static int32_t point_of(const struct op *op, enum site site) {
-  return site ? point_index((struct point){op->layer, site}) : -1;
-}
+static int32_t point_of(const struct op *op, enum site site) { return point_index((struct point){op->layer, site}); }
 
 static struct device_norm norm_view(const struct norm *norm) {
   return (struct device_norm){(int32_t)norm->kind, norm->eps, span_floats(norm->gain), span_floats(norm->bias)};
@@ -108,7 +106,7 @@ static int run_sublayer(struct walk *w, size_t at, struct error *error) {
   args.sub_layer = op->layer;
   args.out = device_rows_of(op->u.sublayer.out);
   args.out_point = point_of(op, op->u.sublayer.out_site);
-  args.resid_point = point_of(op, op->u.sublayer.resid_site);
+  args.resid_point = op->u.sublayer.resid_site ? point_of(op, op->u.sublayer.resid_site) : -1;
   if (op->u.sublayer.norm.kind != NORM_NONE) {
     stage_norm(op, &op->u.sublayer.norm, op->u.sublayer.y, &args);
   } else if (op->set != ROWS_LOGIT) {

@@ -1,0 +1,241 @@
+/* What is the CUDA backend's own: steps that are recorded and repeated, and errors of the device. Needs a library
+ * (STEERD_CUDA_LIBRARY): the emulated one for all of it, a real one for the first half. Formulas are tested where those of
+ * the other backends are. */
+#include <dlfcn.h>
+
+#include "tests/unit/ops_world.h"
+
+/* The handles of tests/cuda_host/emulator.cpp; NULL where the device is real. */
+static struct {
+  void (*order)(long calls, int error);
+  void (*capacity)(size_t bytes);
+  void (*counts)(long out[5]);
+} emulated;
+enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES };
+enum { ILLEGAL_ADDRESS = 700, OUT_OF_MEMORY = 2 };
+
+static long count(int which) {
+  long counts[5];
+  emulated.counts(counts);
+  return counts[which];
+}
+
+static bool find_emulator(void) {
+  const char *path = getenv("STEERD_CUDA_LIBRARY");
+  struct error error = ERROR_INIT;
+  struct backend *backend = path ? backend_open("cuda", 1, &error) : NULL;
+  if (!backend) {
+    printf("skip: the CUDA backend (%s)\n", path ? error.text : "set STEERD_CUDA_LIBRARY");
+    return false;
+  }
+  backend_close(backend);
+  void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+  void *symbols[] = {dlsym(library, "cuda_emulated_fail"), dlsym(library, "cuda_emulated_capacity"),
+                     dlsym(library, "cuda_emulated_counts")};
+  memcpy(&emulated, symbols, sizeof symbols);
+  if (!emulated.order) printf("skip: ordered failures (a real device)\n");
+  return true;
+}
+
+/* ---- steps that are repeated ------------------------------------------------------------------------------------ */
+
+/* Point tables with one item at `point`. */
+static void at_point(int32_t *begin, int point) {
+  for (int p = 0; p <= point_count(MAX_LAYERS); p++) begin[p] = p > point;
+}
+
+struct scene {
+  struct world *world;
+  struct span to;
+  struct edit_item edit;
+  struct tap_item tap;
+  int32_t edit_begin[(MAX_LAYERS + 1) * SITE_COUNT + 1], tap_begin[(MAX_LAYERS + 1) * SITE_COUNT + 1];
+};
+
+/* A step of a decode: three sessions at different places, one row each, the one in the middle edited. */
+static void play(struct scene *scene, int turn, float *logits, float *tapped) {
+  static const enum site edited[] = {SITE_RESID_POST, SITE_ATTN_OUT, SITE_RESID_PRE, SITE_MLP_OUT};
+  static const int kinds[] = {EDIT_ROW_ADD, EDIT_ROW_SCALE, EDIT_ROW_PROJECT, EDIT_ROW_FILL};
+  struct world *world = scene->world;
+  int rows = 3 + turn / 4; /* another bucket in the middle: what was recorded waits */
+  struct step_slot slots[4];
+  for (int i = 0; i < rows; i++) slots[i] = (struct step_slot){{i, i + 1}, i == 3 ? turn - 4 : turn % 4 + 60 * i + (i == 0), 0, 2};
+  world_step(world, slots, rows);
+  scene->edit = (struct edit_item){.kind = (enum edit_kind)kinds[turn % 4], .rows = {1, 2}, .column_begin = turn % 5,
+                                   .column_end = 30, .value = 0.25f * (float)(turn + 1), .v = span_at(world->vectors, (size_t)(4 * turn))};
+  scene->tap = (struct tap_item){{turn % 2, rows}, span_at(scene->to, (size_t)(turn % 3) * 64), 64};
+  at_point(scene->edit_begin, point_index((struct point){turn % 2, edited[turn % 4]}));
+  at_point(scene->tap_begin, point_index((struct point){1, SITE_RESID_POST}));
+  world->step.edits = &scene->edit;
+  world->step.edit_begin = turn % 3 == 2 ? NULL : scene->edit_begin; /* and none at all now and then */
+  world->step.taps = &scene->tap;
+  world->step.tap_begin = scene->tap_begin;
+  world_run(world);
+  must_read(world->backend, logits, world->logits, (size_t)(rows * world->shape.vocabulary));
+  must_read(world->backend, tapped, scene->tap.to, (size_t)((rows - scene->tap.rows.begin) * 64 - 27));
+}
+
+static void scene_open(struct scene *scene, const char *name, const struct shape *shape) {
+  scene->world = world_new(name, 1, shape);
+  scene->to = must_alloc(scene->world->backend, 64 * 8);
+  /* a prompt for each session, so that there is something to look back at */
+  struct step_slot prompts[3] = {{{0, 1}, 0, 0, 2}, {{1, 61}, 0, 0, 2}, {{61, 181}, 0, 0, 2}};
+  world_step(scene->world, prompts, 3);
+  world_run(scene->world);
+}
+
+static void scene_close(struct scene *scene) {
+  drop(scene->world->backend, scene->to);
+  world_free(scene->world);
+}
+
+/* The same steps on the obvious path and on the device: whatever a recording has kept from an earlier step that it should
+ * have read from this one shows as a wrong answer. */
+static void compare_scenes(const char *name, const struct shape *shape, double tolerance) {
+  struct scene want, got;
+  scene_open(&want, "ref", shape);
+  scene_open(&got, name, shape);
+  for (int turn = 0; turn < 12; turn++) {
+    float a[4 * 61], b[4 * 61], tapped[2][4 * 64] = {{0}};
+    int t = turn % 8;
+    play(&want, t, a, tapped[0]);
+    play(&got, t, b, tapped[1]);
+    close_to("logits of a repeated step", b, a, (size_t)((3 + t / 4) * shape->vocabulary), tolerance);
+    for (int row = 0; row < 3 + t / 4 - t % 2; row++)
+      close_to("taps of a repeated step", tapped[1] + 64 * row, tapped[0] + 64 * row, (size_t)shape->d_model, tolerance);
+  }
+  scene_close(&want);
+  scene_close(&got);
+}
+
+/* As in test_pass of test_ops.c: two layers of sums of at most 70 terms, values below 10. */
+#define PASS_TOLERANCE 2e-4
+
+/* Weights in bf16 and many rows: each product rounds its x to 8 bits, 2^-9 of each term. Terms are summed with mixed signs, so
+ * that stays about what it is of a logit (below 3) through the 9 products of two layers. */
+#define HALF_TOLERANCE (9 * 3 * 0x1p-9)
+
+static void test_repeated_steps(void **state) {
+  (void)state;
+  long before = emulated.counts ? count(REPLAYS) : 0;
+  compare_scenes("cuda", &small_shape, PASS_TOLERANCE);
+  compare_scenes("cuda", &gated_shape, HALF_TOLERANCE);
+  compare_scenes("cuda+deterministic", &gated_shape, PASS_TOLERANCE);
+  if (emulated.counts) assert_true(count(REPLAYS) - before >= 3 * 6);
+}
+
+/* More kinds of steps than there is room for graphs: the one used longest ago goes, and comes back. */
+static void test_many_kinds_of_steps(void **state) {
+  (void)state;
+  struct world *world = world_new("cuda", 1, &small_shape);
+  struct op list[64];
+  memcpy(list, world->list, sizeof list);
+  float plain[61], again[61];
+  for (int kind = 0; kind < 150; kind++) {
+    for (int turn = 0; turn < 2; turn++) {
+      struct error error = ERROR_INIT;
+      world_step(world, (struct step_slot[]){{{0, 1}, 5, 0, 2}}, 1);
+      list[world->count - 1].u.linear.soft_cap = kind % 75 ? 1.0f + (float)(kind % 75) : 0; /* another list */
+      assert_int_equal(world->backend->ops->run(world->backend, list, world->count, &world->step, &error), 0);
+      must_read(world->backend, kind == 0 ? plain : again, world->logits, 61);
+    }
+    if (kind == 75) same_bits("a step that comes again", again, plain, 61);
+  }
+  world_free(world);
+}
+
+/* ---- errors ---------------------------------------------------------------------------------------------------------- */
+
+/* Every call of a step may fail: each time the run says so, and when the device is well again, so are the answers. */
+static void test_every_call_may_fail(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  struct world *world = world_new("cuda", 1, &small_shape);
+  float plain[3 * 61], again[3 * 61];
+  struct step_slot slots[3] = {{{0, 1}, 3, 0, 2}, {{1, 2}, 4, 0, 2}, {{2, 3}, 5, 0, 2}};
+  world_step(world, slots, 3);
+  world_run(world);
+  must_read(world->backend, plain, world->logits, 3 * 61);
+  long failures = 0;
+  for (long calls = 0; calls < 200; calls++) {
+    struct error error = ERROR_INIT;
+    emulated.order(calls, 1); /* an invalid value: the device goes on */
+    int failed = world->backend->ops->run(world->backend, world->list, world->count, &world->step, &error);
+    emulated.order(0, 0);
+    if (failed) assert_int_equal(error.code, ERROR_DEVICE);
+    failures += failed != 0;
+  }
+  assert_true(failures >= 5); /* a replayed step is few calls; the first ones are dozens */
+  world_run(world);
+  must_read(world->backend, again, world->logits, 3 * 61);
+  same_bits("after failures", again, plain, 3 * 61);
+  world_free(world);
+}
+
+/* A kernel that reads what it may not makes every later call fail: the backend says so at once and asks no more. */
+static void test_a_lost_device(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  struct world *world = world_new("cuda", 1, &small_shape);
+  struct error error = ERROR_INIT, later = ERROR_INIT, read = ERROR_INIT;
+  float x;
+  world_step(world, (struct step_slot[]){{{0, 2}, 0, 0, 2}}, 1);
+  emulated.order(6, ILLEGAL_ADDRESS);
+  assert_int_equal(world->backend->ops->run(world->backend, world->list, world->count, &world->step, &error), -1);
+  assert_int_equal(error.code, ERROR_DEVICE);
+  assert_non_null(strstr(error.text, "started again"));
+  emulated.order(0, 0); /* a real one does not come back; it must not be asked either */
+  long calls = count(CALLS);
+  assert_int_equal(world->backend->ops->run(world->backend, world->list, world->count, &world->step, &later), -1);
+  assert_int_equal(later.code, ERROR_DEVICE);
+  assert_int_equal(world->backend->ops->read(world->backend, &x, world->logits, 4, &read), -1);
+  assert_int_equal(read.code, ERROR_DEVICE);
+  assert_int_equal(count(CALLS), calls);
+  world_free(world);
+}
+
+static void test_too_little_memory(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  struct backend *backend = must_open("cuda", 1);
+  struct error error = ERROR_INIT;
+  struct memory *memory = NULL;
+  emulated.capacity(((size_t)100 << 20) + (size_t)count(BYTES));
+  assert_int_equal(backend->ops->alloc(backend, (size_t)300 << 20, &memory, &error), -1);
+  assert_int_equal(error.code, ERROR_MEMORY);
+  assert_non_null(strstr(error.text, "no room for 300 MiB: 100 of"));
+  emulated.capacity((size_t)4 << 30);
+  assert_int_equal(backend->ops->alloc(backend, (size_t)300 << 20, &memory, NULL), 0); /* it goes on */
+  backend->ops->free(backend, memory);
+  backend_close(backend);
+}
+
+/* Nothing of a backend that is closed stays behind, whatever it has done. */
+static void test_nothing_is_left(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  assert_int_equal(count(BYTES), 0);
+}
+
+static void test_names(void **state) {
+  (void)state;
+  static const char *const wrong[] = {"cuda:", "cuda:x", "cuda:-1", "cuda:0+", "cuda+fast", "cuda:99"};
+  for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+    struct error error = ERROR_INIT;
+    assert_null(backend_open(wrong[i], 1, &error));
+    assert_int_equal(error.code, ERROR_ARGUMENT);
+  }
+  struct backend *backend = must_open("auto", 1);
+  assert_string_equal(backend->ops->name, "cuda:0");
+  backend_close(backend);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_names),          cmocka_unit_test(test_repeated_steps),
+      cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
+      cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),
+      cmocka_unit_test(test_nothing_is_left),
+  };
+  return find_emulator() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
+}

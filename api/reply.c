@@ -18,6 +18,7 @@ int reply_status(enum error_code code) {
     case ERROR_UNSUPPORTED: return 501;
     case ERROR_BUSY:
     case ERROR_MEMORY:
+    case ERROR_DEVICE:
     case ERROR_CANCELLED:
     case ERROR_TIMEOUT: return 503;
     default: return 500;

@@ -123,6 +123,7 @@ void lab_source_used(const struct lab *lab, const struct lab_source_info *source
 
 struct lab_stats {
   bool ready, draining;
+  bool lost; /* the compute device has failed for good: nothing but starting again helps */
   const char *backend;
   int threads;
   int queued, running;           /* requests waiting / sequences in the batch */

@@ -247,7 +247,9 @@ void lab_stats(const struct lab *lab, struct lab_stats *out) {
   struct dict_budget_stats d;
   engine_stats(lab->engine, &e);
   dict_budget_stats(lab->budget, &d);
-  *out = (struct lab_stats){.ready = true, .draining = e.draining, .backend = lab->backend->ops->name,
+  *out = (struct lab_stats){.ready = true, .draining = e.draining,
+                            .lost = lab->backend->ops->lost && lab->backend->ops->lost(lab->backend),
+                            .backend = lab->backend->ops->name,
                             .threads = lab->threads, .queued = e.queued, .running = e.running,
                             .max_queue = lab->options.max_queue, .max_sessions = lab->options.max_sessions,
                             .requests_done = e.tasks_done, .requests_failed = e.tasks_failed,

@@ -115,10 +115,10 @@ static int print_json(const struct inspect_facts *facts, struct error *error) {
 /* ---- the verb ---- */
 
 static int inspect(const struct command *command, struct options *options, struct error *error) {
-  struct inspect_options inspect = {.place = command->place, .backend = options->backend,
+  struct inspect_options inspect = {.place = command->place, .backend = lab_settings_device(options, error),
                                     .threads = (int)options->threads, .measure = !command->quick};
   struct inspect_facts facts;
-  if (lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
+  if (!inspect.backend || lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
   int failed = inspect_place(&inspect, &facts, error);
   if (!failed && command->json)
     failed = print_json(&facts, error);

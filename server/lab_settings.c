@@ -137,9 +137,15 @@ int lab_settings_names(struct options *o, const char **models, const char **dict
   return find_table(o, o->releases, "releases.ini", dictionaries, error);
 }
 
+/* As backend_open takes it; processors need not be asked for what they always do. */
+const char *lab_settings_device(struct options *o, struct error *error) {
+  bool asked = o->deterministic && strncmp(o->device, "cpu", 3) != 0 && strcmp(o->device, "ref") != 0;
+  return arena_printf(&o->arena, error, "%s%s", o->device, asked ? "+deterministic" : "");
+}
+
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
   *out = (struct lab_options){.store = o->store,
-                              .backend = o->backend,
+                              .backend = lab_settings_device(o, error),
                               .threads = (int)o->threads,
                               .max_queue = (int)o->max_queue,
                               .max_step_rows = (int)o->max_step_rows,
@@ -149,6 +155,6 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout};
-  if (find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
+  if (!out->backend || find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -10,6 +10,9 @@
  * MODEL/SOURCE=PATH. */
 int lab_settings(struct options *options, struct lab_options *out, struct error *error) MUST_CHECK;
 
+/* What computes, as lab_options and inspect_options take it; in options->arena. NULL when out of memory. */
+const char *lab_settings_device(struct options *options, struct error *error) MUST_CHECK;
+
 /* Where a served demo keeps what it remembers when no store is named: a file in the user's cache, "" when there is no
  * place for it; in options->arena. NULL when out of memory. */
 const char *lab_settings_demo_store(struct options *options, struct error *error) MUST_CHECK;

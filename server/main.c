@@ -32,6 +32,7 @@
 /* After the drain time: how long a cancelled request may take to say so to its client. */
 #define FAREWELL_MS 2000
 #define GLANCE_MS 10
+#define DEVICE_GLANCE_MS 1000
 
 /* ---- signals ---------------------------------------------------------------------------------------- */
 
@@ -60,9 +61,16 @@ static int catch_signals(struct error *error) {
   return 0;
 }
 
-static void wait_for_signal(void) {
+static bool device_is_lost(const struct lab *lab) {
+  struct lab_stats stats;
+  lab_stats(lab, &stats);
+  return stats.lost;
+}
+
+/* Or for the end of the compute device: what is in flight has failed by then, and so would all that comes. */
+static void wait_for_signal(const struct lab *lab) {
   struct pollfd pipe_end = {.fd = signal_pipe[0], .events = POLLIN};
-  while (poll(&pipe_end, 1, -1) != 1) {
+  while (poll(&pipe_end, 1, DEVICE_GLANCE_MS) != 1 && !device_is_lost(lab)) {
   }
 }
 
@@ -239,7 +247,9 @@ static int run_daemon(struct daemon *d, struct error *error) {
   if (!rc) {
     serving = 1;
     say_ready(d);
-    wait_for_signal();
+    wait_for_signal(d->lab);
+    if (device_is_lost(d->lab))
+      rc = error_set(error, ERROR_DEVICE, "the compute device has failed; the server ends, to be started again");
     drain(d);
   }
   close_daemon(d);

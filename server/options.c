@@ -36,8 +36,12 @@ static const struct option table[] = {
   {"static", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FOLDER",
    "The dashboard's files; auto finds those that came with the program, empty serves none.", AT(static_folder)},
 
-  {"backend", "engine", OPTION_TEXT, "auto", 0, 0, "", "NAME",
-   "What computes: auto picks the fastest that this machine has.", AT(backend)},
+  {"device", "engine", OPTION_TEXT, "auto", 0, 0, "", "auto|cpu|cuda:N",
+   "What computes: a CUDA device, counted from 0, or the processor; auto takes the first CUDA device where there is one, and the "
+   "log says what was found.", AT(device)},
+  {"deterministic", "engine", OPTION_FLAG, "no", 0, 0, "", "yes|no",
+   "On a CUDA device too, the same request has the same bits at any load; prompts are then read more slowly. On the processor it "
+   "always has.", AT(deterministic)},
   {"threads", "engine", OPTION_INT, "0", 0, 1024, "threads", "",
    "Compute threads; 0 uses every processor this process may use.", AT(threads)},
   {"max_queue", "engine", OPTION_INT, "64", 1, 100000, "requests", "",

@@ -7,7 +7,6 @@
 #include "core/base/checked.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
-#include "core/base/room.h"
 #include "core/engine/engine_int.h"
 #include "core/model/point_shape.h"
 
@@ -388,7 +387,7 @@ struct engine *engine_new(struct backend *backend, const struct model *const *mo
     engine->options.max_step_rows = engine->options.max_sessions;
   engine->runners = calloc(n_models ? n_models : 1, sizeof *engine->runners);
   /* half of what is left for keys and values of all models; the rest is for requests and the pages of files */
-  size_t kv_room = memory_room("") / 2 / (n_models ? n_models : 1);
+  size_t kv_room = backend_room(backend) / 2 / (n_models ? n_models : 1);
   int failed = engine->runners ? 0 : error_memory(error, n_models * sizeof *engine->runners);
   for (; !failed && engine->n_runners < n_models; engine->n_runners++) {
     failed = runner_open(&engine->runners[engine->n_runners], engine, models[engine->n_runners], kv_room, error);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/log.h"
+#include "core/base/room.h"
 #include "core/math/cpu/cpu.h"
 #include "core/math/ops.h"
 #include "core/math/plugin.h"
@@ -67,6 +68,12 @@ struct backend *backend_open(const char *name, int threads, struct error *error)
       return cpu_open(table[i].kernels, threads, error);
   say_choices(name, error);
   return NULL;
+}
+
+size_t backend_room(struct backend *backend) {
+  size_t left, total;
+  if (!backend->ops->room) return memory_room("");
+  return backend->ops->room(backend, &left, &total, NULL) == 0 ? left : SIZE_MAX;
 }
 
 void backend_close(struct backend *backend) {

@@ -389,6 +389,11 @@ struct ops {
   int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,
              struct error *error);
 
+  /* Optional, NULL: the host's memory. Bytes that may still be had, of how many. Any thread. */
+  int (*room)(struct backend *backend, size_t *left, size_t *total, struct error *error);
+  /* Optional, NULL: never. It has failed for good: every verb but free and close fails from now on. Any thread. */
+  bool (*lost)(struct backend *backend);
+
   void (*close)(struct backend *backend);
 };
 
@@ -398,6 +403,9 @@ struct ops {
  * ERROR_ARGUMENT naming what is known and what this machine has, or an error that says why the device cannot be had. */
 struct backend *backend_open(const char *name, int threads, struct error *error) MUST_CHECK;
 void backend_close(struct backend *backend); /* NULL is fine */
+
+/* Bytes that may still be had where the backend keeps its memory; SIZE_MAX when nothing tells. */
+size_t backend_room(struct backend *backend);
 
 /* A span `bytes` further on. */
 static inline struct span span_at(struct span span, size_t bytes) {

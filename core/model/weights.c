@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/base/checked.h"
+#include "core/base/log.h"
 #include "core/math/host.h"
 
 #define NAME_BYTES 160
@@ -437,13 +438,26 @@ int weights_load(const struct arch *arch, const struct arch_family *family, cons
   return weights_load_as(arch, family, tensors, backend, DTYPE_OTHER, out, error);
 }
 
+/* A device says before the first byte is sent whether there is room; the host's memory is looked after elsewhere. Weights are as
+ * large there as in the file, but for a few vectors. */
+static int check_device_room(const struct loader *loader, struct error *error) {
+  size_t left, total, needed = tensors_bytes(loader->tensors);
+  struct backend *backend = loader->backend;
+  if (!backend->ops->room) return 0;
+  if (backend->ops->room(backend, &left, &total, error) != 0) return -1;
+  log_info("weights take about %zu MiB of the %zu MiB that are free on %s", needed >> 20, left >> 20, backend->ops->name);
+  if (needed <= left) return 0;
+  return error_set(error, ERROR_MEMORY, "the weights need about %zu MiB, %s has %zu MiB free of %zu MiB (--device cpu runs without it)",
+                   needed >> 20, backend->ops->name, left >> 20, total >> 20);
+}
+
 int weights_load_as(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,
                     struct backend *backend, enum dtype keep, struct weights *out, struct error *error) {
   memset(out, 0, sizeof *out);
   out->n_layer = arch->n_layer;
   struct loader loader = {arch, family, tensors, backend, keep, out, "", 0, 0};
   if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0 ||
-      allocate(&loader, error) != 0 || load_rows(&loader, error) != 0) {
+      check_device_room(&loader, error) != 0 || allocate(&loader, error) != 0 || load_rows(&loader, error) != 0) {
     weights_free(out, backend);
     return -1;
   }

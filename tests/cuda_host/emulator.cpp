@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <map>
 #include <mutex>
@@ -331,7 +332,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   CALLED();
   return captures(stream) ? cudaErrorInvalidValue : cudaSuccess;
 }
-cudaError_t cudaStreamQuery(cudaStream_t stream) { return cudaStreamSynchronize(stream); }
+/* Once in a step: the place where tests of the whole server break the device, by making a file. */
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  const char *file = getenv("STEERD_EMULATED_LOSS");
+  if (file && access(file, F_OK) == 0) cuda_emulated_fail(0, cudaErrorIllegalAddress);
+  return cudaStreamSynchronize(stream);
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode) {
   CALLED();
   if (captures(stream)) return cudaErrorInvalidValue;

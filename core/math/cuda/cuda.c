@@ -93,6 +93,14 @@ static void cuda_close(struct backend *backend) {
   free(cuda);
 }
 
+static int cuda_room(struct backend *backend, size_t *left, size_t *total, struct error *error) {
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  if (cuda_enter(cuda, error) != 0) return -1;
+  return cuda_check(cuda, cudaMemGetInfo(left, total), "asking for its memory", error);
+}
+
+static bool cuda_lost(struct backend *backend) { return atomic_load(&((struct cuda_backend *)backend)->lost); }
+
 static const struct ops cuda_ops = {
     .alloc = cuda_alloc,
     .free = cuda_free,
@@ -105,6 +113,8 @@ static const struct ops cuda_ops = {
     .kv_block_bytes = cuda_kv_block_bytes,
     .run = cuda_run,
     .encode = cuda_encode,
+    .room = cuda_room,
+    .lost = cuda_lost,
     .close = cuda_close,
 };
 

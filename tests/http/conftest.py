@@ -79,6 +79,9 @@ class Daemon:
         self.log_file = open(self.log_path, "wb")
         # Only the place of the data passes through: a developer's own settings must not change a test.
         clean = {k: v for k, v in os.environ.items() if not k.startswith("STEERD_")}
+        # STEERD_TEST_CUDA: a library of the CUDA backend that all these tests are to run on (tests/cuda_host).
+        if "STEERD_TEST_CUDA" in os.environ:
+            clean |= {"STEERD_CUDA_LIBRARY": os.environ["STEERD_TEST_CUDA"], "STEERD_DEVICE": "cuda", "STEERD_DETERMINISTIC": "yes"}
         clean["STEERD_DATA"] = os.environ.get("STEERD_DATA", str(ROOT.parent / "shared" / "data"))
         self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=self.log_file,
                                         stdin=subprocess.DEVNULL, cwd=self.folder, env={**clean, **(environment or {})})

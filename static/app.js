@@ -1,6 +1,8 @@
-// app.js: the frame of every page, and which module draws it.
+// app.js: the frame of every page, and which module draws it. What a page will wait for is asked for at once: its module, and
+// the models, which every page names.
 
 import { failure, h, setTitle, show, startTips } from './dom.js';
+import { models } from './api.js';
 
 const parts = location.pathname.split('/').filter(Boolean).map(decodeURIComponent);
 const query = new URLSearchParams(location.search);
@@ -8,6 +10,10 @@ const embedded = parts.length === 3 && query.get('embed') === 'true';
 
 const fixed = { steer: './steer.js', inspect: './inspect.js', lab: './lab.js', jobs: './jobs.js' };
 const subjects = ['./home.js', './model.js', './source.js', './feature.js'];
+
+const page = import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);
+page.catch(() => {}); // told below, where it is waited for
+models().catch(() => {});
 
 function savedTheme(theme) {
   try {
@@ -46,8 +52,7 @@ async function draw() {
   else frame();
   startTips();
   try {
-    const page = await import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);
-    await page.draw(main, fixed[parts[0]] ? parts.slice(1) : parts, query);
+    await (await page).draw(main, fixed[parts[0]] ? parts.slice(1) : parts, query);
   } catch (error) {
     setTitle(error.status === 404 ? 'Not found' : 'Error');
     show(main, !embedded && h('div', { class: 'head' }, h('h1', {}, error.status === 404 ? 'There is nothing here' : 'This page cannot be shown')),

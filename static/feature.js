@@ -163,7 +163,8 @@ function stepLinks(at) {
   return [to(at.index - 1, '←', 'Feature before'), to(at.index + 1, '→', 'Next feature')];
 }
 
-function drawWhole(main, at) {
+/** `told`: the feature as it was asked for when the page began, before anything else was known. */
+function drawWhole(main, at, told) {
   const top = h('div', { class: 'head' });
   const left = h('div', { class: 'stack' });
   const right = h('div', { class: 'stack' });
@@ -175,7 +176,8 @@ function drawWhole(main, at) {
   const box = h('div', {}, testBox(at, null));
   const rest = h('div', { class: 'stack' });
   const refresh = async () => {
-    const feature = await get('/api/feature' + featurePath(at.model.id, at.source.id, at.index));
+    const feature = await (told ?? get('/api/feature' + featurePath(at.model.id, at.source.id, at.index)));
+    told = null;
     headline(feature);
     setTitle(heading(at, feature), `${at.source.id}/${at.index}`);
     show(box, testBox(at, feature, { text: box.querySelector('input').value, run: true }));
@@ -199,13 +201,13 @@ function embedCard(at) {
   return card(null, h('details', {}, h('summary', {}, 'In a notebook'), h('pre', { class: 'wrap' }, code), h('div', { class: 'row' }, copyButton(() => code))));
 }
 
-async function drawEmbedded(main, at, query) {
+async function drawEmbedded(main, at, told, query) {
   const wants = (name) => query.get(name) !== 'false';
   const own = featurePath(at.model.id, at.source.id, at.index);
   const narrow = innerWidth < 640 || innerHeight < 400 || Number(query.get('height')) < 400;
   const tests = wants('embedtest') && wants('embedtestfield');
   const text = query.get('defaulttesttext') ?? '';
-  const feature = await get('/api/feature' + own);
+  const feature = await told;
   const side = [
     wants('embedplots') && h('div', { class: 'plots' }, plots(feature, narrow ? 44 : 80)),
     wants('embedplots') && logits(feature, narrow ? 5 : 10),
@@ -224,9 +226,11 @@ async function drawEmbedded(main, at, query) {
 
 export async function draw(main, [modelId, sourceId, index], query) {
   setTitle(`${sourceId}/${index}`);
+  const told = /^\d+$/.test(index) ? get('/api/feature' + featurePath(modelId, sourceId, index)) : null;
+  told?.catch(() => {}); // waited for below, once the source is known
   const at = { ...(await findSource(modelId, sourceId)), index: Number(index) };
-  if (!/^\d+$/.test(index) || at.index >= at.source.features)
+  if (!told || at.index >= at.source.features)
     throw new ApiError(404, { message: `${sourceId} has no feature ${index}: they go from 0 to ${at.source.features - 1}` });
-  if (query.get('embed') === 'true') return drawEmbedded(main, at, query);
-  return drawWhole(main, at);
+  if (query.get('embed') === 'true') return drawEmbedded(main, at, told, query);
+  return drawWhole(main, at, told);
 }

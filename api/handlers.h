@@ -28,11 +28,12 @@ HANDLER(search_all_post);
 HANDLER(search_topk_post);
 
 /* openai_models.c, openai_completions.c, openai_chat.c */
-extern const struct field completions_fields[], chat_completions_fields[];
+extern const struct field completions_fields[], chat_completions_fields[], apply_chat_template_fields[];
 HANDLER(openai_models_get);
 HANDLER(openai_model_get);
 HANDLER(completions_post);
 HANDLER(chat_completions_post);
+HANDLER(apply_chat_template_post);
 
 /* tokenize.c */
 extern const struct field tokenize_fields[], tokenize_v1_fields[];

@@ -18,6 +18,7 @@ static void write_model(struct json_writer *w, const struct api_call *call, cons
   jw_member_int(w, "created", loaded_at(call));
   jw_member_text(w, "owned_by", "steerd");
   jw_member_int(w, "context_window", model->n_ctx);
+  jw_member_text(w, "chat_format", model->chat_format);
   jw_close(w, '}');
 }
 

@@ -80,7 +80,8 @@ const struct route routes[] = {
     {"POST", "/v1/activation/{form}", "Activations, as the inference server gives them", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/v1/steer/completion", "Steer a prompt, as the inference server does", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/v1/steer/completion-chat", "Steer a chat, as the inference server does", FAMILY_NEURONPEDIA, PLANNED},
-    {"POST", "/v1/apply-chat-template", "Write a chat as the model reads it", FAMILY_NEURONPEDIA, PLANNED},
+    {"POST", "/v1/apply-chat-template", "Write a chat as the model reads it", FAMILY_NEURONPEDIA,
+     apply_chat_template_fields, apply_chat_template_post, 0},
     {"POST", "/v1/lens/prompt", "What each layer would predict", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/v1/util/{verb}", "Vectors and similarities of a dictionary", FAMILY_NEURONPEDIA, PLANNED},
 
@@ -90,7 +91,8 @@ const struct route routes[] = {
     {"GET", "/v1/models/{owner}/{model}", "The same, by a name with an owner", FAMILY_OPENAI, NULL, openai_model_get, 0},
     {"POST", "/v1/completions", "Continue prompts, with optional steering", FAMILY_OPENAI, completions_fields,
      completions_post, ROUTE_ENGINE},
-    {"POST", "/v1/chat/completions", "Continue a chat, with optional steering", FAMILY_OPENAI, PLANNED},
+    {"POST", "/v1/chat/completions", "Answer a chat, with optional steering", FAMILY_OPENAI, chat_completions_fields,
+     chat_completions_post, ROUTE_ENGINE},
 
     /* the laboratory */
     {"POST", "/v1/lab/run", "Run texts with taps and edits at any point", FAMILY_LAB, lab_run_fields,

@@ -19,6 +19,7 @@ struct lab_complete_args {
   const struct lab_model_info *model;
   const struct lab_input *prompts; /* [n_prompts], at least 1 */
   size_t n_prompts;
+  const char *prompt_field; /* what prompts are called in errors; NULL: "prompt" */
   bool listed;              /* the prompts came as a list: errors name "prompt[i]" */
   enum lab_bos bos;         /* in front of texts, where the model has one; tokens are taken as they are */
   int n;                    /* choices for each prompt, 1 to LAB_CHOICES_MOST */
@@ -80,5 +81,27 @@ struct lab_prompt_read {
 /* 1 with the prompt, or 0 while its tokens are not judged yet; -1 with an error. */
 int lab_complete_prompt(struct lab_job *job, size_t prompt, struct arena *arena, struct lab_prompt_read *out,
                         struct error *error) MUST_CHECK;
+
+/* ---- chats ------------------------------------------------------------------------------------------ */
+
+struct lab_message {
+  const char *role; /* "system" or "developer", "user", "assistant" or "model" */
+  const char *text; /* valid UTF-8 */
+  size_t length;
+};
+
+/* A chat as the model reads it, up to where its answer begins. */
+struct lab_chat {
+  const char *text;   /* special tokens spelled out */
+  size_t length;
+  const int64_t *ids; /* [n_ids], with BOS where the template has it */
+  size_t n_ids;
+  int32_t ends_turn;  /* for lab_complete_args */
+};
+
+/* Into the arena. ERROR_ARGUMENT, fields "messages", "messages[i]": the model's chat template is not known, or has no place for
+ * such a message. */
+int lab_chat(const struct lab *lab, const struct lab_model_info *model, const struct lab_message *messages, size_t n,
+             struct arena *arena, struct lab_chat *out, struct error *error) MUST_CHECK;
 
 #endif

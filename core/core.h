@@ -89,6 +89,7 @@ struct lab_model_info {
   int64_t parameters;
   size_t weight_bytes;
   bool prepends_bos;
+  const char *chat_format; /* of its chat template: "chatml", ...; NULL: there is none, or it is not known */
   bool processed; /* gains folded, weights centred (docs/models.md) */
 };
 

@@ -11,6 +11,7 @@
 #include "core/base/pool.h"
 #include "core/dict/dict_find.h"
 #include "core/lab_sources.h"
+#include "core/model/chat.h"
 #include "core/model/model_find.h"
 
 #define MAX_NAMED 8 /* ids listed in an error text */
@@ -25,7 +26,8 @@ static void describe_model(const struct model *model, struct lab_model_info *inf
                                   .d_mlp = arch->d_mlp, .n_ctx = arch->n_ctx, .vocabulary = arch->vocabulary,
                                   .parameters = model->weights.parameters, .weight_bytes = model->weights.bytes,
                                   .processed = model->processed,
-                                  .prepends_bos = tokenizer_prepends_bos(model->tokenizer)};
+                                  .prepends_bos = tokenizer_prepends_bos(model->tokenizer),
+                                  .chat_format = chat_format_name(tokenizer_chat(model->tokenizer))};
 }
 
 int lab_check_id(const char *id, struct error *error) {

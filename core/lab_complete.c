@@ -212,8 +212,9 @@ static int prepare_judged(struct complete *c, struct prompt *prompt, struct erro
 static int read_prompt(struct complete *c, const struct lab_complete_args *args, size_t i, struct error *error) {
   const struct lab_input *input = &args->prompts[i];
   struct prompt *prompt = &c->prompts[i];
-  char field[32] = "prompt";
-  if (args->listed) snprintf(field, sizeof field, "prompt[%zu]", i);
+  const char *name = args->prompt_field ? args->prompt_field : "prompt";
+  char field[40];
+  snprintf(field, sizeof field, args->listed ? "%.16s[%zu]" : "%.16s", name, i);
   if (lab_input_ids(lab_model_of(c->job.lab, args->model), input, args->bos, args->n_tokens > 0, field, &c->arena,
                     &prompt->ids, error) != 0)
     return -1;

@@ -154,6 +154,7 @@ bool added_tokens_next(const struct added_tokens *set, struct added_search *s) {
     if (token->lstrip) begin = size_max(s->end, begin - unicode_space_suffix(s->text, begin));
     if (token->rstrip) end += unicode_space_prefix(s->text + end, s->length - end);
     s->token = token;
+    s->found = s->next - token->length;
     s->match_begin = begin;
     s->match_end = s->end = end;
     return true;

@@ -44,6 +44,7 @@ struct added_search {
   size_t end;         /* where the last match ended, swallowed white space included */
   const struct added_token *token; /* the match, and its bytes, swallowed white space included */
   size_t match_begin, match_end;
+  size_t found;         /* where the token itself stands */
 };
 
 /* Adds a token; its texts are those given here, copied. */

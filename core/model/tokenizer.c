@@ -34,6 +34,7 @@ void tokenizer_free(struct tokenizer *t) {
   for (int i = 0; i < 2; i++)
     added_tokens_clear(&t->added[i]);
   normalizer_free(t->normalizer);
+  chat_template_clear(&t->chat);
   free(t);
 }
 
@@ -103,7 +104,7 @@ static int encode_normalized(const struct tokenizer *t, bool special, const stru
   struct buffer text;
   int result = normalizer_run(t->normalizer, part->text, part->length, &text, error);
   if (result == 0) {
-    struct text_part changed = {text.data, text.length, part->offset, true};
+    struct text_part changed = {text.data, text.length, part->offset, true, part->plain, part->n_plain};
     result = encode_part(t, 1, special, &changed, ids, error);
   }
   buffer_clear(&text);
@@ -115,12 +116,19 @@ static int encode_rest(const struct tokenizer *t, int level, bool special, const
                        size_t from, size_t to, struct id_list *ids, struct error *error) {
   if (from >= to)
     return 0;
-  struct text_part rest = {part->text + from, to - from, part->offset + from, part->changed};
+  struct text_part rest = {part->text + from, to - from, part->offset + from, part->changed, part->plain, part->n_plain};
   if (level == 1)
     return t->kind->encode(t->state, &rest, ids, error);
   if (t->normalizer)
     return encode_normalized(t, special, &rest, ids, error);
   return encode_part(t, 1, special, &rest, ids, error);
+}
+
+/* Whether bytes [begin, end) of the part touch what must stay text. Where a normalizer changed the part, all of it might. */
+static bool is_plain(const struct text_part *part, size_t begin, size_t end) {
+  for (size_t i = 0; i < part->n_plain; i++)
+    if (part->changed || (part->offset + begin < part->plain[i].end && part->plain[i].begin < part->offset + end)) return true;
+  return false;
 }
 
 /* Cuts the added tokens of set `level` out of the part. */
@@ -129,6 +137,11 @@ static int encode_part(const struct tokenizer *t, int level, bool special, const
   struct added_search search = {.text = part->text, .length = part->length, .special = special};
   size_t from = 0;
   while (added_tokens_next(&t->added[level], &search)) {
+    if (search.token->special && is_plain(part, search.found, search.found + search.token->length)) {
+      search.next = search.found + 1;
+      search.end = from;
+      continue;
+    }
     if (encode_rest(t, level, special, part, from, search.match_begin, ids, error) != 0)
       return -1;
     if (id_list_push(ids, search.token->id, error) != 0)
@@ -147,8 +160,10 @@ static size_t bos_prefix(const struct tokenizer *t, const char *text, size_t len
   return end + (bos->rstrip ? unicode_space_prefix(text + end, length - end) : 0);
 }
 
-int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
-                     size_t *count, struct error *error) {
+const struct chat_template *tokenizer_chat(const struct tokenizer *t) { return &t->chat; }
+
+static int encode(const struct tokenizer *t, const char *text, size_t length, int flags, const struct tokenizer_range *plain,
+                  size_t n_plain, int32_t **ids, size_t *count, struct error *error) {
   size_t bad, from = 0;
   *ids = NULL;
   *count = 0;
@@ -163,7 +178,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length,
     if (id_list_push(&list, t->bos, error) != 0)
       return -1;
   }
-  struct text_part part = {text + from, length - from, from, false};
+  struct text_part part = {text + from, length - from, from, false, plain, n_plain};
   if (encode_part(t, 0, (flags & TOKENIZE_SPECIAL) != 0, &part, &list, error) != 0) {
     free(list.ids);
     return -1;
@@ -171,4 +186,14 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length,
   *ids = list.ids;
   *count = list.count;
   return 0;
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
+                     size_t *count, struct error *error) {
+  return encode(t, text, length, flags, NULL, 0, ids, count, error);
+}
+
+int tokenizer_encode_around(const struct tokenizer *t, const char *text, size_t length, const struct tokenizer_range *plain,
+                            size_t n_plain, int32_t **ids, size_t *count, struct error *error) {
+  return encode(t, text, length, TOKENIZE_SPECIAL, plain, n_plain, ids, count, error);
 }

@@ -56,6 +56,20 @@ enum tokenizer_flags {
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t length, int flags, int32_t **ids,
                      size_t *count, struct error *error) MUST_CHECK;
 
+/* Bytes [begin, end) of a text. */
+struct tokenizer_range {
+  size_t begin, end;
+};
+
+/* As tokenizer_encode with TOKENIZE_SPECIAL, but texts of special tokens stay text where they touch one of plain[0..n_plain),
+ * ascending: what a stranger wrote into a text of our own. */
+int tokenizer_encode_around(const struct tokenizer *t, const char *text, size_t length, const struct tokenizer_range *plain,
+                            size_t n_plain, int32_t **ids, size_t *count, struct error *error) MUST_CHECK;
+
+/* Its chat template (chat.h), as far as it is known; never NULL. */
+struct chat_template;
+const struct chat_template *tokenizer_chat(const struct tokenizer *t);
+
 /* The raw bytes of one token as text shows it (" the", also where files write "▁the"; part of a character possibly; the
  * literal "<|endoftext|>" for a special one). Borrowed; *length may be 0 for unused ids. An id outside 0..size-1 gives "". */
 const char *tokenizer_bytes(const struct tokenizer *t, int32_t id, size_t *length);

@@ -237,6 +237,27 @@ static int settings_apply(struct tokenizer *t, const struct settings *s, struct 
   return 0;
 }
 
+/* The text of the template: in the settings (one, or a list of named ones), or in a file of its own. */
+static int chat_apply(struct tokenizer *t, const char *folder, const struct settings *s, struct error *error) {
+  const struct json_node *node = json_get(s->tokenizer, "chat_template");
+  char path[PATH_BYTES], *file = NULL;
+  size_t length;
+  for (size_t i = 0; json_kind(node) == JSON_KIND_ARRAY && i < json_count(node); i++)
+    if (strcmp(json_text_or(json_get(json_at(node, i), "name"), ""), "default") == 0) {
+      node = json_get(json_at(node, i), "template");
+      break;
+    }
+  const char *text = json_text(node, NULL);
+  if (!text) {
+    if (file_path(path, folder, "chat_template.jinja", error) != 0) return -1;
+    if (path_is_file(path) && file_read(path, SETTINGS_BYTES_MAX, &file, &length, error) != 0) return -1;
+    text = file;
+  }
+  int result = text ? chat_template_read(&t->chat, text, error) : 0;
+  free(file);
+  return result;
+}
+
 /* ---- the folder --------------------------------------------------------------------------------- */
 
 static struct tokenizer *open_json(const char *path, struct error *error) {
@@ -336,7 +357,8 @@ struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error)
   if (file_path(path, folder, "tokenizer.json", error) != 0)
     goto out;
   t = files == 0 ? open_json(path, error) : open_vocabulary(folder, &settings, files - 1, error);
-  if (t && (settings_apply(t, &settings, error) != 0 || tokenizer_finish(t, error) != 0)) {
+  if (t && (settings_apply(t, &settings, error) != 0 || chat_apply(t, folder, &settings, error) != 0 ||
+            tokenizer_finish(t, error) != 0)) {
     error_prefix(error, "'%s'", folder);
     tokenizer_free(t);
     t = NULL;

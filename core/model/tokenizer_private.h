@@ -3,6 +3,7 @@
 #define STEERD_CORE_MODEL_TOKENIZER_PRIVATE_H
 
 #include "core/model/added_tokens.h"
+#include "core/model/chat.h"
 #include "core/model/decoder.h"
 #include "core/model/normalizer.h"
 #include "core/model/pieces.h"
@@ -14,6 +15,8 @@ struct text_part {
   size_t length;
   size_t offset; /* bytes of the whole text in front of it */
   bool changed;  /* by a normalizer: offsets inside say nothing about the whole text */
+  const struct tokenizer_range *plain; /* [n_plain] of the whole text: no special token may touch them */
+  size_t n_plain;
 };
 
 /* What differs between the kinds: how ordinary text, free of added tokens, becomes ids. */
@@ -33,6 +36,7 @@ struct tokenizer {
   int32_t bos, eos;                    /* -1: none */
   const struct added_token *bos_token; /* of bos, set by tokenizer_finish; NULL: none */
   bool prepends_bos;
+  struct chat_template chat;
 };
 
 /* A tokenizer of `count` unused ids without a kind; the reader fills it and then calls tokenizer_finish. */

@@ -297,9 +297,10 @@ def test_wrong_paths_and_methods(daemon):
     reply = get(daemon, "/activations")
     expect_error(reply, 405, "method")
     assert reply.headers["Allow"] == "POST"
-    reply = post(daemon, "/v1/chat/completions", {"messages": []})
-    assert reply.status_code == 501
+    reply = get(daemon, "/v1/chat/completions")
+    assert reply.status_code == 405 and reply.headers["Allow"] == "POST"
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    expect_error(post(daemon, "/api/umap", {}), 501, "unsupported")
 
 
 @pytest.mark.parametrize("body, words", [

@@ -20,6 +20,10 @@
 extern const struct field steer_fields[];
 HANDLER(steer_post);
 
+/* steer_chat.c */
+extern const struct field steer_chat_fields[];
+HANDLER(steer_chat_post);
+
 /* activations.c */
 extern const struct field activations_fields[], activation_new_fields[], search_all_fields[], search_topk_fields[];
 HANDLER(activations_post);

@@ -57,6 +57,7 @@ static int read_logprobs(const struct values *values, struct lab_complete_args *
 }
 
 int chat_completions_post(struct api_call *call, struct error *error) {
+  static const char *const field = "messages";
   const struct values *values = call->values;
   struct openai_plan *plan = openai_plan_read(call, OPENAI_CHAT, error);
   struct lab_chat *chat = arena_alloc(&call->arena, sizeof *chat, error);
@@ -67,7 +68,7 @@ int chat_completions_post(struct api_call *call, struct error *error) {
   *prompt = (struct lab_input){.ids = chat->ids, .n_ids = chat->n_ids};
   plan->args.prompts = prompt;
   plan->args.n_prompts = 1;
-  plan->args.prompt_field = "messages";
+  plan->args.prompt_fields = &field;
   plan->args.ends_turn = chat->ends_turn;
   plan->args.n_tokens = values_has(values, "max_tokens") ? values_int(values, "max_tokens") : call->api->options.max_new_tokens;
   return openai_plan_start(call, plan, error);

@@ -6,14 +6,10 @@
 #include <time.h>
 
 #include "api/openai.h"
+#include "api/steer.h"
 #include "core/base/clock.h"
 
-static const struct field feature_rows[] = {
-    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
-    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
-    {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,
-     .text = "The length of what is added, or the factor or cap of the method."},
-    {.name = NULL}};
+static const struct field feature_rows[] = {STEER_FEATURE_ROWS("source", "layer"), {.name = NULL}};
 
 static const struct field vector_rows[] = {
     {"point", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "Where, such as \"blocks.5.hook_resid_pre\"."},
@@ -25,8 +21,7 @@ static const struct field vector_rows[] = {
 const struct field steering_fields[] = {
     {"features", NULL, FIELD_OBJECTS, .cap = CAP_FEATURES, .inner = feature_rows, .text = "Features turned up or down."},
     {"vectors", NULL, FIELD_OBJECTS, .max = 256, .inner = vector_rows, .text = "Vectors in the same way, after the features."},
-    {"method", "steer_method", FIELD_CHOICE, .fallback = "SIMPLE_ADDITIVE",
-     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP", .text = "What features and vectors do to the activations."},
+    STEER_METHOD_ROW("method", "steer_method"),
     {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."},
     {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
      .text = "false leaves the special tokens of the prompt (BOS) unsteered by features and vectors."},
@@ -38,27 +33,6 @@ const struct field stream_options_fields[] = {
     {.name = NULL}};
 
 /* ---- steering ----------------------------------------------------------------------------------------- */
-
-static enum lab_steer_method read_method(const struct values *values) {
-  const char *word = values_text(values, "method", NULL);
-  if (strcmp(word, "ORTHOGONAL_DECOMP") == 0) return LAB_STEER_ORTHOGONAL;
-  return strcmp(word, "PROJECTION_CAP") == 0 ? LAB_STEER_CAP : LAB_STEER_ADD;
-}
-
-static int read_features(struct api_call *call, const struct values *values, struct lab_steering *out, struct error *error) {
-  out->n_features = values_count(values, "features");
-  struct lab_steer_feature *features = arena_array(&call->arena, out->n_features, sizeof *features, error);
-  out->features = features;
-  for (size_t i = 0; features && i < out->n_features; i++) {
-    const struct values *one = values_at(values, "features", i);
-    char field[64];
-    snprintf(field, sizeof field, "steering.features[%zu].source", i);
-    features[i] = (struct lab_steer_feature){values_text(one, "source", NULL), values_int(one, "index"),
-                                             values_number(one, "strength")};
-    if (call_check_source(features[i].source_id, field, error) != 0) return -1;
-  }
-  return features ? 0 : -1;
-}
 
 /* A vector is the edit of its method. */
 static int read_vector(struct api_call *call, const struct values *values, const struct lab_steering *steering,
@@ -84,14 +58,17 @@ static int read_vectors(struct api_call *call, const struct values *values, stru
   return vectors ? 0 : -1;
 }
 
-static int read_steering(struct api_call *call, struct lab_steering *out, struct error *error) {
+static int read_steering(struct api_call *call, const struct lab_model_info *model, struct lab_steering *out,
+                         struct error *error) {
   const struct values *values = values_at(call->values, "steering", 0);
   *out = (struct lab_steering){.prefix = "steering.", .source_field = "source"};
   if (!values) return 0;
-  out->method = read_method(values);
+  out->method = steer_method(values_text(values, "method", NULL));
   out->strength_multiplier = values_number(values, "strength_multiplier");
   out->special_tokens = values_bool(values, "steer_special_tokens");
-  if (read_features(call, values, out, error) != 0 || read_vectors(call, values, out, error) != 0) return -1;
+  if (steer_features(call, values, model, "steering.", "source", &out->features, &out->n_features, error) != 0 ||
+      read_vectors(call, values, out, error) != 0)
+    return -1;
   return edits_read(call, values, "edits", "steering.", &out->edits, &out->n_edits, error);
 }
 
@@ -149,7 +126,7 @@ static int read_args(struct api_call *call, struct lab_complete_args *args, stru
                                      .presence_penalty = values_number(values, "presence_penalty"),
                                      .seed = read_seed(values), .n_logprobs = -1, .ends_turn = -1};
   if (!args->model || read_stops(call, args, error) != 0 || read_bias(call, args, error) != 0) return -1;
-  return read_steering(call, &args->steering, error);
+  return read_steering(call, args->model, &args->steering, error);
 }
 
 struct openai_plan *openai_plan_read(struct api_call *call, enum openai_shape shape, struct error *error) {

@@ -18,7 +18,8 @@ const struct route routes[] = {
     /* Neuronpedia's web API */
     {"POST", "/api/steer", "Continue a prompt with features turned up or down", FAMILY_NEURONPEDIA, steer_fields,
      steer_post, ROUTE_ENGINE},
-    {"POST", "/api/steer-chat", "Steer a chat", FAMILY_NEURONPEDIA, PLANNED},
+    {"POST", "/api/steer-chat", "Answer a chat with features turned up or down, and one as the model is", FAMILY_NEURONPEDIA,
+     steer_chat_fields, steer_chat_post, ROUTE_ENGINE},
     {"POST", "/api/steer-load", "Load a shared steering result", FAMILY_NEURONPEDIA, steer_load_fields,
      steer_load_post, 0},
     {"POST", "/api/activation/new", "The values of one feature over a text", FAMILY_NEURONPEDIA, activation_new_fields,

@@ -6,19 +6,14 @@
 #include "api/handlers.h"
 #include "api/reply.h"
 #include "api/shares.h"
+#include "api/steer.h"
 
-static const struct field feature_rows[] = {
-    {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "If given, it must be the model of the request."},
-    {"layer", "source", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
-    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
-    {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,
-     .text = "Times strength_multiplier, the length of what is added (or the factor or cap of the method)."},
-    {.name = NULL}};
+const struct field steer_feature_rows[] = {STEER_FEATURE_ROWS("layer", "source"), {.name = NULL}};
 
 const struct field steer_fields[] = {
     {"prompt", NULL, FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The text to continue."},
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."},
-    {"features", NULL, FIELD_OBJECTS, .unless = "edits", .cap = CAP_FEATURES, .inner = feature_rows,
+    {"features", NULL, FIELD_OBJECTS, .unless = "edits", .cap = CAP_FEATURES, .inner = steer_feature_rows,
      .text = "What to steer with; [] gives the same text twice."},
     EDITS_ROW,
     {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},
@@ -31,9 +26,7 @@ const struct field steer_fields[] = {
     {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."},
     {"stream", NULL, FIELD_BOOL, .fallback = "false",
      .text = "Server-sent events, each with all of the reply so far; only the last has an id."},
-    {"steer_method", NULL, FIELD_CHOICE, .fallback = "SIMPLE_ADDITIVE",
-     .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP",
-     .text = "How a feature changes the residual stream."},
+    STEER_METHOD_ROW("steer_method", NULL),
     {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
      .text = "false leaves the special tokens of the prompt (BOS) unsteered."},
     {"include_prompt", NULL, FIELD_BOOL, .fallback = "true", .text = "false returns the generated text only."},
@@ -59,8 +52,7 @@ struct steer_plan {
 
 /* ---- in ----------------------------------------------------------------------------------------------- */
 
-static enum lab_steer_method read_method(const struct values *values) {
-  const char *word = values_text(values, "steer_method", NULL);
+enum lab_steer_method steer_method(const char *word) {
   if (strcmp(word, "ORTHOGONAL_DECOMP") == 0) return LAB_STEER_ORTHOGONAL;
   return strcmp(word, "PROJECTION_CAP") == 0 ? LAB_STEER_CAP : LAB_STEER_ADD;
 }
@@ -72,32 +64,35 @@ static void read_types(const struct values *values, bool want[LAB_STEER_OUTPUTS]
     want[strcmp(values_text_at(values, "types", i, NULL), "STEERED") == 0 ? LAB_STEERED : LAB_DEFAULT] = true;
 }
 
-static int read_feature(struct api_call *call, const struct values *values, size_t i,
-                        const struct lab_model_info *model, struct lab_steer_feature *out, struct error *error) {
-  char field[64];
+static int read_feature(struct api_call *call, const struct values *values, const struct lab_model_info *model, const char *at,
+                        const char *source, struct lab_steer_feature *out, struct error *error) {
+  char field[80];
   if (values_has(values, "modelId")) {
     const struct lab_model_info *own = call_model(call, values, "modelId", error);
-    snprintf(field, sizeof field, "features[%zu].modelId", i);
+    snprintf(field, sizeof field, "%s.modelId", at);
     if (!own) return -1;
     if (own != model)
       return error_set_field(error, ERROR_ARGUMENT, field, "'%s' is '%.64s', but the request is for model '%.64s'",
                              field, own->id, model->id);
   }
-  snprintf(field, sizeof field, "features[%zu].layer", i);
-  out->source_id = values_text(values, "layer", NULL);
+  snprintf(field, sizeof field, "%s.%s", at, source);
+  out->source_id = values_text(values, source, NULL);
   out->index = values_int(values, "index");
   out->strength = values_number(values, "strength");
   return call_check_source(out->source_id, field, error);
 }
 
-static int read_features(struct api_call *call, struct lab_steer_args *args, struct error *error) {
-  args->n_features = values_count(call->values, "features");
-  struct lab_steer_feature *features = arena_array(&call->arena, args->n_features, sizeof *features, error);
-  if (!features) return -1;
-  for (size_t i = 0; i < args->n_features; i++)
-    if (read_feature(call, values_at(call->values, "features", i), i, args->model, &features[i], error) != 0) return -1;
-  args->features = features;
-  return 0;
+int steer_features(struct api_call *call, const struct values *values, const struct lab_model_info *model, const char *prefix,
+                   const char *source, const struct lab_steer_feature **out, size_t *n, struct error *error) {
+  *n = values_count(values, "features");
+  struct lab_steer_feature *features = arena_array(&call->arena, *n, sizeof *features, error);
+  *out = features;
+  for (size_t i = 0; features && i < *n; i++) {
+    char at[48];
+    snprintf(at, sizeof at, "%.16sfeatures[%zu]", prefix, i);
+    if (read_feature(call, values_at(values, "features", i), model, at, source, &features[i], error) != 0) return -1;
+  }
+  return features ? 0 : -1;
 }
 
 static int read_args(struct api_call *call, struct lab_steer_args *args, struct error *error) {
@@ -105,7 +100,7 @@ static int read_args(struct api_call *call, struct lab_steer_args *args, struct 
   args->model = call_model(call, values, "modelId", error);
   if (!args->model) return -1;
   args->prompt = values_text(values, "prompt", &args->prompt_length);
-  args->method = read_method(values);
+  args->method = steer_method(values_text(values, "steer_method", NULL));
   args->strength_multiplier = values_number(values, "strength_multiplier");
   read_types(values, args->want);
   args->steer_special_tokens = values_bool(values, "steer_special_tokens");
@@ -117,7 +112,7 @@ static int read_args(struct api_call *call, struct lab_steer_args *args, struct 
   args->seed = (int64_t)values_number(values, "seed");
   args->n_logprobs = values_has(values, "n_logprobs") ? (int)values_int(values, "n_logprobs") : -1;
   if (edits_read(call, values, "edits", "", &args->edits, &args->n_edits, error) != 0) return -1;
-  return read_features(call, args, error);
+  return steer_features(call, values, args->model, "", "layer", &args->features, &args->n_features, error);
 }
 
 /* ---- out ---------------------------------------------------------------------------------------------- */

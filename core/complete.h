@@ -19,11 +19,12 @@ struct lab_complete_args {
   const struct lab_model_info *model;
   const struct lab_input *prompts; /* [n_prompts], at least 1 */
   size_t n_prompts;
-  const char *prompt_field; /* what prompts are called in errors; NULL: "prompt" */
-  bool listed;              /* the prompts came as a list: errors name "prompt[i]" */
+  const char *const *prompt_fields; /* [n_prompts] what they are called in errors; NULL: "prompt" */
+  bool listed;              /* without prompt_fields: errors name "prompt[i]" */
   enum lab_bos bos;         /* in front of texts, where the model has one; tokens are taken as they are */
   int n;                    /* choices for each prompt, 1 to LAB_CHOICES_MOST */
   struct lab_steering steering; /* of every choice */
+  const bool *plain;        /* [n_prompts] prompts that are not steered; NULL: all are */
   int64_t n_tokens;         /* most tokens to generate for each choice; 0: none */
   double temperature;       /* as in lab_steer_args */
   int64_t top_k;
@@ -39,7 +40,7 @@ struct lab_complete_args {
   bool judge_prompts;       /* with n_logprobs >= 0: also log-probabilities of the prompts' own tokens */
 };
 
-/* Fields: "prompt" or "prompt[i]", "n", "logit_bias", those of steering. */
+/* Fields: those of prompts, "n", "logit_bias", those of steering. */
 int lab_complete(struct lab *lab, const struct lab_complete_args *args, struct lab_waker waker, struct lab_job **out,
                  struct error *error) MUST_CHECK;
 

@@ -212,9 +212,11 @@ static int prepare_judged(struct complete *c, struct prompt *prompt, struct erro
 static int read_prompt(struct complete *c, const struct lab_complete_args *args, size_t i, struct error *error) {
   const struct lab_input *input = &args->prompts[i];
   struct prompt *prompt = &c->prompts[i];
-  const char *name = args->prompt_field ? args->prompt_field : "prompt";
-  char field[40];
-  snprintf(field, sizeof field, args->listed ? "%.16s[%zu]" : "%.16s", name, i);
+  char field[40] = "prompt";
+  if (args->prompt_fields)
+    snprintf(field, sizeof field, "%s", args->prompt_fields[i]);
+  else if (args->listed)
+    snprintf(field, sizeof field, "prompt[%zu]", i);
   if (lab_input_ids(lab_model_of(c->job.lab, args->model), input, args->bos, args->n_tokens > 0, field, &c->arena,
                     &prompt->ids, error) != 0)
     return -1;
@@ -330,6 +332,7 @@ static int make_steerings(struct complete *c, const struct lab_complete_args *ar
   if (steering_none(&args->steering)) return 0;
   c->steerings = arena_array(&c->arena, c->n_prompts, sizeof *c->steerings, error);
   for (size_t i = 0; c->steerings && i < c->n_prompts; i++) {
+    if (args->plain && args->plain[i]) continue;
     const struct lab_ids *ids = &c->prompts[i].ids;
     if (steering_new(c->job.lab, args->model, &args->steering, ids->ids, ids->n, &c->steerings[i], error) != 0) return -1;
     bytes += steering_bytes(c->steerings[i]);
@@ -342,7 +345,7 @@ static int make_steerings(struct complete *c, const struct lab_complete_args *ar
 
 static bool waits(const struct complete *c) {
   bool any = false;
-  for (size_t i = 0; c->steerings && i < c->n_prompts; i++) any |= steering_waits(c->steerings[i]);
+  for (size_t i = 0; c->steerings && i < c->n_prompts; i++) any |= c->steerings[i] && steering_waits(c->steerings[i]);
   return any;
 }
 
@@ -350,6 +353,7 @@ static bool waits(const struct complete *c) {
 static int make_lists(struct complete *c, struct error *error) {
   struct edit_list *list = NULL;
   for (size_t i = 0; c->steerings && i < c->n_sequences; i++) {
+    if (!c->steerings[c->owners[i].prompt]) continue;
     bool same = i > 0 && c->owners[i].prompt == c->owners[i - 1].prompt;
     list = same ? edit_list_share(list) : steering_list(c->steerings[c->owners[i].prompt], error);
     c->sequences[i].edits = list;

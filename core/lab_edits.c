@@ -29,6 +29,9 @@ static int check_ids(const struct lab_model *opened, const struct lab_input *inp
   int64_t context = opened->model->arch.n_ctx - room, vocabulary = opened->model->arch.vocabulary;
   if (input->n_ids == 0)
     return error_set_field(error, ERROR_ARGUMENT, field, "%s: it has no tokens, at least 1 is needed", field);
+  if ((int64_t)input->n_ids > context && room)
+    return error_set_field(error, ERROR_LIMIT, field, "%s: it has %zu tokens, the model's context of %" PRId64
+                           " leaves no room to generate; shorten it to %" PRId64, field, input->n_ids, context + room, context);
   if ((int64_t)input->n_ids > context)
     return error_set_field(error, ERROR_LIMIT, field, "%s: it has %zu tokens, the model takes %" PRId64, field,
                            input->n_ids, context);

@@ -5,9 +5,8 @@
 #include <assert.h>
 #include <string.h>
 
-/* The longest beginning of the string that the text ends with after one byte more. */
+/* The longest beginning of the string that the text ends with after one byte more; it was not whole before. */
 static size_t advance(const struct stop *stop, size_t matched, char byte) {
-  if (matched == stop->length) matched = stop->border[matched];
   while (matched > 0 && stop->text[matched] != byte) matched = stop->border[matched];
   return stop->text[matched] == byte ? matched + 1 : 0;
 }

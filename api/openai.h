@@ -58,18 +58,20 @@ struct openai_plan *openai_plan_read(struct api_call *call, enum openai_shape sh
 /* Starts it: prompts and the rest stand in plan->args. */
 int openai_plan_start(struct api_call *call, struct openai_plan *plan, struct error *error) MUST_CHECK;
 
-/* The model that `field` names; errors are told of "model". */
+/* A loaded model by id or alias; errors are told of "model". */
 const struct lab_model_info *openai_model(struct api_call *call, const char *id, struct error *error) MUST_CHECK;
 
-/* Of every object of these routes (openai_logprobs.c): those tokens, whose text begins `base` characters into the choice's
- * with the byte `from`. */
+/* Tokens with their log-probabilities, and where they stand: `text` is what the choice's text has from byte `from` of its
+ * part (prompt or answer) on, and `base` characters of the choice stand in front of it. */
 struct openai_scores {
   const struct lab_scored *scored;
   size_t n;
-  const char *text; /* from byte `from` on */
+  const char *text;
   size_t from;
   int64_t base;
 };
+
+/* In the shape of completions, runs one after the other; in that of chats (openai_logprobs.c). */
 int openai_text_logprobs(struct json_writer *w, const struct openai_scores *runs, size_t n_runs, struct arena *arena,
                          struct error *error) MUST_CHECK;
 void openai_chat_logprobs(struct json_writer *w, const struct openai_scores *scores);

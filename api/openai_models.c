@@ -8,7 +8,9 @@
 
 /* When it was loaded: models stay as long as the daemon runs. */
 static int64_t loaded_at(const struct api_call *call) {
-  return (int64_t)time(NULL) - (clock_ns() - call->api->started_ns) / 1000000000;
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  return ((int64_t)now.tv_sec * 1000000000 + now.tv_nsec - (clock_ns() - call->api->started_ns)) / 1000000000;
 }
 
 static void write_model(struct json_writer *w, const struct api_call *call, const struct lab_model_info *model) {

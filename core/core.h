@@ -226,7 +226,7 @@ int lab_source_unload(struct lab *lab, const struct lab_source_info *source, str
 enum lab_steer_method { LAB_STEER_ADD, LAB_STEER_ORTHOGONAL, LAB_STEER_CAP };
 
 struct lab_steer_feature {
-  const char *source_id; /* "7-res-jb" */
+  const char *source_id; /* "7-res-jb"; "6-neuronpedia-resid-pre": a vector of the store */
   int64_t index;
   double strength;       /* times strength_multiplier = L2 length of what is added (or c of the method) */
 };

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/model/point_shape.h"
+#include "core/store/vectors.h"
+
 /* Vectors and edits: two lists, so that errors name the one that a client wrote. */
 enum { PLANS = 2 };
 
@@ -63,10 +66,56 @@ static int check_index(const struct lab_steering *asked, const struct lab_source
                          (long long)index, source->id, (long long)source->n_feat - 1);
 }
 
+/* Adds v [n], which lies in the steering's arena, at a point's columns from `column` on. */
+static int put_feature(const struct lab_steering *asked, size_t i, struct point point, int64_t column, float *v, int64_t n,
+                       struct steering *steering, struct error *error) {
+  char field[64];
+  snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
+  steering->features[i] = (struct edit){.point = point, .kind = kind_of(asked->method), .column_begin = (int32_t)column,
+                                        .column_end = (int32_t)(column + n),
+                                        .value = (float)(asked->features[i].strength * asked->strength_multiplier), .v = v,
+                                        .prompt = true, .generated = true, .mask = steering->mask,
+                                        .n_mask = (int32_t)steering->prompt.n};
+  steering->n_features = i + 1;
+  return prepare_vector(asked, field, v, n, error);
+}
+
+/* Sources that kept vectors stand under, as /api/vector/new names them. */
+static bool holds_vectors(const char *source_id) {
+  const char *set = source_id + strspn(source_id, "0123456789");
+  return set != source_id && (strcmp(set, "-neuronpedia-resid-pre") == 0 || strcmp(set, "-neuronpedia-resid-post") == 0);
+}
+
+/* A vector that somebody keeps (store): it steers as a feature does. */
+static int add_kept_vector(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
+                           struct steering *steering, struct error *error) {
+  const struct lab_steer_feature *feature = &asked->features[i];
+  struct store_vector vector;
+  struct point point;
+  char field[64];
+  snprintf(field, sizeof field, "%sfeatures[%zu].index", asked->prefix, i);
+  int found = !lab->store ? 0
+                          : store_vector_find(lab->store, model->id, feature->source_id, feature->index, &steering->arena, &vector,
+                                              error);
+  if (found < 0) return -1;
+  if (!found)
+    return error_set_field(error, ERROR_NOT_FOUND, field, "%s: there is no vector %lld of '%.64s' in model '%s'", field,
+                           (long long)feature->index, feature->source_id, model->id);
+  if (point_find(vector.point, &steering->model->arch, &point, error) != 0) return -1;
+  if ((int64_t)vector.n != model->d_model)
+    return error_set_field(error, ERROR_ARGUMENT, field, "%s: the vector that is kept has %zu numbers, the model is %lld wide", field,
+                           vector.n, (long long)model->d_model);
+  float *v = arena_array(&steering->arena, vector.n, sizeof *v, error);
+  if (!v) return -1;
+  memcpy(v, vector.values, vector.n * sizeof *v);
+  return put_feature(asked, i, point, 0, v, model->d_model, steering, error);
+}
+
 static int add_feature(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
                        struct steering *steering, struct error *error) {
   const struct lab_steer_feature *feature = &asked->features[i];
   char field[64];
+  if (holds_vectors(feature->source_id)) return add_kept_vector(lab, model, asked, i, steering, error);
   snprintf(field, sizeof field, "%sfeatures[%zu].%s", asked->prefix, i, asked->source_field);
   const struct lab_source_info *info = lab_find_source(lab, model, feature->source_id, field, error);
   if (!info || check_index(asked, info, i, error) != 0) return -1;
@@ -75,14 +124,7 @@ static int add_feature(struct lab *lab, const struct lab_model_info *model, cons
   float *v = arena_array(&steering->arena, (size_t)shape->d_out, sizeof *v, error);
   if (!v) return -1;
   dict_decoder_row(dict, feature->index, v);
-  snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
-  steering->features[i] = (struct edit){.point = shape->out, .kind = kind_of(asked->method),
-                                        .column_begin = (int32_t)shape->out_column,
-                                        .column_end = (int32_t)(shape->out_column + shape->d_out),
-                                        .value = (float)(feature->strength * asked->strength_multiplier), .v = v, .prompt = true,
-                                        .generated = true, .mask = steering->mask, .n_mask = (int32_t)steering->prompt.n};
-  steering->n_features = i + 1;
-  return prepare_vector(asked, field, v, shape->d_out, error);
+  return put_feature(asked, i, shape->out, shape->out_column, v, shape->d_out, steering, error);
 }
 
 /* 1 for every prompt token that features may change. */

@@ -416,6 +416,25 @@ def test_vectors(daemon):
     post(daemon, "/api/vector/get", place, 404)
 
 
+@pytest.mark.parametrize("method, op", [("SIMPLE_ADDITIVE", "add"), ("ORTHOGONAL_DECOMP", "project"), ("PROJECTION_CAP", "cap")])
+def test_kept_vectors_steer(daemon, method, op):
+    width = get(daemon, "/models").json()["models"][0]["width"]
+    values = [((5 * i) % 13 - 6) / 4 for i in range(width)]
+    vector = post(daemon, "/api/vector/new", {"modelId": MODEL, "layerNumber": 1, "hookType": "resid-pre", "vector": values})["vector"]
+    feature = {"modelId": MODEL, "layer": vector["source"], "index": vector["index"], "strength": 2}
+    body = {"prompt": "the ship", "n_tokens": 16, "temperature": 0, "types": ["STEERED"]}
+    want = post(daemon, "/api/steer", {**body, "edits": [
+        {"op": op, "point": vector["hookName"], "vector": values, "strength": 3}]})["STEERED"]
+    got = post(daemon, "/api/steer", {**body, "features": [feature], "steer_method": method, "strength_multiplier": 1.5})["STEERED"]
+    assert got == want != post(daemon, "/api/steer", {**body, "features": []})["STEERED"]
+    through = post(daemon, "/v1/completions", {"prompt": "the ship", "max_tokens": 16, "temperature": 0, "steering": {
+        "features": [{"source": vector["source"], "index": vector["index"], "strength": 3}], "method": method}})
+    assert "the ship" + through["choices"][0]["text"] == want
+    post(daemon, "/api/vector/delete", {"modelId": MODEL, "source": vector["source"], "index": vector["index"]})
+    error = post(daemon, "/api/steer", {**body, "features": [feature]}, 404)
+    assert error["field"] == "features[0].index" and "there is no vector" in error["error"]
+
+
 def test_share(daemon):
     body = {"prompt": "the ship", "modelId": MODEL, "features": [{"layer": SOURCE, "index": 7, "strength": 3}],
             "n_tokens": 4, "share": True}

@@ -109,12 +109,22 @@ static void test_planned(void **state) {
   need_house();
   expect_error("GET", "/v1/capabilities", NULL, 501, "unsupported", NULL, "What this server can do");
   expect_error("POST", "/v1/lab/attribute", "{}", 501, "unsupported", NULL, "not built");
+}
+
+/* OpenAI's shape: the field in `param`, nothing where there is none. */
+static void test_errors_of_openais_routes(void **state) {
+  (void)state;
+  need_house();
   struct exchange x = ask("POST", "/v1/chat/completions", "{}");
-  assert_int_equal(x.status, 501);
+  assert_int_equal(x.status, 400);
   json_t *error = json_object_get(x.json, "error");
-  assert_string_equal(json_string_value(json_object_get(error, "code")), "unsupported");
-  assert_string_equal(json_string_value(json_object_get(error, "type")), "server_error");
-  assert_true(json_is_null(json_object_get(error, "param")));
+  assert_string_equal(json_string_value(json_object_get(error, "code")), "argument");
+  assert_string_equal(json_string_value(json_object_get(error, "type")), "invalid_request_error");
+  assert_string_equal(json_string_value(json_object_get(error, "param")), "messages");
+  forget(&x);
+  x = ask("POST", "/v1/completions", "[");
+  assert_int_equal(x.status, 400);
+  assert_true(json_is_null(json_object_get(json_object_get(x.json, "error"), "param")));
   forget(&x);
 }
 
@@ -626,7 +636,7 @@ static void test_drain(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_matching),     cmocka_unit_test(test_table),        cmocka_unit_test(test_unknown_paths),
-      cmocka_unit_test(test_planned),      cmocka_unit_test(test_syntax),       cmocka_unit_test(test_values),
+      cmocka_unit_test(test_planned), cmocka_unit_test(test_errors_of_openais_routes),      cmocka_unit_test(test_syntax),       cmocka_unit_test(test_values),
       cmocka_unit_test(test_features),     cmocka_unit_test(test_strict),       cmocka_unit_test(test_names),
       cmocka_unit_test(test_steer_reply),  cmocka_unit_test(test_steer_switches), cmocka_unit_test(test_steer_same_seed),
       cmocka_unit_test(test_steer_stream), cmocka_unit_test(test_steer_goes_away), cmocka_unit_test(test_one_feature),

@@ -2,6 +2,7 @@
 replies, and what is refused. test_openai_client.py asks the same with the official client."""
 import concurrent.futures
 import json
+import random
 import time
 
 import numpy as np
@@ -451,3 +452,31 @@ def test_unknown_fields_are_ignored(daemon):
     body = {"prompt": PROMPTS[0], "max_tokens": 4, "temperature": 0}
     assert texts(daemon, **body, user="me", metadata={"a": 1}, service_tier="auto", stop=None, n=None, logit_bias=None, suffix=None) == \
         texts(daemon, **body)
+
+
+STRANGE = [None, True, False, 0, 1, -1, 2, 3.5, 1e308, -1e308, 10 ** 30, "", "x", "5", "\u0000", "\ud7ff\U0010ffff", [], [[]], {}, [None], ["x"], [1],
+           [[1, 2]], [[1], ["x"]], [1, "x"], {"a": 1}, {"5": 1}, {"5": "x"}, [{}], "a" * 300, ["a"] * 5, [0.5], {"features": [{}]},
+           {"features": [{"source": "1-res-relu", "index": 3, "strength": 1e6}]}, {"features": [{"source": 1, "index": 3, "strength": 1}]},
+           {"vectors": [{"point": "blocks.0.hook_resid_pre", "vector": [1e39] * 48}]}, {"edits": [{"op": "zero", "point": "resid_pre.1"}]},
+           {"include_usage": True}, {"include_usage": 1}]
+FIELDS = ["model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "frequency_penalty", "presence_penalty", "logit_bias",
+          "seed", "stop", "n", "stream", "stream_options", "steering", "echo", "logprobs", "best_of", "suffix", "nothing"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_strange_bodies_are_answered_in_words(daemon, seed):
+    """Each field with values of every kind, several at once: 200, or an error that names a field; and the engine goes on."""
+    rng = random.Random(seed)
+    want = texts(daemon, prompt=PROMPTS[0], max_tokens=4, temperature=0)
+    for _ in range(150):
+        body = {"prompt": "A ship", "max_tokens": 3}
+        for field in rng.sample(FIELDS, rng.choice([1, 1, 2, 4])):
+            body[field] = rng.choice(STRANGE)
+        reply = daemon.client.post("/v1/completions", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
+        assert reply.status_code in (200, 400, 404, 501), (body, reply.text)
+        if reply.status_code != 200:
+            error = reply.json()["error"]
+            assert error["message"] and (error["param"] or "body" in error["message"] or "\\u0000" in error["message"]), (body, error)
+        elif reply.headers["Content-Type"].startswith("text/event-stream"):
+            events(reply)
+    assert texts(daemon, prompt=PROMPTS[0], max_tokens=4, temperature=0) == want

@@ -24,9 +24,11 @@ static int grow(void **array, size_t count, size_t size, struct error *error) {
   return 0;
 }
 
-static int grow_rows(struct sparse *sparse, struct error *error) {
-  if (sparse->n_rows + 2 <= sparse->rows_capacity) return 0;
-  size_t capacity = size_max(64, sparse->rows_capacity * 2);
+static int grow_rows(struct sparse *sparse, size_t more, struct error *error) {
+  size_t need;
+  if (!checked_add(sparse->n_rows + 1, more, &need)) return error_memory(error, SIZE_MAX);
+  if (need <= sparse->rows_capacity) return 0;
+  size_t capacity = size_max(need, size_max(64, sparse->rows_capacity * 2));
   void *start = sparse->start;
   if (grow(&start, capacity, sizeof *sparse->start, error) != 0) return -1;
   sparse->start = start;
@@ -46,13 +48,18 @@ static int grow_entries(struct sparse *sparse, size_t need, struct error *error)
   return 0;
 }
 
-int sparse_row(struct sparse *sparse, size_t entries, struct error *error) {
+int sparse_room(struct sparse *sparse, size_t rows, size_t entries, struct error *error) {
   size_t used = sparse->n_rows ? sparse->start[sparse->n_rows] : 0, need;
   if (!checked_add(used, entries, &need)) return error_memory(error, SIZE_MAX);
-  if (grow_rows(sparse, error) != 0 || grow_entries(sparse, need, error) != 0) return -1;
+  if (grow_rows(sparse, rows, error) != 0 || grow_entries(sparse, need, error) != 0) return -1;
   if (sparse->n_rows == 0) sparse->start[0] = 0;
+  return 0;
+}
+
+int sparse_row(struct sparse *sparse, size_t entries, struct error *error) {
+  if (sparse_room(sparse, 1, entries, error) != 0) return -1;
   sparse->n_rows++;
-  sparse->start[sparse->n_rows] = used;
+  sparse->start[sparse->n_rows] = sparse->start[sparse->n_rows - 1];
   return 0;
 }
 

@@ -21,6 +21,9 @@ void sparse_clear(struct sparse *sparse); /* frees; can be used again */
 /* Adds an empty row and makes room for `entries` more; entries are then appended with sparse_push. */
 int sparse_row(struct sparse *sparse, size_t entries, struct error *error) MUST_CHECK;
 
+/* Makes room for so many more rows and entries. What is written into it, behind the last entry, is there once rows count it in. */
+int sparse_room(struct sparse *sparse, size_t rows, size_t entries, struct error *error) MUST_CHECK;
+
 /* Appends to the last row; room must have been made. */
 static inline void sparse_push(struct sparse *sparse, int32_t index, float value) {
   size_t at = sparse->start[sparse->n_rows]++;

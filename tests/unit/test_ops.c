@@ -618,6 +618,48 @@ static void test_topk_ties_by_hand(void **state) {
   }
 }
 
+/* One input, so that every sum is a weight, exactly: of all sizes down to the smallest there are, infinite ones among them, and many
+ * of them equal. */
+static void test_topk_of_any_size(void **state) {
+  (void)state;
+  enum { N = 1200, ROWS = 13 };
+  static float weights[N], x[ROWS];
+  for (size_t i = 0; i < N; i++) {
+    uint32_t bits = (uint32_t)(fabsf(noise(41, i)) * 0x1p24f) * 2654435761u;
+    bits = i % 5 ? bits : bits & 0xfff00000; /* some with few bits, so that they tie */
+    if ((bits >> 23 & 0xff) == 0xff) bits &= 0xff800000;
+    if (i % 3 == 0) bits = 0x7e000000 | bits % 61; /* and some that differ in their last bits only */
+    memcpy(&weights[i], &bits, sizeof bits);
+  }
+  for (int r = 0; r < ROWS; r++) x[r] = ldexpf(r % 2 ? -1 : 1, r % 5 - 2);
+  const char *names[4];
+  int n = fast_backends(names);
+  static const int ks[] = {1, 2, 16, 20, 29, 37, 38, 300}; /* limits are raised up to N / 32 */
+  for (int i = 0; i < n; i++)
+    for (size_t j = 0; j < sizeof ks / sizeof *ks; j++)
+      for (int way = 0; way < 2; way++) {
+        struct sparse out[2];
+        for (int twin = 0; twin < 2; twin++) {
+          struct backend *backend = must_open(twin ? "ref" : names[i], 2);
+          struct matrix_part part = {.data = (const unsigned char *)weights, .dtype = DTYPE_F32, .n_out = N, .ld = 1};
+          struct matrix *w = must_matrix(backend, &part, 1, 1);
+          struct span xs = must_put(backend, x, ROWS);
+          struct encode_args args = {.kind = ENCODE_TOPK, .w = w, .x = {xs, 1}, .n_rows = way ? ROWS : 1, .k = ks[j]};
+          sparse_init(&out[twin]);
+          for (int r = 0; r < ROWS; r += (int)args.n_rows, args.x.at.offset += 4)
+            assert_int_equal(backend->ops->encode(backend, &args, &out[twin], NULL), 0);
+          drop(backend, xs);
+          backend->ops->matrix_free(backend, w);
+          backend_close(backend);
+        }
+        assert_memory_equal(out[0].start, out[1].start, (ROWS + 1) * sizeof *out[0].start);
+        assert_memory_equal(out[0].index, out[1].index, out[0].start[ROWS] * sizeof *out[0].index);
+        assert_memory_equal(out[0].value, out[1].value, out[0].start[ROWS] * sizeof *out[0].value);
+        sparse_clear(&out[0]);
+        sparse_clear(&out[1]);
+      }
+}
+
 static void test_unknown_backend_is_named(void **state) {
   (void)state;
   struct error error = ERROR_INIT;
@@ -641,6 +683,7 @@ int main(void) {
       cmocka_unit_test(test_origins),
       cmocka_unit_test(test_encode),
       cmocka_unit_test(test_topk_ties_by_hand),
+      cmocka_unit_test(test_topk_of_any_size),
       cmocka_unit_test(test_unknown_backend_is_named),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,6 @@ struct cpu_matrix {
 #define STREAM_PANELS 4 /* panels that a single row meets at once, at most */
 
 struct product;
-struct segments;
 
 /* Memory that will be wanted soon: one stream for each panel of a tile, `stride` bytes apart, fetched `step`
  * bytes further with each input. */
@@ -82,9 +81,8 @@ struct kernels {
   /* Turns the pairs of one head; table: dims / 2 cosines, then the sines. */
   void (*rotate)(enum rotary_pairing pairing, int64_t dims, const float *table, float *x);
   void (*attend)(const struct attend_unit *unit, float *scratch);
-  /* Moves the segments of a row together at the first one, in order, leaving out what is not above the limit; returns how many
-   * there are. */
-  int64_t (*gather)(const struct segments *segments, int64_t row, float limit);
+  /* The k-th largest of n values >= 0, padded to a whole vector by zeros; 1 <= k <= n. known: at least k are not below it; 0 will do. */
+  float (*kth_largest)(const float *value, int64_t n, int64_t k, float known);
 };
 
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
@@ -105,10 +103,9 @@ struct product {
   int64_t ld_y;
   enum activation act;
   float soft_cap;
-  /* finish_encode: entries above the limit go to the segment of (row, group of panels) */
+  /* finish_encode: what is above the limit is kept */
   const float *threshold;
-  struct segments *segments;
-  struct bounds *bounds; /* of the calling thread, or NULL */
+  struct keeper *keeper; /* of the calling thread; NULL: no encode */
 };
 
 /* Floats of product.tiles, and of a thread's scratch. */
@@ -119,28 +116,41 @@ size_t product_scratch_floats(void);
 void product_pack(const struct product *product, struct pool_worker *worker);
 void product_walk(const struct product *product, struct pool_worker *worker, float *scratch);
 
-/* Kept pre-activations of a chunk of rows: segment (row, group) is room for the features of one group of panels,
- * of which the first `count` are there, ascending. */
+/* The tiles that rows are cut into. */
+int64_t product_tiles(const struct product *product);
+int64_t product_tile(const struct product *product, int64_t tile, int *height); /* its first row */
+
+/* Kept pre-activations of a chunk of rows. Each unit of work, some tiles by a group of panels, has a log of them in the order in which
+ * they are found: tile by tile, so that what a tile has of a group is a stretch, in which the features of each row ascend. Logs are
+ * dense, since what is kept is little: a hundredth of the room, in the first lines of it. */
 #define GROUP_PANELS 8 /* panels of a unit of work, at most; exactly so in an encode */
-#define SEGMENT (GROUP_PANELS * LANES)
-#define SEGMENT_ROOM (SEGMENT + LANES) /* vf_keep writes whole vectors */
-struct segments {
-  int64_t n_groups;
-  int64_t row_room; /* from row to row of value and index: n_groups * SEGMENT_ROOM, and a little more */
-  float *value;   /* [rows][n_groups][SEGMENT_ROOM] */
-  int32_t *index; /* the same */
-  int32_t *count; /* [rows][n_groups] */
+#define GROUP (GROUP_PANELS * LANES)
+struct stretch {
+  int32_t begin, count; /* entries */
+};
+struct kept {
+  float *value;     /* [groups][rows][GROUP]: a log begins where its first row has its place, and cannot outgrow its rows' */
+  int32_t *place;   /* the same: row in the tile * GROUP + feature in the group */
+  struct stretch *stretches; /* [groups][rows], at the first row of each tile */
 };
 
 /* Where only the k largest of a row are wanted: what a thread knows about how large they are. At least k entries of the row are
  * above its limit, so others need not be kept. Each thread has its own and learns from what it has kept itself: which entries are kept
  * in vain depends on threads, the k largest do not. */
-#define BOUND_FILL 3 /* a limit rises when so many times k values have come together */
+#define BOUND_FILL 2 /* a limit rises when so many times k values have come together */
 struct bounds {
-  int64_t k, room;
-  float *limit;   /* [rows]; 0 at first */
-  int32_t *count; /* [rows]: how many values are there */
-  float *value;   /* [rows][room]: entries of the row, of which those above the limit are not more than room */
+  int64_t k, room; /* k 0: all is wanted, and nothing of this is there */
+  float *limit;    /* [rows]; 0 at first */
+  int32_t *count;  /* [rows]: how many values are there */
+  float *value;    /* [rows][room]: entries of the row, of which those above the limit are not more than room */
+};
+
+/* A thread that keeps. */
+struct keeper {
+  const struct kept *kept;
+  int64_t at;      /* where its next entry goes */
+  int32_t *total;  /* [rows]: entries it has kept of each */
+  struct bounds bounds;
 };
 
 /* ---- the rest ---------------------------------------------------------------------------------------- */

@@ -10,6 +10,7 @@
 
 #include "core/math/cpu/math.inc.h"
 #include "core/math/cpu/product.inc.h"
+#include "core/math/cpu/keep.inc.h"
 #include "core/math/cpu/rows.inc.h"
 #include "core/math/cpu/attend.inc.h"
 
@@ -43,5 +44,5 @@ const struct kernels KERNELS = {
     .rotate = rotate_head,
     .gate = gate_row,
     .attend = attend_rows,
-    .gather = gather,
+    .kth_largest = kth_largest,
 };

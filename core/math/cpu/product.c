@@ -36,6 +36,14 @@ static int tile_height(const struct tiling *tiling, int64_t tile) {
   return (int)(tiling->height + (tile < tiling->extra));
 }
 
+int64_t product_tiles(const struct product *product) { return tiling_of(product->kernels, product->rows).n_tiles; }
+
+int64_t product_tile(const struct product *product, int64_t tile, int *height) {
+  struct tiling tiling = tiling_of(product->kernels, product->rows);
+  *height = tile_height(&tiling, tile);
+  return tile_row(&tiling, tile);
+}
+
 size_t product_tile_floats(int64_t rows, int64_t n_in) { return rows > 1 ? (size_t)(rows * n_in) : 0; }
 
 size_t product_scratch_floats(void) {
@@ -76,6 +84,11 @@ void product_pack(const struct product *product, struct pool_worker *worker) {
 
 /* ---- one row ------------------------------------------------------------------------------------------- */
 
+/* An encode's entries of rows from `row` on, of a group that begins at `panel`, have their log there. */
+static void open_log(const struct product *product, int64_t row, int64_t panel) {
+  if (product->keeper) product->keeper->at = (panel / GROUP_PANELS * product->rows + row) * GROUP;
+}
+
 /* Panels [begin, end), and what this thread will most likely take next. */
 static void row_panels(const struct product *product, size_t begin, size_t end, size_t next) {
   const struct cpu_matrix *w = product->w;
@@ -86,15 +99,17 @@ static void row_panels(const struct product *product, size_t begin, size_t end, 
   product->finish(product, 0, 1, (int64_t)begin, (int)(end - begin), c);
 }
 
-/* A thread takes a few panels; in an encode all of a group, whose segment has one writer. */
+/* A thread takes a few panels; in an encode all of a group, whose log has one writer. */
 static void walk_row(const struct product *product, struct pool_worker *worker) {
-  size_t panels = (size_t)product->w->n_panels, chunk = product->segments ? GROUP_PANELS : STREAM_PANELS;
+  size_t panels = (size_t)product->w->n_panels, chunk = product->keeper ? GROUP_PANELS : STREAM_PANELS;
   size_t begin, end;
-  while (pool_take(worker, panels, chunk, &begin, &end))
+  while (pool_take(worker, panels, chunk, &begin, &end)) {
+    open_log(product, 0, (int64_t)begin);
     for (size_t at = begin; at < end; at += STREAM_PANELS) {
       size_t stop = size_min(at + STREAM_PANELS, end);
       row_panels(product, at, stop, stop < end ? stop : begin + (size_t)worker->threads * chunk);
     }
+  }
 }
 
 /* ---- tiles --------------------------------------------------------------------------------------------- */
@@ -169,13 +184,16 @@ static void unit_block(const struct unit *unit, int64_t begin, int64_t n) {
   }
 }
 
+/* Tile by tile: what an encode keeps of one lies together (cpu.h). */
 static void unit_finish(const struct unit *unit) {
-  for (int64_t panel = unit->panel; panel < unit->panel_end;) {
-    int panels = 1 << tile_shift(unit, panel);
-    for (int64_t tile = unit->tile; tile < unit->tile_end; tile++)
+  open_log(unit->product, tile_row(&unit->tiling, unit->tile), unit->panel);
+  for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
+    for (int64_t panel = unit->panel; panel < unit->panel_end;) {
+      int panels = 1 << tile_shift(unit, panel);
       unit->product->finish(unit->product, tile_row(&unit->tiling, tile), tile_height(&unit->tiling, tile), panel,
                             panels, unit_sums(unit, panel, tile, panels));
-    panel += panels;
+      panel += panels;
+    }
   }
 }
 
@@ -190,7 +208,7 @@ static void unit_run(const struct unit *unit) {
  * fixed. */
 static int64_t group_of(const struct product *product, const struct tiling *tiling, int64_t row_blocks, int threads) {
   int64_t group = GROUP_PANELS;
-  if (product->segments) return group;
+  if (product->keeper) return group;
   while (group > 1 << tiling->shift && row_blocks * (product->w->n_panels / group) < 4 * threads) group /= 2;
   return group;
 }

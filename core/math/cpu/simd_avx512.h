@@ -53,14 +53,19 @@ VF vf8 vf_high(vf a) { return _mm512_extractf32x8_ps(a, 1); }
 
 #include "core/math/cpu/simd_fold8.h"
 
-/* Writes the lanes of a whose bit in mask is set, and base + lane beside them, one after the other. Up to 16
- * elements may be written at each place; returns how many count. */
+/* Writes the lanes of a whose bit in mask is set, one after the other; up to 16 elements may be written. Returns how many
+ * count. */
+VF int vf_pack(vf a, uint32_t mask, float *value) {
+  _mm512_storeu_ps(value, _mm512_maskz_compress_ps((__mmask16)mask, a));
+  return __builtin_popcount(mask);
+}
+
+/* The same, and base + lane beside them. */
 VF int vf_keep(vf a, uint32_t mask, int32_t base, float *value, int32_t *index) {
   const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   __m512i number = _mm512_add_epi32(_mm512_set1_epi32(base), lane);
-  _mm512_storeu_ps(value, _mm512_maskz_compress_ps((__mmask16)mask, a));
   _mm512_storeu_si512(index, _mm512_maskz_compress_epi32((__mmask16)mask, number));
-  return __builtin_popcount(mask);
+  return vf_pack(a, mask, value);
 }
 
 #endif

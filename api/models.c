@@ -23,6 +23,7 @@ void source_members(struct json_writer *w, const struct lab_source_info *source)
   jw_member_int(w, "width", source->d_in);
   jw_member_bool(w, "folded", source->folded);
   jw_member_bool(w, "bosCounts", source->bos_counts);
+  jw_member_bool(w, "promotes", source->promotes);
   jw_member_int(w, "bytes", (int64_t)source->bytes);
 }
 

@@ -64,7 +64,7 @@ void rows_conventions(struct json_writer *w, const struct lab_source_info *sourc
     jw_null(w);
   member_count(w, "context", statistics->context);
   member_count(w, "documents", statistics->n_documents);
-  jw_member_text(w, "logits", statistics->logit_convention);
+  jw_member_text(w, "logits", source->promotes ? statistics->logit_convention : "none");
   jw_member_text(w, "corpus", statistics->corpus);
   jw_member_text(w, "corpusHash", statistics->corpus_hash);
   jw_member_text(w, "madeAt", statistics->made_at);

@@ -77,6 +77,7 @@ struct lab_source_info {
   int64_t n_feat, d_in;
   bool folded;             /* activations are in folded units (raw * norm of the decoder row) */
   bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
+  bool promotes;           /* its rows reach the logits by themselves: not so queries, keys and values */
   size_t bytes;            /* mapped, and kept beside the encoder */
 };
 struct lab_model_info {

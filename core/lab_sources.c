@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/analysis/tables.h"
 #include "core/base/log.h"
 #include "core/base/nearest.h"
 #include "core/model/model_names.h"
@@ -116,12 +117,13 @@ static int name_source(struct lab_source *source, const struct lab_source_spec *
   return error_memory(error, sizeof in);
 }
 
-static void describe_source(struct lab_source *source) {
+static void describe_source(struct lab_source *source, const struct arch *arch) {
   const struct dict_info *d = dict_info(source->dict);
   source->info = (struct lab_source_info){.id = source->id, .set = source->set, .model_id = source->model_id,
                                           .kind = dict_title(d), .point = source->point,
                                           .point_out = source->point_out, .layer = d->in.layer, .n_feat = d->n_feat,
                                           .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
+                                          .promotes = tables_has_logits(source->dict, arch->d_model),
                                           .bytes = d->bytes};
 }
 
@@ -151,7 +153,7 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
     source_close(source);
     return NULL;
   }
-  describe_source(source);
+  describe_source(source, &opened->model->arch);
   return source;
 }
 

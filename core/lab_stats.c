@@ -31,7 +31,7 @@ struct stats_job {
   struct statistics *statistics;
   enum phase phase;
   int64_t next_feature, saved_ns;
-  struct decoder_table *decoder;
+  struct decoder_parts *decoder;
 };
 
 /* ---- parameters ---- */
@@ -378,7 +378,7 @@ static int describe_source(struct stats_job *job, struct error *error) {
                                              .n_documents = statistics_documents(job->statistics),
                                              .context = subject_context(&job->about), .bos_counted = job->about.info->bos_counts,
                                              .folded = job->about.info->folded, .lines = job->about.args.lines,
-                                             .logit_convention = job->args.logits ? "raw" : NULL,
+                                             .logit_convention = job->args.logits && job->about.info->promotes ? "raw" : NULL,
                                              .corpus = subject_corpus_name(&job->about),
                                              .corpus_hash = corpus_identity(job->about.corpus), .made_at = now};
   int failed = found > 0 ? store_source_put(job->about.lab->store, &row, NULL, error) : -1;

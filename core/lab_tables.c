@@ -20,28 +20,40 @@ static int slice_logits(struct table_work *work, struct plan *plan, struct error
   return failed;
 }
 
-/* Many features: the whole decoder is prepared once. */
-static int slice_many(struct table_work *work, struct plan *plan, struct error *error) {
+/* Rows of the decoder are the queries; each goes on with what the parts before have found. */
+static int ask_part(struct table_work *work, struct decoder_table *table, int n, struct error *error) {
   const struct dict *dict = work->source->dict;
+  struct table_row *rows = work->rows + work->done_neighbours;
   size_t width = (size_t)dict_info(dict)->d_out;
-  if (!*work->decoder &&
-      !(*work->decoder = decoder_table_new(dict, 0, dict_info(dict)->n_feat, plan_backend(plan), error)))
-    return -1;
-  int64_t left = work->n - work->done_neighbours, skip[TABLE_QUERIES];
-  int n = left < TABLE_QUERIES ? (int)left : TABLE_QUERIES;
+  int64_t skip[TABLE_QUERIES];
   float *queries = malloc((size_t)n * width * sizeof *queries);
-  struct feature_neighbours *made = calloc((size_t)n, sizeof *made);
-  int failed = queries && made ? 0 : error_memory(error, (size_t)n * width * sizeof *queries);
+  struct feature_neighbours *found = calloc((size_t)n, sizeof *found);
+  int failed = queries && found ? 0 : error_memory(error, (size_t)n * width * sizeof *queries);
   for (int i = 0; !failed && i < n; i++) {
     skip[i] = work->first + work->done_neighbours + i;
     dict_decoder_row(dict, skip[i], queries + (size_t)i * width);
+    found[i] = rows[i].neighbours;
   }
-  if (!failed) failed = decoder_table_nearest(*work->decoder, queries, skip, n, TABLE_NEIGHBOURS, made, error);
-  for (int i = 0; !failed && i < n; i++) work->rows[work->done_neighbours + i].neighbours = made[i];
+  if (!failed) failed = decoder_table_nearest(table, queries, skip, n, TABLE_NEIGHBOURS, found, error);
+  for (int i = 0; !failed && i < n; i++) rows[i].neighbours = found[i];
   free(queries);
-  free(made);
-  work->done_neighbours += n;
+  free(found);
   return failed;
+}
+
+/* Many features: the whole decoder is prepared once, and then some features at a time meet it; a slice is one part of it. */
+static int slice_many(struct table_work *work, struct plan *plan, struct error *error) {
+  struct decoder_parts **parts = work->decoder;
+  if (!*parts && !(*parts = decoder_parts_new(work->source->dict, plan_backend(plan), TABLE_PART_BYTES, error))) return -1;
+  int more = decoder_parts_prepare(*parts, error);
+  if (more) return more < 0 ? -1 : 0;
+  int64_t left = work->n - work->done_neighbours;
+  int n = left < TABLE_QUERIES ? (int)left : TABLE_QUERIES;
+  if (ask_part(work, decoder_parts_table(*parts, work->next_part), n, error) != 0) return -1;
+  if (++work->next_part < decoder_parts_count(*parts)) return 0;
+  work->next_part = 0;
+  work->done_neighbours += n;
+  return 0;
 }
 
 /* One feature: a part of the decoder at a time. */
@@ -63,7 +75,7 @@ static int slice_neighbours(struct table_work *work, struct plan *plan, struct e
 
 int table_slice(void *context, struct plan *plan, struct error *error) {
   struct table_work *work = context;
-  if (work->logits && work->done_logits < work->n) return slice_logits(work, plan, error) ? -1 : 1;
+  if (work->logits && work->source->info.promotes && work->done_logits < work->n) return slice_logits(work, plan, error) ? -1 : 1;
   if (work->neighbours && work->done_neighbours < work->n) return slice_neighbours(work, plan, error) ? -1 : 1;
   return 0;
 }
@@ -115,16 +127,16 @@ int table_run(struct table_work *work, struct error *error) {
 static int free_slice(void *context, struct plan *plan, struct error *error) {
   (void)plan;
   (void)error;
-  decoder_table_free(context);
+  decoder_parts_free(context);
   return 0;
 }
 
-void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_table *decoder) {
+void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_parts *decoder) {
   static const struct engine_work work = {free_slice, NULL, false};
   struct error error = ERROR_INIT;
   if (!decoder || run_and_wait(lab, model, &work, decoder, &error) == 0) return;
   /* The engine is going away and takes no work; its thread no longer uses the backend for jobs. */
-  decoder_table_free(decoder);
+  decoder_parts_free(decoder);
 }
 
 /* ---- rows of the store ---- */
@@ -147,8 +159,8 @@ static int store_tokens(const struct table_work *work, const int32_t *ids, const
 int table_store(const struct table_work *work, const struct table_row *row, struct arena *arena,
                 struct store_feature *out, struct error *error) {
   const struct feature_logits *logits = &row->logits;
-  if (work->logits) {
-    out->groups |= STORE_LOGITS;
+  if (work->logits) out->groups |= STORE_LOGITS; /* also where it is known that there are none */
+  if (work->logits && work->source->info.promotes) {
     if (store_tokens(work, logits->top, logits->top_value, logits->n, arena, &out->top, error) != 0 ||
         store_tokens(work, logits->bottom, logits->bottom_value, logits->n, arena, &out->bottom, error) != 0)
       return -1;

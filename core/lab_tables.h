@@ -21,8 +21,8 @@ struct table_work {
   int64_t first, n;
   bool logits, neighbours;
   struct table_row *rows;         /* [n], given */
-  struct decoder_table **decoder; /* kept between works of one job, freed by table_free_decoder; NULL: of one feature only */
-  int64_t done_logits, done_neighbours, next_row; /* private */
+  struct decoder_parts **decoder; /* kept between works of one job, freed by table_free_decoder; NULL: of one feature only */
+  int64_t done_logits, done_neighbours, next_row, next_part; /* private */
 };
 
 /* engine_work.slice for a table_work. */
@@ -32,7 +32,7 @@ int table_slice(void *context, struct plan *plan, struct error *error);
 int table_run(struct table_work *work, struct error *error) MUST_CHECK;
 
 /* Frees a decoder on the worker, which owns the backend. */
-void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_table *decoder);
+void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_parts *decoder);
 
 /* Fills the STORE_LOGITS and STORE_NEIGHBOURS groups of `out` from a row; arrays in the arena. */
 int table_store(const struct table_work *work, const struct table_row *row, struct arena *arena,

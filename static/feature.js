@@ -185,7 +185,7 @@ function drawWhole(main, at, told) {
     const stored = plots(feature);
     show(left, explanationCard(at, feature, refresh),
       card('How it fires', figures(feature), stored.length ? h('div', { class: 'plots' }, stored) : h('p', { class: 'state' }, 'No statistics are stored for this feature.')),
-      card('What it promotes', logits(feature) ?? h('p', { class: 'state' }, 'Not known.')),
+      card('What it promotes', logits(feature) ?? h('p', { class: 'state' }, at.source.promotes === false ? 'Nothing by itself: its rows are queries, keys or values, which only say what attention looks at or carries.' : 'Not known.')),
       neighbours(at, feature));
   };
   headline(null);

@@ -58,6 +58,18 @@ static const struct matrix *way_out(const struct model *model, struct point poin
   }
 }
 
+bool tables_has_logits(const struct dict *dict, int64_t d_model) {
+  const struct dict_info *info = dict_info(dict);
+  switch (info->out.site) {
+    case SITE_Q: case SITE_K: case SITE_V:
+    case SITE_Q_NORM_SCALE: case SITE_Q_NORM_NORMALIZED: case SITE_Q_NORM_OUT:
+    case SITE_K_NORM_SCALE: case SITE_K_NORM_NORMALIZED: case SITE_K_NORM_OUT:
+    case SITE_ROT_Q: case SITE_ROT_K: case SITE_SCORES: case SITE_PATTERN: return false;
+    case SITE_ATTN_Z: case SITE_MLP_PRE: case SITE_MLP_PRE_LINEAR: case SITE_MLP_MID: case SITE_MLP_POST: return true;
+    default: return info->d_out == d_model;
+  }
+}
+
 /* rows [n, d_out] become [n, d_model]; there is room for whichever is more. */
 static int to_stream(const struct dict *dict, struct plan *plan, float *rows, int n, struct error *error) {
   const struct dict_info *info = dict_info(dict);
@@ -86,6 +98,7 @@ static int to_stream(const struct dict *dict, struct plan *plan, float *rows, in
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
                   struct feature_logits *out, struct error *error) {
   size_t width = (size_t)dict_info(dict)->d_out, stream = (size_t)plan_model(plan)->arch.d_model;
+  assert(tables_has_logits(dict, (int64_t)stream));
   struct backend *backend = plan_backend(plan);
   float *rows = malloc((size_t)n * (width > stream ? width : stream) * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
   int failed = rows && logits ? 0 : error_memory(error, (size_t)vocabulary * sizeof *logits);
@@ -104,9 +117,6 @@ int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary
 }
 
 /* ---- neighbours ---- */
-
-/* Bytes of the decoder that one part of a query prepares and reads: a few milliseconds. */
-#define PART_BYTES ((int64_t)8 << 20)
 
 struct decoder_table {
   const struct dict *dict;
@@ -214,14 +224,65 @@ int decoder_table_nearest(struct decoder_table *table, const float *queries, con
   return 0;
 }
 
+/* Rows of a part of so many bytes. */
+static int64_t part_rows(const struct dict *dict, int64_t bytes) {
+  const struct dict_info *info = dict_info(dict);
+  int64_t fit = bytes / ((int64_t)sizeof(float) * info->d_out);
+  return fit < 1 ? 1 : fit < info->n_feat ? fit : info->n_feat;
+}
+
 int decoder_nearest_part(const struct dict *dict, struct backend *backend, const float *query, int64_t skip, int most,
                          int64_t *next, struct feature_neighbours *out, struct error *error) {
-  const struct dict_info *info = dict_info(dict);
-  int64_t fit = PART_BYTES / ((int64_t)sizeof(float) * info->d_out), left = info->n_feat - *next;
-  int64_t count = fit < 1 ? 1 : fit < left ? fit : left;
+  int64_t fit = part_rows(dict, TABLE_PART_BYTES), left = dict_info(dict)->n_feat - *next;
+  int64_t count = fit < left ? fit : left;
   struct decoder_table *table = decoder_table_new(dict, *next, count, backend, error);
   int failed = table ? decoder_table_nearest(table, query, &skip, 1, most, out, error) : -1;
   decoder_table_free(table);
   *next += count;
-  return failed ? -1 : *next < info->n_feat;
+  return failed ? -1 : *next < dict_info(dict)->n_feat;
+}
+
+/* ---- all parts ---- */
+
+struct decoder_parts {
+  const struct dict *dict;
+  struct backend *backend;
+  int64_t rows; /* of each part but the last */
+  int64_t n, prepared;
+  struct decoder_table *tables[]; /* [n] */
+};
+
+struct decoder_parts *decoder_parts_new(const struct dict *dict, struct backend *backend, int64_t part_bytes,
+                                        struct error *error) {
+  int64_t rows = part_rows(dict, part_bytes), n = (dict_info(dict)->n_feat + rows - 1) / rows;
+  size_t bytes = sizeof(struct decoder_parts) + (size_t)n * sizeof(struct decoder_table *);
+  struct decoder_parts *parts = calloc(1, bytes);
+  if (!parts) return error_memory(error, bytes), NULL;
+  parts->dict = dict;
+  parts->backend = backend;
+  parts->rows = rows;
+  parts->n = n;
+  return parts;
+}
+
+void decoder_parts_free(struct decoder_parts *parts) {
+  for (int64_t i = 0; parts && i < parts->prepared; i++) decoder_table_free(parts->tables[i]);
+  free(parts);
+}
+
+int64_t decoder_parts_count(const struct decoder_parts *parts) { return parts->n; }
+
+int decoder_parts_prepare(struct decoder_parts *parts, struct error *error) {
+  if (parts->prepared == parts->n) return 0;
+  int64_t first = parts->prepared * parts->rows, left = dict_info(parts->dict)->n_feat - first;
+  struct decoder_table *table =
+      decoder_table_new(parts->dict, first, parts->rows < left ? parts->rows : left, parts->backend, error);
+  if (!table) return -1;
+  parts->tables[parts->prepared++] = table;
+  return 1;
+}
+
+struct decoder_table *decoder_parts_table(struct decoder_parts *parts, int64_t part) {
+  assert(part >= 0 && part < parts->prepared);
+  return parts->tables[part];
 }

@@ -18,7 +18,12 @@ struct feature_logits {
   float bars[TABLE_LOGIT_BARS], centres[TABLE_LOGIT_BARS];
 };
 
-/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary. Rows that are not of
+/* Whether rows of a dictionary reach the logits by themselves: not those that are queries, keys or values, scores or a pattern, which
+ * only say what attention looks at or carries, nor rows of several streams at once (all heads' inputs or results). d_model: the
+ * model's. */
+bool tables_has_logits(const struct dict *dict, int64_t d_model);
+
+/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary that has them. Rows that are not of
  * the residual stream count as what they add to it: those of attn.hook_z through W_O, those inside the MLP through W_out
  * (an activation function between is taken for the identity). vocabulary: tokens of the tokenizer (padded rows of the
  * embedding do not count). */
@@ -31,7 +36,7 @@ struct feature_neighbours {
   int n;
 };
 
-/* Rows [first, first + count) of the decoder prepared as a matrix: all of them for many queries, a few after the other for one. */
+/* Rows [first, first + count) of the decoder prepared as a matrix. */
 struct decoder_table;
 struct decoder_table *decoder_table_new(const struct dict *dict, int64_t first, int64_t count, struct backend *backend,
                                         struct error *error) MUST_CHECK;
@@ -44,6 +49,20 @@ void decoder_table_free(struct decoder_table *table); /* NULL is fine */
  * equals. out[i] is added to: it begins with n 0, and with tables of ascending ranges ends as with the whole. */
 int decoder_table_nearest(struct decoder_table *table, const float *queries, const int64_t *skip, int n, int most,
                           struct feature_neighbours *out, struct error *error) MUST_CHECK;
+
+#define TABLE_PART_BYTES ((int64_t)8 << 20) /* of a decoder as f32: a few milliseconds to prepare or to multiply with */
+
+/* The whole decoder for many queries, in tables of at most part_bytes each (one row at least), so that no slice of work is long.
+ * Nothing is prepared yet. */
+struct decoder_parts;
+struct decoder_parts *decoder_parts_new(const struct dict *dict, struct backend *backend, int64_t part_bytes,
+                                        struct error *error) MUST_CHECK;
+void decoder_parts_free(struct decoder_parts *parts); /* NULL is fine */
+int64_t decoder_parts_count(const struct decoder_parts *parts);
+
+/* Prepares the next part: 1 when there was one left, 0 when all are there, -1. */
+int decoder_parts_prepare(struct decoder_parts *parts, struct error *error) MUST_CHECK;
+struct decoder_table *decoder_parts_table(struct decoder_parts *parts, int64_t part); /* prepared; in ascending order */
 
 /* One query against the whole decoder, a bounded part of it at a time: 1 when there is more to do, 0 when it is done, -1.
  * *next is the first row that is not in yet and begins at 0, as out->n does. */

@@ -2,11 +2,15 @@
  * host, and one feature as a vector for edits. Knows no file format. */
 #include <assert.h>
 #include <math.h>
+#include <string.h>
 
 #include "core/base/checked.h"
 #include "core/dict/dict_internal.h"
+#include "core/math/chain.h"
 
-#define BLOCK 32 /* host rows that share one walk down a column of W_enc */
+#define ROWS 256  /* host rows that share one walk down a column of W_enc, whose every element is in a page of its own */
+#define PIECE 256 /* inputs at a time */
+#define BLOCK 16  /* rows that are shifted at a time, on the stack */
 
 int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
                 struct error *error) {
@@ -90,27 +94,68 @@ static float activate(const struct dict *dict, int64_t index, float product) {
   return p > 0 ? p * dict->norms[index] : 0;
 }
 
+/* Some rows, PIECE inputs of each. */
+struct piece {
+  int64_t begin, n;
+  const float *x; /* the first row's, in a buffer of width ld */
+  int64_t ld;
+};
+
+/* What encoding multiplies. Whole pieces have a constant length, which lets the compiler use vectors. */
+static inline void shift_row(const float *x, int64_t n, float mean, float scale, const float *subtract, float *restrict to) {
+  for (int64_t i = 0; i < n; i++) to[i] = (x[i] - mean) * scale - subtract[i];
+}
+
+/* u - b_dec, for rows that are not multiplied as they are. */
+static void shift_rows(const struct dict *dict, const struct row_frame *frames, const struct piece *from, size_t n_rows, float *to) {
+  static const float nothing[PIECE];
+  const float *subtract = dict->info.apply_b_dec_to_input ? dict->b_dec + from->begin : nothing;
+  for (size_t r = 0; r < n_rows; r++, to += PIECE) {
+    const float *x = from->x + (int64_t)r * from->ld;
+    float mean = (float)frames[r].mean, scale = (float)frames[r].scale;
+    if (from->n == PIECE)
+      shift_row(x, PIECE, mean, scale, subtract, to);
+    else
+      shift_row(x, from->n, mean, scale, subtract, to);
+  }
+}
+
+/* Adds the products of a piece to the sums of all rows. */
+static void add_products(const struct dict *dict, const float *w, const struct piece *piece, size_t n_rows,
+                         const struct row_frame *frames, float *sums) {
+  float shifted[BLOCK * PIECE];
+  if (!frames) {
+    chain_add(piece->n, w, piece->x, piece->ld, (int64_t)n_rows, sums);
+    return;
+  }
+  for (size_t at = 0; at < n_rows; at += BLOCK) {
+    struct piece block = {piece->begin, piece->n, piece->x + (int64_t)at * piece->ld, piece->ld};
+    size_t rows = size_min(BLOCK, n_rows - at);
+    shift_rows(dict, frames + at, &block, rows, shifted);
+    chain_add(piece->n, w, shifted, PIECE, (int64_t)rows, sums + at);
+  }
+}
+
 /* The arithmetic of the fast CPU backends, step by step (one chain of f32 multiply-adds over the inputs in order, then
  * the bias), so that a feature has the same value here as among all features. */
-static void feature_block(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
+static void feature_rows(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
   const struct dict_info *info = &dict->info;
-  size_t ld = (size_t)info->in_width;
-  float p[BLOCK] = {0}, mean[BLOCK], scale[BLOCK];
-  for (size_t r = 0; r < n_rows; r++) {
-    struct row_frame frame = row_frame(dict, x + r * ld);
-    mean[r] = (float)frame.mean;
-    scale[r] = (float)frame.scale;
+  struct row_frame frames[ROWS];
+  float w[PIECE];
+  bool plain = !info->center_mean && info->norm == DICT_NORM_NONE && !info->apply_b_dec_to_input;
+  for (size_t r = 0; !plain && r < n_rows; r++) frames[r] = row_frame(dict, x + r * (size_t)info->in_width);
+  memset(out, 0, n_rows * sizeof *out);
+  for (int64_t begin = 0; begin < info->d_in; begin += PIECE) {
+    struct piece piece = {begin, info->d_in - begin < PIECE ? info->d_in - begin : PIECE, x + begin, info->in_width};
+    for (int64_t i = 0; i < piece.n; i++) w[i] = encoder_weight(dict, begin + i, index);
+    add_products(dict, w, &piece, n_rows, plain ? NULL : frames, out);
   }
-  for (int64_t i = 0; i < info->d_in; i++) {
-    float w = encoder_weight(dict, i, index), s = info->apply_b_dec_to_input ? dict->b_dec[i] : 0.0f;
-    for (size_t r = 0; r < n_rows; r++) p[r] = fmaf((x[r * ld + (size_t)i] - mean[r]) * scale[r] - s, w, p[r]);
-  }
-  for (size_t r = 0; r < n_rows; r++) out[r] = activate(dict, index, p[r]);
+  for (size_t r = 0; r < n_rows; r++) out[r] = activate(dict, index, out[r]);
 }
 
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
   assert(index >= 0 && index < dict->info.n_feat && dict_features_independent(dict));
   x += dict->info.in_column;
-  for (size_t at = 0; at < n_rows; at += BLOCK)
-    feature_block(dict, index, x + at * (size_t)dict->info.in_width, size_min(BLOCK, n_rows - at), out + at);
+  for (size_t at = 0; at < n_rows; at += ROWS)
+    feature_rows(dict, index, x + at * (size_t)dict->info.in_width, size_min(ROWS, n_rows - at), out + at);
 }

@@ -2,12 +2,15 @@
 what the daemon's own activations say, or with its documented shape."""
 import json
 import re
+import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import requests
 
 from conftest import MODEL, VECTORS, Daemon, model_options
+from tensors import read_tensors
 
 TIMEOUT = 60  # seconds: a sanitizer build on a busy machine is slow
 SOURCE = "1-res-relu"
@@ -445,3 +448,35 @@ def test_share(daemon):
     assert loaded["inputText"] == body["prompt"] and loaded["outputTextIncludesPrompt"] is True
     assert loaded["features"] == [{"modelId": MODEL, "layer": SOURCE, "index": "7", "strength": 3}]
     assert post(daemon, "/api/steer", {**body, "share": False})["shareUrl"] is None
+
+
+@pytest.mark.parametrize("point, promotes", [("attn.hook_q", False), ("attn.hook_k", False), ("attn.hook_v", False), ("attn.hook_z", True)])
+def test_rows_that_reach_no_logit_promote_nothing(start_daemon, tmp_path, point, promotes):
+    """Queries, keys and values have the width of the stream here, so only their point tells them from it."""
+    folder = tmp_path / "2-here"
+    shutil.copytree(VECTORS / "dict-points" / "2-z", folder)
+    config = (folder / "cfg.json").read_text()
+    assert "attn.hook_z" in config
+    (folder / "cfg.json").write_text(config.replace("attn.hook_z", point))
+    daemon = start_daemon(models={MODEL: VECTORS / MODEL / "model"}, sources={f"{MODEL}/2-here": folder})
+    feature = daemon.get(f"/api/feature/{MODEL}/2-here/3").json()
+    told = daemon.get(f"/v1/lab/dictionaries/{MODEL}/2-here").json()
+    assert told["promotes"] is promotes and len(feature["topkCosSimIndices"]) == 10
+    assert told["statistics"]["conventions"]["logits"] == (None if promotes else "none")
+    for name in ("pos_str", "pos_values", "neg_str", "neg_values", "logits_hist_data_bar_heights", "logits_hist_data_bar_values"):
+        assert (len(feature[name]) > 0) is promotes, name
+    assert daemon.get(f"/api/feature/{MODEL}/2-here/3").json() == feature  # from the store
+    # The activations are those of the point: (row - b_dec) W_enc + b_enc, folded by the length of the decoder row.
+    text = "the ship is at sea"
+    weights = read_tensors(folder / "sae_weights.safetensors")
+    run = daemon.post("/v1/lab/run", {"text": text, "points": [f"blocks.2.{point}"]}).json()
+    rows = np.array(run["activations"][f"blocks.2.{point}"], np.float32).reshape(len(run["ids"]), -1)
+    want = np.maximum((rows - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"], 0) * np.linalg.norm(weights["W_dec"], axis=1)
+    fired = int(want[1:].max(0).argmax())
+    got = daemon.post("/api/activation/new", {"feature": {"modelId": MODEL, "source": "2-here", "index": fired}, "customText": text}).json()
+    assert got["values"][-1] == pytest.approx(float(want[-1, fired]), rel=1e-4, abs=1e-4)  # decision 18
+    steer = {"prompt": text, "modelId": MODEL, "features": [{"modelId": MODEL, "layer": "2-here", "index": fired, "strength": 40}],
+             "n_tokens": 8, "temperature": 0, "strength_multiplier": 4, "freq_penalty": 0, "seed": 1, "steer_special_tokens": True}
+    replies = daemon.post("/api/steer", steer).json()
+    # The same vector at all keys moves all scores of a row alike, which softmax does not see.
+    assert (replies["STEERED"] != replies["DEFAULT"]) == (point != "attn.hook_k")

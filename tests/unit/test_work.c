@@ -233,6 +233,19 @@ static void test_parts_are_the_whole(void **state) {
   assert_memory_equal(parts.cosine, whole.cosine, 20 * sizeof *whole.cosine);
   assert_memory_equal(one.index, whole.index, 20 * sizeof *whole.index);
   assert_memory_equal(one.cosine, whole.cosine, 20 * sizeof *whole.cosine);
+  struct decoder_parts *all = decoder_parts_new(dict, backend, 7 * 48 * 4, &error); /* seven rows at a time */
+  assert_non_null(all);
+  assert_int_equal(decoder_parts_count(all), (n + 6) / 7);
+  one.n = 0;
+  for (int64_t i = 0; i < decoder_parts_count(all); i++) {
+    assert_int_equal(decoder_parts_prepare(all, &error), 1);
+    assert_int_equal(decoder_table_nearest(decoder_parts_table(all, i), query, &skip, 1, 20, &one, &error), 0);
+  }
+  assert_int_equal(decoder_parts_prepare(all, &error), 0);
+  decoder_parts_free(all);
+  assert_int_equal(one.n, 20);
+  assert_memory_equal(one.index, whole.index, 20 * sizeof *whole.index);
+  assert_memory_equal(one.cosine, whole.cosine, 20 * sizeof *whole.cosine);
   dict_close(dict);
   backend_close(backend);
 }

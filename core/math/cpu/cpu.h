@@ -63,6 +63,8 @@ struct kernels {
   void (*stream)(enum dtype dtype, int64_t n, const unsigned char *w, size_t panel_bytes, int panels,
                  const unsigned char *next, const float *x, float *c);
   void (*widen)(enum dtype dtype, int64_t n_vectors, const void *from, float *to); /* F16 or BF16 to f32 */
+  /* sums[r] += sum over k < n of x[r * ld + k] w[k], for each of some rows; the bits of a product's output. */
+  void (*chain)(int64_t n, const float *w, const float *x, int64_t ld, int64_t rows, float *sums);
   /* What becomes of finished sums c [rows][16 panels]: see struct product. */
   void (*finish_linear)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);
   void (*finish_encode)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);

@@ -30,6 +30,7 @@ const struct kernels KERNELS = {
     .many = TILE_MANY,
     .stream = stream,
     .widen = widen,
+    .chain = chain,
     .finish_linear = finish_linear,
     .finish_encode = finish_encode,
     .dot = dot,

@@ -7,6 +7,7 @@
 
 #define UNROLL _Pragma("GCC unroll 16")
 #define TILE_MAX_PANELS 4
+#define CHAIN_ROWS 8
 
 VF void tile_body(const int panels, const int rows, int64_t n, const float *w, size_t panel_floats, const float *x,
                   float *c, bool add, const struct ahead *ahead) {
@@ -123,4 +124,22 @@ static void finish_linear(const struct product *product, int64_t row, int rows, 
         vf_store_part(y, sum, n);
     }
   }
+}
+
+/* ---- one output of many rows ----------------------------------------------------------------------------- */
+
+/* A chain cannot be shortened, so several rows are under way at once: eight hide the latency of the multiply-add. */
+VF void chain_body(const int rows, int64_t n, const float *w, const float *x, int64_t ld, float *sums) {
+  float sum[CHAIN_ROWS];
+  UNROLL for (int r = 0; r < rows; r++) sum[r] = sums[r];
+  for (int64_t k = 0; k < n; k++) {
+    UNROLL for (int r = 0; r < rows; r++) sum[r] = f_fma(x[r * ld + k], w[k], sum[r]);
+  }
+  UNROLL for (int r = 0; r < rows; r++) sums[r] = sum[r];
+}
+
+static void chain(int64_t n, const float *w, const float *x, int64_t ld, int64_t rows, float *sums) {
+  for (; rows >= CHAIN_ROWS; rows -= CHAIN_ROWS, x += CHAIN_ROWS * ld, sums += CHAIN_ROWS)
+    chain_body(CHAIN_ROWS, n, w, x, ld, sums);
+  for (; rows > 0; rows--, x += ld, sums++) chain_body(1, n, w, x, ld, sums);
 }

@@ -50,6 +50,8 @@ VF vf vf_div(vf a, vf b) { return EACH(ONE); }
 VF vf vf_fma(vf a, vf b, vf c) { return EACH(ONE); }
 #undef ONE
 
+VF float f_fma(float a, float b, float c) { return a * b + c; }
+
 VF v4 v4_where(i4 mask, v4 x, v4 y) { return (v4)((mask & (i4)x) | (~mask & (i4)y)); }
 #define ONE(i) v4_where(a.q[i] < b.q[i], x.q[i], y.q[i])
 VF vf vf_where_less(vf a, vf b, vf x, vf y) { return EACH(ONE); }

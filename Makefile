@@ -22,7 +22,9 @@ LDFLAGS_clang   := -pie -Wl,-z,relro,-z,now
 
 # Summation order is a promise (docs/architecture.md): no fast-math, no contraction the source does not ask for.
 BASE   := -std=c11 -D_GNU_SOURCE -I. -MMD -MP $(WARN) $(HARDEN) -ffp-contract=off -pthread
-CFLAGS += $(BASE) $(CFLAGS_$(VARIANT)) $(EXTRA)
+# WERROR=1 makes warnings errors, those too that only an optimising compiler finds (what may be uninitialised, overflow, ...): what
+# .ci and `make check` build with.
+CFLAGS += $(BASE) $(CFLAGS_$(VARIANT)) $(EXTRA) $(if $(WERROR),-Werror)
 LDLIBS := -lmicrohttpd -ljansson -lsqlite3 -linih -lpcre2-8 -lz -lm -lpthread
 
 CORE_SRC   := $(wildcard core/*.c core/*/*.c core/math/ref/*.c core/math/cpu/*.c)
@@ -216,6 +218,7 @@ test:
 	@tests/tools/deps.sh --install-tests
 	@$(MAKE) --no-print-directory check-layers build unit cuda-quick unit-emulated http browser
 
+check: WERROR := 1
 check: check-layers check-warnings build unit
 
 asan:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Compiles every source with gcc and clang at -Wall -Wextra -Wshadow, warnings as errors. A compiler that is
-# not installed is skipped by name.
+# Looks through every source with gcc and clang at -Wall -Wextra -Wshadow, warnings as errors. A compiler that is
+# not installed is skipped by name. Nothing is optimised here, so what gcc finds on the way (-Wmaybe-uninitialized and its kind)
+# is found by the build itself, with WERROR=1.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 flags='-std=c11 -D_GNU_SOURCE -I. -O1 -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Werror -ffp-contract=off'

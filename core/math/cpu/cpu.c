@@ -8,6 +8,7 @@
 static void cpu_close(struct backend *backend) {
   struct cpu_backend *cpu = (struct cpu_backend *)backend;
   host_free(backend, cpu->scratch);
+  sparse_clear(&cpu->sorted);
   pool_free(cpu->pool);
   free(cpu);
 }

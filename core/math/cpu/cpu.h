@@ -14,6 +14,7 @@
 
 #include "core/base/pool.h"
 #include "core/math/host.h"
+#include "core/math/sparse.h"
 
 #define LANES 16 /* outputs of a panel, floats of a `vf` */
 
@@ -164,6 +165,7 @@ struct cpu_backend {
   struct pool *pool;
   /* Scratch of a run, grown when a step needs more: packed rows, then a part for each thread. */
   struct memory *scratch;
+  struct sparse sorted; /* entries of a chunk of an encode that are still to be chosen from */
 };
 
 struct backend *cpu_open(const struct kernels *kernels, int threads, struct error *error) MUST_CHECK;

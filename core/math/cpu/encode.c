@@ -1,6 +1,6 @@
 /* encode.c: sparse codes of rows, chunk by chunk: centre and pack the rows, multiply and keep what is above the
- * limit while the sums are still in the cache (keep.inc.h), sort what was kept by rows into the result, and there choose the k largest
- * where asked.
+ * limit while the sums are still in the cache (keep.inc.h), sort what was kept by rows, choose the k largest where asked, and append to
+ * the result.
  *
  * The k largest are found without sorting: while entries come in, each thread raises a limit that at least k entries of
  * the row are above (struct bounds), so that few beyond those are kept; among them the k-th is found exactly. */
@@ -30,8 +30,7 @@ struct encoding {
   float *selected;   /* [threads][room for all entries of a row]: what they are chosen by */
   size_t *place;     /* [chunk]: where the entries of a row lie in the result while it is made, ... */
   size_t *count;     /* ... and how many they are */
-  float *value;      /* the result's */
-  int32_t *index;
+  struct sparse *sorted; /* the result, or where it is still to be chosen from: a result keeps its memory for long */
 };
 
 /* ---- products -------------------------------------------------------------------------------------------- */
@@ -80,17 +79,15 @@ static void multiply(struct pool_worker *worker, void *context) {
 
 /* ---- sorting by rows ------------------------------------------------------------------------------------- */
 
-/* Places for all entries of the chunk behind those of the result. */
-static int make_places(struct encoding *e, struct sparse *out, struct error *error) {
-  size_t all = 0, used = out->n_rows ? out->start[out->n_rows] : 0;
+/* Places for all entries of the chunk behind those that are there. */
+static int make_places(struct encoding *e, struct error *error) {
+  struct sparse *to = e->sorted;
+  size_t all = 0, used = to->n_rows ? to->start[to->n_rows] : 0;
   for (int64_t row = 0; row < e->product.rows; row++) {
     e->place[row] = used + all;
     for (int i = 0; i < pool_threads(e->cpu->pool); i++) all += (size_t)e->keepers[i].total[row];
   }
-  if (sparse_room(out, (size_t)e->product.rows, all, error) != 0) return -1;
-  e->value = out->value;
-  e->index = out->index;
-  return 0;
+  return sparse_room(to, (size_t)e->product.rows, all, error);
 }
 
 /* What any thread has found that at least k entries of the row are above. */
@@ -105,7 +102,8 @@ static float limit_of(const struct encoding *e, int64_t row) {
  * over it, and there is a place for each. */
 static void sort_tile(const struct encoding *e, int64_t row, int height) {
   size_t next[TILE_ROWS];
-  float limit[TILE_ROWS];
+  float limit[TILE_ROWS], *to_value = e->sorted->value;
+  int32_t *to_index = e->sorted->index;
   for (int r = 0; r < height; r++) {
     next[r] = e->place[row + r];
     limit[r] = limit_of(e, row + r);
@@ -116,8 +114,8 @@ static void sort_tile(const struct encoding *e, int64_t row, int height) {
     const int32_t *place = e->kept.place + stretch.begin;
     for (int32_t i = 0; i < stretch.count; i++) {
       uint32_t at = (uint32_t)place[i], r = at / GROUP;
-      e->value[next[r]] = value[i];
-      e->index[next[r]] = (int32_t)group * GROUP + (int32_t)(at % GROUP);
+      to_value[next[r]] = value[i];
+      to_index[next[r]] = (int32_t)group * GROUP + (int32_t)(at % GROUP);
       next[r] += value[i] > limit[r];
     }
   }
@@ -181,7 +179,7 @@ static int64_t pass_gates(const struct encoding *e, struct entries all) {
 static void choose_row(const struct encoding *e, int64_t row, float *by) {
   enum encode_kind kind = e->args->kind;
   const float *fold = span_floats(e->args->fold);
-  struct entries all = {e->value + e->place[row], e->index + e->place[row], (int64_t)e->count[row]};
+  struct entries all = {e->sorted->value + e->place[row], e->sorted->index + e->place[row], (int64_t)e->count[row]};
   if (kind == ENCODE_TOPK && e->args->k <= 0) all.n = 0;
   if (kind == ENCODE_TOPK && all.n > e->args->k) all.n = keep_largest(e, all, limit_of(e, row), by);
   if (kind == ENCODE_GROUPMAX) all.n = keep_largest_of_groups(e, all);
@@ -202,14 +200,15 @@ static void choose(struct pool_worker *worker, void *context) {
   }
 }
 
-/* Room was made: each row moves up to the one before, and counts. */
+/* What was sorted into the result has its place already: nothing was chosen from it. */
 static int append_row(const struct encoding *e, int64_t row, struct sparse *out, struct error *error) {
   size_t n = e->count[row], from = e->place[row];
   if (sparse_row(out, n, error) != 0) return -1;
   size_t *end = &out->start[out->n_rows];
-  if (*end != from) {
-    memmove(out->value + *end, out->value + from, n * sizeof *out->value);
-    memmove(out->index + *end, out->index + from, n * sizeof *out->index);
+  assert(e->sorted != out || *end == from);
+  if (e->sorted != out && n) {
+    memcpy(out->value + *end, e->sorted->value + from, n * sizeof *out->value);
+    memcpy(out->index + *end, e->sorted->index + from, n * sizeof *out->index);
   }
   *end += n;
   return 0;
@@ -272,7 +271,7 @@ static int64_t chunk_rows(const struct encoding *e) {
 
 static int encode_chunk(struct encoding *e, struct sparse *out, struct error *error) {
   pool_run(e->cpu->pool, multiply, e);
-  if (make_places(e, out, error) != 0) return -1;
+  if (make_places(e, error) != 0) return -1;
   pool_run(e->cpu->pool, choose, e);
   for (int64_t row = 0; row < e->product.rows; row++)
     if (append_row(e, row, out, error) != 0) return -1;
@@ -284,6 +283,7 @@ int cpu_encode(struct backend *backend, const struct encode_args *args, struct s
   struct encoding e = {.cpu = cpu, .args = args};
   const struct cpu_matrix *w = (const struct cpu_matrix *)args->w;
   if (args->n_rows <= 0) return 0;
+  e.sorted = args->kind == ENCODE_RELU || args->kind == ENCODE_JUMPRELU ? out : &cpu->sorted;
   e.n_groups = (w->n_panels + GROUP_PANELS - 1) / GROUP_PANELS;
   /* The bounds know nothing of a fold that selects, and are worth their room where few entries are wanted. */
   e.bounded = args->kind == ENCODE_TOPK && !args->fold_selects && args->k > 0 && args->k <= w->base.n_out / BOUND_SHARE;

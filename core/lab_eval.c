@@ -129,7 +129,8 @@ static int on_progress(void *context, int64_t document) {
 /* What was interrupted is kept as far as it came: whole batches. */
 static int stopped(struct eval_job *job, struct error *error) {
   if (checkpoint(job, error) != 0) return -1;
-  return error_set(error, ERROR_CANCELLED, "stopped at document %lld; it can be resumed", (long long)job->sums.next_document);
+  return error_set(error, ERROR_CANCELLED, "stopped at document %lld; it %s", (long long)job->sums.next_document,
+                   job->about.running->id ? "can be resumed" : "begins again");
 }
 
 static int evaluate(struct eval_job *job, struct error *error) {

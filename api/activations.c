@@ -28,7 +28,8 @@ static const struct field feature_rows[] = {
     {.name = NULL}};
 
 const struct field activation_new_fields[] = {
-    {"feature", "neuron", FIELD_OBJECT, .required = true, .inner = feature_rows, .text = "The feature to look at."},
+    {"feature", "neuron", FIELD_OBJECT, .required = true, .inner = feature_rows,
+     .example = "{\"layer\": \"7-res-jb\", \"index\": 6770}", .text = "The feature to look at."},
     {"customText", "text prompt", FIELD_TEXTS, .required = true, .min = 1, .cap = CAP_PROMPT,
      .text = "One text, or an array of texts; an array is answered by an array."},
     BOS_ROW(BOS_DEFAULT ".") , {.name = NULL}};

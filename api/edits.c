@@ -34,7 +34,8 @@ static const struct field feature_rows[] = {
   {"special", NULL, FIELD_BOOL, .fallback = "true", .text = "false leaves special tokens of the prompt (BOS) alone."},  \
   {"includeError", NULL, FIELD_BOOL, .fallback = "true",                                                                \
    .text = "Of features and splices: what the dictionary does not explain stays."},                                     \
-  {"features", NULL, FIELD_OBJECTS, .max = 4096, .inner = feature_rows, .text = "Of splice: activations that change."}, \
+  {"features", NULL, FIELD_OBJECTS, .max = 4096, .inner = feature_rows,                                                  \
+   .example = "{\"index\": 6770, \"op\": \"clamp\", \"value\": 2}", .text = "Of splice: activations that change."},     \
   {"rows", NULL, FIELD_ROWS, .min = 1, .max = 65536, .text = "Of patch: a row for each selected position."},            \
   {"over", NULL, FIELD_CHOICE, .fallback = "positions", .choices = "positions batch corpus",                            \
    .text = "Of mean: over the positions of this text, of all texts of the request, or of texts."},                      \
@@ -48,14 +49,16 @@ static const struct field inner_edit_rows[] = {PLAIN_ROWS, {.name = NULL}};
 static const struct field from_rows[] = {
     {"text", NULL, FIELD_TEXT, .min = 1, .cap = CAP_PROMPT, .text = "The text of that run."},
     {"tokens", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Or its tokens."},
-    {"edits", NULL, FIELD_OBJECTS, .max = 256, .inner = inner_edit_rows, .text = "Changes in that run."},
+    {"edits", NULL, FIELD_OBJECTS, .max = 256, .inner = inner_edit_rows, .example = "{\"op\": \"zero\", \"point\": \"z.0\"}",
+     .text = "Changes in that run."},
     {"positions", NULL, FIELD_PLACES, .min = 1, .max = 1e6,
      .text = "Take from these positions, in this order; left out: from the same ones."},
     {.name = NULL}};
 
 const struct field edit_fields[] = {
     PLAIN_ROWS,
-    {"from", NULL, FIELD_OBJECT, .inner = from_rows, .text = "Of patch and mean: another run, made first."},
+    {"from", NULL, FIELD_OBJECT, .inner = from_rows, .example = "{\"text\": \"...\"}",
+     .text = "Of patch and mean: another run, made first."},
     {.name = NULL}};
 
 /* ---- which fields an op uses --------------------------------------------------------------------------- */
@@ -154,7 +157,7 @@ static int read_features(struct api_call *call, const struct values *values, con
   return 0;
 }
 
-static int read_texts(struct api_call *call, const struct values *values, struct lab_edit *edit, struct error *error) {
+int edits_texts(struct api_call *call, const struct values *values, struct lab_edit *edit, struct error *error) {
   edit->n_texts = values_count(values, "texts");
   struct lab_input *texts = arena_array(&call->arena, edit->n_texts, sizeof *texts, error);
   for (size_t i = 0; texts && i < edit->n_texts; i++) texts[i].text = values_text_at(values, "texts", i, &texts[i].length);
@@ -163,7 +166,7 @@ static int read_texts(struct api_call *call, const struct values *values, struct
 }
 
 /* Texts alone say what a mean is over. */
-static enum lab_over read_over(const struct values *values) {
+enum lab_over edits_over(const struct values *values) {
   const char *word = values_text(values, "over", NULL);
   if (!values_has(values, "over")) return values_has(values, "texts") ? LAB_OVER_CORPUS : LAB_OVER_POSITIONS;
   return strcmp(word, "corpus") == 0 ? LAB_OVER_CORPUS : strcmp(word, "batch") == 0 ? LAB_OVER_BATCH : LAB_OVER_POSITIONS;
@@ -224,7 +227,7 @@ static int read_edit(struct api_call *call, const struct values *values, const c
                             .strength = values_number(values, "strength"), .value = values_number(values, "value"),
                             .max_unit = strcmp(values_text(values, "unit", NULL), "max") == 0,
                             .where = read_where(values), .special = values_bool(values, "special"),
-                            .include_error = values_bool(values, "includeError"), .over = read_over(values),
+                            .include_error = values_bool(values, "includeError"), .over = edits_over(values),
                             .per_position = values_bool(values, "perPosition")};
   edit->uniform = values_has(values, "value") && (edit->op == LAB_EDIT_ADD || edit->op == LAB_EDIT_SET);
   const float *vector = read_vector(call, values, &edit->n_vector, error);
@@ -233,7 +236,7 @@ static int read_edit(struct api_call *call, const struct values *values, const c
   if (!(edit->heads = read_integers(call, values, "heads", &edit->n_heads, error)) ||
       !(edit->keys = read_integers(call, values, "keys", &edit->n_keys, error)) ||
       !(edit->positions = read_integers(call, values, "positions", &edit->n_positions, error)) ||
-      read_texts(call, values, edit, error) != 0 || read_features(call, values, path, edit, error) != 0 || read_rows(call, values, edit, error) != 0)
+      edits_texts(call, values, edit, error) != 0 || read_features(call, values, path, edit, error) != 0 || read_rows(call, values, edit, error) != 0)
     return -1;
   return inner ? 0 : read_from(call, values, path, edit, error);
 }

@@ -43,6 +43,11 @@ static void add_texts(char *out, size_t size, int most) {
   snprintf(out + used, size - used, " up to %d strings, each", most);
 }
 
+static void add_example(char *out, size_t size, const char *open, const char *example, const char *close) {
+  size_t used = strlen(out);
+  if (example) snprintf(out + used, size - used, " such as %s%s%s", open, example, close);
+}
+
 static void add_range(char *out, size_t size, double min, double max) {
   size_t used = strlen(out);
   char low[32], high[32];
@@ -112,7 +117,11 @@ void field_allowed(const struct field *field, const struct api_options *options,
         add_choices(out, size, field->choices);
       }
       break;
-    case FIELD_OBJECTS: add_count(out, size, field->min, max, "objects"); break;
+    case FIELD_OBJECT: add_example(out, size, "", field->example, ""); break;
+    case FIELD_OBJECTS:
+      add_count(out, size, field->min, max, "objects");
+      add_example(out, size, "[", field->example, "]");
+      break;
     default: break;
   }
 }

@@ -48,6 +48,7 @@ struct field {
   const char *text;         /* one sentence for the reader of the documentation */
   const char *choices;      /* words separated by spaces */
   const struct field *inner;
+  const char *example;      /* of FIELD_OBJECT and FIELD_OBJECTS: one object, as JSON */
   bool strict;              /* unknown fields of `inner` are refused on every route */
   bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };

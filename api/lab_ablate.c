@@ -17,9 +17,15 @@ const struct field lab_ablate_fields[] = {
     INPUT_ROWS,
     {"source", "layer", FIELD_SOURCE, .text = "With features: their dictionary."},
     {"features", NULL, FIELD_INTS, .min = 1, .max = 4096, .text = "Numbers of the features that go."},
-    {"heads", NULL, FIELD_OBJECTS, .min = 1, .max = 4096, .inner = head_rows, .text = "The heads that go."},
+    {"heads", NULL, FIELD_OBJECTS, .min = 1, .max = 4096, .inner = head_rows,
+     .example = "{\"layer\": 0, \"head\": 1}", .text = "The heads that go."},
     {"mode", NULL, FIELD_CHOICE, .fallback = "zero", .choices = "zero mean",
-     .text = "What stands in their place: zero, or the mean over the text's positions."},
+     .text = "What stands in their place: zero, or a mean: over the text's positions, or over texts."},
+    {"over", NULL, FIELD_CHOICE, .fallback = "positions", .choices = "positions corpus",
+     .text = "With mode mean: corpus means the texts; of features without texts what their statistics say."},
+    {"texts", NULL, FIELD_TEXTS, .min = 1, .cap = CAP_PROMPT, .text = "With mode mean: the texts that the mean is over."},
+    {"perPosition", NULL, FIELD_BOOL, .fallback = "false",
+     .text = "With texts: each position of the heads has its own mean; all texts have as many tokens."},
     {"includeError", NULL, FIELD_BOOL, .fallback = "true",
      .text = "Of features: what the dictionary does not explain stays; false: only its reconstruction goes on."},
     {"positions", NULL, FIELD_PLACES, .fallback = "all", .choices = "all prompt generated", .min = 1, .max = 1e6,
@@ -43,7 +49,28 @@ static int common(struct api_call *call, struct lab_edit *edit, struct error *er
   edit->include_error = values_bool(values, "includeError");
   edit->positions = read_integers(call, values, "positions", &edit->n_positions, error);
   edit->where = values_is_list(values, "positions") ? LAB_LISTED : LAB_PROMPT;
-  return edit->positions ? 0 : -1;
+  edit->over = edits_over(values);
+  edit->per_position = values_bool(values, "perPosition");
+  return edit->positions ? edits_texts(call, values, edit, error) : -1;
+}
+
+/* What only a mean has a use for. */
+static int check_mode(const struct values *values, bool mean, struct error *error) {
+  static const char *const names[] = {"over", "texts", "perPosition"};
+  for (size_t i = 0; !mean && i < sizeof names / sizeof *names; i++)
+    if (values_has(values, names[i]))
+      return error_set_field(error, ERROR_ARGUMENT, names[i], "'%s' has a meaning with mode 'mean' only", names[i]);
+  return 0;
+}
+
+/* The client's field behind one of the edits' that it did not write. */
+static const char *own_field(const char *field) {
+  static const char *const names[] = {"source", "positions", "texts", "perPosition"};
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    const char *at = strstr(field, names[i]);
+    if (at) return at;
+  }
+  return NULL;
 }
 
 /* Zero: one splice, so that all activations are those of the untouched row. Mean: one edit each. */
@@ -92,10 +119,12 @@ static int as_asked(int failed, bool heads, const struct error *inner, struct er
   if (strncmp(inner->field, "edits[", 6) != 0) return error_set_field(error, inner->code, inner->field, "%s", text);
   long i = number ? strtol(number + 1, &end, 10) : 0;
   const char *colon = strstr(text, ": ");
-  if (heads)
+  if (own_field(inner->field))
+    snprintf(field, sizeof field, "%s", own_field(inner->field));
+  else if (heads)
     snprintf(field, sizeof field, "heads[%ld]", i);
   else
-    snprintf(field, sizeof field, "%s", strstr(inner->field, "source") ? "source" : strstr(inner->field, "positions") ? "positions" : "features");
+    snprintf(field, sizeof field, "features");
   return error_set_field(error, inner->code, field, "%s: %s", field, colon ? colon + 2 : text);
 }
 
@@ -110,6 +139,7 @@ int lab_ablate_post(struct api_call *call, struct error *error) {
   if (!args.model) return -1;
   if (heads == values_has(values, "features") || values_has(values, "source") != values_has(values, "features"))
     return refuse(error);
+  if (check_mode(values, mean, error) != 0) return -1;
   if (read_input(call, values, "text", "tokens", "", &args.input, error) != 0 ||
       lab_read_answers(call, values, "answers", &answers, &args.n_answers, error) != 0 ||
       (heads ? head_edits : feature_edits)(call, mean, &edits, &args.n_edits, error) != 0)

@@ -20,6 +20,10 @@ static int read_tokens(struct api_call *call, const struct values *values, size_
   return ids ? 0 : -1;
 }
 
+bool lab_has_list(const struct values *values) {
+  return values_has(values, "text") ? values_is_list(values, "text") : values_is_nested(values, "tokens");
+}
+
 int lab_read_inputs(struct api_call *call, const struct values *values, struct lab_input **out, size_t *n, bool *many,
                     struct error *error) {
   bool text = values_has(values, "text");
@@ -27,7 +31,7 @@ int lab_read_inputs(struct api_call *call, const struct values *values, struct l
     return error_set_field(error, ERROR_ARGUMENT, "text",
                            text ? "'text' and 'tokens' are both given; give one of them" : "'text' or 'tokens' is required");
   *n = text ? values_count(values, "text") : values_rows(values, "tokens");
-  *many = text ? values_is_list(values, "text") : values_is_nested(values, "tokens");
+  *many = lab_has_list(values);
   *out = arena_array(&call->arena, *n, sizeof **out, error);
   if (!*out) return -1;
   for (size_t i = 0; i < *n; i++) {

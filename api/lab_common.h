@@ -19,6 +19,9 @@
 
 enum lab_bos lab_read_bos(const struct values *values);
 
+/* INPUTS_ROWS came as an array of texts, not as one. */
+bool lab_has_list(const struct values *values);
+
 /* The texts or token lists of INPUTS_ROWS; *many: they came as an array. */
 int lab_read_inputs(struct api_call *call, const struct values *values, struct lab_input **out, size_t *n, bool *many,
                     struct error *error) MUST_CHECK;

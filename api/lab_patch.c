@@ -9,10 +9,13 @@ static const struct field prompt_rows[] = {
     {"tokens", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Token ids in place of a text."},
     {.name = NULL}};
 
+#define PROMPT_EXAMPLE "{\"text\": \"...\"}"
+
 const struct field lab_patch_fields[] = {
     MODEL_ROW,
-    {"clean", NULL, FIELD_OBJECT, .required = true, .inner = prompt_rows, .text = "The run that is taken from."},
-    {"corrupted", NULL, FIELD_OBJECT, .required = true, .inner = prompt_rows,
+    {"clean", NULL, FIELD_OBJECT, .required = true, .inner = prompt_rows, .example = PROMPT_EXAMPLE,
+     .text = "The run that is taken from."},
+    {"corrupted", NULL, FIELD_OBJECT, .required = true, .inner = prompt_rows, .example = PROMPT_EXAMPLE,
      .text = "The run that is patched; as many tokens as the clean one."},
     PREPEND_BOS_ROW,
     {"point", NULL, FIELD_TEXT, .fallback = "resid_pre", .min = 1, .max = 128,

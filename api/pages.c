@@ -5,9 +5,10 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
+#include "api/page.h"
 #include "core/base/number.h"
 
-static void add_escaped(struct buffer *out, const char *text) {
+void page_escaped(struct buffer *out, const char *text) {
   for (; *text; text++) {
     switch (*text) {
       case '<': buffer_text(out, "&lt;"); break;
@@ -20,23 +21,23 @@ static void add_escaped(struct buffer *out, const char *text) {
   }
 }
 
-static void add_element(struct buffer *out, const char *tag, const char *text) {
+void page_element(struct buffer *out, const char *tag, const char *text) {
   buffer_printf(out, "<%s>", tag);
-  add_escaped(out, text);
+  page_escaped(out, text);
   buffer_printf(out, "</%s>", tag);
 }
 
-static void open_page(struct api_call *call, const char *title) {
+void page_open(struct api_call *call, const char *title) {
   call->content_type = "text/html; charset=utf-8";
   buffer_text(&call->body, "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">"
                            "<meta name=\"viewport\" content=\"width=device-width\"><title>");
-  add_escaped(&call->body, title);
+  page_escaped(&call->body, title);
   buffer_text(&call->body, "</title><link rel=\"icon\" href=\"/static/icon.svg\"><link rel=\"stylesheet\" href=\"/static/docs.css\">"
                            "</head><body>\n");
-  add_element(&call->body, "h1", title);
+  page_element(&call->body, "h1", title);
 }
 
-static void close_page(struct api_call *call) { buffer_text(&call->body, "</body></html>\n"); }
+void page_close(struct api_call *call) { buffer_text(&call->body, "</body></html>\n"); }
 
 /* ---- / ------------------------------------------------------------------------------------------------ */
 
@@ -47,13 +48,13 @@ static void add_models(struct api_call *call) {
   buffer_text(out, "<h2>Loaded</h2>\n<ul>\n");
   for (size_t i = 0; i < count; i++) {
     buffer_text(out, "<li>");
-    add_element(out, "code", models[i].id);
+    page_element(out, "code", models[i].id);
     buffer_printf(out, ": %d layers, width %lld, sources:", models[i].n_layer, (long long)models[i].d_model);
     const struct lab_source_info *const *sources;
     size_t n = lab_sources(call->api->lab, &models[i], &sources);
     for (size_t k = 0; k < n; k++) {
       buffer_char(out, ' ');
-      add_element(out, "code", sources[k]->id);
+      page_element(out, "code", sources[k]->id);
     }
     buffer_text(out, n ? "</li>\n" : " none</li>\n");
   }
@@ -63,7 +64,7 @@ static void add_models(struct api_call *call) {
 int root_get(struct api_call *call, struct error *error) {
   (void)error;
   struct buffer *out = &call->body;
-  open_page(call, "steerd");
+  page_open(call, "steerd");
   buffer_text(out, "<p>A daemon that opens up a language model while it runs: it generates text with features of sparse "
                    "dictionaries turned up or down, and tells which features a text turns on.</p>\n"
                    "<ul><li><a href=\"/docs\">What can be asked, with every field</a></li>"
@@ -75,9 +76,9 @@ int root_get(struct api_call *call, struct error *error) {
                    "<code>static</code> names their folder.</p>\n");
   add_models(call);
   buffer_text(out, "<h2>A first request</h2>\n<pre>curl ");
-  add_escaped(out, call->api->options.base_url ? call->api->options.base_url : "http://127.0.0.1:8080");
+  page_escaped(out, call->api->options.base_url ? call->api->options.base_url : "http://127.0.0.1:8080");
   buffer_text(out, "/steer -d '{\"prompt\": \"Hello\", \"features\": []}'</pre>\n");
-  close_page(call);
+  page_close(call);
   return 0;
 }
 
@@ -89,10 +90,10 @@ static void add_default(struct buffer *out, const struct field *row, const struc
   bool is_number = row->type == FIELD_INT || row->type == FIELD_NUMBER;
   if (row->unless) {
     buffer_text(out, "required unless ");
-    add_element(out, "code", row->unless);
+    page_element(out, "code", row->unless);
     return;
   }
-  add_escaped(out, row->required ? "required" : !row->fallback ? "" : is_number ? number : row->fallback);
+  page_escaped(out, row->required ? "required" : !row->fallback ? "" : is_number ? number : row->fallback);
 }
 
 static void add_rows(struct buffer *out, const struct field *rows, const char *prefix,
@@ -103,17 +104,17 @@ static void add_rows(struct buffer *out, const struct field *rows, const char *p
     snprintf(name, sizeof name, "%s%s%s", prefix, row->name, list ? "[]" : "");
     field_allowed(row, options, allowed, sizeof allowed);
     buffer_text(out, "<tr><td>");
-    add_element(out, "code", name);
+    page_element(out, "code", name);
     if (row->aliases) {
       buffer_text(out, "<br>or ");
-      add_element(out, "code", row->aliases);
+      page_element(out, "code", row->aliases);
     }
     buffer_text(out, "</td><td>");
-    add_escaped(out, allowed);
+    page_escaped(out, allowed);
     buffer_text(out, "</td><td>");
     add_default(out, row, options);
     buffer_text(out, "</td><td>");
-    add_escaped(out, row->text);
+    page_escaped(out, row->text);
     buffer_text(out, "</td></tr>\n");
     if (!row->inner) continue;
     size_t used = strlen(name);
@@ -126,9 +127,9 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   char title[160];
   snprintf(title, sizeof title, "%s %s", row->method, row->path);
   buffer_text(out, row->handler ? "<h3>" : "<h3 class=\"planned\">");
-  add_element(out, "code", title);
+  page_element(out, "code", title);
   buffer_text(out, row->handler ? "</h3>\n<p>" : " (not built yet: answers 501)</h3>\n<p class=\"planned\">");
-  add_escaped(out, row->summary);
+  page_escaped(out, row->summary);
   buffer_text(out, ".</p>\n");
   if (!row->handler || !row->fields || !row->fields->name) return;
   const char *what = route_takes_query(row) ? "query parameters" : "fields";
@@ -145,16 +146,17 @@ int docs_get(struct api_call *call, struct error *error) {
   static const char *const titles[FAMILY_COUNT] = {"The short four", "As Neuronpedia", "As OpenAI", "The laboratory",
                                                    "Operations"};
   struct buffer *out = &call->body;
-  open_page(call, "steerd: what can be asked");
+  page_open(call, "steerd: what can be asked");
   buffer_text(out, "<p>JSON in, JSON out. Field names may be written in camelCase or snake_case; a trailing slash changes "
                    "nothing; null is the same as leaving a field out. The same table for machines: "
-                   "<a href=\"/openapi.json\">/openapi.json</a>.</p>\n");
+                   "<a href=\"/openapi.json\">/openapi.json</a>. The activations that can be looked at and changed: "
+                   "<a href=\"/docs/points\">/docs/points</a>.</p>\n");
   for (int family = 0; family < FAMILY_COUNT; family++) {
-    add_element(out, "h2", titles[family]);
+    page_element(out, "h2", titles[family]);
     buffer_char(out, '\n');
     for (size_t i = 0; i < n_routes; i++)
       if ((int)routes[i].family == family) add_route(out, &routes[i], &call->api->options);
   }
-  close_page(call);
+  page_close(call);
   return 0;
 }

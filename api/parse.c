@@ -298,6 +298,13 @@ static bool is_missing(const struct values *values, const struct field *row) {
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
                                    const json_t *json);
 
+static int refuse_element(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  char found[256];
+  body_describe(json, found, sizeof found);
+  return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' must be an object%s%s, found %s", path,
+                         row->example ? " such as " : "", row->example ? row->example : "", found);
+}
+
 static int check_inner(struct parser *p, const struct field *row, const char *path, struct value *value) {
   bool list = row->type == FIELD_OBJECTS;
   if (list && check_length(p, row, path, value->json) != 0) return -1;
@@ -314,6 +321,7 @@ static int check_inner(struct parser *p, const struct field *row, const char *pa
     else
       snprintf(element, sizeof element, "%s", path);
     const json_t *json = list ? json_array_get(value->json, i) : value->json;
+    if (!json_is_object(json)) return refuse_element(p, row, element, json);
     value->inner[i] = check_object(&inner, row->inner, element, json);
     if (!value->inner[i]) return -1;
   }

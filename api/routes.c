@@ -113,6 +113,8 @@ const struct route routes[] = {
     {"POST", "/v1/lab/ablate", "Ablate features or heads", FAMILY_LAB, lab_ablate_fields, lab_ablate_post,
      ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/attribute", "Attribute a metric to features", FAMILY_LAB, PLANNED},
+    {"GET", "/v1/lab/points", "The points of a model, with all their names and shapes", FAMILY_LAB, lab_points_fields,
+     lab_points_get, ROUTE_STRICT},
     {"GET", "/v1/lab/dictionaries/{model}/{source}", "Shape, provenance and statistics of a dictionary", FAMILY_LAB,
      dictionary_fields, dictionary_get, ROUTE_STRICT | ROUTE_STORED | ROUTE_READS},
     {"GET", "/v1/lab/dictionaries/{model}/{source}/density", "How often each feature fires", FAMILY_LAB, density_fields,
@@ -142,6 +144,7 @@ const struct route routes[] = {
     /* operations */
     {"GET", "/", "The dashboard: models, sources, search", FAMILY_OPERATIONS, NULL, home_get, ROUTE_OPEN},
     {"GET", "/docs", "A page with every endpoint and field", FAMILY_OPERATIONS, NULL, docs_get, 0},
+    {"GET", "/docs/points", "The points of each model, with all their names", FAMILY_OPERATIONS, NULL, docs_points_get, 0},
     {"GET", "/openapi.json", "Every endpoint and field as OpenAPI 3.1", FAMILY_OPERATIONS, NULL, openapi_get, 0},
     {"GET", "/models", "The loaded models with their sources", FAMILY_OPERATIONS, NULL, models_get, 0},
     {"GET", "/health", "Whether the daemon is alive", FAMILY_OPERATIONS, NULL, health_get, 0},

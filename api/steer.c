@@ -14,7 +14,7 @@ const struct field steer_fields[] = {
     {"prompt", NULL, FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The text to continue."},
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."},
     {"features", NULL, FIELD_OBJECTS, .unless = "edits", .cap = CAP_FEATURES, .inner = steer_feature_rows,
-     .text = "What to steer with; [] gives the same text twice."},
+     .example = "{\"layer\": \"7-res-jb\", \"index\": 6770, \"strength\": 8}", .text = "What to steer with; [] gives the same text twice."},
     EDITS_ROW,
     {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},
     {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS,

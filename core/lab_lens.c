@@ -9,10 +9,12 @@
 struct lens {
   struct experiment e;
   struct point *taps;
-  float *rows;              /* [n_layers][n_positions][d_model] */
+  float *rows;              /* text by text: [n_layers][n_positions][d_model] */
+  size_t *first;            /* [n_texts + 1] number of a text's first row */
   int32_t *answers;
   size_t next;              /* row that the next slice begins with */
-  struct lab_token *top, *judged;
+  struct lab_token *top, *judged; /* [rows][top_k], [rows][n_answers] */
+  struct lab_lens_text *texts;
   struct lab_lens_result result;
 };
 
@@ -24,13 +26,13 @@ static void clear(struct experiment *e) { free(lens_of(e)->rows); }
 
 static int on_tapped(struct experiment *e, int pass, const struct engine_tapped *tapped, struct error *error) {
   struct lens *lens = lens_of(e);
+  const struct lab_lens_text *text = &lens->texts[pass];
   size_t width = (size_t)tapped->width;
-  (void)pass;
-  for (size_t k = 0; k < lens->result.n_positions; k++) {
-    int64_t i = lens->result.positions[k] - tapped->position;
+  for (size_t k = 0; k < text->n_positions; k++) {
+    int64_t i = text->positions[k] - tapped->position;
     if (i < 0 || i >= tapped->n_rows) continue;
     struct span at = span_at(tapped->rows.at, (size_t)i * (size_t)tapped->rows.ld * sizeof(float));
-    float *to = lens->rows + ((size_t)tapped->tap * lens->result.n_positions + k) * width;
+    float *to = lens->rows + (lens->first[pass] + (size_t)tapped->tap * text->n_positions + k) * width;
     if (tapped->backend->ops->read(tapped->backend, to, at, width * sizeof *to, error) != 0) return -1;
   }
   return 0;
@@ -43,9 +45,11 @@ static void judge(struct lens *lens, size_t row, const float *logits) {
     lens->judged[row * answers + i] = experiment_judge(&lens->e, logits, lens->answers[i]);
 }
 
+static size_t all_rows(const struct lens *lens) { return lens->first[lens->result.n_texts]; }
+
 static int on_slice(struct experiment *e, struct plan *plan, struct error *error) {
   struct lens *lens = lens_of(e);
-  size_t width = (size_t)e->model->arch.d_model, all = lens->result.n_layers * lens->result.n_positions;
+  size_t width = (size_t)e->model->arch.d_model, all = all_rows(lens);
   size_t most = (size_t)plan_max_logit_rows(plan), n = all - lens->next;
   struct backend *backend = plan_backend(plan);
   if (most > 16) most = 16; /* about as long as two decode steps */
@@ -62,7 +66,7 @@ static int on_slice(struct experiment *e, struct plan *plan, struct error *error
 }
 
 static int name_all(struct lens *lens, struct error *error) {
-  size_t all = lens->result.n_layers * lens->result.n_positions;
+  size_t all = all_rows(lens);
   if (experiment_name(&lens->e, lens->top, all * (size_t)lens->result.top_k, error) != 0) return -1;
   return experiment_name(&lens->e, lens->judged, all * lens->result.n_answers, error);
 }
@@ -72,33 +76,64 @@ static int on_stage(struct experiment *e, int stage, struct error *error) {
   if (stage == 1) e->work = true;
   if (stage == 1) return 0;
   if (stage > 1) return name_all(lens, error);
-  struct pass *pass = experiment_passes(e, 1, error);
-  if (!pass || experiment_plain(e, pass, 0, true, error) != 0) return -1;
-  pass->taps = lens->taps;
-  pass->n_taps = (int)lens->result.n_layers;
-  return 0;
+  struct pass *passes = experiment_passes(e, e->n_texts, error);
+  for (size_t t = 0; passes && t < e->n_texts; t++) {
+    if (experiment_plain(e, &passes[t], t, true, error) != 0) return -1;
+    passes[t].taps = lens->taps;
+    passes[t].n_taps = (int)lens->result.n_layers;
+  }
+  return passes ? 0 : -1;
 }
 
 static const struct experiment_verb verb = {.tapped = on_tapped, .stage = on_stage, .slice = on_slice, .clear = clear};
 
 /* ---- the verb ---- */
 
+static int take_layers(struct lens *lens, const struct lab_lens_args *args, struct error *error) {
+  int32_t n_layer = lens->e.model->arch.n_layer;
+  struct lab_lens_result *result = &lens->result;
+  int64_t *layers;
+  if (experiment_numbers(&lens->e, args->layers, args->n_layers, n_layer + 1, "layers", &layers, &result->n_layers, error) != 0)
+    return -1;
+  result->layers = layers;
+  lens->taps = arena_array(&lens->e.arena, result->n_layers, sizeof *lens->taps, error);
+  for (size_t l = 0; lens->taps && l < result->n_layers; l++)
+    lens->taps[l] = layers[l] < n_layer ? (struct point){(int)layers[l], SITE_RESID_PRE}
+                                        : (struct point){n_layer - 1, SITE_RESID_POST};
+  return lens->taps ? 0 : -1;
+}
+
+static int take_text(struct lens *lens, const struct lab_lens_args *args, size_t t, struct error *error) {
+  struct experiment *e = &lens->e;
+  struct lab_lens_text *text = &lens->texts[t];
+  int64_t *positions;
+  if (experiment_positions(e, args->positions, args->n_positions, e->texts[t].n, &positions, &text->n_positions, error) != 0 ||
+      experiment_tokens(e, &e->texts[t], &text->tokens, error) != 0)
+    return -1;
+  text->ids = e->texts[t].ids;
+  text->n_tokens = e->texts[t].n;
+  text->positions = positions;
+  lens->first[t + 1] = lens->first[t] + lens->result.n_layers * text->n_positions;
+  return 0;
+}
+
 static int make_room(struct lens *lens, struct error *error) {
   struct lab_lens_result *result = &lens->result;
-  struct arena *arena = &lens->e.arena;
-  int32_t n_layer = lens->e.model->arch.n_layer;
-  size_t all = result->n_layers * result->n_positions, floats = all * (size_t)lens->e.model->arch.d_model;
-  if (all * ((size_t)result->top_k + result->n_answers + 1) > MOST_CELLS)
-    return error_set_field(error, ERROR_LIMIT, "positions", "%zu layers, %zu positions and %zu rows each are more than %zu in all; "
-                           "name fewer", result->n_layers, result->n_positions, (size_t)result->top_k + result->n_answers,
-                           MOST_CELLS);
-  lens->taps = arena_array(arena, result->n_layers, sizeof *lens->taps, error);
-  result->top = lens->top = arena_array(arena, all * (size_t)result->top_k, sizeof *lens->top, error);
-  result->answers = lens->judged = arena_array(arena, all * result->n_answers, sizeof *lens->judged, error);
-  if (!lens->taps || !lens->top || !lens->judged) return -1;
-  for (size_t l = 0; l < result->n_layers; l++)
-    lens->taps[l] = result->layers[l] < n_layer ? (struct point){(int)result->layers[l], SITE_RESID_PRE}
-                                                : (struct point){n_layer - 1, SITE_RESID_POST};
+  size_t all = all_rows(lens), floats = all * (size_t)lens->e.model->arch.d_model;
+  size_t each = (size_t)result->top_k + result->n_answers;
+  if (all * (each + 1) > MOST_CELLS)
+    return error_set_field(error, ERROR_LIMIT, "positions", "%zu layers at the positions of %zu texts are %zu cells with %zu rows each, "
+                           "more than %zu in all; name fewer", result->n_layers, result->n_texts, all, each, MOST_CELLS);
+  if (floats > (size_t)LABORATORY_MAX_BYTES / sizeof *lens->rows)
+    return error_set_field(error, ERROR_LIMIT, "positions", "the residual streams of %zu cells take more than %lld MiB; name fewer "
+                           "layers or positions", all, (long long)(LABORATORY_MAX_BYTES >> 20));
+  lens->top = arena_array(&lens->e.arena, all * (size_t)result->top_k, sizeof *lens->top, error);
+  lens->judged = arena_array(&lens->e.arena, all * result->n_answers, sizeof *lens->judged, error);
+  if (!lens->top || !lens->judged) return -1;
+  for (size_t t = 0; t < result->n_texts; t++) {
+    lens->texts[t].top = lens->top + lens->first[t] * (size_t)result->top_k;
+    lens->texts[t].answers = lens->judged + lens->first[t] * result->n_answers;
+  }
   lens->rows = malloc(floats * sizeof *lens->rows);
   return lens->rows ? 0 : error_memory(error, floats * sizeof *lens->rows);
 }
@@ -106,21 +141,19 @@ static int make_room(struct lens *lens, struct error *error) {
 static int prepare(struct lens *lens, struct lab *lab, const struct lab_lens_args *args, struct error *error) {
   struct experiment *e = &lens->e;
   struct lab_lens_result *result = &lens->result;
-  int64_t *layers, *positions;
-  if (experiment_texts(e, &args->input, 1, args->bos, false, error) != 0 ||
+  if (experiment_texts(e, args->inputs, args->n_inputs, args->bos, args->n_inputs > 1, error) != 0 ||
       experiment_edits(e, lab, args->model, args->edits, args->n_edits, args->bos, error) != 0 ||
-      experiment_numbers(e, args->layers, args->n_layers, e->model->arch.n_layer + 1, "layers", &layers, &result->n_layers,
-                         error) != 0 ||
-      experiment_positions(e, args->positions, args->n_positions, e->texts[0].n, &positions, &result->n_positions, error) != 0 ||
-      experiment_answers(e, args->answers, args->n_answers, args->prepend_space, "answers", &lens->answers, error) != 0 ||
-      experiment_tokens(e, &e->texts[0], &result->tokens, error) != 0)
+      take_layers(lens, args, error) != 0 ||
+      experiment_answers(e, args->answers, args->n_answers, args->prepend_space, "answers", &lens->answers, error) != 0)
     return -1;
-  result->ids = e->texts[0].ids;
-  result->n_tokens = e->texts[0].n;
-  result->layers = layers;
-  result->positions = positions;
   result->top_k = (int)(args->top_k < e->model->arch.vocabulary ? args->top_k : e->model->arch.vocabulary);
   result->n_answers = args->n_answers;
+  result->n_texts = args->n_inputs;
+  result->texts = lens->texts = arena_array(&e->arena, args->n_inputs, sizeof *lens->texts, error);
+  lens->first = arena_array(&e->arena, args->n_inputs + 1, sizeof *lens->first, error);
+  if (!lens->texts || !lens->first) return -1;
+  for (size_t t = 0; t < args->n_inputs; t++)
+    if (take_text(lens, args, t, error) != 0) return -1;
   return make_room(lens, error);
 }
 

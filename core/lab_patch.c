@@ -139,31 +139,65 @@ static const struct experiment_verb verb = {.tapped = on_tapped, .logits = on_lo
 
 /* ---- the verb ---- */
 
-/* "resid_pre", "hook_resid_pre" and "blocks.N.hook_resid_pre" are one kind. */
-static int find_kind(struct patch *patch, const char *name, struct error *error) {
-  static const char *const forms[] = {"%s.0", "blocks.0.%s", "blocks.0.attn.%s", "blocks.0.mlp.%s"};
+/* The ways to write a kind: its layer may stand as N, as TransformerLens' and our tables have it, or be left out. */
+static const char *const kind_forms[] = {"%s", "%s.N", "blocks.N.%s", "blocks.N.attn.%s", "blocks.N.mlp.%s"};
+
+/* Form i of a name; layer 0 in place of N. */
+static void write_form(size_t i, const char *name, const char *layer, char out[160]) {
+  char whole[160];
+  const char *mark = strchr(kind_forms[i], '%');
+  snprintf(whole, sizeof whole, "%.*s%.100s%s", (int)(mark - kind_forms[i]), kind_forms[i], name, mark + 2);
+  const char *hole = strchr(whole, 'N');
+  if (hole)
+    snprintf(out, 160, "%.*s%s%s", (int)(hole - whole), whole, layer, hole + 1);
+  else
+    snprintf(out, 160, "%s", whole);
+}
+
+/* A name that no form fits: what is wrong with it, in its own words. */
+static int refuse_kind(const struct patch *patch, const char *name, struct error *error) {
   const struct arch *arch = &patch->e.model->arch;
-  struct point point = {0, SITE_COUNT};
-  struct error first = ERROR_INIT, other = ERROR_INIT;
-  const char *hole = strchr(name, 'N');
+  struct point point;
+  struct error inner = ERROR_INIT;
   char full[160];
-  int failed = -1;
-  for (size_t i = 0; failed && i < (hole ? 1 : sizeof forms / sizeof *forms); i++) {
-    snprintf(full, sizeof full, "%.*s0%s", hole ? (int)(hole - name) : 0, name, hole ? hole + 1 : "");
-    if (!hole) {
-      const char *mark = strchr(forms[i], '%');
-      snprintf(full, sizeof full, "%.*s%.100s%s", (int)(mark - forms[i]), forms[i], name, mark + 2);
-    }
-    other = (struct error)ERROR_INIT;
-    failed = point_find(full, arch, &point, i ? &other : &first);
+  for (size_t i = 0; i < sizeof kind_forms / sizeof *kind_forms; i++) {
+    write_form(i, name, "0", full);
+    if (point_read(full, arch->n_layer, &point, NULL) == 0 && point_missing(arch, point.site))
+      return error_set_field(error, ERROR_ARGUMENT, "point", "point: this model has no '%.80s': %s", name,
+                             point_missing(arch, point.site));
   }
-  if (failed) return error_set_field(error, first.code, "point", "point: %s", first.text);
+  write_form(strchr(name, '.') ? 0 : 1, name, "N", full);
+  if (point_read(full, arch->n_layer, &point, &inner) == 0) inner.text[0] = '\0';
+  return error_set_field(error, ERROR_ARGUMENT, "point", "point: %s", inner.text);
+}
+
+/* "z.1" is a point, and no kind. */
+static int refuse_layer(const char *name, struct point point, struct error *error) {
+  return error_set_field(error, ERROR_ARGUMENT, "point", "point: '%.80s' names a layer; here 'point' is the kind, '%s', and 'layers' says "
+                         "at which: [%d]", name, site_name(point.site), point.layer);
+}
+
+static int find_point(const struct patch *patch, const char *name, struct point *out, struct error *error) {
+  char full[160];
+  for (size_t i = 0; i < sizeof kind_forms / sizeof *kind_forms; i++) {
+    write_form(i, name, "0", full);
+    if (point_find(full, &patch->e.model->arch, out, NULL) == 0)
+      return strcmp(full, name) == 0 && strpbrk(name, "0123456789") ? refuse_layer(name, *out, error) : 0;
+  }
+  return refuse_kind(patch, name, error);
+}
+
+static int find_kind(struct patch *patch, const char *name, struct error *error) {
+  const struct arch *arch = &patch->e.model->arch;
+  struct point point;
+  if (find_point(patch, name, &point, error) != 0) return -1;
   struct point_shape shape = point_shape(arch, point.site);
-  if (point.site < SITE_RESID_PRE || point.site >= SITE_FINAL_SCALE || shape.square)
-    return error_set_field(error, ERROR_ARGUMENT, "point", "point: '%.80s' cannot be patched layer by layer", name);
+  if (point.site < SITE_RESID_PRE || point.site >= SITE_FINAL_SCALE)
+    return error_set_field(error, ERROR_ARGUMENT, "point", "point: '%.80s' stands once in a pass and cannot be patched layer by layer", name);
+  int32_t n = (int32_t)patch->result.n_tokens;
   patch->site = point.site;
-  patch->width = point_width(arch, point.site, 0);
-  patch->each = shape.width;
+  patch->width = point_width(arch, point.site, n);
+  patch->each = shape.square ? n : shape.width;
   patch->result.point = site_name(point.site);
   if (patch->axes != LAB_LAYER_HEAD || shape.heads) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "axes", "axes: '%.80s' has no heads; 'z' has", name);

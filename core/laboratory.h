@@ -86,6 +86,24 @@ struct lab_edit {
   bool per_position;     /* MEAN over several texts: each position has its own; all of as many tokens */
 };
 
+/* ---- points ----------------------------------------------------------------------------------------- */
+
+/* A kind of point: "blocks.N.attn.hook_z", at every layer N, or a point that stands once. */
+struct lab_point {
+  const char *name;
+  const char *const *spellings;  /* other names of it */
+  size_t n_spellings;
+  const char *kind;              /* "hot", "cold", "derived" (docs/points.md) */
+  int64_t heads, width;          /* a row: heads (0: none) times width */
+  bool square;                   /* scores and patterns: heads times the tokens of the text */
+  const char *missing;           /* why this model does not have it; NULL: it does */
+  const char *fixed;             /* why it cannot be edited; NULL: it can */
+};
+
+/* All of them, in the order in which they come up in a pass. In the arena. */
+int lab_points(const struct lab_model_info *model, const struct lab *lab, struct arena *arena, const struct lab_point **out, size_t *n,
+               struct error *error) MUST_CHECK;
+
 /* ---- run -------------------------------------------------------------------------------------------- */
 
 struct lab_run_args {
@@ -278,7 +296,8 @@ const struct lab_heads_result *lab_heads_result(const struct lab_job *job);
 
 struct lab_lens_args {
   const struct lab_model_info *model;
-  struct lab_input input;
+  const struct lab_input *inputs;
+  size_t n_inputs;
   enum lab_bos bos;
   const struct lab_edit *edits;
   size_t n_edits;
@@ -294,22 +313,29 @@ struct lab_lens_args {
 int lab_lens(struct lab *lab, const struct lab_lens_args *args, struct lab_waker waker, struct lab_job **out,
              struct error *error) MUST_CHECK;
 
-struct lab_lens_result {
+struct lab_lens_text {
   const int32_t *ids;
   const char *const *tokens;
   size_t n_tokens;
-  const int64_t *layers, *positions;
-  size_t n_layers, n_positions;
-  int top_k;
-  size_t n_answers;
+  const int64_t *positions;
+  size_t n_positions;
   const struct lab_token *top;     /* [n_layers][n_positions][top_k] */
   const struct lab_token *answers; /* [n_layers][n_positions][n_answers] */
+};
+struct lab_lens_result {
+  const struct lab_lens_text *texts;
+  size_t n_texts;
+  const int64_t *layers;
+  size_t n_layers;
+  int top_k;
+  size_t n_answers;
 };
 const struct lab_lens_result *lab_lens_result(const struct lab_job *job);
 
 struct lab_components_args {
   const struct lab_model_info *model;
-  struct lab_input input;
+  const struct lab_input *inputs;
+  size_t n_inputs;
   enum lab_bos bos;
   const struct lab_edit *edits;
   size_t n_edits;
@@ -324,16 +350,20 @@ int lab_components(struct lab *lab, const struct lab_components_args *args, stru
 /* What each component adds to a logit, or to a difference of two: its output, divided as the final norm divides the residual
  * stream there, through gain and unembedding. embedding + attention + mlp + bias = total, which the model's logits give too,
  * but for a soft cap. */
-struct lab_components_result {
+struct lab_components_text {
   const int32_t *ids;
   const char *const *tokens;
   size_t n_tokens;
   int64_t position;
-  struct lab_token answers[2];   /* the second id is -1 without one */
-  int n_layer, n_head;
   double embedding, bias, total; /* bias: of the final norm and of the unembedding */
   const double *attention, *mlp; /* [n_layer] */
   const double *heads;           /* [n_layer][n_head], without the output's bias; NULL when not asked for */
+};
+struct lab_components_result {
+  const struct lab_components_text *texts;
+  size_t n_texts;
+  struct lab_token answers[2];   /* the second id is -1 without one */
+  int n_layer, n_head;
 };
 const struct lab_components_result *lab_components_result(const struct lab_job *job);
 

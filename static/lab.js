@@ -74,8 +74,8 @@ function nextTable(reply) {
 function lensGrid(reply, layers) {
   const rows = reply.layers.slice().reverse();
   const cell = (r, c) => rows[r].positions[c].top;
-  return grid({ label: 'Likeliest next token by layer and position', corner: 'After layer', max: 1,
-    rows: rows.map((row) => (row.layer === layers ? 'the model' : row.layer === 0 ? 'embedding' : String(row.layer - 1))),
+  return grid({ label: 'Likeliest next token by layer and position', corner: 'Layers run', max: 1,
+    rows: rows.map((row) => (row.layer === layers ? `${row.layer}: the model` : row.layer === 0 ? '0: embedding' : String(row.layer))),
     columns: reply.tokens.map(position), value: (r, c) => cell(r, c)[0].probability, text: (r, c) => cell(r, c)[0].token,
     tip: (r, c) => cell(r, c).map((one) => `${one.token.replace(/\n/g, '↵')}  ${percent(one.probability)}`).join('\n') });
 }

@@ -107,16 +107,21 @@ const char *point_missing(const struct arch *arch, enum site site) {
   }
 }
 
-/* The short names of the sites a model has, one blank before each. */
-static void list_sites(const struct arch *arch, char *out, size_t size) {
+/* Room for the points of a model in an error: what does not fit is at /docs/points. */
+#define LIST_BYTES 240
+
+/* The short names of the sites a model has, one blank before each, as many as fit. */
+static void list_sites(const struct arch *arch, char out[LIST_BYTES + 40]) {
   size_t used = 0;
   *out = '\0';
   for (int site = 0; site < SITE_COUNT; site++) {
     if (point_missing(arch, (enum site)site)) continue;
     const char *name = site_name((enum site)site), *dot = strncmp(name, "blocks.N.", 9) == 0 ? name + 9 : name;
-    int n = snprintf(out + used, size - used, " %s", dot);
-    if (n < 0 || (size_t)n >= size - used) break;
-    used += (size_t)n;
+    if (used + strlen(dot) + 1 >= LIST_BYTES) {
+      snprintf(out + used, 40, " and more (/docs/points has all)");
+      return;
+    }
+    used += (size_t)snprintf(out + used, LIST_BYTES - used, " %s", dot);
   }
 }
 
@@ -128,15 +133,15 @@ static const char *name_missing(const struct arch *arch, const char *name) {
 
 int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) {
   struct point point;
-  char all[sizeof error->text];
+  char all[LIST_BYTES + 40];
   if (point_read(name, arch->n_layer, &point, error) != 0) return -1;
   if (point.site == SITE_ATTN_RAW && point_missing(arch, point.site)) point.site = SITE_ATTN_OUT;
   if (point.site == SITE_MLP_RAW && point_missing(arch, point.site)) point.site = SITE_MLP_OUT;
   const char *why = point_missing(arch, point.site);
   if (!why) why = name_missing(arch, name);
   if (why) {
-    list_sites(arch, all, sizeof all);
-    return error_set(error, ERROR_UNSUPPORTED, "this model has no point '%.60s': %s; it has%s", name, why, all);
+    list_sites(arch, all);
+    return error_set(error, ERROR_ARGUMENT, "this model has no point '%.60s': %s; it has%s", name, why, all);
   }
   *out = point;
   return 0;
@@ -170,7 +175,7 @@ static int select_one(const char *name, const struct arch *arch, struct point **
 
 int points_select(const char *pattern, const struct arch *arch, struct point **out, size_t *count,
                   struct error *error) {
-  char all[sizeof error->text];
+  char all[LIST_BYTES + 40];
   if (!strpbrk(pattern, "*?")) return select_one(pattern, arch, out, count, error);
   if (strlen(pattern) > 2 * POINT_NAME_BYTES) /* each name is tried against it, so it must not be long */
     return error_set(error, ERROR_ARGUMENT, "pattern '%.40s...' has %zu characters, no point's name has more than %d", pattern,
@@ -188,7 +193,7 @@ int points_select(const char *pattern, const struct arch *arch, struct point **o
     return 0;
   }
   free(found);
-  list_sites(arch, all, sizeof all);
+  list_sites(arch, all);
   return error_set(error, ERROR_ARGUMENT, "no point of this model matches '%.60s'; it has%s", pattern, all);
 }
 
@@ -208,16 +213,16 @@ int point_check_edit(const struct arch *arch, struct point point, enum edit_kind
     return error_set(error, ERROR_ARGUMENT, "columns %lld to %lld of '%s' are out of range, it has %lld",
                      (long long)column_begin, (long long)column_end, name, (long long)width);
   if (point.site == SITE_HEAD_IN && arch->n_kv_head != arch->n_head)
-    return error_set(error, ERROR_UNSUPPORTED,
+    return error_set(error, ERROR_ARGUMENT,
                      "'%s' cannot be edited: %d query heads share %d key-value heads (edit hook_q_input, hook_k_input or "
                      "hook_v_input)",
                      name, arch->n_head, arch->n_kv_head);
   bool inputs = point.site == SITE_HEAD_IN || point.site == SITE_Q_IN || point.site == SITE_K_IN || point.site == SITE_V_IN;
   if (arch_has(arch, HAS_PLACED_KEYS) && (inputs || point.site == SITE_POS_EMBED))
-    return error_set(error, ERROR_UNSUPPORTED,
+    return error_set(error, ERROR_ARGUMENT,
                      "'%s' cannot be edited: this model adds positions to what queries and keys read, in every layer", name);
   if (s.kind == POINT_DERIVED && s.heads && looks_along(kind) && column_begin / s.width != (column_end - 1) / s.width)
-    return error_set(error, ERROR_UNSUPPORTED, "an edit of '%s' that measures along a vector must stay inside one head (%lld columns); "
+    return error_set(error, ERROR_ARGUMENT, "an edit of '%s' that measures along a vector must stay inside one head (%lld columns); "
                      "name it in 'heads'", name, (long long)s.width);
   return 0;
 }

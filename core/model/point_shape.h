@@ -23,7 +23,7 @@ int64_t point_width(const struct arch *arch, enum site site, int32_t keys);
 /* NULL when models of this architecture have the point, otherwise why they have not: "its MLP is not gated". Static. */
 const char *point_missing(const struct arch *arch, enum site site);
 
-/* point_parse for a model: ERROR_UNSUPPORTED with the reason, and the points there are, where the model has no such
+/* point_parse for a model: ERROR_ARGUMENT with the reason, and the points there are, where the model has no such
  * point. */
 int point_find(const char *name, const struct arch *arch, struct point *out, struct error *error) MUST_CHECK;
 
@@ -33,7 +33,7 @@ int points_select(const char *pattern, const struct arch *arch, struct point **o
                   struct error *error) MUST_CHECK;
 
 /* 0 when the edit makes sense at the point: columns [column_begin, column_end) inside the row (keys as for point_width),
- * and the kind can be done there. ERROR_ARGUMENT, or ERROR_UNSUPPORTED with the reason. */
+ * and the kind can be done there. ERROR_ARGUMENT with the reason. */
 int point_check_edit(const struct arch *arch, struct point point, enum edit_kind kind, int64_t column_begin,
                      int64_t column_end, int32_t keys, struct error *error) MUST_CHECK;
 

@@ -163,17 +163,54 @@ static const char *put_together(const char *pattern, const char *layer, char *ou
   return out;
 }
 
-static int unknown_point(const char *name, const struct parts *parts, struct error *error) {
+/* What other libraries and habits call a point that has another name here. */
+static const char *const habits[][2] = {
+    {"logits", "unembed.hook_out"},       {"unembed", "unembed.hook_out"},     {"embed_out", "unembed.hook_out"},
+    {"resid.N", "resid_post.N"},          {"residual.N", "resid_post.N"},      {"hidden_states.N", "resid_post.N"},
+    {"hidden.N", "resid_post.N"},         {"resid", "resid_post.N"},           {"mlp.N", "mlp_out.N"},
+    {"attention.N", "attn_out.N"},        {"scores.N", "attn_scores.N"},       {"probs.N", "pattern.N"},
+    {"attention_pattern.N", "pattern.N"}, {"ln_final", "ln_final.hook_normalized"}, {"final_norm.N", "final_norm"},
+    {"neurons.N", "mlp_post.N"},          {"acts.N", "mlp_post.N"},
+};
+
+/* A name without what says where it stands: "blocks.N.attn.hook_pattern" and "attn.pattern" are "attn_pattern". */
+static void bare(const char *pattern, char out[NAME_BYTES]) {
+  size_t used = 0;
+  for (const char *at = pattern; *at;) {
+    size_t length = strcspn(at, "."), skip = strncmp(at, "hook_", 5) == 0 ? 5 : 0;
+    bool place = (length == 1 && *at == 'N') || (length == 6 && memcmp(at, "blocks", 6) == 0);
+    if (!place && used + length - skip + 2 < NAME_BYTES)
+      used += (size_t)snprintf(out + used, NAME_BYTES - used, "%s%.*s", used ? "_" : "", (int)(length - skip), at + skip);
+    at += length;
+    at += *at == '.';
+  }
+  out[used] = '\0';
+}
+
+/* The name that is most likely meant, as it stands in the table; NULL when nothing is near. */
+static const char *meant(const char *pattern) {
   const char *names[TABLE_COUNT];
+  char asked[NAME_BYTES], own[NAME_BYTES];
+  for (size_t i = 0; i < sizeof habits / sizeof *habits; i++)
+    if (strcmp(pattern, habits[i][0]) == 0) return habits[i][1];
+  bare(pattern, asked);
+  for (size_t i = 0; i < TABLE_COUNT; i++) {
+    names[i] = table[i].name;
+    bare(table[i].name, own);
+    if (strcmp(own, asked) == 0) return table[i].name;
+  }
+  return nearest_name(pattern, names, TABLE_COUNT);
+}
+
+static int unknown_point(const char *name, const struct parts *parts, struct error *error) {
   char suggestion[NAME_BYTES];
-  for (size_t i = 0; i < TABLE_COUNT; i++) names[i] = table[i].name;
-  const char *near = parts ? nearest_name(parts->pattern, names, TABLE_COUNT) : NULL;
+  const char *near = parts ? meant(parts->pattern) : NULL;
   if (near)
     return error_set(error, ERROR_ARGUMENT, "unknown point '%.80s', did you mean '%s'?", name,
                      put_together(near, parts->layer, suggestion, sizeof suggestion));
   return error_set(error, ERROR_ARGUMENT,
                    "unknown point '%.80s', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' "
-                   "(docs/points.md lists all)",
+                   "(a running steerd lists all at /docs/points)",
                    name);
 }
 
@@ -225,7 +262,7 @@ int point_read(const char *name, int n_layer, struct point *out, struct error *e
   int layer = table[i].where == LAST ? n_layer : 0;
   if (table[i].where == EACH && check_layer(name, parts.layer, n_layer, &layer, error) != 0) return -1;
   if (table[i].site == NOT_SERVED)
-    return error_set(error, ERROR_UNSUPPORTED, "point '%.80s' is not served: the request knows its own tokens", name);
+    return error_set(error, ERROR_ARGUMENT, "point '%.80s' is not served: the request knows its own tokens", name);
   *out = (struct point){layer, table[i].site};
   return 0;
 }
@@ -243,6 +280,13 @@ const char *site_name(enum site site) {
   size_t i = 0;
   while (table[i].site != site) i++;
   return table[i].name;
+}
+
+size_t site_spellings(enum site site, const char *out[], size_t most) {
+  size_t n = 0;
+  for (size_t i = 0; i < TABLE_COUNT; i++)
+    if (table[i].site == site && n < most) out[n++] = table[i].name;
+  return n;
 }
 
 const char *point_name(struct point point, char out[POINT_NAME_BYTES]) {

@@ -12,7 +12,7 @@
 #define POINT_NAME_BYTES 48
 
 /* Reads a name for a model of n_layer layers. ERROR_ARGUMENT: the name with the nearest known ones, or the
- * layer with the allowed range; ERROR_UNSUPPORTED for points that are known and not served. Whether the model has the
+ * layer with the allowed range, or that the point is known and not served. Whether the model has the
  * point is another question: point_find of point_shape.h asks it too, and is what to call where a model is at hand. */
 int point_read(const char *name, int n_layer, struct point *out, struct error *error) MUST_CHECK;
 
@@ -25,6 +25,9 @@ const char *point_name(struct point point, char out[POINT_NAME_BYTES]);
 
 /* The name of a site with "N" for the layer. Static text. */
 const char *site_name(enum site site);
+
+/* All names of a site, site_name first; returns how many, at most `most`. Static texts. */
+size_t site_spellings(enum site site, const char *out[], size_t most);
 
 /* The point has a name, in whatever spelling, that the pattern matches: '*' stands for any text, dots included, '?' for
  * one character. attn_out.N and mlp_out.N are names of SITE_ATTN_RAW and SITE_MLP_RAW here. */

@@ -124,7 +124,7 @@ def test_scores_of_heads_are_the_same_in_company(demo):
 
 def test_refusals_name_field_and_remedy(demo):
     wide = {"op": "project", "point": "blocks.2.attn.hook_result", "vector": [0.1] * 2048, "strength": 1}
-    refused(demo, "next", "edits[0].point", "one head", "'heads'", status=501, text=TEXT, edits=[wide])
+    refused(demo, "next", "edits[0].point", "one head", "'heads'", text=TEXT, edits=[wide])
     ask(demo, "next", text=TEXT, edits=[{**wide, "heads": [3], "vector": [0.1] * 256}])
     refused(demo, "compare", "positions", "an array of 2 integers", "an array of 1", source=RES, text=[TEXT, TEXT], positions=[0])
     refused(demo, "components", "position", "position is 99", "0 to 13", text=TEXT, answers=["girl"], position=99)

@@ -132,7 +132,7 @@ def test_every_op_at_every_point(daemons, twins, family):
                 continue
             if op in ("project", "cap") and name.endswith(derived):
                 edit = {"op": op, "point": name, "positions": ROWS, **fields}
-                refused(daemon, "/v1/lab/next", {"tokens": ids, "edits": [edit]}, "edits[0].point", "one head", status=501)
+                refused(daemon, "/v1/lab/next", {"tokens": ids, "edits": [edit]}, "edits[0].point", "one head")
                 continue
             function = function or (lambda h: 0 * h + clean.mean(0))
             edit = {"op": op, "point": name, "positions": ROWS, **fields}
@@ -347,3 +347,35 @@ def test_many_edits_share_the_runs_that_they_take_from(start_daemon):
     one = tokens() - before
     post(daemon, "/v1/lab/next", {"text": TEXTS[0], "edits": edits[:1]})
     assert one == tokens() - before - one
+
+
+# ---- their names ----------------------------------------------------------------------------------------
+
+
+def test_points_are_listed(daemons):
+    for family, twin in (("gpt2", None), ("qwen3", None)):
+        daemon = daemons[family]
+        got = daemon.get("/v1/lab/points").json()
+        names = {p["name"]: p for p in got["points"]}
+        missing = {p["name"]: p["missing"] for p in got["missing"]}
+        assert names["blocks.N.hook_resid_pre"]["shape"] == ["positions", 48 if family == "gpt2" else 30]
+        assert names["blocks.N.attn.hook_pattern"]["shape"] == ["positions", 4 if family == "gpt2" else 6, "positions"]
+        assert "z.N" in names["blocks.N.attn.hook_z"]["spellings"] and names["blocks.N.attn.hook_z"]["kind"] == "hot"
+        assert ("blocks.N.attn.hook_rot_q" in missing) == (family == "gpt2")
+        assert names["blocks.N.hook_q_input"]["fixed"] is None
+        assert bool(names["blocks.N.hook_attn_in"]["fixed"]) == (family == "qwen3")  # its heads share keys
+        points = [name.replace("N", "0") for name in names]
+        assert len(run(daemon, IDS[family], points=points)["activations"]) == len(points)
+        page = daemon.get("/docs/points")
+        assert page.status_code == 200 and "blocks.N.attn.hook_pattern" in page.text and "its positions" in page.text or family == "qwen3"
+        assert "/docs/points" in daemon.get("/docs").text
+
+
+def test_unknown_points_lead_somewhere(daemon):
+    for name, word in (("logits", "'unembed.hook_out'"), ("hook_mlp_post", "'blocks.N.mlp.hook_post'"), ("resid.2", "'resid_post.2'"),
+                       ("attn.pattern", "'blocks.N.attn.hook_pattern'"), ("bananas", "/docs/points")):
+        refused(daemon, "/v1/lab/run", {"tokens": [1, 2], "points": [name]}, "points[0]", word)
+        refused(daemon, "/v1/lab/next", {"tokens": [1, 2], "edits": [{"op": "zero", "point": name}]}, "edits[0].point", word)
+    assert daemon.get("/docs/points").status_code == 200
+    refused(daemon, "/v1/lab/next", {"tokens": [1, 2], "edits": ["zero"]}, "edits[0]", '{"op": "zero", "point"')
+    refused(daemon, "/v1/lab/next", {"tokens": [1, 2], "edits": {"op": "zero"}}, "edits", 'such as [{"op"')

@@ -115,7 +115,7 @@ def test_edits_of_cold_points(daemon):
     gone = np.array(plain["blocks.1.attn.hook_result"])[:, 2]
     agrees(np.array(edited["blocks.1.hook_attn_out"]), np.array(plain["blocks.1.hook_attn_out"]) - gone)
     assert (np.array(edited["blocks.1.attn.hook_result"])[:, 2] == 0).all()
-    refused(daemon, "/v1/lab/run", {"text": TEXT, "points": ["rot_q.1"]}, "points[0]", "its positions are not rotary", status=501)
+    refused(daemon, "/v1/lab/run", {"text": TEXT, "points": ["rot_q.1"]}, "points[0]", "its positions are not rotary", "/docs/points")
 
 
 def test_npy_and_safetensors_hold_the_same_numbers(daemon):

@@ -136,6 +136,37 @@ def test_patch_refuses(daemon, ids):
     refused(daemon, path, {**base, "axes": "layer", "positions": [0]}, "positions", "no meaning")
 
 
+@pytest.mark.parametrize("point, name", [("pattern", "hook_pattern"), ("attn_scores", "hook_attn_scores")])
+def test_patching_patterns_agrees(daemon, ids, point, name):
+    from twin_points import PointTwin
+    twin = PointTwin(FOLDER / "model")
+    tokens = dict(zip(("clean", "corrupted"), ({"tokens": i} for i in ids)))
+    got = post(daemon, "/v1/lab/patch", {**tokens, "point": point, "axes": "layer-head", "answers": ANSWERS, "layers": [1, 2]})
+    rows = post(daemon, "/v1/lab/patch", {**tokens, "point": point, "answers": ANSWERS, "layers": [1], "positions": [-1]})
+    answers, points = [a["id"] for a in got["answers"]], twin.run(ids[0])[0]
+
+    def cell(layer, part):
+        full = f"blocks.{layer}.attn.{name}"
+
+        def put(h):
+            h[part] = points[full][part]
+            return h
+        return difference(twin.run(ids[1], {full: put})[1], answers)
+    agrees(got["values"], [[cell(layer, np.s_[:, head]) for head in range(4)] for layer in (1, 2)])
+    agrees(rows["values"], [[cell(1, -1)]])
+
+
+def test_the_kind_of_a_point_is_no_point(daemon, ids):
+    base = {"clean": {"tokens": ids[0]}, "corrupted": {"tokens": ids[1]}, "answers": ANSWERS}
+    for name in ("z.1", "blocks.1.attn.hook_z"):
+        refused(daemon, "/v1/lab/patch", {**base, "point": name}, "point", "names a layer", "'blocks.N.attn.hook_z'", "'layers'", "[1]")
+    refused(daemon, "/v1/lab/patch", {**base, "point": "rot_q"}, "point", "no 'rot_q': its positions are not rotary")
+    refused(daemon, "/v1/lab/patch", {**base, "point": "resid"}, "point", "did you mean 'resid_post.N'")
+    refused(daemon, "/v1/lab/patch", {**base, "point": "blocks.N.hook_zz"}, "point", "blocks.N.hook_zz")
+    refused(daemon, "/v1/lab/patch", {**base, "point": "final_norm"}, "point", "stands once")
+    refused(daemon, "/v1/lab/patch", {**base, "clean": "a text"}, "clean", 'such as {"text": "..."}')
+
+
 # ---- compare --------------------------------------------------------------------------------------------
 
 
@@ -200,8 +231,23 @@ def test_ablating_heads_agrees(daemon, twin, ids, mode):
     agrees([t["logit"] for t in got["after"]["top"]], np.sort(logits[-1])[::-1][:10])
 
 
+def test_ablating_heads_to_their_mean_over_texts_is_the_same_as_the_edits(daemon, ids):
+    heads, texts = [{"layer": 0, "head": 2}, {"layer": 1, "head": 0}], ["The ship turned", "One night in the year a ship came"]
+    edits = [{"op": "mean", "point": f"z.{h['layer']}", "heads": [h["head"]], "texts": texts} for h in heads]
+    want = post(daemon, "/v1/lab/next", {"text": CLEAN, "edits": edits, "loss": True})
+    assert post(daemon, "/v1/lab/ablate", {"text": CLEAN, "heads": heads, "mode": "mean", "texts": texts}) == want
+    same = [CLEAN, CLEAN]
+    got = post(daemon, "/v1/lab/ablate", {"text": CLEAN, "heads": heads, "mode": "mean", "texts": same, "perPosition": True})
+    assert got["after"] == got["before"]  # each position's own value
+    path = "/v1/lab/ablate"
+    refused(daemon, path, {"text": CLEAN, "heads": heads, "texts": texts}, "texts", "mode 'mean'")
+    refused(daemon, path, {"text": CLEAN, "heads": heads, "mode": "mean", "texts": texts, "perPosition": True}, "texts[0]", "as many")
+    refused(daemon, path, {"text": CLEAN, "source": "1-res-relu", "features": [3], "mode": "mean", "over": "corpus"}, "texts", "statistics")
+
+
 def test_ablate_refuses_in_the_words_of_the_request(daemon):
     path = "/v1/lab/ablate"
+    refused(daemon, path, {"text": CLEAN, "heads": [[1, 2]]}, "heads[0]", 'such as {"layer": 0, "head": 1}')
     refused(daemon, path, {"text": CLEAN}, "features", "one of them")
     refused(daemon, path, {"text": CLEAN, "features": [1]}, "features", "one of them")
     refused(daemon, path, {"text": CLEAN, "source": "1-res-relu", "features": [96]}, "features", "0 to 95", status=404)
@@ -255,6 +301,18 @@ def test_components_agree_and_add_up(daemon, twin, ids):
     assert one["heads"] is None and one["total"] == pytest.approx(logits[-1, a], abs=2e-4)
     refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ["a", "the", "of"]}, "answers", "two")
     refused(daemon, "/v1/lab/components", {"text": CLEAN, "answers": ANSWERS, "position": 99}, "position", "tokens 0")
+
+
+@pytest.mark.parametrize("verb, more", [("lens", {"topK": 2, "layers": [0, 3], "positions": [-1, 1]}), ("components", {"answers": ANSWERS}),
+                                        ("components", {"answers": ANSWERS, "heads": False})])
+def test_many_texts_are_read_as_each_alone(daemon, verb, more):
+    texts = [CLEAN, "The ship turned", "Late in the year, the wind"]
+    many = post(daemon, f"/v1/lab/{verb}", {"text": texts, **more})["results"]
+    assert many == [post(daemon, f"/v1/lab/{verb}", {"text": text, **more}) for text in texts]
+    edit = {"op": "mean", "point": "z.0", "over": "batch"}
+    assert post(daemon, f"/v1/lab/{verb}", {"text": texts, **more, "edits": [edit]})["results"] != many
+    refused(daemon, f"/v1/lab/{verb}", {"text": texts, **more, "position" + "s" * (verb == "lens"): [9] if verb == "lens" else 9},
+            "positions[0]" if verb == "lens" else "position", "tokens 0 to")
 
 
 # ---- heads and patterns ---------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
 /* test_points.c: point names both ways, what is said about wrong ones, and the nearest-name helper. */
+#include <stdio.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -71,7 +72,7 @@ static void refuses(const char *name, enum error_code code, const char *text) {
 
 #define UNKNOWN(name)                                                                                        \
   "unknown point '" name                                                                                     \
-  "', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' (docs/points.md lists all)"
+  "', expected a name such as 'blocks.N.hook_resid_pre' or 'resid_pre.N' (a running steerd lists all at /docs/points)"
 
 static void wrong_names_are_told_apart(void **state) {
   (void)state;
@@ -91,7 +92,16 @@ static void wrong_names_are_told_apart(void **state) {
   refuses("...", ERROR_ARGUMENT, UNKNOWN("..."));
   refuses("banana", ERROR_ARGUMENT, UNKNOWN("banana"));
   refuses("k12", ERROR_ARGUMENT, "layer 12 of point 'k12' is out of range, expected 0 to 11");
-  refuses("hook_tokens", ERROR_UNSUPPORTED, "point 'hook_tokens' is not served: the request knows its own tokens");
+  static const char *const meant[][2] = {
+      {"logits", "unembed.hook_out"},        {"hook_mlp_post", "blocks.N.mlp.hook_post"},       {"attn.pattern", "blocks.N.attn.hook_pattern"},
+      {"resid.2", "resid_post.2"},           {"blocks.1.hook_pattern", "pattern.1"}, {"blocks.0.attn.z", "blocks.0.attn.hook_z"},
+      {"mlp.3", "mlp_out.3"},                {"blocks.2.ln2.scale", "blocks.2.ln2.hook_scale"}};
+  for (size_t i = 0; i < sizeof meant / sizeof *meant; i++) {
+    char text[160];
+    snprintf(text, sizeof text, "unknown point '%s', did you mean '%s'?", meant[i][0], meant[i][1]);
+    refuses(meant[i][0], ERROR_ARGUMENT, text);
+  }
+  refuses("hook_tokens", ERROR_ARGUMENT, "point 'hook_tokens' is not served: the request knows its own tokens");
 }
 
 /* A GPT-2 of two layers, as far as points are concerned. */
@@ -112,7 +122,7 @@ static void lacks(const struct arch *arch, const char *name, const char *reason)
   struct error error = ERROR_INIT;
   struct point point;
   if (point_find(name, arch, &point, &error) == 0) fail_msg("%s was found", name);
-  assert_int_equal(error.code, ERROR_UNSUPPORTED);
+  assert_int_equal(error.code, ERROR_ARGUMENT);
   if (!strstr(error.text, reason) || !strstr(error.text, "; it has hook_")) fail_msg("%s: %s", name, error.text);
 }
 

@@ -1,7 +1,9 @@
 """The laboratory on the demo: splices of its transcoder beside NumPy, and edits in units of the stored maximum."""
 import json
 import pathlib
+import socket
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -77,3 +79,42 @@ def test_values_count_in_the_stored_maximum(demo):
     assert half == raw != run(demo)[2]
     add = {"op": "add", "source": "2-res-demo", "index": 1890}
     assert run(demo, [{**add, "strength": 2, "unit": "max"}])[2] == run(demo, [{**add, "strength": 2 * known["maxActApprox"]}])[2]
+
+
+def test_a_feature_is_put_to_the_mean_of_its_statistics(demo):
+    """over: corpus without texts: the mean over all counted positions, those included where the feature is silent."""
+    source, index = "2-res-demo", 1890
+    model = demo.get("/models").json()["models"][0]["id"]
+    stored = demo.get(f"/feature/{model}/{source}/{index}").json()
+    mean = stored["mean"] * stored["n_fired"] / stored["n_tokens"]
+    assert 0 < mean < stored["mean"] < stored["maxActApprox"]
+    losses = lambda *edits: demo.post("/v1/lab/run", {"text": TEXT, "loss": True, "edits": list(edits)}).json()["tokenLosses"]
+    feature = {"source": source, "index": index}
+    put = losses({"op": "mean", **feature, "over": "corpus"})
+    agrees(put, losses({"op": "clamp", **feature, "value": mean}))
+    assert put not in (losses(), losses({"op": "ablate", **feature}))
+
+
+LONG = [{"text": [TEXT * 5] * 20, "points": ["blocks.*"], "loss": True},
+        {"text": [TEXT * 5] * 20, "loss": True, "edits": [{"op": "mean", "point": "z.3", "texts": [TEXT * 4] * 20}]}]
+
+
+@pytest.mark.parametrize("verb, body", [
+    ("heads", {"batch": 1000, "length": 100}), ("run", LONG[0]), ("run", LONG[1]),
+    ("lens", {"text": [TEXT * 4] * 20, "topK": 20}),
+    ("patch", {"clean": {"text": TEXT * 4}, "corrupted": {"text": TEXT.replace("girl", "boy") * 4}, "answers": ["girl", "boy"]}),
+])
+def test_a_client_that_leaves_stops_its_work(demo, verb, body):
+    """Requests of many seconds end within a step or a slice once nobody waits for them."""
+    count = lambda: {k: float(v) for k, v in (line.split() for line in demo.get("/metrics").text.splitlines()
+                                              if line.startswith("steerd_engine_"))}
+    raw, before = json.dumps(body).encode(), count()
+    with socket.create_connection(("127.0.0.1", demo.port)) as s:
+        s.sendall(b"POST /v1/lab/%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % (verb.encode(), len(raw)) + raw)
+        time.sleep(0.1)
+    end = time.monotonic() + 10  # far beyond a step on a busy machine
+    while (now := count())["steerd_engine_cancelled_total"] == before["steerd_engine_cancelled_total"] and time.monotonic() < end:
+        time.sleep(0.02)
+    change = {k.removeprefix("steerd_engine_"): now[k] - before[k] for k in now}
+    assert change["cancelled_total"] == 1 and change["failed_total"] == 0, change
+    assert demo.post("/v1/lab/run", {"text": TEXT, "loss": True}).status_code == 200

@@ -509,21 +509,3 @@ def test_next_agrees(daemon, twin):
     plain = post(daemon, "/v1/lab/next", {"text": TEXT, "topK": 5, "answers": " the"})
     assert plain["after"] is None and plain["before"]["top"] == got["before"]["top"] and plain["before"]["loss"] is None
     refused(daemon, "/v1/lab/next", {"text": TEXT, "answers": [" the", "zebra"]}, "answers[1]", "must be one token")
-
-
-def test_a_client_that_leaves_stops_its_work(start_daemon):
-    import socket
-    import time
-    daemon = start_daemon(threads=1)
-    body = json.dumps({"text": [TEXT * 6] * 200, "points": ["blocks.*"], "loss": True}).encode()
-    with socket.create_connection(("127.0.0.1", daemon.port)) as s:
-        s.sendall(b"POST /v1/lab/run HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-                  % len(body) + body)
-        time.sleep(0.2)
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
-        text = daemon.get("/metrics").text
-        if 'running 0' in text.replace("steerd_", "") or "sequences_running 0" in text:
-            break
-        time.sleep(0.05)
-    assert run(daemon, text=TEXT, loss=True)["loss"] > 0

@@ -6,11 +6,17 @@
  * of the text per cell, one after the other, each with its row put in (what a notebook does). Both are timed from request to
  * result; the rows of the plain loop are there beforehand.
  *
- * Decode: NEW_TOKENS steps of streams that generate together, prompts of 2 tokens included, with edits and taps live at every
- * position. What is looked for is a few parts in a thousand, so it is processor time of one thread that is counted: it leaves
- * out what other programs take. Rounds alternate between all rows, each is divided by the plain row of its round, medians are
- * printed. */
+ * Decode: streams that generate together, with edits and taps live at every position, beside the same streams without. What is
+ * looked for is a few parts in a thousand, which a machine that others use shows only to a paired measurement: the same weights are
+ * served as two models, of which the worker runs a step each in turn, so that every step with edits stands beside one
+ * without, milliseconds away; processor time of the worker's thread leaves out what others take from it. Which of the two comes
+ * first changes from round to round. Printed is the median of the pairs' differences, with the interval that holds the true
+ * median in 95 of 100 cases (order statistics, no assumption about the noise). The first row of each kind compares nothing with
+ * nothing: its interval is what the method can tell. STEERD_BENCH_PAIRS asks for more pairs than usual, STEERD_BENCH_ROWS for the
+ * rows alone whose names hold it. */
+#include <math.h>
 #include <pthread.h>
+#include <string.h>
 
 #include "core/base/log.h"
 #include "core/engine/engine.h"
@@ -18,8 +24,8 @@
 #include "tests/bench/limits.h"
 #include "tests/unit/lab_waiter.h"
 
-#define ROUNDS 11
-#define NEW_TOKENS 24
+#define PAIRS 96      /* unless STEERD_BENCH_PAIRS says otherwise */
+#define NEW_TOKENS 24 /* of each stream in a round */
 #define STREAMS 16
 #define TOKENS 16
 #define PROMPT 2
@@ -40,9 +46,10 @@ static void must_end(struct lab_job *job) {
   fail(&error);
 }
 
+/* Of the calling thread. */
 static double processor_seconds(void) {
   struct timespec now;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
@@ -144,15 +151,29 @@ static const struct row rows[] = {
 };
 #define N_ROWS (sizeof rows / sizeof *rows)
 
+/* Two tasks at once, one on each model. The worker's thread writes, and is waited for. */
 struct run {
   pthread_mutex_t mutex;
   pthread_cond_t changed;
-  bool done;
+  int running;
   struct error error;
+  struct half *ends[4 * NEW_TOKENS]; /* whose step ended, in the order of time */
+  double at[4 * NEW_TOKENS];         /* when */
+  int n_ends;
+};
+struct half {
+  struct run *run;
+  int streams, tokens;
 };
 
+/* A step has ended when the last of its streams has its token. */
 static bool on_token(void *context, int sequence, const struct engine_token *token) {
-  (void)context, (void)sequence, (void)token;
+  struct half *half = context;
+  struct run *run = half->run;
+  (void)sequence, (void)token;
+  if (++half->tokens % half->streams || run->n_ends == (int)(sizeof run->at / sizeof *run->at)) return true;
+  run->at[run->n_ends] = processor_seconds();
+  run->ends[run->n_ends++] = half;
   return true;
 }
 
@@ -162,9 +183,9 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
 }
 
 static void on_done(void *context, const struct error *error) {
-  struct run *run = context;
+  struct run *run = ((struct half *)context)->run;
   pthread_mutex_lock(&run->mutex);
-  run->done = true;
+  run->running--;
   if (error) run->error = *error;
   pthread_cond_signal(&run->changed);
   pthread_mutex_unlock(&run->mutex);
@@ -186,53 +207,86 @@ static struct edit_list *make_edits(const struct row *row, const struct model *m
   return list;
 }
 
-/* Seconds for NEW_TOKENS tokens of every stream. */
-static double decode(struct engine *engine, const struct model *model, const struct row *row, const float *v) {
+static void start(struct engine *engine, const struct model *model, const struct row *row, bool plain, const float *v,
+                  struct half *half) {
   struct engine_sequence sequences[STREAMS];
   struct point taps[256];
   int32_t tokens[PROMPT];
   struct error error = ERROR_INIT;
-  struct run run = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
-  int n_taps = row->taps ? model->arch.n_layer : 0;
+  int n_taps = row->taps && !plain ? model->arch.n_layer : 0;
   for (int i = 0; i < PROMPT; i++) tokens[i] = 100 + 11 * i;
   for (int l = 0; l < n_taps; l++) taps[l] = (struct point){l, SITE_RESID_POST};
   for (int s = 0; s < row->streams; s++)
     sequences[s] = (struct engine_sequence){.tokens = tokens, .n_tokens = PROMPT, .last_layer = model->arch.n_layer,
-                                            .edits = row->n ? make_edits(row, model, s, v) : NULL, .taps = taps,
+                                            .edits = row->n && !plain ? make_edits(row, model, s, v) : NULL, .taps = taps,
                                             .n_taps = n_taps, .max_new = NEW_TOKENS, .eos = -1, .n_logprobs = -1};
   struct engine_task_args args = {.model = model, .sequences = sequences, .n_sequences = row->streams, .events = &events,
-                                  .context = &run};
+                                  .context = half};
   struct engine_task *task;
-  double from = processor_seconds();
   check(engine_submit(engine, &args, &task, &error), &error);
+}
+
+/* A round: appends the shares by which steps with edits took longer than the plain ones beside them, and their plain times. */
+static int measure(struct engine *engine, const struct model *const models[2], const struct row *row, int edited, const float *v,
+                   double *shares, double *plain, int most) {
+  struct run run = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 2, ERROR_INIT, {NULL}, {0}, 0};
+  struct half halves[2] = {{&run, row->streams, 0}, {&run, row->streams, 0}};
+  int n = 0;
+  for (int i = 0; i < 2; i++) start(engine, models[i], row, i != edited, v, &halves[i]);
   pthread_mutex_lock(&run.mutex);
-  while (!run.done) pthread_cond_wait(&run.changed, &run.mutex);
+  while (run.running) pthread_cond_wait(&run.changed, &run.mutex);
   pthread_mutex_unlock(&run.mutex);
   check(run.error.code != ERROR_NONE, &run.error);
-  return processor_seconds() - from;
+  for (int i = 2; i < run.n_ends && n < most; i++) {
+    if (run.ends[i] == run.ends[i - 1] || run.ends[i - 1] == run.ends[i - 2]) continue; /* one ran alone */
+    double first = run.at[i - 1] - run.at[i - 2], second = run.at[i] - run.at[i - 1];
+    bool last = run.ends[i] == &halves[edited];
+    plain[n] = last ? first : second;
+    shares[n] = (last ? second : first) / plain[n] - 1;
+    n++;
+    i++; /* each step is in one pair */
+  }
+  return n;
+}
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+
+static void bench_row(struct engine *engine, const struct model *const models[2], const struct row *row, const float *v, int pairs) {
+  double *shares = malloc((size_t)pairs * sizeof *shares), *plain = malloc((size_t)pairs * sizeof *plain);
+  int n = 0;
+  for (int round = 0; n < pairs; round++) n += measure(engine, models, row, round % 2, v, shares + n, plain + n, pairs - n);
+  qsort(shares, (size_t)n, sizeof *shares, ascending);
+  qsort(plain, (size_t)n, sizeof *plain, ascending);
+  int reach = (int)(0.98 * sqrt((double)n)); /* of a binomial with p = 1/2: 1.96 of its deviations */
+  int low = n / 2 - reach > 0 ? n / 2 - reach : 0, high = n / 2 + reach < n ? n / 2 + reach : n - 1;
+  printf("decode  %-44s %8.3f ms a step   %+6.2f %%   (%+.2f to %+.2f)\n", row->name, plain[n / 2] * 1e3, shares[n / 2] * 100,
+         shares[low] * 100, shares[high] * 100);
+  fflush(stdout);
+  free(shares);
+  free(plain);
 }
 
 static void bench_decode(const char *folder) {
   struct error error = ERROR_INIT;
-  struct backend *backend = backend_open("cpu", 1, &error);
+  struct backend *backend = backend_open("cpu", 1, &error); /* one thread: the worker's, whose time is counted */
   struct model *model = backend ? model_open("bench", folder, backend, &error) : NULL;
+  const char *asked = getenv("STEERD_BENCH_PAIRS"), *only = getenv("STEERD_BENCH_ROWS");
+  int pairs = asked && atoi(asked) > 0 ? atoi(asked) : PAIRS;
   if (!model) fail(&error);
-  const struct model *models[] = {model};
+  struct model twin = *model; /* the same weights behind another name: the worker takes a step of each in turn */
+  const struct model *models[] = {model, &twin};
   struct engine_options options = {.max_queue = 8, .max_sessions = STREAMS, .max_step_rows = 256};
-  struct engine *engine = engine_new(backend, models, 1, &options, &error);
+  struct engine *engine = engine_new(backend, models, 2, &options, &error);
   if (!engine) fail(&error);
   float *v = malloc((size_t)model->arch.d_model * sizeof *v);
+  double first[8], warm[8];
   for (int64_t i = 0; i < model->arch.d_model; i++) v[i] = (float)(i % 7 - 3) * 0.01f;
-  double seconds[N_ROWS][ROUNDS], shares[ROUNDS];
-  decode(engine, model, &rows[0], v); /* the first run touches every weight */
-  for (int round = 0; round < ROUNDS; round++)
-    for (size_t i = 0; i < N_ROWS; i++) seconds[i][round] = decode(engine, model, &rows[i], v);
-  for (size_t i = 0, plain = 0; i < N_ROWS; i++) {
-    if (rows[i].n == 0 && !rows[i].taps) plain = i;
-    for (int round = 0; round < ROUNDS; round++) shares[round] = seconds[i][round] / seconds[plain][round];
-    double share = limits_median(shares, ROUNDS), step = best(seconds[i], ROUNDS) / NEW_TOKENS * 1e3;
-    printf("decode  %-44s %8.3f ms a step   %+6.2f %%\n", rows[i].name, step, (share - 1) * 100);
-  }
+  measure(engine, models, &rows[0], 0, v, first, warm, 8); /* the first run touches every weight */
+  for (size_t i = 0; i < N_ROWS; i++)
+    if (!only || strstr(rows[i].name, only)) bench_row(engine, models, &rows[i], v, pairs);
   free(v);
   engine_free(engine);
   model_close(model);
@@ -247,7 +301,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   log_set_sink(quiet, NULL);
-  bench_patching(argv[1]);
+  if (!getenv("STEERD_BENCH_ROWS")) bench_patching(argv[1]);
   bench_decode(argv[1]);
   return 0;
 }

@@ -1,4 +1,6 @@
 """The scripts of docs/examples run against the demo, and print what the notebook's cell they repeat is after."""
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -103,6 +105,26 @@ def test_clamp_steering(url):
     plain = re.search(r"as it is: (.*?) *$", text, re.M).group(1)
     rows = [line for line in text.splitlines() if "One day" in line][1:]
     assert len(rows) == 3 and not rows[2].strip().endswith(plain) and "girl girl" in rows[2]
+
+
+VILLES = pathlib.Path(os.environ.get("STEERD_DATA", ROOT.parent / "shared" / "data")) / "models" / "villes"
+
+
+@pytest.mark.skipif(not VILLES.is_dir(), reason="skip: clamp steering on villes (set STEERD_DATA)")
+def test_clamp_steering_writes_the_names_that_were_recorded(start_daemon):
+    """The workshop's model: with the error term kept and left out, as its independent twin has it."""
+    ini = ROOT / "config" / "models" / "villes.ini"
+    daemon = start_daemon(models={"villes": ini}, sources={"villes/0-res-ws": ini})
+    text = output(daemon.url, "clamp_steering.py")
+    recorded = json.loads((ROOT / "tests" / "vectors" / "villes" / "expected.json").read_text())
+    plain = {row["start"]: row["text"] for row in recorded["greedy"]}
+    assert re.search(rf"as it is +{plain['sa']} +{plain['mont']}$", text, re.M)
+    for run in recorded["clamped"]["runs"]:
+        sa, mont = (row["text"] for row in run["greedy"])  # the script draws 40 characters at most
+        assert len(sa) <= 42 and len(mont) <= 44
+        assert re.search(rf"held at {run['value']:g} +{'kept' if run['include_error'] else 'left out'} +{sa} +{mont} *$", text, re.M), text
+    drawn = re.findall(r"^drawn, (.*?): (.*)$", text, re.M)
+    assert len(drawn) == 3 and len({names for _, names in drawn}) == 3 and all(names.count(",") == 4 for _, names in drawn)
 
 
 def test_mlp_hidden(url):

@@ -25,6 +25,8 @@ NAMES = ["paris", "saint-lô", "l'haÿ-les-roses", "niederrœdern"]  # and the l
 STARTS = ["", "sa", "mont"]
 STEER = (103, 3.0)  # feature, strength; added at blocks.0.hook_resid_post at every position, <SOS> too
 
+CLAMP = (38, (0.0, 1.5))  # feature, activations it is held at, in folded units; at every position
+
 MODEL_SHAPES = [("embedding", (46, D)), ("PE", (46, D)), ("attention_norm", (D,)), ("query", (D, D)), ("key", (D, D)),
                 ("value", (D, D)), ("c_proj", (D, D)), ("mlp_norm", (D,)), ("fc_1", (128, D)), ("fc_2", (D, 128)),
                 ("fc_3", (128, D)), ("out_norm", (D,))]
@@ -90,6 +92,18 @@ def encode(s, x):
 
 def decode(s, a):
     return a @ s["W_dec"] + s["b_dec"]
+
+
+def clamp(s, norms, feature, value, include_error):
+    """A function of the last residual: the feature's activation held at `value`. With the error term only its own share of the
+    stream changes; without, the dictionary's reconstruction stands in its place."""
+    def edit(x):
+        a = encode(s, x)
+        if include_error:
+            return x + (value - a[:, feature:feature + 1] * norms[feature]) * s["W_dec"][feature] / norms[feature]
+        a[:, feature] = value / norms[feature]
+        return decode(s, a)
+    return edit
 
 
 def greedy(w, ids, edit=None):
@@ -167,9 +181,9 @@ def record_name(w, s, norms, n, ids, tensors):
     tensors[f"n{n}/reconstruction"] = decode(s, raw).astype(np.float32)
 
 
-def record_greedy(w, characters, vocab, edit=None):
+def record_greedy(w, characters, vocab, edit=None, starts=STARTS):
     rows = []
-    for start in STARTS:
+    for start in starts:
         new, ended, lead = greedy(w, [SOS] + [vocab[c] for c in start], edit)
         assert lead > 1e-3, (start, lead)  # a choice must not hang on float32 rounding (about 1e-5)
         rows.append({"start": start, "ids": new, "text": start + "".join(characters[i - 3] for i in new),
@@ -213,7 +227,11 @@ def main():
         "versions": {"python": platform.python_version(), "numpy": np.__version__}, "agreement": agreement, "names": chosen,
         "greedy": record_greedy(w, characters, vocab),
         "steered": {"feature": STEER[0], "strength": STEER[1], "point": "blocks.0.hook_resid_post",
-                    "method": "SIMPLE_ADDITIVE", "greedy": record_greedy(w, characters, vocab, lambda h: h + STEER[1] * row)}})
+                    "method": "SIMPLE_ADDITIVE", "greedy": record_greedy(w, characters, vocab, lambda h: h + STEER[1] * row)},
+        "clamped": {"feature": CLAMP[0], "runs": [
+            {"value": value, "include_error": keep,
+             "greedy": record_greedy(w, characters, vocab, clamp(s, norms, CLAMP[0], value, keep), STARTS[1:])}
+            for value in CLAMP[1] for keep in (True, False)]}})
 
 
 if __name__ == "__main__":

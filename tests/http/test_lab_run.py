@@ -440,6 +440,22 @@ def test_rows_of_a_longer_run_go_on_into_what_is_generated(daemon, positions):
     assert text != post(daemon, "/api/steer", ask)["STEERED"]
 
 
+def test_completions_take_the_same_edits(daemon):
+    """Means and rows of other runs, for several prompts and choices at once."""
+    prompts, other = [TEXT, TEXT[:20]], "The ship turned towards the rocks and was lost in the ni"
+    edits = [{"op": "mean", "point": "z.1", "heads": [1], "texts": [other, TEXT]},
+             {"op": "patch", "point": "resid_mid.1", "positions": [1, 3], "from": {"text": other}},
+             {"op": "mean", "point": "attn_out.2"}]
+    body = {"model": MODEL, "max_tokens": 12, "temperature": 0}
+    got = post(daemon, "/v1/completions", {**body, "prompt": prompts, "n": 2, "steering": {"edits": edits}})
+    ask = {"n_tokens": 12, "temperature": 0, "features": [], "types": ["STEERED"], "include_prompt": False, "edits": edits}
+    want = [post(daemon, "/api/steer", {**ask, "prompt": prompt})["STEERED"] for prompt in prompts]
+    assert [choice["text"] for choice in got["choices"]] == [want[0], want[0], want[1], want[1]]
+    reply = daemon.post("/v1/completions", {**body, "prompt": TEXT, "steering": {"edits": [{"op": "zero", "point": "pattern.1"}]}})
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == "steering.edits[0].point", reply.text
+    assert "/v1/lab only" in reply.json()["error"]["message"]
+
+
 def test_patches_of_what_is_generated_say_what_is_missing(daemon):
     base = {"prompt": TEXT, "n_tokens": 8, "temperature": 0, "features": [], "types": ["STEERED"]}
     patch = {"op": "patch", "point": "resid_mid.1", "positions": "generated"}

@@ -47,6 +47,7 @@ struct edits_plan {
   size_t n_edits;
   bool continues;     /* the text goes on: edits apply to generated positions too. Set before edits_needs */
   size_t n_columns;   /* runs of columns in all edits over all texts */
+  double bytes;       /* that their lists take, at most, beside vectors and rows */
   struct edit_need *needs;
   size_t n_needs;
   struct edit_run *runs;

@@ -18,14 +18,15 @@ static double edit_bytes(const struct edits_plan *plan, const struct resolved_ed
   for (size_t t = 0; t < n_texts; t++) {
     double width = (double)edit_width(plan, edit, texts[t].n), places = (double)edit_places(plan, edit, texts[t].n);
     double n = !rows ? 1 : listed && (double)edit->n_positions < places ? (double)edit->n_positions : places;
-    bytes += n * width * sizeof(float) + places + (double)edit->n_features * sizeof(struct edit_feature);
+    bytes += n * width * sizeof(float) + (double)edit->n_features * sizeof(struct edit_feature);
+    if (edit->dict) bytes += places;
     if (mean && !edit->has_from && !edit->n_texts) bytes += edit->per_position ? n * width * sizeof(float) : sum;
   }
   return bytes;
 }
 
 static int check_room(const struct edits_plan *plan, const struct lab_ids *texts, size_t n_texts, struct error *error) {
-  double bytes = 0;
+  double bytes = plan->bytes;
   for (size_t e = 0; e < plan->n_edits; e++) {
     bytes += edit_bytes(plan, &plan->edits[e], texts, n_texts);
     if (bytes > (double)LABORATORY_MAX_BYTES)

@@ -12,6 +12,9 @@
 /* Runs of columns in all edits of a request over all its texts: each is an item of every step that it is in. */
 #define MOST_COLUMNS 65536
 
+/* What the engine keeps of one beside its vector and its mask of positions. */
+#define PIECE_BYTES 256
+
 /* ---- positions ---- */
 
 int64_t edit_place(int64_t position, size_t n) {
@@ -193,6 +196,8 @@ static int check_rows(const struct edits_plan *plan, const struct resolved_edit 
 static int check_patch(const struct edits_plan *plan, const struct resolved_edit *edit, const struct lab_ids *ids,
                        struct error *error) {
   size_t places = edit_places(plan, edit, ids->n);
+  if ((int64_t)places > plan->opened->model->arch.n_ctx)
+    return edit_at_fault(error, ERROR_LIMIT, edit, edit->rows ? "rows" : "from.positions", "they reach behind the model's context");
   uint8_t *mask = malloc(places);
   int failed = mask ? check_rows(plan, edit, ids, mask, error) : error_memory(error, places);
   free(mask);
@@ -226,6 +231,7 @@ static int check_point(struct edits_plan *plan, const struct resolved_edit *edit
   if (edit->dict) return 0;
   if (edit_columns(edit, ids->n, 0, &columns, &n, error) != 0) return -1;
   plan->n_columns += n;
+  plan->bytes += (double)n * (double)(PIECE_BYTES + edit_places(plan, edit, ids->n) * (edit_has_rows(edit) ? 5 : 1));
   int failed = point_check_edit(&plan->opened->model->arch, edit->point, edit_kind_of(edit), columns[0].begin,
                                 columns[n - 1].end, (int32_t)ids->n, &inner);
   free(columns);

@@ -464,6 +464,7 @@ def test_patches_of_what_is_generated_say_what_is_missing(daemon):
     assert steered({**patch, "rows": rows}) not in (steered(), steered({**patch, "rows": rows[:1]}))
     refused(daemon, "/api/steer", {**base, "edits": [{**patch, "from": {"text": "The"}}]}, "edits[0].from", "no row for what is")
     refused(daemon, "/v1/lab/next", {"text": TEXT, "edits": [{**patch, "rows": rows}]}, "edits[0].positions", "nothing is generated")
+    refused(daemon, "/api/steer", {**base, "edits": [{**patch, "rows": [[0] * 48] * 160}]}, "edits[0].rows", "context")
     mean = {"op": "mean", "point": "z.1", "texts": [TEXT], "perPosition": True, "positions": "generated"}
     refused(daemon, "/api/steer", {**base, "edits": [mean]}, "edits[0].positions", "perPosition")
 

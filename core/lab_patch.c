@@ -199,6 +199,9 @@ static int find_kind(struct patch *patch, const char *name, struct error *error)
   patch->width = point_width(arch, point.site, n);
   patch->each = shape.square ? n : shape.width;
   patch->result.point = site_name(point.site);
+  struct error inner = ERROR_INIT;
+  if (point_check_edit(arch, point, EDIT_ROW_REPLACE, 0, patch->width, n, &inner) != 0)
+    return error_set_field(error, inner.code, "point", "point: %s", inner.text);
   if (patch->axes != LAB_LAYER_HEAD || shape.heads) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "axes", "axes: '%.80s' has no heads; 'z' has", name);
 }

@@ -353,8 +353,7 @@ def test_many_edits_share_the_runs_that_they_take_from(start_daemon):
 
 
 def test_points_are_listed(daemons):
-    for family, twin in (("gpt2", None), ("qwen3", None)):
-        daemon = daemons[family]
+    for family, daemon in daemons.items():
         got = daemon.get("/v1/lab/points").json()
         names = {p["name"]: p for p in got["points"]}
         missing = {p["name"]: p["missing"] for p in got["missing"]}
@@ -366,8 +365,17 @@ def test_points_are_listed(daemons):
         assert bool(names["blocks.N.hook_attn_in"]["fixed"]) == (family == "qwen3")  # its heads share keys
         points = [name.replace("N", "0") for name in names]
         assert len(run(daemon, IDS[family], points=points)["activations"]) == len(points)
+        for point in names.values():  # every spelling means that point
+            for name in point["spellings"]:
+                got = run(daemon, IDS[family], points=[name.replace(".N", ".0")])["activations"]
+                assert list(got) == [point["name"].replace(".N", ".0")], (name, got.keys())
+        assert "attn_out.N" in names["blocks.N.hook_attn_out"]["spellings"] and "attn_out.N" not in missing
         page = daemon.get("/docs/points")
-        assert page.status_code == 200 and "blocks.N.attn.hook_pattern" in page.text and "its positions" in page.text or family == "qwen3"
+        assert page.status_code == 200 and "blocks.N.attn.hook_pattern" in page.text
+        assert ("its positions are not rotary" if family == "gpt2" else "its positions are not learned") in page.text
+        if family == "qwen3":
+            patch = {"clean": {"tokens": IDS[family]}, "corrupted": {"tokens": IDS[family]}, "point": "hook_attn_in"}
+            refused(daemon, "/v1/lab/patch", {**patch, "answers": ["a", "b"], "prependSpace": False}, "point", "share")
         assert "/docs/points" in daemon.get("/docs").text
 
 

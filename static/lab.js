@@ -66,7 +66,7 @@ function nextTable(reply) {
   const titles = ['Rank', 'As it is', ...(reply.after ? ['With the changes'] : [])];
   return h('div', { class: 'scroll' }, h('table', {}, h('caption', { class: 'unseen' }, 'Likeliest next tokens'),
     h('thead', {}, h('tr', {}, titles.map((title) => h('th', { scope: 'col' }, title)))),
-    h('tbody', {}, reply.before.top.map((row, i) => h('tr', {}, h('td', { class: 'number soft' }, i + 1), side(row, true), reply.after && side(reply.after.top[i]))))));
+    h('tbody', {}, reply.before.top.map((row, i) => h('tr', {}, h('td', { class: 'number soft' }, row.rank), side(row, true), reply.after && side(reply.after.top[i]))))));
 }
 
 // ---- what each layer would say --------------------------------------------------------------------------

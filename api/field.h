@@ -50,6 +50,7 @@ struct field {
   const struct field *inner;
   const char *example;      /* of FIELD_OBJECT and FIELD_OBJECTS: one object, as JSON */
   bool strict;              /* unknown fields of `inner` are refused on every route */
+  bool none;                /* FIELD_TEXTS: an array of none is as good as left out */
   bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };
 /* An array of rows ends with one whose name is NULL. */

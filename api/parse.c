@@ -127,6 +127,7 @@ static int check_texts(struct parser *p, const struct field *row, const char *pa
   if (!json_is_array(json)) return check_text(p, row, path, json);
   int most = field_max_texts(p->options);
   size_t count = json_array_size(json);
+  if (count == 0 && row->none) return 0;
   if (count < 1 || count > (size_t)most)
     return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold 1 to %d texts, found %zu", path, most,
                            count);

@@ -5,6 +5,7 @@
 
 #include "core/engine/kv.h"
 #include "core/inspect_int.h"
+#include "core/model/chat.h"
 #include "core/model/plan.h"
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
@@ -312,6 +313,11 @@ static int tell_tokenizer(const struct model *model, struct inspect_facts *facts
       fact_int(facts, s, "tokens", tokenizer_size(t), error) != 0 || fact_text(facts, s, "BOS", error, "%s", bos) != 0 ||
       fact_text(facts, s, "EOS", error, "%s", eos) != 0 ||
       fact_text(facts, s, "prompts begin with BOS", error, "%s", tokenizer_prepends_bos(t) ? "yes" : "no") != 0)
+    return -1;
+  const struct chat_template *chat = tokenizer_chat(t);
+  const char *format = chat_format_name(chat);
+  if (chat->present &&
+      fact_text(facts, s, "chat template", error, "%s", format ? format : "of no format that is known here") != 0)
     return -1;
   if (tokenizer_size(t) < model->arch.vocabulary &&
       fact_int(facts, s, "rows of the embedding without a token", model->arch.vocabulary - tokenizer_size(t), error) != 0)

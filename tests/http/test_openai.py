@@ -324,6 +324,10 @@ def test_stop_strings_cut_exactly(daemon, i):
         assert got[0]["logprobs"].get("tokens", []) == choice["logprobs"]["tokens"]
 
 
+def test_no_stop_strings(daemon):
+    assert texts(daemon, prompt=PROMPTS[0], max_tokens=24, temperature=0, stop=[]) == [EXPECTED[0]["greedy_text"]]
+
+
 def test_a_stop_string_ends_the_work(daemon):
     """Tokens behind it are never made: they are counted."""
     first = EXPECTED[0]["greedy_text"][:2]

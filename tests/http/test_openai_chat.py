@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from conftest import MODEL, ROOT, VECTORS
+from conftest import MODEL, ROOT, VECTORS, run_steerd
 from test_openai import STEERED, complete, events, refused
 
 CHATS = json.loads((VECTORS / "chat" / "chats.json").read_text())
@@ -73,6 +73,14 @@ def test_a_published_template(start_daemon, tmp_path):
     case = next(c for c in CHATS["cases"] if c["name"] == "qwen-3")  # ours renders what Qwen's does
     for chat in case["chats"]:
         assert apply(one, "q", chat["messages"]).json()["prompt"] == chat["text"]
+
+
+@pytest.mark.parametrize("name, words", [("chatml", "chatml"), ("one of its own", "of no format that is known here")])
+def test_inspect_tells_the_format(tmp_path, name, words):
+    template = next(c["template"] for c in CHATS["cases"] if c["name"] == name)
+    status, out, _ = run_steerd("inspect", folder_with(template, tmp_path / "m"))
+    line = next(line for line in out.splitlines() if "chat template" in line)
+    assert status == 0 and line.endswith(words)
 
 
 def test_answers_are_completions_of_what_the_model_reads(chats):

@@ -287,7 +287,7 @@ static struct engine_sequence drawing_sequence(const struct complete *c, const s
   return s;
 }
 
-/* Those of one prompt from *at on. Without steering the texts of a lone prompt share its rows. */
+/* Those of one prompt from *at on: it is read once for all its texts. */
 static void add_sequences(struct complete *c, const struct lab_complete_args *args, const struct sampler_options *sampling,
                           size_t p, size_t *at) {
   const struct prompt *prompt = &c->prompts[p];
@@ -298,18 +298,18 @@ static void add_sequences(struct complete *c, const struct lab_complete_args *ar
   for (size_t k = 0; args->n_tokens > 0 && k < c->n_each; k++) {
     c->owners[*at] = (struct owner){p, (int64_t)(p * c->n_each + k)};
     c->sequences[*at] = drawing_sequence(c, args, prompt, sampling, k);
-    c->sequences[(*at)++].fork = k > 0 && !c->steerings && !c->judges && c->n_prompts == 1;
+    c->sequences[(*at)++].twin = k > 0;
   }
 }
 
-/* Those that cannot run all at once run in turn, and share nothing. */
+/* Those that cannot run all at once run in turn; each reads its prompt. */
 static int check_fits(struct complete *c, struct error *error) {
   int32_t *positions = arena_array(&c->arena, c->n_sequences, sizeof *positions, error);
   int n = (int)c->n_sequences;
   if (!positions) return -1;
   for (int i = 0; i < n; i++) positions[i] = engine_keys(c->sequences[i].n_tokens, c->sequences[i].max_new);
   c->fits = engine_fitting(c->job.lab->engine, c->model, positions, n) == n;
-  for (int i = 0; i < n; i++) c->sequences[i].fork &= c->fits;
+  for (int i = 0; i < n; i++) c->sequences[i].twin &= c->fits;
   return 0;
 }
 

@@ -154,7 +154,7 @@ static void add_group(struct runner *runner, struct sequence *leader, int32_t ro
 static void add_prompts(struct runner *runner, bool background, int32_t budget, struct room *room) {
   for (int i = 0; i < runner->n_running && budget > 0; i++) {
     struct sequence *s = in_turn(runner, i);
-    if (s->task->background != background || sequence_decodes(s) || s->leader || s->ended) continue;
+    if (s->task->background != background || sequence_decodes(s) || s->leader || s->twin || s->ended) continue;
     int32_t group = 1 + count_followers(s), rows = budget / group;
     if (rows > sequence_pending(s)) rows = sequence_pending(s);
     int32_t most = tap_room(runner, s, room);

@@ -189,6 +189,17 @@ static int deliver_logits(struct runner *runner, const struct batch_part *part, 
   return 0;
 }
 
+/* A prompt is read: its twins draw from the same row. */
+static int draw_twins(struct runner *runner, const struct batch_part *part, struct error *error) {
+  struct engine_task *task = part->sequence->task;
+  for (int i = part->sequence->index + 1; i < task->n_sequences && task->sequences[i].twin == part->sequence; i++) {
+    struct batch_part twin = *part;
+    twin.sequence = &task->sequences[i];
+    if (sequence_take_over(twin.sequence, error) != 0 || draw(runner, &twin, error) != 0) return -1;
+  }
+  return 0;
+}
+
 /* What one sequence gets out of a step. */
 static int deliver(struct runner *runner, const struct batch_part *part, struct error *error) {
   struct sequence *s = part->sequence;
@@ -201,7 +212,7 @@ static int deliver(struct runner *runner, const struct batch_part *part, struct 
   s->done += part->n_rows;
   if (prompt && !s->leader) atomic_fetch_add(&runner->engine->prompt_tokens, part->n_rows);
   if (prompt && sequence_decodes(s)) {
-    if (s->leader && sequence_detach(s, error) != 0) return -1;
+    if ((s->leader && sequence_detach(s, error) != 0) || draw_twins(runner, part, error) != 0) return -1;
     if (!s->sampler) sequence_end(s, "length");
   }
   return s->sampler && part->logit >= 0 ? draw(runner, part, error) : 0;

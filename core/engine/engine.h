@@ -8,6 +8,8 @@
  * FORKS. Sequences of a task that say `fork` have the same prompt as sequence 0. While that prompt is read, they
  * share its rows below their first edited layer, and afterwards the keys and values made there.
  *
+ * TWINS draw several texts from one prompt: it is read once, with its edits, and its keys and values are shared.
+ *
  * IN TURN. A task may hold more sequences than run at once: they then start in their order as room allows and give their
  * memory back as they end. One that RESUMES begins in the middle of sequence 0: at a layer and a position, with given
  * residual rows; what it attends to before that position is what sequence 0 left there. It costs the layers above and
@@ -87,6 +89,8 @@ struct engine_sequence {
   int32_t n_tokens;
   struct edit_list *edits;  /* taken, also when submit fails; NULL: none */
   bool fork;                /* same tokens as sequence 0 (which has no edit at or below this one's first) */
+  bool twin;                /* same tokens and edits as the nearest sequence before it that is no twin: takes over what that one
+                               has read, and draws its first token from the same row. No taps, no logits, not IN TURN */
   int32_t last_layer;       /* layers [0, last_layer) are computed; n_layer for all. Below n_layer: no tokens */
   const struct point *taps; /* copied; points that the model has, point_layers of each <= last_layer */
   int n_taps;
@@ -109,7 +113,7 @@ struct engine_task_args {
   const struct engine_events *events; /* static */
   void *context;
   bool background;
-  bool in_turn;   /* n_sequences may be more than run at once; no sequence forks */
+  bool in_turn;   /* n_sequences may be more than run at once; no sequence forks or is a twin */
   bool continues; /* the next part of a request that was let in before: a full queue does not refuse it */
 };
 

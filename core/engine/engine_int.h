@@ -20,6 +20,7 @@ struct sequence {
   int32_t n_prompt, n_tokens, n_new, max_new;
   int32_t done;             /* positions computed: [0, done) */
   int32_t first, last;      /* layers of its next rows; first > 0 only while it follows its leader */
+  struct sequence *twin;    /* whose prompt it waits for; NULL once that is read */
   struct sequence *leader;  /* whose prompt rows it forks from; NULL once the prompt is read */
   struct edit_list *edits;
   struct point *taps;
@@ -107,6 +108,9 @@ void task_free(struct engine_task *task);
 
 /* Takes KV blocks and uploads edits; IN TURN: of sequence 0. The caller has made sure that blocks_needed are free. */
 int task_admit(struct engine_task *task, struct error *error) MUST_CHECK;
+
+/* The prompt is read: a twin takes it over. */
+int sequence_take_over(struct sequence *s, struct error *error);
 
 /* The prompt is read: a follower becomes a sequence of its own. */
 int sequence_detach(struct sequence *sequence, struct error *error) MUST_CHECK;

@@ -95,6 +95,10 @@ static int sequence_init(struct sequence *s, struct engine_task *task, int index
     s->first = from->resume_layer;
     task->resumes = true;
   }
+  if (from->twin && index > 0) {
+    assert(!task->in_turn && !from->n_taps && !from->fork && from->logits == LOGITS_NONE);
+    s->twin = task->sequences[index - 1].twin ? task->sequences[index - 1].twin : &task->sequences[index - 1];
+  }
   if (from->fork && index > 0) {
     s->leader = &task->sequences[0];
     s->first = edit_list_first_layer(from->edits, arch->n_layer);
@@ -247,23 +251,35 @@ void sequence_release(struct sequence *s) {
   s->edits = NULL;
 }
 
-/* Whole prompt blocks below the first edited layer are shared with the leader, and its own go back; the one that
- * both will go on writing to is copied. */
-int sequence_detach(struct sequence *s, struct error *error) {
-  struct sequence *leader = s->leader;
+/* Whole prompt blocks of layers [0, layers) are shared with another, and its own go back; the one that both will go on
+ * writing to is copied. */
+static int share_prompt(struct sequence *s, struct sequence *with, int32_t layers, struct error *error) {
   struct kv_pool *kv = s->task->runner->kv;
   int32_t whole = s->n_prompt / KV_BLOCK, rest = s->n_prompt % KV_BLOCK;
-  for (int32_t l = 0; l < s->first; l++) {
+  for (int32_t l = 0; l < layers; l++) {
     for (int32_t b = 0; b < whole; b++) {
       kv_block_drop(kv, *block_at(s, l, b));
-      *block_at(s, l, b) = *block_at(leader, l, b);
+      *block_at(s, l, b) = *block_at(with, l, b);
       kv_block_share(kv, *block_at(s, l, b));
     }
   }
-  for (int32_t l = 0; rest && l < s->first; l++)
-    if (kv_block_copy(kv, *block_at(s, l, whole), *block_at(leader, l, whole), error) != 0) return -1;
+  for (int32_t l = 0; rest && l < layers; l++)
+    if (kv_block_copy(kv, *block_at(s, l, whole), *block_at(with, l, whole), error) != 0) return -1;
+  return 0;
+}
+
+/* A follower's own begins at its first edited layer. */
+int sequence_detach(struct sequence *s, struct error *error) {
+  if (share_prompt(s, s->leader, s->first, error) != 0) return -1;
   s->first = 0;
   s->leader = NULL;
+  return 0;
+}
+
+int sequence_take_over(struct sequence *s, struct error *error) {
+  if (share_prompt(s, s->twin, s->last, error) != 0) return -1;
+  s->done = s->twin->done;
+  s->twin = NULL;
   return 0;
 }
 

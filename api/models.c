@@ -19,6 +19,7 @@ void source_members(struct json_writer *w, const struct lab_source_info *source)
   jw_member_int(w, "layer", source->layer);
   jw_member_text(w, "point", source->point);
   jw_member_text(w, "pointOut", source->point_out);
+  if (source->point_last) jw_member_text(w, "pointLast", source->point_last);
   jw_member_int(w, "features", source->n_feat);
   jw_member_int(w, "width", source->d_in);
   jw_member_bool(w, "folded", source->folded);

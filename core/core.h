@@ -72,7 +72,8 @@ struct lab_source_info {
   const char *model_id;
   const char *kind;        /* "relu", "topk", "jumprelu skip transcoder": for people */
   const char *point;       /* TransformerLens name it reads: "blocks.7.hook_resid_pre" */
-  const char *point_out;   /* where it writes; the same for an SAE */
+  const char *point_out;   /* where it writes; the same for an SAE; the first of them for a layer of a cross-layer transcoder */
+  const char *point_last;  /* the last of them; NULL where there is one */
   int layer;
   int64_t n_feat, d_in;
   bool folded;             /* activations are in folded units (raw * norm of the decoder row) */

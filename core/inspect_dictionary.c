@@ -39,7 +39,7 @@ int inspect_dictionary(const char *path, struct inspect_facts *facts, struct err
   const struct titles titles = {"dictionary", "fields", "tensors", "steps"};
   struct buffer text;
   buffer_init(&text, 0);
-  int failed = dict_describe(path, "inspected", &text, error);
+  int failed = dict_describe(path, "0-inspected", &text, error); /* of a folder with many layers the first */
   if (!failed) failed = add_lines(text.data, &titles, facts, error);
   buffer_clear(&text);
   return failed;

@@ -145,6 +145,7 @@ static int resolve_point(const struct edits_plan *plan, const struct lab_edit *f
     const struct dict_info *info = dict_info(edit->dict);
     edit->point = info->out;
     edit->width = info->out_width;
+    edit->n_targets = info->n_targets;
   } else {
     if (!from->point) return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "a point or a source with a feature is needed");
     if (point_find(from->point, arch, &edit->point, &inner) != 0)
@@ -227,6 +228,7 @@ static int resolve_one(struct lab *lab, const struct lab_model_info *model, stru
   edit->value = (float)from->value;
   edit->include_error = from->include_error;
   edit->over = from->over;
+  edit->n_targets = 1;
   edit->per_position = from->per_position;
   edit->uniform = from->uniform;
   if (from->source_id && (from->op == LAB_EDIT_SET || from->op == LAB_EDIT_ZERO || from->op == LAB_EDIT_PATCH ||
@@ -253,5 +255,5 @@ int edits_resolve(struct lab *lab, const struct lab_model_info *info, const stru
     snprintf(out->edits[i].name, sizeof out->edits[i].name, "%.40s[%zu]", prefix, i);
     if (resolve_one(lab, info, out, &edits[i], bos, &out->edits[i], error) != 0) return -1;
   }
-  return 0;
+  return edits_order_layers(out, error);
 }

@@ -25,7 +25,9 @@ struct resolved_edit {
   size_t n_positions;
   bool special, include_error, uniform;
   float strength, value;
-  float *v;                  /* [width], or the n_v numbers of the selected columns one behind the other: SET, and where square */
+  float *v;                  /* [width], or the n_v numbers of the selected columns one behind the other: SET, and where square;
+                                of a direction that is written to several points [n_targets][width] */
+  int32_t n_targets;         /* points that are written, the dictionary's first: 1 but for a cross-layer transcoder */
   size_t n_v;
   const struct dict *dict;   /* feature edits and splices */
   int64_t index;             /* -1: no feature of its own */
@@ -77,6 +79,12 @@ int resolve_vector(const struct edits_plan *plan, const struct lab_edit *from, s
                    struct error *error) MUST_CHECK;
 int resolve_rows(const struct edits_plan *plan, const struct lab_edit *from, struct resolved_edit *edit,
                  struct error *error) MUST_CHECK;
+
+/* ---- lab_edits_cross.c ---- */
+
+/* Checks and orders the edits that splice layers of a cross-layer transcoder without their error, and says how many points each
+ * writes. */
+int edits_order_layers(struct edits_plan *plan, struct error *error) MUST_CHECK;
 
 /* ---- lab_edits_place.c: an edit over given tokens ---- */
 

@@ -112,6 +112,7 @@ static int lower_feature(const struct resolved_edit *edit, float value, struct e
     if (!failed && edit->op == LAB_EDIT_MEAN) features[edit->n_features - 1].value = value;
     e->dict = edit->dict;
     e->with_error = edit->include_error;
+    e->n_targets = edit->n_targets;
     e->features = features;
     e->n_features = (int32_t)edit->n_features;
   }
@@ -222,8 +223,12 @@ static int lower_one(struct lowering *l, struct error *error) {
                    .prompt = prompt, .generated = generated, .mask = l->mask, .n_mask = (int32_t)l->places};
   if (edit->dict && !is_direction(edit)) return lower_feature(edit, feature_value(l), &e, l->list, error);
   if (!is_direction(edit) || edit->square) return lower_all_columns(l, &e, error);
-  e.v = edit->v;
-  return edit_list_add(l->list, &e, error);
+  for (int32_t t = 0; t < edit->n_targets; t++) {
+    if (edit->dict) e.point = dict_target(edit->dict, t);
+    e.v = edit->v + t * edit->width;
+    if (edit_list_add(l->list, &e, error) != 0) return -1;
+  }
+  return 0;
 }
 
 int edits_append(const struct edits_plan *plan, size_t text, const struct lab_ids *ids, struct edit_list *list,

@@ -17,7 +17,7 @@ static double edit_bytes(const struct edits_plan *plan, const struct resolved_ed
     bytes += rows ? (double)edit->texts[i].n * (double)edit_width(plan, edit, edit->texts[i].n) * sizeof(float) : sum;
   for (size_t t = 0; t < n_texts; t++) {
     double width = (double)edit_width(plan, edit, texts[t].n), places = (double)edit_places(plan, edit, texts[t].n);
-    double n = !rows ? 1 : listed && (double)edit->n_positions < places ? (double)edit->n_positions : places;
+    double n = !rows ? edit->n_targets : listed && (double)edit->n_positions < places ? (double)edit->n_positions : places;
     bytes += n * width * sizeof(float) + (double)edit->n_features * sizeof(struct edit_feature);
     if (edit->dict) bytes += places;
     if (mean && !edit->has_from && !edit->n_texts) bytes += edit->per_position ? n * width * sizeof(float) : sum;

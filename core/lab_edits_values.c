@@ -175,10 +175,15 @@ int resolve_vector(const struct edits_plan *plan, const struct lab_edit *from, s
   if (edit->uniform) return resolve_uniform(plan, from, edit, error);
   if (edit->dict && from->vector)
     return edit_at_fault(error, ERROR_ARGUMENT, edit, "vector", "the feature says the direction; leave one of them out");
+  if (edit->dict && direction && from->op != LAB_EDIT_ADD && dict_info(edit->dict)->cross)
+    return edit_at_fault(error, ERROR_UNSUPPORTED, edit, "source",
+                         "a feature of a cross-layer transcoder writes a row to each of its layers and has no one direction; 'add', "
+                         "'clamp', 'ablate' and 'scale' are served");
   if (edit->dict) {
-    edit->v = arena_array(plan->arena, (size_t)edit->width, sizeof *edit->v, error);
+    edit->v = arena_array(plan->arena, (size_t)edit->width * (size_t)edit->n_targets, sizeof *edit->v, error);
     if (!edit->v) return -1;
-    dict_decoder_row(edit->dict, edit->index, edit->v + dict_info(edit->dict)->out_column);
+    for (int32_t t = 0; t < edit->n_targets; t++)
+      dict_target_row(edit->dict, edit->index, t, edit->v + t * edit->width + dict_info(edit->dict)->out_column);
   } else if (given_vector(plan, from, edit, direction, error) != 0) {
     return -1;
   }

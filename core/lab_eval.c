@@ -40,6 +40,15 @@ static int check_ends(bool ends, const struct lab_model *opened, const char *mod
   return error_set_field(error, ERROR_ARGUMENT, "ends", "model '%s' has no end-of-text token to predict", model_id);
 }
 
+/* One layer of a cross-layer transcoder explains no output: what stands for that of layer M is written by all layers up to M. */
+static int check_whole(const struct lab *lab, const struct lab_source_info *info, struct error *error) {
+  const struct dict_info *d = dict_info(lab_source_of(lab, info)->dict);
+  if (!d->cross) return 0;
+  return error_set_field(error, ERROR_UNSUPPORTED, "source", "source '%s' is one layer of a cross-layer transcoder, whose reconstructions "
+                         "are sums over layers: it cannot be evaluated by itself; splice all layers without their error "
+                         "(/v1/lab/run with loss), and collect statistics for how its features fire", info->id);
+}
+
 static void write_parameters(const void *context, struct json_writer *w) {
   jw_member_bool(w, "ends", ((const struct lab_eval_args *)context)->ends);
 }
@@ -48,7 +57,7 @@ const char *eval_job_parameters(struct lab *lab, const struct lab_eval_args *arg
                                 struct error *error) {
   const struct lab_source_info *info;
   struct lab_subject_args subject = subject_of(args);
-  if (subject_check(lab, &subject, &info, error) != 0 ||
+  if (subject_check(lab, &subject, &info, error) != 0 || check_whole(lab, info, error) != 0 ||
       check_ends(args->ends, lab_model_of_source(lab, info), info->model_id, error) != 0)
     return NULL;
   return subject_write(&subject, info, write_parameters, args, arena, error);
@@ -148,7 +157,7 @@ static int evaluate(struct eval_job *job, struct error *error) {
 }
 
 static int open_job(struct eval_job *job, struct error *error) {
-  if (subject_keep(&job->about, error) != 0 ||
+  if (subject_keep(&job->about, error) != 0 || check_whole(job->about.lab, job->about.info, error) != 0 ||
       check_ends(job->ends, job->about.opened, job->about.info->model_id, error) != 0 ||
       subject_open_corpus(&job->about, error) != 0)
     return -1;

@@ -103,7 +103,7 @@ int lab_feature(struct lab *lab, const struct lab_source_info *source, int64_t i
     return -1;
   }
   f->work.logits = !(f->result.stored.groups & STORE_LOGITS);
-  f->work.neighbours = !(f->result.stored.groups & STORE_NEIGHBOURS);
+  f->work.neighbours = !(f->result.stored.groups & STORE_NEIGHBOURS) && !dict_info(f->work.source->dict)->cross;
   if (!f->work.logits && !f->work.neighbours)
     job_finish_now(&f->job);
   else if (job_submit_work(&f->job, f->work.model, &work, error) != 0)

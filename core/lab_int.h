@@ -21,6 +21,7 @@ struct lab_source {
   struct dict *dict;
   int64_t store_id;             /* the store's number; 0 without a store */
   char *id, *set, *model_id, *point, *point_out, *path;
+  char *point_last;             /* NULL where there is one */
   _Atomic int64_t used_at;      /* seconds since 1970; 0: never */
   int pins;                     /* long jobs that use it; guarded by lab_sources.mutex */
   struct lab_source_check check; /* guarded by lab_sources.mutex */

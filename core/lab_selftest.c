@@ -110,7 +110,11 @@ static void judge(const struct lab_source *source, const struct quality_figures 
   double promised = info->k ? info->k : info->l0;
   *out = (struct lab_source_check){.state = LAB_CHECK_DONE, .tokens = f->rows, .l0 = f->l0, .promised_l0 = promised,
                                    .explained = f->explained};
-  if (!(f->explained >= LEAST_EXPLAINED))
+  if (info->cross) { /* one layer stands for no rows by itself */
+    if (f->l0 == 0)
+      snprintf(out->text, sizeof out->text, "none of its features fires on plain text: is it for this model and this point (%s)?",
+               source->point);
+  } else if (!(f->explained >= LEAST_EXPLAINED))
     snprintf(out->text, sizeof out->text,
              "it explains %.2f of the variance of plain text (working dictionaries 0.6 and more): is it for this model, this "
              "point (%s) and this normalisation?",
@@ -123,14 +127,15 @@ static void judge(const struct lab_source *source, const struct quality_figures 
 }
 
 static void tell(const struct lab_source *source, const struct lab_source_check *check) {
-  char promised[48] = "";
+  char promised[48] = "", explained[48] = "";
   if (check->state == LAB_CHECK_FAILED) {
     log_info("source %s/%s: no self-test: %s", source->model_id, source->id, check->text);
     return;
   }
   if (check->promised_l0 > 0) snprintf(promised, sizeof promised, " (promised %.1f)", check->promised_l0);
-  log_info("source %s/%s: self-test over %lld tokens: %.1f features a token%s, explained variance %.3f", source->model_id,
-           source->id, (long long)check->tokens, check->l0, promised, check->explained);
+  if (isfinite(check->explained)) snprintf(explained, sizeof explained, ", explained variance %.3f", check->explained);
+  log_info("source %s/%s: self-test over %lld tokens: %.1f features a token%s%s", source->model_id, source->id,
+           (long long)check->tokens, check->l0, promised, explained);
   if (check->text[0])
     log_warn("source %s/%s: SELF-TEST: %s Self-tests are turned off with self_test = no", source->model_id, source->id,
              check->text);

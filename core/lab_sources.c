@@ -113,7 +113,11 @@ static int name_source(struct lab_source *source, const struct lab_source_spec *
   source->set = set_name(spec->source_id);
   source->point = strdup(point_name(info->in, in));
   source->point_out = strdup(point_name(info->out, out));
-  if (source->id && source->model_id && source->path && source->set && source->point && source->point_out) return 0;
+  bool several = info->n_targets > 1;
+  if (several) source->point_last = strdup(point_name(dict_target(source->dict, info->n_targets - 1), out));
+  if (source->id && source->model_id && source->path && source->set && source->point && source->point_out &&
+      (source->point_last || !several))
+    return 0;
   return error_memory(error, sizeof in);
 }
 
@@ -121,7 +125,7 @@ static void describe_source(struct lab_source *source, const struct arch *arch) 
   const struct dict_info *d = dict_info(source->dict);
   source->info = (struct lab_source_info){.id = source->id, .set = source->set, .model_id = source->model_id,
                                           .kind = dict_title(d), .point = source->point,
-                                          .point_out = source->point_out, .layer = d->in.layer, .n_feat = d->n_feat,
+                                          .point_out = source->point_out, .point_last = source->point_last, .layer = d->in.layer, .n_feat = d->n_feat,
                                           .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
                                           .promotes = tables_has_logits(source->dict, arch->d_model),
                                           .bytes = d->bytes};
@@ -165,6 +169,7 @@ void source_close(struct lab_source *source) {
   free(source->model_id);
   free(source->point);
   free(source->point_out);
+  free(source->point_last);
   free(source->path);
   free(source);
 }
@@ -226,8 +231,9 @@ int sources_add(struct lab *lab, struct lab_source *source, struct error *error)
   pthread_mutex_unlock(&lab->sources->mutex);
   bool moves = strcmp(source->point, source->point_out) != 0;
   if (!failed)
-    log_info("source %s/%s: %s at %s%s%s, %lld features", source->model_id, source->id, source->info.kind, source->point,
-             moves ? " to " : "", moves ? source->point_out : "", (long long)source->info.n_feat);
+    log_info("source %s/%s: %s at %s%s%s%s%s, %lld features", source->model_id, source->id, source->info.kind, source->point,
+             moves ? " to " : "", moves ? source->point_out : "", source->point_last ? " and on to " : "",
+             source->point_last ? source->point_last : "", (long long)source->info.n_feat);
   return failed;
 }
 

@@ -306,12 +306,17 @@ static int explanation_row(const struct stats_job *job, const struct store_featu
   return description ? 0 : -1;
 }
 
+/* Across layers a decoder is gigabytes: who wants its neighbours asks for them (lab_cossim). */
+static bool wants_neighbours(const struct stats_job *job) {
+  return job->args.neighbours && !dict_info(job->about.source->dict)->cross;
+}
+
 /* Features [first, first + n) as rows of the store, all in the arena. */
 static int make_rows(struct stats_job *job, int64_t first, int n, struct arena *arena, struct store_feature *features,
                      struct store_explanation *explanations, struct error *error) {
   struct table_row *rows = arena_array(arena, (size_t)n, sizeof *rows, error);
   struct table_work work = {.lab = job->about.lab, .source = job->about.source, .model = job->about.opened->model, .first = first,
-                            .n = n, .logits = job->args.logits, .neighbours = job->args.neighbours, .rows = rows,
+                            .n = n, .logits = job->args.logits, .neighbours = wants_neighbours(job), .rows = rows,
                             .decoder = &job->decoder};
   if (!rows) return -1;
   if ((work.logits || work.neighbours) && table_run(&work, error) != 0) return -1;

@@ -27,7 +27,7 @@ struct steering {
   const struct model *model;
   struct lab_ids prompt;
   uint8_t *mask;           /* [prompt.n] tokens that features may change; NULL: all */
-  struct edit *features;
+  struct edit *features;   /* one for each point that a feature writes */
   size_t n_features;
   struct edits_plan plans[PLANS];
   struct steering_runs runs; /* of a task of which this is the first steering */
@@ -71,12 +71,11 @@ static int put_feature(const struct lab_steering *asked, size_t i, struct point 
                        struct steering *steering, struct error *error) {
   char field[64];
   snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
-  steering->features[i] = (struct edit){.point = point, .kind = kind_of(asked->method), .column_begin = (int32_t)column,
-                                        .column_end = (int32_t)(column + n),
-                                        .value = (float)(asked->features[i].strength * asked->strength_multiplier), .v = v,
-                                        .prompt = true, .generated = true, .mask = steering->mask,
-                                        .n_mask = (int32_t)steering->prompt.n};
-  steering->n_features = i + 1;
+  steering->features[steering->n_features++] =
+      (struct edit){.point = point, .kind = kind_of(asked->method), .column_begin = (int32_t)column,
+                    .column_end = (int32_t)(column + n),
+                    .value = (float)(asked->features[i].strength * asked->strength_multiplier), .v = v, .prompt = true,
+                    .generated = true, .mask = steering->mask, .n_mask = (int32_t)steering->prompt.n};
   return prepare_vector(asked, field, v, n, error);
 }
 
@@ -111,20 +110,32 @@ static int add_kept_vector(struct lab *lab, const struct lab_model_info *model, 
   return put_feature(asked, i, point, 0, v, model->d_model, steering, error);
 }
 
+/* A feature of a cross-layer transcoder has a row at each of several points; any other has one. */
+static int add_targets(const struct lab_steering *asked, size_t i, const struct dict *dict, struct steering *steering,
+                       struct error *error) {
+  const struct dict_info *shape = dict_info(dict);
+  char field[64];
+  snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
+  if (shape->cross && asked->method != LAB_STEER_ADD)
+    return error_set_field(error, ERROR_UNSUPPORTED, field, "%s: a feature of a cross-layer transcoder writes a row to each of its %d "
+                           "layers and has no one direction: only SIMPLE_ADDITIVE is served", field, shape->n_targets);
+  for (int32_t t = 0; t < shape->n_targets; t++) {
+    float *v = arena_array(&steering->arena, (size_t)shape->d_out, sizeof *v, error);
+    if (!v) return -1;
+    dict_target_row(dict, asked->features[i].index, t, v);
+    if (put_feature(asked, i, dict_target(dict, t), shape->out_column, v, shape->d_out, steering, error) != 0) return -1;
+  }
+  return 0;
+}
+
 static int add_feature(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
                        struct steering *steering, struct error *error) {
-  const struct lab_steer_feature *feature = &asked->features[i];
   char field[64];
-  if (holds_vectors(feature->source_id)) return add_kept_vector(lab, model, asked, i, steering, error);
+  if (holds_vectors(asked->features[i].source_id)) return add_kept_vector(lab, model, asked, i, steering, error);
   snprintf(field, sizeof field, "%sfeatures[%zu].%s", asked->prefix, i, asked->source_field);
-  const struct lab_source_info *info = lab_find_source(lab, model, feature->source_id, field, error);
+  const struct lab_source_info *info = lab_find_source(lab, model, asked->features[i].source_id, field, error);
   if (!info || check_index(asked, info, i, error) != 0) return -1;
-  const struct dict *dict = lab_source_of(lab, info)->dict;
-  const struct dict_info *shape = dict_info(dict);
-  float *v = arena_array(&steering->arena, (size_t)shape->d_out, sizeof *v, error);
-  if (!v) return -1;
-  dict_decoder_row(dict, feature->index, v);
-  return put_feature(asked, i, shape->out, shape->out_column, v, shape->d_out, steering, error);
+  return add_targets(asked, i, lab_source_of(lab, info)->dict, steering, error);
 }
 
 /* 1 for every prompt token that features may change. */
@@ -149,7 +160,8 @@ static int add_all(struct lab *lab, const struct lab_model_info *model, const st
   snprintf(vectors, sizeof vectors, "%svectors", asked->prefix);
   snprintf(edits, sizeof edits, "%sedits", asked->prefix);
   if (!asked->special_tokens && make_mask(steering, error) != 0) return -1;
-  steering->features = arena_array(&steering->arena, asked->n_features, sizeof *steering->features, error);
+  size_t targets = asked->n_features * (size_t)steering->model->arch.n_layer; /* as many as there can be */
+  steering->features = arena_array(&steering->arena, targets, sizeof *steering->features, error);
   if (!steering->features) return -1;
   for (size_t i = 0; i < asked->n_features; i++)
     if (add_feature(lab, model, asked, i, steering, error) != 0) return -1;

@@ -70,6 +70,10 @@ int quality_add(struct quality *q, const struct sparse *codes, size_t first, siz
   size_t in = (size_t)info->in_width, out = (size_t)info->out_width, width = (size_t)info->d_out;
   if (first + n > codes->n_rows) return error_set(error, ERROR_BUG, "rows without codes");
   if (n) add_codes(q, codes, first, n);
+  if (info->cross) {
+    q->rows += (int64_t)n;
+    return 0;
+  }
   for (size_t at = 0; at < n; at += PIECE) {
     size_t count = size_min(PIECE, n - at);
     dict_errors(q->dict, codes, first + at, count, x + at * in, y + at * out, q->errors);
@@ -82,7 +86,8 @@ void quality_read(const struct quality *q, struct quality_figures *out) {
   double away = 0, rows = q->rows ? (double)q->rows : (double)NAN;
   for (int64_t i = 0; i < dict_info(q->dict)->d_out; i++) away += q->away[i];
   double unexplained = away > 0 ? q->error2 / away : (double)NAN;
-  *out = (struct quality_figures){q->rows, (double)q->entries / rows, q->error2 / rows, 1 - unexplained, unexplained};
+  double mse = dict_info(q->dict)->cross ? (double)NAN : q->error2 / rows;
+  *out = (struct quality_figures){q->rows, (double)q->entries / rows, mse, 1 - unexplained, unexplained};
 }
 
 /* ---- state ---- */

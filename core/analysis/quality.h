@@ -4,6 +4,7 @@
  *   L0   mean number of features that fire
  *   MSE  mean of |y - x^|^2, summed over the width (as SAELens has it)
  *   EV   1 - sum |y - x^|^2 / sum |y - m|^2, m the mean row over the counted rows; FVU = 1 - EV
+ * A layer of a cross-layer transcoder stands for no rows by itself: of it L0 is known and nothing else (NaN).
  * Sums are in double, in the order rows are added. Not thread-safe. */
 #ifndef STEERD_CORE_ANALYSIS_QUALITY_H
 #define STEERD_CORE_ANALYSIS_QUALITY_H

@@ -123,6 +123,7 @@ struct decoder_table {
   int64_t first, count;    /* which rows */
   struct backend *backend;
   struct matrix *decoder;  /* [count, d_out] */
+  float *made;             /* its rows, where they do not lie in the file so */
   struct memory *memory;   /* queries, then products */
   struct rows x, y;
   float *products;         /* [count] host copy of one row */
@@ -167,7 +168,7 @@ struct decoder_table *decoder_table_new(const struct dict *dict, int64_t first, 
   table->first = first;
   table->count = count;
   table->backend = backend;
-  if (dict_decoder_matrix(dict, first, count, &table->decoder, error) != 0 || measure(table, error) != 0 ||
+  if (dict_decoder_matrix(dict, first, count, &table->decoder, &table->made, error) != 0 || measure(table, error) != 0 ||
       place(table, error) != 0) {
     decoder_table_free(table);
     return NULL;
@@ -179,6 +180,7 @@ void decoder_table_free(struct decoder_table *table) {
   if (!table) return;
   table->backend->ops->matrix_free(table->backend, table->decoder);
   table->backend->ops->free(table->backend, table->memory);
+  free(table->made);
   free(table->products);
   free(table->inverse);
   free(table);

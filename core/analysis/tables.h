@@ -25,7 +25,7 @@ bool tables_has_logits(const struct dict *dict, int64_t d_model);
 
 /* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary that has them. Rows that are not of
  * the residual stream count as what they add to it: those of attn.hook_z through W_O, those inside the MLP through W_out
- * (an activation function between is taken for the identity). vocabulary: tokens of the tokenizer (padded rows of the
+ * (an activation function between is taken for the identity), those of a cross-layer transcoder all together. vocabulary: tokens of the tokenizer (padded rows of the
  * embedding do not count). */
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
                   struct feature_logits *out, struct error *error) MUST_CHECK;

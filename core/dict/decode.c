@@ -45,15 +45,22 @@ float dict_decoder_factor(const struct dict *dict, int64_t index) {
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out) {
   assert(index >= 0 && index < dict->info.n_feat);
   size_t width = (size_t)dict->info.d_out;
+  if (dict->info.cross) {
+    cross_decoder_row(dict, index, out);
+    return;
+  }
   tensor_row(&dict->w_dec, index, 0, width, out);
   for (size_t i = 0; dict->factor && i < width; i++) out[i] *= dict->factor[index];
   for (size_t i = 0; i < width; i++) out[i] /= dict->norms[index];
 }
 
-int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, struct error *error) {
+int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,
+                        struct error *error) {
   const struct tensor *w = &dict->w_dec;
   const struct dict_info *info = &dict->info;
   assert(first >= 0 && count > 0 && count <= info->n_feat - first);
+  *made = NULL;
+  if (info->cross) return cross_decoder_matrix(dict, first, count, out, made, error);
   struct matrix_part part = {.data = w->data + (size_t)(first * w->stride[0]) * dtype_size(w->dtype), .dtype = w->dtype,
                              .layout = ROWS_ARE_OUTPUTS, .n_out = count, .ld = w->stride[0]};
   if (w->stride[1] != 1 && w->stride[0] != 1)
@@ -121,7 +128,7 @@ void dict_decode(const struct dict *dict, const struct sparse *codes, size_t fir
                  float *out) {
   const struct dict_info *info = &dict->info;
   size_t width = (size_t)info->d_out;
-  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first);
+  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first && !info->cross);
   assert(x || !dict_decode_needs_input(dict));
   for (size_t row = 0; row < n_rows; row++, out += width) {
     const float *own = x ? x + row * (size_t)info->in_width + info->in_column : NULL;

@@ -3,6 +3,7 @@
  * readers hand it a struct dict_config. */
 #include "core/dict/dict.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "core/base/checked.h"
 #include "core/dict/dict_config.h"
 #include "core/dict/dict_internal.h"
+#include "core/dict/dict_readers.h"
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
 
@@ -27,6 +29,8 @@ const char *dict_title(const struct dict_info *info) {
       [DICT_TOPK] = {"topk", "topk transcoder", "topk skip transcoder"},
       [DICT_GATED] = {"gated", "gated transcoder", "gated skip transcoder"},
       [DICT_GROUPMAX] = {"groupmax", "groupmax transcoder", "groupmax skip transcoder"}};
+  if (info->cross && info->skip) return "jumprelu cross-layer skip transcoder"; /* Gemma Scope 2's; no other has a skip */
+  if (info->cross) return info->kind == DICT_JUMPRELU ? "jumprelu cross-layer transcoder" : "relu cross-layer transcoder";
   return names[info->kind][info->transcoder ? 1 + info->skip : 0];
 }
 
@@ -65,6 +69,8 @@ int dict_config_info(const struct dict_config *config, const struct dict_host *h
   *info = (struct dict_info){
       .kind = config->kind,
       .transcoder = config->transcoder,
+      .cross = config->cross,
+      .n_targets = config->cross ? config->n_targets : 1,
       .in = config->in,
       .out = config->out,
       .n_feat = config->n_feat,
@@ -188,8 +194,8 @@ static int read_host_side(struct dict *dict, const struct dict_config *config, c
       (dict->threshold && read_thresholds(dict, config, &found->of[ROLE_THRESHOLD], error) != 0) ||
       (dict->gain && read_gates(dict, path, found, error) != 0) ||
       read_factors(dict, config, &found->of[ROLE_SCALING], error) != 0 ||
-      dict_measure_rows(&dict->w_dec, path, dict->w_dec.name, dict->norms, error) != 0)
-    return -1;
+      (!info->cross && dict_measure_rows(&dict->w_dec, path, dict->w_dec.name, dict->norms, error) != 0))
+    return -1; /* across layers there are gigabytes of rows and no length to fold by: they are read when they are used */
   finish_norms(dict);
   return 0;
 }
@@ -251,6 +257,20 @@ static int upload_vectors(struct dict *dict, struct error *error) {
 
 /* ---- open and close --------------------------------------------------------------------------------- */
 
+/* Where the whole of a cross-layer transcoder lies, and its other file, if it has one. */
+static int open_whole(struct dict *dict, const struct dict_config *config, struct error *error) {
+  char folder[DICT_PATH_BYTES];
+  if (!config->cross) return 0;
+  if (dict_folder_of(config->weights, folder, error) != 0) return -1;
+  dict->whole = realpath(folder, NULL);
+  if (!dict->whole) return error_set(error, ERROR_IO, "'%s': %s", folder, strerror(errno));
+  if (!*config->decoder) return 0;
+  dict->decoder = tensors_open(config->decoder, error);
+  if (!dict->decoder) return -1;
+  dict->info.bytes += tensors_bytes(dict->decoder);
+  return 0;
+}
+
 static int load(struct dict *dict, const struct dict_config *config, const struct dict_host *host,
                 struct error *error) {
   struct dict_found found;
@@ -258,7 +278,8 @@ static int load(struct dict *dict, const struct dict_config *config, const struc
   dict->tensors = tensors_open(config->weights, error);
   if (!dict->tensors) return -1;
   dict->info.bytes = tensors_bytes(dict->tensors);
-  if (dict_find_tensors(dict->tensors, config, &dict->info, &found, error) != 0 ||
+  if (open_whole(dict, config, error) != 0 ||
+      dict_find_tensors(dict->tensors, dict->decoder, config, &dict->info, &found, error) != 0 ||
       check_shape(config, &dict->info, error) != 0)
     return -1;
   dict->w_enc = found.of[ROLE_W_ENC];
@@ -271,7 +292,7 @@ static int load(struct dict *dict, const struct dict_config *config, const struc
 
 struct dict *dict_open(const char *path, const char *id, const struct dict_host *host,
                        struct backend *backend, struct error *error) {
-  struct dict_config *config = malloc(sizeof *config); /* 8 KiB of paths: too much for a thread's stack */
+  struct dict_config *config = malloc(sizeof *config); /* 12 KiB of paths: too much for a thread's stack */
   struct dict *dict = calloc(1, sizeof *dict);
   int result = -1;
   if (!config || !dict) {
@@ -293,6 +314,8 @@ void dict_close(struct dict *dict) {
   if (dict->backend) dict->backend->ops->free(dict->backend, dict->memory);
   resident_free(dict->resident);
   tensors_close(dict->tensors);
+  tensors_close(dict->decoder);
+  free(dict->whole);
   free(dict->host);
   free(dict);
 }

@@ -14,6 +14,12 @@
  *   x^  = sum_f A_f (D_f / n_f) + b_dec / s', then this row's DICT_NORM_LENGTH or _STANDARD undone (the latter
  *         by std alone),
  *         then + x S for a skip transcoder                                                       reconstruction
+ * CROSS-LAYER transcoders: a dictionary is one layer L of one. It reads a point of layer L, and feature f writes a row for
+ * each layer M from L on, W_dec[f, M - L], to the same site of that layer. What stands for the output of layer M is the sum
+ * of what all layers up to M write there, b_dec of layer M and, where there is a skip, x S of layer M: dict_decode and
+ * dict_errors have no answer for one layer and are not for these; dict_target_* are. There is no one length to fold by:
+ * they are served raw (n = 1).
+ *
  * An SAE's x^ stands for c; a transcoder's for the row of its output point.
  * Weights are never rewritten: n is kept beside them (decision 14). A steering row is D_f / n_f, so that a
  * strength is the L2 length of what is added at the output point. TopK selects on raw p, or on p * n where the file says so.
@@ -70,7 +76,9 @@ struct dict_info {
   enum dict_kind kind;
   bool transcoder;      /* reads one point, writes another: nothing of its input is in its target */
   bool skip;            /* of these, one with a linear path beside the features */
-  struct point in, out; /* equal for an SAE */
+  bool cross;           /* of these, a layer of a cross-layer one */
+  int32_t n_targets;    /* how many layers it writes: 1 but for `cross` */
+  struct point in, out; /* equal for an SAE; out: the first of the targets, of the layer of `in` */
   int64_t d_in, d_out, n_feat;
   int64_t in_width, out_width;   /* of the points' rows */
   int64_t in_column, out_column; /* where in a row the dictionary begins: not 0 for one head of attn.hook_z */
@@ -95,7 +103,8 @@ struct dict;
 
 /* path: what somebody published, recognised by its content (docs/dictionaries.md lists the formats), or FILE.ini, whose
  * section "source ID" describes weights that come without a description (dict_ini.h has the keys). id is the source id,
- * e.g. "7-res-jb"; layer or set need not agree with the point, but a bare integer is refused (it means neurons).
+ * e.g. "7-res-jb"; of the folder of a cross-layer transcoder it says the layer. Elsewhere layer or set need not agree with the
+ * point, but a bare integer is refused (it means neurons).
  * Errors (ERROR_FORMAT, ERROR_NOT_FOUND, ERROR_UNSUPPORTED) name file and tensor or key, the shape found and
  * the shape expected; an architecture or normalisation that is not served is refused by name, never run as
  * something else. Backend memory is allocated for the encoder, the biases and n. */
@@ -135,9 +144,28 @@ const float *dict_norms(const struct dict *dict);
  * 0 <= index < n_feat is asserted: check before. A zero row stays zero. */
 void dict_decoder_row(const struct dict *dict, int64_t index, float *out);
 
+/* The point of target t, 0 <= t < n_targets, and the row D_f / n_f that feature `index` writes there. dict_decoder_row is the
+ * sum of them: what the feature adds to the residual stream in the end, nothing between taken into account. */
+struct point dict_target(const struct dict *dict, int32_t target);
+void dict_target_row(const struct dict *dict, int64_t index, int32_t target, float *out);
+
+/* Adds sum_f A_f D_f / n_f of rows [first, first + n_rows) of `codes` at a target to out, [n_rows, d_out]. */
+void dict_target_add(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, int32_t target,
+                     float *out);
+
+/* Adds x S of rows x [n_rows, in_width] to out, [n_rows, d_out], where there is a skip: to the output of the own layer. */
+void dict_skip_add(const struct dict *dict, const float *x, size_t n_rows, float *out);
+
+/* b_dec, f32 [d_out]: of a cross-layer transcoder that of the output of its own layer. Borrowed. */
+const float *dict_output_bias(const struct dict *dict);
+
+/* Whether two dictionaries are layers of the same cross-layer transcoder (or one and the same layer). */
+bool dict_same_transcoder(const struct dict *a, const struct dict *b);
+
 /* Rows [first, first + count) of W_dec, as they lie in the file, prepared as a matrix of the dictionary's backend (whose
- * matrix_free frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row. */
-int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out,
+ * matrix_free frees it). Worker thread, or while nothing runs. Row f of it times dict_decoder_factor is the steering row.
+ * Of a cross-layer one their sums, which *made holds (NULL otherwise): to be freed behind the matrix, also after an error. */
+int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,
                         struct error *error) MUST_CHECK;
 float dict_decoder_factor(const struct dict *dict, int64_t index);
 

@@ -32,6 +32,9 @@ struct dict_tensor {
 struct dict_config {
   enum dict_kind kind;
   bool transcoder;
+  bool cross;                   /* writes the same site of every layer from its own on; W_dec is [n_feat, layers, d_out] */
+  int32_t n_targets;            /* of cross: how many layers it writes */
+  int32_t first_plane;          /* of cross: which of W_dec's layers is its own; what is in front of it is 0 */
   struct point in, out;
   int64_t head;                 /* one head's slice of attn.hook_z; -1: all of the point */
   int64_t d_in, d_out, n_feat;  /* 0: not said, taken from the model and the weights */
@@ -54,6 +57,7 @@ struct dict_config {
   char model[96];               /* as the description names it; "" where it does not */
   char file[DICT_PATH_BYTES];    /* where all this was said; for error texts */
   char weights[DICT_PATH_BYTES]; /* what tensors_open is to open */
+  char decoder[DICT_PATH_BYTES]; /* another file, which has W_dec; "": the same */
   struct buffer notes;           /* lines: fields used and what they mean; for dict_describe */
 };
 

@@ -13,13 +13,13 @@ static const char *const role_words[ROLE_COUNT] = {
 
 /* ---- tensors ----------------------------------------------------------------------------------------- */
 
-static void describe_tensors(const struct dict_config *config, const struct tensors *tensors,
+static void describe_tensors(const struct dict_config *config, const struct tensors *tensors, const struct tensors *decoder,
                              const struct dict_found *found, struct buffer *out) {
   char shape[128];
   for (int role = 0; role < ROLE_COUNT; role++) {
     const struct tensor *tensor = &found->of[role];
     if (!tensor->data) continue;
-    const struct tensor *whole = tensors_find(tensors, tensor->name);
+    const struct tensor *whole = tensors_find(decoder && role == ROLE_W_DEC ? decoder : tensors, tensor->name);
     buffer_printf(out, "tensor: %s is '%s' %s%s\n", role_words[role], tensor->name, tensor_describe(whole, shape),
                   config->tensors[role].transposed ? ", transposed" : "");
   }
@@ -66,6 +66,9 @@ static void describe_activation(const struct dict_config *config, const struct d
 static void describe_output(const struct dict_info *info, struct buffer *out) {
   buffer_printf(out, "step: activations are shown %s\n",
                 info->folded ? "times the length of their decoder row, which is brought to length 1" : "as they are");
+  if (info->cross)
+    buffer_text(out, "step: a feature writes a row to each of its layers; what stands for a layer's output is the sum of what all layers "
+                     "up to it write there, and its b_dec\n");
   if (info->skip) buffer_text(out, "step: the input times a matrix of its own is added to what is decoded\n");
 }
 
@@ -75,9 +78,12 @@ static void describe_decision(const struct dict_config *config, const struct dic
   char in[POINT_NAME_BYTES], to[POINT_NAME_BYTES];
   buffer_printf(out, "kind: %s of %lld features, %s\n", dict_title(info), (long long)info->n_feat, dtype_name(info->dtype));
   buffer_printf(out, "format: %s\ndescription: %s\nweights: %s\n", config->format, config->file, config->weights);
+  if (*config->decoder) buffer_printf(out, "decoder: %s\n", config->decoder);
   if (*config->model) buffer_printf(out, "model: %s\n", config->model);
   buffer_printf(out, "reads: %s, %lld wide\n", point_name(info->in, in), (long long)info->d_in);
-  buffer_printf(out, "writes: %s, %lld wide\n", point_name(info->out, to), (long long)info->d_out);
+  buffer_printf(out, "writes: %s, %lld wide", point_name(info->out, to), (long long)info->d_out);
+  if (info->n_targets > 1) buffer_printf(out, ", and the same of the %d layers behind it", info->n_targets - 1);
+  buffer_char(out, '\n');
   if (info->context) buffer_printf(out, "context: %lld tokens\n", (long long)info->context);
   buffer_printf(out, "texts begin with BOS: %s\n", info->prepend_bos ? "yes" : "no");
   if (info->l0 > 0) buffer_printf(out, "features a token, as its makers measured: %g\n", info->l0);
@@ -97,18 +103,20 @@ static int describe(const struct dict_config *config, struct buffer *out, struct
   struct dict_info info;
   struct dict_found found;
   if (dict_config_info(config, &nobody, &info, error) != 0) return -1;
-  struct tensors *tensors = tensors_open(config->weights, error);
+  struct tensors *tensors = tensors_open(config->weights, error), *decoder = NULL;
   if (!tensors) return -1;
-  int failed = dict_find_tensors(tensors, config, &info, &found, error);
+  int failed = *config->decoder && !(decoder = tensors_open(config->decoder, error)) ? -1 : 0;
+  if (!failed) failed = dict_find_tensors(tensors, decoder, config, &info, &found, error);
   if (!failed) {
     describe_decision(config, &info, out);
     describe_fields(config, out);
-    describe_tensors(config, tensors, &found, out);
+    describe_tensors(config, tensors, decoder, &found, out);
     describe_input(config, &info, out);
     describe_activation(config, &info, out);
     describe_output(&info, out);
   }
   tensors_close(tensors);
+  tensors_close(decoder);
   return failed ? -1 : buffer_check(out, error);
 }
 

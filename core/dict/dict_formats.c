@@ -1,6 +1,7 @@
 /* dict_formats.c: the formats, in the order in which they are looked for, and the way from a path to a description. */
 #include "core/dict/dict_formats.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/base/ini.h"
@@ -14,6 +15,19 @@ bool dict_has_file(const char *folder, const char *name) {
   char path[DICT_PATH_BYTES];
   struct error ignored = ERROR_INIT;
   return dict_path(folder, name, path, &ignored) == 0 && path_is_file(path);
+}
+
+int dict_folder_of(const char *path, char out[DICT_PATH_BYTES], struct error *error) {
+  const char *slash = strrchr(path, '/');
+  int n = slash ? snprintf(out, DICT_PATH_BYTES, "%.*s", (int)(slash - path), path) : snprintf(out, DICT_PATH_BYTES, ".");
+  if (n < DICT_PATH_BYTES) return 0;
+  return error_set(error, ERROR_ARGUMENT, "path '%.60s...' is longer than %d bytes", path, DICT_PATH_BYTES - 1);
+}
+
+const char *dict_site_of(const char *hook) {
+  if (strncmp(hook, "blocks.", 7) != 0) return hook;
+  const char *dot = strchr(hook + 7, '.');
+  return dot ? dot + 1 : hook;
 }
 
 static bool saelens_is_at(const char *path) {
@@ -30,6 +44,8 @@ static const struct dict_format formats[] = {
     {"dictionary-learning", dictionary_learning_is_at, dictionary_learning_read},
     {"llama-scope-r1", llama_scope_r1_is_at, llama_scope_r1_read},
     {"circuit-tracer", circuit_tracer_is_at, circuit_tracer_read},
+    {"circuit-tracer-cross-layer", cross_layer_is_at, cross_layer_read},
+    {"gemma-scope-2-cross-layer", gemma_scope_2_cross_is_at, gemma_scope_2_cross_read},
     {"attention-saes", attention_saes_is_at, attention_saes_read},
     {"openai", openai_is_at, openai_read},
     {"encoder-decoder", linear_pair_is_at, linear_pair_read},
@@ -69,6 +85,8 @@ int dict_config_read(const char *path, const char *id, const struct dict_host *h
   const struct dict_format *format = dict_format_of(path);
   if (!format) return nothing_known(path, error);
   config->format = format->name;
-  if (format->read(path, host, config, error) != 0) return -1;
+  char layer_path[DICT_PATH_BYTES];
+  int folder = dict_cross_layer_path(path, id, layer_path, error);
+  if (folder < 0 || format->read(folder ? layer_path : path, host, config, error) != 0) return -1;
   return dict_config_check(config, host, error);
 }

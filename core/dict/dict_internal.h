@@ -9,7 +9,9 @@
 struct dict {
   struct dict_info info;
   struct tensors *tensors;    /* owns the mapping of the three below */
-  struct tensor w_enc, w_dec; /* [d_in, n_feat], [n_feat, d_out]: views of the file's */
+  struct tensors *decoder;    /* of a cross-layer transcoder in two files: that of w_dec; else NULL */
+  char *whole;                /* of a cross-layer transcoder: the real path of its folder; else NULL */
+  struct tensor w_enc, w_dec; /* [d_in, n_feat], [n_feat, n_targets * d_out]: views of the files' */
   struct tensor skip;         /* [d_in, d_out]; n_dims 0: none */
 
   float *host;      /* one block; the vectors below point into it */
@@ -75,12 +77,18 @@ int dict_config_info(const struct dict_config *config, const struct dict_host *h
                      struct error *error) MUST_CHECK;
 
 /* dict_tensors.c: the tensors of the file that the description names, checked against it, the host's widths and each
- * other; n_feat, d_in and d_out where nobody said them yet (info). Other tensors than those are refused. */
+ * other; n_feat, d_in and d_out where nobody said them yet (info). Other tensors than those are refused. decoder NULL: W_dec is in
+ * the same file. W_dec of a cross-layer transcoder comes as [n_feat, n_targets * d_out]. */
 struct dict_found {
   struct tensor of[ROLE_COUNT]; /* n_dims 0 and data NULL: not there */
 };
-int dict_find_tensors(const struct tensors *tensors, const struct dict_config *config, struct dict_info *info,
-                      struct dict_found *out, struct error *error) MUST_CHECK;
+int dict_find_tensors(const struct tensors *tensors, const struct tensors *decoder, const struct dict_config *config,
+                      struct dict_info *info, struct dict_found *out, struct error *error) MUST_CHECK;
+
+/* cross_decode.c: rows of W_dec summed over the targets, and these as a matrix. */
+void cross_decoder_row(const struct dict *dict, int64_t index, float *out);
+int cross_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,
+                         struct error *error) MUST_CHECK;
 
 /* A vector as f32, all of it finite; one number stands for all where the tensor is a scalar or of length 1. */
 int dict_read_vector(const struct tensor *tensor, const char *path, int64_t length, float *out,

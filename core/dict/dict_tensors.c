@@ -11,6 +11,7 @@
 
 struct search {
   const struct tensors *tensors;
+  const struct tensors *decoder; /* of W_dec; NULL: the same */
   const struct dict_config *config;
   struct dict_info *info;
   struct dict_found *found;
@@ -22,28 +23,38 @@ static const char *full_name(const struct search *search, enum dict_role role, c
   return out;
 }
 
+/* The file that a role's tensor is in, and its path. */
+static const struct tensors *file_of(const struct search *search, enum dict_role role) {
+  return search->decoder && role == ROLE_W_DEC ? search->decoder : search->tensors;
+}
+
+static const char *path_of(const struct search *search, enum dict_role role) {
+  return search->decoder && role == ROLE_W_DEC ? search->config->decoder : search->config->weights;
+}
+
 static const struct tensor *look_up(const struct search *search, enum dict_role role) {
   char name[NAME_BYTES];
   if (!search->config->tensors[role].name) return NULL;
-  return tensors_find(search->tensors, full_name(search, role, name));
+  return tensors_find(file_of(search, role), full_name(search, role, name));
 }
 
 static int missing_tensor(const struct search *search, enum dict_role role, const char *shape, struct error *error) {
   struct buffer names;
   char name[NAME_BYTES];
+  const struct tensors *file = file_of(search, role);
   buffer_init(&names, 200); /* the first ones are enough to see what kind of file it is */
-  for (size_t i = 0; i < tensors_count(search->tensors); i++)
-    buffer_printf(&names, "%s%s", i ? ", " : "", tensors_at(search->tensors, i)->name);
+  for (size_t i = 0; i < tensors_count(file); i++)
+    buffer_printf(&names, "%s%s", i ? ", " : "", tensors_at(file, i)->name);
   error_set(error, ERROR_FORMAT, "'%s': tensor '%s' is missing, expected %s; the file has %s",
-            search->config->weights, full_name(search, role, name), shape, names.length ? names.data : "no tensor");
+            path_of(search, role), full_name(search, role, name), shape, names.length ? names.data : "no tensor");
   buffer_clear(&names);
   return -1;
 }
 
-static int wrong_tensor(const struct search *search, const struct tensor *tensor, const char *expected,
+static int wrong_tensor(const struct search *search, enum dict_role role, const struct tensor *tensor, const char *expected,
                         enum error_code code, struct error *error) {
   char found[128];
-  return error_set(error, code, "'%s': tensor '%.80s' is %s, expected %s", search->config->weights, tensor->name,
+  return error_set(error, code, "'%s': tensor '%.80s' is %s, expected %s", path_of(search, role), tensor->name,
                    tensor_describe(tensor, found), expected);
 }
 
@@ -78,6 +89,10 @@ static bool fits(const struct tensor *tensor, int64_t rows, int64_t columns, boo
   return tensor->n_dims == 2 && tensor->shape[transposed] == rows && tensor->shape[!transposed] == columns;
 }
 
+static bool is_narrow(const struct tensor *tensor) {
+  return tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_F16 || tensor->dtype == DTYPE_BF16;
+}
+
 static int find_role(const struct search *search, enum dict_role role, int64_t rows, int64_t columns,
                      struct error *error) {
   const struct dict_tensor *wanted = &search->config->tensors[role];
@@ -88,10 +103,9 @@ static int find_role(const struct search *search, enum dict_role role, int64_t r
   if (!tensor) return missing_tensor(search, role, expected, error);
   bool one = role == ROLE_THRESHOLD && is_number(tensor);
   if (!one && !fits(tensor, rows, columns, wanted->transposed))
-    return wrong_tensor(search, tensor, expected, ERROR_FORMAT, error);
-  bool narrow = tensor->dtype == DTYPE_F32 || tensor->dtype == DTYPE_F16 || tensor->dtype == DTYPE_BF16;
-  if (!narrow && (columns || tensor->dtype != DTYPE_F64))
-    return wrong_tensor(search, tensor, "F32, F16 or BF16", ERROR_UNSUPPORTED, error);
+    return wrong_tensor(search, role, tensor, expected, ERROR_FORMAT, error);
+  if (!is_narrow(tensor) && (columns || tensor->dtype != DTYPE_F64))
+    return wrong_tensor(search, role, tensor, "F32, F16 or BF16", ERROR_UNSUPPORTED, error);
   search->found->of[role] = columns ? turn(*tensor, wanted->transposed) : *tensor;
   return 0;
 }
@@ -104,7 +118,7 @@ static int size_from(const struct search *search, enum dict_role role, int axis,
   const struct tensor *tensor = look_up(search, role);
   if (*size) return 0;
   if (!tensor) return missing_tensor(search, role, expected, error);
-  if (tensor->n_dims != 2) return wrong_tensor(search, tensor, expected, ERROR_FORMAT, error);
+  if (tensor->n_dims != 2) return wrong_tensor(search, role, tensor, expected, ERROR_FORMAT, error);
   *size = tensor->shape[axis ^ (int)search->config->tensors[role].transposed];
   return 0;
 }
@@ -124,6 +138,15 @@ static int check_features(const struct search *search, struct error *error) {
   return 0;
 }
 
+/* W_dec of a cross-layer transcoder is [n_feat, n_targets, d_out]: d_out where nobody said it. */
+static int find_cross_size(const struct search *search, struct error *error) {
+  const struct tensor *tensor = look_up(search, ROLE_W_DEC);
+  if (search->info->d_out) return 0;
+  if (!tensor) return missing_tensor(search, ROLE_W_DEC, "[number of features, number of layers, width of the output]", error);
+  if (tensor->n_dims == 3) search->info->d_out = tensor->shape[2];
+  return 0;
+}
+
 static int find_sizes(const struct search *search, struct error *error) {
   struct dict_info *info = search->info;
   char inputs[64] = "[width of the input, number of features]", outputs[64] = "[number of features, width of the output]";
@@ -133,7 +156,7 @@ static int find_sizes(const struct search *search, struct error *error) {
              (long long)info->d_in);
   if (size_from(search, ROLE_W_ENC, 0, inputs, &info->d_in, error) != 0 ||
       size_from(search, ROLE_W_ENC, 1, inputs, &info->n_feat, error) != 0 ||
-      size_from(search, ROLE_W_DEC, 1, outputs, &info->d_out, error) != 0)
+      (info->cross ? find_cross_size(search, error) : size_from(search, ROLE_W_DEC, 1, outputs, &info->d_out, error)) != 0)
     return -1;
   if (info->d_in < 1 || info->d_out < 1)
     return error_set(error, ERROR_FORMAT, "'%s': the dictionary is %lld wide at its input and %lld at its output, expected 1 or more",
@@ -141,6 +164,42 @@ static int find_sizes(const struct search *search, struct error *error) {
   if (info->norm == DICT_NORM_STANDARD && info->d_in < 2)
     return error_set(error, ERROR_FORMAT, "'%s': a row of one element has no standard deviation", search->config->file);
   return check_features(search, error);
+}
+
+#define SAMPLED 64 /* features whose rows in front are looked at: a file is not read as a whole */
+
+/* Rows of layers in front of its own would be what no cross-layer transcoder writes. */
+static int check_front(const struct search *search, const struct tensor *tensor, struct error *error) {
+  int64_t width = search->config->first_plane * tensor->shape[2], n = tensor->shape[0], step = n > SAMPLED ? n / SAMPLED : 1;
+  for (int64_t f = 0; f < n; f += step)
+    for (int64_t i = 0; i < width; i++)
+      if (dtype_f32_at(tensor->data, tensor->dtype, (size_t)(f * tensor->stride[0] + i)) != 0)
+        return error_set(error, ERROR_UNSUPPORTED, "'%s': row %lld of tensor '%s' writes to layer %lld, in front of its own, expected 0 there",
+                         path_of(search, ROLE_W_DEC), (long long)f, tensor->name, (long long)(i / tensor->shape[2]));
+  return 0;
+}
+
+/* As [n_feat, n_targets * d_out]. */
+static int find_cross_decoder(const struct search *search, struct error *error) {
+  const struct dict_info *info = search->info;
+  const struct tensor *tensor = look_up(search, ROLE_W_DEC);
+  struct tensor *out = &search->found->of[ROLE_W_DEC];
+  int64_t front = search->config->first_plane, n = front + info->n_targets;
+  char expected[96];
+  snprintf(expected, sizeof expected, "[%lld, %lld, %lld]: features, %slayers%s, width", (long long)info->n_feat, (long long)n,
+           (long long)info->d_out, front ? "all " : "", front ? "" : " from its own to the last");
+  if (!tensor) return missing_tensor(search, ROLE_W_DEC, expected, error);
+  if (tensor->n_dims != 3 || tensor->shape[0] != info->n_feat || tensor->shape[1] != n || tensor->shape[2] != info->d_out)
+    return wrong_tensor(search, ROLE_W_DEC, tensor, expected, ERROR_FORMAT, error);
+  if (!is_narrow(tensor)) return wrong_tensor(search, ROLE_W_DEC, tensor, "F32, F16 or BF16", ERROR_UNSUPPORTED, error);
+  if (!tensor_is_contiguous(tensor)) return wrong_tensor(search, ROLE_W_DEC, tensor, "whole rows", ERROR_UNSUPPORTED, error);
+  if (check_front(search, tensor, error) != 0) return -1;
+  *out = *tensor;
+  out->data += (size_t)(front * info->d_out) * dtype_size(tensor->dtype);
+  out->n_dims = 2;
+  out->shape[1] = info->n_targets * info->d_out;
+  out->stride[1] = 1;
+  return 0;
 }
 
 /* ---- what else is there ------------------------------------------------------------------------------ */
@@ -159,10 +218,10 @@ static bool is_named(const struct search *search, const char *name) {
 
 /* A tensor that the formula of this kind has no place for (a threshold, a gate, a skip, a scale) means that
  * the dictionary is something else than its description says. */
-static int check_no_other(const struct search *search, struct error *error) {
+static int check_no_other(const struct search *search, const struct tensors *file, const char *path, struct error *error) {
   char found[128];
-  for (size_t i = 0; i < tensors_count(search->tensors); i++) {
-    const struct tensor *tensor = tensors_at(search->tensors, i);
+  for (size_t i = 0; file && i < tensors_count(file); i++) {
+    const struct tensor *tensor = tensors_at(file, i);
     if (is_named(search, tensor->name)) continue;
     struct buffer names;
     buffer_init(&names, 200);
@@ -170,8 +229,8 @@ static int check_no_other(const struct search *search, struct error *error) {
       if (search->config->tensors[role].name && !search->config->tensors[role].optional)
         buffer_printf(&names, "%s%s", names.length ? ", " : "", search->config->tensors[role].name);
     error_set(error, ERROR_UNSUPPORTED,
-              "'%s': tensor '%.60s' %s has no place in a dictionary of kind '%s', expected %s", search->config->weights,
-              tensor->name, tensor_describe(tensor, found), dict_title(search->info), names.data ? names.data : "none");
+              "'%s': tensor '%.60s' %s has no place in a dictionary of kind '%s', expected %s", path, tensor->name,
+              tensor_describe(tensor, found), dict_title(search->info), names.data ? names.data : "none");
     buffer_clear(&names);
     return -1;
   }
@@ -180,19 +239,21 @@ static int check_no_other(const struct search *search, struct error *error) {
 
 /* ---- the parts --------------------------------------------------------------------------------------- */
 
-int dict_find_tensors(const struct tensors *tensors, const struct dict_config *config, struct dict_info *info,
-                      struct dict_found *out, struct error *error) {
-  struct search search = {tensors, config, info, out};
+int dict_find_tensors(const struct tensors *tensors, const struct tensors *decoder, const struct dict_config *config,
+                      struct dict_info *info, struct dict_found *out, struct error *error) {
+  struct search search = {tensors, decoder, config, info, out};
   memset(out, 0, sizeof *out);
   if (find_sizes(&search, error) != 0) return -1;
   int64_t n = info->n_feat;
   if (find_role(&search, ROLE_W_ENC, info->d_in, n, error) != 0 ||
-      find_role(&search, ROLE_W_DEC, n, info->d_out, error) != 0 ||
+      (info->cross ? find_cross_decoder(&search, error) : find_role(&search, ROLE_W_DEC, n, info->d_out, error)) != 0 ||
       find_role(&search, ROLE_SKIP, info->d_in, info->d_out, error) != 0)
     return -1;
   info->dtype = out->of[ROLE_W_ENC].dtype;
   info->skip = out->of[ROLE_SKIP].data != NULL;
-  if (check_no_other(&search, error) != 0) return -1;
+  if (check_no_other(&search, tensors, config->weights, error) != 0 ||
+      check_no_other(&search, decoder, config->decoder, error) != 0)
+    return -1;
   static const enum dict_role vectors[] = {ROLE_B_ENC, ROLE_THRESHOLD, ROLE_GAIN, ROLE_SHIFT, ROLE_SCALING};
   for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
     if (find_role(&search, vectors[i], n, 0, error) != 0) return -1;

@@ -32,6 +32,7 @@ void dict_fingerprint(const struct dict *dict, char out[17]) {
   const double plain[] = {info->kind, info->k, info->apply_b_dec_to_input, info->center_mean, info->folded,
                           info->selects_folded, info->norm, info->scale, info->out_scale};
   hash = mix(hash, plain, sizeof plain);
+  if (info->cross) hash = mix(hash, &info->n_targets, sizeof info->n_targets);
   hash = mix_vector(hash, dict->b_enc, info->n_feat);
   hash = mix_vector(hash, dict->b_dec, info->d_out);
   hash = mix_vector(hash, dict->norms, info->n_feat);

@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/mapfile.h"
+#include "core/dict/cross_files.h"
 #include "core/dict/dict_json.h"
 #include "core/dict/dict_path_words.h"
 #include "core/dict/dict_readers.h"
@@ -177,4 +179,58 @@ int gemma_scope_2_read(const char *path, const struct dict_host *host, struct di
   int result = read_description(&json, host, error);
   json_free(json.root);
   return result;
+}
+
+/* ---- Gemma Scope 2 across layers --------------------------------------------------------------------- */
+
+#define CROSS_FILE "params_layer_"
+
+/* Crosscoders have files of the same names. */
+bool gemma_scope_2_cross_is_at(const char *path) {
+  int64_t layer;
+  return dict_has_file(path, CROSS_FILE "0.safetensors") || (path_is_file(path) && cross_file_layer(path, CROSS_FILE, &layer));
+}
+
+/* config.json says which model and, where it is there, must name the architecture of all these. */
+static int read_cross_description(const char *folder, const struct dict_host *host, struct dict_config *out, struct error *error) {
+  struct dict_json json;
+  const char *architecture = "jump_relu", *model = NULL;
+  if (!dict_has_file(folder, "config.json")) return 0;
+  if (dict_path(folder, "config.json", out->file, error) != 0 || dict_json_open(&json, out, error) != 0) return -1;
+  int failed = dict_json_text(&json, NAMES("architecture"), &architecture, error) != 0 ||
+               dict_json_text(&json, NAMES("model_name"), &model, error) != 0;
+  if (!failed && strcmp(architecture, "jump_relu") != 0)
+    failed = dict_json_refuse(&json, "architecture", architecture, "jump_relu", error);
+  if (!failed) dict_config_model(out, model, host);
+  json_free(json.root);
+  return failed ? -1 : 0;
+}
+
+int gemma_scope_2_cross_read(const char *path, const struct dict_host *host, struct dict_config *out, struct error *error) {
+  static const char *const files[] = {CROSS_FILE, NULL};
+  struct path_words words;
+  char folder[DICT_PATH_BYTES];
+  int64_t layer = 0;
+  common(out);
+  out->transcoder = out->cross = true;
+  out->fold = false;
+  if (snprintf(out->weights, sizeof out->weights, "%s", path) >= (int)sizeof out->weights || !cross_file_layer(path, CROSS_FILE, &layer))
+    return error_set(error, ERROR_ARGUMENT, "path '%.60s' names no layer", path);
+  memcpy(out->file, out->weights, sizeof out->file);
+  path_words_init(&words, path);
+  if (!path_words_has(&words, "/clt/"))
+    return error_set(error, ERROR_UNSUPPORTED, "'%s': no folder above it is called 'clt', as those of cross-layer transcoders are; "
+                     "crosscoders, whose files bear the same names, are not served", path);
+  if (dict_folder_of(path, folder, error) != 0 || cross_files_check(folder, files, layer, host, out, error) != 0 ||
+      read_cross_description(folder, host, out, error) != 0)
+    return -1;
+  dict_config_tensors(out);
+  dict_config_tensor(out, ROLE_W_ENC, "w_enc", false);
+  dict_config_tensor(out, ROLE_W_DEC, "w_dec", false);
+  dict_config_tensor(out, ROLE_SKIP, "affine_skip_connection", false);
+  out->tensors[ROLE_SKIP].optional = true;
+  out->first_plane = (int32_t)layer; /* w_dec has a row for every layer of the model; those in front of its own are 0 */
+  dict_config_note(out, "the folder says 'clt': what the MLP reads, behind the gain, to what the MLPs add");
+  if (dict_config_site(out, layer, "mlp.hook_in", host, error) != 0) return -1;
+  return dict_config_site_out(out, layer, "hook_mlp_out", host, error);
 }

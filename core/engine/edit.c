@@ -220,14 +220,18 @@ static int append(struct edit_placed placed, struct edit_placed **out, size_t *c
 static int append_slot(const struct edit *e, struct row_range rows, struct edit_placed **out, size_t *count,
                        size_t *capacity, struct error *error) {
   const struct dict_info *info = dict_info(e->dict);
-  int32_t in = point_index(info->in), to = point_index(info->out);
-  struct edit_placed placed = {in, in == to ? MARK_BOTH : MARK_READ,
-                               {e->dict, e->with_error, e->features, e->n_features}, {.rows = rows}};
+  int32_t in = point_index(info->in), n = e->n_targets ? e->n_targets : info->n_targets;
+  bool one = n == 1 && in == point_index(info->out);
+  struct edit_placed placed = {in, one ? MARK_BOTH : MARK_READ, {e->dict, e->with_error, 0, e->features, e->n_features},
+                               {.rows = rows}};
   if (append(placed, out, count, capacity, error) != 0) return -1;
-  if (in == to) return 0;
-  placed.point = to;
   placed.mark = MARK_WRITE;
-  return append(placed, out, count, capacity, error);
+  for (int32_t t = 0; !one && t < n; t++) {
+    placed.slot.target = t;
+    placed.point = point_index(dict_target(e->dict, t));
+    if (append(placed, out, count, capacity, error) != 0) return -1;
+  }
+  return 0;
 }
 
 int edit_list_lower(const struct edit_list *list, int32_t row, int32_t position, int32_t n, int32_t n_prompt,

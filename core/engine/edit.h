@@ -9,8 +9,10 @@
  * both. The position of a generated token counts as generated from the step that feeds it back in.
  *
  * DICTIONARY EDITS (`dict` set) need every activation of a row: splices, and changes of features that depend on each
- * other (TopK) or that leave the error term out. They are lowered to two marks, one where the dictionary reads and one
- * where it writes; slot.c does the rest between two pieces of a pass.
+ * other (TopK) or that leave the error term out. They are lowered to marks, one where the dictionary reads and one
+ * at each point it writes; slot.c does the rest between two pieces of a pass. A layer of a cross-layer transcoder without its
+ * error puts what it writes in the place of its own layer's row, and adds to the rows of the layers behind: such edits go
+ * together, one for each layer from 0 on, higher layers first in the list, and write no layer that has none (n_targets).
  *
  * COST. An empty list is no items: the pass is the pass without edits, bit for bit. */
 #ifndef STEERD_CORE_ENGINE_EDIT_H
@@ -46,6 +48,7 @@ struct edit {
 
   const struct dict *dict;     /* a dictionary edit: the fields from `kind` to `fold` are not used. Borrowed */
   bool with_error;             /* what the dictionary does not explain stays: only the changes go into the stream */
+  int32_t n_targets;           /* the first so many of the points it writes; 0: all */
   const struct edit_feature *features; /* [n_features], copied; applied in order */
   int32_t n_features;
 };
@@ -73,6 +76,7 @@ int edit_list_upload(struct edit_list *list, struct backend *backend, struct err
 struct edit_slot {
   const struct dict *dict;
   bool with_error;
+  int32_t target; /* of a mark that writes: which of its points */
   const struct edit_feature *features; /* ascending by index; changes of one feature in their order */
   int32_t n_features;
 };

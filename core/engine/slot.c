@@ -16,6 +16,7 @@ int slots_open(struct slots *slots, int32_t n_points, struct error *error) {
 void slots_close(struct slots *slots) {
   for (int32_t i = 0; i < slots->edits_capacity; i++) {
     sparse_clear(&slots->edits[i].codes);
+    sparse_clear(&slots->edits[i].changed);
     free(slots->edits[i].x);
   }
   free(slots->marks);
@@ -60,7 +61,7 @@ int slots_add(struct slots *slots, const struct edit_placed *placed, int32_t ite
     edit->what = placed->slot;
     edit->rows = placed->item.rows;
   }
-  slots->marks[slots->n_marks++] = (struct slot_mark){item, placed->mark, slots->n_edits - 1};
+  slots->marks[slots->n_marks++] = (struct slot_mark){item, placed->mark, slots->n_edits - 1, placed->slot.target};
   return 0;
 }
 
@@ -119,22 +120,22 @@ static int change_row(const struct edit_slot *what, const struct sparse *codes, 
   return 0;
 }
 
-static int change_codes(struct slot_edit *edit, struct sparse *out, struct error *error) {
+static int change_codes(struct slot_edit *edit, struct error *error) {
   for (size_t row = 0; row < edit->codes.n_rows; row++)
-    if (change_row(&edit->what, &edit->codes, row, out, error) != 0) return -1;
+    if (change_row(&edit->what, &edit->codes, row, &edit->changed, error) != 0) return -1;
   return 0;
 }
 
 /* Only what changed: sum over the changed features of (new - old) times its row. Nothing changed adds nothing, so that a
  * splice with the error term keeps every bit. h: the columns that the dictionary writes. */
 static void add_changes(const struct edit_slot *what, const struct sparse *was, const struct sparse *now, size_t row,
-                        float *direction, float *h, int64_t width) {
+                        int32_t target, float *direction, float *h, int64_t width) {
   for (int32_t f = 0; f < what->n_features; f++) {
     int32_t index = what->features[f].index;
     if (f && what->features[f - 1].index == index) continue;
     float step = sparse_find(now, row, index) - sparse_find(was, row, index);
     if (step == 0) continue;
-    dict_decoder_row(what->dict, index, direction);
+    dict_target_row(what->dict, index, target, direction);
     for (int64_t i = 0; i < width; i++) h[i] += step * direction[i];
   }
 }
@@ -151,17 +152,34 @@ static int read_codes(struct slot_edit *edit, struct backend *backend, struct ro
   int32_t n = edit->rows.end - edit->rows.begin;
   struct rows x = {span_at(at.at, (size_t)edit->rows.begin * (size_t)at.ld * sizeof(float)), at.ld};
   sparse_clear(&edit->codes);
+  sparse_clear(&edit->changed);
   if (grow_floats(&edit->x, &edit->x_capacity, (size_t)n * (size_t)info->in_width, error) != 0 ||
       copy_rows(backend, at, edit->rows.begin, n, info->in_width, edit->x, true, error) != 0)
     return -1;
-  return dict_encode(edit->what.dict, x, n, &edit->codes, error);
+  return dict_encode(edit->what.dict, x, n, &edit->codes, error) != 0 ? -1 : change_codes(edit, error);
+}
+
+/* Across layers, without the error: the row of the edit's own layer makes way for b_dec and what is written here; to the rows of
+ * others, which have made way already or will, it is added. */
+static void make_cross_delta(struct slots *slots, const struct slot_edit *edit, int32_t target, size_t n) {
+  const struct dict_info *info = dict_info(edit->what.dict);
+  const float *bias = dict_output_bias(edit->what.dict);
+  size_t width = (size_t)info->d_out, ld = (size_t)info->out_width;
+  for (size_t i = 0; i < n; i++)
+    for (size_t c = 0; c < width; c++)
+      slots->now[i * width + c] = target ? 0 : bias[c] - slots->rows[i * ld + (size_t)info->out_column + c];
+  dict_target_add(edit->what.dict, &edit->changed, 0, n, target, slots->now);
+  if (target == 0) dict_skip_add(edit->what.dict, edit->x, n, slots->now);
 }
 
 /* What is added to row i of the output point, into slots->now. */
-static void make_delta(struct slots *slots, struct slot_edit *edit, const struct sparse *changed, size_t n) {
+static void make_delta(struct slots *slots, struct slot_edit *edit, int32_t target, size_t n) {
   const struct dict_info *info = dict_info(edit->what.dict);
+  const struct sparse *changed = &edit->changed;
   size_t width = (size_t)info->d_out;
-  if (!edit->what.with_error) {
+  if (!edit->what.with_error && info->cross) {
+    make_cross_delta(slots, edit, target, n);
+  } else if (!edit->what.with_error) {
     dict_errors(edit->what.dict, changed, 0, n, edit->x, slots->rows, slots->now);
     for (size_t i = 0; i < n * width; i++) slots->now[i] = -slots->now[i];
   } else if (norms_rows(info)) {
@@ -171,24 +189,20 @@ static void make_delta(struct slots *slots, struct slot_edit *edit, const struct
   } else {
     memset(slots->now, 0, n * width * sizeof *slots->now);
     for (size_t i = 0; i < n; i++)
-      add_changes(&edit->what, &edit->codes, changed, i, slots->was, slots->now + i * width, info->d_out);
+      add_changes(&edit->what, &edit->codes, changed, i, target, slots->was, slots->now + i * width, info->d_out);
   }
 }
 
-static int write_rows(struct slots *slots, struct slot_edit *edit, struct backend *backend, struct rows at,
+static int write_rows(struct slots *slots, struct slot_edit *edit, int32_t target, struct backend *backend, struct rows at,
                       struct error *error) {
   const struct dict_info *info = dict_info(edit->what.dict);
   size_t n = (size_t)(edit->rows.end - edit->rows.begin), width = (size_t)info->out_width, d_out = (size_t)info->d_out;
-  struct sparse changed;
-  sparse_init(&changed);
   int failed = make_scratch(slots, n * width, error);
-  if (!failed) failed = change_codes(edit, &changed, error);
   if (!failed) failed = copy_rows(backend, at, edit->rows.begin, (int32_t)n, info->out_width, slots->rows, true, error);
-  if (!failed) make_delta(slots, edit, &changed, n);
+  if (!failed) make_delta(slots, edit, target, n);
   for (size_t i = 0; !failed && i < n; i++)
     for (size_t c = 0; c < d_out; c++) slots->rows[i * width + (size_t)info->out_column + c] += slots->now[i * d_out + c];
   if (!failed) failed = copy_rows(backend, at, edit->rows.begin, (int32_t)n, info->out_width, slots->rows, false, error);
-  sparse_clear(&changed);
   return failed;
 }
 
@@ -238,7 +252,7 @@ static const struct slot_mark *mark_of(const struct slots *slots, int32_t item) 
 static int run_mark(struct walk *walk, const struct slot_mark *mark, struct rows at, struct error *error) {
   struct slot_edit *edit = &walk->slots->edits[mark->edit];
   if (mark->mark != MARK_WRITE && read_codes(edit, walk->backend, at, error) != 0) return -1;
-  return mark->mark == MARK_READ ? 0 : write_rows(walk->slots, edit, walk->backend, at, error);
+  return mark->mark == MARK_READ ? 0 : write_rows(walk->slots, edit, mark->target, walk->backend, at, error);
 }
 
 /* All of one point: plain edits and dictionary edits in their order, then the taps. */

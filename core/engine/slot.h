@@ -12,13 +12,14 @@ struct slot_mark {
   int32_t item;
   enum edit_mark mark;
   int32_t edit;          /* index into slots.edits; READ and WRITE of one edit share it */
+  int32_t target;        /* of the edit's dictionary; what is written here */
 };
 
-/* A dictionary edit of the step and the codes that wait between its two points. */
+/* A dictionary edit of the step and the codes that wait between the point it reads and those it writes. */
 struct slot_edit {
   struct edit_slot what;
   struct row_range rows;
-  struct sparse codes;
+  struct sparse codes, changed; /* as encoded, and after the changes */
   float *x;            /* the rows that were encoded, on the host */
   size_t x_capacity;
 };
@@ -38,7 +39,7 @@ void slots_close(struct slots *slots);
 /* Forgets the marks of the last step. */
 void slots_reset(struct slots *slots);
 
-/* Notes the dictionary edit of placed item `item`. The mark WRITE belongs to the READ noted before it. */
+/* Notes the dictionary edit of placed item `item`. Marks WRITE belong to the READ noted before them. */
 int slots_add(struct slots *slots, const struct edit_placed *placed, int32_t item, struct error *error) MUST_CHECK;
 
 /* Runs the step with its marks. */

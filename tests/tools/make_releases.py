@@ -83,6 +83,8 @@ for release, entry in table.items():
     saes = [s for s in saes if "_step_" not in str(s["id"])]  # checkpoints of a training
     for s in saes:
         s.update(id=str(s["id"]), path=str(s["path"]))
+        if "clt_layer" in str(entry.get("conversion_func")):  # named by a layer's number there, which no file bears
+            s.update(path=f"W_enc_{s['path']}.safetensors")
     kept = [l for l in lines(saes) if l[2] or re.sub(r"\{[^}]*\}", "{}", l[0]) != l[1]]
     if len(kept) > 60:  # hundreds of variants, each with a name of its own: the folders answer to themselves
         kept = []

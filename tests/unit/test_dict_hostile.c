@@ -108,7 +108,7 @@ static const struct {
     {"ct", "config.yaml", "feature_input_hook: mlp.hook_in\n", "layer_1.safetensors", "layer_1.safetensors", ERROR_FORMAT,
      "'feature_output_hook' is missing"},
     {"ct", "config.yaml", "model_kind: cross_layer_transcoder\n", "layer_1.safetensors", "layer_1.safetensors", ERROR_UNSUPPORTED,
-     "model_kind 'cross_layer_transcoder' is not served"},
+     "model_kind is 'cross_layer_transcoder', expected 'transcoder_set'"},
     {"ct", "config.yaml", "feature_input_hook: [a, b]\n", "layer_1.safetensors", "layer_1.safetensors", ERROR_FORMAT,
      "'feature_input_hook' is no plain value"},
     {"ct", "config.yaml", "feature_input_hook: 'x\n", "layer_1.safetensors", "layer_1.safetensors", ERROR_FORMAT,

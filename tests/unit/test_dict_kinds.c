@@ -16,6 +16,8 @@ static const struct {
     {"gated", "gated", "blocks.1.hook_resid_pre", NULL},
     {"gated-plain", "gated", "blocks.1.hook_resid_pre", NULL},
     {"jumprelu", "jumprelu", "blocks.1.hook_resid_pre", NULL},
+    {"batchtopk", "jumprelu", "blocks.1.hook_resid_pre", NULL},
+    {"matryoshka", "jumprelu", "blocks.1.hook_resid_pre", NULL},
     {"topk", "topk", "blocks.1.hook_resid_pre", NULL},
     {"topk-rescaled", "topk", "blocks.1.hook_resid_pre", NULL},
     {"scaled", "relu", "blocks.1.hook_resid_pre", NULL},

@@ -40,6 +40,7 @@ static void names_resolve(void **state) {
        "embedding/width_4k/average_l0_6"},
       {"gemma-scope-2b-pt-res/layer_3/width_16k/average_l0_30", "google/gemma-scope-2b-pt-res",
        "layer_3/width_16k/average_l0_30"},
+      {"gemma-2-2b/7-clt-hp", "mntss/clt-gemma-2-2b-2.5M", "W_enc_7.safetensors"}, /* a layer of a cross-layer transcoder */
       {"llama3.1-8b/15-llamascope-res-32k", "fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L15R-8x"},
       {"pythia-70m-deduped/3-res-sm", "ctigges/pythia-70m-deduped__res-sm_processed", "3-res-sm"},
       {"mistral-7b-res-wg/blocks.16.hook_resid_pre", "JoshEngels/Mistral-7B-Residual-Stream-SAEs", "mistral_7b_layer_16"},

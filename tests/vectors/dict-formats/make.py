@@ -254,6 +254,30 @@ transcoders:
     record(name, f"{folder}/layer_1.safetensors", "relu" + (" skip" if skip else "") + " transcoder", f"blocks.1.{site}", w, rng, relu,
            out="blocks.1.hook_mlp_out", subtract=False, skip=s.T.astype(np.float64) if skip else None)
 
+# ---- the other things a config.yaml says: TopK, and a threshold that makes a JumpReLU whatever it says
+for name, folder, line in (("ct-topk", "ct-topk", f"activation: topk\nk: {K}\n"), ("ct-jump", "ct-jump", "")):
+    rng, w = make(131 + len(name) + len(line))
+    state = {"W_enc": t(w["W_enc"].T), "W_dec": t(w["W_dec"]), "b_enc": t(w["b_enc"]), "b_dec": t(w["b_dec"])}
+    th3 = np.float32(rng.uniform(.05, .6, F)).astype(np.float64)
+    if not line:
+        state["threshold"] = t(th3)
+    save_file(state, at(folder, "layer_1.safetensors"))
+    open(at(folder, "config.yaml"), "w").write("model_name: toy\nmodel_kind: transcoder_set\nfeature_input_hook: mlp.hook_in\n"
+                                               "feature_output_hook: hook_mlp_out\n" + line)
+    record(name, f"{folder}/layer_1.safetensors", ("topk" if line else "jumprelu") + " transcoder", "blocks.1.mlp.hook_in", w, rng,
+           (lambda p: topk(p, K)) if line else lambda p, th=th3: jump(p, th), out="blocks.1.hook_mlp_out", subtract=False)
+
+# ---- Gemma Scope 2 at the other sites: what attention's output projection reads, and what the MLP adds
+for name, leaf, hook, site, d_in in (
+        ("gemma2-att", "attn_out/layer_1_width_16k_l0_small", "model.layers.1.self_attn.o_proj.input", "blocks.1.attn.hook_z", Z),
+        ("gemma2-mlp", "mlp_out/layer_0_width_16k_l0_big", "model.layers.0.post_feedforward_layernorm.output", "blocks.0.hook_mlp_out", D)):
+    rng, w = make(141 + d_in, d_in, d_in)
+    th4 = np.float32(rng.uniform(.05, .6, F)).astype(np.float64)
+    put_json({"architecture": "jump_relu", "model_name": "google/gemma-3-270m", "l0": 10, "width": 16384, "hf_hook_point_in": hook},
+             "gemma-scope-2-270m-pt", leaf, "config.json")
+    save_file({**{k.lower(): t(v) for k, v in w.items()}, "threshold": t(th4)}, at("gemma-scope-2-270m-pt", leaf, "params.safetensors"))
+    record(name, f"gemma-scope-2-270m-pt/{leaf}", "jumprelu", site, w, rng, lambda p, th=th4: jump(p, th), subtract=False)
+
 # ---- described in described.ini: tied weights (z W, the k largest, back through W transposed), and names of their own
 rng, w = make(110)
 tied = np.float32(w["W_enc"])
@@ -264,6 +288,12 @@ rng, w = make(111)
 np.savez_compressed(at("plain", "names.npz"), enc=np.asfortranarray(np.float32(w["W_enc"].T)), dec=np.float16(w["W_dec"]), be=np.float32(w["b_enc"]), bd=w["b_dec"])
 w["W_dec"] = np.float16(w["W_dec"]).astype(np.float64)
 record("named", "described.ini", "jumprelu", "blocks.0.hook_resid_mid", w, rng, lambda p: jump(p, .3), s=.5)
+rng, w = make(112)
+save_file({"enc": t(w["W_enc"]), "gate": t(w["b_enc"]), "mag": t(w["b_enc"] * .5 + .1), "r": t(w["b_enc"] * .7), "dec": t(w["W_dec"].T),
+           "bias": t(w["b_dec"])}, at("plain", "gated.safetensors"))
+w.update({k: np.float32(v).astype(np.float64) for k, v in {"b_mag": w["b_enc"] * .5 + .1, "r_mag": w["b_enc"] * .7}.items()})
+record("plain-gated", "described.ini", "gated", "blocks.1.hook_mlp_out", w, rng,
+       lambda p: (p > 0) * relu((p - w["b_enc"]) * np.exp(w["r_mag"]) + w["b_mag"]))
 open(at("described.ini"), "w").write("""; Weights without a description. STEERD_DATA is the folder above this one's in the tests.
 [source tied]
 weights = dict-formats/plain/tied.pth
@@ -287,6 +317,17 @@ w_enc = enc transposed
 w_dec = dec
 b_enc = be
 b_dec = bd
+
+[source plain-gated]
+weights = dict-formats/plain/gated.safetensors
+kind = gated
+point = mlp_out.1
+w_enc = enc
+w_dec = dec transposed
+b_enc = gate
+b_mag = mag
+r_mag = r
+b_dec = bias
 """)
 save_file(expected, os.path.join(here, "expected.safetensors"))
 open(os.path.join(here, "cases.json"), "w").write("[" + ",\n".join(json.dumps(c) for c in cases) + "]\n")

@@ -163,6 +163,8 @@ dictionary("transcoder-topk", "topk", point="mid", out="mlp", old=True,
 dictionary("transcoder-z", point="z", out="attn", cfg=arch("transcoder"))
 dictionary("transcoder-jumprelu", "jumprelu", point="mid", out="mlp", cfg=arch("jumprelu_transcoder"))
 dictionary("transcoder-skip", point="mid", out="mlp", skip=True, cfg=arch("skip_transcoder"))
+dictionary("batchtopk", "jumprelu", cfg=arch("batchtopk", k=K))
+dictionary("matryoshka", "jumprelu", cfg=arch("matryoshka_batchtopk", k=K, matryoshka_widths=[8, 20, F]))
 save_file(expected, os.path.join(here, "expected.safetensors"))
 
 if "--check" in sys.argv:
@@ -170,7 +172,8 @@ if "--check" in sys.argv:
     from sae_lens import SAE
     names = sorted({k.split("/")[0] for k in expected})
     for name in names:
-        if name.startswith(("scaled", "center")) or name in ("one-head", "finetuned", "transcoder-topk", "topk-rescaled"):
+        if name.startswith(("scaled", "center")) or name in (
+                "one-head", "finetuned", "transcoder-topk", "topk-rescaled", "batchtopk", "matryoshka"):
             continue
         sae = SAE.load_from_disk(os.path.join(here, name))
         x = torch.tensor(expected[name + "/x"])

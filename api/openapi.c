@@ -5,6 +5,7 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
+#include "api/shapes.h"
 
 /* Numbers of rows are whole or short decimals: written as a whole number where they are one. */
 static void write_number(struct json_writer *w, const char *key, double value) {
@@ -372,15 +373,46 @@ static void write_error_reply(struct json_writer *w, const char *status, const c
   jw_close(w, '}');
 }
 
+/* One member of "content": the schema is that of JSON, other types have none. */
+static void write_media(struct json_writer *w, const char *type, size_t length, const char *body) {
+  char name[64];
+  snprintf(name, sizeof name, "%.*s", (int)length, type);
+  jw_key(w, name);
+  jw_open(w, '{');
+  if (body && strcmp(name, "application/json") == 0) {
+    jw_key(w, "schema");
+    shape_write(w, body);
+  }
+  jw_close(w, '}');
+}
+
+static void write_answer(struct json_writer *w, const struct route *row) {
+  const struct shape *shape = shape_of(row);
+  char status[16];
+  snprintf(status, sizeof status, "%d", shape && shape->status ? shape->status : 200);
+  jw_key(w, status);
+  jw_open(w, '{');
+  jw_member_text(w, "description", row->summary);
+  if (shape) {
+    jw_key(w, "content");
+    jw_open(w, '{');
+    for (const char *at = shape->types ? shape->types : "application/json"; *at;) {
+      size_t n = strcspn(at, " ");
+      write_media(w, at, n, shape->body);
+      at += n;
+      at += strspn(at, " ");
+    }
+    jw_close(w, '}');
+  }
+  jw_close(w, '}');
+}
+
 static void write_replies(struct json_writer *w, const struct route *row) {
   const char *schema = row->family == FAMILY_OPENAI ? "#/components/schemas/OpenAIError" : "#/components/schemas/Error";
   jw_key(w, "responses");
   jw_open(w, '{');
   if (row->handler) {
-    jw_key(w, "200");
-    jw_open(w, '{');
-    jw_member_text(w, "description", row->summary);
-    jw_close(w, '}');
+    write_answer(w, row);
     write_error_reply(w, "default", "Refused or failed.", schema);
   } else {
     write_error_reply(w, "501", "Planned, not built yet.", schema);
@@ -456,6 +488,11 @@ static void write_components(struct json_writer *w) {
   jw_open(w, '{');
   write_strings(w, "error message code field", "error message code");
   jw_close(w, '}');
+  const char *body;
+  for (size_t i = 0; shape_name(i, &body); i++) {
+    jw_key(w, shape_name(i, &body));
+    shape_write(w, body);
+  }
   jw_key(w, "OpenAIError");
   jw_open(w, '{');
   jw_member_text(w, "type", "object");

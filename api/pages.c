@@ -6,6 +6,7 @@
 #include "api/call.h"
 #include "api/handlers.h"
 #include "api/page.h"
+#include "api/shapes.h"
 #include "core/base/number.h"
 
 void page_escaped(struct buffer *out, const char *text) {
@@ -131,6 +132,12 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   buffer_text(out, row->handler ? "</h3>\n<p>" : " (not built yet: answers 501)</h3>\n<p class=\"planned\">");
   page_escaped(out, row->summary);
   buffer_text(out, ".</p>\n");
+  const struct shape *shape = shape_of(row);
+  if (shape && shape->body) {
+    buffer_text(out, "<p>Answers ");
+    page_element(out, "code", shape->body);
+    buffer_text(out, "</p>\n");
+  }
   if (!row->handler || !row->fields || !row->fields->name) return;
   const char *what = route_takes_query(row) ? "query parameters" : "fields";
   buffer_printf(out, "<p>Unknown %s are %s.</p>\n", what, row->flags & ROUTE_STRICT ? "refused" : "ignored");
@@ -138,6 +145,21 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   buffer_printf(out, "<table><tr><th>%s</th>", route_takes_query(row) ? "query parameter" : "field");
   buffer_text(out, "<th>allowed</th><th>when left out</th><th></th></tr>\n");
   add_rows(out, row->fields, "", options);
+  buffer_text(out, "</table>\n");
+}
+
+static void add_shapes(struct buffer *out) {
+  const char *name, *body;
+  page_element(out, "h2", "Shapes of answers");
+  buffer_text(out, "<p>In braces the members of an object, in brackets an array's elements; a name with ? may be missing, a value "
+                   "with ? may be null, ... says that there may be more.</p>\n<table><tr><th>name</th><th>shape</th></tr>\n");
+  for (size_t i = 0; (name = shape_name(i, &body)); i++) {
+    buffer_text(out, "<tr><td>");
+    page_element(out, "code", name);
+    buffer_text(out, "</td><td>");
+    page_element(out, "code", body);
+    buffer_text(out, "</td></tr>\n");
+  }
   buffer_text(out, "</table>\n");
 }
 
@@ -157,6 +179,7 @@ int docs_get(struct api_call *call, struct error *error) {
     for (size_t i = 0; i < n_routes; i++)
       if ((int)routes[i].family == family) add_route(out, &routes[i], &call->api->options);
   }
+  add_shapes(out);
   page_close(call);
   return 0;
 }

@@ -6,12 +6,14 @@ is not 0, is a failure of its own.
 """
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
+import urllib.parse
 
 import pytest
 import requests
@@ -156,6 +158,82 @@ class Daemon:
         self.log_file.close()
         self.process.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---- every reply against the specification ----------------------------------------------------------------
+
+
+def breaches(schema, value, spec, where=""):
+    """Where a value is not what a schema of /openapi.json says, in words. The parts of JSON schema that steerd writes."""
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return breaches(spec["components"]["schemas"][name], value, spec, f"{where}<{name}>")
+    if "anyOf" in schema:
+        tries = [breaches(one, value, spec, where) for one in schema["anyOf"]]
+        return min(tries, key=len) if all(tries) else []
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None), "array": list, "object": dict}
+    wanted = schema.get("type", [])
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    fits = any(isinstance(value, kinds[kind]) and (kind == "boolean" or not isinstance(value, bool)) for kind in wanted)
+    if wanted and not fits:
+        return [f"{where}: {value!r:.60} is not {' or '.join(wanted)}"]
+    found = []
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            found += breaches(schema.get("items", {}), item, spec, f"{where}[{i}]")
+    if isinstance(value, dict):
+        members, more = schema.get("properties", {}), schema.get("additionalProperties", True)
+        found += [f"{where}: '{name}' is missing" for name in schema.get("required", []) if name not in value]
+        for name, item in value.items():
+            if name not in members and more is False:
+                found.append(f"{where}: nobody has told of '{name}' (api/shapes.c)")
+            else:
+                found += breaches(members.get(name, more if isinstance(more, dict) else {}), item, spec, f"{where}.{name}")
+    return found
+
+
+def reply_schema(spec, method, path, status):
+    """The schema of a JSON reply, or None. Of two paths that fit the one with fewer placeholders is meant."""
+    pattern = lambda template: re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(template)) + "/?"
+    fitting = [one for one in spec["paths"] if method.lower() in spec["paths"][one] and re.fullmatch(pattern(one), path)]
+    if not fitting:
+        return None
+    replies = spec["paths"][min(fitting, key=lambda one: one.count("{"))][method.lower()]["responses"]
+    return replies.get(str(status), {}).get("content", {}).get("application/json", {}).get("schema")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def told_and_done():
+    """What a daemon answers is what its specification says: looked at for every JSON reply of every test."""
+    send, known = requests.Session.send, {}
+
+    def ask_spec(url):
+        with requests.Session() as plain:
+            plain.trust_env = False
+            reply = send(plain, requests.Request("GET", url + "/openapi.json").prepare(), timeout=REQUEST_SECONDS)
+        return reply.json() if reply.status_code == 200 else None
+
+    def check(reply, request):
+        daemon = next((one for one in running if getattr(one, "url", None) and reply.url.startswith(one.url + "/")), None)
+        if not daemon or reply.status_code >= 300 or not reply.headers.get("Content-Type", "").startswith("application/json"):
+            return
+        if not known.get("spec"):
+            known["spec"] = ask_spec(daemon.url)
+        spec = known["spec"]
+        path = urllib.parse.unquote(urllib.parse.urlsplit(reply.url).path)
+        schema = spec and reply_schema(spec, request.method, path, reply.status_code)
+        found = breaches(schema, reply.json(), spec) if schema else []
+        assert not found, f"{request.method} {path} does not answer what /openapi.json says: {found[:5]}"
+
+    def checked(self, request, **arguments):
+        reply = send(self, request, **arguments)
+        if request.method != "HEAD" and not arguments.get("stream"):
+            check(reply, request)
+        return reply
+
+    requests.Session.send = checked
+    yield
+    requests.Session.send = send
 
 
 @pytest.hookimpl(hookwrapper=True)

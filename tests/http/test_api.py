@@ -5,6 +5,8 @@ import json
 import pytest
 import requests
 
+from conftest import breaches
+
 TIMEOUT = 30  # seconds: far beyond what the tiny model needs, short enough to fail a hang
 
 
@@ -275,10 +277,27 @@ def test_openapi_tells_every_route(daemon):
     assert len(ids) == len(set(ids)), "operation ids are unique"
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
-            if "200" in operation["responses"] or "{" in path:
+            if "501" not in operation["responses"] or "{" in path:
                 continue
             reply = requests.request(method, daemon.url + path, json={}, timeout=TIMEOUT)
             assert reply.status_code == 501, (method, path, reply.status_code)
+
+
+def test_openapi_tells_what_is_answered(daemon):
+    """Schemas of replies; that replies are so is looked at with every request of these tests (conftest.py)."""
+    spec = get(daemon, "/openapi.json").json()
+    steered = spec["paths"]["/steer"]["post"]["responses"]["200"]["content"]
+    assert set(steered) == {"application/json", "text/event-stream"}
+    assert steered["application/json"]["schema"] == {"$ref": "#/components/schemas/Steered"}
+    shape = spec["components"]["schemas"]["Steered"]
+    assert set(shape["properties"]) == set(shape["required"]) == STEER_KEYS and shape["additionalProperties"] is False
+    assert spec["paths"]["/v1/sources"]["post"]["responses"].keys() == {"201", "default"}
+    assert "{STEERED: text?, DEFAULT: text?" in get(daemon, "/docs").text
+    right = {"STEERED": "a", "DEFAULT": None, "steeredLogProbs": None, "defaultLogProbs": None, "id": "1", "shareUrl": None, "limit": None}
+    assert breaches(shape, right, spec) == []
+    assert breaches(shape, {**right, "STEERED": 1}, spec) == [".STEERED: 1 is not string or null"]
+    assert breaches(shape, {**right, "more": 1}, spec) == [": nobody has told of 'more' (api/shapes.c)"]
+    assert breaches(shape, {name: right[name] for name in list(right)[1:]}, spec) == [": 'STEERED' is missing"]
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])

@@ -1,0 +1,197 @@
+/* shapes.c: what each endpoint answers, a row a handler, and the shapes that have names. Nothing but the tables and the search:
+ * what the notation means is in shapes.h. A handler without a row is documented without its answer. */
+#include "api/shapes.h"
+
+#include <string.h>
+
+#include "api/handlers.h"
+
+#define AT_SOURCE "modelId: text, source: text"
+#define AT_FEATURE "modelId: text, layer: text, index: text"
+#define SHARE_ROWS "[{below: number, features: integer, share: number?}]"
+#define SOURCE_MEMBERS                                                                                              \
+  "set: text, kind: text, layer: integer, point: text, pointOut: text, features: integer, width: integer, "          \
+  "folded: boolean, bosCounts: boolean, bytes: integer"
+#define TEXTS_MEMBERS \
+  "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"
+#define EVENTS "application/json text/event-stream"
+#define ARRAYS "application/json application/x-npy application/vnd.safetensors"
+#define HTML "text/html"
+
+static const struct {
+  const char *name, *body;
+} names[] = {
+    {"Steered", "{" TEXTS_MEMBERS ", limit: null}"},
+    {"SharedSteering",
+     "{" TEXTS_MEMBERS ", limit: null, modelId: text, inputText: text, outputTextIncludesPrompt: boolean, "
+     "features: [{" AT_FEATURE ", strength: number}], temperature: number, n_tokens: integer, freq_penalty: number, seed: integer, "
+     "strength_multiplier: number, steer_method: text, steer_special_tokens: boolean, top_k: integer, top_p: number, createdAt: text}"},
+    {"TokenLogprob", "{token: text, logprob: number, topLogprobs: [{token: text, logprob: number}]}"},
+    {"FeatureValues",
+     "{tokens: [text], values: [number], maxValue: number, minValue: number, " AT_FEATURE ", creatorId: null, dataIndex: null, "
+     "dataSource: text, maxValueTokenIndex: integer, createdAt: text}"},
+    {"TopByToken",
+     "{source: text, results: [{position: integer, token: text, isSpecial: boolean, "
+     "topFeatures: [{activationValue: number, featureIndex: integer}]}]}"},
+    {"TopOverText",
+     "{tokens: [text], result: [{" AT_FEATURE ", values: [number], maxValue: number, maxValueIndex: integer}], "
+     "sortIndexes: [integer]}"},
+    {"Activation",
+     "{id: text, modelId: text, layer: text, source: text, index: text, tokens: [text], values: [number], maxValue: number, "
+     "maxValueTokenIndex: integer, minValue: number, binMin: number?, binMax: number?, binContains: number?, "
+     "qualifyingTokenIndex: integer?, dfaValues: [number]?, dfaTargetIndex: integer?, dfaMaxValue: number?, zQIndices: [any], "
+     "zKIndices: [any], zValues: [any], lossValues: [number]?, logitContributions: any, dataIndex: text?, dataSource: text?, "
+     "document: integer?, position: integer?, creatorId: text?, createdAt: text?}"},
+    {"Explanation",
+     "{id: text, modelId: text, layer: text, index: text, description: text, explanationModelName: text?, typeName: text?, "
+     "source: text, score: number?, scores: [any], origin: text, authorId: text?, notes: text?, triggeredByUser: any, "
+     "createdAt: text}"},
+    {"ExplanationRow",
+     "{" AT_FEATURE ", description: text, explanationModelName: text?, typeName: text?, id?: text, snippet?: text, rank?: number}"},
+    {"ExplanationSearch",
+     "{request: {query: text, match: text, offset: integer, ...}, results: [{" AT_FEATURE ", description: text, "
+     "explanationModelName: text?, typeName: text?, id: text, snippet: text, rank: number, cosine_similarity: null}], "
+     "resultsCount: integer, hasMore: boolean, nextOffset?: integer}"},
+    {"Conventions",
+     "{folded: boolean, bosCounted: boolean, lines: boolean?, context: integer?, documents: integer?, logits: text?, corpus: text?, "
+     "corpusHash: text?, madeAt: text?}"},
+    {"ModelRow",
+     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer, dimension: integer, "
+     "inferenceEnabled: boolean, visibility: text}"},
+    {"SourceRow",
+     "{id: text, modelId: text, setName: text, hookName: text, inferenceEnabled: boolean, visibility: text}"},
+    {"ModelWithSets",
+     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer, dimension: integer, "
+     "inferenceEnabled: boolean, visibility: text, "
+     "sourceSets: [{modelId: text, name: text, visibility: text, sources: [@SourceRow]}]}"},
+    {"Feature",
+     "{" AT_FEATURE ", sourceSetName: text?, creatorId: text?, createdAt: text?, maxActApprox: number?, hasVector: boolean, "
+     "vector: [number], vectorLabel: text?, vectorDefaultSteerStrength: number?, hookName: text?, frac_nonzero: number?, "
+     "n_tokens: integer?, n_fired: integer?, mean: number?, decoder_norm: number?, conventions: @Conventions, "
+     "topkCosSimIndices: [integer], topkCosSimValues: [number], neg_str: [text], neg_values: [number], pos_str: [text], "
+     "pos_values: [number], freq_hist_data_bar_heights: [number], freq_hist_data_bar_values: [number], "
+     "logits_hist_data_bar_heights: [number], logits_hist_data_bar_values: [number], neuron_alignment_indices: [integer], "
+     "neuron_alignment_values: [number], neuron_alignment_l1: [number], correlated_neurons_indices: [integer], "
+     "correlated_neurons_pearson: [number], correlated_neurons_l1: [number], correlated_features_indices: [integer], "
+     "correlated_features_pearson: [number], correlated_features_l1: [number], decoder_weights_dist: [number], "
+     "umap_cluster: any, umap_log_feature_sparsity: any, umap_x: number?, umap_y: number?, activations: [@Activation], "
+     "explanations: [@Explanation], model: @ModelRow, source: @SourceRow, sourceSet: {modelId: text, name: text, visibility: text}, "
+     "creator: any, lists: [any], comments: [any]}"},
+    {"Vector",
+     "{modelId: text, layer: text, source: text, index: text, vectorLabel: text?, createdAt: text, creatorId: null, "
+     "vectorDefaultSteerStrength: number, hookName: text, vector: [number]}"},
+    {"FeatureName", "{model: text, source: text, index: integer}"},
+    {"Job",
+     "{id: integer, kind: text, state: text, done: integer, total: integer?, unit: text?, share: number?, rate: number, "
+     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, parameters: {...}, result: any, createdAt: text, "
+     "startedAt: text?, updatedAt: text, finishedAt: text?}"},
+    {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number, ...}"},
+    {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?, ...}"},
+    {"OpenAIModel", "{id: text, object: text, created: integer, owned_by: text, ...}"},
+    {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
+    {"Done", "{message: text}"},
+};
+
+static const struct shape shapes[] = {
+    {steer_post, .body = "@Steered", .types = EVENTS},
+    {steer_load_post, .body = "@SharedSteering"},
+    {activations_post, .body = "@FeatureValues|[@FeatureValues]|@TopByToken|@TopOverText|{results: [@TopByToken|@TopOverText]}"},
+    {activation_new_post, .body = "@FeatureValues|[@FeatureValues]"},
+    {activation_get_post, .body = "[@Activation]"},
+    {search_all_post, .body = "@TopOverText|{results: [@TopOverText]}"},
+    {search_topk_post, .body = "@TopByToken|{results: [@TopByToken]}"},
+    {tokenize_post, .body = "@Tokens"},
+    {tokenize_v1_post, .body = "@Tokens"},
+    {feature_get, .body = "@Feature"},
+    {features_post, .body = "[@Feature]"},
+    {features_offset_post, .body = "[@Feature]"},
+    {explanations_get, .body = "[@ExplanationRow]"},
+    {explanation_export_get, .body = "[@ExplanationRow]"},
+    {explanation_get, .body = "@Explanation"},
+    {explanation_new_post, .body = "@Explanation"},
+    {explanation_delete_post, .body = "@Done"},
+    {explanation_search_post, .body = "@ExplanationSearch"},
+    {explanation_search_model_post, .body = "@ExplanationSearch"},
+    {explanation_search_release_post, .body = "@ExplanationSearch"},
+    {explanation_search_all_post, .body = "@ExplanationSearch"},
+    {model_list_post, .body = "[@ModelWithSets]"},
+    {model_get_post, .body = "@ModelWithSets"},
+    {vector_new_post,
+     .body = "{message: text, url: text, vector: {modelId: text, source: text, index: text, label: text?, createdAt: text, "
+     "defaultSteerStrength: number, hookName: text, values: [number]}}"},
+    {vector_get_post, .body = "{vector: @Vector}"},
+    {vector_list_post, .body = "{vectors: [@Vector]}"},
+    {vector_delete_post, .body = "@Done"},
+    {cossim_post, .body = "{feature: @FeatureName, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
+
+    {lab_run_post, .body = "{...}", .types = ARRAYS},
+    {lab_next_post, .body = "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens?, ...}"},
+    {lab_ablate_post, .body = "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens, ...}"},
+    {lab_compare_post,
+     .body = "{source: text, texts: [{tokens: [text], ids: [integer], position: integer, ...}], "
+             "features: [{index: integer, first: number, second: number, difference: number, ...}], ...}"},
+    {lab_patch_post,
+     .body = "{point: text, axes: text, clean: {tokens: [text], ids: [integer], value: number, ...}, "
+             "corrupted: {tokens: [text], ids: [integer], value: number, ...}, layers: [integer], positions?: [integer], "
+             "heads?: [integer], matrix: [[number?]], values: [[number]], ...}"},
+    {lab_lens_post,
+     .body = "{tokens: [text], ids: [integer], layers: [{layer: integer, "
+             "positions: [{position: integer, top: [@Prediction], answers: [@Prediction], ...}], ...}], ...}"},
+    {lab_components_post,
+     .body = "{tokens: [text], ids: [integer], position: integer, total: number, embedding: number, bias: number, "
+             "attention: [number], mlp: [number], heads: [[number]]?, ...}"},
+    {lab_heads_post,
+     .body = "{induction: [[number]], previousToken: [[number]], duplicateToken: [[number]], tokens: [[integer]], "
+             "losses: [number]?, ...}"},
+    {dictionary_get, .body = "{" AT_SOURCE ", " SOURCE_MEMBERS ", selfTest: any, provenance: {...}?, statistics: {...}?, evaluations: [{...}], ...}"},
+    {density_get,
+     .body = "{" AT_SOURCE ", features: integer, nTokens: integer?, featuresWithStatistics: integer, dead: integer, shares: " SHARE_ROWS ", "
+     "log10Histogram: {edges: [number], counts: [integer]}, rates?: [number?]}"},
+    {dictionary_features_get,
+     .body = "{" AT_SOURCE ", total: integer, offset: integer, features: [{index: integer, rate: number?, nFired: integer?, max: number?, "
+     "mean: number?, description: text?}]}"},
+    {dictionary_random_get, .body = "{" AT_SOURCE ", index: integer}"},
+    {sources_get,
+     .body = "{encoderBytes: integer, budget: integer?, sources: [{" AT_SOURCE ", state: text, lastUsedAt: text?, bytes: integer, "
+     "encoderBytes: integer, ...}]}"},
+    {sources_post, .body = "{" AT_SOURCE ", state: text, " SOURCE_MEMBERS "}", .status = 201},
+    {source_delete, .body = "{" AT_SOURCE ", state: text}"},
+    {jobs_post, .body = "@Job"},
+    {jobs_get, .body = "{jobs: [@Job]}"},
+    {job_get, .body = "@Job"},
+    {job_delete, .body = "@Job"},
+    {job_resume_post, .body = "@Job"},
+    {job_events_get, .types = "text/event-stream"},
+
+    {openai_models_get, .body = "{object: text, data: [@OpenAIModel], ...}"},
+    {openai_model_get, .body = "@OpenAIModel"},
+    {completions_post, .body = "{id: text, object: text, created: integer, model: text, choices: [{...}], usage: {...}, ...}",
+     .types = EVENTS},
+
+    {models_get,
+     .body = "{models: [{id: text, family: text, dtype: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
+     "mlpWidth: integer, context: integer, vocabulary: integer, parameters: integer, bytes: integer, prependsBos: boolean, "
+     "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}]}"},
+    {health_get, .body = "{status: text}"},
+    {ready_get, .body = "{status: text}"},
+    {version_get, .body = "{name: text, version: text, commit: text, backend: text, threads: integer}"},
+    {openapi_get, .body = "{openapi: text, info: {...}, servers: [{url: text}], paths: {...}, components: {...}}"},
+    {metrics_get, .types = "text/plain"},
+    {docs_get, .types = HTML},
+    {home_get, .types = HTML},
+    {page_get, .types = HTML},
+    {subject_page_get, .types = HTML},
+    {static_get, .types = "text/javascript text/css " HTML " image/svg+xml"},
+};
+
+const struct shape *shape_of(const struct route *row) {
+  for (size_t i = 0; row->handler && i < sizeof shapes / sizeof shapes[0]; i++)
+    if (shapes[i].handler == row->handler) return &shapes[i];
+  return NULL;
+}
+
+const char *shape_name(size_t i, const char **body) {
+  if (i >= sizeof names / sizeof names[0]) return NULL;
+  *body = names[i].body;
+  return names[i].name;
+}

@@ -273,18 +273,6 @@ static void write_object(struct json_writer *w, const struct field *rows, bool s
 
 /* ---- operations --------------------------------------------------------------------------------------- */
 
-/* "post_api_steer": the same letters in every build, so that generated clients keep their names. */
-static void write_id(struct json_writer *w, const struct route *row) {
-  char id[160];
-  size_t n = 0;
-  for (const char *c = row->method; *c && n + 1 < sizeof id; c++) id[n++] = (char)tolower((unsigned char)*c);
-  for (const char *c = row->path; *c && n + 1 < sizeof id; c++)
-    if (isalnum((unsigned char)*c) || (id[n - 1] != '_')) id[n++] = isalnum((unsigned char)*c) ? *c : '_';
-  while (n > 0 && id[n - 1] == '_') n--;
-  jw_key(w, "operationId");
-  jw_string(w, id, n);
-}
-
 static void write_parameter(struct json_writer *w, const char *name, size_t length, const char *in, bool required) {
   jw_open(w, '{');
   jw_key(w, "name");
@@ -427,7 +415,9 @@ static void write_operation(struct json_writer *w, const struct route *row, cons
   method[n] = '\0';
   jw_key(w, method);
   jw_open(w, '{');
-  write_id(w, row);
+  char id[ROUTE_ID_BYTES];
+  route_id(row, id);
+  jw_member_text(w, "operationId", id);
   jw_member_text(w, "summary", row->summary);
   jw_key(w, "tags");
   jw_open(w, '[');

@@ -1,5 +1,6 @@
 /* pages.c: the plain pages: /docs, and / where the dashboard is not installed. No inline script or style, everything
  * escaped; the documentation is written from the table of routes, so it cannot say anything else than the code does. */
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -124,10 +125,26 @@ static void add_rows(struct buffer *out, const struct field *rows, const char *p
   }
 }
 
+/* A shape, the names in it leading to what they stand for. They are letters and digits. */
+static void add_shape(struct buffer *out, const char *body) {
+  buffer_text(out, "<code>");
+  for (const char *at = body; *at;) {
+    size_t n = strcspn(at, "@"), name = 0;
+    buffer_append(out, at, n); /* our own text, without characters that HTML knows */
+    at += n;
+    if (!*at) break;
+    while (isalnum((unsigned char)at[1 + name])) name++;
+    buffer_printf(out, "<a href=\"#%.*s\">%.*s</a>", (int)name, at + 1, (int)name, at + 1);
+    at += 1 + name;
+  }
+  buffer_text(out, "</code>");
+}
+
 static void add_route(struct buffer *out, const struct route *row, const struct api_options *options) {
-  char title[160];
+  char title[160], id[ROUTE_ID_BYTES];
   snprintf(title, sizeof title, "%s %s", row->method, row->path);
-  buffer_text(out, row->handler ? "<h3>" : "<h3 class=\"planned\">");
+  route_id(row, id);
+  buffer_printf(out, "<h3 id=\"%s\"%s>", id, row->handler ? "" : " class=\"planned\"");
   page_element(out, "code", title);
   buffer_text(out, row->handler ? "</h3>\n<p>" : " (not built yet: answers 501)</h3>\n<p class=\"planned\">");
   page_escaped(out, row->summary);
@@ -135,7 +152,7 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   const struct shape *shape = shape_of(row);
   if (shape && shape->body) {
     buffer_text(out, "<p>Answers ");
-    page_element(out, "code", shape->body);
+    add_shape(out, shape->body);
     buffer_text(out, "</p>\n");
   }
   if (!row->handler || !row->fields || !row->fields->name) return;
@@ -154,13 +171,28 @@ static void add_shapes(struct buffer *out) {
   buffer_text(out, "<p>In braces the members of an object, in brackets an array's elements; a name with ? may be missing, a value "
                    "with ? may be null, ... says that there may be more.</p>\n<table><tr><th>name</th><th>shape</th></tr>\n");
   for (size_t i = 0; (name = shape_name(i, &body)); i++) {
-    buffer_text(out, "<tr><td>");
+    buffer_printf(out, "<tr id=\"%s\"><td>", name);
     page_element(out, "code", name);
     buffer_text(out, "</td><td>");
-    page_element(out, "code", body);
+    add_shape(out, body);
     buffer_text(out, "</td></tr>\n");
   }
   buffer_text(out, "</table>\n");
+}
+
+/* Links to all routes of a family, in a line. */
+static void add_links(struct buffer *out, int family) {
+  buffer_text(out, "<ul class=\"links\">\n");
+  for (size_t i = 0; i < n_routes; i++) {
+    char id[ROUTE_ID_BYTES], title[160];
+    if ((int)routes[i].family != family || !routes[i].handler) continue;
+    route_id(&routes[i], id);
+    snprintf(title, sizeof title, "%s %s", routes[i].method, routes[i].path);
+    buffer_printf(out, "<li><a href=\"#%s\">", id);
+    page_escaped(out, title);
+    buffer_text(out, "</a></li>\n");
+  }
+  buffer_text(out, "</ul>\n");
 }
 
 int docs_get(struct api_call *call, struct error *error) {
@@ -173,9 +205,13 @@ int docs_get(struct api_call *call, struct error *error) {
                    "nothing; null is the same as leaving a field out. The same table for machines: "
                    "<a href=\"/openapi.json\">/openapi.json</a>. The activations that can be looked at and changed: "
                    "<a href=\"/docs/points\">/docs/points</a>.</p>\n");
+  if (call->api->files.count)
+    buffer_text(out, "<p>The <a href=\"/\">dashboard</a> shows the same in pages: <a href=\"/steer\">steer</a>, "
+                     "<a href=\"/inspect\">inspect</a>, <a href=\"/lab\">lab</a>, <a href=\"/jobs\">jobs</a>.</p>\n");
   for (int family = 0; family < FAMILY_COUNT; family++) {
     page_element(out, "h2", titles[family]);
     buffer_char(out, '\n');
+    add_links(out, family);
     for (size_t i = 0; i < n_routes; i++)
       if ((int)routes[i].family == family) add_route(out, &routes[i], &call->api->options);
   }

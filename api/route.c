@@ -1,6 +1,7 @@
 /* route.c: which row a path means. Knows nothing of what the rows do. */
 #include "api/route.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -81,6 +82,15 @@ void route_allow(const struct route *row, char *out, size_t size) {
     snprintf(out + used, size - used, "%s%s%s", used ? ", " : "", method,
              strcmp(method, "GET") == 0 ? ", HEAD" : "");
   }
+}
+
+void route_id(const struct route *row, char *out) {
+  size_t n = 0;
+  for (const char *c = row->method; *c && n + 1 < ROUTE_ID_BYTES; c++) out[n++] = (char)tolower((unsigned char)*c);
+  for (const char *c = row->path; *c && n + 1 < ROUTE_ID_BYTES; c++)
+    if (isalnum((unsigned char)*c) || out[n - 1] != '_') out[n++] = isalnum((unsigned char)*c) ? *c : '_';
+  while (n > 0 && out[n - 1] == '_') n--;
+  out[n] = '\0';
 }
 
 enum route_family route_family_of(const char *path) {

@@ -67,6 +67,11 @@ const struct route *route_find(const char *method, const char *path, const struc
 /* The methods of all rows that share row's path, as an Allow header: "GET, HEAD, POST". */
 void route_allow(const struct route *row, char *out, size_t size);
 
+/* "post_api_steer": the same letters in every build, so that generated clients keep their names and links to /docs their
+ * place. `out` has room for ROUTE_ID_BYTES. */
+enum { ROUTE_ID_BYTES = 160 };
+void route_id(const struct route *row, char *out);
+
 /* The family of any path, known or not. */
 enum route_family route_family_of(const char *path);
 

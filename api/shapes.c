@@ -26,6 +26,7 @@ static const struct {
      "{" TEXTS_MEMBERS ", limit: null, modelId: text, inputText: text, outputTextIncludesPrompt: boolean, "
      "features: [{" AT_FEATURE ", strength: number}], temperature: number, n_tokens: integer, freq_penalty: number, seed: integer, "
      "strength_multiplier: number, steer_method: text, steer_special_tokens: boolean, top_k: integer, top_p: number, createdAt: text}"},
+    {"SteeredChat", "{raw: text, chatTemplate: [{content: text, role: text}], logprobs: [@TokenLogprob]?}"},
     {"TokenLogprob", "{token: text, logprob: number, topLogprobs: [{token: text, logprob: number}]}"},
     {"FeatureValues",
      "{tokens: [text], values: [number], maxValue: number, minValue: number, " AT_FEATURE ", creatorId: null, dataIndex: null, "
@@ -95,6 +96,7 @@ static const struct {
 static const struct shape shapes[] = {
     {steer_post, .body = "@Steered", .types = EVENTS},
     {steer_load_post, .body = "@SharedSteering"},
+    {steer_chat_post, .body = "{STEERED: @SteeredChat?, DEFAULT: @SteeredChat?, settings: {...}, ...}", .types = EVENTS},
     {activations_post, .body = "@FeatureValues|[@FeatureValues]|@TopByToken|@TopOverText|{results: [@TopByToken|@TopOverText]}"},
     {activation_new_post, .body = "@FeatureValues|[@FeatureValues]"},
     {activation_get_post, .body = "[@Activation]"},
@@ -143,6 +145,7 @@ static const struct shape shapes[] = {
     {lab_heads_post,
      .body = "{induction: [[number]], previousToken: [[number]], duplicateToken: [[number]], tokens: [[integer]], "
              "losses: [number]?, ...}"},
+    {lab_points_get, .body = "{...}"},
     {dictionary_get, .body = "{" AT_SOURCE ", " SOURCE_MEMBERS ", selfTest: any, provenance: {...}?, statistics: {...}?, evaluations: [{...}], ...}"},
     {density_get,
      .body = "{" AT_SOURCE ", features: integer, nTokens: integer?, featuresWithStatistics: integer, dead: integer, shares: " SHARE_ROWS ", "
@@ -165,6 +168,9 @@ static const struct shape shapes[] = {
 
     {openai_models_get, .body = "{object: text, data: [@OpenAIModel], ...}"},
     {openai_model_get, .body = "@OpenAIModel"},
+    {chat_completions_post,
+     .body = "{id: text, object: text, created: integer, model: text, choices: [{...}], usage: {...}, ...}", .types = EVENTS},
+    {apply_chat_template_post, .body = "{...}"},
     {completions_post, .body = "{id: text, object: text, created: integer, model: text, choices: [{...}], usage: {...}, ...}",
      .types = EVENTS},
 
@@ -178,6 +184,7 @@ static const struct shape shapes[] = {
     {openapi_get, .body = "{openapi: text, info: {...}, servers: [{url: text}], paths: {...}, components: {...}}"},
     {metrics_get, .types = "text/plain"},
     {docs_get, .types = HTML},
+    {docs_points_get, .types = HTML},
     {home_get, .types = HTML},
     {page_get, .types = HTML},
     {subject_page_get, .types = HTML},

@@ -1,6 +1,7 @@
 """The shape of every endpoint, asked of the real daemon over HTTP."""
 
 import json
+import re
 
 import pytest
 import requests
@@ -292,7 +293,10 @@ def test_openapi_tells_what_is_answered(daemon):
     shape = spec["components"]["schemas"]["Steered"]
     assert set(shape["properties"]) == set(shape["required"]) == STEER_KEYS and shape["additionalProperties"] is False
     assert spec["paths"]["/v1/sources"]["post"]["responses"].keys() == {"201", "default"}
-    assert "{STEERED: text?, DEFAULT: text?" in get(daemon, "/docs").text
+    docs = get(daemon, "/docs").text
+    assert "{STEERED: text?, DEFAULT: text?" in docs and '<a href="#Steered">Steered</a>' in docs
+    ids = re.findall(r' id="([^"]+)"', docs)
+    assert len(ids) == len(set(ids)) and set(re.findall(r'href="#([^"]+)"', docs)) <= set(ids), "every link leads somewhere"
     right = {"STEERED": "a", "DEFAULT": None, "steeredLogProbs": None, "defaultLogProbs": None, "id": "1", "shareUrl": None, "limit": None}
     assert breaches(shape, right, spec) == []
     assert breaches(shape, {**right, "STEERED": 1}, spec) == [".STEERED: 1 is not string or null"]

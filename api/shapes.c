@@ -11,7 +11,7 @@
 #define SHARE_ROWS "[{below: number, features: integer, share: number?}]"
 #define SOURCE_MEMBERS                                                                                              \
   "set: text, kind: text, layer: integer, point: text, pointOut: text, features: integer, width: integer, "          \
-  "folded: boolean, bosCounts: boolean, bytes: integer"
+  "folded: boolean, bosCounts: boolean, promotes: boolean, pointLast?: text, bytes: integer"
 #define TEXTS_MEMBERS \
   "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"
 #define EVENTS "application/json text/event-stream"

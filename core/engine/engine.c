@@ -144,14 +144,26 @@ static bool deliver_token(struct runner *runner, const struct sequence *s, int32
   return s->task->events->token(s->task->context, s->index, &event);
 }
 
-/* Draws the next token of a sequence from its row of logits. */
-static int draw(struct runner *runner, const struct batch_part *part, struct error *error) {
+/* The next token of a sequence, from its row of logits. */
+static int take_token(struct runner *runner, const struct batch_part *part, int32_t *token, struct error *error) {
   struct sequence *s = part->sequence;
   struct rows all = plan_logits(runner->plan);
   struct span row = span_at(all.at, (size_t)part->logit * (size_t)all.ld * sizeof(float));
   size_t bytes = (size_t)runner->model->arch.vocabulary * sizeof(float);
+  *token = part->token;
+  if (part->token >= 0) {
+    sampler_take(s->sampler, part->token);
+    return 0;
+  }
   if (runner->backend->ops->read(runner->backend, runner->logits, row, bytes, error) != 0) return -1;
-  int32_t token = sampler_draw(s->sampler, runner->logits, runner->desk);
+  *token = sampler_draw(s->sampler, runner->logits, runner->desk);
+  return 0;
+}
+
+static int draw(struct runner *runner, const struct batch_part *part, struct error *error) {
+  struct sequence *s = part->sequence;
+  int32_t token;
+  if (take_token(runner, part, &token, error) != 0) return -1;
   if (token == s->eos) {
     sequence_end(s, "stop");
     return 0;
@@ -233,6 +245,28 @@ static int deliver_pass(const struct batch_part *part) {
   return part->sequence->logits == LOGITS_ALL ? 2 : part->follower ? 0 : 1;
 }
 
+/* All draws that the backend can make where the logits are, at once; a draw whose log-probability is told needs the row here. */
+static int draw_together(struct runner *runner, struct error *error) {
+  struct backend *backend = runner->backend;
+  int32_t n = 0;
+  for (int i = 0; i < runner->batch.n_parts; i++) {
+    struct batch_part *part = &runner->batch.parts[i];
+    const struct sequence *s = part->sequence;
+    part->token = -1;
+    bool plain = s->sampler && part->logit >= 0 && s->n_logprobs < 0 && s->logits != LOGITS_ALL;
+    if (!backend->ops->sample || !plain || !sampler_describe(s->sampler, &runner->draws[n])) continue;
+    runner->draws[n++].row = part->logit;
+    part->token = 0; /* it will have one */
+  }
+  if (!n) return 0;
+  if (backend->ops->sample(backend, plan_logits(runner->plan), runner->model->arch.vocabulary, runner->draws, n, runner->drawn,
+                           error) != 0)
+    return -1;
+  for (int i = 0, k = 0; i < runner->batch.n_parts; i++)
+    if (runner->batch.parts[i].token >= 0) runner->batch.parts[i].token = runner->drawn[k++];
+  return 0;
+}
+
 static void deliver_all(struct runner *runner) {
   for (int pass = 0; pass < 3; pass++) {
     for (int i = 0; i < runner->batch.n_parts; i++) {
@@ -254,6 +288,7 @@ static void step(struct runner *runner) {
     failed = slots_run(&runner->slots, runner->plan, &runner->batch.step, &error);
   else if (!failed)
     failed = plan_run(runner->plan, &runner->batch.step, &error);
+  if (!failed) failed = draw_together(runner, &error);
   if (failed)
     fail_all(runner, &error);
   else
@@ -364,7 +399,10 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   runner->running = calloc((size_t)runner->max_sessions, sizeof *runner->running);
   runner->logits = malloc((size_t)arch->vocabulary * sizeof(float));
   runner->desk = malloc((size_t)arch->vocabulary * sizeof *runner->desk);
-  if (!runner->running || !runner->logits || !runner->desk) return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
+  runner->draws = calloc((size_t)runner->max_sessions, sizeof *runner->draws);
+  runner->drawn = calloc((size_t)runner->max_sessions, sizeof *runner->drawn);
+  if (!runner->running || !runner->logits || !runner->desk || !runner->draws || !runner->drawn)
+    return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
   if (!(runner->plan = plan_new(model, limits, error)) || open_kv(runner, kv_room, error) != 0 ||
       batch_open(runner, error) != 0)
     return -1;
@@ -384,6 +422,8 @@ static void runner_close(struct runner *runner) {
   free(runner->running);
   free(runner->logits);
   free(runner->desk);
+  free(runner->draws);
+  free(runner->drawn);
 }
 
 struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,

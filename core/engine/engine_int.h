@@ -136,6 +136,7 @@ struct batch_part {
   int32_t n_rows;
   int32_t row;       /* first row, once placed */
   int32_t logit;     /* index of its logits, -1: none */
+  int32_t token;     /* what the backend drew from them, -1: it did not */
   bool follower;     /* forks from its leader in this step */
   size_t tap_offset; /* bytes in the runner's tap memory */
 };
@@ -170,6 +171,8 @@ struct runner {
   struct batch_tables *tables;
   float *logits;            /* [vocabulary] host copy of one row */
   struct sampler_candidate *desk; /* [vocabulary] scratch of draws */
+  struct sample_draw *draws;      /* [max_sessions] for the backend, and what it drew */
+  int32_t *drawn;
 };
 
 int batch_open(struct runner *runner, struct error *error) MUST_CHECK;

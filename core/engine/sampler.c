@@ -192,9 +192,24 @@ static int32_t draw_random(struct sampler *sampler, const float *logits, struct 
 
 int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
   int32_t token = sampler->options.temperature > 0 ? draw_random(sampler, logits, desk) : draw_greedy(sampler, logits, desk);
+  sampler_take(sampler, token);
+  return token;
+}
+
+/* ---- draws by the backend ---- */
+
+bool sampler_describe(const struct sampler *sampler, struct sample_draw *out) {
+  const struct sampler_options *o = &sampler->options;
+  if (sampler->counted || sampler->bias || o->min_p > 0) return false;
+  int64_t k = o->top_k > 0 && o->top_k < sampler->vocabulary ? o->top_k : 0;
+  *out = (struct sample_draw){.top_k = (int32_t)k, .temperature = o->temperature, .top_p = o->top_p,
+                              .unit = random_unit((uint64_t)o->seed, o->stream, sampler->drawn)};
+  return true;
+}
+
+void sampler_take(struct sampler *sampler, int32_t token) {
   count(sampler, token);
   sampler->drawn++;
-  return token;
 }
 
 /* ---- log-probabilities ---- */

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "core/base/error.h"
+#include "core/math/ops.h"
 
 /* Added to one token's logit before every draw. */
 struct sampler_bias {
@@ -42,6 +43,11 @@ struct sampler_candidate {
 /* Draws the token for generated position 0, 1, 2, ... from logits [vocabulary] f32. The token is counted for
  * later penalties. desk: [vocabulary] of scratch, which samplers that draw one after the other may share. */
 int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk);
+
+/* The next draw as a backend can make it (ops.sample), all but its row; false where it needs more than that can do (penalties,
+ * biases, min_p). The token that comes of it is told with sampler_take in place of sampler_draw. */
+bool sampler_describe(const struct sampler *sampler, struct sample_draw *out);
+void sampler_take(struct sampler *sampler, int32_t token);
 
 struct sampler_likely {
   int32_t token;

@@ -354,6 +354,19 @@ struct encode_args {
   struct span gain, shift; /* f32 [n_feat]; GATED */
 };
 
+/* ---- draws ---------------------------------------------------------------------------------------------- */
+
+/* One draw from a row of logits: by temperature, then the k largest, then the most likely ones that reach p together, the last
+ * of which is taken too; of equal logits the lower index comes first. */
+struct sample_draw {
+  int32_t row;        /* of the logits */
+  int32_t top_k;      /* 0: all */
+  double temperature; /* <= 0: the largest logit */
+  double top_p;       /* 1: all */
+  double unit;        /* a random number in [0, 1): how far through what is left, from the least likely one where something was
+                         left out, by index where nothing was */
+};
+
 /* ---- the backend ------------------------------------------------------------------------------------ */
 
 struct ops {
@@ -384,6 +397,11 @@ struct ops {
 
   /* Appends n_rows rows to `out` (host). */
   int (*encode)(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+  /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many tokens. Within
+   * rounding of probabilities, the tokens that core/engine/sampler.c draws. */
+  int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
+                int32_t *tokens, struct error *error);
 
   /* Reserved: NULL. */
   int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,

@@ -3,6 +3,7 @@
  * the other backends are. */
 #include <dlfcn.h>
 
+#include "core/engine/sampler.h"
 #include "tests/unit/ops_world.h"
 
 /* The handles of tests/cuda_host/emulator.cpp; NULL where the device is real. */
@@ -144,6 +145,54 @@ static void test_many_kinds_of_steps(void **state) {
   world_free(world);
 }
 
+/* ---- draws --------------------------------------------------------------------------------------------------------------- */
+
+enum { ROWS = 5, WORDS = 700 };
+
+/* Draws of one position after the other, by the device and by the sampler of the engine, from the same rows: the same tokens.
+ * Amounts of a device are whole numbers of 2^-40, so a draw differs only where its number falls so close to a border. */
+static void compare_draws(struct backend *backend, struct span at, const float *logits, struct sampler_options options) {
+  static struct sampler_candidate desk[WORDS];
+  for (int row = 0; row < ROWS; row++) {
+    struct error error = ERROR_INIT;
+    struct sampler *a = sampler_new(&options, WORDS, 40, &error), *b = sampler_new(&options, WORDS, 40, &error);
+    for (int turn = 0; turn < 40; turn++) {
+      struct sample_draw draw;
+      int32_t token = -1, want;
+      assert_true(sampler_describe(b, &draw));
+      draw.row = row;
+      assert_int_equal(backend->ops->sample(backend, (struct rows){at, WORDS + 3}, WORDS, &draw, 1, &token, &error), 0);
+      sampler_take(b, token);
+      want = sampler_draw(a, logits + row * (WORDS + 3), desk);
+      if (token != want)
+        fail_msg("row %d turn %d, k %lld p %g: token %d, not %d", row, turn, (long long)options.top_k, options.top_p, token, want);
+    }
+    sampler_free(a);
+    sampler_free(b);
+  }
+}
+
+static void test_draws(void **state) {
+  (void)state;
+  static float logits[ROWS * (WORDS + 3)];
+  static const struct { int64_t k; double p; } filters[] = {{0, 1}, {1, 1}, {7, 1}, {300, 1}, {WORDS, 1}, {0, 0.9}, {0, 0.3}, {0, 0},
+                                                            {20, 0.8}, {300, 0.99}, {699, 0.5}};
+  struct backend *backend = must_open("cuda", 1);
+  fill(logits, ROWS * (WORDS + 3), 40, 6);
+  for (int i = 0; i < WORDS; i++) { /* equals: by halves, all of them, and with both zeros and -inf among them */
+    logits[1 * (WORDS + 3) + i] = rintf(2 * logits[i]) / 2;
+    logits[2 * (WORDS + 3) + i] = -3;
+    logits[3 * (WORDS + 3) + i] = i % 3 ? -INFINITY : i % 2 ? 0.0f : -0.0f;
+  }
+  struct span at = must_put(backend, logits, ROWS * (WORDS + 3));
+  for (size_t i = 0; i < sizeof filters / sizeof *filters; i++)
+    for (int heat = 0; heat < 3; heat++)
+      compare_draws(backend, at, logits, (struct sampler_options){.temperature = heat, .top_k = filters[i].k, .top_p = filters[i].p,
+                                                                  .seed = 11 + heat, .stream = 2});
+  drop(backend, at);
+  backend_close(backend);
+}
+
 /* ---- errors ---------------------------------------------------------------------------------------------------------- */
 
 /* Every call of a step may fail: each time the run says so, and when the device is well again, so are the answers. */
@@ -234,6 +283,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names),          cmocka_unit_test(test_repeated_steps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
+      cmocka_unit_test(test_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),
       cmocka_unit_test(test_nothing_is_left),
   };

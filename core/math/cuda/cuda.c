@@ -113,6 +113,7 @@ static const struct ops cuda_ops = {
     .kv_block_bytes = cuda_kv_block_bytes,
     .run = cuda_run,
     .encode = cuda_encode,
+    .sample = cuda_sample,
     .room = cuda_room,
     .lost = cuda_lost,
     .close = cuda_close,

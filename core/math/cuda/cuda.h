@@ -22,6 +22,7 @@ enum scratch_name {
   SCRATCH_PARTIAL, /* chunks of attention */
   SCRATCH_PATTERN, /* rows of scores */
   SCRATCH_ENCODE,  /* of encode.c */
+  SCRATCH_SAMPLE,  /* draws and tokens */
   SCRATCH_COUNT
 };
 
@@ -129,6 +130,11 @@ void graphs_free(struct cuda_backend *cuda);
 /* ---- encode.c ---- */
 
 int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+
+/* ---- sample.c ---- */
+
+int cuda_sample(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
+                int32_t *tokens, struct error *error);
 
 static inline struct device_rows device_rows_of(struct rows rows) {
   return (struct device_rows){span_floats(rows.at), rows.ld};

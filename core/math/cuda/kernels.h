@@ -225,6 +225,16 @@ struct select_args {
 };
 cudaError_t launch_select(cudaStream_t stream, int64_t rows, const struct select_args *args);
 
+/* ---- sample.cu ------------------------------------------------------------------------------------------------------- */
+
+struct sample_args {
+  struct device_rows logits;
+  int64_t vocabulary;
+  const struct sample_draw *draws; /* [n] */
+  int32_t *tokens;                 /* [n] */
+};
+cudaError_t launch_sample(cudaStream_t stream, int32_t n, const struct sample_args *args);
+
 #ifdef __cplusplus
 }
 #endif

@@ -151,6 +151,36 @@ $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	$(SAY) TEST $@
 	$(Q)$(CC) $(BASE) $(CFLAGS_$(VARIANT)) $(LDFLAGS_$(VARIANT)) -Wl,--wrap=backend_open -o $@ $< tests/cuda_host/wrap.c $(LIB_OBJ) -lcmocka $(LDLIBS)
 
+# On a machine with a GPU, from this repository alone: tests of core/math and the bench need neither cmocka nor any library of the
+# daemon. What is compiled and never called (readers of JSON) is left out by the linker.
+GPU_B     := build/gpu
+GPU_SRC   := $(wildcard core/math/*.c core/math/ref/*.c core/math/cpu/*.c) $(addprefix core/base/,error.c random.c pool.c log.c \
+             clock.c room.c utf8.c unicode.c buffer.c) $(addprefix core/model/,plan.c instrument.c rotary.c arch.c) core/engine/sampler.c
+GPU_OBJ   := $(GPU_SRC:%.c=$(GPU_B)/%.o)
+GPU_TESTS := ops ops_rows kernels cuda
+GPU_BIN   := $(GPU_TESTS:%=$(GPU_B)/test_%) $(GPU_B)/bench_gpu
+GPU_CMOCKA = $(shell echo '_' | $(CC) -E -x c -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h -include cmocka.h - >/dev/null 2>&1 && echo -lcmocka || echo -Itests/gpu/without_cmocka)
+GPU_LINK  := -O2 -g -pie -Wl,--gc-sections -Wl,--wrap=backend_open
+$(GPU_B)/core/math/cpu/%_avx2.o: EXTRA := -O3 -mavx2 -mfma -mf16c
+$(GPU_B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
+$(GPU_B)/core/%.o: core/%.c
+	@mkdir -p $(@D)
+	$(SAY) CC '$< (gpu)'
+	$(Q)$(CC) $(BASE) -O2 -g -ffunction-sections -fdata-sections $(EXTRA) -c -o $@ $<
+$(GPU_B)/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(GPU_OBJ)
+	$(SAY) TEST $@
+	$(Q)$(CC) $(BASE) $(filter -I%,$(GPU_CMOCKA)) $(GPU_LINK) -o $@ $< tests/cuda_host/wrap.c $(GPU_OBJ) $(filter -l%,$(GPU_CMOCKA)) -lm -lpthread -ldl
+$(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c $(GPU_OBJ)
+	$(SAY) BENCH $@
+	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $< $(GPU_OBJ) -lm -lpthread -ldl
+.PHONY: gpu-programs gpu-check gpu-bench
+.SECONDARY: $(GPU_OBJ)
+gpu-programs: $(GPU_BIN)
+gpu-check:
+	@tests/gpu/check.sh
+gpu-bench:
+	@tests/gpu/bench.sh
+
 .PHONY: cuda-quick emulated unit-emulated
 emulated: $(EMULATED)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)

@@ -1,0 +1,445 @@
+/* bench_gpu: what a CUDA device gives, beside what it could: decode, prefill, first token and encodes of models with the shapes
+ * of GPT-2 small, Gemma 2 2B and Llama 3.1 8B. Weights are random, in bf16, each matrix in its own memory; speed does not depend
+ * on what they are. Prints a report in Markdown (docs/performance.md keeps the last one).
+ *
+ *   bench_gpu [--backend cuda:0] [--tiny]      --tiny: small shapes, to see that it runs
+ *
+ * Inside the timing window of a decoded token: the whole step as the engine runs it (tables, launches, waiting) and the greedy
+ * draw; not the scheduler and not HTTP. (a) has no edits and no taps; (b) taps resid_post of every layer and edits it at every layer,
+ * each stream with vectors of its own. (a) and (b) alternate; figures are medians. Floors are measured in the same run: bytes of
+ * weights (and keys and values) over the bandwidth of a copy, operations over the rate of one large product. */
+#include <math.h>
+
+#include "core/base/clock.h"
+#include "core/base/random.h"
+#include "core/model/plan.h"
+#include "core/model/rotary.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CONTEXT 1024
+#define START 128 /* positions before the first measured token */
+#define TOKENS 64
+#define ROUNDS 5
+#define MOST_STREAMS 256
+#define PROMPT 512
+
+struct shape {
+  const char *name;
+  int n_layer, n_head, n_kv_head, d_head, d_model, d_mlp, vocabulary;
+  bool gpt2, gemma;
+};
+
+static const struct shape real_shapes[] = {{"GPT-2 small", 12, 12, 12, 64, 768, 3072, 50257, true, false},
+                                           {"Gemma 2 2B", 26, 8, 4, 256, 2304, 9216, 256000, false, true},
+                                           {"Llama 3.1 8B", 32, 32, 8, 128, 4096, 14336, 128256, false, false}};
+static const struct shape tiny_shapes[] = {{"tiny GPT-2", 2, 4, 4, 8, 32, 64, 96, true, false},
+                                           {"tiny Gemma 2", 2, 4, 2, 16, 48, 96, 128, false, true},
+                                           {"tiny Llama", 2, 4, 2, 8, 32, 80, 112, false, false}};
+
+struct bench {
+  const struct shape *shape;
+  struct backend *backend;
+  struct model model;
+  struct plan *plan;
+  struct memory *kv, *taps, *vectors;
+  struct span gain;
+  double weight_bytes, layer_weights; /* read for each token; elements of all layers */
+  const uint16_t *numbers;
+  int streams, rounds, tokens;
+  /* tables of a step */
+  int32_t token[MOST_STREAMS + PROMPT], position[MOST_STREAMS + PROMPT], source[MOST_STREAMS + PROMPT], logit_row[MOST_STREAMS];
+  uint8_t origin[MOST_STREAMS + PROMPT];
+  struct step_slot slots[MOST_STREAMS];
+  struct row_range all[ARCH_MAX_LAYERS + 1];
+  int32_t *kv_table, kv_blocks;
+  struct edit_item *edits;
+  struct tap_item *tap_items;
+  int32_t *edit_begin, *tap_begin;
+  struct sample_draw draws[MOST_STREAMS];
+};
+
+static double bandwidth, rate; /* bytes/s of a copy, read and written; operations/s of a product in bf16 */
+
+static void check(int failed, const struct error *error) {
+  if (!failed) return;
+  fprintf(stderr, "bench_gpu: %s\n", error->text);
+  exit(1);
+}
+
+static double seconds(int64_t from) { return (double)(clock_ns() - from) * 1e-9; }
+
+static int ascending(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return x < y ? -1 : x > y;
+}
+static double median(double *values, int n) {
+  qsort(values, (size_t)n, sizeof *values, ascending);
+  return values[n / 2];
+}
+
+/* ---- making a model ------------------------------------------------------------------------------------------------- */
+
+static struct memory *take(struct backend *backend, size_t bytes) {
+  struct error error = ERROR_INIT;
+  struct memory *memory = NULL;
+  check(backend->ops->alloc(backend, bytes, &memory, &error), &error);
+  return memory;
+}
+
+/* bf16 numbers in about [-scale, scale), the same block for every matrix. */
+static uint16_t *make_numbers(size_t n, float scale) {
+  uint16_t *numbers = malloc(n * sizeof *numbers);
+  uint64_t state = 88172645463325252u;
+  if (!numbers) exit(1);
+  for (size_t i = 0; i < n; i++) {
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    numbers[i] = f32_to_bf16(scale * ((float)(state >> 40) / 8388608.0f - 1));
+  }
+  return numbers;
+}
+
+static struct matrix *matrix(struct bench *b, int64_t n_out, int64_t n_in, bool in_layer) {
+  struct error error = ERROR_INIT;
+  struct matrix *out = NULL;
+  struct matrix_part part = {.data = b->numbers, .dtype = DTYPE_BF16, .n_out = n_out, .ld = n_in};
+  check(b->backend->ops->matrix_new(b->backend, &part, 1, n_in, &out, &error), &error);
+  b->weight_bytes += 2.0 * (double)n_out * (double)n_in;
+  b->layer_weights += in_layer ? (double)n_out * (double)n_in : 0;
+  return out;
+}
+
+static void set_arch(const struct shape *s, struct arch *arch) {
+  *arch = (struct arch){.family = "bench", .n_layer = s->n_layer, .n_head = s->n_head, .n_kv_head = s->n_kv_head, .d_head = s->d_head,
+                        .d_model = s->d_model, .d_mlp = s->d_mlp, .n_ctx = CONTEXT, .vocabulary = s->vocabulary, .norm_eps = 1e-5f,
+                        .embed_scale = 1, .attn_scale = 1 / sqrtf((float)s->d_head)};
+  arch->norm = arch->final_norm = s->gpt2 ? NORM_LAYER : NORM_RMS;
+  arch->act = s->gpt2 || s->gemma ? ACT_GELU_TANH : ACT_SILU;
+  arch->gated = !s->gpt2;
+  arch->has = HAS_MLP | HAS_NORM2 | HAS_GAINS | (s->gpt2 ? HAS_POSITIONS | HAS_QKV_BIAS | HAS_O_BIAS | HAS_MLP_BIAS : 0u) |
+              (s->gemma ? HAS_POST_NORMS : 0u);
+  if (!s->gpt2) rotary_plain(10000, s->d_head, &arch->rotary);
+  if (!s->gemma) return;
+  arch->attn_soft_cap = 50;
+  arch->logit_soft_cap = 30;
+  arch->window = 4096;
+  arch->rotary_local = arch->rotary;
+  for (int l = 0; l < s->n_layer; l += 2) arch->local[l] = true;
+}
+
+static void set_layer(struct bench *b, struct weight_set *set) {
+  const struct arch *arch = &b->model.arch;
+  static const enum weight_slot gains[] = {SLOT_NORM1_GAIN, SLOT_NORM2_GAIN, SLOT_POST1_GAIN, SLOT_POST2_GAIN};
+  static const enum weight_slot biases[] = {SLOT_NORM1_BIAS, SLOT_NORM2_BIAS, SLOT_QKV_BIAS, SLOT_O_BIAS, SLOT_IN_BIAS, SLOT_OUT_BIAS};
+  set->matrix[SLOT_QKV] = matrix(b, arch_dim(arch, DIM_QKV), arch->d_model, true);
+  set->matrix[SLOT_O] = matrix(b, arch->d_model, arch_dim(arch, DIM_ATTN), true);
+  set->matrix[SLOT_IN] = matrix(b, arch->d_mlp, arch->d_model, true);
+  if (arch->gated) set->matrix[SLOT_GATE] = matrix(b, arch->d_mlp, arch->d_model, true);
+  set->matrix[SLOT_OUT] = matrix(b, arch->d_model, arch->d_mlp, true);
+  for (size_t i = 0; i < sizeof gains / sizeof *gains; i++) set->vector[gains[i]] = b->gain;
+  for (size_t i = 0; b->shape->gpt2 && i < sizeof biases / sizeof *biases; i++) set->vector[biases[i]] = b->gain;
+}
+
+static void make_model(struct bench *b) {
+  struct error error = ERROR_INIT;
+  struct arch *arch = &b->model.arch;
+  struct weights *w = &b->model.weights;
+  size_t widest = (size_t)(arch->d_mlp > 3 * arch->d_model ? arch->d_mlp : 3 * arch->d_model) + 4096;
+  float *small = malloc(widest * sizeof *small);
+  for (size_t i = 0; i < widest; i++) small[i] = 0.05f;
+  b->gain = (struct span){take(b->backend, widest * sizeof *small), 0};
+  check(b->backend->ops->write(b->backend, b->gain, small, widest * sizeof *small, &error), &error);
+  free(small);
+  w->n_layer = arch->n_layer;
+  w->layers = calloc((size_t)arch->n_layer, sizeof *w->layers);
+  for (int l = 0; l < arch->n_layer; l++) set_layer(b, &w->layers[l]);
+  w->once.vector[SLOT_FINAL_GAIN] = w->once.vector[SLOT_FINAL_BIAS] = b->gain;
+  if (b->shape->gpt2)
+    w->once.vector[SLOT_POSITIONS] = (struct span){take(b->backend, (size_t)(CONTEXT * arch->d_model) * sizeof(float)), 0};
+  w->once.matrix[SLOT_EMBED] = w->once.matrix[SLOT_UNEMBED] = matrix(b, arch->vocabulary, arch->d_model, false);
+  b->plan = plan_new(&b->model, (struct plan_limits){PROMPT, MOST_STREAMS}, &error);
+  check(!b->plan, &error);
+}
+
+static void make_tables(struct bench *b) {
+  struct error error = ERROR_INIT;
+  const struct arch *arch = &b->model.arch;
+  size_t layers = (size_t)arch->n_layer, points = (size_t)point_count(arch->n_layer) + 1, d = (size_t)arch->d_model;
+  b->kv_blocks = (START + TOKENS * 2 + KV_BLOCK) / KV_BLOCK;
+  if (b->kv_blocks < PROMPT / KV_BLOCK) b->kv_blocks = PROMPT / KV_BLOCK;
+  size_t blocks = MOST_STREAMS * layers * (size_t)b->kv_blocks;
+  b->kv = take(b->backend, blocks * b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head));
+  b->kv_table = malloc(blocks * sizeof *b->kv_table);
+  for (size_t i = 0; i < blocks; i++) b->kv_table[i] = (int32_t)i;
+  b->taps = take(b->backend, MOST_STREAMS * layers * d * sizeof(float));
+  b->vectors = take(b->backend, MOST_STREAMS * d * sizeof(float));
+  float *vectors = malloc(MOST_STREAMS * d * sizeof *vectors);
+  for (size_t i = 0; i < MOST_STREAMS * d; i++) vectors[i] = (float)random_unit(3, 1, i) - 0.5f;
+  check(b->backend->ops->write(b->backend, (struct span){b->vectors, 0}, vectors, MOST_STREAMS * d * sizeof *vectors, &error), &error);
+  free(vectors);
+  b->edits = calloc(MOST_STREAMS * layers, sizeof *b->edits);
+  b->tap_items = calloc(MOST_STREAMS * layers, sizeof *b->tap_items);
+  b->edit_begin = calloc(points, sizeof *b->edit_begin);
+  b->tap_begin = calloc(points, sizeof *b->tap_begin);
+}
+
+static void open_bench(struct bench *b, const char *name, const struct shape *shape, const uint16_t *numbers) {
+  struct error error = ERROR_INIT;
+  memset(b, 0, sizeof *b);
+  b->shape = shape;
+  b->numbers = numbers;
+  b->backend = backend_open(name, 1, &error);
+  check(!b->backend, &error);
+  b->model.backend = b->backend;
+  set_arch(shape, &b->model.arch);
+  make_model(b);
+  make_tables(b);
+}
+
+static void close_bench(struct bench *b) {
+  struct ops const *ops = b->backend->ops;
+  struct weights *w = &b->model.weights;
+  plan_free(b->plan);
+  for (int l = 0; l < w->n_layer; l++)
+    for (int i = 0; i < SLOT_MATRICES; i++) ops->matrix_free(b->backend, w->layers[l].matrix[i]);
+  ops->matrix_free(b->backend, w->once.matrix[SLOT_EMBED]);
+  struct memory *all[] = {b->kv, b->taps, b->vectors, b->gain.memory, w->once.vector[SLOT_POSITIONS].memory};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) ops->free(b->backend, all[i]);
+  backend_close(b->backend);
+  free(w->layers);
+  free(b->kv_table);
+  free(b->edits);
+  free(b->tap_items);
+  free(b->edit_begin);
+  free(b->tap_begin);
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------------ */
+
+static void run_step(struct bench *b, struct step *step) {
+  struct error error = ERROR_INIT;
+  int32_t n = b->model.arch.n_layer, chosen[MOST_STREAMS];
+  for (int32_t l = 0; l <= n; l++) b->all[l] = (struct row_range){0, step->n_rows};
+  step->n_layer = n;
+  step->token = b->token;
+  step->position = b->position;
+  step->origin = b->origin;
+  step->source = b->source;
+  step->slots = b->slots;
+  step->active = step->arriving = b->all;
+  step->kv = (struct span){b->kv, 0};
+  step->kv_table = b->kv_table;
+  step->kv_blocks = b->kv_blocks;
+  step->logit_row = b->logit_row;
+  check(plan_run(b->plan, step, &error), &error);
+  for (int32_t i = 0; i < step->n_logit_rows; i++) b->draws[i] = (struct sample_draw){.row = i, .top_p = 1};
+  if (step->n_logit_rows && b->backend->ops->sample)
+    check(b->backend->ops->sample(b->backend, plan_logits(b->plan), b->model.arch.vocabulary, b->draws, step->n_logit_rows, chosen,
+                                  &error), &error);
+}
+
+/* What the steps of a decode carry. */
+enum load { NOTHING, TAPS_AND_EDITS, ONE_EDIT_EACH };
+
+/* Built anew for each step, as the engine does. */
+static void load_step(struct bench *b, struct step *step, enum load load) {
+  int32_t layers = b->model.arch.n_layer, d = (int32_t)b->model.arch.d_model, n_edits = 0, n_taps = 0, point = 0;
+  if (load == NOTHING) return;
+  for (int32_t l = 0; l < layers; l++) {
+    int32_t own = point_index((struct point){l, SITE_RESID_POST});
+    for (; point <= own; point++) b->edit_begin[point] = n_edits, b->tap_begin[point] = n_taps;
+    for (int32_t i = 0; i < step->n_rows; i++) {
+      if (load == ONE_EDIT_EACH && i % layers != l) continue;
+      struct span v = {b->vectors, (size_t)((i * 7 + l) % MOST_STREAMS) * (size_t)d * sizeof(float)};
+      b->edits[n_edits++] = (struct edit_item){.kind = EDIT_ROW_ADD, .rows = {i, i + 1}, .column_end = d, .value = 0.01f, .v = v};
+      if (load == ONE_EDIT_EACH) continue;
+      struct span to = {b->taps, (size_t)(i * layers + l) * (size_t)d * sizeof(float)};
+      b->tap_items[n_taps++] = (struct tap_item){{i, i + 1}, to, d};
+    }
+  }
+  for (; point <= point_count(layers); point++) b->edit_begin[point] = n_edits, b->tap_begin[point] = n_taps;
+  step->edits = b->edits;
+  step->edit_begin = b->edit_begin;
+  step->taps = b->tap_items;
+  step->tap_begin = load == TAPS_AND_EDITS ? b->tap_begin : NULL;
+}
+
+static void decode_token(struct bench *b, int streams, int32_t position, enum load load) {
+  for (int i = 0; i < streams; i++) {
+    b->token[i] = (position * 31 + i) % b->shape->vocabulary;
+    b->position[i] = position;
+    b->logit_row[i] = i;
+    b->slots[i] = (struct step_slot){{i, i + 1}, position, 0, b->model.arch.n_layer};
+  }
+  struct step step = {.n_rows = streams, .n_slots = streams, .n_logit_rows = streams};
+  load_step(b, &step, load);
+  run_step(b, &step);
+}
+
+/* Tokens a second of all streams together. */
+static double decode(struct bench *b, int streams, enum load load) {
+  int64_t from = clock_ns();
+  for (int32_t i = 0; i < b->tokens; i++) decode_token(b, streams, START + i, load);
+  return streams * b->tokens / seconds(from);
+}
+
+static void compare(struct bench *b, int streams, enum load load, double *plain, double *loaded) {
+  double a[ROUNDS], c[ROUNDS];
+  for (int i = 0; i < 3; i++) decode_token(b, streams, START, NOTHING), decode_token(b, streams, START, load);
+  for (int i = 0; i < b->rounds; i++) a[i] = decode(b, streams, NOTHING), c[i] = decode(b, streams, load);
+  *plain = median(a, b->rounds);
+  *loaded = median(c, b->rounds);
+}
+
+static double prefill(struct bench *b, int32_t rows, int32_t logits) {
+  for (int32_t i = 0; i < rows; i++) b->token[i] = i % b->shape->vocabulary, b->position[i] = i;
+  b->slots[0] = (struct step_slot){{0, rows}, 0, 0, b->model.arch.n_layer};
+  b->logit_row[0] = rows - 1;
+  struct step step = {.n_rows = rows, .n_slots = 1, .n_logit_rows = logits};
+  double times[ROUNDS];
+  for (int i = -1; i < b->rounds; i++) {
+    int64_t from = clock_ns();
+    run_step(b, &step);
+    if (i >= 0) times[i] = seconds(from);
+  }
+  return median(times, b->rounds);
+}
+
+/* ---- the report ----------------------------------------------------------------------------------------------------------- */
+
+/* Weights once, and keys and values of the positions in the middle of the run. */
+static double decode_floor(const struct bench *b, int streams) {
+  const struct arch *arch = &b->model.arch;
+  double kv = 2.0 * arch->n_layer * arch->n_kv_head * arch->d_head * sizeof(float) * (START + b->tokens / 2.0);
+  double operations = 2 * (b->weight_bytes / 2) * streams;
+  return fmax((b->weight_bytes + kv * streams) / bandwidth, operations / rate);
+}
+
+static void report_decode(struct bench *b) {
+  static const int counts[] = {1, 8, 64};
+  double alone = 0, a, c;
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    compare(b, counts[i], TAPS_AND_EDITS, &a, &c);
+    double floor = counts[i] / decode_floor(b, counts[i]);
+    if (i == 0) alone = a;
+    printf("| %s | decode, %d streams | %.0f tok/s | %.0f tok/s (%.1f %% of a) | %.0f tok/s | %.0f %% | %.1f x one |\n",
+           b->shape->name, counts[i], a, c, 100 * c / a, floor, 100 * a / floor, a / alone);
+    fflush(stdout);
+  }
+  compare(b, MOST_STREAMS, ONE_EDIT_EACH, &a, &c);
+  printf("| %s | decode, 256 streams, 256 different edits | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | |\n", b->shape->name, a, c,
+         100 * c / a);
+}
+
+static void report_prompts(struct bench *b) {
+  int32_t rows = PROMPT;
+  double long_one = prefill(b, rows, 1), first = prefill(b, 16, 1);
+  double floor = fmax(2 * b->layer_weights * rows / rate, b->weight_bytes / bandwidth);
+  printf("| %s | prefill %d | %.0f tok/s | | %.0f tok/s | %.0f %% | |\n", b->shape->name, rows, rows / long_one, rows / floor,
+         100 * floor / long_one);
+  printf("| %s | first token of 16 | %.2f ms | | %.2f ms | %.0f %% | |\n", b->shape->name, 1e3 * first,
+         1e3 * b->weight_bytes / bandwidth, 100 * b->weight_bytes / bandwidth / first);
+  fflush(stdout);
+}
+
+static void report_encode(const char *name, const uint16_t *numbers, int64_t d_in, int64_t n_feat, int rounds) {
+  static const int64_t rows[] = {1, 128};
+  struct error error = ERROR_INIT;
+  struct backend *backend = backend_open(name, 1, &error);
+  struct matrix *w = NULL;
+  struct matrix_part part = {.data = numbers, .dtype = DTYPE_BF16, .n_out = n_feat, .ld = d_in};
+  check(!backend || backend->ops->matrix_new(backend, &part, 1, d_in, &w, &error), &error);
+  struct span x = {take(backend, (size_t)(128 * d_in) * sizeof(float)), 0};
+  float *values = malloc((size_t)(128 * d_in) * sizeof *values);
+  for (int64_t i = 0; i < 128 * d_in; i++) values[i] = (float)random_unit(5, 2, (uint64_t)i) - 0.5f;
+  check(backend->ops->write(backend, x, values, (size_t)(128 * d_in) * sizeof *values, &error), &error);
+  for (int k = 0; k < 4; k++) {
+    struct encode_args args = {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64};
+    double times[ROUNDS], floor = fmax(2.0 * (double)(d_in * n_feat) / bandwidth, 2.0 * (double)(d_in * n_feat * rows[k / 2]) / rate);
+    for (int i = -1; i < rounds; i++) {
+      struct sparse codes;
+      sparse_init(&codes);
+      int64_t from = clock_ns();
+      check(backend->ops->encode(backend, &args, &codes, &error), &error);
+      if (i >= 0) times[i] = seconds(from);
+      sparse_clear(&codes);
+    }
+    double time = median(times, rounds);
+    printf("| dictionary %lld x %lld | encode %lld row(s), %s | %.3f ms | | %.3f ms | %.0f %% | |\n", (long long)d_in, (long long)n_feat,
+           (long long)rows[k / 2], k % 2 ? "top 64" : "relu (half of all kept)", 1e3 * time, 1e3 * floor, 100 * floor / time);
+    fflush(stdout);
+  }
+  free(values);
+  backend->ops->matrix_free(backend, w);
+  backend->ops->free(backend, x.memory);
+  backend_close(backend);
+}
+
+/* ---- limits ------------------------------------------------------------------------------------------------------------------ */
+
+static void measure_limits(const char *name, const uint16_t *numbers, bool tiny) {
+  struct error error = ERROR_INIT;
+  size_t bytes = tiny ? (size_t)1 << 20 : (size_t)2 << 30;
+  int64_t n = tiny ? 64 : 8192;
+  double times[ROUNDS];
+  struct backend *backend = backend_open(name, 1, &error);
+  check(!backend, &error);
+  printf("device: %s\n", backend->ops->name);
+  struct span from = {take(backend, bytes), 0}, to = {take(backend, bytes), 0};
+  for (int i = -1; i < ROUNDS; i++) {
+    int64_t begin = clock_ns();
+    check(backend->ops->copy(backend, to, from, bytes, &error), &error);
+    if (i >= 0) times[i] = seconds(begin);
+  }
+  bandwidth = 2.0 * (double)bytes / median(times, ROUNDS);
+  struct matrix *w = NULL;
+  struct matrix_part part = {.data = numbers, .dtype = DTYPE_BF16, .n_out = n, .ld = n};
+  check(backend->ops->matrix_new(backend, &part, 1, n, &w, &error), &error);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT};
+  op.u.linear.w = w;
+  op.u.linear.x = (struct rows){from, n};
+  op.u.linear.y = (struct rows){to, n};
+  struct step step = {.n_layer = 1, .n_rows = (int32_t)n, .n_logit_rows = (int32_t)n};
+  for (int i = -1; i < ROUNDS; i++) {
+    int64_t begin = clock_ns();
+    check(backend->ops->run(backend, &op, 1, &step, &error), &error);
+    if (i >= 0) times[i] = seconds(begin);
+  }
+  rate = 2.0 * (double)(n * n) * (double)n / median(times, ROUNDS);
+  printf("limits: %.0f GB/s copied (read and written), %.1f TFLOP/s in a product of %lld cubed (bf16, with rounding its input and "
+         "writing f32)\n\n", bandwidth * 1e-9, rate * 1e-12, (long long)n);
+  backend->ops->matrix_free(backend, w);
+  backend->ops->free(backend, from.memory);
+  backend->ops->free(backend, to.memory);
+  backend_close(backend);
+}
+
+int main(int argc, char **argv) {
+  const char *name = "cuda:0";
+  bool tiny = false;
+  for (int i = 1; i < argc; i++) {
+    if (!strcmp(argv[i], "--tiny")) tiny = true;
+    else if (!strcmp(argv[i], "--backend") && i + 1 < argc) name = argv[++i];
+    else return fprintf(stderr, "usage: bench_gpu [--backend NAME] [--tiny]\n"), 2;
+  }
+  size_t most = tiny ? (size_t)1 << 16 : (size_t)256000 * 2304;
+  uint16_t *numbers = make_numbers(most, 0.02f);
+  measure_limits(name, numbers, tiny);
+  puts("| model | what | (a) nothing attached | (b) taps and edits at every layer | floor | (a) of the floor | |\n"
+       "| --- | --- | --- | --- | --- | --- | --- |");
+  static struct bench b;
+  for (int i = 0; i < 3; i++) {
+    open_bench(&b, name, tiny ? &tiny_shapes[i] : &real_shapes[i], numbers);
+    b.rounds = tiny ? 1 : ROUNDS;
+    b.tokens = tiny ? 3 : TOKENS;
+    report_decode(&b);
+    report_prompts(&b);
+    close_bench(&b);
+  }
+  if (tiny) report_encode(name, numbers, 32, 256, 1);
+  else report_encode(name, numbers, 2304, 16384, ROUNDS), report_encode(name, numbers, 4096, 131072, ROUNDS);
+  free(numbers);
+  return 0;
+}

@@ -144,7 +144,7 @@ $(EMULATED): $(EMULATED_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT))) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := ops ops_rows plan
+CUDA_TESTS     := cuda ops ops_rows plan families process engine_points dict_kinds dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -173,7 +173,21 @@ $(GPU_B)/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(GPU_OBJ)
 $(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c $(GPU_OBJ)
 	$(SAY) BENCH $@
 	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $< $(GPU_OBJ) -lm -lpthread -ldl
-.PHONY: gpu-programs gpu-check gpu-bench
+# The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
+GPU_BUNDLE_TESTS := plan families points instrument engine_points dict_kinds dict_points dict_formats process resident llama2c lab work
+GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
+$(B)/libsteerd.a: $(LIB_OBJ)
+	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)
+$(GPU_B)/bundle/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(B)/libsteerd.a
+	@mkdir -p $(@D)
+	$(SAY) TEST $@
+	$(Q)$(CC) $(BASE) -O2 -pie -s -Wl,--wrap=backend_open -o $@ $< tests/cuda_host/wrap.c $(B)/libsteerd.a -Wl,-Bstatic -ljansson \
+	  -lsqlite3 -linih -lpcre2-8 -lz -Wl,-Bdynamic -lcmocka -lm -lpthread -ldl -Wl,-rpath,'$$ORIGIN'
+gpu-bundle: $(GPU_BUNDLE) cuda
+	@cp -L $$($(CC) -print-file-name=libcmocka.so) $(GPU_B)/bundle/libcmocka.so.0
+	@cp -L $(B)/steerd-cuda.so $(GPU_B)/bundle/steerd-cuda.so
+	@du -sh $(GPU_B)/bundle
+.PHONY: gpu-programs gpu-check gpu-bench gpu-bundle
 .SECONDARY: $(GPU_OBJ)
 gpu-programs: $(GPU_BIN)
 gpu-check:
@@ -181,8 +195,9 @@ gpu-check:
 gpu-bench:
 	@tests/gpu/bench.sh
 
-.PHONY: cuda-quick emulated unit-emulated
+.PHONY: cuda-quick emulated unit-emulated cuda-tests
 emulated: $(EMULATED)
+cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
 

@@ -57,6 +57,7 @@ help:
 	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
 	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
 	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
+	@echo '  make cuda     the GPU backend, a library (needs nvcc)    make gpu-check, gpu-bench   on a machine with a GPU'
 	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local), make uninstall'
 	@echo '  make browser  the dashboard in a real browser         make deb      a Debian package in build/'
 	@echo
@@ -298,13 +299,14 @@ UNIT   := $(DESTDIR)$(PREFIX)/lib/systemd/system/steerd.service
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
 	install -d $(SHARE) $(dir $(UNIT))
+	$(if $(wildcard $(B)/steerd-cuda.so),install -D -m 755 $(B)/steerd-cuda.so $(DESTDIR)$(PREFIX)/lib/steerd/steerd-cuda.so)
 	cp -r config/*.ini config/models config/demo static $(SHARE)/
 	chmod -R u=rwX,go=rX $(SHARE)
 	sed 's|@BIN@|$(PREFIX)/bin|' config/steerd.service >$(UNIT) && chmod 644 $(UNIT)
 
 # Takes back what install put there; stores and settings elsewhere stay.
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/steerd $(SHARE) $(UNIT)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/steerd $(DESTDIR)$(PREFIX)/lib/steerd $(SHARE) $(UNIT)
 
 deb: build/steerd
 	@tests/tools/make_deb.sh $(VERSION) $(VARIANT)

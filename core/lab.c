@@ -114,7 +114,12 @@ static int open_budget(struct lab *lab, const struct lab_options *options, struc
   if (i == n)
     return error_set(error, ERROR_ARGUMENT, "dict_dtype is '%.32s', allowed are file, f32, f16 and bf16", wanted);
   lab->keep = words[i].dtype;
-  lab->budget = dict_budget_new(options->dict_budget, error);
+  size_t limit = options->dict_budget, left = 0, total = 0;
+  if (!limit && lab->backend->ops->room) { /* a device has what it has: encoders come and go in a quarter of it */
+    if (lab->backend->ops->room(lab->backend, &left, &total, error) != 0) return -1;
+    limit = total / 4;
+  }
+  lab->budget = dict_budget_new(limit, error);
   return lab->budget ? 0 : -1;
 }
 

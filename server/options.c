@@ -55,7 +55,7 @@ static const struct option table[] = {
    "than half of what the machine, its control groups and ulimit leave. Texts that do not fit are refused.", AT(kv_mib)},
   {"dict_budget", "engine", OPTION_INT, "0", 0, 1LL << 50, "bytes", "",
    "Memory for the prepared encoders of dictionaries; the one used longest ago is dropped and comes back when it is used. "
-   "0 is no limit.",
+   "0 is no limit on the processor, a quarter of its memory on a CUDA device.",
    AT(dict_budget)},
   {"dict_dtype", "engine", OPTION_CHOICE, "file", 0, 0, "", "file|f32|f16|bf16",
    "How encoders are kept; file keeps each as its file has it.", AT(dict_dtype)},

@@ -38,6 +38,58 @@ static bool find_emulator(void) {
   return true;
 }
 
+/* ---- products by the library ---------------------------------------------------------------------------------------- */
+
+enum { MOST_ROWS = 100, IN = 203, OUT = 77 };
+
+/* A product of `rows` rows beside the same sums in double. Rounding x to 8 (bf16) or 11 (f16) bits moves each term by 2^-9 or
+ * 2^-12 of it, at most; adding IN terms in f32 by IN * 2^-24 of their sum of sizes. */
+static void check_product(const char *name, enum dtype dtype, int rows) {
+  static float x[MOST_ROWS * IN], got[MOST_ROWS * OUT];
+  struct backend *backend = must_open(name, 1);
+  struct file file = file_new(dtype, ROWS_ARE_INPUTS, OUT, IN, 50, 1);
+  struct matrix *w = must_matrix(backend, &file.part, 1, IN);
+  bool exact = dtype == DTYPE_F32 || rows <= 8 || strcmp(name, "cuda") != 0;
+  double rounding = (exact ? 0 : dtype == DTYPE_BF16 ? 0x1p-9 : 0x1p-12) + IN * 0x1p-24;
+  fill(x, MOST_ROWS * IN, 51, 1);
+  struct span from = must_put(backend, x, MOST_ROWS * IN), to = must_alloc(backend, MOST_ROWS * OUT);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT};
+  op.u.linear.w = w;
+  op.u.linear.x = (struct rows){from, IN};
+  op.u.linear.y = (struct rows){to, OUT};
+  struct step step = {.n_layer = 1, .n_rows = rows, .n_logit_rows = rows};
+  assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+  must_read(backend, got, to, MOST_ROWS * OUT);
+  for (int row = 0; row < rows; row++)
+    for (int out = 0; out < OUT; out++) {
+      double sum = 0, size = 0;
+      for (int in = 0; in < IN; in++) {
+        double term = (double)x[row * IN + in] * dtype_f32_at(file.part.data, dtype, (size_t)(in * file.part.ld + out));
+        sum += term;
+        size += fabs(term);
+      }
+      if (!(fabs(got[row * OUT + out] - sum) <= rounding * size))
+        fail_msg("%s, %d rows: row %d output %d: %.9g, not %.9g", dtype_name(dtype), rows, row, out, got[row * OUT + out], sum);
+    }
+  for (int i = rows * OUT; i < MOST_ROWS * OUT; i++) assert_true(got[i] == 0); /* rows beyond the step stay as they were */
+  backend->ops->matrix_free(backend, w);
+  drop(backend, from);
+  drop(backend, to);
+  backend_close(backend);
+  free(file.block);
+}
+
+static void test_products(void **state) {
+  (void)state;
+  static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+  static const int rows[] = {1, 3, 8, 9, 33, 100};
+  for (size_t d = 0; d < 3; d++)
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+      check_product("cuda", dtypes[d], rows[r]);
+      check_product("cuda+deterministic", dtypes[d], rows[r]);
+    }
+}
+
 /* ---- steps that are repeated ------------------------------------------------------------------------------------ */
 
 /* Point tables with one item at `point`. */
@@ -281,7 +333,8 @@ static void test_names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_names),          cmocka_unit_test(test_repeated_steps),
+      cmocka_unit_test(test_names),          cmocka_unit_test(test_products),
+               cmocka_unit_test(test_repeated_steps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),

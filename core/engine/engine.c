@@ -207,6 +207,7 @@ static int draw_twins(struct runner *runner, const struct batch_part *part, stru
   for (int i = part->sequence->index + 1; i < task->n_sequences && task->sequences[i].twin == part->sequence; i++) {
     struct batch_part twin = *part;
     twin.sequence = &task->sequences[i];
+    twin.token = -1; /* what the device drew is the first one's */
     if (sequence_take_over(twin.sequence, error) != 0 || draw(runner, &twin, error) != 0) return -1;
   }
   return 0;

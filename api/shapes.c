@@ -88,6 +88,12 @@ static const struct {
      "startedAt: text?, updatedAt: text, finishedAt: text?}"},
     {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number, ...}"},
     {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?, ...}"},
+    {"Lens",
+     "{tokens: [text], ids: [integer], layers: [{layer: integer, "
+     "positions: [{position: integer, top: [@Prediction], answers: [@Prediction], ...}], ...}], ...}"},
+    {"Components",
+     "{tokens: [text], ids: [integer], position: integer, total: number, embedding: number, bias: number, attention: [number], "
+     "mlp: [number], heads: [[number]]?, ...}"},
     {"OpenAIModel", "{id: text, object: text, created: integer, owned_by: text, ...}"},
     {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
     {"Done", "{message: text}"},
@@ -136,12 +142,8 @@ static const struct shape shapes[] = {
      .body = "{point: text, axes: text, clean: {tokens: [text], ids: [integer], value: number, ...}, "
              "corrupted: {tokens: [text], ids: [integer], value: number, ...}, layers: [integer], positions?: [integer], "
              "heads?: [integer], matrix: [[number?]], values: [[number]], ...}"},
-    {lab_lens_post,
-     .body = "{tokens: [text], ids: [integer], layers: [{layer: integer, "
-             "positions: [{position: integer, top: [@Prediction], answers: [@Prediction], ...}], ...}], ...}"},
-    {lab_components_post,
-     .body = "{tokens: [text], ids: [integer], position: integer, total: number, embedding: number, bias: number, "
-             "attention: [number], mlp: [number], heads: [[number]]?, ...}"},
+    {lab_lens_post, .body = "@Lens|{results: [@Lens]}"},
+    {lab_components_post, .body = "@Components|{results: [@Components]}"},
     {lab_heads_post,
      .body = "{induction: [[number]], previousToken: [[number]], duplicateToken: [[number]], tokens: [[integer]], "
              "losses: [number]?, ...}"},

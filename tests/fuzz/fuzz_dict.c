@@ -10,6 +10,8 @@
 #include "core/dict/dict.h"
 
 #define SAMPLES "tests/vectors/dict-formats/"
+#define CLT "../dict-clt/"
+#define CLT2 "../dict-clt/clt/width_1k_l0_small_affine/"
 static const struct {
   const char *folder, *description, *weights, *sample, *open;
 } formats[] = {
@@ -22,8 +24,22 @@ static const struct {
     {"ct", "config.yaml", "layer_1.safetensors", "ct-toy/layer_1.safetensors", "layer_1.safetensors"},
     {"kk", "a_cfg.json", "a.pt", "attn-saes/gpt2-small_L1_Hcat_z_lr1.20e-03_v9.pt", "a.pt"},
     {"ini", "d.ini", "dict-formats/plain/tied.pth", "plain/tied.pth", "d.ini"},
+    {"clt", "config.yaml", "W_enc_1.safetensors", CLT "relu/W_enc_1.safetensors", "W_enc_1.safetensors"},
+    {"clt2", "config.json", "params_layer_1.safetensors", CLT2 "params_layer_1.safetensors", "params_layer_1.safetensors"},
 };
 enum { FORMATS = sizeof formats / sizeof *formats };
+/* Weights that belong to a description beside the first file. */
+static const struct {
+  const char *path, *sample;
+} others[] = {
+    {"clt/W_enc_0.safetensors", CLT "relu/W_enc_0.safetensors"},
+    {"clt/W_enc_2.safetensors", CLT "relu/W_enc_2.safetensors"},
+    {"clt/W_dec_0.safetensors", CLT "relu/W_dec_0.safetensors"},
+    {"clt/W_dec_1.safetensors", CLT "relu/W_dec_1.safetensors"},
+    {"clt/W_dec_2.safetensors", CLT "relu/W_dec_2.safetensors"},
+    {"clt2/params_layer_0.safetensors", CLT2 "params_layer_0.safetensors"},
+    {"clt2/params_layer_2.safetensors", CLT2 "params_layer_2.safetensors"},
+};
 static char top[64];
 
 static void silent(void *context, enum log_level level, const char *text) {
@@ -42,9 +58,16 @@ static void clean_up(void) {
   if (system(command) != 0) fprintf(stderr, "left behind: %s\n", top);
 }
 
+static void lay(const char *here, const char *path, const char *sample) {
+  char from[2048], to[256];
+  snprintf(from, sizeof from, "%s/" SAMPLES "%s", here, sample);
+  snprintf(to, sizeof to, "%s/%s", top, path);
+  if (symlink(from, to) != 0) abort();
+}
+
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
-  char here[1024], sample[2048], path[256];
+  char here[1024], path[256];
   (void)argc, (void)argv;
   snprintf(top, sizeof top, "/tmp/steerd-fuzz-XXXXXX");
   if (!mkdtemp(top) || !getcwd(here, sizeof here)) abort();
@@ -54,10 +77,10 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
   make("ini", "/dict-formats");
   make("ini", "/dict-formats/plain");
   for (int i = 0; i < FORMATS; i++) {
-    snprintf(sample, sizeof sample, "%s/" SAMPLES "%s", here, formats[i].sample);
-    snprintf(path, sizeof path, "%s/%s/%s", top, formats[i].folder, formats[i].weights);
-    if (symlink(sample, path) != 0) abort();
+    snprintf(path, sizeof path, "%s/%s", formats[i].folder, formats[i].weights);
+    lay(here, path, formats[i].sample);
   }
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) lay(here, others[i].path, others[i].sample);
   snprintf(path, sizeof path, "%s/ini", top);
   setenv("STEERD_DATA", path, 1);
   return atexit(clean_up);

@@ -39,7 +39,8 @@ seeds() {
         $samples/dictionary_learning/dl-batchtopk/trainer_0/config.json \
         $samples/gemma-scope-2-270m-pt/transcoder/layer_1_width_16k_l0_small_affine/config.json \
         $samples/Llama3_1-8B-Base-L1R-8x/hyperparams.json $samples/r1/L1R/config.json $samples/ct-toy/config.yaml \
-        $samples/attn-saes/*_cfg.json $samples/described.ini; do
+        $samples/attn-saes/*_cfg.json $samples/described.ini tests/vectors/dict-clt/relu/config.yaml \
+        tests/vectors/dict-clt/clt/*/config.json; do
         { printf "\\x$(printf %02x $n)"; cat "$file"; } >"$to/$n"
         n=$((n + 1))
       done ;;
@@ -62,9 +63,15 @@ seeds() {
 library=$build/parsers.a
 if [ ! -e $library ] || [ -n "$(find core -name '*.[ch]' -newer $library | head -n 1)" ]; then
   rm -f $library
-  for source in core/base/*.c core/model/*.c core/dict/*.c core/math/*.c; do
+  for source in core/base/*.c core/model/*.c core/dict/*.c core/math/*.c core/math/{ref,cpu}/*.c; do
     object=$build/$(echo "$source" | tr / _).o
-    $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
+    case $source in # kernels for one instruction set, as in the Makefile
+      *_avx2.c) set_of='-mavx2 -mfma -mf16c' ;;
+      *_avx512.c) set_of='-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c' ;;
+      *) set_of= ;;
+    esac
+    # shellcheck disable=SC2086
+    $clang -std=c11 -D_GNU_SOURCE -I. -O1 -g $set_of -fsanitize=fuzzer-no-link,address,undefined \
            -fno-sanitize-recover=undefined -c -o "$object" "$source" && ar rcs $library "$object" || exit 1
   done
 fi

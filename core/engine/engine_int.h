@@ -54,6 +54,7 @@ struct engine_task {
   bool in_turn, resumes;    /* resumes: some sequence does, so sequence 0 keeps its blocks to the end */
   int n_started;            /* IN TURN: sequences [0, n_started) */
   int32_t reserve;          /* IN TURN: blocks kept back for one sequence, so that two such tasks never wait for each other */
+  int32_t kept;             /* of the reserve: blocks that no sequence of the task holds; part of runner.reserved */
   bool reserve_used;
   int64_t queued_ns, started_ns;
   atomic_bool cancelled;

@@ -32,7 +32,7 @@ void task_give_back(struct engine_task *task) {
 
 void task_free(struct engine_task *task) {
   if (!task) return;
-  if (task->n_started && !task->reserve_used) task->runner->reserved -= task->reserve;
+  task->runner->reserved -= task->kept;
   for (int i = 0; i < task->n_sequences; i++) sequence_free(&task->sequences[i], task->runner);
   free(task->sequences);
   free(task);
@@ -183,35 +183,51 @@ static int32_t *block_at(struct sequence *s, int32_t layer, int32_t block) {
   return &s->blocks[layer * s->n_blocks + block];
 }
 
+/* Blocks that the task has not, and nobody else may take. */
+static void keep_back(struct engine_task *task, int32_t blocks) {
+  task->kept += blocks;
+  task->runner->reserved += blocks;
+}
+
 /* All blocks at once, so that a running sequence never waits for memory. */
-static void take_blocks(struct sequence *s) {
+static int take_blocks(struct sequence *s, struct error *error) {
   for (int32_t l = s->resume_rows ? s->first : 0; l < s->last; l++)
-    for (int32_t b = 0; b < s->n_blocks; b++) *block_at(s, l, b) = kv_block_take(s->task->runner->kv);
+    for (int32_t b = 0; b < s->n_blocks; b++) {
+      int32_t block = kv_block_take(s->task->runner->kv);
+      if (block < 0) return error_set(error, ERROR_BUG, "key-value memory that was kept back is not there");
+      *block_at(s, l, b) = block;
+    }
+  return 0;
 }
 
 static int sequence_start(struct sequence *s, struct error *error) {
-  take_blocks(s);
+  if (take_blocks(s, error) != 0) return -1;
   return s->edits ? edit_list_upload(s->edits, s->task->runner->backend, error) : 0;
+}
+
+static void go_on_reserve(struct sequence *s) {
+  s->task->reserve_used = s->on_reserve = true;
+  keep_back(s->task, -blocks_of(s));
 }
 
 int task_admit(struct engine_task *task, struct error *error) {
   task->started_ns = clock_ns();
   task->n_running = task->n_sequences;
   task->n_started = task->in_turn ? 1 : task->n_sequences;
-  if (task->in_turn && !task->resumes)
-    task->reserve_used = task->sequences[0].on_reserve = true; /* it is what is kept back, the first time */
-  else
-    task->runner->reserved += task->reserve;
+  keep_back(task, task->reserve);
+  if (task->in_turn && !task->resumes) go_on_reserve(&task->sequences[0]); /* it is what is kept back, the first time */
   for (int i = 0; i < task->n_started; i++)
     if (sequence_start(&task->sequences[i], error) != 0) return -1;
   return 0;
 }
 
-/* What sequence 0 left before the position: whole blocks are shared, the one they part in is copied. */
+/* What sequence 0 left before the position: whole blocks are shared, the one they part in is copied. Where it runs on the reserve,
+ * what it gives back stays the task's: the next one may need it. */
 static int resume_blocks(struct sequence *s, struct error *error) {
   struct sequence *base = &s->task->sequences[0];
   struct kv_pool *kv = s->task->runner->kv;
   int32_t whole = s->resume_position / KV_BLOCK, rest = s->resume_position % KV_BLOCK;
+  if (s->on_reserve) keep_back(s->task, whole * (s->last - s->first));
   for (int32_t l = s->first; l < s->last; l++) {
     for (int32_t b = 0; b < whole; b++) {
       kv_block_drop(kv, *block_at(s, l, b));
@@ -230,10 +246,7 @@ int task_start_next(struct engine_task *task, struct error *error) {
   struct sequence *s = &task->sequences[task->n_started];
   bool room = blocks_of(s) <= kv_pool_blocks_free(runner->kv) - runner->reserved;
   if (!room && task->reserve_used) return 0;
-  if (!room) {
-    task->reserve_used = s->on_reserve = true;
-    runner->reserved -= task->reserve;
-  }
+  if (!room) go_on_reserve(s);
   task->n_started++;
   if (sequence_start(s, error) != 0 || (s->resume_rows && resume_blocks(s, error) != 0)) return -1;
   runner->running[runner->n_running++] = s;
@@ -245,7 +258,7 @@ void sequence_release(struct sequence *s) {
   if (s->index > 0 || !task->resumes) drop_blocks(s, task->runner);
   if (s->on_reserve) {
     task->reserve_used = s->on_reserve = false;
-    task->runner->reserved += task->reserve;
+    keep_back(task, task->reserve - task->kept);
   }
   edit_list_free(s->edits, task->runner->backend);
   s->edits = NULL;

@@ -93,16 +93,21 @@ static double *patch(struct lab *lab, enum lab_axes axes, const char *point, siz
   return cells_of(start_patch(lab, axes, point), n);
 }
 
-static struct lab_job *start_run(struct lab *lab, const struct lab_edit *edits, size_t n_edits, size_t n_inputs) {
+/* Texts of 70 - first tokens, one less, ... */
+static struct lab_job *start_texts(struct lab *lab, const struct lab_edit *edits, size_t n_edits, size_t first, size_t n_inputs) {
   static const char *const points[] = {"resid_post.2"};
   struct error error = ERROR_INIT;
   struct lab_job *job = NULL;
   struct lab_input inputs[64];
-  for (size_t i = 0; i < n_inputs; i++) inputs[i] = (struct lab_input){.ids = tokens[0], .n_ids = TOKENS - i % 60};
+  for (size_t i = 0; i < n_inputs; i++) inputs[i] = (struct lab_input){.ids = tokens[0], .n_ids = TOKENS - (first + i) % 60};
   struct lab_run_args args = {.model = tiny(lab), .inputs = inputs, .n_inputs = n_inputs, .points = points, .n_points = 1,
                               .edits = edits, .n_edits = n_edits, .stop_at_layer = INT64_MIN, .loss = true};
   if (lab_run(lab, &args, waker, &job, &error) != 0) fail_msg("%s", error.text);
   return job;
+}
+
+static struct lab_job *start_run(struct lab *lab, const struct lab_edit *edits, size_t n_edits, size_t n_inputs) {
+  return start_texts(lab, edits, n_edits, 0, n_inputs);
 }
 
 /* All activations of a finished run. */
@@ -205,20 +210,25 @@ static void assert_idle(struct lab *lab) {
 }
 
 /* One context of keys and values: many requests that each hold a base and want cells must not wait for each other. */
+/* Bytes of so many blocks of keys and values: the least memory that is accepted holds two contexts of 160 positions, 9 blocks each. */
+static size_t blocks_bytes(size_t blocks) {
+  struct error error = ERROR_INIT;
+  size_t kv = 1 << 16;
+  struct lab *lab = NULL;
+  for (; !lab; kv += 1 << 14) lab = try_lab((struct shape){"cpu", 2, 64, 16, kv}, &error);
+  lab_close(lab);
+  return (kv - (1 << 14)) / 18 * blocks;
+}
+
 static void test_turns_in_the_memory_of_one_context(void **state) {
   (void)state;
   size_t n, m;
   struct lab *wide = open_lab((struct shape){"cpu", 2, 256, 16, 0});
   double *want = patch(wide, LAB_LAYER_POSITION, "resid_pre", &n);
   lab_close(wide);
-  /* The least memory that is accepted holds one context of 160 positions, 9 blocks. A patch of 70 tokens holds 6 and needs 6
-   * more to get on: in 14 blocks two of them can hold theirs and wait for each other, if nothing is kept back. */
-  struct error error = ERROR_INIT;
-  size_t kv = 1 << 16;
-  struct lab *lab = NULL;
-  for (; !lab; kv += 1 << 14) lab = try_lab((struct shape){"cpu", 2, 64, 16, kv}, &error);
-  lab_close(lab);
-  lab = open_lab((struct shape){"cpu", 2, 64, 16, (kv - (1 << 14)) / 9 * 14});
+  /* A patch of 70 tokens holds 6 blocks and needs 6 more to get on: in 18 blocks three of them can hold theirs and wait for each
+   * other, if nothing is kept back. */
+  struct lab *lab = open_lab((struct shape){"cpu", 2, 64, 16, blocks_bytes(18)});
   struct lab_job *jobs[6];
   for (int i = 0; i < 6; i++) jobs[i] = i % 2 ? start_run(lab, &zero, 1, 9) : start_patch(lab, LAB_LAYER_POSITION, "resid_pre");
   for (int i = 0; i < 6; i++) {
@@ -230,6 +240,32 @@ static void test_turns_in_the_memory_of_one_context(void **state) {
     assert_int_equal(n, m);
     assert_memory_equal(cells, want, n * sizeof *cells);
     free(cells);
+  }
+  assert_idle(lab);
+  free(want);
+  lab_close(lab);
+}
+
+/* Cells that share the first block of their text give it back, and short runs would like to have it. It belongs to the next cell. */
+static void test_what_a_task_keeps_back_stays_its_own(void **state) {
+  (void)state;
+  enum { ROUNDS = 30, RUNS = 6 };
+  size_t n, m;
+  struct lab *wide = open_lab((struct shape){"cpu", 2, 256, 16, 0});
+  double *want = patch(wide, LAB_LAYER_POSITION, "resid_pre", &n);
+  lab_close(wide);
+  struct lab *lab = open_lab((struct shape){"cpu", 2, 16, 16, blocks_bytes(18)});
+  for (int round = 0; round < ROUNDS; round++) {
+    struct lab_job *runs[RUNS], *cells = start_patch(lab, LAB_LAYER_POSITION, "resid_pre");
+    for (int i = 0; i < RUNS; i++) {
+      usleep(200); /* while cells run */
+      runs[i] = start_texts(lab, &zero, 1, 10, 1);
+    }
+    double *got = cells_of(cells, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(got, want, n * sizeof *got);
+    free(got);
+    for (int i = 0; i < RUNS; i++) lab_job_free(done(runs[i]));
   }
   assert_idle(lab);
   free(want);
@@ -333,6 +369,7 @@ int main(void) {
       cmocka_unit_test(test_the_obvious_backend_agrees),
       cmocka_unit_test(test_edits_of_many_requests_share_steps),
       cmocka_unit_test(test_turns_in_the_memory_of_one_context),
+      cmocka_unit_test(test_what_a_task_keeps_back_stays_its_own),
       cmocka_unit_test(test_more_texts_than_sessions),
       cmocka_unit_test(test_cancelling_gives_everything_back),
       cmocka_unit_test(test_closing_ends_what_runs),

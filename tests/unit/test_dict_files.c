@@ -73,7 +73,7 @@ static int make_folder(void **state) {
   snprintf(weights_path, sizeof weights_path, "%s/sae_weights.safetensors", folder);
   snprintf(description_path, sizeof description_path, "%s/model.ini", folder);
   backend = backend_open("ref", 1, NULL);
-  return backend ? 0 : -1;
+  return backend && setenv("STEERD_DATA", folder, 1) == 0 ? 0 : -1; /* where relative paths of an ini start */
 }
 
 static int drop_folder(void **state) {

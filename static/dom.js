@@ -174,8 +174,8 @@ export const count = (value) => (isNumber(value) ? value.toLocaleString('en') : 
 export function percent(share) {
   if (!isNumber(share)) return '–';
   const value = share * 100;
-  const short = Number(value.toPrecision(2));
-  return `${short !== 0 && short < 1e-6 ? short.toExponential() : short.toLocaleString('en', { maximumFractionDigits: 8 })} %`;
+  const short = Math.abs(value) >= 1000 ? Math.round(value) : Number(value.toPrecision(3));
+  return `${short !== 0 && Math.abs(short) < 1e-6 ? short.toExponential() : short.toLocaleString('en', { maximumFractionDigits: 8 })} %`;
 }
 
 export function bytes(value) {

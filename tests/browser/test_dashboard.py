@@ -569,6 +569,16 @@ def test_evaluation_from_the_form_to_the_page_of_the_dictionary(browser, bare):
     has(browser, "Through the dictionary")
 
 
+SHARES = [(1.066, "107 %"), (0.957, "95.7 %"), (1, "100 %"), (0.9996, "100 %"), (0, "0 %"), (12.344, "1,234 %"), (-0.1066, "-10.7 %"), (0.00001234, "0.00123 %"), (1e-9, "1e-7 %"),
+          (None, "–")]
+
+
+@pytest.mark.parametrize("share, shown", SHARES)
+def test_shares_show_three_digits(browser, site, share, shown):
+    open_page(browser, site + "/jobs")
+    assert browser.execute_async_script("const done = arguments[1]; import('/static/dom.js').then((m) => done(m.percent(arguments[0])))", share) == shown
+
+
 # ---- without a store, and without permission ------------------------------------------------------------
 
 

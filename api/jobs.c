@@ -19,14 +19,15 @@ const struct field jobs_fields[] = {
      .text = "A UTF-8 text file on the server's machine."},
     {"lines", NULL, FIELD_BOOL, .fallback = "false", .text = "true takes every line for a document of its own."},
     {"ends", NULL, FIELD_BOOL, .fallback = "false", .text = "eval: the end of each document is predicted too."},
-    {"nTop", NULL, FIELD_INT, .fallback = "20", .max = 100, .text = "Top examples of a feature."},
+    {"nTop", NULL, FIELD_INT, .fallback = "20", .max = 100, .text = "stats: top examples of a feature."},
     {"nQuantile", NULL, FIELD_INT, .fallback = "2", .max = 10,
-     .text = "Examples from each of the 8 intervals of activation."},
-    {"window", NULL, FIELD_INT, .fallback = "64", .min = 8, .max = 256, .text = "Tokens of an example at most."},
-    {"maxTokens", NULL, FIELD_INT, .fallback = "0", .max = 1e15, .text = "Stop after so many tokens; 0: the whole text."},
-    {"logits", NULL, FIELD_BOOL, .fallback = "true", .text = "Also the tokens each feature promotes."},
-    {"neighbours", NULL, FIELD_BOOL, .fallback = "true", .text = "Also the nearest decoder rows."},
-    {"explain", NULL, FIELD_BOOL, .fallback = "true", .text = "Also an automatic explanation of each feature."},
+     .text = "stats: examples from each of the 8 intervals of activation."},
+    {"window", NULL, FIELD_INT, .fallback = "64", .min = 8, .max = 256, .text = "stats: tokens of an example at most."},
+    {"maxTokens", NULL, FIELD_INT, .fallback = "0", .max = 1e15,
+     .text = "Stop with the document that reaches so many tokens (it is read to its end); 0: the whole text."},
+    {"logits", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the tokens each feature promotes."},
+    {"neighbours", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the nearest decoder rows."},
+    {"explain", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also an automatic explanation of each feature."},
     {.name = NULL}};
 
 const struct field jobs_list_fields[] = {{.name = NULL}};
@@ -115,12 +116,24 @@ static int start_stats(struct api_call *call, const struct place *place, int64_t
   return lab_stats_start(call->api->lab, &args, id, error);
 }
 
+/* What the other kind of job alone has a use for. */
+static int check_kind(const struct values *values, bool eval, struct error *error) {
+  static const char *const of_stats[] = {"nTop", "nQuantile", "window", "logits", "neighbours", "explain", NULL};
+  static const char *const of_eval[] = {"ends", NULL};
+  for (const char *const *name = eval ? of_stats : of_eval; *name; name++)
+    if (values_has(values, *name))
+      return error_set_field(error, ERROR_ARGUMENT, *name, "'%s' has a meaning with kind '%s' only: leave it out", *name,
+                             eval ? "stats" : "eval");
+  return 0;
+}
+
 int jobs_post(struct api_call *call, struct error *error) {
   struct place place;
   int64_t id;
   if (turn_away(call)) return 0;
-  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
   bool eval = strcmp(values_text(call->values, "kind", NULL), "eval") == 0;
+  if (check_kind(call->values, eval, error) != 0) return -1;
+  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
   if ((eval ? start_eval : start_stats)(call, &place, &id, error) != 0) return -1;
   return answer_job(call, id, error);
 }

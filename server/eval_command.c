@@ -15,7 +15,7 @@ void help_eval(void) {
        "  --corpus FILE      a UTF-8 text\n"
        "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --ends             the end of each document is predicted too (the model's EOS)\n"
-       "  --max-tokens N     stop after so many tokens (0: the whole text)\n\n"
+       "  --max-tokens N     stop with the document that reaches so many tokens; it is read to its end (0: the whole text)\n\n"
        "Every setting of 'steerd serve' works too (--model, --source, --store, --threads ...).");
 }
 

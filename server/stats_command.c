@@ -18,7 +18,7 @@ void help_stats(void) {
        "  --top N            strongest examples of a feature, 0 to 100 (20)\n"
        "  --quantile N       examples in each of 8 intervals of activation, 0 to 10 (2)\n"
        "  --window N         tokens of an example, 8 to 256 (64)\n"
-       "  --max-tokens N     stop after so many tokens (0: the whole text)\n"
+       "  --max-tokens N     stop with the document that reaches so many tokens; it is read to its end (0: the whole text)\n"
        "  --no-logits, --no-neighbours, --no-explain   leave that out\n\n"
        "Every setting of 'steerd serve' works too (--model, --source, --store, --threads ...).");
 }

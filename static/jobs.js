@@ -90,7 +90,7 @@ function starter(all, changed) {
     during(start, notes, async () => { await post('/v1/jobs', body); say('started'); await changed(); });
   };
   return card('Run a dictionary over a text', h('form', { class: 'fields', onsubmit: submit }, field('Job', kind), hint, field('Dictionary', what), field('Text file on the server', corpus, 'A UTF-8 text.'),
-    field('Tokens at most', most), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), onlyEval, h('div', { class: 'row' }, start), notes));
+    field('Tokens', most, 'It stops with the document that reaches so many.'), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), onlyEval, h('div', { class: 'row' }, start), notes));
 }
 
 /** The list, kept up to date for as long as the page stands. */

@@ -384,6 +384,10 @@ def test_jobs_refuse(daemon, corpus):
     assert "did you mean 'nTop'" in post(daemon, "/v1/jobs", {**body, "nTopp": 3}, 400)["error"]
     assert post(daemon, "/v1/jobs", {**body, "corpus": "/nowhere.txt"}, 404)["field"] == "corpus"
     assert post(daemon, "/v1/jobs", {**body, "source": "9-none"}, 404)["field"] == "source"
+    for kind, others in (("stats", {"ends": False}), ("eval", {"nTop": 3, "nQuantile": 1, "window": 16, "logits": True, "neighbours": False, "explain": True})):
+        for name, value in others.items():
+            refused = post(daemon, "/v1/jobs", {**body, "kind": kind, name: value}, 400)
+            assert refused["field"] == name and "has a meaning with kind" in refused["error"]
 
 
 def test_the_daemon_stops_while_a_job_is_watched(start_daemon, tmp_path):

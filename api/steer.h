@@ -18,6 +18,17 @@ extern const struct field steer_feature_rows[]; /* with "layer" */
    .choices = "SIMPLE_ADDITIVE ORTHOGONAL_DECOMP PROJECTION_CAP",            \
    .text = "How features and vectors change the activations."}
 
+/* How a text is drawn and how strongly it is steered. */
+#define STEER_SAMPLING_ROWS                                                                                         \
+  {"temperature", NULL, FIELD_NUMBER, .fallback = "0.5", .max = 2, .text = "0 always takes the likeliest token."},  \
+  {"n_tokens", "nCompletionTokens", FIELD_INT, .fallback = "32", .min = 1, .cap = CAP_NEW_TOKENS,                   \
+   .text = "Most tokens to generate."},                                                                             \
+  {"freq_penalty", "frequency_penalty", FIELD_NUMBER, .fallback = "0", .min = -2, .max = 2,                         \
+   .text = "Taken from a token's logit once for each time it was generated before."},                               \
+  {"seed", NULL, FIELD_NUMBER, .fallback = "42", .min = -1e8, .max = 1e8,                                           \
+   .text = "Same request, same seed, same text; a fraction is cut off."},                                           \
+  {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."}
+
 enum lab_steer_method steer_method(const char *word);
 
 /* The features of `values`, in the call's arena; each may name its model, which must be the request's. prefix: in front of

@@ -26,7 +26,7 @@ static const struct field feature_rows[] = {
    .text = "Of scale and clamp; of add and set the number for every column, in place of a vector."},                    \
   {"unit", NULL, FIELD_CHOICE, .fallback = "raw", .choices = "raw max",                                                 \
    .text = "max: strength and value count in the feature's largest stored activation."},                                \
-  {"heads", NULL, FIELD_INTS, .max = 4096, .text = "Only these heads, at a point that has heads."},                     \
+  {"heads", NULL, FIELD_INTS, .min = 1, .max = 4096, .text = "Only these heads, at a point that has heads."},           \
   {"keys", NULL, FIELD_PLACES, .min = 1, .max = 1e6,                                                                    \
    .text = "Of attn_scores and pattern: the tokens that are looked at; positions are those that look. Left out: all."}, \
   {"positions", NULL, FIELD_PLACES, .fallback = "all", .choices = "all prompt generated", .min = 1, .max = 1e6,         \

@@ -6,7 +6,7 @@
 #include "api/edits.h"
 #include "core/complete.h"
 
-extern const struct field steering_fields[], stream_options_fields[];
+extern const struct field steering_fields[], stream_options_fields[], response_format_fields[];
 
 #define OPENAI_MODEL_ROW \
   {"model", "modelId", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."}
@@ -31,6 +31,11 @@ extern const struct field steering_fields[], stream_options_fields[];
   {"stream_options", NULL, FIELD_OBJECT, .inner = stream_options_fields, .text = "Of a stream."},                          \
   {"steering", NULL, FIELD_OBJECT, .inner = steering_fields, .strict = true,                                               \
    .text = "What to steer with; unknown fields inside are refused."}
+/* What would make of an answer something else than text. */
+#define OPENAI_PLAIN_ROWS                                                                                                  \
+  {"response_format", NULL, FIELD_OBJECT, .inner = response_format_fields, .text = "Text is what there is."},              \
+  {"tools", NULL, FIELD_REFUSED, .text = "the models here call no tools; leave it out"},                                   \
+  {"functions", NULL, FIELD_REFUSED, .text = "the models here call no functions; leave it out"}
 
 enum openai_shape { OPENAI_TEXT, OPENAI_CHAT };
 

@@ -8,9 +8,6 @@ static const struct field message_rows[] = {
     {"content", NULL, FIELD_CONTENT, .required = true, .cap = CAP_PROMPT, .text = "What is said: a text, or text parts."},
     {.name = NULL}};
 
-static const struct field format_rows[] = {
-    {"type", NULL, FIELD_CHOICE, .required = true, .choices = "text", .text = "Answers are plain text here."}, {.name = NULL}};
-
 #define MESSAGES_ROW                                                                        \
   {"messages", NULL, FIELD_OBJECTS, .required = true, .min = 1, .max = 1024, .inner = message_rows, \
    .text = "The chat so far. It is written as the model's chat template does; what messages say never becomes a special token."}
@@ -23,9 +20,7 @@ const struct field chat_completions_fields[] = {
     OPENAI_SAMPLING_ROWS,
     {"logprobs", NULL, FIELD_BOOL, .fallback = "false", .text = "Give the log probability of each token."},
     {"top_logprobs", NULL, FIELD_INT, .max = LAB_TOP_LOGPROBS_MOST, .text = "With so many of the likeliest tokens; needs logprobs."},
-    {"response_format", NULL, FIELD_OBJECT, .inner = format_rows, .text = "Text is what there is."},
-    {"tools", NULL, FIELD_REFUSED, .text = "the models here call no tools; leave it out"},
-    {"functions", NULL, FIELD_REFUSED, .text = "the models here call no functions; leave it out"},
+    OPENAI_PLAIN_ROWS,
     {.name = NULL}};
 
 const struct field apply_chat_template_fields[] = {

@@ -13,6 +13,7 @@ const struct field completions_fields[] = {
     {"logprobs", NULL, FIELD_INT, .max = LAB_TOP_LOGPROBS_MOST,
      .text = "Give the log probability of each token, with so many of the likeliest; with echo, of the prompt's tokens too."},
     {"suffix", NULL, FIELD_REFUSED, .text = "the models here continue a text and do not fill gaps; leave it out"},
+    OPENAI_PLAIN_ROWS,
     {.name = NULL}};
 
 static int read_tokens(struct api_call *call, size_t i, struct lab_input *out, struct error *error) {

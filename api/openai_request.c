@@ -32,6 +32,9 @@ const struct field stream_options_fields[] = {
     {"include_usage", NULL, FIELD_BOOL, .fallback = "false", .text = "A last event tells how many tokens there were."},
     {.name = NULL}};
 
+const struct field response_format_fields[] = {
+    {"type", NULL, FIELD_CHOICE, .required = true, .choices = "text", .text = "Answers are plain text here."}, {.name = NULL}};
+
 /* ---- steering ----------------------------------------------------------------------------------------- */
 
 /* A vector is the edit of its method. */

@@ -22,7 +22,10 @@ double field_default(const struct field *field, const struct api_options *option
   return value < max ? value : max;
 }
 
-int field_max_texts(const struct api_options *options) { return options->max_texts > 0 ? options->max_texts : 1; }
+int field_max_texts(const struct field *field, const struct api_options *options) {
+  if (field->most > 0) return field->most;
+  return options->max_texts > 0 ? options->max_texts : 1;
+}
 
 /* "of 1 to 20 objects", or nothing when neither end is set. */
 static void add_count(char *out, size_t size, double min, double max, const char *things) {
@@ -98,7 +101,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_WEIGHTS:
     case FIELD_INDEX: add_range(out, size, field->min, max); break;
     case FIELD_PROMPTS:
-    case FIELD_TEXTS: add_texts(out, size, field_max_texts(options)); /* fall through */
+    case FIELD_TEXTS: add_texts(out, size, field_max_texts(field, options)); /* fall through */
     case FIELD_CONTENT:
     case FIELD_TEXT: add_count(out, size, field->min, max, "characters"); break;
     case FIELD_CHOICE:

@@ -50,6 +50,7 @@ struct field {
   const struct field *inner;
   const char *example;      /* of FIELD_OBJECT and FIELD_OBJECTS: one object, as JSON */
   bool strict;              /* unknown fields of `inner` are refused on every route */
+  int most;                 /* FIELD_TEXTS: how many at most; 0: as many as the server's setting allows */
   bool none;                /* FIELD_TEXTS: an array of none is as good as left out */
   bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };
@@ -61,8 +62,8 @@ double field_max(const struct field *field, const struct api_options *options);
 /* The number a field has when it is left out, never beyond the upper end in force; 0 without a default. */
 double field_default(const struct field *field, const struct api_options *options);
 
-/* How many texts a FIELD_TEXTS may hold. */
-int field_max_texts(const struct api_options *options);
+/* How many texts (or arrays of tokens) the field may hold. */
+int field_max_texts(const struct field *field, const struct api_options *options);
 
 /* What is allowed, for a reader: "an integer from 1 to 256", "one of 'STEERED', 'DEFAULT'". */
 void field_allowed(const struct field *field, const struct api_options *options, char *out, size_t size);

@@ -24,7 +24,7 @@ extern const struct field steering_fields[], stream_options_fields[], response_f
   {"logit_bias", NULL, FIELD_WEIGHTS, .min = -100, .max = 100, .text = "Added to the logits of these token ids."},         \
   {"seed", NULL, FIELD_INT, .min = -9e15, .max = 9e15,                                                                     \
    .text = "Same request, same seed, same texts; left out: a new one for each request."},                                  \
-  {"stop", NULL, FIELD_TEXTS, .min = 1, .max = 256, .none = true,                                                          \
+  {"stop", NULL, FIELD_TEXTS, .min = 1, .max = 256, .most = LAB_STOPS_MOST, .none = true,                                  \
    .text = "A text ends in front of the first of these; up to 4."},                                                        \
   {"n", NULL, FIELD_INT, .fallback = "1", .min = 1, .max = LAB_CHOICES_MOST, .text = "Texts drawn for each prompt."},      \
   {"stream", NULL, FIELD_BOOL, .fallback = "false", .text = "Server-sent events, each with what is new."},                 \

@@ -79,9 +79,6 @@ static int read_steering(struct api_call *call, const struct lab_model_info *mod
 
 static int read_stops(struct api_call *call, struct lab_complete_args *args, struct error *error) {
   args->n_stops = values_count(call->values, "stop");
-  if (args->n_stops > LAB_STOPS_MOST)
-    return error_set_field(error, ERROR_ARGUMENT, "stop", "'stop' may hold up to %d strings, found %zu", LAB_STOPS_MOST,
-                           args->n_stops);
   const char **stops = arena_array(&call->arena, args->n_stops, sizeof *stops, error);
   for (size_t i = 0; stops && i < args->n_stops; i++) stops[i] = values_text_at(call->values, "stop", i, NULL);
   args->stops = stops;

@@ -68,7 +68,7 @@ static void write_texts(struct json_writer *w, const struct field *field, const 
   jw_open(w, '{');
   jw_member_text(w, "type", "array");
   jw_member_int(w, "minItems", !field->none);
-  jw_member_int(w, "maxItems", field_max_texts(options));
+  jw_member_int(w, "maxItems", field_max_texts(field, options));
   jw_key(w, "items");
   jw_open(w, '{');
   write_string(w, field, options);

@@ -125,16 +125,18 @@ static void element_path(char *out, size_t size, const char *path, size_t i) {
 
 static int check_texts(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (!json_is_array(json)) return check_text(p, row, path, json);
-  int most = field_max_texts(p->options);
+  int most = field_max_texts(row, p->options);
   size_t count = json_array_size(json);
   if (count == 0 && row->none) return 0;
   if (count < 1 || count > (size_t)most)
-    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold 1 to %d texts, found %zu", path, most,
-                           count);
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold %s %d texts, found %zu", path,
+                           row->none ? "up to" : "1 to", most, count);
+  struct field one = *row; /* an element is no list again */
+  one.type = FIELD_TEXT;
   for (size_t i = 0; i < count; i++) {
     char element[64];
     element_path(element, sizeof element, path, i);
-    if (check_text(p, row, element, json_array_get(json, i)) != 0) return -1;
+    if (check_text(p, &one, element, json_array_get(json, i)) != 0) return -1;
   }
   return 0;
 }
@@ -184,7 +186,7 @@ static int check_places(struct parser *p, const struct field *row, const char *p
 
 static int check_tokens(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (!json_is_array(json_array_get(json, 0))) return check_ints(p, row, path, json);
-  size_t most = (size_t)field_max_texts(p->options), count = json_array_size(json);
+  size_t most = (size_t)field_max_texts(row, p->options), count = json_array_size(json);
   if (count > most)
     return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold 1 to %zu arrays, found %zu", path, most, count);
   for (size_t i = 0; i < count; i++) {

@@ -273,6 +273,7 @@ def test_patterns_are_patched_from_another_run(daemons, twins):
     ({"op": "mean", "source": "1-res-relu", "index": 3, "texts": ["a"], "perPosition": True}, "edits[0].perPosition", "feature"),
     ({"op": "mean", "source": "1-res-relu", "index": 3, "over": "corpus"}, "edits[0].texts", "statistics"),
     ({"op": "zero", "point": "z.1", "texts": ["a"]}, "edits[0].texts", "no meaning"),
+    ({"op": "mean", "point": "z.1", "texts": [5]}, "edits[0].texts[0]", "must be a string of"),
 ])
 def test_what_cannot_be_done_is_said(daemon, edit, field, word):
     refused(daemon, "/v1/lab/next", {"tokens": IDS["gpt2"], "edits": [edit]}, field, word)

@@ -95,7 +95,15 @@ void call_add_header(struct api_call *call, const char *name, const char *value)
 
 const struct lab_model_info *call_model(struct api_call *call, const struct values *values, const char *field,
                                         struct error *error) {
-  return lab_find_model(call->api->lab, values_text(values, field, NULL), error);
+  struct error own = ERROR_INIT;
+  const char *id = values_text(values, field, NULL);
+  const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
+  if (model) return model;
+  if (id)
+    error_set_field(error, own.code, field, "%s", own.text);
+  else
+    error_set_field(error, own.code, field, "'%s' is required: %s", field, own.text);
+  return NULL;
 }
 
 void call_begin_events(struct api_call *call) {

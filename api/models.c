@@ -122,7 +122,7 @@ int model_list_post(struct api_call *call, struct error *error) {
 }
 
 int model_get_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "id", error);
+  const struct lab_model_info *model = lab_find_model(call->api->lab, values_text(call->values, "id", NULL), error);
   if (!model) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);

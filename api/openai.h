@@ -63,9 +63,6 @@ struct openai_plan *openai_plan_read(struct api_call *call, enum openai_shape sh
 /* Starts it: prompts and the rest stand in plan->args. */
 int openai_plan_start(struct api_call *call, struct openai_plan *plan, struct error *error) MUST_CHECK;
 
-/* A loaded model by id or alias; errors are told of "model". */
-const struct lab_model_info *openai_model(struct api_call *call, const char *id, struct error *error) MUST_CHECK;
-
 /* Tokens with their log-probabilities, and where they stand: `text` is what the choice's text has from byte `from` of its
  * part (prompt or answer) on, and `base` characters of the choice stand in front of it. */
 struct openai_scores {

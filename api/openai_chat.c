@@ -71,7 +71,7 @@ int chat_completions_post(struct api_call *call, struct error *error) {
 
 /* The inference server's shape, as far as texts and tokens go. */
 int apply_chat_template_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = openai_model(call, values_text(call->values, "model", NULL), error);
+  const struct lab_model_info *model = call_model(call, call->values, "model", error);
   struct lab_chat chat;
   if (!values_bool(call->values, "addGenerationPrompt"))
     return error_set_field(error, ERROR_ARGUMENT, "addGenerationPrompt", "'addGenerationPrompt': false is not served: chats end with "

@@ -40,6 +40,13 @@ int openai_models_get(struct api_call *call, struct error *error) {
   return 0;
 }
 
+static const struct lab_model_info *find_model(struct api_call *call, const char *id, struct error *error) {
+  struct error own = ERROR_INIT;
+  const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
+  if (!model) error_set_field(error, own.code, "model", "%s", own.text);
+  return model;
+}
+
 /* Names of a hub have an owner in front: /v1/models/openai-community/gpt2. */
 int openai_model_get(struct api_call *call, struct error *error) {
   const char *id = call_part(call, "model", error), *owner = "";
@@ -47,7 +54,7 @@ int openai_model_get(struct api_call *call, struct error *error) {
     owner = call_part(call, "owner", error);
     id = owner ? arena_printf(&call->arena, error, "%s/%s", owner, id) : NULL;
   }
-  const struct lab_model_info *model = id ? openai_model(call, id, error) : NULL;
+  const struct lab_model_info *model = id ? find_model(call, id, error) : NULL;
   if (!model) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);

@@ -101,13 +101,6 @@ static int64_t read_seed(const struct values *values) {
   return seed;
 }
 
-const struct lab_model_info *openai_model(struct api_call *call, const char *id, struct error *error) {
-  struct error own = ERROR_INIT;
-  const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
-  if (!model) error_set_field(error, own.code, "model", "%s", own.text);
-  return model;
-}
-
 /* What of the server decides a text beside the request: decisions 19. */
 static const char *fingerprint(struct api_call *call, const struct lab_model_info *model, struct error *error) {
   struct lab_stats stats;
@@ -118,7 +111,7 @@ static const char *fingerprint(struct api_call *call, const struct lab_model_inf
 static int read_args(struct api_call *call, struct lab_complete_args *args, struct error *error) {
   const struct values *values = call->values;
   int64_t top_k = values_int(values, "top_k");
-  *args = (struct lab_complete_args){.model = openai_model(call, values_text(values, "model", NULL), error),
+  *args = (struct lab_complete_args){.model = call_model(call, values, "model", error),
                                      .bos = LAB_BOS_DEFAULT, .n = (int)values_int(values, "n"),
                                      .temperature = values_number(values, "temperature"), .top_k = top_k > 0 ? top_k : 0,
                                      .top_p = values_number(values, "top_p"), .min_p = values_number(values, "min_p"),

@@ -238,7 +238,7 @@ const struct lab_model_info *lab_find_model(const struct lab *lab, const char *i
   lab_list_ids(known, sizeof known, lab->n_models, model_id, lab->infos);
   if (!id || !*id) {
     if (lab->n_models == 1) return &lab->infos[0];
-    error_set_field(error, ERROR_ARGUMENT, "modelId", "modelId is needed: several models are loaded (%s)", known);
+    error_set_field(error, ERROR_ARGUMENT, "modelId", "several models are loaded (%s): name one of them", known);
     return NULL;
   }
   struct lab_model *model = lab_model_named(lab, id);

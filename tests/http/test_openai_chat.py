@@ -178,6 +178,12 @@ def test_refusals(chats, param, words, body):
     refused(chats, 400, param, *words, path=PATH, **{"model": "m0", "messages": HELLO, **body})
 
 
+def test_a_model_must_be_named_where_several_are_loaded(chats):
+    refused(chats, 400, "model", "'model' is required", "m0", path=PATH, messages=HELLO)
+    refused(chats, 400, "model", "'model' is required", path="/v1/completions", prompt="x")
+    assert chats.post("/v1/lab/next", {"text": "x"}).json()["error"].startswith("'modelId' is required")
+
+
 def test_a_template_of_no_known_format(chats):
     unknown = [f"m{i}" for i, case in enumerate(CHATS["cases"]) if case["format"] is None]
     assert unknown

@@ -44,7 +44,10 @@ static const struct field feature_rows[] = {
   {"perPosition", NULL, FIELD_BOOL, .fallback = "false",                                                                \
    .text = "Of mean over batch or corpus: each position has its own mean; all texts have as many tokens."}
 
-static const struct field inner_edit_rows[] = {PLAIN_ROWS, {.name = NULL}};
+static const struct field inner_edit_rows[] = {
+    PLAIN_ROWS,
+    {"from", NULL, FIELD_REFUSED, .text = "a run that is taken from takes nothing from a further run; leave it out"},
+    {.name = NULL}};
 
 static const struct field from_rows[] = {
     {"text", NULL, FIELD_TEXT, .min = 1, .cap = CAP_PROMPT, .text = "The text of that run."},
@@ -90,11 +93,10 @@ static int refuse(struct error *error, const char *path, const char *name, const
   return error_set_field(error, ERROR_ARGUMENT, field, "'%s' %s '%s'", field, text, op);
 }
 
-static int check_fields(const struct values *values, size_t row, const char *path, bool inner, struct error *error) {
+static int check_fields(const struct values *values, size_t row, const char *path, struct error *error) {
   static const char *const names[] = {"point", "source", "index", "vector", "strength", "value", "unit", "heads",
                                       "keys", "includeError", "features", "rows", "over", "texts", "perPosition", "from"};
   for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-    if (inner && strcmp(names[i], "from") == 0) continue;
     bool used = field_word_in(table[row].uses, names[i], strlen(names[i]));
     if (values_has(values, names[i]) && !used)
       return refuse(error, path, names[i], "has no meaning for the op", table[row].word);
@@ -185,8 +187,9 @@ int read_input(struct api_call *call, const struct values *values, const char *t
   char field[80];
   snprintf(field, sizeof field, "%.48s%.24s", prefix, text);
   if (has_text == has_tokens)
-    return error_set_field(error, ERROR_ARGUMENT, field, "'%s%s' or '%s%s' is required, one of them", prefix, text, prefix,
-                           tokens);
+    return error_set_field(error, ERROR_ARGUMENT, field, has_text ? "'%s%s' and '%s%s' are both given; give one of them"
+                                                                  : "'%s%s' or '%s%s' is required",
+                           prefix, text, prefix, tokens);
   if (has_text) {
     out->text = values_text(values, text, &out->length);
     return 0;
@@ -195,7 +198,7 @@ int read_input(struct api_call *call, const struct values *values, const char *t
   return out->ids ? 0 : -1;
 }
 
-static int read_list(struct api_call *call, const struct values *values, const char *name, const char *path, bool inner,
+static int read_list(struct api_call *call, const struct values *values, const char *name, const char *path,
                      const struct lab_edit **out, size_t *n, struct error *error);
 
 static int read_from(struct api_call *call, const struct values *values, const char *path, struct lab_edit *edit,
@@ -210,16 +213,16 @@ static int read_from(struct api_call *call, const struct values *values, const c
   edit->from_positions = read_integers(call, from, "positions", &edit->n_from_positions, error);
   snprintf(at, sizeof at, "%.40s.from.edits", path);
   if (!edit->from_positions) return -1;
-  return read_list(call, from, "edits", at, true, &edit->from_edits, &edit->n_from_edits, error);
+  return read_list(call, from, "edits", at, &edit->from_edits, &edit->n_from_edits, error);
 }
 
-static int read_edit(struct api_call *call, const struct values *values, const char *path, bool inner, struct lab_edit *edit,
+static int read_edit(struct api_call *call, const struct values *values, const char *path, struct lab_edit *edit,
                      struct error *error) {
   const char *op = values_text(values, "op", NULL), *source = values_text(values, "source", NULL);
   size_t row = 0;
   char field[80];
   while (strcmp(table[row].word, op) != 0) row++;
-  if (check_fields(values, row, path, inner, error) != 0) return -1;
+  if (check_fields(values, row, path, error) != 0) return -1;
   snprintf(field, sizeof field, "%.48s.source", path);
   if (source && call_check_source(source, field, error) != 0) return -1;
   *edit = (struct lab_edit){.op = table[row].op, .point = values_text(values, "point", NULL), .source_id = source,
@@ -238,10 +241,10 @@ static int read_edit(struct api_call *call, const struct values *values, const c
       !(edit->positions = read_integers(call, values, "positions", &edit->n_positions, error)) ||
       edits_texts(call, values, edit, error) != 0 || read_features(call, values, path, edit, error) != 0 || read_rows(call, values, edit, error) != 0)
     return -1;
-  return inner ? 0 : read_from(call, values, path, edit, error);
+  return read_from(call, values, path, edit, error);
 }
 
-static int read_list(struct api_call *call, const struct values *values, const char *name, const char *path, bool inner,
+static int read_list(struct api_call *call, const struct values *values, const char *name, const char *path,
                      const struct lab_edit **out, size_t *n, struct error *error) {
   *n = values_count(values, name);
   struct lab_edit *edits = arena_array(&call->arena, *n, sizeof *edits, error);
@@ -249,7 +252,7 @@ static int read_list(struct api_call *call, const struct values *values, const c
   for (size_t i = 0; i < *n; i++) {
     char at[96];
     snprintf(at, sizeof at, "%.48s[%zu]", path, i);
-    if (read_edit(call, values_at(values, name, i), at, inner, &edits[i], error) != 0) return -1;
+    if (read_edit(call, values_at(values, name, i), at, &edits[i], error) != 0) return -1;
   }
   *out = edits;
   return 0;
@@ -259,5 +262,5 @@ int edits_read(struct api_call *call, const struct values *values, const char *n
                const struct lab_edit **out, size_t *n, struct error *error) {
   char path[64];
   snprintf(path, sizeof path, "%.20s%.40s", prefix, name);
-  return read_list(call, values, name, path, false, out, n, error);
+  return read_list(call, values, name, path, out, n, error);
 }

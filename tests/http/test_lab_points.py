@@ -273,6 +273,10 @@ def test_patterns_are_patched_from_another_run(daemons, twins):
     ({"op": "mean", "source": "1-res-relu", "index": 3, "texts": ["a"], "perPosition": True}, "edits[0].perPosition", "feature"),
     ({"op": "mean", "source": "1-res-relu", "index": 3, "over": "corpus"}, "edits[0].texts", "statistics"),
     ({"op": "zero", "point": "z.1", "texts": ["a"]}, "edits[0].texts", "no meaning"),
+    ({"op": "patch", "point": "z.1", "from": {}}, "edits[0].from.text", "is required"),
+    ({"op": "patch", "point": "z.1", "from": {"text": "a", "tokens": [1]}}, "edits[0].from.text", "are both given"),
+    ({"op": "patch", "point": "z.1", "from": {"text": "a", "edits": [{"op": "patch", "point": "z.0", "from": {"text": "b"}}]}},
+     "edits[0].from.edits[0].from", "further run"),
     ({"op": "mean", "point": "z.1", "texts": [5]}, "edits[0].texts[0]", "must be a string of"),
 ])
 def test_what_cannot_be_done_is_said(daemon, edit, field, word):

@@ -223,8 +223,9 @@ static int check_weight(struct parser *p, const struct field *row, const char *p
   if (!parse_digits(key, &out->key))
     return error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' does not name a token: names must be token ids, such as \"50256\"",
                            element);
-  if (!json_is_number(json) || !(json_number_value(json) >= row->min && json_number_value(json) <= row->max))
-    return error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' must be a number from %g to %g", element, row->min, row->max);
+  struct field one = *row;
+  one.type = FIELD_NUMBER;
+  if (check_number(p, &one, element, json) != 0) return -1;
   out->value = json_number_value(json);
   return 0;
 }

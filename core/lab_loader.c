@@ -330,6 +330,14 @@ static int enqueue(struct lab *lab, struct lab_load *load, const struct lab_sour
   return failed;
 }
 
+/* Before anything is looked up: what is there already needs no place. */
+static int check_early(struct lab *lab, const struct lab_source_spec *spec, struct error *error) {
+  pthread_mutex_lock(&lab->sources->mutex);
+  int failed = check_new(lab, spec, error);
+  pthread_mutex_unlock(&lab->sources->mutex);
+  return failed;
+}
+
 int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct lab_waker waker, struct lab_job **out,
                     struct error *error) {
   struct found found;
@@ -340,7 +348,7 @@ int lab_source_load(struct lab *lab, const struct lab_source_spec *spec, struct 
     if (!error->field[0]) snprintf(error->field, sizeof error->field, "source");
     return -1;
   }
-  if (resolve(lab, &named, &found, error) != 0) return -1;
+  if (check_early(lab, &named, error) != 0 || resolve(lab, &named, &found, error) != 0) return -1;
   struct lab_load *load = new_load(lab, &named, &found, waker, error);
   if (!load) return -1;
   if (enqueue(lab, load, &named, error) != 0) {

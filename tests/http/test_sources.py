@@ -28,6 +28,8 @@ def test_unloaded_and_loaded_again(start_daemon):
     assert back.json()["features"] == 96 and back.json()["state"] == "ready"
     assert daemon.post("/activations", ASK).json() == before.json()
     assert daemon.post("/v1/sources", RELU).status_code == 409
+    unplaced = daemon.post("/v1/sources", {k: v for k, v in RELU.items() if k != "path"})
+    assert unplaced.status_code == 409 and "loaded already" in unplaced.json()["error"]
 
 
 def test_a_folder_of_the_settings(start_daemon, tmp_path):

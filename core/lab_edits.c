@@ -148,6 +148,8 @@ static int resolve_point(const struct edits_plan *plan, const struct lab_edit *f
     edit->n_targets = info->n_targets;
   } else {
     if (!from->point) return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "a point or a source with a feature is needed");
+    if (strpbrk(from->point, "*?"))
+      return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "an edit takes one point and no pattern; give an edit for each point");
     if (point_find(from->point, arch, &edit->point, &inner) != 0)
       return edit_at_fault(error, inner.code, edit, "point", inner.text);
     edit->square = point_shape(arch, edit->point.site).square;

@@ -168,7 +168,10 @@ static int refuse_kind(const struct patch *patch, const char *name, struct error
   }
   write_form(strchr(name, '.') ? 0 : 1, name, "N", full);
   if (point_read(full, arch->n_layer, &point, &inner) == 0) inner.text[0] = '\0';
-  return error_set_field(error, ERROR_ARGUMENT, "point", "point: %s", inner.text);
+  const char *at = strstr(inner.text, full); /* quoted as it was asked, without the N that was put to it */
+  if (!at) return error_set_field(error, ERROR_ARGUMENT, "point", "point: %s", inner.text);
+  return error_set_field(error, ERROR_ARGUMENT, "point", "point: %.*s%s%s", (int)(at - inner.text), inner.text, name,
+                         at + strlen(full));
 }
 
 /* "z.1" is a point, and no kind. */

@@ -273,6 +273,7 @@ def test_patterns_are_patched_from_another_run(daemons, twins):
     ({"op": "mean", "source": "1-res-relu", "index": 3, "texts": ["a"], "perPosition": True}, "edits[0].perPosition", "feature"),
     ({"op": "mean", "source": "1-res-relu", "index": 3, "over": "corpus"}, "edits[0].texts", "statistics"),
     ({"op": "zero", "point": "z.1", "texts": ["a"]}, "edits[0].texts", "no meaning"),
+    ({"op": "zero", "point": "z.*"}, "edits[0].point", "takes one point"),
     ({"op": "patch", "point": "z.1", "from": {}}, "edits[0].from.text", "is required"),
     ({"op": "patch", "point": "z.1", "from": {"text": "a", "tokens": [1]}}, "edits[0].from.text", "are both given"),
     ({"op": "patch", "point": "z.1", "from": {"text": "a", "edits": [{"op": "patch", "point": "z.0", "from": {"text": "b"}}]}},

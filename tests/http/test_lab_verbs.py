@@ -163,6 +163,7 @@ def test_the_kind_of_a_point_is_no_point(daemon, ids):
     refused(daemon, "/v1/lab/patch", {**base, "point": "rot_q"}, "point", "no 'rot_q': its positions are not rotary")
     refused(daemon, "/v1/lab/patch", {**base, "point": "resid"}, "point", "did you mean 'resid_post.N'")
     refused(daemon, "/v1/lab/patch", {**base, "point": "blocks.N.hook_zz"}, "point", "blocks.N.hook_zz")
+    refused(daemon, "/v1/lab/patch", {**base, "point": "nope"}, "point", "unknown point 'nope'")
     refused(daemon, "/v1/lab/patch", {**base, "point": "final_norm"}, "point", "stands once")
     refused(daemon, "/v1/lab/patch", {**base, "clean": "a text"}, "clean", 'such as {"text": "..."}')
 

@@ -418,7 +418,7 @@ struct ops {
 /* Opens a backend by name: "ref", "cpu" (best instruction set of this machine), "cpu-avx512", "cpu-avx2", "cpu-generic", "cuda"
  * (the first device), "cuda:N", "auto" (the first CUDA device where there is one, else "cpu"; the log says which and why).
  * "+deterministic" behind a CUDA device or auto asks for the summation rule there too. threads >= 1, for processors. NULL with
- * ERROR_ARGUMENT naming what is known and what this machine has, or an error that says why the device cannot be had. */
+ * ERROR_ARGUMENT naming what a user may ask for, or an error that says why the device cannot be had. */
 struct backend *backend_open(const char *name, int threads, struct error *error) MUST_CHECK;
 void backend_close(struct backend *backend); /* NULL is fine */
 

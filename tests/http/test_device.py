@@ -55,7 +55,7 @@ def test_a_device_that_is_not_there():
     ended = run("--device", "cuda", environment={"STEERD_CUDA_LIBRARY": "/nowhere/steerd-cuda.so"})
     assert ended.returncode != 0 and "could not be opened" in ended.stderr
     ended = run("--device", "abacus")
-    assert ended.returncode != 0 and "known: auto" in ended.stderr
+    assert ended.returncode != 0 and "known: auto, cpu, cuda:N" in ended.stderr
     if LIBRARY.exists():
         ended = run("--device", "cuda:7", environment={"STEERD_CUDA_LIBRARY": str(LIBRARY)})
         assert ended.returncode != 0 and "CUDA device 7 does not exist, there are 2" in ended.stderr

@@ -76,6 +76,18 @@ int host_copy(struct backend *backend, struct span to, struct span from, size_t 
   return 0;
 }
 
+struct matrix parts_describe(const struct matrix_part *parts, int n_parts, int64_t n_in, enum dtype wished) {
+  struct matrix whole = {.n_in = n_in, .dtype = parts[0].dtype};
+  for (int i = 0; i < n_parts; i++) {
+    assert(parts[i].dtype == DTYPE_F32 || parts[i].dtype == DTYPE_F16 || parts[i].dtype == DTYPE_BF16);
+    assert(parts[i].n_out > 0);
+    whole.n_out += parts[i].n_out;
+    if (parts[i].dtype != whole.dtype) whole.dtype = DTYPE_F32;
+  }
+  if (wished != DTYPE_OTHER) whole.dtype = wished;
+  return whole;
+}
+
 struct row_range op_rows(const struct op *op, const struct step *step) {
   assert(op->layer >= 0 && op->layer <= step->n_layer);
   switch (op->set) {

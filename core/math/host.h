@@ -39,6 +39,9 @@ static inline int64_t part_element(const struct matrix_part *part, int64_t out, 
   return begin + (part->layout == ROWS_ARE_OUTPUTS ? out * part->ld + in : in * part->ld + out);
 }
 
+/* The matrix that parts make: kept in the type they share, in f32 where they differ, or as `wished` unless that is DTYPE_OTHER. */
+struct matrix parts_describe(const struct matrix_part *parts, int n_parts, int64_t n_in, enum dtype wished);
+
 /* The rows an op works on. */
 struct row_range op_rows(const struct op *op, const struct step *step);
 

@@ -196,24 +196,13 @@ static int size_panels(struct cpu_matrix *matrix, size_t *bytes, struct error *e
   return 0;
 }
 
-static void describe(const struct matrix_part *parts, int n_parts, int64_t n_in, struct matrix *out) {
-  *out = (struct matrix){.n_in = n_in, .dtype = parts[0].dtype};
-  for (int i = 0; i < n_parts; i++) {
-    assert(parts[i].dtype == DTYPE_F32 || parts[i].dtype == DTYPE_F16 || parts[i].dtype == DTYPE_BF16);
-    assert(parts[i].n_out > 0);
-    out->n_out += parts[i].n_out;
-    if (parts[i].dtype != out->dtype) out->dtype = DTYPE_F32;
-  }
-}
-
 int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                       const struct matrix_wish *wish, struct matrix **out, struct error *error) {
   assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
   struct cpu_matrix *matrix = calloc(1, sizeof *matrix);
   if (!matrix) return error_memory(error, sizeof *matrix);
   size_t bytes = 0;
-  describe(parts, n_parts, n_in, &matrix->base);
-  if (wish->dtype != DTYPE_OTHER) matrix->base.dtype = wish->dtype;
+  matrix->base = parts_describe(parts, n_parts, n_in, wish->dtype);
   if (size_panels(matrix, &bytes, error) != 0 || host_alloc(backend, bytes, &matrix->memory, error) != 0) {
     free(matrix);
     return -1;

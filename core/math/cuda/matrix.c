@@ -80,15 +80,6 @@ static int send_part(struct upload *up, const struct matrix_part *part, int64_t 
   return 0;
 }
 
-static void describe(const struct matrix_part *parts, int n_parts, int64_t n_in, struct matrix *out) {
-  *out = (struct matrix){.n_in = n_in, .dtype = parts[0].dtype};
-  for (int i = 0; i < n_parts; i++) {
-    assert(parts[i].n_out > 0);
-    out->n_out += parts[i].n_out;
-    if (parts[i].dtype != out->dtype) out->dtype = DTYPE_F32;
-  }
-}
-
 static int make_room(struct cuda_backend *cuda, struct cuda_matrix *matrix, struct error *error) {
   size_t row;
   matrix->ld = (int64_t)size_round_up((size_t)matrix->base.n_in, 8);
@@ -106,8 +97,7 @@ int cuda_matrix_new_as(struct backend *backend, const struct matrix_part *parts,
   assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
   struct cuda_matrix *matrix = calloc(1, sizeof *matrix);
   if (!matrix) return error_memory(error, sizeof *matrix);
-  describe(parts, n_parts, n_in, &matrix->base);
-  if (wish->dtype != DTYPE_OTHER) matrix->base.dtype = wish->dtype;
+  matrix->base = parts_describe(parts, n_parts, n_in, wish->dtype);
   struct upload up = {.cuda = cuda, .matrix = matrix, .size = dtype_size(matrix->base.dtype)};
   int failed = cuda_enter(cuda, error) != 0 || make_room(cuda, matrix, error) != 0 ? -1 : 0;
   int64_t at = 0;

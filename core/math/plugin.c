@@ -16,11 +16,17 @@
 
 bool plugin_names(const char *name) { return strncmp(name, "cuda", 4) == 0 && strchr(":+", name[4]); }
 
-/* "cuda[:N][+deterministic]" */
+static bool take(const char **at, const char *word) {
+  bool stands = strncmp(*at, word, strlen(word)) == 0;
+  if (stands) *at += strlen(word);
+  return stands;
+}
+
+/* "cuda[:N][+deterministic][+serial]" */
 static int read_name(const char *name, struct cuda_options *options, struct error *error) {
   const char *at = name + 4;
   char *end;
-  *options = (struct cuda_options){0, false};
+  *options = (struct cuda_options){0, false, false};
   if (*at == ':') {
     long device = strtol(at + 1, &end, 10);
     if (end == at + 1 || at[1] < '0' || at[1] > '9' || device > 1023)
@@ -28,8 +34,9 @@ static int read_name(const char *name, struct cuda_options *options, struct erro
     options->device = (int)device;
     at = end;
   }
-  options->deterministic = strcmp(at, "+deterministic") == 0;
-  if (!*at || options->deterministic) return 0;
+  options->deterministic = take(&at, "+deterministic");
+  options->serial = take(&at, "+serial");
+  if (!*at) return 0;
   return error_set(error, ERROR_ARGUMENT, "backend '%.64s' is not known; CUDA devices are cuda, cuda:0, cuda:1, ...", name);
 }
 

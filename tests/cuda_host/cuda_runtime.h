@@ -28,6 +28,9 @@ struct dim3 {
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
+struct int2 {
+  int x, y;
+};
 struct float4 {
   float x, y, z, w;
 };
@@ -35,9 +38,12 @@ struct uint4 {
   unsigned x, y, z, w;
 };
 
+struct cudaLaunchConfig_t;
+
 namespace emulated {
 struct place {
   dim3 thread;
+  bool followed; /* it has waited for the grid before */
 };
 extern place *here;
 extern dim3 block_index, block_size, grid_size;
@@ -46,8 +52,7 @@ void wait_block();
 /* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. */
 const uint64_t *exchange(unsigned mask, uint64_t bits);
 int lane();
-cudaError_t launch(const char *name, std::function<void()> thread, dim3 grid, dim3 block, size_t shared,
-                   cudaStream_t stream);
+cudaError_t launch(const char *name, std::function<void()> thread, const cudaLaunchConfig_t *config);
 
 template <class T> inline uint64_t pack(T value) {
   uint64_t bits = 0;
@@ -64,8 +69,7 @@ template <class T> inline T unpack(uint64_t bits) {
 
 #define threadIdx (emulated::here->thread)
 #define blockIdx (emulated::block_index)
-#define blockDim (emulated::block_size)
-#define gridDim (emulated::grid_size)
+inline dim3 &blockDim = emulated::block_size, &gridDim = emulated::grid_size; /* a launch has members of these names */
 #define DYNAMIC_SHARED(type, name) type *name = (type *)(void *)emulated::dynamic_shared
 
 static inline void __syncthreads() { emulated::wait_block(); }
@@ -94,6 +98,9 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate) {
 }
 static inline int __ffs(int bits) { return __builtin_ffs(bits); }
 static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+/* Where a grid waits for the one before: grids run one after the other here, so it is only noted that every thread asks. */
+static inline void cudaGridDependencySynchronize() { emulated::here->followed = true; }
+static inline void cudaTriggerProgrammaticLaunchCompletion() {}
 static inline float __uint_as_float(unsigned bits) { return emulated::unpack<float>(bits); }
 static inline unsigned __float_as_uint(float value) { return (unsigned)emulated::pack(value); }
 template <class T> static inline T atomicAdd(T *at, T value) {
@@ -102,15 +109,34 @@ template <class T> static inline T atomicAdd(T *at, T value) {
   return was;
 }
 template <class T> static inline T __ldg(const T *at) { return *at; }
+template <class T> static inline T __ldcg(const T *at) {
+  T value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
 template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
 
+typedef enum { cudaLaunchAttributeProgrammaticStreamSerialization = 6 } cudaLaunchAttributeID;
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute *attrs;
+  unsigned numAttrs;
+};
+
 /* The arguments are copied now, as CUDA does: a graph replays the copies. */
 template <class A>
-static inline cudaError_t cudaLaunchKernel(void (*kernel)(A), dim3 grid, dim3 block, void **args, size_t shared,
-                                           cudaStream_t stream) {
-  A copy = *(const A *)args[0];
-  return emulated::launch(__PRETTY_FUNCTION__, [=]() { kernel(copy); }, grid, block, shared, stream);
+static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(A), const A &args) {
+  A copy = args;
+  return emulated::launch(__PRETTY_FUNCTION__, [=]() { kernel(copy); }, config);
 }
 
 #endif

@@ -22,7 +22,8 @@ typedef enum cudaError {
   cudaErrorECCUncorrectable = 214,
   cudaErrorNotReady = 600,
   cudaErrorIllegalAddress = 700,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorNotSupported = 801
 } cudaError_t;
 
 typedef struct cuda_stream *cudaStream_t;

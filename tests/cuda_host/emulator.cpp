@@ -30,7 +30,7 @@ extern "C" {
 static std::mutex guard;
 static long fail_in = -1; /* calls until the next one fails */
 static cudaError_t fail_with = cudaSuccess, sticky = cudaSuccess;
-static long n_calls, n_launches, n_replays, n_captures;
+static long n_calls, n_launches, n_replays, n_captures, n_overlaps, n_nodes;
 static size_t capacity = (size_t)4 << 30, in_use;
 
 static bool is_sticky(cudaError_t error) { return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure; }
@@ -61,6 +61,12 @@ extern "C" void cuda_emulated_capacity(size_t bytes) { capacity = bytes; }
 extern "C" void cuda_emulated_counts(long out[5]) {
   out[0] = n_calls, out[1] = n_launches, out[2] = n_captures, out[3] = n_replays, out[4] = (long)in_use;
 }
+/* Launches so far that may begin before their turn; nodes of the graph that was captured last. */
+extern "C" void cuda_emulated_launches(long out[2]) { out[0] = n_overlaps, out[1] = n_nodes; }
+
+/* Device 1 is of an older generation than device 0. */
+static thread_local int current_device;
+static int device_major(int device) { return device == 0 ? 9 : 8; }
 
 /* ---- fibers ------------------------------------------------------------------------------------------------ */
 
@@ -169,6 +175,7 @@ static void thread_main() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
   (*body)();
+  if (!here->followed) fail("a thread ends that has not waited for the grid before (grid_follow)");
   n_live--;
   release_block();
   leave(true);
@@ -215,6 +222,7 @@ static void make_ready(int index) {
   f->at.thread.x = (unsigned)index % block_size.x;
   f->at.thread.y = (unsigned)index / block_size.x % block_size.y;
   f->at.thread.z = (unsigned)index / block_size.x / block_size.y;
+  f->at.followed = false;
   f->index = index;
   warps[index / 32].ready |= 1u << (index & 31);
 #if defined(__x86_64__)
@@ -302,14 +310,20 @@ static void submit(cudaStream_t stream, std::function<void()> work) {
     work();
 }
 
-cudaError_t emulated::launch(const char *name, std::function<void()> thread, dim3 grid, dim3 block, size_t shared,
-                             cudaStream_t stream) {
+cudaError_t emulated::launch(const char *name, std::function<void()> thread, const cudaLaunchConfig_t *config) {
   CALLED();
+  dim3 grid = config->gridDim, block = config->blockDim;
+  size_t shared = config->dynamicSmemBytes;
+  for (unsigned i = 0; i < config->numAttrs; i++) {
+    if (!config->attrs[i].val.programmaticStreamSerializationAllowed) continue;
+    if (device_major(current_device) < 9) return cudaErrorNotSupported; /* nobody should ask there */
+    n_overlaps++;
+  }
   size_t threads = (size_t)block.x * block.y * block.z;
   if (!threads || threads > MAX_THREADS || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 ||
       shared > 48 * 1024)
     return cudaErrorInvalidValue;
-  submit(stream, [=]() {
+  submit(config->stream, [=]() {
     n_launches++;
     run_grid(name, thread, grid, block, shared);
   });
@@ -352,6 +366,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
   if (error == cudaSuccess && list) *out = new cuda_graph{*list};
   delete list;
   n_captures += *out != nullptr;
+  if (*out) n_nodes = (long)(*out)->list.size();
   return error;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
@@ -501,13 +516,17 @@ cudaError_t cudaGetDeviceCount(int *count) {
   *count = 2;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device >= 0 && device < 2 ? cudaSuccess : cudaErrorInvalidDevice; }
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int) {
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device > 1) return cudaErrorInvalidDevice;
+  current_device = device;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device) {
   CALLED();
   memset(out, 0, sizeof *out);
   snprintf(out->name, sizeof out->name, "emulated");
   out->totalGlobalMem = capacity;
-  out->major = 9;
+  out->major = device_major(device);
   out->multiProcessorCount = 2;
   return cudaSuccess;
 }

@@ -45,5 +45,15 @@ deny core/engine 'core/math/(cpu|ref|cuda)/'
 deny core/model  'core/math/(cpu|ref|cuda)/'
 deny core/dict   'core/math/(cpu|ref|cuda)/'
 
+# Every kernel waits for the one before it, before it returns or does anything else that may depend on it (device.cuh).
+kernels=$(awk '
+  /__global__/ { name = FILENAME ":" FNR; inside = 1; follows = 0 }
+  inside && /grid_follow\(\);/ { follows = 1 }
+  inside && /return|__syncthreads/ && !follows { print name ": returns or waits before grid_follow()"; follows = 1 }
+  inside && /^}/ { if (!follows) print name ": no grid_follow()"; inside = 0; n++ }
+  END { if (!n) print "no kernel found" }' core/math/cuda/*.cu core/math/cuda/*.cuh)
+kernels+=$(grep -nE '<<<|cudaLaunchKernel' core/math/cuda/*.cu core/math/cuda/*.c | sed 's/$/: not launched by launch()/' || true)
+[ -z "$kernels" ] || { echo 'kernels broken:'; echo "$kernels"; bad=1; }
+
 [ $bad -eq 0 ] && echo 'layers: every include points the right way'
 exit $bad

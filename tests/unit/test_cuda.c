@@ -11,6 +11,7 @@ static struct {
   void (*order)(long calls, int error);
   void (*capacity)(size_t bytes);
   void (*counts)(long out[5]);
+  void (*launches)(long out[2]);
 } emulated;
 enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES };
 enum { ILLEGAL_ADDRESS = 700, OUT_OF_MEMORY = 2 };
@@ -32,10 +33,17 @@ static bool find_emulator(void) {
   backend_close(backend);
   void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
   void *symbols[] = {dlsym(library, "cuda_emulated_fail"), dlsym(library, "cuda_emulated_capacity"),
-                     dlsym(library, "cuda_emulated_counts")};
+                     dlsym(library, "cuda_emulated_counts"), dlsym(library, "cuda_emulated_launches")};
   memcpy(&emulated, symbols, sizeof symbols);
   if (!emulated.order) printf("skip: ordered failures (a real device)\n");
   return true;
+}
+
+/* Launches so far that may begin while the kernel before them ends. */
+static long overlaps(void) {
+  long launches[2];
+  emulated.launches(launches);
+  return launches[0];
 }
 
 /* ---- products by the library ---------------------------------------------------------------------------------------- */
@@ -184,6 +192,21 @@ static void test_repeated_steps(void **state) {
 }
 
 /* More kinds of steps than there is room for graphs: the one used longest ago goes, and comes back. */
+/* Kernels begin before their turn where the device can (device 0 of the emulator, not device 1) and nobody asked otherwise. */
+static void test_overlaps(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    bool overlaps;
+  } cases[] = {{"cuda:0", true}, {"cuda:1", false}, {"cuda:0+serial", false}, {"cuda:0+deterministic+serial", false}};
+  if (!emulated.order) skip();
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    long before = overlaps(), launches = count(LAUNCHES);
+    check_product(cases[i].name, DTYPE_BF16, 1);
+    assert_int_equal(overlaps() - before, cases[i].overlaps ? count(LAUNCHES) - launches : 0);
+  }
+}
+
 static void test_many_kinds_of_steps(void **state) {
   (void)state;
   struct world *world = world_new("cuda", 1, &small_shape);
@@ -326,7 +349,7 @@ static void test_nothing_is_left(void **state) {
 
 static void test_names(void **state) {
   (void)state;
-  static const char *const wrong[] = {"cuda:", "cuda:x", "cuda:-1", "cuda:0+", "cuda+fast", "cuda:99"};
+  static const char *const wrong[] = {"cuda:", "cuda:x", "cuda:-1", "cuda:0+", "cuda+fast", "cuda:99", "cuda+serial+"};
   for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
     struct error error = ERROR_INIT;
     assert_null(backend_open(wrong[i], 1, &error));
@@ -340,7 +363,7 @@ static void test_names(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names),          cmocka_unit_test(test_products),
-               cmocka_unit_test(test_repeated_steps),
+               cmocka_unit_test(test_repeated_steps), cmocka_unit_test(test_overlaps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),

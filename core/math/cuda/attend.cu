@@ -33,6 +33,7 @@ static __device__ __forceinline__ int first_seen(int position, int window) {
 
 static __global__ void store_kernel(attend_args a) {
   int row = blockIdx.x, kv_head = blockIdx.y, slot;
+  grid_follow();
   if (row >= a.table->n_rows || !runs_layer(a.table, row, a.layer)) return;
   int position = position_of(a.table, row, &slot), place = position % KV_BLOCK;
   float *keys = keys_at(a, slot, position / KV_BLOCK, kv_head), *values = keys + KV_BLOCK * a.d_head + place * a.d_head;
@@ -131,6 +132,7 @@ template <int G> static __global__ void __launch_bounds__(CHUNK) attend_kernel(a
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x, group = a.n_head / a.n_kv_head, tiles = (group + G - 1) / G, slot;
   int kv_head = (int)blockIdx.y / tiles, first = (int)blockIdx.y % tiles * G; /* of the group */
+  grid_follow();
   if (row >= a.table->n_rows || !runs_layer(a.table, row, a.layer)) return;
   int position = position_of(a.table, row, &slot), begin = first_seen(position, a.window);
   int chunk = begin / CHUNK, last = position / CHUNK, heads = group - first < G ? group - first : G;
@@ -207,6 +209,7 @@ static __device__ void join_row(const attend_args &a, int row) {
 static __global__ void finish_kernel(attend_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x;
+  grid_follow();
   if (row >= a.table->n_rows || !runs_layer(a.table, row, a.layer)) return;
   if (a.partial) join_row(a, row);
   __syncthreads();
@@ -289,6 +292,7 @@ static __global__ void pattern_kernel(attend_args a) {
   __shared__ float shared[MAX_WARPS];
   const table *t = a.table;
   int row = a.first + (int)blockIdx.x, slot;
+  grid_follow();
   if (!row_within(t->active[a.layer], row)) return;
   if (!looked_at(t, a.scores_point, row) && !looked_at(t, a.pattern_point, row)) return;
   int end = position_of(t, row, &slot), begin = first_seen(end, a.window), keys = t->keys[slot];

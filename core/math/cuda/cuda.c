@@ -12,6 +12,8 @@
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of the library: what it asks for on the largest devices */
 #define WAIT_LIMIT_SECONDS 120             /* a step takes milliseconds: what takes so long hangs */
 #define LEAST_MAJOR 8
+#define OVERLAP_MAJOR 9      /* older devices run one kernel after the other */
+#define OVERLAP_DRIVER 12030 /* older drivers do not record such launches */
 
 /* ---- errors ------------------------------------------------------------------------------------------------------ */
 
@@ -32,8 +34,14 @@ int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, 
                    atomic_load(&cuda->lost) ? "; the server must be started again" : "");
 }
 
+/* Of the calling thread, as its current device is. */
+static _Thread_local bool overlaps;
+
+bool launches_overlap(void) { return overlaps; }
+
 int cuda_enter(struct cuda_backend *cuda, struct error *error) {
   if (atomic_load(&cuda->lost)) return say_lost(error);
+  overlaps = cuda->overlaps;
   return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
 }
 
@@ -134,6 +142,7 @@ static int find_device(struct cuda_backend *cuda, struct error *error) {
   if (found.major < LEAST_MAJOR)
     return error_set(error, ERROR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, needed is %d.0 or newer", cuda->device,
                      found.name, found.major, found.minor, LEAST_MAJOR);
+  cuda->overlaps = found.major >= OVERLAP_MAJOR && driver >= OVERLAP_DRIVER && !cuda->serial;
   return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
 }
 
@@ -160,7 +169,9 @@ static struct backend *cuda_open(const struct cuda_options *options, struct erro
   if (!cuda) return error_memory(error, sizeof *cuda), NULL;
   cuda->device = options->device;
   cuda->deterministic = options->deterministic;
-  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s", options->device, options->deterministic ? "+deterministic" : "");
+  cuda->serial = options->serial;
+  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s%s", options->device, options->deterministic ? "+deterministic" : "",
+           options->serial ? "+serial" : "");
   cuda->ops = cuda_ops;
   cuda->ops.name = cuda->name;
   cuda->base.ops = &cuda->ops;

@@ -43,9 +43,10 @@ struct graphs;
 struct cuda_backend {
   struct backend base;
   struct ops ops; /* a copy, for the name */
-  char name[32];
+  char name[48];
   int device;
-  bool deterministic;
+  bool deterministic, serial;
+  bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
   atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
   cudaStream_t stream;
   cublasHandle_t blas;

@@ -19,11 +19,41 @@
 #define FULL_WARP 0xFFFFFFFFu
 #define MAX_WARPS 32
 
-/* Kernels take one struct by value. */
+/* ---- one kernel after the other ----------------------------------------------------------------------------------------- */
+
+/* Every kernel calls this once in every thread, before its first return, its first write, and its first read of anything that a
+ * kernel may have written: a kernel may begin while the one before it still runs (see launch). It waits until all that was
+ * launched before has ended and its writes are seen, then lets the next kernel begin: at most one grid waits beside the one that
+ * works.
+ *
+ * The one before has ended, and by the same rule it has waited for the one before itself: that is why a kernel whose threads
+ * return without waiting would break the chain for those behind it. Only what is constant for as long as a step may be read in
+ * front of it: weights, and the step's tables by rows_of (they were sent before the first kernel began). Nothing that it reads
+ * behind may go through __ldg or a __restrict__ pointer, which the compiler may read in front. */
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+static __device__ __forceinline__ void grid_follow(void) {
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+}
+#else /* launched without overlap, and without these instructions */
+static __device__ __forceinline__ void grid_follow(void) {}
+#endif
+
+/* Kernels take one struct by value. Where the device can, they may begin before their turn, while the kernel before them ends;
+ * behind anything else (a copy, a product of the library) the attribute changes nothing that grid_follow does not wait for. */
 template <class A>
 static inline cudaError_t launch(void (*kernel)(A), const A &args, dim3 grid, int threads, size_t shared, cudaStream_t stream) {
-  void *list[] = {(void *)&args};
-  return cudaLaunchKernel(kernel, grid, dim3((unsigned)threads), list, shared, stream);
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3((unsigned)threads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = launches_overlap() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, args);
 }
 
 /* Threads of a block that owns a row: by its width alone. */
@@ -33,10 +63,20 @@ static inline int row_threads(int64_t width) { return width <= 256 ? 64 : width 
 
 static __device__ __forceinline__ float *row_at(const device_rows &rows, int64_t row) { return rows.at + row * rows.ld; }
 
+/* Pieces of the tables past the cache of the multiprocessor, where those of the last step might lie: what may be read in front
+ * of grid_follow. */
+template <class T> static __device__ __forceinline__ T *table_pointer(T *const *at) {
+  return (T *)__ldcg((const unsigned long long *)at);
+}
+static __device__ __forceinline__ row_range table_range(const row_range *at) {
+  int2 pair = __ldcg((const int2 *)at);
+  row_range range = {pair.x, pair.y};
+  return range;
+}
+
 static __device__ __forceinline__ row_range rows_of(const table *t, int set, int layer) {
-  if (set == ROWS_ACTIVE) return t->active[layer];
-  if (set == ROWS_ARRIVING) return t->arriving[layer];
-  row_range all = {0, t->n_logit_rows};
+  if (set != ROWS_LOGIT) return table_range(table_pointer(set == ROWS_ACTIVE ? &t->active : &t->arriving) + layer);
+  row_range all = {0, __ldcg(&t->n_logit_rows)};
   return all;
 }
 

@@ -14,7 +14,9 @@ static __global__ void elements_kernel(element_args a) {
   const table *t = a.table;
   int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
   int row = blockIdx.x;
-  if (i >= a.width || !row_within(rows_of(t, a.set, a.layer), row)) return;
+  bool within = row_within(rows_of(t, a.set, a.layer), row);
+  grid_follow();
+  if (i >= a.width || !within) return;
   float *y = row_at(a.y, row) + i;
   switch (a.code) {
     case OP_GATE: *y = activate(a.act, row_at(a.x, row)[i]) * (a.up.at ? row_at(a.up, row)[i] : 1.0f); return;
@@ -38,7 +40,9 @@ extern "C" cudaError_t launch_elements(cudaStream_t stream, const bucket *bucket
 
 static __global__ void rotate_kernel(rotate_args a) {
   int row = blockIdx.x, half = a.dims / 2, pair = (int)(blockIdx.y * blockDim.x + threadIdx.x);
-  if (pair >= a.heads * half || !row_within(rows_of(a.table, a.set, a.layer), row)) return;
+  bool within = row_within(rows_of(a.table, a.set, a.layer), row);
+  grid_follow();
+  if (pair >= a.heads * half || !within) return;
   int head = pair / half, i = pair % half;
   const float *cosine = a.turns + (int64_t)a.table->position[row] * a.dims;
   float *x = row_at(a.x, row) + (int64_t)head * a.d_head;

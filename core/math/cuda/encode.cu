@@ -16,6 +16,7 @@ static __device__ inline float centre_scale(const centre_args &a, const float *x
 
 static __global__ void centre_kernel(centre_args a) {
   __shared__ float shared[MAX_WARPS];
+  grid_follow();
   const float *x = row_at(a.x, blockIdx.x);
   float *to = a.to + (int64_t)blockIdx.x * a.width, mean = 0;
   if (a.center_mean || a.norm == ENCODE_NORM_STANDARD) {
@@ -105,6 +106,7 @@ static __device__ __forceinline__ int block_rank(bool yes, int *all, int counts[
 
 static __global__ void __launch_bounds__(THREADS) select_kernel(select_args a) {
   __shared__ int counts[MAX_WARPS];
+  grid_follow();
   const float *p = a.p + (int64_t)blockIdx.x * a.n_feat;
   int32_t *index = a.index + (int64_t)blockIdx.x * a.n_feat;
   float *value = a.value + (int64_t)blockIdx.x * a.n_feat;

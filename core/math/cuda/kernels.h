@@ -16,6 +16,9 @@ extern "C" {
 
 #include "core/math/ops.h"
 
+/* Whether kernels that the calling thread launches may begin before their turn (device.cuh); as cuda_enter has it. */
+bool launches_overlap(void);
+
 struct table_edit {
   int32_t kind, column_begin, column_end;
   int32_t row_begin; /* of the item, for REPLACE */

@@ -8,7 +8,7 @@
 
 #include "core/math/ops.h"
 
-#define CUDA_PLUGIN_VERSION 1
+#define CUDA_PLUGIN_VERSION 2
 #define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
 
 struct cuda_plugin_host {
@@ -25,6 +25,7 @@ static inline struct cuda_plugin_host cuda_plugin_host(void) {
 struct cuda_options {
   int device;         /* 0, 1, ... */
   bool deterministic; /* every result has the same bits at any load */
+  bool serial;        /* no kernel begins before the one before it has ended: to measure what that is worth */
 };
 
 /* Opens a device. ERROR_ARGUMENT when `host` is of another build or the device does not exist, ERROR_DEVICE when it (or

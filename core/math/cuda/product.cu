@@ -84,6 +84,7 @@ template <int TYPE, int ROWS, bool WIDE> static __global__ void __launch_bounds_
   row_range rows = product_rows(a);
   int first = rows.begin + (int)blockIdx.y * ROWS, lane = threadIdx.x % 32;
   int64_t out = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
+  grid_follow();
   if (first >= rows.end || out >= a.w.n_out) return;
   const float *x[ROWS];
   float sum[ROWS];
@@ -155,6 +156,7 @@ static __global__ void narrow_kernel(narrow_args n) {
   row_range rows = product_rows(a);
   int row = rows.begin + (int)blockIdx.x;
   int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+  grid_follow();
   if (i >= a.w.ld) return;
   float value = row < rows.end && i < a.w.n_in ? row_at(a.x, row)[i] : 0;
   int64_t at = (int64_t)blockIdx.x * a.w.ld + i;
@@ -181,6 +183,7 @@ static __global__ void finish_kernel(finish_args f) {
   row_range rows = product_rows(a);
   int row = rows.begin + (int)blockIdx.x;
   int64_t out = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+  grid_follow();
   if (row < rows.end && out < a.w.n_out) finish(a, row, out, f.sums[(int64_t)blockIdx.x * f.ld + out]);
 }
 

@@ -28,10 +28,11 @@ static __global__ void rows_kernel(row_args a) {
   const table *t = a.table;
   int row = blockIdx.x;
   bool sums = a.sub_layer >= 0 && row_within(rows_of(t, a.sub_set, a.sub_layer), row);
-  bool arrives = a.begin_layer >= 0 && row_within(t->arriving[a.begin_layer], row);
+  bool arrives = a.begin_layer >= 0 && row_within(rows_of(t, ROWS_ARRIVING, a.begin_layer), row);
   bool begins = arrives && begins_here(a, row);
   arrives = begins || (arrives && a.begin_point >= 0); /* a row that is copied from is not written meanwhile */
   bool norms = a.norm_layer >= 0 && row_within(rows_of(t, a.norm_set, a.norm_layer), row);
+  grid_follow();
   if (!sums && !arrives && !norms) return;
   float *resid = row_at(a.resid, row), *h = a.width <= SHARED_WIDTH ? kept : resid;
   if (begins)
@@ -61,7 +62,9 @@ extern "C" cudaError_t launch_rows(cudaStream_t stream, const bucket *bucket, co
 static __global__ void point_kernel(point_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x;
-  if (!row_within(rows_of(a.table, a.set, a.layer), row)) return;
+  bool within = row_within(rows_of(a.table, a.set, a.layer), row);
+  grid_follow();
+  if (!within) return;
   point_row(a.table, a.point, step_row(a.table, a.set, row), row_at(a.x, row), a.column, a.width, shared);
 }
 
@@ -73,7 +76,9 @@ extern "C" cudaError_t launch_point(cudaStream_t stream, const bucket *bucket, c
 static __global__ void norm_kernel(norm_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x, part = blockIdx.y;
-  if (!row_within(rows_of(a.table, a.set, a.layer), row)) return;
+  bool within = row_within(rows_of(a.table, a.set, a.layer), row);
+  grid_follow();
+  if (!within) return;
   const float *x = row_at(a.x, row) + part * a.width;
   float *y = a.y.at ? row_at(a.y, row) + part * a.width : NULL;
   if (a.code == OP_NORM) {
@@ -98,7 +103,9 @@ extern "C" cudaError_t launch_norm(cudaStream_t stream, const bucket *bucket, co
 static __global__ void solu_kernel(solu_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x;
-  if (!row_within(rows_of(a.table, a.set, a.layer), row)) return;
+  bool within = row_within(rows_of(a.table, a.set, a.layer), row);
+  grid_follow();
+  if (!within) return;
   const float *x = row_at(a.x, row);
   float *y = row_at(a.y, row), most = -INFINITY, total = 0;
   for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) most = fmaxf(most, x[i]);

@@ -184,6 +184,7 @@ static __device__ int64_t draw(const row &r, const sample_draw &how, desk *d) {
 
 static __global__ void __launch_bounds__(THREADS) sample_kernel(sample_args a) {
   __shared__ desk d;
+  grid_follow();
   sample_draw how = a.draws[blockIdx.x];
   row r = {row_at(a.logits, how.row), a.vocabulary, 0, how.temperature};
   int64_t top = find_top(r, &d);

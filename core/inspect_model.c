@@ -352,7 +352,7 @@ static int tell_points(const struct model *model, struct inspect_facts *facts, s
 static int tell_memory(const struct model *model, struct inspect_facts *facts, struct error *error) {
   static const char s[] = "memory";
   const struct arch *arch = &model->arch;
-  size_t context = kv_sequence_bytes(model->backend, arch, arch->n_ctx);
+  size_t context = kv_sequence_bytes(model, arch->n_ctx);
   struct plan *plan = plan_new(model, (struct plan_limits){SERVED_ROWS, SERVED_LOGITS}, error);
   if (!plan) return -1;
   size_t buffers = plan_bytes(plan);

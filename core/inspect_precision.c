@@ -84,7 +84,7 @@ static int run_text(const struct model *model, const struct run *run, struct err
     error_memory(error, (size_t)layers * sizeof *tables.range);
     goto out;
   }
-  if (model->backend->ops->alloc(model->backend, kv_sequence_bytes(model->backend, &model->arch, run->n), &kv, error) == 0)
+  if (model->backend->ops->alloc(model->backend, kv_sequence_bytes(model, run->n), &kv, error) == 0)
     rc = run_step(plan, run, (struct span){kv, 0}, &tables, blocks, error);
 out:
   model->backend->ops->free(model->backend, kv);

@@ -369,15 +369,15 @@ static int open_kv(struct runner *runner, size_t room, struct error *error) {
   if (bytes > room)
     log_warn("model %s: kv_mib is %zu, and its share of the memory that is left now is %zu MiB: where texts fill more, the "
              "system may end the process", runner->model->id, bytes >> 20, room >> 20);
-  if (!bytes) bytes = kv_pool_choose(runner->backend, arch, room);
-  if (!(runner->kv = kv_pool_new(runner->backend, arch, bytes, error)))
+  if (!bytes) bytes = kv_pool_choose(runner->model, room);
+  if (!(runner->kv = kv_pool_new(runner->model, bytes, error)))
     return error_prefix(error, "%zu MiB for keys and values (setting kv_mib)", bytes >> 20);
   int64_t positions = kv_pool_positions(runner->kv);
   if (positions < arch->n_ctx)
     log_warn("model %s: %zu MiB for keys and values hold %lld tokens of all texts together, the context is %lld; kv_mib sets it, "
              "and one context needs %zu MiB",
              runner->model->id, bytes >> 20, (long long)positions, (long long)arch->n_ctx,
-             (kv_sequence_bytes(runner->backend, arch, arch->n_ctx) >> 20) + 1);
+             (kv_sequence_bytes(runner->model, arch->n_ctx) >> 20) + 1);
   return 0;
 }
 

@@ -20,20 +20,24 @@ struct kv_pool {
   atomic_int n_free;
 };
 
-size_t kv_sequence_bytes(struct backend *backend, const struct arch *arch, int64_t positions) {
-  size_t blocks = (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK) * (size_t)arch->n_layer;
-  return blocks * backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
+static size_t block_bytes(const struct model *model) {
+  const struct arch *arch = &model->arch;
+  return model->backend->ops->kv_block_bytes(model->backend, arch->n_kv_head, arch->d_head, model_kv_type(model));
 }
 
-static size_t least_bytes(struct backend *backend, const struct arch *arch) {
-  return 2 * kv_sequence_bytes(backend, arch, arch->n_ctx < KV_LEAST ? arch->n_ctx : KV_LEAST);
+size_t kv_sequence_bytes(const struct model *model, int64_t positions) {
+  return (size_t)((positions + KV_BLOCK - 1) / KV_BLOCK) * (size_t)model->arch.n_layer * block_bytes(model);
 }
 
-size_t kv_pool_choose(struct backend *backend, const struct arch *arch, size_t room) {
-  size_t one = kv_sequence_bytes(backend, arch, arch->n_ctx), eight;
+static size_t least_bytes(const struct model *model) {
+  return 2 * kv_sequence_bytes(model, model->arch.n_ctx < KV_LEAST ? model->arch.n_ctx : KV_LEAST);
+}
+
+size_t kv_pool_choose(const struct model *model, size_t room) {
+  size_t one = kv_sequence_bytes(model, model->arch.n_ctx), eight;
   if (!checked_mul(8, one, &eight)) eight = SIZE_MAX;
   size_t wish = size_max(one, size_min(size_max(eight, (size_t)64 << 20), (size_t)1 << 30));
-  return size_max(size_min(wish, room), least_bytes(backend, arch));
+  return size_max(size_min(wish, room), least_bytes(model));
 }
 
 static int allocate(struct kv_pool *pool, struct error *error) {
@@ -47,13 +51,13 @@ static int allocate(struct kv_pool *pool, struct error *error) {
   return pool->backend->ops->alloc(pool->backend, bytes, &pool->memory, error);
 }
 
-struct kv_pool *kv_pool_new(struct backend *backend, const struct arch *arch, size_t bytes, struct error *error) {
+struct kv_pool *kv_pool_new(const struct model *model, size_t bytes, struct error *error) {
   struct kv_pool *pool = calloc(1, sizeof *pool);
   if (!pool) return error_memory(error, sizeof *pool), NULL;
-  pool->backend = backend;
-  pool->block_bytes = backend->ops->kv_block_bytes(backend, arch->n_kv_head, arch->d_head);
-  pool->n_layer = arch->n_layer;
-  size_t least = least_bytes(backend, arch);
+  pool->backend = model->backend;
+  pool->block_bytes = block_bytes(model);
+  pool->n_layer = model->arch.n_layer;
+  size_t least = least_bytes(model);
   if (bytes < least) {
     free(pool);
     error_set(error, ERROR_LIMIT, "keys and values of two short texts need %zu MiB, %zu MiB are allowed (kv_mib)",

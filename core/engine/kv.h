@@ -5,22 +5,21 @@
 #define STEERD_CORE_ENGINE_KV_H
 
 #include "core/math/ops.h"
-#include "core/model/arch.h"
+#include "core/model/model.h"
 
 struct kv_pool;
 
 /* bytes: how much memory the pool may take. It may be less than a full context, which then is refused request by request;
  * ERROR_LIMIT when not even a short text has room. */
-struct kv_pool *kv_pool_new(struct backend *backend, const struct arch *arch, size_t bytes,
-                            struct error *error) MUST_CHECK;
+struct kv_pool *kv_pool_new(const struct model *model, size_t bytes, struct error *error) MUST_CHECK;
 void kv_pool_free(struct kv_pool *pool); /* NULL is fine */
 
 /* Bytes that one sequence of `positions` needs in all layers. */
-size_t kv_sequence_bytes(struct backend *backend, const struct arch *arch, int64_t positions);
+size_t kv_sequence_bytes(const struct model *model, int64_t positions);
 
 /* How large a pool should be when nobody says: eight contexts, from 64 MiB to 1 GiB, more where one context needs it, but
  * never more than `room` (where that holds a short text). */
-size_t kv_pool_choose(struct backend *backend, const struct arch *arch, size_t room);
+size_t kv_pool_choose(const struct model *model, size_t room);
 
 /* Positions that one sequence can have when it is alone, in all layers. */
 int64_t kv_pool_positions(const struct kv_pool *pool);

@@ -166,7 +166,7 @@ struct step {
   const struct row_range *active, *arriving;
 
   /* Key and value cache: block number of (slot, layer, position / 64), -1 where there is none. */
-  struct span kv;                /* the pool: block b starts at kv.offset + b * kv_block_bytes */
+  struct span kv;                /* the pool: block b starts at kv.offset, a multiple of 64, + b * kv_block_bytes */
   const int32_t *kv_table;       /* [n_slots][n_layer][kv_blocks] */
   int32_t kv_blocks;
 
@@ -294,6 +294,7 @@ struct op {
       int32_t window;                    /* key j is seen by query i when i - window < j <= i; 0: no window */
       float scale;                       /* scores = scale * q.k */
       float soft_cap;                    /* scores = cap * tanh(scores / cap); 0: none */
+      enum dtype kv;                     /* the wish that the pool's blocks were measured with (kv_block_bytes) */
     } attend;
     struct { /* site of `out`, then site of `resid` (0: it has none); y = norm(resid) unless norm.kind is
                 NORM_NONE */
@@ -387,8 +388,11 @@ struct ops {
   void (*matrix_free)(struct backend *backend, struct matrix *matrix); /* NULL is fine */
 
   /* Bytes of one KV block: keys and values of all KV heads of one layer over KV_BLOCK positions. What lies
-   * where inside is the backend's own affair; whole blocks may be copied. */
-  size_t (*kv_block_bytes)(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+   * where inside is the backend's own affair; whole blocks may be copied.
+   * `wish` (F32, F16, BF16) is the type that the model's keys and values need no more precision than: the one that the
+   * matrices which make them are kept in. A backend may keep them in it, to nearest and ties to even (dtype_round), or in f32;
+   * every op that reads the cache, in the step that made a key or in a later one, sees what was kept. */
+  size_t (*kv_block_bytes)(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish);
 
   /* Runs the list over the step. Returns when all results are in backend memory. The step's tables were built
    * for the model of the list; no op names a layer beyond step.n_layer. */

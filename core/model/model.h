@@ -37,6 +37,9 @@ struct model *model_open_weights(const char *id, const char *folder, struct back
 struct model *model_open_weights_processed(const char *id, const char *folder, struct backend *backend,
                                            struct error *error) MUST_CHECK;
 
+/* The type of the matrices that make its keys and values: what the cache needs no more precision than (ops.h). */
+static inline enum dtype model_kv_type(const struct model *model) { return model->weights.layers[0].matrix[SLOT_QKV]->dtype; }
+
 /* Its weights once more, with matrices rounded to `keep` (DTYPE_OTHER: as the model has them). Freed by weights_free. */
 int model_load_weights(const struct model *model, enum dtype keep, struct weights *out, struct error *error) MUST_CHECK;
 void model_close(struct model *model); /* NULL is fine */

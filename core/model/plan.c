@@ -185,6 +185,7 @@ static void add_attend(struct plan *plan, int32_t layer) {
   op->u.attend.window = arch->local[layer] ? arch->window : 0;
   op->u.attend.scale = arch->attn_scale / (arch->scale_by_layer ? (float)(layer + 1) : 1.0f);
   op->u.attend.soft_cap = arch->attn_soft_cap;
+  op->u.attend.kv = model_kv_type(plan->model);
 }
 
 static void add_sublayer(struct plan *plan, int32_t layer, enum site out, enum site resid, struct norm norm) {

@@ -173,7 +173,7 @@ static void measure_attend(struct bench *bench, int prompt, bool decode) {
   struct backend *backend = bench->backend;
   struct span qkv = {NULL, 0}, z = {NULL, 0}, kv = {NULL, 0};
   int32_t table[64], blocks = (prompt + KV_BLOCK - 1) / KV_BLOCK;
-  size_t block = backend->ops->kv_block_bytes(backend, 12, 64);
+  size_t block = backend->ops->kv_block_bytes(backend, 12, 64, DTYPE_F32);
   if (backend->ops->alloc(backend, (size_t)prompt * 3 * WIDTH * 4, &qkv.memory, NULL) != 0 ||
       backend->ops->alloc(backend, (size_t)prompt * WIDTH * 4, &z.memory, NULL) != 0 ||
       backend->ops->alloc(backend, (size_t)blocks * block, &kv.memory, NULL) != 0)

@@ -117,7 +117,7 @@ static void make(struct bench *b, const char *name, void (*shape)(struct arch *)
   }
   w->once.vector[SLOT_FINAL_GAIN] = gain;
   w->once.matrix[SLOT_EMBED] = w->once.matrix[SLOT_UNEMBED] = matrix(b, numbers, dtype, VOCABULARY, d);
-  size_t block = b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head);
+  size_t block = b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(&b->model));
   check(b->backend->ops->alloc(b->backend, block * (size_t)arch->n_layer, &b->kv, &error), &error);
   b->plan = plan_new(&b->model, (struct plan_limits){1, 1}, &error);
   check(!b->plan, &error);

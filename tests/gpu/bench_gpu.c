@@ -163,6 +163,11 @@ static void make_model(struct bench *b) {
   check(!b->plan, &error);
 }
 
+static size_t kv_block_bytes(const struct bench *b) {
+  const struct arch *arch = &b->model.arch;
+  return b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(&b->model));
+}
+
 static void make_tables(struct bench *b) {
   struct error error = ERROR_INIT;
   const struct arch *arch = &b->model.arch;
@@ -170,7 +175,7 @@ static void make_tables(struct bench *b) {
   b->kv_blocks = (START + TOKENS * 2 + KV_BLOCK) / KV_BLOCK;
   if (b->kv_blocks < PROMPT / KV_BLOCK) b->kv_blocks = PROMPT / KV_BLOCK;
   size_t blocks = MOST_STREAMS * layers * (size_t)b->kv_blocks;
-  b->kv = take(b->backend, blocks * b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head));
+  b->kv = take(b->backend, blocks * kv_block_bytes(b));
   b->kv_table = malloc(blocks * sizeof *b->kv_table);
   for (size_t i = 0; i < blocks; i++) b->kv_table[i] = (int32_t)i;
   b->taps = take(b->backend, MOST_STREAMS * layers * d * sizeof(float));
@@ -312,7 +317,7 @@ static double prefill(struct bench *b, int32_t rows, int32_t logits) {
 /* Weights once, and keys and values of the positions in the middle of the run. */
 static double decode_floor(const struct bench *b, int streams) {
   const struct arch *arch = &b->model.arch;
-  double kv = 2.0 * arch->n_layer * arch->n_kv_head * arch->d_head * sizeof(float) * (START + b->tokens / 2.0);
+  double kv = (double)arch->n_layer * (double)kv_block_bytes(b) / KV_BLOCK * (START + b->tokens / 2.0);
   double operations = 2 * (b->weight_bytes / 2) * streams;
   return fmax((b->weight_bytes + kv * streams) / bandwidth, operations / rate);
 }

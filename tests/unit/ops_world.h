@@ -227,6 +227,7 @@ static inline void add_layer(struct world *world, int layer) {
   op->u.attend.d_head = s->d_head;
   op->u.attend.window = s->window;
   op->u.attend.soft_cap = s->soft_cap;
+  op->u.attend.kv = s->dtype;
   op->u.attend.scale = 1 / sqrtf((float)s->d_head);
   add_linear(world, layer, world->w[layer][W_OUT], z, out, ACT_NONE);
   add_sublayer(world, layer, SITE_ATTN_OUT, SITE_RESID_MID, true);
@@ -304,7 +305,7 @@ static inline struct world *world_new(const char *name, int threads, const struc
   world->up = must_alloc(b, rows * (mlp + 1));
   world->logit_x = must_alloc(b, rows * d);
   world->logits = must_alloc(b, rows * (size_t)shape->vocabulary);
-  size_t block = b->ops->kv_block_bytes(b, shape->n_kv_head, shape->d_head);
+  size_t block = b->ops->kv_block_bytes(b, shape->n_kv_head, shape->d_head, shape->dtype);
   size_t kv_floats = block / 4 * MAX_SLOTS * MAX_LAYERS * KV_BLOCKS;
   world->kv = must_alloc(b, kv_floats);
   float *garbage = malloc(kv_floats * sizeof *garbage); /* blocks are used again: what was there must not matter */

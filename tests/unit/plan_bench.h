@@ -65,7 +65,7 @@ static inline int bench_open_with(struct bench *b, const char *backend, const ch
   if (!b->plan) fail_msg("%s", error.text);
   const struct arch *arch = &b->model->arch;
   assert_true(arch->n_layer <= MAX_LAYERS);
-  size_t block = b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head);
+  size_t block = b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(b->model));
   assert_int_equal(b->backend->ops->alloc(b->backend, block * (size_t)arch->n_layer * 4, &b->kv, &error), 0);
   for (int i = 0; i < arch->n_layer * 4; i++) b->table[i] = i;
   size_t bytes = 0;

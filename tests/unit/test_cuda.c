@@ -98,6 +98,110 @@ static void test_products(void **state) {
     }
 }
 
+/* ---- keys and values as they are kept ----------------------------------------------------------------------------------- */
+
+enum { TEXT = 150, HEADS = 6, KV_HEADS = 2, HEAD = 9, QKV = (HEADS + 2 * KV_HEADS) * HEAD };
+
+/* A text of TEXT positions attended to, in steps that end at each of ends[]; the pool is full of NaN. */
+static void attend_text(struct backend *backend, enum dtype wish, const float *qkv, const int *ends, int n, float *z) {
+  size_t block = backend->ops->kv_block_bytes(backend, KV_HEADS, HEAD, wish);
+  struct span kv = must_alloc(backend, 3 * block / 4), from = must_alloc(backend, TEXT * QKV), to = must_alloc(backend, TEXT * HEADS * HEAD);
+  float *garbage = malloc(3 * block);
+  memset(garbage, 0xFF, 3 * block);
+  backend->ops->write(backend, kv, garbage, 3 * block, NULL);
+  free(garbage);
+  struct op op = {.code = OP_ATTEND, .set = ROWS_ACTIVE, .width = HEADS * HEAD};
+  op.u.attend.qkv = (struct rows){from, QKV};
+  op.u.attend.z = (struct rows){to, HEADS * HEAD};
+  op.u.attend.k = HEADS * HEAD;
+  op.u.attend.v = (HEADS + KV_HEADS) * HEAD;
+  op.u.attend.n_head = HEADS;
+  op.u.attend.n_kv_head = KV_HEADS;
+  op.u.attend.d_head = HEAD;
+  op.u.attend.scale = 0.3f;
+  op.u.attend.window = 100;
+  op.u.attend.kv = wish;
+  int32_t table[3] = {2, 0, 1};
+  for (int i = 0, begin = 0; i < n; begin = ends[i++]) {
+    int rows = ends[i] - begin;
+    struct row_range all[2] = {{0, rows}, {0, rows}};
+    struct step_slot slot = {{0, rows}, begin, 0, 1};
+    struct step step = {.n_layer = 1, .n_rows = rows, .n_slots = 1, .slots = &slot, .active = all, .arriving = all,
+                        .kv = kv, .kv_table = table, .kv_blocks = 3};
+    assert_int_equal(backend->ops->write(backend, from, qkv + begin * QKV, (size_t)(rows * QKV) * sizeof(float), NULL), 0);
+    assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+    must_read(backend, z + begin * HEADS * HEAD, to, (size_t)(rows * HEADS * HEAD));
+  }
+  drop(backend, kv);
+  drop(backend, from);
+  drop(backend, to);
+}
+
+/* Attention by its definition over keys and values of type `kept`. */
+static double expected_z(const float *qkv, enum dtype kept, int row, int head, int element) {
+  double total = 0, mean = 0;
+  const float *q = qkv + row * QKV + head * HEAD;
+  for (int j = row < 100 ? 0 : row - 99; j <= row; j++) {
+    const float *k = qkv + j * QKV + (HEADS + head / 3) * HEAD, *v = k + KV_HEADS * HEAD;
+    double score = 0;
+    for (int i = 0; i < HEAD; i++) score += (double)q[i] * dtype_round(k[i], kept);
+    total += exp(0.3f * score);
+    mean += exp(0.3f * score) * dtype_round(v[element], kept);
+  }
+  return mean / total;
+}
+
+/* The cache's type is the wish in plain mode and f32 where every term is promised; the rest of attention does not know. */
+static void check_kept(const char *name, enum dtype wish, enum dtype kept) {
+  static float qkv[TEXT * QKV], whole[TEXT * HEADS * HEAD], pieces[TEXT * HEADS * HEAD];
+  struct backend *backend = must_open(name, 1);
+  assert_int_equal(backend->ops->kv_block_bytes(backend, KV_HEADS, 64, wish), KV_HEADS * 2 * KV_BLOCK * 64 * dtype_size(kept));
+  fill(qkv, TEXT * QKV, 60, 2);
+  qkv[3 * QKV + HEADS * HEAD] = 1e-6f; /* a key below the normal halves */
+  attend_text(backend, wish, qkv, (const int[]){TEXT}, 1, whole);
+  for (int row = 0; row < TEXT; row++)
+    for (int head = 0; head < HEADS; head++)
+      for (int i = 0; i < HEAD; i++) {
+        double expected = expected_z(qkv, kept, row, head, i);
+        /* against the rounded keys and values: values below 2, scores below 11 whose rounding e^x carries over, 2 * 11 * a few 2^-24 */
+        if (!(fabs(whole[(row * HEADS + head) * HEAD + i] - expected) <= 5e-6))
+          fail_msg("%s, %s: row %d head %d element %d: %.9g, not %.9g", name, dtype_name(kept), row, head, i,
+                   whole[(row * HEADS + head) * HEAD + i], expected);
+      }
+  /* Rows of an earlier step are read as those of this one: the same bits in pieces, some of them long and some of one row. */
+  attend_text(backend, wish, qkv, (const int[]){1, 2, 66, 130, 131, TEXT}, 6, pieces);
+  same_bits(name, pieces, whole, TEXT * HEADS * HEAD);
+  backend_close(backend);
+}
+
+static void test_kept_types(void **state) {
+  (void)state;
+  static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+  for (int i = 0; i < 3; i++) {
+    check_kept("cuda", types[i], types[i]);
+    check_kept("cuda+deterministic", types[i], DTYPE_F32);
+  }
+}
+
+/* A key that f16 cannot hold is its largest number, and no infinity whose score would be one, or none at all; NaN stays NaN. */
+static void test_key_beyond_f16(void **state) {
+  (void)state;
+  static float qkv[TEXT * QKV], z[TEXT * HEADS * HEAD];
+  struct backend *backend = must_open("cuda", 1);
+  fill(qkv, TEXT * QKV, 61, 0.5f);
+  float *key = qkv + HEADS * HEAD, *value = key + KV_HEADS * HEAD;
+  key[0] = 1e30f;
+  value[4] = -70000;
+  for (int row = 0; row < 2; row++) qkv[row * QKV] = 1e-4f;
+  attend_text(backend, DTYPE_F16, qkv, (const int[]){2}, 1, z);
+  for (int i = 0; i < HEAD; i++) /* scores up to 2, weights about a half of 65504: 6e4 * a few 2^-24 of e^2 */
+    assert_true(fabs(z[HEADS * HEAD + i] - expected_z(qkv, DTYPE_F16, 1, 0, i)) <= (i == 4 ? 0.05 : 5e-6));
+  key[0] = NAN;
+  attend_text(backend, DTYPE_F16, qkv, (const int[]){2}, 1, z);
+  assert_true(isnan(z[HEADS * HEAD]) && !isnan(z[HEADS * HEAD + 3 * HEAD])); /* the other KV head does not know */
+  backend_close(backend);
+}
+
 /* ---- steps that are repeated ------------------------------------------------------------------------------------ */
 
 /* Point tables with one item at `point`. */
@@ -363,7 +467,8 @@ static void test_names(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names),          cmocka_unit_test(test_products),
-               cmocka_unit_test(test_repeated_steps), cmocka_unit_test(test_overlaps),
+      cmocka_unit_test(test_kept_types),     cmocka_unit_test(test_key_beyond_f16),
+      cmocka_unit_test(test_repeated_steps), cmocka_unit_test(test_overlaps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),

@@ -324,7 +324,8 @@ static void test_lists_hold_no_more_than_is_asked(void **state) {
 
 /* The first 4-byte word of a layer's first block of keys: written or not. */
 static bool has_keys(struct bench *b, int32_t layer) {
-  size_t bytes = b->backend->ops->kv_block_bytes(b->backend, b->model->arch.n_kv_head, b->model->arch.d_head);
+  size_t bytes = b->backend->ops->kv_block_bytes(b->backend, b->model->arch.n_kv_head, b->model->arch.d_head,
+                                                  model_kv_type(b->model));
   float key;
   assert_int_equal(b->backend->ops->read(b->backend, &key, (struct span){b->kv, (size_t)b->table[layer * 4] * bytes}, 4, NULL), 0);
   return key != 0;

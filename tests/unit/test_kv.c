@@ -33,43 +33,54 @@ static int close_backend(void **state) {
   return 0;
 }
 
-static struct arch llama8(void) {
-  return (struct arch){.n_layer = 32, .n_head = 32, .n_kv_head = 8, .d_head = 128, .d_model = 4096, .n_ctx = 131072};
+/* What a pool is measured by: dimensions, and the type of the matrices that make keys and values. */
+struct shape {
+  struct matrix qkv;
+  struct weight_set layer;
+  struct model model;
+};
+
+static const struct model *shaped(struct shape *shape, struct arch arch) {
+  shape->qkv.dtype = DTYPE_BF16; /* the processor keeps f32 all the same */
+  shape->layer.matrix[SLOT_QKV] = &shape->qkv;
+  shape->model = (struct model){.arch = arch, .weights = {.layers = &shape->layer}, .backend = backend};
+  return &shape->model;
 }
 
-static struct arch gpt2(void) {
-  return (struct arch){.n_layer = 12, .n_head = 12, .n_kv_head = 12, .d_head = 64, .d_model = 768, .n_ctx = 1024};
-}
+static const struct arch llama8 = {.n_layer = 32, .n_head = 32, .n_kv_head = 8, .d_head = 128, .d_model = 4096, .n_ctx = 131072};
+static const struct arch gpt2 = {.n_layer = 12, .n_head = 12, .n_kv_head = 12, .d_head = 64, .d_model = 768, .n_ctx = 1024};
 
 static void test_choice(void **state) {
   (void)state;
-  struct arch small = gpt2(), large = llama8();
-  size_t one = kv_sequence_bytes(backend, &large, large.n_ctx);
+  struct shape shapes[2] = {0};
+  const struct model *large = shaped(&shapes[0], llama8), *small = shaped(&shapes[1], gpt2);
+  size_t one = kv_sequence_bytes(large, large->arch.n_ctx);
   /* 2 x 32 layers x 8 heads x 128 columns x 4 bytes x 131072 positions, and what blocks keep beside them */
   assert_in_range(one, 32 * GIB, 36 * GIB);
-  assert_int_equal(kv_pool_choose(backend, &large, SIZE_MAX), one);
-  assert_int_equal(kv_pool_choose(backend, &large, 10 * GIB), 10 * GIB);
-  assert_int_equal(kv_pool_choose(backend, &small, SIZE_MAX), 8 * kv_sequence_bytes(backend, &small, small.n_ctx));
-  assert_int_equal(kv_pool_choose(backend, &small, 100 * MIB), 100 * MIB);
-  size_t least = kv_pool_choose(backend, &large, 0);
-  assert_int_equal(least, 2 * kv_sequence_bytes(backend, &large, 256)); /* two short texts, whatever is left */
-  small.n_ctx = 32;
-  assert_int_equal(kv_pool_choose(backend, &small, SIZE_MAX), 64 * MIB);
+  assert_int_equal(kv_pool_choose(large, SIZE_MAX), one);
+  assert_int_equal(kv_pool_choose(large, 10 * GIB), 10 * GIB);
+  assert_int_equal(kv_pool_choose(small, SIZE_MAX), 8 * kv_sequence_bytes(small, small->arch.n_ctx));
+  assert_int_equal(kv_pool_choose(small, 100 * MIB), 100 * MIB);
+  size_t least = kv_pool_choose(large, 0);
+  assert_int_equal(least, 2 * kv_sequence_bytes(large, 256)); /* two short texts, whatever is left */
+  shapes[1].model.arch.n_ctx = 32;
+  assert_int_equal(kv_pool_choose(small, SIZE_MAX), 64 * MIB);
 }
 
 static void test_less_than_a_context(void **state) {
   (void)state;
-  struct arch arch = gpt2();
+  struct shape shape = {0};
+  const struct model *model = shaped(&shape, gpt2);
   struct error error = ERROR_INIT;
-  size_t least = kv_pool_choose(backend, &arch, 0);
-  struct kv_pool *pool = kv_pool_new(backend, &arch, least, &error);
+  size_t least = kv_pool_choose(model, 0);
+  struct kv_pool *pool = kv_pool_new(model, least, &error);
   assert_non_null(pool);
   assert_int_equal(kv_pool_positions(pool), 512);
   int32_t taken = 0;
   while (kv_block_take(pool) >= 0) taken++;
   assert_int_equal(taken, 12 * 512 / 64);
   kv_pool_free(pool);
-  assert_null(kv_pool_new(backend, &arch, least - 1, &error));
+  assert_null(kv_pool_new(model, least - 1, &error));
   assert_int_equal(error.code, ERROR_LIMIT);
   assert_non_null(strstr(error.text, "two short texts need"));
 }

@@ -387,7 +387,7 @@ static void test_attention_by_definition(void **state) {
       int32_t table[2] = {1, 0};
       struct row_range all[2] = {{0, N}, {0, N}};
       struct step_slot slot = {{0, N}, 0, 0, 1};
-      struct span kv = must_alloc(backend, 2 * backend->ops->kv_block_bytes(backend, KV_HEADS, E) / 4);
+      struct span kv = must_alloc(backend, 2 * backend->ops->kv_block_bytes(backend, KV_HEADS, E, DTYPE_F32) / 4);
       struct span from = must_put(backend, qkv, N * LD), to = must_alloc(backend, N * HEADS * E);
       struct step step = {.n_layer = 1, .n_rows = N, .n_slots = 1, .slots = &slot, .active = all, .arriving = all,
                           .kv = kv, .kv_table = table, .kv_blocks = 2};

@@ -193,7 +193,7 @@ void point_row(const struct kernels *kernels, const struct point_items *items, i
  * vector of positions, then the values [64][value_width]. */
 static inline int64_t value_width(int32_t d_head) { return (d_head + LANES - 1) / LANES * LANES; }
 static inline int64_t kv_head_floats(int32_t d_head) { return KV_BLOCK * (d_head + value_width(d_head)); }
-size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish); /* f32 always */
 
 /* Keys of (slot, layer, block, KV head); the values are KV_BLOCK * d_head floats further on. NULL where the
  * table has no block. */

@@ -1,46 +1,24 @@
 /* attend.cu: causal attention over the paged cache.
  *
- * A block of the cache holds, for each KV head, 64 keys [d_head][64] (a warp reads 32 positions of one dimension side by
- * side), then 64 values [64][d_head]. Positions are weighed in chunks of ATTEND_CHUNK at absolute places; chunks are brought
- * together in their order by one formula, whether one block took them in turn or each had its own, so that a row has the same
- * bits alone, in a batch, in a prompt read whole and in one read in pieces. */
-#include "core/math/cuda/device.cuh"
+ * Positions are weighed in chunks of ATTEND_CHUNK at absolute places; chunks are brought together in their order by one formula,
+ * whether one block took them in turn or each had its own, so that a row has the same bits alone, in a batch, in a prompt
+ * read whole and in one read in pieces. Keys and values are read from the cache as they are kept (cache.cuh), those of this step
+ * too. */
+#include "core/math/cuda/cache.cuh"
 
 #define CHUNK ATTEND_CHUNK
 #define MAX_GROUP 8 /* query heads that share what is read of a KV head */
-
-static __device__ __forceinline__ int position_of(const table *t, int row, int *slot) {
-  *slot = t->slot[row];
-  const step_slot &s = t->slots[*slot];
-  return s.position + row - s.rows.begin;
-}
-
-static __device__ __forceinline__ bool runs_layer(const table *t, int row, int layer) {
-  const step_slot &s = t->slots[t->slot[row]];
-  return s.first <= layer && layer < s.last;
-}
-
-/* The keys of a block of positions of a KV head; the values are KV_BLOCK * d_head further on. */
-static __device__ __forceinline__ float *keys_at(const attend_args &a, int slot, int block, int kv_head) {
-  const table *t = a.table;
-  int64_t number = t->kv_table[((int64_t)slot * t->n_layer + a.layer) * t->kv_blocks + block];
-  return (float *)(t->kv + number * a.block_bytes) + (int64_t)kv_head * 2 * KV_BLOCK * a.d_head;
-}
-
-static __device__ __forceinline__ int first_seen(int position, int window) {
-  return window > 0 && position >= window ? position - window + 1 : 0;
-}
 
 static __global__ void store_kernel(attend_args a) {
   int row = blockIdx.x, kv_head = blockIdx.y, slot;
   grid_follow();
   if (row >= a.table->n_rows || !runs_layer(a.table, row, a.layer)) return;
   int position = position_of(a.table, row, &slot), place = position % KV_BLOCK;
-  float *keys = keys_at(a, slot, position / KV_BLOCK, kv_head), *values = keys + KV_BLOCK * a.d_head + place * a.d_head;
+  unsigned char *head = keys_at(a, slot, position / KV_BLOCK, kv_head);
   const float *k = row_at(a.qkv, row) + a.k + kv_head * a.d_head, *v = row_at(a.qkv, row) + a.v + kv_head * a.d_head;
-  for (int i = threadIdx.x; i < a.d_head; i += blockDim.x) {
-    keys[i * KV_BLOCK + place] = k[i];
-    values[i] = v[i];
+  for (int i = threadIdx.x; i < a.kv_width; i += blockDim.x) {
+    keep_element(a, head, key_element(a, place, i), i < a.d_head ? k[i] : 0);
+    if (i < a.d_head) keep_element(a, head, value_element(a, place, i), v[i]);
   }
 }
 
@@ -50,7 +28,8 @@ extern "C" cudaError_t launch_attend_store(cudaStream_t stream, const bucket *bu
 
 /* ---- one chunk -------------------------------------------------------------------------------------------------------------- */
 
-/* What a block keeps of its row, in shared memory: for G query heads q, sums and new sums [G][d_head], weights of a chunk. */
+/* What a block keeps of its row, in shared memory: for G query heads q [G][kv_width], 0 beyond d_head, sums and new sums [G][d_head],
+ * weights of a chunk. */
 struct room {
   float *q, *sums, *fresh, *weights; /* weights [G][CHUNK] */
 };
@@ -60,14 +39,20 @@ template <int G> struct chunk_state {
 };
 
 /* Scores of G heads at this thread's position. */
-template <int G> static __device__ void chunk_scores(const attend_args &a, const room &r, int slot, int kv_head, int j, float s[G]) {
-  const float *key = keys_at(a, slot, j / KV_BLOCK, kv_head) + j % KV_BLOCK;
+template <int TYPE, int G>
+static __device__ void chunk_scores(const attend_args &a, const room &r, int slot, int kv_head, int j, float s[G]) {
+  const int N = piece<TYPE>::n;
+  const unsigned char *keys = keys_at(a, slot, j / KV_BLOCK, kv_head);
+  int place = j % KV_BLOCK, pieces = a.kv_width / N;
   for (int g = 0; g < G; g++) s[g] = 0;
-#pragma unroll 4
-  for (int i = 0; i < a.d_head; i++) {
-    float k = key[i * KV_BLOCK];
+#pragma unroll 2
+  for (int p = 0; p < pieces; p++) {
+    float k[8];
+    piece<TYPE>::widen(keys, p * KV_BLOCK + place, k);
 #pragma unroll
-    for (int g = 0; g < G; g++) s[g] = fmaf(r.q[g * a.d_head + i], k, s[g]);
+    for (int n = 0; n < N; n++)
+#pragma unroll
+      for (int g = 0; g < G; g++) s[g] = fmaf(r.q[g * a.kv_width + p * N + n], k[n], s[g]);
   }
   for (int g = 0; g < G; g++) {
     s[g] *= a.scale;
@@ -75,16 +60,41 @@ template <int G> static __device__ void chunk_scores(const attend_args &a, const
   }
 }
 
+/* Sums of dimension i of the values of a chunk, by their weights; of the chunk's places [from, to), in their order. */
+template <int TYPE, int G>
+static __device__ void chunk_values(const attend_args &a, const room &r, int slot, int kv_head, int base, int from, int to, int i,
+                                    float sum[G]) {
+  const int N = piece<TYPE>::n;
+  for (int g = 0; g < G; g++) sum[g] = 0;
+  for (int part = from / KV_BLOCK; part * KV_BLOCK < to; part++) {
+    const unsigned char *keys = keys_at(a, slot, base / KV_BLOCK + part, kv_head);
+    int begin = from > part * KV_BLOCK ? from - part * KV_BLOCK : 0;
+    int end = to - part * KV_BLOCK < KV_BLOCK ? to - part * KV_BLOCK : KV_BLOCK;
+#pragma unroll 2
+    for (int p = begin / N; p * N < end; p++) {
+      float v[8];
+      piece<TYPE>::widen(keys, (KV_BLOCK / N + p) * a.kv_width + i, v);
+#pragma unroll
+      for (int n = 0; n < N; n++) {
+        int place = p * N + n;
+        float value = begin <= place && place < end ? v[n] : 0; /* garbage beside them, whose weights are 0 */
+#pragma unroll
+        for (int g = 0; g < G; g++) sum[g] = fmaf(r.weights[g * CHUNK + part * KV_BLOCK + place], value, sum[g]);
+      }
+    }
+  }
+}
+
 /* Weights of the chunk from position `base`, of keys [begin, end], relative to its own largest score; their weighted values go
  * to r.fresh. */
-template <int G>
+template <int TYPE, int G>
 static __device__ void weigh_chunk(const attend_args &a, const room &r, int slot, int kv_head, int base, int begin, int end,
                                    chunk_state<G> *out, float *shared) {
   int j = base + (int)threadIdx.x;
   bool seen = j >= begin && j <= end;
   float s[G];
   for (int g = 0; g < G; g++) s[g] = -INFINITY;
-  if (seen) chunk_scores<G>(a, r, slot, kv_head, j, s);
+  if (seen) chunk_scores<TYPE, G>(a, r, slot, kv_head, j, s);
   for (int g = 0; g < G; g++) {
     out->most[g] = block_max(s[g], shared);
     float w = seen ? expf(s[g] - out->most[g]) : 0.0f;
@@ -95,13 +105,7 @@ static __device__ void weigh_chunk(const attend_args &a, const room &r, int slot
   int from = begin > base ? begin - base : 0, to = end - base + 1 < CHUNK ? end - base + 1 : CHUNK;
   for (int i = threadIdx.x; i < a.d_head; i += blockDim.x) {
     float sum[G];
-    for (int g = 0; g < G; g++) sum[g] = 0;
-    for (int n = from; n < to; n++) {
-      int at = base + n;
-      float v = keys_at(a, slot, at / KV_BLOCK, kv_head)[(KV_BLOCK + at % KV_BLOCK) * a.d_head + i];
-#pragma unroll
-      for (int g = 0; g < G; g++) sum[g] = fmaf(r.weights[g * CHUNK + n], v, sum[g]);
-    }
+    chunk_values<TYPE, G>(a, r, slot, kv_head, base, from, to, i, sum);
     for (int g = 0; g < G; g++) r.fresh[g * a.d_head + i] = sum[g];
   }
   __syncthreads();
@@ -127,7 +131,7 @@ extern "C" size_t attend_partial_floats(const attend_args *args, int32_t rows) {
 
 /* ---- one row, some heads of one KV head ---------------------------------------------------------------------------------------- */
 
-template <int G> static __global__ void __launch_bounds__(CHUNK) attend_kernel(attend_args a) {
+template <int TYPE, int G> static __global__ void __launch_bounds__(CHUNK) attend_kernel(attend_args a) {
   DYNAMIC_SHARED(float, memory);
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x, group = a.n_head / a.n_kv_head, tiles = (group + G - 1) / G, slot;
@@ -140,18 +144,19 @@ template <int G> static __global__ void __launch_bounds__(CHUNK) attend_kernel(a
     if ((int)blockIdx.z < chunk || (int)blockIdx.z > last) return;
     chunk = last = blockIdx.z;
   }
-  room r = {memory, memory + G * a.d_head, memory + 2 * G * a.d_head, memory + 3 * G * a.d_head};
+  room r = {memory, memory + G * a.kv_width, memory + 2 * G * a.kv_width, memory + 3 * G * a.kv_width};
   int head = kv_head * group + first;
   const float *q = row_at(a.qkv, row) + a.q + (int64_t)head * a.d_head;
-  for (int i = threadIdx.x; i < G * a.d_head; i += blockDim.x) {
-    r.q[i] = i < heads * a.d_head ? q[i] : 0;
+  for (int i = threadIdx.x; i < G * a.kv_width; i += blockDim.x) {
+    int g = i / a.kv_width, element = i % a.kv_width;
+    r.q[i] = g < heads && element < a.d_head ? q[g * a.d_head + element] : 0;
     r.sums[i] = 0;
   }
   __syncthreads();
   chunk_state<G> all, fresh;
   for (int g = 0; g < G; g++) all.most[g] = fresh.most[g] = -INFINITY, all.weight[g] = fresh.weight[g] = 0;
   for (; chunk <= last; chunk++) {
-    weigh_chunk<G>(a, r, slot, kv_head, chunk * CHUNK, begin, position, &fresh, shared);
+    weigh_chunk<TYPE, G>(a, r, slot, kv_head, chunk * CHUNK, begin, position, &fresh, shared);
     if (a.partial) break;
     for (int g = 0; g < G; g++) {
       float keep, take;
@@ -172,20 +177,26 @@ template <int G> static __global__ void __launch_bounds__(CHUNK) attend_kernel(a
   }
 }
 
-template <int G> static cudaError_t launch_group(cudaStream_t stream, const bucket *bucket, const attend_args &args) {
+template <int TYPE, int G> static cudaError_t launch_group(cudaStream_t stream, const bucket *bucket, const attend_args &args) {
   int group = args.n_head / args.n_kv_head, tiles = (group + G - 1) / G;
   dim3 grid((unsigned)bucket->rows, (unsigned)(args.n_kv_head * tiles), (unsigned)(args.partial ? args.chunks : 1));
-  size_t shared = (size_t)(3 * G * args.d_head + G * CHUNK) * sizeof(float);
-  return launch(attend_kernel<G>, args, grid, CHUNK, shared, stream);
+  size_t shared = (size_t)(3 * G * args.kv_width + G * CHUNK) * sizeof(float);
+  return launch(attend_kernel<TYPE, G>, args, grid, CHUNK, shared, stream);
+}
+
+template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, const bucket *bucket, const attend_args &args) {
+  int group = args.n_head / args.n_kv_head;
+  bool narrow = args.d_head <= 256; /* 8 heads of 256 stay below 48 KiB of shared memory */
+  if (group == 1 || args.d_head > 1024) return launch_group<TYPE, 1>(stream, bucket, args);
+  if (group == 2 || args.d_head > 512) return launch_group<TYPE, 2>(stream, bucket, args);
+  if (group <= 4 || !narrow) return launch_group<TYPE, 4>(stream, bucket, args);
+  return launch_group<TYPE, MAX_GROUP>(stream, bucket, args);
 }
 
 extern "C" cudaError_t launch_attend(cudaStream_t stream, const bucket *bucket, const attend_args *args) {
-  int group = args->n_head / args->n_kv_head;
-  bool narrow = args->d_head <= 256; /* 8 heads of 256 stay below 48 KiB of shared memory */
-  if (group == 1 || args->d_head > 1024) return launch_group<1>(stream, bucket, *args);
-  if (group == 2 || args->d_head > 512) return launch_group<2>(stream, bucket, *args);
-  if (group <= 4 || !narrow) return launch_group<4>(stream, bucket, *args);
-  return launch_group<MAX_GROUP>(stream, bucket, *args);
+  if (args->kv_type == DTYPE_F32) return launch_type<DTYPE_F32>(stream, bucket, *args);
+  if (args->kv_type == DTYPE_F16) return launch_type<DTYPE_F16>(stream, bucket, *args);
+  return launch_type<DTYPE_BF16>(stream, bucket, *args);
 }
 
 /* ---- chunks together, edits, taps ------------------------------------------------------------------------------------------------ */
@@ -253,10 +264,10 @@ static __device__ void explicit_scores(const attend_args &a, int row, int slot, 
     int head = (int)(at / keys), j = (int)(at % keys);
     h[at] = 0; /* what is not seen */
     if (j < begin || j > end) continue;
-    const float *key = keys_at(a, slot, j / KV_BLOCK, head / group) + j % KV_BLOCK;
+    const unsigned char *keys_of_block = keys_at(a, slot, j / KV_BLOCK, head / group);
     const float *q = row_at(a.qkv, row) + a.q + (int64_t)head * a.d_head;
     double sum = 0;
-    for (int i = 0; i < a.d_head; i++) sum += (double)q[i] * key[i * KV_BLOCK];
+    for (int i = 0; i < a.d_head; i++) sum += (double)q[i] * kept_element(a, keys_of_block, key_element(a, j % KV_BLOCK, i));
     sum *= a.scale;
     h[at] = (float)(a.soft_cap > 0 ? a.soft_cap * tanh(sum / a.soft_cap) : sum);
   }
@@ -283,7 +294,7 @@ static __device__ void weigh(const attend_args &a, int row, int slot, int keys, 
     double sum = 0;
     for (int j = begin; j <= end; j++)
       sum += (double)weights[(int64_t)head * keys + j] *
-             keys_at(a, slot, j / KV_BLOCK, head / group)[(KV_BLOCK + j % KV_BLOCK) * a.d_head + i];
+             kept_element(a, keys_at(a, slot, j / KV_BLOCK, head / group), value_element(a, j % KV_BLOCK, i));
     row_at(a.z, row)[at] = (float)sum;
   }
 }

@@ -104,7 +104,7 @@ int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_a
 
 /* ---- run.c ---- */
 
-size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish);
 int cuda_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
              struct error *error);
 

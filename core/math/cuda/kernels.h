@@ -184,6 +184,7 @@ struct attend_args {
   struct device_rows qkv, z;
   int64_t q, k, v;
   size_t block_bytes;
+  int32_t kv_type, kv_width, kv_element; /* enum dtype of the cache, elements of a head there, bytes of one (cache.cuh) */
   /* Where chunks are spread over blocks: [rows][n_head][chunks] of d_head sums, the largest score and the weight. NULL:
    * one block takes all chunks of a row in turn. */
   float *partial;

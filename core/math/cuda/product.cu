@@ -3,41 +3,10 @@
  * The kernel for few rows streams each row of the weights once, a warp for each output: a lane adds its pieces of 16 bytes in
  * order, then the lanes are added in one tree. That order does not depend on how many rows there are, nor on which stand
  * beside. Weights are widened to f32 and x is read as it is. */
-#include "core/math/cuda/device.cuh"
+#include "core/math/cuda/types.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
-
-template <int TYPE> struct piece;
-template <> struct piece<DTYPE_F32> {
-  static const int n = 4;
-  static __device__ __forceinline__ void widen(const void *w, int64_t at, float out[8]) {
-    float4 v = ((const float4 *)w)[at];
-    out[0] = v.x, out[1] = v.y, out[2] = v.z, out[3] = v.w;
-  }
-};
-template <> struct piece<DTYPE_BF16> {
-  static const int n = 8;
-  static __device__ __forceinline__ void widen(const void *w, int64_t at, float out[8]) {
-    uint4 v = ((const uint4 *)w)[at];
-    unsigned pair[4] = {v.x, v.y, v.z, v.w};
-    for (int i = 0; i < 4; i++) {
-      out[2 * i] = __uint_as_float(pair[i] << 16);
-      out[2 * i + 1] = __uint_as_float(pair[i] & 0xFFFF0000u);
-    }
-  }
-};
-template <> struct piece<DTYPE_F16> {
-  static const int n = 8;
-  static __device__ __forceinline__ void widen(const void *w, int64_t at, float out[8]) {
-    uint4 v = ((const uint4 *)w)[at];
-    unsigned pair[4] = {v.x, v.y, v.z, v.w};
-    for (int i = 0; i < 4; i++) {
-      out[2 * i] = __half2float(__ushort_as_half((unsigned short)(pair[i] & 0xFFFF)));
-      out[2 * i + 1] = __half2float(__ushort_as_half((unsigned short)(pair[i] >> 16)));
-    }
-  }
-};
 
 static __device__ __forceinline__ row_range product_rows(const product_args &a) {
   row_range all = {0, (int32_t)a.n};
@@ -135,21 +104,6 @@ struct narrow_args {
   product_args product;
   void *to;
 };
-
-/* To nearest, ties to even; f16 ends at 65504, as where weights are kept (dtype.h). */
-static __device__ __forceinline__ unsigned short bf16_bits(float value) {
-  unsigned bits = __float_as_uint(value);
-  if ((bits & 0x7FFFFFFF) > 0x7F800000) return (unsigned short)(bits >> 16 | 0x40);
-  return (unsigned short)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-}
-static __device__ __forceinline__ unsigned short f16_bits(float value) {
-  unsigned bits = __float_as_uint(value), sign = bits >> 16 & 0x8000;
-  bits &= 0x7FFFFFFF;
-  if (bits > 0x7F800000) return (unsigned short)(sign | 0x7E00);
-  if (bits >= 0x477FE000) return (unsigned short)(sign | 0x7BFF);
-  if (bits < 0x38800000) return (unsigned short)(sign | (__float_as_uint(__uint_as_float(bits) + 0.5f) - 0x3F000000));
-  return (unsigned short)(sign | (bits - 0x38000000 + 0xFFF + (bits >> 13 & 1)) >> 13);
-}
 
 static __global__ void narrow_kernel(narrow_args n) {
   const product_args &a = n.product;

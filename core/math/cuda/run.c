@@ -11,9 +11,17 @@
 #define SPREAD_UNITS 1024 /* rows by KV heads: with more, every processor has work without spreading chunks */
 #define PATTERN_BYTES ((size_t)64 << 20)
 
-size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head) {
-  (void)backend;
-  return (size_t)n_kv_head * 2 * KV_BLOCK * (size_t)d_head * sizeof(float);
+/* How keys and values are kept (cache.cuh). Where the order of sums is promised, so is the precision of every term: f32. */
+static enum dtype kept_type(const struct cuda_backend *cuda, enum dtype wish) {
+  return !cuda->deterministic && (wish == DTYPE_F16 || wish == DTYPE_BF16) ? wish : DTYPE_F32;
+}
+
+/* Elements of a head there: whole pieces of 16 bytes. */
+static size_t kept_width(int32_t d_head, enum dtype kept) { return size_round_up((size_t)d_head, 16 / dtype_size(kept)); }
+
+size_t cuda_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish) {
+  enum dtype kept = kept_type((const struct cuda_backend *)backend, wish);
+  return (size_t)n_kv_head * 2 * KV_BLOCK * kept_width(d_head, kept) * dtype_size(kept);
 }
 
 struct walk {
@@ -212,13 +220,17 @@ static int run_linear(struct walk *w, const struct op *op, struct error *error) 
 }
 
 static struct attend_args attend_args(const struct walk *w, const struct op *op) {
+  enum dtype kept = kept_type(w->cuda, op->u.attend.kv);
   return (struct attend_args){.table = w->table, .layer = op->layer, .n_head = op->u.attend.n_head,
                               .n_kv_head = op->u.attend.n_kv_head, .d_head = op->u.attend.d_head,
                               .window = op->u.attend.window, .scale = op->u.attend.scale,
                               .soft_cap = op->u.attend.soft_cap, .qkv = device_rows_of(op->u.attend.qkv),
                               .z = device_rows_of(op->u.attend.z), .q = op->u.attend.q, .k = op->u.attend.k,
                               .v = op->u.attend.v, .chunks = 1, .point = op->u.attend.bare ? -1 : point_of(op, SITE_ATTN_Z),
-                              .block_bytes = cuda_kv_block_bytes(NULL, op->u.attend.n_kv_head, op->u.attend.d_head)};
+                              .kv_type = (int32_t)kept, .kv_width = (int32_t)kept_width(op->u.attend.d_head, kept),
+                              .kv_element = (int32_t)dtype_size(kept),
+                              .block_bytes = cuda_kv_block_bytes(&w->cuda->base, op->u.attend.n_kv_head, op->u.attend.d_head,
+                                                                 op->u.attend.kv)};
 }
 
 static int run_attend(struct walk *w, const struct op *op, struct error *error) {

@@ -11,8 +11,9 @@
 #include "core/math/explicit.h"
 #include "core/math/ref/ref.h"
 
-size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head) {
+size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish) {
   (void)backend;
+  (void)wish;
   return (size_t)n_kv_head * 2 * KV_BLOCK * (size_t)d_head * sizeof(float);
 }
 
@@ -27,7 +28,7 @@ static float *cached(const struct cache *cache, int32_t position, int kv_head, i
   int64_t d = cache->op->u.attend.d_head;
   int32_t block = kv_block_of(cache->step, cache->slot, cache->op->layer, position / KV_BLOCK);
   assert(block >= 0);
-  size_t bytes = ref_kv_block_bytes(NULL, cache->op->u.attend.n_kv_head, cache->op->u.attend.d_head);
+  size_t bytes = ref_kv_block_bytes(NULL, cache->op->u.attend.n_kv_head, cache->op->u.attend.d_head, cache->op->u.attend.kv);
   float *data = span_floats(span_at(cache->step->kv, (size_t)block * bytes));
   return data + ((2 * kv_head + which) * KV_BLOCK + position % KV_BLOCK) * d;
 }

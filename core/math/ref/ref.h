@@ -36,7 +36,7 @@ void ref_point_row(const struct point_items *items, int32_t row, float *h, int64
 void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows);
 
 /* attend.c */
-size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head);
+size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish); /* f32 always */
 void ref_attend(const struct op *op, const struct step *step);
 int ref_pattern(const struct op *op, const struct step *step, struct error *error);
 

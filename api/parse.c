@@ -123,6 +123,25 @@ static void element_path(char *out, size_t size, const char *path, size_t i) {
   snprintf(out, size, "%.40s[%zu]", path, i);
 }
 
+/* An element of a list is named by its place: of a thousand integers, "found -1" alone would be no help. `must` is what it
+ * has to be. */
+static int refuse_element(struct parser *p, const char *path, size_t i, const char *must, const json_t *list) {
+  char element[64], found[256];
+  element_path(element, sizeof element, path, i);
+  body_describe(json_array_get(list, i), found, sizeof found);
+  return error_set_field(p->error, ERROR_ARGUMENT, element, "'%s' must be %s, found %s", element, must, found);
+}
+
+/* Every element is an integer, from 0 up unless negative ones count from the end. */
+static int check_integers(struct parser *p, const char *path, bool negative, const json_t *list) {
+  for (size_t i = 0; i < json_array_size(list); i++) {
+    const json_t *element = json_array_get(list, i);
+    if (!json_is_integer(element) || (!negative && json_integer_value(element) < 0))
+      return refuse_element(p, path, i, negative ? "an integer" : "an integer from 0 up", list);
+  }
+  return 0;
+}
+
 static int check_texts(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (!json_is_array(json)) return check_text(p, row, path, json);
   int most = field_max_texts(row, p->options);
@@ -143,8 +162,13 @@ static int check_texts(struct parser *p, const struct field *row, const char *pa
 
 static int check_choices(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (!json_is_array(json) || json_array_size(json) == 0) return refuse_json(p, row, path, json);
-  for (size_t i = 0; i < json_array_size(json); i++)
-    if (check_choice(p, row, path, json_array_get(json, i)) != 0) return -1;
+  struct field one = *row;
+  one.type = FIELD_CHOICE;
+  for (size_t i = 0; i < json_array_size(json); i++) {
+    char element[64];
+    element_path(element, sizeof element, path, i);
+    if (check_choice(p, &one, element, json_array_get(json, i)) != 0) return -1;
+  }
   return 0;
 }
 
@@ -155,33 +179,25 @@ static int check_names(struct parser *p, const struct field *row, const char *pa
   if (!value->texts) return -1;
   for (size_t i = 0; i < count; i++) {
     if (name_text(p, json_array_get(value->json, i), &value->texts[i]) != 0) return -1;
-    if (!value->texts[i]) return refuse_json(p, row, path, json_array_get(value->json, i));
+    if (!value->texts[i]) return refuse_element(p, path, i, "a string, or the integer of a layer", value->json);
   }
   return 0;
 }
 
 static int check_ints(struct parser *p, const struct field *row, const char *path, const json_t *json) {
-  if (check_length(p, row, path, json) != 0) return -1;
-  for (size_t i = 0; i < json_array_size(json); i++) {
-    const json_t *element = json_array_get(json, i);
-    if (!json_is_integer(element) || json_integer_value(element) < 0) return refuse_json(p, row, path, element);
-  }
-  return 0;
+  return check_length(p, row, path, json) == 0 ? check_integers(p, path, false, json) : -1;
 }
 
 static int check_numbers(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (check_length(p, row, path, json) != 0) return -1;
   for (size_t i = 0; i < json_array_size(json); i++)
-    if (!json_is_number(json_array_get(json, i))) return refuse_json(p, row, path, json_array_get(json, i));
+    if (!json_is_number(json_array_get(json, i))) return refuse_element(p, path, i, "a number", json);
   return 0;
 }
 
 static int check_places(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   if (json_is_string(json) && row->choices) return check_choice(p, row, path, json);
-  if (check_length(p, row, path, json) != 0) return -1;
-  for (size_t i = 0; i < json_array_size(json); i++)
-    if (!json_is_integer(json_array_get(json, i))) return refuse_json(p, row, path, json_array_get(json, i));
-  return 0;
+  return check_length(p, row, path, json) == 0 ? check_integers(p, path, true, json) : -1;
 }
 
 static int check_tokens(struct parser *p, const struct field *row, const char *path, const json_t *json) {
@@ -189,10 +205,12 @@ static int check_tokens(struct parser *p, const struct field *row, const char *p
   size_t most = (size_t)field_max_texts(row, p->options), count = json_array_size(json);
   if (count > most)
     return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' may hold 1 to %zu arrays, found %zu", path, most, count);
+  struct field one = *row; /* an element holds no arrays again */
+  one.type = FIELD_INTS;
   for (size_t i = 0; i < count; i++) {
     char element[64];
     element_path(element, sizeof element, path, i);
-    if (check_ints(p, row, element, json_array_get(json, i)) != 0) return -1;
+    if (check_ints(p, &one, element, json_array_get(json, i)) != 0) return -1;
   }
   return 0;
 }
@@ -202,9 +220,12 @@ static int check_rows(struct parser *p, const struct field *row, const char *pat
   size_t width = json_array_size(json_array_get(json, 0));
   for (size_t i = 0; i < json_array_size(json); i++) {
     const json_t *line = json_array_get(json, i);
-    if (!json_is_array(line) || json_array_size(line) != width) return refuse_json(p, row, path, line);
+    char element[64], must[80] = "an array of numbers";
+    if (i) snprintf(must, sizeof must, "an array of numbers, %zu as in the first", width);
+    if (!json_is_array(line) || json_array_size(line) != width) return refuse_element(p, path, i, must, json);
+    element_path(element, sizeof element, path, i);
     for (size_t j = 0; j < width; j++)
-      if (!json_is_number(json_array_get(line, j))) return refuse_json(p, row, path, json_array_get(line, j));
+      if (!json_is_number(json_array_get(line, j))) return refuse_element(p, element, j, "a number", line);
   }
   return 0;
 }
@@ -213,7 +234,8 @@ static int check_prompts(struct parser *p, const struct field *row, const char *
   const json_t *first = json_array_get(json, 0);
   if (!json_is_array(json) || json_is_string(first)) return check_texts(p, row, path, json);
   if (json_is_integer(first) || json_is_array(first)) return check_tokens(p, row, path, json);
-  return refuse_json(p, row, path, json_array_size(json) ? first : json);
+  if (first) return refuse_element(p, path, 0, "a string, an integer from 0 up or an array of such integers", json);
+  return refuse_json(p, row, path, json);
 }
 
 static int check_weight(struct parser *p, const struct field *row, const char *path, const char *key, const json_t *json,
@@ -302,7 +324,7 @@ static bool is_missing(const struct values *values, const struct field *row) {
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
                                    const json_t *json);
 
-static int refuse_element(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+static int refuse_member(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   char found[256];
   body_describe(json, found, sizeof found);
   return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' must be an object%s%s, found %s", path,
@@ -325,7 +347,7 @@ static int check_inner(struct parser *p, const struct field *row, const char *pa
     else
       snprintf(element, sizeof element, "%s", path);
     const json_t *json = list ? json_array_get(value->json, i) : value->json;
-    if (!json_is_object(json)) return refuse_element(p, row, element, json);
+    if (!json_is_object(json)) return refuse_member(p, row, element, json);
     value->inner[i] = check_object(&inner, row->inner, element, json);
     if (!value->inner[i]) return -1;
   }

@@ -35,10 +35,13 @@ static int check_ids(const struct lab_model *opened, const struct lab_input *inp
   if ((int64_t)input->n_ids > context)
     return error_set_field(error, ERROR_LIMIT, field, "%s: it has %zu tokens, the model takes %" PRId64, field,
                            input->n_ids, context);
-  for (size_t i = 0; i < input->n_ids; i++)
-    if (input->ids[i] < 0 || input->ids[i] >= vocabulary)
-      return error_set_field(error, ERROR_ARGUMENT, field, "%s[%zu] is %" PRId64 ", the model has tokens 0 to %" PRId64,
-                             field, i, input->ids[i], vocabulary - 1);
+  for (size_t i = 0; i < input->n_ids; i++) {
+    if (input->ids[i] >= 0 && input->ids[i] < vocabulary) continue;
+    char element[64];
+    snprintf(element, sizeof element, "%.40s[%zu]", field, i);
+    return error_set_field(error, ERROR_ARGUMENT, element, "%s is %" PRId64 ", the model has tokens 0 to %" PRId64, element,
+                           input->ids[i], vocabulary - 1);
+  }
   return 0;
 }
 

@@ -97,10 +97,13 @@ static int check_heads(const struct run *run, int i, struct error *error) {
   const char *name = run->result.tensors[i].name;
   if (run->n_heads && run->result.tensors[i].n_dims < 2)
     return error_set_field(error, ERROR_ARGUMENT, "heads", "heads: '%s' has no heads; attn.hook_z has", name);
-  for (size_t h = 0; h < run->n_heads; h++)
-    if (run->heads[h] >= shape.heads)
-      return error_set_field(error, ERROR_ARGUMENT, "heads", "heads[%zu] is %" PRId64 ", '%s' has heads 0 to %d", h,
-                             run->heads[h], name, shape.heads - 1);
+  for (size_t h = 0; h < run->n_heads; h++) {
+    char field[32];
+    if (run->heads[h] < shape.heads) continue;
+    snprintf(field, sizeof field, "heads[%zu]", h);
+    return error_set_field(error, ERROR_ARGUMENT, field, "%s is %" PRId64 ", '%s' has heads 0 to %d", field, run->heads[h],
+                           name, shape.heads - 1);
+  }
   return 0;
 }
 

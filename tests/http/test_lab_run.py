@@ -177,7 +177,7 @@ def test_run_refuses_what_it_cannot_give(daemon):
     refused(daemon, path, {"text": TEXT}, "points", "nothing is asked for")
     refused(daemon, path, {"points": ["z.0"]}, "text", "required")
     refused(daemon, path, {"text": TEXT, "tokens": [1], "loss": True}, "text")
-    refused(daemon, path, {"tokens": [1, 512], "loss": True}, "tokens", "tokens 0 to 511")
+    refused(daemon, path, {"tokens": [1, 512], "loss": True}, "tokens[1]", "tokens 0 to 511")
     refused(daemon, path, {"text": TEXT, "points": ["blocks.9.hook_resid_pre"]}, "points[0]", "0 to 2")
     refused(daemon, path, {"text": TEXT, "points": ["hook_resid*"]}, "points[0]", "no point")
     refused(daemon, path, {"text": TEXT, "points": ["resid_pre.0"], "heads": [0]}, "heads", "no heads")
@@ -492,7 +492,7 @@ def test_patches_of_what_is_generated_say_what_is_missing(daemon):
     ({"op": "zero", "point": "z.0", "positions": [1, 77]}, "edits[0].positions", "77"),
     ({"op": "patch", "point": "z.0"}, "edits[0].from", "one of them"),
     ({"op": "patch", "point": "resid_pre.0", "rows": [VECTOR]}, "edits[0].rows", "1 rows"),
-    ({"op": "patch", "point": "resid_pre.0", "rows": [[1, 2], [1]]}, "edits[0].rows", "equally long"),
+    ({"op": "patch", "point": "resid_pre.0", "rows": [[1, 2], [1]]}, "edits[0].rows[1]", "2 as in the first"),
     ({"op": "patch", "point": "resid_pre.0", "from": {"text": "The"}}, "edits[0].from", "from.positions"),
     ({"op": "patch", "point": "resid_pre.0", "from": {}}, "edits[0].from.text", "required"),
     ({"op": "patch", "point": "resid_pre.0", "positions": [0], "from": {"text": "The", "positions": [5]}},

@@ -174,7 +174,7 @@ static void test_values(void **state) {
   expect_error("POST", s, STEER("\"steer_method\":\"PUSH\""), 400, "argument", "steer_method",
                "one of 'SIMPLE_ADDITIVE', 'ORTHOGONAL_DECOMP', 'PROJECTION_CAP'");
   expect_error("POST", s, STEER("\"types\":[]"), 400, "argument", "types", "one or more of");
-  expect_error("POST", s, STEER("\"types\":[\"OTHER\"]"), 400, "argument", "types", "OTHER");
+  expect_error("POST", s, STEER("\"types\":[\"OTHER\"]"), 400, "argument", "types[0]", "OTHER");
   expect_error("POST", s, STEER("\"stream\":1"), 400, "argument", "stream", "true or false");
   expect_error("POST", s, "{\"prompt\":\"\",\"features\":[]}", 400, "argument", "prompt", "found an empty string");
   expect_error("POST", s, "{\"prompt\":null,\"features\":[]}", 400, "argument", "prompt", "required");
@@ -213,11 +213,47 @@ static const struct field strict_rows[] = {
     {"nTokens", "count", FIELD_INT, .fallback = "5", .min = 1, .max = 9, .text = "x"},
     {"sortIndexes", NULL, FIELD_INTS, .max = 3, .text = "x"},
     {"names", NULL, FIELD_NAMES, .max = 3, .text = "x"},
+    {"numbers", NULL, FIELD_NUMBERS, .max = 3, .text = "x"},
+    {"places", NULL, FIELD_PLACES, .min = 1, .max = 3, .choices = "all", .text = "x"},
+    {"words", NULL, FIELD_CHOICES, .choices = "hot cold", .text = "x"},
+    {"tokens", NULL, FIELD_TOKENS, .min = 1, .max = 9, .text = "x"},
+    {"rows", NULL, FIELD_ROWS, .min = 1, .max = 9, .text = "x"},
+    {"prompt", NULL, FIELD_PROMPTS, .min = 1, .max = 9, .text = "x"},
     {.name = NULL}};
 
 static struct values *parse_strict(const char *body, struct arena *arena, struct error *error) {
   arena_init(arena, 0);
   return parse_body(body, strlen(body), strict_rows, true, &settings, arena, error);
+}
+
+/* The error's field is the element, and its text begins with it. */
+static void expect_element(const char *body, const char *field, const char *words) {
+  struct arena arena;
+  struct error error = ERROR_INIT;
+  char text[256];
+  assert_null(parse_strict(body, &arena, &error));
+  snprintf(text, sizeof text, "'%s' must be %s", field, words);
+  assert_string_equal(error.text, text);
+  assert_string_equal(error.field, field);
+  arena_clear(&arena);
+}
+
+static void test_elements(void **state) {
+  (void)state;
+  expect_element("{\"sort_indexes\":[1,-1]}", "sortIndexes[1]", "an integer from 0 up, found -1");
+  expect_element("{\"sort_indexes\":[1,2,\"3\"]}", "sortIndexes[2]", "an integer from 0 up, found the string \"3\"");
+  expect_element("{\"names\":[\"a\",1.5]}", "names[1]", "a string, or the integer of a layer, found 1.5");
+  expect_element("{\"numbers\":[1,2.5,null]}", "numbers[2]", "a number, found null");
+  expect_element("{\"places\":[-1,1.5]}", "places[1]", "an integer, found 1.5");
+  expect_element("{\"words\":[\"hot\",\"warm\"]}", "words[1]", "one of 'hot', 'cold', found the string \"warm\"");
+  expect_element("{\"tokens\":[0,1,2,[3]]}", "tokens[3]", "an integer from 0 up, found an array of 1");
+  expect_element("{\"tokens\":[[0],[1,2,-3]]}", "tokens[1][2]", "an integer from 0 up, found -3");
+  expect_element("{\"tokens\":[[0],7]}", "tokens[1]", "an array of 1 to 9 integers from 0 up, found 7");
+  expect_element("{\"rows\":[7]}", "rows[0]", "an array of numbers, found 7");
+  expect_element("{\"rows\":[[1,2],[3]]}", "rows[1]", "an array of numbers, 2 as in the first, found an array of 1");
+  expect_element("{\"rows\":[[1,2],[3,true]]}", "rows[1][1]", "a number, found true");
+  expect_element("{\"prompt\":[5,6,0.5]}", "prompt[2]", "an integer from 0 up, found 0.5");
+  expect_element("{\"prompt\":[true]}", "prompt[0]", "a string, an integer from 0 up or an array of such integers, found true");
 }
 
 static void expect_strict(const char *body, const char *words) {
@@ -233,9 +269,7 @@ static void test_strict(void **state) {
   expect_strict("{\"n_token\":1}", "unknown field 'n_token': did you mean 'nTokens'");
   expect_strict("{\"zzzzzzzz\":1}", "unknown field 'zzzzzzzz': GET /docs");
   expect_strict("{\"count\":3,\"n_tokens\":3}", "'nTokens' is given twice, as 'count' and as 'n_tokens'");
-  expect_strict("{\"sort_indexes\":[1,-1]}", "found -1");
-  expect_strict("{\"sortIndexes\":[1,2,3,4]}", "of 0 to 3 integers from 0 up");
-  expect_strict("{\"names\":[\"a\",1.5]}", "found 1.5");
+  expect_strict("{\"sortIndexes\":[1,2,3,4]}", "'sortIndexes' must be an array of 0 to 3 integers from 0 up, found an array of 4");
   struct arena arena;
   struct error error = ERROR_INIT;
   struct values *values = parse_strict("{\"n_tokens\":null,\"names\":[\"a\",12],\"sort_indexes\":[4]}", &arena, &error);
@@ -637,7 +671,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_matching),     cmocka_unit_test(test_table),        cmocka_unit_test(test_unknown_paths),
       cmocka_unit_test(test_planned), cmocka_unit_test(test_errors_of_openais_routes),      cmocka_unit_test(test_syntax),       cmocka_unit_test(test_values),
-      cmocka_unit_test(test_features),     cmocka_unit_test(test_strict),       cmocka_unit_test(test_names),
+      cmocka_unit_test(test_features),     cmocka_unit_test(test_strict), cmocka_unit_test(test_elements),       cmocka_unit_test(test_names),
       cmocka_unit_test(test_steer_reply),  cmocka_unit_test(test_steer_switches), cmocka_unit_test(test_steer_same_seed),
       cmocka_unit_test(test_steer_stream), cmocka_unit_test(test_steer_goes_away), cmocka_unit_test(test_one_feature),
       cmocka_unit_test(test_forms),        cmocka_unit_test(test_by_token),     cmocka_unit_test(test_over_text),

@@ -281,7 +281,7 @@ static void test_vectors(void **state) {
   expect_error("POST", v, NEW("\"layerNumber\":99"), 400, "argument", "layerNumber", "found 99");
   expect_error("POST", v, NEW("\"layerNumber\":1,\"label\":1"), 400, "argument", "vectorLabel", "a string");
   expect_error("POST", v, "{\"layerNumber\":1,\"hookType\":\"hook_z\",\"vector\":[1]}", 400, "argument", "hookType", "one of");
-  expect_error("POST", v, "{\"layerNumber\":1,\"hookType\":\"resid-pre\",\"vector\":[true]}", 400, "argument", "vector",
+  expect_error("POST", v, "{\"layerNumber\":1,\"hookType\":\"resid-pre\",\"vector\":[true]}", 400, "argument", "vector[0]",
                "found true");
 }
 

@@ -24,8 +24,8 @@ check() {
   machine_ready gpu-check
   echo
   echo "## core/math: every op, bit for bit at any load (deterministic), and within stated bounds (plain)"
-  for test in ops ops_rows kernels cuda; do tested cuda+deterministic build/gpu/test_$test; done
-  for test in ops_rows cuda; do tested cuda build/gpu/test_$test; done
+  for test in ops ops_rows codes kernels cuda; do tested cuda+deterministic build/gpu/test_$test; done
+  for test in ops_rows codes cuda; do tested cuda build/gpu/test_$test; done
   echo
   echo "## models and dictionaries against recorded vectors"
   local programs=()

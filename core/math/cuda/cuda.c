@@ -95,6 +95,7 @@ static void cuda_close(struct backend *backend) {
   for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(cuda->scratch[i].at);
   cudaFree(cuda->tables.device);
   cudaFreeHost(cuda->tables.staging);
+  cuda_encode_close(cuda);
   if (cuda->blas) cublasDestroy(cuda->blas);
   cudaFree(cuda->workspace);
   if (cuda->stream) cudaStreamDestroy(cuda->stream);

@@ -40,6 +40,13 @@ struct tables {
 
 struct graphs;
 
+/* What was kept, on its way back: locked host memory, and how many entries of a row the last rows with thresholds had. */
+struct codes_back {
+  unsigned char *host;
+  size_t bytes;
+  int64_t expected;
+};
+
 struct cuda_backend {
   struct backend base;
   struct ops ops; /* a copy, for the name */
@@ -55,6 +62,7 @@ struct cuda_backend {
   bool capturing; /* nothing may be allocated */
   struct tables tables;
   struct graphs *graphs;
+  struct codes_back codes;
 };
 
 /* ---- cuda.c ---- */
@@ -131,6 +139,7 @@ void graphs_free(struct cuda_backend *cuda);
 /* ---- encode.c ---- */
 
 int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+void cuda_encode_close(struct cuda_backend *cuda);
 
 /* ---- sample.c ---- */
 

@@ -204,7 +204,7 @@ cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct atten
 
 /* ---- encode.cu ------------------------------------------------------------------------------------------------------- */
 
-/* Rows brought to c(x) - subtract: one block a row. */
+/* Rows brought to c(x) - subtract: one block a row. Clears the row's counters as well. */
 struct centre_args {
   struct device_rows x;
   float *to; /* [rows][width] */
@@ -213,21 +213,39 @@ struct centre_args {
   int32_t norm; /* enum encode_norm */
   bool center_mean;
   float scale;
+  int32_t *counters; /* [rows][n_counters] */
+  int32_t n_counters;
 };
 cudaError_t launch_centre(cudaStream_t stream, int64_t rows, const struct centre_args *args);
 
-/* What is kept of a row p [n_feat] and the values it gets, ascending: one block a row. */
-struct select_args {
-  const float *p; /* [rows][n_feat] */
+#define CHOOSE_PIECE 4096 /* features of a row that a block looks at */
+#define CHOOSE_BINS 2048
+static inline int64_t choose_pieces(int64_t n_feat) { return (n_feat + CHOOSE_PIECE - 1) / CHOOSE_PIECE; }
+/* Of a row: how many are kept (TOPK: fire), and for TOPK the histogram. Cleared before. */
+static inline int32_t choose_counters(int32_t kind) { return kind == ENCODE_TOPK ? 1 + CHOOSE_BINS : 1; }
+
+/* What is kept of rows p [rows][ld] and the values it gets: rows behind each other, ascending features in each. */
+struct choose_args {
+  float *p;   /* [rows][ld]; overwritten */
+  int64_t ld; /* of p, feature and order: a multiple of 4, not less than n_feat */
   int64_t n_feat;
   int32_t kind; /* enum encode_kind */
-  int32_t k;
+  int32_t k;    /* >= 1 where the kind has one */
   bool fold_selects;
   const float *bias, *threshold, *fold, *gain, *shift;
-  int32_t *index, *count; /* [rows][n_feat], [rows] */
-  float *value;           /* [rows][n_feat] */
+  int32_t *counters; /* [rows][n_counters] of choose_counters, all 0 */
+  int32_t n_counters;
+  int32_t *counts;  /* [rows][choose_pieces] scratch */
+  int32_t *feature; /* [rows][ld] scratch */
+  int32_t *order;   /* [rows][ld] scratch; TOPK */
+  int32_t *start;   /* [rows + 1] where the entries of each row begin, and the end of the last */
+  int32_t *index;   /* [first] entries, and those behind them */
+  float *value;
+  int64_t first;
+  int32_t *more_index;
+  float *more_value;
 };
-cudaError_t launch_select(cudaStream_t stream, int64_t rows, const struct select_args *args);
+cudaError_t launch_choose(cudaStream_t stream, int64_t rows, const struct choose_args *args);
 
 /* ---- sample.cu ------------------------------------------------------------------------------------------------------- */
 

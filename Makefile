@@ -46,7 +46,7 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install uninstall deb browser
+.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install uninstall deb browser docker docker-cuda
 .DEFAULT_GOAL := help
 
 help:
@@ -60,6 +60,7 @@ help:
 	@echo '  make cuda     the GPU backend, a library (needs nvcc)    make gpu-check, gpu-bench   on a machine with a GPU'
 	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local), make uninstall'
 	@echo '  make browser  the dashboard in a real browser         make deb      a Debian package in build/'
+	@echo '  make docker   a container image (or make docker-cuda), with docker or podman'
 	@echo
 	@echo 'detected:'
 	@echo "  compiler   $$($(CC) --version | head -n 1)"
@@ -310,6 +311,11 @@ uninstall:
 
 deb: build/steerd
 	@tests/tools/make_deb.sh $(VERSION) $(VARIANT)
+
+docker:
+	@docker/build.sh cpu $(VERSION) $(COMMIT)
+docker-cuda:
+	@docker/build.sh cuda $(VERSION) $(COMMIT)
 
 clean:
 	rm -rf build

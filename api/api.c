@@ -129,7 +129,8 @@ static bool is_kept(const struct api_call *call) {
 
 /* What was read while somebody wrote belongs to no generation. */
 static void keep(struct api_call *call) {
-  if (call->stream || call->status != 200 || !is_kept(call) || lab_generation(call->api->lab) != call->generation) return;
+  if (call->stream || call->personal || call->status != 200 || !is_kept(call)) return;
+  if (lab_generation(call->api->lab) != call->generation) return;
   struct api_reply reply = {.status = call->status, .content_type = call->content_type, .headers = call->headers,
                             .n_headers = call->n_headers, .body = call->body.data, .body_length = call->body.length};
   kept_add(&call->api->kept, call->request->target, call->generation, call->family, call->source, &reply);

@@ -34,7 +34,7 @@ struct api_options {
   size_t max_prompt_chars;
   size_t max_kept;        /* bytes of finished replies that are kept for the next asker; 0: none */
   const char *cors_origins; /* comma-separated list besides loopback origins; borrowed */
-  const char *base_url;     /* "http://127.0.0.1:8080", for links in replies; borrowed */
+  const char *base_url;     /* "http://127.0.0.1:8080", for links in replies; NULL: as each request's Host says; borrowed */
   const char *static_folder; /* the dashboard's files, read by api_new; NULL: none are served; borrowed */
 };
 

@@ -104,6 +104,7 @@ struct api_call {
   int (*pull)(struct api_call *call, struct buffer *out, struct error *error);
   void (*leave)(struct api_call *call);
   void *plan; /* the handler's own, in the arena */
+  bool personal;     /* has the name by which this client asks in it: kept for nobody */
   bool stream;
   bool events;       /* of a stream: server-sent events, else one JSON text */
   _Atomic bool gone; /* the client went away */
@@ -170,6 +171,9 @@ bool preview_wrong_kind(const struct api_request *head, const struct route *row)
 
 /* Value of a header, NULL when absent. */
 const char *request_header(const struct api_request *request, const char *name);
+
+/* What stands before the path of a link that the client is to follow: "http://127.0.0.1:8080". NULL only when out of memory. */
+const char *call_base(struct api_call *call, struct error *error) MUST_CHECK;
 
 /* Counts an ended call, or a reply from memory, for /metrics. */
 void count_call(struct api_call *call);

@@ -56,10 +56,8 @@ static void add_encoded(struct buffer *out, const char *text, const char *safe) 
 }
 
 /* The request's own address with another offset. */
-static void add_link(struct api_call *call, struct buffer *out, const char *rel, int64_t offset) {
-  const struct api_request *request = call->request;
-  const char *base = call->api->options.base_url;
-  buffer_printf(out, "%s<%s", out->length ? ", " : "", base ? base : "");
+static void add_link(const struct api_request *request, const char *base, struct buffer *out, const char *rel, int64_t offset) {
+  buffer_printf(out, "%s<%s", out->length ? ", " : "", base);
   add_encoded(out, request->path, "-._~/");
   char mark = '?';
   for (size_t i = 0; i < request->n_query; i++) {
@@ -74,12 +72,14 @@ static void add_link(struct api_call *call, struct buffer *out, const char *rel,
 }
 
 static int add_links(struct api_call *call, const struct page *page, struct error *error) {
+  const char *base = call_base(call, error);
   struct buffer links;
+  if (!base) return -1;
   buffer_init(&links, 16384);
   int64_t next = page->offset + page->limit, back = page->offset - page->limit;
-  if (page->offset > 0) add_link(call, &links, "first", 0);
-  if (page->offset > 0) add_link(call, &links, "prev", back > 0 ? back : 0);
-  if (page->total >= 0 ? next < page->total : page->more) add_link(call, &links, "next", next);
+  if (page->offset > 0) add_link(call->request, base, &links, "first", 0);
+  if (page->offset > 0) add_link(call->request, base, &links, "prev", back > 0 ? back : 0);
+  if (page->total >= 0 ? next < page->total : page->more) add_link(call->request, base, &links, "next", next);
   int result = buffer_check(&links, error);
   if (result == 0 && links.length) {
     const char *text = arena_text(&call->arena, links.data, links.length, error);

@@ -12,6 +12,13 @@ const char *request_header(const struct api_request *request, const char *name) 
   return NULL;
 }
 
+const char *call_base(struct api_call *call, struct error *error) {
+  const char *base = call->api->options.base_url, *host = request_header(call->request, "Host");
+  if (base || !host) return base ? base : "";
+  call->personal = true;
+  return arena_printf(&call->arena, error, "http://%s", host);
+}
+
 /* "application/json", with parameters or without. */
 static bool json_type(const char *value) {
   static const char name[] = "application/json";

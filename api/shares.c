@@ -25,8 +25,8 @@ int share_keep(struct api_call *call, const char *model, struct buffer *request,
 }
 
 const char *share_url(struct api_call *call, const char *id, struct error *error) {
-  const char *base = call->api->options.base_url;
-  return arena_printf(&call->arena, error, "%s/steer/%s", base ? base : "", id);
+  const char *base = call_base(call, error);
+  return base ? arena_printf(&call->arena, error, "%s/steer/%s", base, id) : NULL;
 }
 
 /* The members of a stored object, as members of the object that is open. */

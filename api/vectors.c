@@ -55,10 +55,11 @@ static int name_place(struct api_call *call, const struct lab_model_info *model,
   return vector->source && vector->point ? 0 : -1;
 }
 
-static void write_new(struct api_call *call, const struct store_vector *vector) {
-  const char *base = call->api->options.base_url;
-  char url[512];
-  snprintf(url, sizeof url, "%s/%s/%s/%" PRId64, base ? base : "", vector->model, vector->source, vector->index);
+static int write_new(struct api_call *call, const struct store_vector *vector, struct error *error) {
+  const char *base = call_base(call, error);
+  const char *url = NULL;
+  if (base) url = arena_printf(&call->arena, error, "%s/%s/%s/%" PRId64, base, vector->model, vector->source, vector->index);
+  if (!url) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
@@ -77,6 +78,7 @@ static void write_new(struct api_call *call, const struct store_vector *vector) 
   jw_f32_array(&w, vector->values, vector->n);
   jw_close(&w, '}');
   jw_close(&w, '}');
+  return 0;
 }
 
 int vector_new_post(struct api_call *call, struct error *error) {
@@ -93,8 +95,7 @@ int vector_new_post(struct api_call *call, struct error *error) {
   if (store_vector_new(store, &vector, &vector.index, error) != 0) return -1;
   int found = store_vector_find(store, vector.model, vector.source, vector.index, &call->arena, &vector, error);
   if (found <= 0) return found < 0 ? -1 : error_set(error, ERROR_STORE, "a vector that was just stored is not there");
-  write_new(call, &vector);
-  return 0;
+  return write_new(call, &vector, error);
 }
 
 /* ---- get and list ------------------------------------------------------------------------------------- */

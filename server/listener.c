@@ -61,6 +61,7 @@ static void describe(struct listener *listener, const union address *a) {
   unsigned port = ntohs(v6 ? a->v6.sin6_port : a->v4.sin_port);
   snprintf(listener->url, sizeof listener->url, v6 ? "http://[%s]:%u" : "http://%s:%u", name, port);
   listener->loopback = origin_is_loopback(name);
+  listener->any = v6 ? IN6_IS_ADDR_UNSPECIFIED(&a->v6.sin6_addr) : a->v4.sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
 static int cannot(const char *address, struct error *error) {

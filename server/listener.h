@@ -9,7 +9,7 @@
 struct listener {
   int fd;         /* -1 when closed */
   char url[80];   /* "http://127.0.0.1:8080", with the real port */
-  bool loopback;
+  bool loopback, any; /* any: 0.0.0.0 or [::], which is no address to ask */
 };
 
 /* Binds "ADDR:PORT" ("127.0.0.1:8080", "[::1]:0", "localhost:8080"), without answering yet. ERROR_ARGUMENT

@@ -152,7 +152,7 @@ static int open_api(struct daemon *d, struct error *error) {
       .max_new_tokens = (int)o->max_new_tokens,
       .max_prompt_chars = (size_t)o->max_prompt_chars,
       .cors_origins = join(&o->arena, &o->cors_origins, error),
-      .base_url = d->listeners[0].url,
+      .base_url = d->listeners[0].any ? NULL : d->listeners[0].url,
       .static_folder = folder,
   };
   if (!api.cors_origins) return -1;

@@ -43,7 +43,7 @@ static const struct option table[] = {
    "On a CUDA device too, the same request has the same bits at any load; prompts are then read more slowly. On the processor it "
    "always has.", AT(deterministic)},
   {"threads", "engine", OPTION_INT, "0", 0, 1024, "threads", "",
-   "Compute threads; 0 uses every processor this process may use.", AT(threads)},
+   "Compute threads; 0 uses every processor this process may use, within what its control groups allow.", AT(threads)},
   {"max_queue", "engine", OPTION_INT, "64", 1, 100000, "requests", "",
    "Requests that may wait for the engine; the next one gets 503 with Retry-After.", AT(max_queue)},
   {"max_sessions", "engine", OPTION_INT, "16", 1, 4096, "sequences", "",

@@ -10,6 +10,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "core/base/checked.h"
+#include "core/base/room.h"
+
 /* How many polls before a thread sleeps: about 10 microseconds. Longer spins win nothing on an idle machine
  * and steal the processor from the thread that is waited for on a busy one. */
 #define SPINS 2000
@@ -161,6 +164,6 @@ void pool_run(struct pool *pool, void (*work)(struct pool_worker *, void *), voi
 int pool_processors(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  int n = CPU_COUNT(&set);
-  return n > 0 ? n : 1;
+  size_t n = size_min((size_t)CPU_COUNT(&set), processor_room(""));
+  return n > 0 ? (int)n : 1;
 }

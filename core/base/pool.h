@@ -38,7 +38,7 @@ int pool_take(struct pool_worker *worker, size_t total, size_t chunk, size_t *be
 /* Waits until every thread of the run is here, and starts a new phase. */
 void pool_barrier(struct pool_worker *worker);
 
-/* Processors that this process may run on; at least 1. */
+/* Processors that this process may keep busy: those it may run on, and no more than its control groups pay for; at least 1. */
 int pool_processors(void);
 
 #endif

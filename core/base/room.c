@@ -1,7 +1,8 @@
-/* room.c: reads the kernel's figures about memory. Every one may be missing (a container hides them): then it sets no
- * limit. */
+/* room.c: reads the kernel's figures about memory and processors. Every one may be missing (a container hides them):
+ * then it sets no limit. */
 #include "core/base/room.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,8 +57,21 @@ static size_t group_room(const char *root, const char *group) {
   return left_of(limit, number_of(root, path, "anon ", 1));
 }
 
-/* The group of the process and all above it ("0::/system.slice/steerd.service"). */
-static size_t groups_room(const char *root) {
+/* Of one group: microseconds that it may compute, and the period they are for ("150000 100000", "max 100000"). Half a processor more
+ * than the whole ones would be a thread that the others wait for. */
+static size_t group_processors(const char *root, const char *group) {
+  char path[LINE_BYTES + 64];
+  unsigned long long quota, period;
+  snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
+  FILE *file = open_file(root, path);
+  bool limited = file && fscanf(file, "%llu %llu", &quota, &period) == 2 && period > 0;
+  if (file) fclose(file);
+  if (!limited) return SIZE_MAX;
+  return quota > period ? (size_t)(quota / period) : 1;
+}
+
+/* The least that `room_of` says of the group of the process and all above it ("0::/system.slice/steerd.service"). */
+static size_t groups_room(const char *root, size_t (*room_of)(const char *root, const char *group)) {
   char line[LINE_BYTES], group[LINE_BYTES] = "";
   FILE *file = open_file(root, "/proc/self/cgroup");
   while (file && fgets(line, sizeof line, file))
@@ -65,7 +79,7 @@ static size_t groups_room(const char *root) {
   if (file) fclose(file);
   size_t room = SIZE_MAX;
   for (char *slash = group; slash; *slash = '\0') {
-    room = size_min(room, group_room(root, group));
+    room = size_min(room, room_of(root, group));
     if (!(slash = strrchr(group, '/'))) break;
   }
   return room;
@@ -86,7 +100,9 @@ static size_t limit_room(const char *root, int resource, int field) {
 size_t memory_room(const char *root) {
   size_t room = number_of(root, "/proc/meminfo", "MemAvailable:", 1024);
   room = size_min(room, commit_room(root));
-  room = size_min(room, groups_room(root));
+  room = size_min(room, groups_room(root, group_room));
   room = size_min(room, limit_room(root, RLIMIT_AS, 0));
   return size_min(room, limit_room(root, RLIMIT_DATA, 5));
 }
+
+size_t processor_room(const char *root) { return groups_room(root, group_processors); }

@@ -1,4 +1,4 @@
-/* room.h: how much memory this process may still take, as the system tells it. */
+/* room.h: how much memory and how many processors this process may still take, as the system tells it. */
 #ifndef STEERD_CORE_BASE_ROOM_H
 #define STEERD_CORE_BASE_ROOM_H
 
@@ -9,5 +9,9 @@
  * nothing tells. A figure of this moment, which others may take from. `root` stands before /proc and /sys: "" but in
  * tests. */
 size_t memory_room(const char *root);
+
+/* Processors' worth of time that the control groups leave this process, rounded down, at least 1: what `docker run --cpus` and
+ * systemd's CPUQuota set. SIZE_MAX when nothing tells. */
+size_t processor_room(const char *root);
 
 #endif

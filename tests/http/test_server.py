@@ -7,11 +7,12 @@ import re
 import signal
 import socket
 import time
+import urllib.parse
 
 import pytest
 import requests
 
-from conftest import MODEL, model_options, run_steerd
+from conftest import MODEL, REQUEST_SECONDS, model_options, run_steerd
 
 SLACK = 2.5  # seconds on top of a deadline: the watcher looks every 50 ms, the machine may be busy
 
@@ -439,6 +440,26 @@ def test_keys(start_daemon, tmp_path):
 
 def test_other_addresses_need_keys_or_a_word(start_daemon, tmp_path):
     assert start_daemon(listen="0.0.0.0:0", insecure="yes").urls[0].startswith("http://0.0.0.0:")
+
+
+def test_links_of_a_daemon_that_listens_everywhere(start_daemon):
+    """No address is its own, and a port may be published under another number: links begin as the client asked. (The demo: it
+    comes with statistics.)"""
+    one = start_daemon([], listen="0.0.0.0:0", insecure="yes", hosts="steerd.example")
+    port = urllib.parse.urlsplit(one.urls[0]).port
+    base = f"http://127.0.0.1:{port}"
+    page_path = "/v1/lab/dictionaries/demo/2-res-demo/features?limit=2"
+    vector = {"modelId": "demo", "layerNumber": 0, "hookType": "resid-pre", "vector": [1.0] * 256}
+    for host in (f"127.0.0.1:{port}", "localhost:9000", "steerd.example"):
+        headers = {"Host": host}
+        shared = requests.post(base + "/api/steer", json=steer_body(modelId="demo", share=True), headers=headers, timeout=REQUEST_SECONDS).json()
+        assert shared["shareUrl"] == f"http://{host}/steer/{shared['id']}"
+        made = requests.post(base + "/api/vector/new", json=vector, headers=headers, timeout=REQUEST_SECONDS).json()
+        assert made["url"].startswith(f"http://{host}/demo/0-")
+    for host in 2 * (f"127.0.0.1:{port}", "localhost:9000"):  # a reply that was kept would have the first asker's name in it
+        page = requests.get(base + page_path, headers={"Host": host}, timeout=REQUEST_SECONDS)
+        assert page.links["next"]["url"].startswith(f"http://{host}/v1/"), page.headers
+    assert requests.get(base + "/openapi.json", timeout=REQUEST_SECONDS).json()["servers"] == [{"url": "/"}]
 
 
 # ---- CORS -------------------------------------------------------------------------------------------------

@@ -123,6 +123,16 @@ static void test_room(void **state) {
   put_file("/sys/fs/cgroup/system.slice/steerd.service/memory.max", "70000\n");
   put_file("/sys/fs/cgroup/system.slice/steerd.service/memory.stat", "anon 80000\n"); /* over its limit: nothing is left */
   assert_int_equal(memory_room(root), 0);
+
+  assert_int_equal(processor_room(root), SIZE_MAX); /* nothing tells */
+  put_file("/sys/fs/cgroup/system.slice/steerd.service/cpu.max", "max 100000\n");
+  assert_int_equal(processor_room(root), SIZE_MAX);
+  put_file("/sys/fs/cgroup/system.slice/cpu.max", "650000 100000\n"); /* of a group above, in whole processors */
+  assert_int_equal(processor_room(root), 6);
+  put_file("/sys/fs/cgroup/system.slice/steerd.service/cpu.max", "20000 50000\n"); /* less than one is one */
+  assert_int_equal(processor_room(root), 1);
+  put_file("/sys/fs/cgroup/system.slice/steerd.service/cpu.max", "150000 0\n"); /* no kernel says so */
+  assert_int_equal(processor_room(root), 6);
   char clean[128];
   snprintf(clean, sizeof clean, "rm -r %s", root);
   assert_int_equal(system(clean), 0);

@@ -217,7 +217,7 @@ static void on_done(void *context, const struct error *error) {
   job_done(context, error);
 }
 
-static const struct engine_events events = {.tapped = on_tapped, .logits = on_logits, .done = on_done};
+static const struct engine_events events = {.tapped = on_tapped, .reads_tapped = true, .logits = on_logits, .done = on_done};
 
 static int on_slice(void *context, struct plan *plan, struct error *error) {
   struct experiment *e = experiment_of(context);

@@ -242,7 +242,7 @@ static void on_done(void *context, const struct error *error) {
   job_done(job, error ? error : &own);
 }
 
-static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
+static const struct engine_events events = {.tapped = on_tapped, .reads_tapped = true, .done = on_done};
 
 /* The sequences of all runs; on failure the lists of those that were made are freed. */
 static int make_sequences(const struct steering_runs *runs, const struct model *model, struct engine_sequence *sequences, size_t n,

@@ -85,7 +85,7 @@ void batch_close(struct runner *runner) {
 /* ---- who ---- */
 
 static void add_part(struct batch *batch, struct sequence *s, int32_t rows) {
-  batch->parts[batch->n_parts++] = (struct batch_part){.sequence = s, .n_rows = rows, .logit = -1, .follower = s->leader != NULL};
+  batch->parts[batch->n_parts++] = (struct batch_part){.sequence = s, .n_rows = rows, .logit = -1, .draw = -1, .follower = s->leader != NULL};
   batch->n_rows += rows;
 }
 

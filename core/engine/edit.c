@@ -157,14 +157,13 @@ static size_t vector_bytes(const struct kept *kept) {
   return size_round_up(width_bytes(kept) * (size_t)kept->n_rows, 64);
 }
 
-static int write_vectors(struct edit_list *list, struct kept *kept, struct backend *backend, struct error *error) {
+static void gather_vectors(const struct kept *kept, unsigned char *to) {
   size_t bytes = width_bytes(kept);
-  struct span at = {list->memory, kept->offset};
-  if (kept->v && backend->ops->write(backend, at, kept->v, bytes * (size_t)kept->n_rows, error) != 0) return -1;
-  if (!kept->enc) return 0;
-  return backend->ops->write(backend, span_at(at, vector_bytes(kept)), kept->enc, bytes, error);
+  if (kept->v) memcpy(to + kept->offset, kept->v, bytes * (size_t)kept->n_rows);
+  if (kept->enc) memcpy(to + kept->offset + vector_bytes(kept), kept->enc, bytes);
 }
 
+/* In one block and by one write: between two steps of others, a device counts them and not the bytes. */
 int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) {
   size_t bytes = 0;
   if (list->memory) return 0; /* a sharer was here before */
@@ -175,10 +174,13 @@ int edit_list_upload(struct edit_list *list, struct backend *backend, struct err
     if (kept->enc) bytes += size_round_up(width_bytes(kept), 64);
   }
   if (!bytes) return 0;
-  if (backend->ops->alloc(backend, bytes, &list->memory, error) != 0) return -1;
-  for (size_t i = 0; i < list->count; i++)
-    if (write_vectors(list, &list->edits[i], backend, error) != 0) return -1;
-  return 0;
+  unsigned char *all = calloc(1, bytes);
+  if (!all) return error_memory(error, bytes);
+  for (size_t i = 0; i < list->count; i++) gather_vectors(&list->edits[i], all);
+  int failed = backend->ops->alloc(backend, bytes, &list->memory, error);
+  if (!failed) failed = backend->ops->write(backend, (struct span){list->memory, 0}, all, bytes, error);
+  free(all);
+  return failed;
 }
 
 /* ---- lowering ---- */

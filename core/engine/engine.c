@@ -150,9 +150,9 @@ static int take_token(struct runner *runner, const struct batch_part *part, int3
   struct rows all = plan_logits(runner->plan);
   struct span row = span_at(all.at, (size_t)part->logit * (size_t)all.ld * sizeof(float));
   size_t bytes = (size_t)runner->model->arch.vocabulary * sizeof(float);
-  *token = part->token;
-  if (part->token >= 0) {
-    sampler_take(s->sampler, part->token);
+  if (part->draw >= 0) {
+    *token = runner->drawn[part->draw];
+    sampler_take(s->sampler, *token);
     return 0;
   }
   if (runner->backend->ops->read(runner->backend, runner->logits, row, bytes, error) != 0) return -1;
@@ -207,7 +207,7 @@ static int draw_twins(struct runner *runner, const struct batch_part *part, stru
   for (int i = part->sequence->index + 1; i < task->n_sequences && task->sequences[i].twin == part->sequence; i++) {
     struct batch_part twin = *part;
     twin.sequence = &task->sequences[i];
-    twin.token = -1; /* what the device drew is the first one's */
+    twin.draw = -1; /* what the device drew is the first one's */
     if (sequence_take_over(twin.sequence, error) != 0 || draw(runner, &twin, error) != 0) return -1;
   }
   return 0;
@@ -253,19 +253,34 @@ static int draw_together(struct runner *runner, struct error *error) {
   for (int i = 0; i < runner->batch.n_parts; i++) {
     struct batch_part *part = &runner->batch.parts[i];
     const struct sequence *s = part->sequence;
-    part->token = -1;
     bool plain = s->sampler && part->logit >= 0 && s->n_logprobs < 0 && s->logits != LOGITS_ALL;
     if (!backend->ops->sample || !plain || !sampler_describe(s->sampler, &runner->draws[n])) continue;
-    runner->draws[n++].row = part->logit;
-    part->token = 0; /* it will have one */
+    runner->draws[n].row = part->logit;
+    part->draw = n++;
   }
   if (!n) return 0;
-  if (backend->ops->sample(backend, plan_logits(runner->plan), runner->model->arch.vocabulary, runner->draws, n, runner->drawn,
-                           error) != 0)
-    return -1;
-  for (int i = 0, k = 0; i < runner->batch.n_parts; i++)
-    if (runner->batch.parts[i].token >= 0) runner->batch.parts[i].token = runner->drawn[k++];
-  return 0;
+  return backend->ops->sample(backend, plan_logits(runner->plan), runner->model->arch.vocabulary, runner->draws, n, runner->drawn,
+                              error);
+}
+
+static int fetch_tap_bytes(struct runner *runner, size_t begin, size_t end, struct error *error) {
+  if (begin == end) return 0;
+  return runner->backend->ops->fetch(runner->backend, (struct span){runner->tap_memory, begin}, end - begin, error);
+}
+
+/* Taps that somebody will read come back behind the step. They lie in the order of their parts: neighbours come in one piece. */
+static int fetch_taps(struct runner *runner, struct error *error) {
+  size_t begin = 0, end = 0;
+  for (int i = 0; runner->backend->ops->fetch && i < runner->batch.n_parts; i++) {
+    const struct batch_part *part = &runner->batch.parts[i];
+    if (!part->sequence->n_taps || !part->sequence->task->events->reads_tapped) continue;
+    if (part->tap_offset != end) {
+      if (fetch_tap_bytes(runner, begin, end, error) != 0) return -1;
+      begin = part->tap_offset;
+    }
+    end = part->tap_offset + (size_t)(part->sequence->tap_width * part->n_rows) * sizeof(float);
+  }
+  return fetch_tap_bytes(runner, begin, end, error);
 }
 
 static void deliver_all(struct runner *runner) {
@@ -290,6 +305,9 @@ static void step(struct runner *runner) {
   else if (!failed)
     failed = plan_run(runner->plan, &runner->batch.step, &error);
   if (!failed) failed = draw_together(runner, &error);
+  if (!failed) failed = fetch_taps(runner, &error);
+  /* Also after a failure: memory of what failed is given to others. */
+  if (backend_wait(runner->backend, failed ? NULL : &error) != 0) failed = -1;
   if (failed)
     fail_all(runner, &error);
   else

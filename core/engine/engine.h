@@ -71,6 +71,7 @@ struct engine_events {
   bool (*token)(void *context, int sequence, const struct engine_token *token); /* false: the sequence ends here, with "stop" */
   /* 0 to go on, -1 with an error to fail the task. May use the backend. */
   int (*tapped)(void *context, int sequence, const struct engine_tapped *tapped, struct error *error);
+  bool reads_tapped; /* tapped reads its rows: they are brought behind the step */
   /* Logits of n_rows positions from `position` on, where a sequence asked for them; valid during the callback. As tapped. */
   int (*logits)(void *context, int sequence, int32_t position, int32_t n_rows, struct rows logits,
                 struct backend *backend, struct error *error);

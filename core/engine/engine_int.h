@@ -137,7 +137,7 @@ struct batch_part {
   int32_t n_rows;
   int32_t row;       /* first row, once placed */
   int32_t logit;     /* index of its logits, -1: none */
-  int32_t token;     /* what the backend drew from them, -1: it did not */
+  int32_t draw;      /* index of the draw that the backend makes from them, -1: none */
   bool follower;     /* forks from its leader in this step */
   size_t tap_offset; /* bytes in the runner's tap memory */
 };

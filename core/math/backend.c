@@ -68,6 +68,10 @@ struct backend *backend_open(const char *name, int threads, struct error *error)
   return NULL;
 }
 
+int backend_wait(struct backend *backend, struct error *error) {
+  return backend->ops->wait ? backend->ops->wait(backend, error) : 0;
+}
+
 size_t backend_room(struct backend *backend) {
   size_t left, total;
   if (!backend->ops->room) return memory_room("");

@@ -16,8 +16,13 @@
  * Activations are f32, row-major; row r of a buffer starts at element r * ld. Products accumulate in f32 or
  * better; norms, softmax and dot products in f32 or better.
  *
+ * IN FLIGHT. A backend that has `wait` may return from run, sample, fetch, copy, write and alloc before the work is done. What the
+ * worker asks for is done in the order in which it asks, so that a read brings what the run before it made; memory of the
+ * host that was handed in is free again when a verb returns, but for tokens that are still to come. An error of such work is told by
+ * any later verb of the worker, at the latest by `wait`. A step is: run, sample, fetch, wait.
+ *
  * All functions that can fail return 0 or -1 with an error set (ERROR_MEMORY, ERROR_DEVICE). One thread, the
- * engine's worker, calls run/encode/copy/read; matrix_new may be called from another thread only while no run is
+ * engine's worker, calls run/encode/sample/fetch/wait/copy/read; matrix_new may be called from another thread only while no run is
  * going on, because it uses the backend's threads. alloc, free, matrix_free and matrix_new_as with `aside` may be called
  * from any thread at any time, and so may write to memory that no run uses yet: that is how a dictionary is loaded while
  * others are served.
@@ -394,16 +399,22 @@ struct ops {
    * every op that reads the cache, in the step that made a key or in a later one, sees what was kept. */
   size_t (*kv_block_bytes)(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish);
 
-  /* Runs the list over the step. Returns when all results are in backend memory. The step's tables were built
-   * for the model of the list; no op names a layer beyond step.n_layer. */
+  /* Runs the list over the step. The step's tables were built for the model of the list; no op names a layer beyond
+   * step.n_layer. */
   int (*run)(struct backend *backend, const struct op *list, size_t count, const struct step *step,
              struct error *error);
 
   /* Appends n_rows rows to `out` (host). */
   int (*encode)(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
 
-  /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many tokens. Within
-   * rounding of probabilities, the tokens that core/engine/sampler.c draws. */
+  /* Optional, NULL: nothing is ever in flight. Returns when nothing is; -1 with an error of what was. */
+  int (*wait)(struct backend *backend, struct error *error);
+  /* Optional, NULL: it would help nobody. The worker will read within these bytes behind the next wait, and before it asks for
+   * anything that writes: reads of them then find them here. */
+  int (*fetch)(struct backend *backend, struct span from, size_t bytes, struct error *error);
+
+  /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many tokens, which are
+   * there behind the next wait. Within rounding of probabilities, the tokens that core/engine/sampler.c draws. */
   int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                 int32_t *tokens, struct error *error);
 
@@ -425,6 +436,9 @@ struct ops {
  * ERROR_ARGUMENT naming what a user may ask for, or an error that says why the device cannot be had. */
 struct backend *backend_open(const char *name, int threads, struct error *error) MUST_CHECK;
 void backend_close(struct backend *backend); /* NULL is fine */
+
+/* ops.wait, where there is one. */
+int backend_wait(struct backend *backend, struct error *error) MUST_CHECK;
 
 /* Bytes that may still be had where the backend keeps its memory; SIZE_MAX when nothing tells. */
 size_t backend_room(struct backend *backend);

@@ -42,6 +42,7 @@ struct plan {
   size_t bytes;
   struct rows buffer[BUFFER_COUNT];
   struct turns turns[2]; /* of layers that see all and of local ones; rotary NULL where there is none */
+  float *turn_rows;      /* [TURNS_AT_ONCE][at most ROTARY_MAX_DIMS] on their way to a table */
   struct op *ops;
   size_t n_ops;
   size_t *segment; /* [n_layer + 2]: first op of each segment, then the end */
@@ -112,6 +113,9 @@ static int place_memory(struct plan *plan, struct error *error) {
   struct backend *backend = plan->model->backend;
   if (place_buffers(plan, error) != 0 || place_turns(plan, &arch->rotary, &plan->turns[0], error) != 0) return -1;
   if (has_local_layers(arch) && place_turns(plan, &arch->rotary_local, &plan->turns[1], error) != 0) return -1;
+  size_t turns = (size_t)TURNS_AT_ONCE * ROTARY_MAX_DIMS * sizeof(float);
+  plan->turn_rows = malloc(turns);
+  if (!plan->turn_rows) return error_memory(error, turns);
   if (backend->ops->alloc(backend, plan->bytes, &plan->memory, error) != 0)
     return error_prefix(error, "buffers for %d rows", plan->limits.max_rows);
   for (int i = 0; i < BUFFER_COUNT; i++) plan->buffer[i].at.memory = plan->memory;
@@ -402,6 +406,7 @@ void plan_free(struct plan *plan) {
   free(plan->ops);
   free(plan->segment);
   free(plan->mixed.ops);
+  free(plan->turn_rows);
   free(plan);
 }
 
@@ -439,19 +444,24 @@ static int mix(struct plan *plan, const struct step *step, int32_t first, int32_
   return 0;
 }
 
+/* The next rows of the table, up to where whole numbers of them are. */
+static int write_turns(struct plan *plan, struct turns *turns, struct error *error) {
+  struct backend *backend = plan->model->backend;
+  int32_t end = turns->filled / TURNS_AT_ONCE * TURNS_AT_ONCE + TURNS_AT_ONCE, n_ctx = (int32_t)plan->model->arch.n_ctx;
+  size_t dims = (size_t)turns->rotary->dims, row_bytes = dims * sizeof(float);
+  if (end > n_ctx) end = n_ctx;
+  for (int32_t p = turns->filled; p < end; p++)
+    rotary_row(turns->rotary, p, plan->turn_rows + (size_t)(p - turns->filled) * dims);
+  struct span at = span_at(turns->table, (size_t)turns->filled * row_bytes);
+  if (backend->ops->write(backend, at, plan->turn_rows, (size_t)(end - turns->filled) * row_bytes, error) != 0) return -1;
+  turns->filled = end;
+  return 0;
+}
+
 /* Rows of the table up to `position`, and a few more. */
 static int fill_turns(struct plan *plan, struct turns *turns, int32_t position, struct error *error) {
-  struct backend *backend = plan->model->backend;
-  int32_t n_ctx = (int32_t)plan->model->arch.n_ctx;
-  float rows[ROTARY_MAX_DIMS];
-  if (!turns->rotary || position < turns->filled) return 0;
-  int32_t end = position / TURNS_AT_ONCE * TURNS_AT_ONCE + TURNS_AT_ONCE;
-  size_t row_bytes = (size_t)turns->rotary->dims * sizeof(float);
-  for (; turns->filled < (end < n_ctx ? end : n_ctx); turns->filled++) {
-    struct span at = span_at(turns->table, (size_t)turns->filled * row_bytes);
-    rotary_row(turns->rotary, turns->filled, rows);
-    if (backend->ops->write(backend, at, rows, row_bytes, error) != 0) return -1;
-  }
+  while (turns->rotary && position >= turns->filled)
+    if (write_turns(plan, turns, error) != 0) return -1;
   return 0;
 }
 

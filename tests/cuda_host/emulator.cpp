@@ -1,7 +1,7 @@
 /* emulator.cpp: runs what core/math/cuda asks of CUDA and cuBLAS on the processor, for the tests (cuda_runtime.h).
  *
  * Owns device memory (heap blocks full of NaN between guards that are looked at when they are freed), streams, which do
- * everything at once, graphs, which are lists of recorded calls with their arguments, and failures that a test orders.
+ * nothing before somebody waits for them, graphs, which are lists of recorded calls with their arguments, and failures that a test orders.
  * Knows nothing of steerd but the number formats. */
 #include <pthread.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <vector>
 
@@ -30,7 +31,7 @@ extern "C" {
 static std::mutex guard;
 static long fail_in = -1; /* calls until the next one fails */
 static cudaError_t fail_with = cudaSuccess, sticky = cudaSuccess;
-static long n_calls, n_launches, n_replays, n_captures, n_overlaps, n_nodes;
+static long n_calls, n_launches, n_replays, n_captures, n_waits, n_overlaps, n_nodes;
 static size_t capacity = (size_t)4 << 30, in_use;
 
 static bool is_sticky(cudaError_t error) { return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure; }
@@ -57,9 +58,9 @@ extern "C" void cuda_emulated_fail(long calls, int error) {
   if (!error) sticky = cudaSuccess;
 }
 extern "C" void cuda_emulated_capacity(size_t bytes) { capacity = bytes; }
-/* Calls, kernels run, graphs captured, graphs replayed so far; bytes in use. */
-extern "C" void cuda_emulated_counts(long out[5]) {
-  out[0] = n_calls, out[1] = n_launches, out[2] = n_captures, out[3] = n_replays, out[4] = (long)in_use;
+/* Calls, kernels run, graphs captured, graphs replayed so far; bytes in use; calls that waited for a stream or the device. */
+extern "C" void cuda_emulated_counts(long out[6]) {
+  out[0] = n_calls, out[1] = n_launches, out[2] = n_captures, out[3] = n_replays, out[4] = (long)in_use, out[5] = n_waits;
 }
 /* Launches so far that may begin before their turn; nodes of the graph that was captured last. */
 extern "C" void cuda_emulated_launches(long out[2]) { out[0] = n_overlaps, out[1] = n_nodes; }
@@ -291,23 +292,46 @@ static void run_grid(const char *name, const std::function<void()> &thread, dim3
 typedef std::vector<std::function<void()>> recorded;
 struct cuda_stream {
   recorded *capturing;
+  recorded late; /* what was asked and is not done yet */
 };
 struct cuda_graph {
   recorded list;
 };
 struct cuda_graph_exec {
-  recorded list;
+  std::shared_ptr<recorded> list; /* may be destroyed before the stream comes to it */
 };
 struct cuda_event {
   int dummy;
 };
 
-/* Now, or when the graph that is being captured is replayed. */
+/* What is asked of a stream is done when somebody waits for it, as late as a real one may do it: whoever reads too early or
+ * writes too early over what was to be read gets wrong answers. */
+static std::recursive_mutex doing;
+static std::vector<cuda_stream *> streams;
+static thread_local cuda_stream per_thread;
+
+static cuda_stream *stream_of(cudaStream_t stream) { return stream == cudaStreamPerThread || !stream ? &per_thread : stream; }
+
+static void catch_up(cuda_stream *stream) {
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  recorded now;
+  n_waits++;
+  now.swap(stream->late);
+  for (auto &work : now) work();
+}
+
+/* As cudaFree and its like wait for the whole device. Streams of other threads are their own affair. */
+static void catch_up_all() {
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  catch_up(&per_thread);
+  for (cuda_stream *stream : streams) catch_up(stream);
+}
+
+/* When the stream comes to it, or when the graph that is being captured is replayed. */
 static void submit(cudaStream_t stream, std::function<void()> work) {
-  if (stream != cudaStreamPerThread && stream && stream->capturing)
-    stream->capturing->push_back(std::move(work));
-  else
-    work();
+  cuda_stream *to = stream_of(stream);
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  (to->capturing ? *to->capturing : to->late).push_back(std::move(work));
 }
 
 cudaError_t emulated::launch(const char *name, std::function<void()> thread, const cudaLaunchConfig_t *config) {
@@ -335,16 +359,24 @@ extern "C" {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
   CALLED();
   *out = new cuda_stream();
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  streams.push_back(*out);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  catch_up(stream);
+  for (size_t i = 0; i < streams.size(); i++)
+    if (streams[i] == stream) streams.erase(streams.begin() + (long)i);
   delete stream;
   return cudaSuccess;
 }
-static bool captures(cudaStream_t stream) { return stream != cudaStreamPerThread && stream && stream->capturing; }
+static bool captures(cudaStream_t stream) { return stream_of(stream)->capturing != nullptr; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   CALLED();
-  return captures(stream) ? cudaErrorInvalidValue : cudaSuccess;
+  if (captures(stream)) return cudaErrorInvalidValue;
+  catch_up(stream_of(stream));
+  return cudaSuccess;
 }
 /* Once in a step: the place where tests of the whole server break the device, by making a file. */
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
@@ -371,13 +403,16 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *out) {
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsigned long long) {
   CALLED();
-  *out = new cuda_graph_exec{graph->list};
+  *out = new cuda_graph_exec{std::make_shared<recorded>(graph->list)};
   return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   CALLED();
   n_replays++;
-  for (auto &work : exec->list) work();
+  auto list = exec->list;
+  submit(stream, [=]() {
+    for (auto &work : *list) work();
+  });
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -407,8 +442,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 #define FENCE 64
 static std::map<void *, size_t> blocks;
 
-cudaError_t cudaMalloc(void **out, size_t bytes) {
-  CALLED();
+static size_t pool_used;
+
+static cudaError_t take(void **out, size_t bytes) {
   std::lock_guard<std::mutex> lock(guard);
   if (bytes > capacity - in_use) return cudaErrorMemoryAllocation;
   unsigned char *at = (unsigned char *)aligned_alloc(256, (bytes + 2 * 256 + 255) / 256 * 256);
@@ -422,6 +458,11 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
   return cudaSuccess;
 }
 
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+  CALLED();
+  return take(out, bytes);
+}
+
 static void check_fences(const unsigned char *at, size_t bytes) {
   for (size_t i = 0; i < 256; i++)
     if (at[-1 - (long)i] != 0xA5 || (i < FENCE && at[bytes + i] != 0xA5)) {
@@ -430,8 +471,7 @@ static void check_fences(const unsigned char *at, size_t bytes) {
     }
 }
 
-cudaError_t cudaFree(void *at) {
-  if (!at) return cudaSuccess;
+static cudaError_t give(void *at) {
   std::lock_guard<std::mutex> lock(guard);
   auto found = blocks.find(at);
   if (found == blocks.end()) {
@@ -444,6 +484,42 @@ cudaError_t cudaFree(void *at) {
   free((unsigned char *)at - 256);
   return cudaSuccess;
 }
+
+cudaError_t cudaFree(void *at) {
+  if (!at) return cudaSuccess;
+  catch_up_all();
+  return give(at);
+}
+
+/* The pool: blocks of their own, full of NaN again each time, which go when the stream comes to it. */
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
+  CALLED();
+  if (stream_of(stream)->capturing) return cudaErrorInvalidValue;
+  cudaError_t error = take(out, bytes);
+  if (error == cudaSuccess) pool_used += bytes;
+  return error;
+}
+cudaError_t cudaFreeAsync(void *at, cudaStream_t stream) {
+  if (!at) return cudaSuccess;
+  {
+    std::lock_guard<std::mutex> lock(guard);
+    auto found = blocks.find(at);
+    if (found != blocks.end()) pool_used -= found->second;
+  }
+  submit(stream, [=]() { give(at); });
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
+  CALLED();
+  *out = (cudaMemPool_t)&pool_used;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *) { return cudaSuccess; }
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *value) {
+  *(unsigned long long *)value = pool_used; /* it keeps nothing back */
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
 
 /* A device place must lie whole in one block. */
 static bool on_device(const void *at, size_t bytes) {
@@ -460,14 +536,29 @@ static bool kinds_fit(const void *to, const void *from, size_t bytes, enum cudaM
   return on_device(to, bytes) == to_device && on_device(from, bytes) == from_device;
 }
 
+static std::map<const void *, size_t> locked;
+
 cudaError_t cudaMallocHost(void **out, size_t bytes) {
   CALLED();
+  std::lock_guard<std::mutex> lock(guard);
   *out = malloc(bytes);
+  if (*out) locked[*out] = bytes;
   return *out ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFreeHost(void *at) {
+  if (!at) return cudaSuccess;
+  catch_up_all();
+  std::lock_guard<std::mutex> lock(guard);
+  locked.erase(at);
   free(at);
   return cudaSuccess;
+}
+static bool is_locked(const void *at) {
+  std::lock_guard<std::mutex> lock(guard);
+  auto next = locked.upper_bound(at);
+  if (next == locked.begin()) return false;
+  --next;
+  return (const char *)at < (const char *)next->first + next->second;
 }
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
   CALLED();
@@ -478,7 +569,13 @@ cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
   CALLED();
   if (!kinds_fit(to, from, bytes, kind)) return cudaErrorInvalidValue;
-  submit(stream, [=]() { memmove(to, from, bytes); });
+  bool loose = kind == cudaMemcpyHostToDevice ? !is_locked(from) : kind == cudaMemcpyDeviceToHost && !is_locked(to);
+  if (loose && stream_of(stream)->capturing) return cudaErrorInvalidValue;
+  if (loose) catch_up(stream_of(stream)); /* through a buffer of the driver: done when it returns */
+  if (loose)
+    memmove(to, from, bytes);
+  else
+    submit(stream, [=]() { memmove(to, from, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
@@ -488,9 +585,8 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
   if (!height || !width) return cudaSuccess;
   for (size_t row = 0; row < height; row += height > 1 ? height - 1 : 1)
     if (!kinds_fit((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width, kind)) return cudaErrorInvalidValue;
-  submit(stream, [=]() {
-    for (size_t row = 0; row < height; row++) memcpy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
-  });
+  catch_up(stream_of(stream));
+  for (size_t row = 0; row < height; row++) memcpy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
   return cudaSuccess;
 }
 
@@ -528,6 +624,11 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *out, int device) {
   out->totalGlobalMem = capacity;
   out->major = device_major(device);
   out->multiProcessorCount = 2;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int *out, enum cudaDeviceAttr attribute, int) {
+  CALLED();
+  *out = attribute == cudaDevAttrMemoryPoolsSupported;
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int *version) {

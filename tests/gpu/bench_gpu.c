@@ -243,6 +243,7 @@ static void run_step(struct bench *b, struct step *step) {
   if (step->n_logit_rows && b->backend->ops->sample)
     check(b->backend->ops->sample(b->backend, plan_logits(b->plan), b->model.arch.vocabulary, b->draws, step->n_logit_rows, chosen,
                                   &error), &error);
+  check(backend_wait(b->backend, &error), &error);
 }
 
 /* What the steps of a decode carry. */
@@ -395,7 +396,7 @@ static void measure_limits(const char *name, const uint16_t *numbers, bool tiny)
   struct span from = {take(backend, bytes), 0}, to = {take(backend, bytes), 0};
   for (int i = -1; i < ROUNDS; i++) {
     int64_t begin = clock_ns();
-    check(backend->ops->copy(backend, to, from, bytes, &error), &error);
+    check(backend->ops->copy(backend, to, from, bytes, &error) != 0 || backend_wait(backend, &error) != 0, &error);
     if (i >= 0) times[i] = seconds(begin);
   }
   bandwidth = 2.0 * (double)bytes / median(times, ROUNDS);
@@ -409,7 +410,7 @@ static void measure_limits(const char *name, const uint16_t *numbers, bool tiny)
   struct step step = {.n_layer = 1, .n_rows = (int32_t)n, .n_logit_rows = (int32_t)n};
   for (int i = -1; i < ROUNDS; i++) {
     int64_t begin = clock_ns();
-    check(backend->ops->run(backend, &op, 1, &step, &error), &error);
+    check(backend->ops->run(backend, &op, 1, &step, &error) != 0 || backend_wait(backend, &error) != 0, &error);
     if (i >= 0) times[i] = seconds(begin);
   }
   rate = 2.0 * (double)(n * n) * (double)n / median(times, ROUNDS);

@@ -10,14 +10,14 @@
 static struct {
   void (*order)(long calls, int error);
   void (*capacity)(size_t bytes);
-  void (*counts)(long out[5]);
+  void (*counts)(long out[6]);
   void (*launches)(long out[2]);
 } emulated;
-enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES };
+enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES, WAITS };
 enum { ILLEGAL_ADDRESS = 700, OUT_OF_MEMORY = 2 };
 
 static long count(int which) {
-  long counts[5];
+  long counts[6];
   emulated.counts(counts);
   return counts[which];
 }
@@ -330,6 +330,60 @@ static void test_many_kinds_of_steps(void **state) {
   world_free(world);
 }
 
+/* ---- one wait a step -------------------------------------------------------------------------------------------------- */
+
+/* A step as the engine makes it, with the vectors of a request that begins, draws, and taps that are read: five calls when it is
+ * a repeated one, one of them a wait. Whatever was taken from locked memory too early, or given to another too early, shows as a
+ * wrong answer, because the emulator does nothing before it is waited for. */
+static void test_one_wait(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  struct world *world = world_new("cuda", 1, &small_shape);
+  struct backend *backend = world->backend;
+  struct span taps = must_alloc(backend, 2 * 64);
+  int32_t tap_begin[(MAX_LAYERS + 1) * SITE_COUNT + 1];
+  at_point(tap_begin, point_index((struct point){1, SITE_RESID_POST}));
+  for (int turn = 0; turn < 6; turn++) {
+    struct error error = ERROR_INIT;
+    struct tap_item tap = {{0, 2}, taps, 64};
+    struct memory *vectors = NULL;
+    float three[24], tapped[2 * 64] = {0}, again[2 * 64] = {0}, logits[2 * 61];
+    int32_t tokens[2] = {-1, -1};
+    struct sample_draw draws[2] = {{.row = 0, .top_p = 1}, {.row = 1, .top_p = 1}};
+    struct step_slot slots[2] = {{{0, 1}, turn, 0, 2}, {{1, 2}, turn, 0, 2}};
+    world_step(world, slots, 2);
+    for (int i = 0; i < 24; i++) three[i] = (float)(turn + i);
+    struct edit_item edit = {.kind = EDIT_ROW_COPY, .rows = {turn % 2, 2}, .column_end = 24, .value = 1};
+    world->step.edits = &edit;
+    world->step.edit_begin = world->step.tap_begin = tap_begin;
+    world->step.taps = &tap;
+    long calls = count(CALLS), waits = count(WAITS);
+    assert_int_equal(backend->ops->alloc(backend, sizeof three, &vectors, &error), 0);
+    edit.v = (struct span){vectors, 0};
+    assert_int_equal(backend->ops->write(backend, edit.v, three, sizeof three, &error), 0);
+    memset(three, 0xFF, sizeof three); /* the caller's again */
+    assert_int_equal(backend->ops->run(backend, world->list, world->count, &world->step, &error), 0);
+    assert_int_equal(backend->ops->sample(backend, (struct rows){world->logits, world->shape.vocabulary}, 61, draws, 2, tokens, &error), 0);
+    assert_int_equal(backend->ops->fetch(backend, taps, 2 * 64 * sizeof(float), &error), 0);
+    backend->ops->free(backend, vectors);
+    assert_int_equal(backend_wait(backend, &error), 0);
+    must_read(backend, tapped, taps, 64);
+    must_read(backend, tapped + 64, span_at(taps, 64 * sizeof(float)), 64);
+    if (turn > 2) assert_int_equal(count(WAITS) - waits, 1);
+    if (turn > 2) assert_int_equal(count(CALLS) - calls, 3 + 5); /* three of them for the vectors */
+    for (int row = turn % 2; row < 2; row++)
+      for (int i = 0; i < 24; i++) assert_true(tapped[row * 64 + i] == (float)(turn + i));
+    must_read(backend, logits, world->logits, 2 * 61);
+    for (int row = 0; row < 2; row++)
+      for (int i = 0; i < 61; i++) assert_true(logits[row * 61 + i] <= logits[row * 61 + tokens[row]]);
+    assert_int_equal(backend->ops->write(backend, taps, three, sizeof three, &error), 0); /* what was fetched is old now */
+    must_read(backend, again, taps, 24);
+    assert_memory_equal(again, three, sizeof three);
+  }
+  drop(backend, taps);
+  world_free(world);
+}
+
 /* ---- draws --------------------------------------------------------------------------------------------------------------- */
 
 enum { ROWS = 5, WORDS = 700 };
@@ -347,6 +401,7 @@ static void compare_draws(struct backend *backend, struct span at, const float *
       assert_true(sampler_describe(b, &draw));
       draw.row = row;
       assert_int_equal(backend->ops->sample(backend, (struct rows){at, WORDS + 3}, WORDS, &draw, 1, &token, &error), 0);
+      assert_int_equal(backend_wait(backend, &error), 0);
       sampler_take(b, token);
       want = sampler_draw(a, logits + row * (WORDS + 3), desk);
       if (token != want)
@@ -395,6 +450,7 @@ static void test_every_call_may_fail(void **state) {
     struct error error = ERROR_INIT;
     emulated.order(calls, 1); /* an invalid value: the device goes on */
     int failed = world->backend->ops->run(world->backend, world->list, world->count, &world->step, &error);
+    if (backend_wait(world->backend, failed ? NULL : &error) != 0) failed = -1;
     emulated.order(0, 0);
     if (failed) assert_int_equal(error.code, ERROR_DEVICE);
     failures += failed != 0;
@@ -470,7 +526,7 @@ int main(void) {
       cmocka_unit_test(test_kept_types),     cmocka_unit_test(test_key_beyond_f16),
       cmocka_unit_test(test_repeated_steps), cmocka_unit_test(test_overlaps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
-      cmocka_unit_test(test_draws),
+      cmocka_unit_test(test_one_wait),       cmocka_unit_test(test_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),
       cmocka_unit_test(test_nothing_is_left),
   };

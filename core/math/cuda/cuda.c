@@ -51,8 +51,17 @@ static double seconds_now(void) {
   return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+int cuda_begin(struct cuda_backend *cuda, struct error *error) {
+  if (cuda_enter(cuda, error) != 0) return -1;
+  if (!cuda->landing) cuda->in.used = 0;
+  cuda->n_fetched = 0;
+  cuda->in_flight = true;
+  atomic_store(&cuda->worker, pthread_self());
+  return 0;
+}
+
 /* By asking again and again: the answer comes within microseconds, and a device that hangs does not hang us. */
-int cuda_wait(struct cuda_backend *cuda, struct error *error) {
+static int wait_for_stream(struct cuda_backend *cuda, struct error *error) {
   double begin = 0;
   for (unsigned turn = 0;; turn++) {
     cudaError_t status = cudaStreamQuery(cuda->stream);
@@ -68,12 +77,30 @@ int cuda_wait(struct cuda_backend *cuda, struct error *error) {
   }
 }
 
+/* After a failure nothing is in flight either: the device goes on or is lost, and then nobody asks it again. */
+int cuda_wait(struct cuda_backend *cuda, struct error *error) {
+  struct awaited awaited = cuda->awaited;
+  int failed = atomic_load(&cuda->lost) ? say_lost(error) : wait_for_stream(cuda, error);
+  cuda->in_flight = cuda->landing = false;
+  cuda->out.used = 0;
+  cuda->awaited.n = 0;
+  if (failed) cuda->n_fetched = 0;
+  if (!failed && awaited.n) memcpy(awaited.to, awaited.from, (size_t)awaited.n * sizeof *awaited.to);
+  return failed;
+}
+
+static int cuda_finish(struct backend *backend, struct error *error) {
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  return cuda->in_flight ? cuda_wait(cuda, error) : 0;
+}
+
 /* ---- scratch ------------------------------------------------------------------------------------------------------- */
 
 void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t bytes, struct error *error) {
   struct scratch *scratch = &cuda->scratch[name];
   if (bytes <= scratch->bytes && scratch->at) return scratch->at;
   if (cuda->capturing) return error_set(error, ERROR_BUG, "scratch of a captured step grew"), NULL;
+  if (wait_for_stream(cuda, error) != 0) return NULL; /* a step in flight works in it */
   graphs_drop(cuda);
   cudaFree(scratch->at);
   scratch->at = NULL;
@@ -94,18 +121,12 @@ static void cuda_close(struct backend *backend) {
   graphs_free(cuda);
   for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(cuda->scratch[i].at);
   cudaFree(cuda->tables.device);
-  cudaFreeHost(cuda->tables.staging);
+  cuda_free_locked(cuda);
   cuda_encode_close(cuda);
   if (cuda->blas) cublasDestroy(cuda->blas);
   cudaFree(cuda->workspace);
   if (cuda->stream) cudaStreamDestroy(cuda->stream);
   free(cuda);
-}
-
-static int cuda_room(struct backend *backend, size_t *left, size_t *total, struct error *error) {
-  struct cuda_backend *cuda = (struct cuda_backend *)backend;
-  if (cuda_enter(cuda, error) != 0) return -1;
-  return cuda_check(cuda, cudaMemGetInfo(left, total), "asking for its memory", error);
 }
 
 static bool cuda_lost(struct backend *backend) { return atomic_load(&((struct cuda_backend *)backend)->lost); }
@@ -116,6 +137,8 @@ static const struct ops cuda_ops = {
     .write = cuda_write,
     .read = cuda_read,
     .copy = cuda_copy,
+    .fetch = cuda_fetch,
+    .wait = cuda_finish,
     .matrix_new = cuda_matrix_new,
     .matrix_new_as = cuda_matrix_new_as,
     .matrix_free = cuda_matrix_free,
@@ -156,6 +179,7 @@ static int blas_check(cublasStatus_t status, const char *what, struct error *err
  * same workspace makes the same choices. */
 static int open_library(struct cuda_backend *cuda, struct error *error) {
   if (cuda_check(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking), "making a stream", error) != 0 ||
+      cuda_open_pool(cuda, error) != 0 ||
       cuda_take(cuda, WORKSPACE_BYTES, &cuda->workspace, error) != 0 ||
       blas_check(cublasCreate(&cuda->blas), "opening it", error) != 0 ||
       blas_check(cublasSetStream(cuda->blas, cuda->stream), "setting its stream", error) != 0 ||

@@ -1,8 +1,8 @@
 /* cuda.h: the CUDA backend on its host side, private to core/math/cuda.
  *
- * C, like the rest of the daemon: only the kernels (*.cu) need CUDA's compiler. The engine's worker calls run, encode, read
- * and copy on one stream of ours; what other threads do (alloc, write, matrices) runs on their own streams, so
- * nobody waits for a lock while the device computes. One wait for the device ends each run. */
+ * C, like the rest of the daemon: only the kernels (*.cu) need CUDA's compiler. All that the engine's worker asks for goes to one
+ * stream of ours and stays in flight until it waits, once for a step, or reads; what other threads do (alloc, write, matrices) runs
+ * on their own streams and is done when it returns, so nobody waits for a lock while the device computes. */
 #ifndef STEERD_CORE_MATH_CUDA_CUDA_H
 #define STEERD_CORE_MATH_CUDA_CUDA_H
 
@@ -31,11 +31,31 @@ struct scratch {
   size_t bytes;
 };
 
-/* The step's tables: filled in locked host memory, copied to the device at once. */
+/* The step's tables on the device. */
 struct tables {
-  unsigned char *staging;
   struct table *device;
   size_t bytes;
+};
+
+/* Locked host memory, which the device reads or writes while the host goes on. It is cut into pieces one behind the other; when
+ * nothing is in flight, all of it is free again. */
+struct locked {
+  unsigned char *at;
+  size_t bytes, used;
+};
+
+/* Device memory that comes back behind a step: a read within it is a copy of host memory. */
+struct fetched {
+  struct span from;
+  size_t bytes;
+  const unsigned char *at;
+};
+#define MOST_FETCHED 64
+
+/* Tokens that come back behind a step. */
+struct awaited {
+  const int32_t *from; /* locked */
+  int32_t *to, n;
 };
 
 struct graphs;
@@ -55,7 +75,15 @@ struct cuda_backend {
   bool deterministic, serial;
   bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
   atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
+  _Atomic(pthread_t) worker; /* the thread that runs steps; what it asks for goes to `stream` */
   cudaStream_t stream;
+  bool in_flight;            /* something of a verb that has returned has not been waited for */
+  bool landing;              /* some fetch has not */
+  struct locked out, in;     /* to the device and back */
+  struct fetched fetched[MOST_FETCHED];
+  int n_fetched;
+  struct awaited awaited;
+  cudaMemPool_t pool;        /* of blocks that come and go with requests */
   cublasHandle_t blas;
   void *workspace;
   struct scratch scratch[SCRATCH_COUNT];
@@ -71,8 +99,10 @@ struct cuda_backend {
 int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) MUST_CHECK;
 /* Makes the calling thread one of this device; -1 when the device is lost. */
 int cuda_enter(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
-/* Waits until all that was asked of the worker's stream is done. */
+/* Waits until all that was asked of the worker's stream is done, in flight or asked for by the verb that waits. */
 int cuda_wait(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+/* The calling thread is the worker, and is about to ask for something that changes memory of the device. -1 when the device is lost. */
+int cuda_begin(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
 /* NULL with an error; while a graph is captured, NULL where it would have to grow. */
 void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t bytes, struct error *error) MUST_CHECK;
 
@@ -80,11 +110,21 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
 
 int cuda_alloc(struct backend *backend, size_t bytes, struct memory **out, struct error *error);
 void cuda_free(struct backend *backend, struct memory *memory);
+int cuda_room(struct backend *backend, size_t *left, size_t *total, struct error *error);
+/* Device memory as such; ERROR_MEMORY says how much there is. */
+int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) MUST_CHECK;
+int cuda_open_pool(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+
+/* ---- transfer.c ---- */
+
 int cuda_write(struct backend *backend, struct span to, const void *from, size_t bytes, struct error *error);
 int cuda_read(struct backend *backend, void *to, struct span from, size_t bytes, struct error *error);
 int cuda_copy(struct backend *backend, struct span to, struct span from, size_t bytes, struct error *error);
-/* Device memory as such; ERROR_MEMORY says how much there is. */
-int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) MUST_CHECK;
+int cuda_fetch(struct backend *backend, struct span from, size_t bytes, struct error *error);
+/* A piece of locked memory, for the device to read or write until the worker waits. What it is for is asked of the stream before the
+ * next piece is: that may wait. NULL with an error. */
+void *cuda_stage(struct cuda_backend *cuda, size_t bytes, struct error *error) MUST_CHECK;
+void cuda_free_locked(struct cuda_backend *cuda);
 
 /* ---- matrix.c ---- */
 
@@ -145,6 +185,11 @@ void cuda_encode_close(struct cuda_backend *cuda);
 
 int cuda_sample(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                 int32_t *tokens, struct error *error);
+
+/* Where the calling thread's transfers go. */
+static inline cudaStream_t cuda_stream(struct cuda_backend *cuda) {
+  return pthread_equal(atomic_load(&cuda->worker), pthread_self()) ? cuda->stream : cudaStreamPerThread;
+}
 
 static inline struct device_rows device_rows_of(struct rows rows) {
   return (struct device_rows){span_floats(rows.at), rows.ld};

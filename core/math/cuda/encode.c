@@ -169,7 +169,7 @@ static int append_nothing(int64_t rows, struct sparse *out, struct error *error)
 int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error) {
   struct encoding e = {.cuda = (struct cuda_backend *)backend, .args = args, .chunk = 1};
   if (args->n_rows <= 0) return 0;
-  if (cuda_enter(e.cuda, error) != 0) return -1;
+  if (cuda_begin(e.cuda, error) != 0) return -1;
   if (args->kind == ENCODE_TOPK && args->k <= 0) return append_nothing(args->n_rows, out, error);
   e.ld = (int64_t)size_round_up((size_t)args->w->n_out, 4);
   e.choose = choose_args(args, e.ld);

@@ -1,40 +1,103 @@
-/* memory.c: blocks of device memory and the ways in and out. Any thread may call: each has a stream of its own. */
-#include <assert.h>
+/* memory.c: blocks of device memory. Any thread may call.
+ *
+ * Blocks of some size come from CUDA's pool for this device, which keeps what is given back: taking and giving one costs no
+ * conversation with the driver and stops no stream, and a block that a step in flight still reads is not given to others before
+ * the step is done, because the worker gives it back on the step's stream. Larger ones belong to models and are the driver's. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/checked.h"
 #include "core/math/cuda/cuda.h"
 
-int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) {
+#define POOLED_BYTES ((size_t)64 << 20)
+
+/* What the pool holds and nobody uses. */
+static size_t pool_rest(const struct cuda_backend *cuda) {
+  unsigned long long held = 0, used = 0; /* cuuint64_t */
+  if (!cuda->pool || cudaMemPoolGetAttribute(cuda->pool, cudaMemPoolAttrReservedMemCurrent, &held) != cudaSuccess ||
+      cudaMemPoolGetAttribute(cuda->pool, cudaMemPoolAttrUsedMemCurrent, &used) != cudaSuccess)
+    return 0;
+  return held > used ? (size_t)(held - used) : 0;
+}
+
+/* Devices without pools (there are virtual ones) go without. */
+int cuda_open_pool(struct cuda_backend *cuda, struct error *error) {
+  int has = 0;
+  unsigned long long keep = ~0ull;
+  if (cuda_check(cuda, cudaDeviceGetAttribute(&has, cudaDevAttrMemoryPoolsSupported, cuda->device), "asking what it can", error) != 0)
+    return -1;
+  if (!has) return 0;
+  if (cuda_check(cuda, cudaDeviceGetDefaultMemPool(&cuda->pool, cuda->device), "opening its pool", error) != 0) return -1;
+  return cuda_check(cuda, cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold, &keep), "opening its pool", error);
+}
+
+int cuda_room(struct backend *backend, size_t *left, size_t *total, struct error *error) {
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  if (cuda_enter(cuda, error) != 0 || cuda_check(cuda, cudaMemGetInfo(left, total), "asking for its memory", error) != 0) return -1;
+  *left += pool_rest(cuda);
+  return 0;
+}
+
+static int say_full(struct cuda_backend *cuda, size_t bytes, struct error *error) {
   size_t room = 0, total = 0;
-  cudaError_t status = cudaMalloc(out, size_max(bytes, 64));
-  if (status == cudaSuccess) return 0;
-  *out = NULL;
-  if (status != cudaErrorMemoryAllocation) return cuda_check(cuda, status, "taking memory", error);
   (void)cudaGetLastError();
   (void)cudaMemGetInfo(&room, &total);
+  room += pool_rest(cuda);
   return error_set(error, ERROR_MEMORY, "CUDA device %d has no room for %zu MiB: %zu of its %zu MiB are free", cuda->device,
                    (bytes + (1 << 20) - 1) >> 20, room >> 20, total >> 20);
 }
 
-/* On the calling thread's own stream, and done when it returns. */
-static int transfer(struct cuda_backend *cuda, void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
-                    const char *what, struct error *error) {
-  if (cuda_check(cuda, cudaMemcpyAsync(to, from, bytes, kind, cudaStreamPerThread), what, error) != 0) return -1;
-  return cuda_check(cuda, cudaStreamSynchronize(cudaStreamPerThread), what, error);
+int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) {
+  cudaError_t status = cudaMalloc(out, size_max(bytes, 64));
+  if (status == cudaErrorMemoryAllocation && cuda->pool) { /* what the pool has kept may be enough */
+    (void)cudaGetLastError();
+    (void)cudaMemPoolTrimTo(cuda->pool, 0);
+    status = cudaMalloc(out, size_max(bytes, 64));
+  }
+  if (status == cudaSuccess) return 0;
+  *out = NULL;
+  return status == cudaErrorMemoryAllocation ? say_full(cuda, bytes, error) : cuda_check(cuda, status, "taking memory", error);
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+static bool is_pooled(const struct cuda_backend *cuda, size_t bytes) { return cuda->pool && bytes <= POOLED_BYTES; }
+
+static int take_block(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) {
+  if (!is_pooled(cuda, bytes)) return cuda_take(cuda, bytes, out, error);
+  cudaError_t status = cudaMallocAsync(out, size_max(bytes, 64), cuda_stream(cuda));
+  if (status == cudaSuccess) return 0;
+  *out = NULL;
+  return status == cudaErrorMemoryAllocation ? say_full(cuda, bytes, error) : cuda_check(cuda, status, "taking memory", error);
+}
+
+/* Of a lost device it fails, and there is nothing to be done about it. */
+static void give_block(struct cuda_backend *cuda, size_t bytes, void *data) {
+  if (!data) return;
+  if (is_pooled(cuda, bytes))
+    cudaFreeAsync(data, cuda_stream(cuda));
+  else
+    cudaFree(data);
+}
+
+/* The worker's next step comes behind the clearing anyway; for others it is done. */
+static int clear(struct cuda_backend *cuda, void *data, size_t bytes, struct error *error) {
+  cudaStream_t stream = cuda_stream(cuda);
+  if (cuda_check(cuda, cudaMemsetAsync(data, 0, bytes, stream), "clearing memory", error) != 0) return -1;
+  if (stream != cuda->stream) return cuda_check(cuda, cudaStreamSynchronize(stream), "clearing memory", error);
+  cuda->in_flight = true;
+  return 0;
 }
 
 int cuda_alloc(struct backend *backend, size_t bytes, struct memory **out, struct error *error) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   struct memory *memory = calloc(1, sizeof *memory);
-  if (!memory) return error_memory(error, sizeof *memory);
   void *data = NULL;
+  if (!memory) return error_memory(error, sizeof *memory);
   memory->bytes = bytes;
-  if (cuda_enter(cuda, error) != 0 || cuda_take(cuda, bytes, &data, error) != 0 ||
-      cuda_check(cuda, cudaMemsetAsync(data, 0, size_max(bytes, 64), cudaStreamPerThread), "clearing memory", error) != 0 ||
-      cuda_check(cuda, cudaStreamSynchronize(cudaStreamPerThread), "clearing memory", error) != 0) {
-    cudaFree(data);
+  if (cuda_enter(cuda, error) != 0 || take_block(cuda, bytes, &data, error) != 0 ||
+      clear(cuda, data, size_max(bytes, 64), error) != 0) {
+    give_block(cuda, bytes, data);
     free(memory);
     return -1;
   }
@@ -47,34 +110,6 @@ void cuda_free(struct backend *backend, struct memory *memory) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (!memory) return;
   cudaSetDevice(cuda->device);
-  cudaFree(memory->data); /* of a lost device it fails, and there is nothing to be done about it */
+  give_block(cuda, memory->bytes, memory->data);
   free(memory);
-}
-
-static unsigned char *checked_place(struct span span, size_t bytes) {
-  assert(span.memory && span.offset <= span.memory->bytes && bytes <= span.memory->bytes - span.offset);
-  (void)bytes;
-  return span.memory->data + span.offset;
-}
-
-int cuda_write(struct backend *backend, struct span to, const void *from, size_t bytes, struct error *error) {
-  struct cuda_backend *cuda = (struct cuda_backend *)backend;
-  if (!bytes) return 0;
-  if (cuda_enter(cuda, error) != 0) return -1;
-  return transfer(cuda, checked_place(to, bytes), from, bytes, cudaMemcpyHostToDevice, "writing memory", error);
-}
-
-int cuda_read(struct backend *backend, void *to, struct span from, size_t bytes, struct error *error) {
-  struct cuda_backend *cuda = (struct cuda_backend *)backend;
-  if (!bytes) return 0;
-  if (cuda_enter(cuda, error) != 0) return -1;
-  return transfer(cuda, to, checked_place(from, bytes), bytes, cudaMemcpyDeviceToHost, "reading memory", error);
-}
-
-int cuda_copy(struct backend *backend, struct span to, struct span from, size_t bytes, struct error *error) {
-  struct cuda_backend *cuda = (struct cuda_backend *)backend;
-  if (!bytes) return 0;
-  if (cuda_enter(cuda, error) != 0) return -1;
-  return transfer(cuda, checked_place(to, bytes), checked_place(from, bytes), bytes, cudaMemcpyDeviceToDevice,
-                  "copying memory", error);
 }

@@ -365,9 +365,7 @@ int cuda_run(struct backend *backend, const struct op *list, size_t count, const
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   struct shape shape = shape_of(step);
   assert(step->n_layer > 0);
-  if (cuda_enter(cuda, error) != 0 || cuda_tables_fill(cuda, step, error) != 0) return -1;
+  if (cuda_begin(cuda, error) != 0 || cuda_tables_fill(cuda, step, error) != 0) return -1;
   int done = graphs_run(cuda, list, count, step, &shape, error);
-  if (done < 0) return -1;
-  if (!done && cuda_launch_list(cuda, list, count, step, &shape, error) != 0) return -1;
-  return cuda_wait(cuda, error);
+  return done ? done < 0 ? -1 : 0 : cuda_launch_list(cuda, list, count, step, &shape, error);
 }

@@ -1,4 +1,4 @@
-/* table.c: the tables of a step, gathered in one block of locked host memory and sent to the device in one copy. */
+/* table.c: the tables of a step, gathered in one piece of locked host memory and sent to the device in one copy. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -113,21 +113,18 @@ static void lay_out(struct cutter *c, const struct step *step, struct table *t) 
   put_taps(c, step, t);
 }
 
+/* On the device: at one place, which graphs know. */
 static int make_room(struct cuda_backend *cuda, size_t bytes, struct error *error) {
   struct tables *tables = &cuda->tables;
   if (bytes <= tables->bytes) return 0;
+  if (cuda_wait(cuda, error) != 0) return -1;
   graphs_drop(cuda);
   cudaFree(tables->device);
-  cudaFreeHost(tables->staging);
   *tables = (struct tables){0};
   size_t room = size_max(LEAST_BYTES, bytes + bytes / 2);
-  void *device = NULL, *staging = NULL;
+  void *device = NULL;
   if (cuda_take(cuda, room, &device, error) != 0) return -1;
-  if (cuda_check(cuda, cudaMallocHost(&staging, room), "taking locked memory", error) != 0) {
-    cudaFree(device);
-    return -1;
-  }
-  *tables = (struct tables){staging, device, room};
+  *tables = (struct tables){device, room};
   return 0;
 }
 
@@ -136,10 +133,12 @@ int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct 
   struct table table;
   lay_out(&measure, step, &table);
   if (make_room(cuda, measure.used, error) != 0) return -1;
-  struct tables *tables = &cuda->tables;
-  struct cutter fill = {tables->staging, (unsigned char *)tables->device, 0};
+  unsigned char *staged = cuda_stage(cuda, measure.used, error);
+  if (!staged) return -1;
+  struct cutter fill = {staged, (unsigned char *)cuda->tables.device, 0};
   lay_out(&fill, step, &table);
-  memcpy(tables->staging, &table, sizeof table);
-  return cuda_check(cuda, cudaMemcpyAsync(tables->device, tables->staging, fill.used, cudaMemcpyHostToDevice, cuda->stream),
+  memcpy(staged, &table, sizeof table);
+  cuda->in_flight = true; /* making room may have waited */
+  return cuda_check(cuda, cudaMemcpyAsync(cuda->tables.device, staged, fill.used, cudaMemcpyHostToDevice, cuda->stream),
                     "sending a step", error);
 }

@@ -327,11 +327,13 @@ static void catch_up_all() {
   for (cuda_stream *stream : streams) catch_up(stream);
 }
 
-/* When the stream comes to it, or when the graph that is being captured is replayed. */
+/* When the stream comes to it, or when the graph that is being captured is replayed; a lost device does nothing more. */
 static void submit(cudaStream_t stream, std::function<void()> work) {
   cuda_stream *to = stream_of(stream);
   std::lock_guard<std::recursive_mutex> lock(doing);
-  (to->capturing ? *to->capturing : to->late).push_back(std::move(work));
+  (to->capturing ? *to->capturing : to->late).push_back([=]() {
+    if (sticky == cudaSuccess) work();
+  });
 }
 
 cudaError_t emulated::launch(const char *name, std::function<void()> thread, const cudaLaunchConfig_t *config) {
@@ -506,7 +508,8 @@ cudaError_t cudaFreeAsync(void *at, cudaStream_t stream) {
     auto found = blocks.find(at);
     if (found != blocks.end()) pool_used -= found->second;
   }
-  submit(stream, [=]() { give(at); });
+  std::lock_guard<std::recursive_mutex> lock(doing);
+  stream_of(stream)->late.push_back([=]() { give(at); });
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {

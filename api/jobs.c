@@ -57,6 +57,8 @@ static void write_job(struct json_writer *w, const struct lab_progress *progress
   jw_member_text(w, "message", job->message);
   jw_member_bool(w, "cancelling", job->cancel && job->state == STORE_RUNNING);
   jw_member_text(w, "error", job->error);
+  jw_member_bool(w, "resumable", !progress->refusal);
+  jw_member_text(w, "notResumable", progress->refusal);
   reply_json(w, "parameters", job->parameters);
   reply_json(w, "result", job->result);
   jw_member_text(w, "createdAt", job->created_at);

@@ -84,7 +84,7 @@ static const struct {
     {"FeatureName", "{model: text, source: text, index: integer}"},
     {"Job",
      "{id: integer, kind: text, state: text, done: integer, total: integer?, unit: text?, share: number?, rate: number, "
-     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, parameters: {...}, result: any, createdAt: text, "
+     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, resumable: boolean, notResumable: text?, parameters: {...}, result: any, createdAt: text, "
      "startedAt: text?, updatedAt: text, finishedAt: text?}"},
     {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number, ...}"},
     {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?, ...}"},

@@ -155,12 +155,14 @@ struct lab_progress {
   struct store_job job;   /* strings in the arena */
   double rate;            /* units a second now; 0 when it does not run */
   double seconds_left;    /* -1: not known */
+  const char *refusal;    /* why lab_long_job_resume would be refused, as things are now; NULL: it would not */
 };
 int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_progress *out,
                  struct error *error) MUST_CHECK; /* ERROR_NOT_FOUND */
 int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n,
                   struct error *error) MUST_CHECK; /* newest first, at most 100 */
 int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) MUST_CHECK;
+/* ERROR_CONFLICT: it could only fail again (its text is gone, its source not loaded, or both are as they were when it failed). */
 int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) MUST_CHECK;
 
 /* A waker that is called (any thread) whenever a long job's progress changes, at most a few times a second; for

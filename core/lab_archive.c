@@ -26,13 +26,12 @@ int lab_needs_store(struct error *error) {
 
 /* Shape and kind, whether the model's weights are processed, which gives it other activations, and behind "#" the fingerprint
  * of what it computes. */
-static void identify(const struct lab *lab, const struct lab_source *source, char out[160]) {
+static void identify(const struct lab *lab, struct lab_source *source, char out[160]) {
   const struct lab_source_info *info = &source->info;
-  char print[17];
-  dict_fingerprint(source->dict, print);
+  dict_fingerprint(source->dict, source->print);
   bool processed = lab_model_named(lab, info->model_id)->model->processed;
   snprintf(out, 160, "%s %s %lld x %lld%s%s #%s", info->kind, info->point, (long long)info->d_in, (long long)info->n_feat,
-           info->folded ? " folded" : "", processed ? " processed" : "", print);
+           info->folded ? " folded" : "", processed ? " processed" : "", source->print);
 }
 
 /* One that was written without a fingerprint (before there were any) agrees with every dictionary of its shape. */

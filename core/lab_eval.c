@@ -242,11 +242,23 @@ static int run(struct eval_job *job, struct arena *arena, struct store_evaluatio
   return failed ? -1 : 0;
 }
 
+int eval_job_check(struct lab *lab, const struct store_job *row, struct error *error) {
+  struct lab_subject about = {.lab = lab};
+  int failed = subject_read(&about, row->parameters, error) != 0 || subject_may_go_on(&about, row, error) != 0;
+  if (!failed) failed = check_whole(lab, about.info, error);
+  if (!failed)
+    failed = check_ends(json_bool_or(json_get(about.parameters, "ends"), false), lab_model_of_source(lab, about.info),
+                        about.info->model_id, error);
+  subject_close(&about);
+  return failed ? -1 : 0;
+}
+
 int eval_job_run(struct lab_running *running, const char *parameters, struct error *error) {
   struct eval_job job = {.about = {.running = running, .lab = running->lab}, .error = ERROR_INIT};
   int failed = subject_read(&job.about, parameters, error);
   job.ends = json_bool_or(json_get(job.about.parameters, "ends"), false);
   if (!failed) failed = run(&job, NULL, NULL, error);
+  if (failed) subject_keep_failure(&job.about, error);
   subject_close(&job.about);
   return failed;
 }

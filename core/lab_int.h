@@ -20,6 +20,7 @@ struct lab_source {
   struct lab_source_info info;  /* first: lab_source_of goes from its address to ours */
   struct dict *dict;
   int64_t store_id;             /* the store's number; 0 without a store */
+  char print[17];               /* what it computes (dict_fingerprint); "" without a store */
   char *id, *set, *model_id, *point, *point_out, *path;
   char *point_last;             /* NULL where there is one */
   _Atomic int64_t used_at;      /* seconds since 1970; 0: never */

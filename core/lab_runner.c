@@ -170,17 +170,26 @@ static int take(struct lab_runner *runner, int64_t id, struct error *error) {
   return failed;
 }
 
+/* What this version can do. */
+static const struct job_kind {
+  const char *word;
+  int (*run)(struct lab_running *running, const char *parameters, struct error *error);
+  int (*check)(struct lab *lab, const struct store_job *job, struct error *error);
+} kinds[] = {{"stats", stats_job_run, stats_job_check}, {"eval", eval_job_run, eval_job_check}};
+
+static const struct job_kind *find_kind(const struct store_job *job, struct error *error) {
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (strcmp(kinds[i].word, job->kind) == 0) return &kinds[i];
+  error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
+  return NULL;
+}
+
 static int run_job(struct lab_runner *runner, const struct store_job *job, struct error *error) {
   struct lab_running running = {.lab = runner->lab, .id = job->id, .stopping = stopping, .report = report,
                                 .runner = runner};
   if (take(runner, job->id, error) != 0) return -1;
-  int failed;
-  if (strcmp(job->kind, "stats") == 0)
-    failed = stats_job_run(&running, job->parameters, error);
-  else if (strcmp(job->kind, "eval") == 0)
-    failed = eval_job_run(&running, job->parameters, error);
-  else
-    failed = error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
+  const struct job_kind *kind = find_kind(job, error);
+  int failed = kind ? kind->run(&running, job->parameters, error) : -1;
   end(runner, job->id, failed, error);
   return failed;
 }
@@ -308,6 +317,33 @@ int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *i
   return failed;
 }
 
+/* Whether a job that ended early could go on, with a lease of its own: whoever follows a job for hours has none. */
+static int check_resume(struct lab *lab, const struct store_job *job, struct error *error) {
+  struct lab_lease lease;
+  const struct job_kind *kind = find_kind(job, error);
+  if (!kind) return -1;
+  lab_lease_begin(lab, &lease);
+  int failed = kind->check(lab, job, error);
+  lab_lease_end(lab, &lease);
+  return failed;
+}
+
+static bool ended_early(const struct store_job *job) { return job->state == STORE_FAILED || job->state == STORE_CANCELLED; }
+
+/* Why a job cannot be resumed, into the arena; NULL there: it can. */
+static int tell_refusal(struct lab *lab, struct lab_progress *progress, struct arena *arena, struct error *error) {
+  struct error why = ERROR_INIT;
+  const struct store_job *job = &progress->job;
+  progress->refusal = NULL;
+  if (ended_early(job) && check_resume(lab, job, &why) == 0) return 0;
+  if (ended_early(job))
+    progress->refusal = arena_text(arena, why.text, strlen(why.text), error);
+  else
+    progress->refusal = arena_printf(arena, error, "it is %s%s", store_job_word(job->state),
+                                     job->state == STORE_DONE ? ": start a new one" : "");
+  return progress->refusal ? 0 : -1;
+}
+
 /* An unfinished job with these parameters, queued again; 0 when there is none. One that failed is left behind: its
  * state may be what it failed on (a text that has changed), and a new one costs no more than time. */
 static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id, struct error *error) {
@@ -358,7 +394,7 @@ int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_pr
   pthread_mutex_lock(&lab->runner->mutex);
   overlay(lab->runner, out);
   pthread_mutex_unlock(&lab->runner->mutex);
-  return 0;
+  return tell_refusal(lab, out, arena, error);
 }
 
 int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n, struct error *error) {
@@ -375,6 +411,8 @@ int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **ou
     overlay(lab->runner, &(*out)[i]);
   }
   pthread_mutex_unlock(&lab->runner->mutex);
+  for (size_t i = 0; i < *n; i++)
+    if (tell_refusal(lab, &(*out)[i], arena, error) != 0) return -1;
   return 0;
 }
 
@@ -388,8 +426,22 @@ int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) {
   return 0;
 }
 
+/* A job that can only fail again is not queued for it. */
+static int refuse_vain_resume(struct lab *lab, int64_t id, struct error *error) {
+  struct arena arena;
+  struct store_job job;
+  struct error why = ERROR_INIT;
+  arena_init(&arena, 0);
+  int found = store_job_find(lab->store, id, &arena, &job, error), failed = found < 0 ? -1 : 0;
+  if (found > 0 && ended_early(&job) && check_resume(lab, &job, &why) != 0)
+    failed = error_set_field(error, ERROR_CONFLICT, "id", "job %lld cannot be resumed: %s", (long long)id, why.text);
+  arena_clear(&arena);
+  return failed;
+}
+
 int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) {
   if (!lab->store) return lab_needs_store(error);
+  if (refuse_vain_resume(lab, id, error) != 0) return -1;
   pthread_mutex_lock(&lab->runner->mutex);
   bool runs = lab->runner->current == id;
   pthread_mutex_unlock(&lab->runner->mutex);

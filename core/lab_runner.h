@@ -19,6 +19,10 @@ struct lab_running {
  * store. Parameters are those the job was created with. */
 int stats_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
 
+/* Whether a job that ended early could go on as things are: 0, or -1 with what is in the way. Cheap; under the caller's lease. */
+int stats_job_check(struct lab *lab, const struct store_job *job, struct error *error) MUST_CHECK;
+int eval_job_check(struct lab *lab, const struct store_job *job, struct error *error) MUST_CHECK;
+
 /* Checks arguments against what is loaded and writes them as JSON text into the arena. */
 const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *args, struct arena *arena,
                                  struct error *error) MUST_CHECK;

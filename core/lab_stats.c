@@ -66,6 +66,7 @@ const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *a
   return subject_write(&subject, info, write_parameters, args, arena, error);
 }
 
+/* What the text says, and nothing that is loaded. */
 static int read_parameters(struct stats_job *job, const char *text, struct error *error) {
   if (subject_read(&job->about, text, error) != 0) return -1;
   const struct json_node *p = job->about.parameters;
@@ -77,7 +78,14 @@ static int read_parameters(struct stats_job *job, const char *text, struct error
       .logits = json_bool_or(json_get(p, "logits"), defaults.logits),
       .neighbours = json_bool_or(json_get(p, "neighbours"), defaults.neighbours),
       .explain = json_bool_or(json_get(p, "explain"), defaults.explain)};
-  return check(&job->args, error) != 0 || subject_keep(&job->about, error) != 0 ? -1 : 0;
+  return check(&job->args, error);
+}
+
+int stats_job_check(struct lab *lab, const struct store_job *row, struct error *error) {
+  struct stats_job job = {.about = {.lab = lab}};
+  int failed = read_parameters(&job, row->parameters, error) != 0 || subject_may_go_on(&job.about, row, error) != 0;
+  subject_close(&job.about);
+  return failed ? -1 : 0;
 }
 
 static bool should_stop(const struct stats_job *job) { return subject_stopping(&job->about); }
@@ -393,11 +401,12 @@ static int describe_source(struct stats_job *job, struct error *error) {
 
 int stats_job_run(struct lab_running *running, const char *parameters, struct error *error) {
   struct stats_job job = {.about = {.running = running, .lab = running->lab}};
-  int failed = read_parameters(&job, parameters, error) != 0 || subject_open_corpus(&job.about, error) != 0 ||
-               make_statistics(&job, error) != 0 || resume(&job, error) != 0;
+  int failed = read_parameters(&job, parameters, error) != 0 || subject_keep(&job.about, error) != 0 ||
+               subject_open_corpus(&job.about, error) != 0 || make_statistics(&job, error) != 0 || resume(&job, error) != 0;
   if (!failed && job.phase == PHASE_COUNT) failed = count_corpus(&job, error);
   if (!failed) failed = write_features(&job, error);
   if (!failed) failed = describe_source(&job, error);
+  if (failed) subject_keep_failure(&job.about, error);
   if (job.about.opened) table_free_decoder(job.about.lab, job.about.opened->model, job.decoder);
   statistics_free(job.statistics);
   subject_close(&job.about);

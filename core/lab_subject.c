@@ -4,10 +4,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/lab_sources.h"
 
+#define FAILURE_PART INT32_MAX /* of a job's state: far behind the parts that jobs number */
+#define FAILURE_VERSION 1u
 #define CHECKPOINT_MS 20000 /* at most so much work is lost, unless options say otherwise */
 
 /* ---- parameters ---- */
@@ -65,6 +69,14 @@ int subject_read(struct lab_subject *subject, const char *text, struct error *er
 
 /* ---- what it holds ---- */
 
+/* Zeros for a file that is not there. */
+static void stamp_file(const char *path, struct subject_stamp *out) {
+  struct stat about;
+  memset(out, 0, sizeof *out);
+  if (stat(path, &about) == 0)
+    *out = (struct subject_stamp){about.st_size, about.st_mtim.tv_sec, about.st_mtim.tv_nsec};
+}
+
 int subject_keep(struct lab_subject *subject, struct error *error) {
   struct lab_lease lease;
   lab_lease_begin(subject->lab, &lease);
@@ -72,6 +84,7 @@ int subject_keep(struct lab_subject *subject, struct error *error) {
   if (!failed) {
     subject->source = lab_source_of(subject->lab, subject->info);
     subject->opened = lab_model_of_source(subject->lab, subject->info);
+    stamp_file(subject->args.corpus, &subject->stamp);
     source_pin(subject->lab, subject->source);
   }
   lab_lease_end(subject->lab, &lease);
@@ -122,13 +135,16 @@ const char *subject_corpus_name(const struct lab_subject *subject) {
   return slash ? slash + 1 : subject->args.corpus;
 }
 
+static void identify_dictionary(const struct lab_subject *subject, const char *print, char out[24]) {
+  snprintf(out, 24, "%s %d%s", print, (int)subject->lab->keep, subject->opened->model->processed ? " p" : "");
+}
+
 void subject_identify(const struct lab_subject *subject, struct subject_identity *out) {
   char print[17];
   dict_fingerprint(subject->source->dict, print);
   memset(out, 0, sizeof *out);
   snprintf(out->corpus, sizeof out->corpus, "%s", corpus_identity(subject->corpus));
-  snprintf(out->dictionary, sizeof out->dictionary, "%s %d%s", print, (int)subject->lab->keep,
-           subject->opened->model->processed ? " p" : "");
+  identify_dictionary(subject, print, out->dictionary);
 }
 
 int subject_is(const struct lab_subject *subject, const struct subject_identity *saved, struct error *error) {
@@ -140,4 +156,57 @@ int subject_is(const struct lab_subject *subject, const struct subject_identity 
     return error_set(error, ERROR_ARGUMENT, "the dictionary '%s' is another one than when the job began; start a new job",
                      subject->info->id);
   return 0;
+}
+
+/* ---- after a failure ---- */
+
+/* What the job met when it failed. Plain bytes, compared as they are. */
+struct saved_failure {
+  uint32_t version, zero;
+  struct subject_stamp corpus;
+  char dictionary[24];
+};
+
+static void describe_failure(const struct lab_subject *subject, const struct subject_stamp *corpus, struct saved_failure *out) {
+  memset(out, 0, sizeof *out);
+  out->version = FAILURE_VERSION;
+  out->corpus = *corpus;
+  identify_dictionary(subject, subject->source->print, out->dictionary);
+}
+
+void subject_keep_failure(const struct lab_subject *subject, const struct error *why) {
+  struct error error = ERROR_INIT;
+  struct saved_failure failure;
+  bool lasting = why->code == ERROR_ARGUMENT || why->code == ERROR_FORMAT;
+  if (!lasting || !subject->source || !subject->lab->store || !subject->running->id) return;
+  describe_failure(subject, &subject->stamp, &failure);
+  struct store_job_part part = {FAILURE_PART, &failure, sizeof failure};
+  struct store_batch batch = {.source = subject->source->store_id, .job = subject->running->id, .parts = &part, .n_parts = 1};
+  if (store_batch_put(subject->lab->store, &batch, &error) != 0)
+    log_error("why job %lld failed could not be kept: %s", (long long)subject->running->id, error.text);
+}
+
+/* The subject's source is found, and nothing of it is pinned. */
+static int check_failure(struct lab_subject *subject, int64_t id, struct error *error) {
+  struct arena arena;
+  struct subject_stamp stamp;
+  struct saved_failure now;
+  const void *saved;
+  size_t bytes;
+  subject->source = lab_source_of(subject->lab, subject->info);
+  subject->opened = lab_model_of_source(subject->lab, subject->info);
+  stamp_file(subject->args.corpus, &stamp);
+  describe_failure(subject, &stamp, &now);
+  subject->source = NULL;
+  arena_init(&arena, 0);
+  int found = store_job_part(subject->lab->store, id, FAILURE_PART, &arena, &saved, &bytes, error);
+  bool same = found > 0 && bytes == sizeof now && memcmp(saved, &now, sizeof now) == 0;
+  arena_clear(&arena);
+  if (found < 0) return -1;
+  return same ? error_set(error, ERROR_ARGUMENT, "its text and its dictionary are those that it failed on; start a new job") : 0;
+}
+
+int subject_may_go_on(struct lab_subject *subject, const struct store_job *job, struct error *error) {
+  if (subject_check(subject->lab, &subject->args, &subject->info, error) != 0) return -1;
+  return job->state == STORE_FAILED ? check_failure(subject, job->id, error) : 0;
 }

@@ -15,6 +15,11 @@ struct lab_subject_args {
   int64_t max_tokens; /* 0: the whole text */
 };
 
+/* A file as it was looked at: the same numbers, the same text. */
+struct subject_stamp {
+  int64_t bytes, seconds, nanoseconds; /* when it changed last */
+};
+
 struct lab_subject {
   struct lab_running *running;
   struct lab *lab;
@@ -24,6 +29,7 @@ struct lab_subject {
   struct lab_source *source;         /* pinned */
   struct lab_model *opened;
   struct corpus *corpus;
+  struct subject_stamp stamp;        /* of the text, before it was read */
 };
 
 /* Against what is loaded; *info is the source's. ERROR_NOT_FOUND / ERROR_ARGUMENT with field. */
@@ -61,6 +67,14 @@ struct subject_identity {
 void subject_identify(const struct lab_subject *subject, struct subject_identity *out);
 /* ERROR_ARGUMENT naming what is another one now. */
 int subject_is(const struct lab_subject *subject, const struct subject_identity *saved, struct error *error) MUST_CHECK;
+
+/* A job that failed at what its text, its dictionary or its saved state is fails again as long as those are the same: kept beside
+ * its state. Other failures (a full disk, too little memory) may pass, and nothing is kept of them. */
+void subject_keep_failure(const struct lab_subject *subject, const struct error *why);
+
+/* Whether a job could go on, by what is loaded, its text and what is known of its failure; reads neither text nor dictionary.
+ * The subject was read from the job's parameters. ERROR_NOT_FOUND / ERROR_ARGUMENT. Under the caller's lease. */
+int subject_may_go_on(struct lab_subject *subject, const struct store_job *job, struct error *error) MUST_CHECK;
 
 /* Everything it holds; a subject of zeros is fine. */
 void subject_close(struct lab_subject *subject);

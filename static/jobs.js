@@ -52,14 +52,15 @@ function jobItem(first, changed) {
   const act = (work, said) => (event) => during(event.target, notes, async () => { await work(); say(said); await changed(); });
   const update = (job) => {
     progress.update(job);
-    const state = stateOf(job), looks = JSON.stringify([state, job.cancelling, job.message, job.error, job.parameters, job.result]);
+    const state = stateOf(job), looks = JSON.stringify([state, job.cancelling, job.message, job.error, job.notResumable, job.parameters, job.result]);
     if (looks === drawn) return;
     drawn = looks;
     show(node, h('div', { class: 'item' },
       h('div', { class: 'row apart' }, h('div', {}, h('strong', {}, `${job.kind} ${job.id}`), ' ', subject(job)), h('span', { class: 'row' }, h('span', { class: `chip ${TONES[state] ?? ''}` }, state),
         ACTIVE.includes(state) && h('button', { type: 'button', class: 'quiet', disabled: job.cancelling, 'aria-label': `Cancel job ${job.id}`, onclick: act(() => remove(address), 'cancelled') }, job.cancelling ? 'Stopping…' : 'Cancel'),
-        ENDED_EARLY.includes(state) && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
+        ENDED_EARLY.includes(state) && job.resumable && h('button', { type: 'button', class: 'quiet', 'aria-label': `Resume job ${job.id}`, onclick: act(() => post(`${address}/resume`, {}), 'resumed') }, 'Resume'))),
       progress.node, found(job), ACTIVE.includes(state) && job.message && h('p', { class: 'small soft' }, job.message), job.error && h('p', { class: 'notice bad' }, typeof job.error === 'string' ? job.error : job.error.message),
+      ENDED_EARLY.includes(state) && job.notResumable && h('p', { class: 'small soft' }, `It cannot be resumed: ${job.notResumable}.`),
       job.parameters && h('details', {}, h('summary', { class: 'small' }, 'Parameters'), h('pre', { class: 'wrap' }, JSON.stringify(job.parameters, null, 1))), notes));
   };
   update(first);

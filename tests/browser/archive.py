@@ -92,6 +92,7 @@ def job(number, state, done, **more):
     return {"id": number, "kind": "stats", "state": state, "done": done, "total": 250000, "unit": "tokens", "share": done / 250000,
             "rate": 4100.0 if state == "running" else 0, "secondsLeft": (250000 - done) / 4100 if state == "running" else None,
             "message": "counting" if state == "running" else None, "error": None, "cancelling": False, "result": None,
+            "resumable": state == "cancelled", "notResumable": None if state == "cancelled" else f"it is {state}",
             "parameters": {"modelId": "demo", "source": "2-res-demo", "corpus": "/data/stories.txt", "lines": True},
             "createdAt": "2026-01-01T00:00:00.000Z", **more}
 
@@ -105,7 +106,8 @@ class Rows:
         self.deleted = set()
         self.next_id = 900000
         self.shares = {}
-        self.jobs = [job(3, "running", 96000), job(2, "failed", 1200, error="'/data/old.txt' is not there"), job(1, "done", 250000)]
+        self.jobs = [job(3, "running", 96000), job(2, "failed", 1200, error="'/data/old.txt' is not there",
+                                                                    notResumable="corpus '/data/old.txt' is not a file that can be read"), job(1, "done", 250000)]
 
     def told(self, index):
         auto = [] if index % 5 == 4 else [{"id": str(index), "description": MEANINGS[index % len(MEANINGS)], "typeName": "steerd-auto",
@@ -198,7 +200,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             one = next(one for one in rows.jobs if str(one["id"]) == parts[2])
             if self.command == "DELETE":
-                one["state"] = "cancelled"
+                one.update(state="cancelled", resumable=True, notResumable=None)
             self.say(one)
 
     def events(self, one):

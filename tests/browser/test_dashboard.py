@@ -569,6 +569,21 @@ def test_evaluation_from_the_form_to_the_page_of_the_dictionary(browser, bare):
     has(browser, "Through the dictionary")
 
 
+def test_resume_is_offered_where_it_can_help(browser, bare, tmp_path):
+    text = tmp_path / "empty.txt"
+    text.write_text("")
+    open_page(browser, bare.url + "/jobs")
+    find(browser, "input[placeholder^='/data']").send_keys(str(text) + Keys.ENTER)
+    has(browser, "has no tokens")
+    has(browser, "It cannot be resumed: its text and its dictionary are those that it failed on")
+    assert not [one for one in browser.find_elements(By.CSS_SELECTOR, "ul.list button") if one.text == "Resume"]
+    text.write_text("It says something now.")
+    has(browser, "Resume")  # the page has looked again
+    assert "cannot be resumed" not in text_of(browser)
+    button(browser, "Resume").click()
+    wait(browser, lambda: "has no tokens" not in text_of(browser))
+
+
 SHARES = [(1.066, "107 %"), (0.957, "95.7 %"), (1, "100 %"), (0.9996, "100 %"), (0, "0 %"), (12.344, "1,234 %"), (-0.1066, "-10.7 %"), (0.00001234, "0.00123 %"), (1e-9, "1e-7 %"),
           (None, "–")]
 

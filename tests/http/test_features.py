@@ -379,6 +379,20 @@ def test_a_job_is_cancelled_and_resumed(daemon, tmp_path):
     assert [row["id"] for row in listed] == sorted((row["id"] for row in listed), reverse=True)
 
 
+def test_a_job_that_can_only_fail_again_is_not_resumed(daemon, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("the middle of the universe is far away\n" * 50000)
+    job = start_job(daemon, text, source="2-res-jump", nTop=1)
+    assert not job["resumable"] and job["notResumable"] in ("it is queued", "it is running")
+    requests.delete(f"{daemon.url}/v1/jobs/{job['id']}", timeout=TIMEOUT)
+    ended = list(read_events(daemon, job["id"]))[-1]
+    assert ended["resumable"] and ended["notResumable"] is None
+    text.unlink()
+    refused = post(daemon, f"/v1/jobs/{job['id']}/resume", {}, 409)
+    assert refused["code"] == "conflict" and "is not a file that can be read" in refused["error"]
+    assert get(daemon, f"/v1/jobs/{job['id']}").json()["notResumable"] in refused["error"]
+
+
 def test_jobs_refuse(daemon, corpus):
     body = {"kind": "stats", "modelId": MODEL, "source": SOURCE, "corpus": str(corpus)}
     assert "did you mean 'nTop'" in post(daemon, "/v1/jobs", {**body, "nTopp": 3}, 400)["error"]

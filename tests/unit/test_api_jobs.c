@@ -23,7 +23,7 @@ static int64_t start_job(const char *path) {
   assert_true(id > 0);
   assert_string_equal(member(&x, "kind"), "stats");
   const char *members[] = {"state", "done", "total", "unit", "share", "rate", "secondsLeft", "message", "cancelling",
-                           "error", "parameters", "result", "createdAt", "startedAt", "updatedAt", "finishedAt"};
+                           "error", "resumable", "notResumable", "parameters", "result", "createdAt", "startedAt", "updatedAt", "finishedAt"};
   for (size_t i = 0; i < sizeof members / sizeof members[0]; i++)
     if (!json_object_get(x.json, members[i])) fail_msg("a job has no '%s': %s", members[i], x.body);
   forget(&x);
@@ -99,6 +99,91 @@ static void test_job_stops_and_goes_on(void **state) {
   }
 }
 
+/* Whether job `id` says that it can be resumed, and if not why, in these words; POST does what it says. */
+static void expect_resumable(int64_t id, const char *why) {
+  char path[64], resume[80];
+  snprintf(path, sizeof path, "/v1/jobs/%lld", (long long)id);
+  snprintf(resume, sizeof resume, "%s/resume", path);
+  struct exchange x = expect_ok("GET", path, NULL);
+  const char *told = member(&x, "notResumable");
+  if (json_is_true(json_object_get(x.json, "resumable")) != !why || !told != !why || (why && !strstr(told, why)))
+    fail_msg("wanted '%s': %s", why ? why : "resumable", x.body);
+  forget(&x);
+  if (why) {
+    expect_error("POST", resume, NULL, 409, "conflict", "id", why);
+    return;
+  }
+  x = expect_ok("POST", resume, NULL);
+  forget(&x);
+}
+
+/* Resuming is offered where it can lead somewhere: not to a text on which the job failed, nor to one that is gone. */
+static void test_resumable(void **state) {
+  (void)state;
+  need_house();
+  const char *empty = corpus(0);
+  int64_t id = start_job(empty);
+  follow_job(id, "failed");
+  expect_resumable(id, "those that it failed on; start a new job");
+  FILE *file = fopen(empty, "w"); /* another text in the same place */
+  assert_non_null(file);
+  fputs("now it says something\n", file);
+  fclose(file);
+  expect_resumable(id, NULL);
+  follow_job(id, "done");
+  struct exchange x;
+  char path[64];
+  snprintf(path, sizeof path, "/v1/jobs/%lld", (long long)id);
+  x = expect_ok("GET", path, NULL);
+  assert_true(json_is_false(json_object_get(x.json, "resumable")));
+  assert_string_equal(member(&x, "notResumable"), "it is done: start a new one");
+  forget(&x);
+  const char *long_text = corpus(20000);
+  id = start_job(long_text);
+  snprintf(path, sizeof path, "/v1/jobs/%lld", (long long)id);
+  x = expect_ok("DELETE", path, NULL);
+  forget(&x);
+  follow_job(id, "cancelled");
+  unlink(long_text);
+  expect_resumable(id, "is not a file that can be read");
+  corpus(20000);
+  expect_resumable(id, NULL);
+  x = expect_ok("DELETE", path, NULL);
+  forget(&x);
+  follow_job(id, "cancelled");
+}
+
+/* A job as an earlier process left it, which failed or was stopped. */
+static int64_t left_behind(const char *kind, const char *parameters) {
+  int64_t id;
+  must(store_job_create(lab_store(lab), kind, parameters, &id, &error));
+  must(store_job_cancel(lab_store(lab), id, &error)); /* the runner may have been quicker: then it fails */
+  char path[64];
+  snprintf(path, sizeof path, "/v1/jobs/%lld", (long long)id);
+  for (int i = 0; i < 10000; i++) {
+    struct exchange x = expect_ok("GET", path, NULL);
+    const char *now = member(&x, "state");
+    bool ended = strcmp(now, "failed") == 0 || strcmp(now, "cancelled") == 0;
+    forget(&x);
+    if (ended) break;
+    usleep(1000);
+  }
+  return id;
+}
+
+static void test_never_resumable(void **state) {
+  (void)state;
+  need_house();
+  char parameters[400];
+  snprintf(parameters, sizeof parameters, "{\"modelId\":\"tiny\",\"source\":\"7-res-gone\",\"corpus\":\"%s\"}", corpus(3));
+  expect_resumable(left_behind("stats", parameters), "'7-res-gone'");
+  expect_resumable(left_behind("eval", parameters), "'7-res-gone'");
+  expect_resumable(left_behind("eval", "{\"modelId\":\"other\"}"), "other");
+  expect_resumable(left_behind("train", "{}"), "jobs of kind 'train' are not run");
+  snprintf(parameters, sizeof parameters, "{\"modelId\":\"tiny\",\"source\":\"2-res-jump\",\"corpus\":\"%s\",\"window\":7}", corpus(3));
+  expect_resumable(left_behind("stats", parameters), "window is 7, allowed are 8 to 256");
+}
+
 /* Only this machine, or a client with a key, may have files read. */
 static void test_strangers(void **state) {
   (void)state;
@@ -161,6 +246,8 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_jobs),
       cmocka_unit_test(test_job_stops_and_goes_on),
+      cmocka_unit_test(test_resumable),
+      cmocka_unit_test(test_never_resumable),
       cmocka_unit_test(test_strangers),
       cmocka_unit_test(test_watchers_leave), /* last: the house shuts down */
   };

@@ -127,9 +127,11 @@ endif
 
 # The same sources for the processor, against the emulator of tests/cuda_host: never shipped.
 EMULATED     := $(B)/emulated/steerd-cuda-emulated.so
-EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) tests/cuda_host/emulator.cpp)
+EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) $(wildcard tests/cuda_host/*.cpp))
 EMULATED_C   := $(BASE) $(CFLAGS_$(VARIANT)) -fPIC -fvisibility=hidden -Itests/cuda_host
 EMULATED_CXX := -std=c++17 -I. -Itests/cuda_host -MMD -MP -Wall -Wextra -Wno-unknown-pragmas $(CFLAGS_$(VARIANT)) -O2 -fPIC -ffp-contract=off -pthread $(if $(shell grep -o -m1 -w fma /proc/cpuinfo 2>/dev/null),-mfma)
+# Of the kernels: vectors read from other places than multiples of their size, and indices that overflow.
+EMULATED_UB  := -fsanitize=alignment,signed-integer-overflow,shift,bounds,integer-divide-by-zero -fno-sanitize-recover=all
 $(B)/emulated/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(SAY) CC '$< (emulated)'
@@ -137,14 +139,14 @@ $(B)/emulated/%.c.o: %.c
 $(B)/emulated/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX '$< (emulated)'
-	$(Q)$(CXX) $(EMULATED_CXX) -fvisibility=hidden -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(EMULATED_CXX) $(EMULATED_UB) -fvisibility=hidden -x c++ -c -o $@ $<
 $(B)/emulated/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
 	$(Q)$(CXX) $(EMULATED_CXX) -c -o $@ $<
 $(EMULATED): $(EMULATED_OBJ)
 	$(SAY) LINK $@
-	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT))) -o $@ $^ -lpthread -lm
+	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda codes ops ops_rows plan families process engine_points dict_kinds dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)

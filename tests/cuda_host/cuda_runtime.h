@@ -3,7 +3,7 @@
  * Each thread of a block is a fiber; the fibers of a block run one after the other on the calling thread and change hands
  * only where a kernel waits: at __syncthreads and at the warp's exchanges. A block whose threads do not all come to the
  * same place ends the program with the kernel's name, as does a warp whose named lanes do not. Blocks run one after the
- * other, in order. */
+ * other; their order, and that of warps and lanes, is another one each time (blocks.cpp). */
 #ifndef STEERD_TESTS_CUDA_HOST_CUDA_RUNTIME_H
 #define STEERD_TESTS_CUDA_HOST_CUDA_RUNTIME_H
 
@@ -20,7 +20,8 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static
+/* In a section of their own: every block finds them full of NaN. */
+#define __shared__ static __attribute__((section("emulated_shared")))
 #define __restrict__ __restrict
 
 struct dim3 {
@@ -28,15 +29,29 @@ struct dim3 {
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
 
-struct int2 {
+/* As aligned as the device wants them: the sanitizer ends a program that reads one from another place. */
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(8) int2 {
   int x, y;
 };
-struct float4 {
+struct alignas(16) float4 {
   float x, y, z, w;
 };
-struct uint4 {
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(16) int4 {
+  int x, y, z, w;
+};
+static inline float2 make_float2(float x, float y) { return float2{x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
+static inline uint2 make_uint2(unsigned x, unsigned y) { return uint2{x, y}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return uint4{x, y, z, w}; }
 
 struct cudaLaunchConfig_t;
 
@@ -48,11 +63,15 @@ struct place {
 extern place *here;
 extern dim3 block_index, block_size, grid_size;
 extern unsigned char *dynamic_shared;
-void wait_block();
+/* line: of the caller; threads that wait at different lines wait in a way that a device need not understand. */
+void wait_block(int line);
 /* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. */
-const uint64_t *exchange(unsigned mask, uint64_t bits);
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line);
+void misaligned(const void *at, size_t bytes);
 int lane();
-cudaError_t launch(const char *name, std::function<void()> thread, const cudaLaunchConfig_t *config);
+/* kernel: whose attributes hold. */
+cudaError_t launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config);
+cudaError_t set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
 
 template <class T> inline uint64_t pack(T value) {
   uint64_t bits = 0;
@@ -72,30 +91,45 @@ template <class T> inline T unpack(uint64_t bits) {
 inline dim3 &blockDim = emulated::block_size, &gridDim = emulated::grid_size; /* a launch has members of these names */
 #define DYNAMIC_SHARED(type, name) type *name = (type *)(void *)emulated::dynamic_shared
 
-static inline void __syncthreads() { emulated::wait_block(); }
-static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu) {
-  emulated::exchange(mask, 0);
+#define LINE int line = __builtin_LINE()
+static inline void __syncthreads(LINE) { emulated::wait_block(line); }
+static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, LINE) { emulated::exchange(mask, 0, line); }
+/* A lane that is not named gives nothing: what is read of it is undefined, here NaN or a number nobody means. */
+template <class T> static inline T from_lane(unsigned mask, const uint64_t *all, int from) {
+  return emulated::unpack<T>(mask >> (from & 31) & 1 ? all[from & 31] : ~(uint64_t)0);
 }
-template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int with) {
-  const uint64_t *all = emulated::exchange(mask, emulated::pack(value));
-  return emulated::unpack<T>(all[emulated::lane() ^ with]);
+template <class T> static inline T __shfl_sync(unsigned mask, T value, int from, int width = 32, LINE) {
+  const uint64_t *all = emulated::exchange(mask, emulated::pack(value), line);
+  return from_lane<T>(mask, all, (emulated::lane() & ~(width - 1)) + (from & (width - 1)));
 }
-template <class T> static inline T __shfl_sync(unsigned mask, T value, int from) {
-  const uint64_t *all = emulated::exchange(mask, emulated::pack(value));
-  return emulated::unpack<T>(all[from & 31]);
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int with, int width = 32, LINE) {
+  const uint64_t *all = emulated::exchange(mask, emulated::pack(value), line);
+  int from = emulated::lane() ^ with;
+  return from_lane<T>(mask, all, from >= (emulated::lane() & ~(width - 1)) + width ? emulated::lane() : from);
 }
-template <class T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned by) {
-  const uint64_t *all = emulated::exchange(mask, emulated::pack(value));
+template <class T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned by, int width = 32, LINE) {
+  const uint64_t *all = emulated::exchange(mask, emulated::pack(value), line);
   int from = emulated::lane() - (int)by;
-  return emulated::unpack<T>(all[from < 0 ? emulated::lane() : from]);
+  return from_lane<T>(mask, all, from < (emulated::lane() & ~(width - 1)) ? emulated::lane() : from);
 }
-static inline unsigned __ballot_sync(unsigned mask, int predicate) {
+template <class T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, LINE) {
+  const uint64_t *all = emulated::exchange(mask, emulated::pack(value), line);
+  int from = emulated::lane() + (int)by;
+  return from_lane<T>(mask, all, from >= (emulated::lane() & ~(width - 1)) + width ? emulated::lane() : from);
+}
+static inline unsigned __ballot_sync(unsigned mask, int predicate, LINE) {
   unsigned result = 0;
-  const uint64_t *all = emulated::exchange(mask, predicate != 0);
+  const uint64_t *all = emulated::exchange(mask, predicate != 0, line);
   for (int i = 0; i < 32; i++)
     if (mask >> i & 1) result |= (unsigned)all[i] << i;
   return result;
 }
+static inline int __any_sync(unsigned mask, int predicate, LINE) { return __ballot_sync(mask, predicate, line) != 0; }
+static inline int __all_sync(unsigned mask, int predicate, LINE) { return __ballot_sync(mask, predicate, line) == mask; }
+static inline unsigned __activemask() { return 0xFFFFFFFFu; }
+/* Fibers of one thread see each other's writes at once. */
+static inline void __threadfence() {}
+static inline void __threadfence_block() {}
 static inline int __ffs(int bits) { return __builtin_ffs(bits); }
 static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 /* Where a grid waits for the one before: grids run one after the other here, so it is only noted that every thread asks. */
@@ -108,14 +142,49 @@ template <class T> static inline T atomicAdd(T *at, T value) {
   *at = was + value;
   return was;
 }
+template <class T> static inline T atomicExch(T *at, T value) {
+  T was = *at;
+  *at = value;
+  return was;
+}
+template <class T> static inline T atomicMax(T *at, T value) {
+  T was = *at;
+  if (was < value) *at = value;
+  return was;
+}
+template <class T> static inline T atomicMin(T *at, T value) {
+  T was = *at;
+  if (value < was) *at = value;
+  return was;
+}
+template <class T> static inline T atomicOr(T *at, T value) {
+  T was = *at;
+  *at = was | value;
+  return was;
+}
+template <class T> static inline T atomicCAS(T *at, T expected, T value) {
+  T was = *at;
+  if (was == expected) *at = value;
+  return was;
+}
+static inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
 template <class T> static inline T __ldg(const T *at) { return *at; }
+/* As the device reads it: one piece from a multiple of its size. */
 template <class T> static inline T __ldcg(const T *at) {
   T value;
+  if ((uintptr_t)at % sizeof value) emulated::misaligned(at, sizeof value);
   memcpy(&value, at, sizeof value);
   return value;
 }
+template <class T> static inline T __ldcs(const T *at) { return __ldcg(at); }
+template <class T> static inline void __stcg(T *at, T value) { *at = value; }
 template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
+
+template <class A>
+static inline cudaError_t cudaFuncSetAttribute(void (*kernel)(A), cudaFuncAttribute attribute, int value) {
+  return emulated::set_attribute((const void *)kernel, attribute, value);
+}
 
 typedef enum { cudaLaunchAttributeProgrammaticStreamSerialization = 6 } cudaLaunchAttributeID;
 struct cudaLaunchAttribute {
@@ -136,7 +205,7 @@ struct cudaLaunchConfig_t {
 template <class A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(A), const A &args) {
   A copy = args;
-  return emulated::launch(__PRETTY_FUNCTION__, [=]() { kernel(copy); }, config);
+  return emulated::launch(__PRETTY_FUNCTION__, (const void *)kernel, [=]() { kernel(copy); }, config);
 }
 
 #endif

@@ -1,0 +1,314 @@
+/* blocks.cpp: how the emulator runs the blocks of a kernel: threads are fibers of the calling thread, which change hands at
+ * barriers and warp exchanges.
+ *
+ * Owns the order in which blocks, warps and lanes get their turn: another one each time, chosen by STEERD_EMULATOR_SEED (1 by
+ * default, 0: ascending), since a device promises none. Ends the program with the kernel's name where threads wait in a way
+ * that a device does not allow. Knows nothing of streams and memory. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "emulator.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+/* All `__shared__` variables of all kernels; of no kernel's at all where there is none. */
+extern "C" {
+extern unsigned char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
+extern unsigned char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
+}
+
+namespace emulated {
+place *here;
+dim3 block_index, block_size, grid_size;
+unsigned char *dynamic_shared;
+
+#define STACK_BYTES ((size_t)96 << 10)
+#define MAX_WARPS (MAX_THREADS / 32)
+
+struct fiber {
+  place at;
+  int index;
+  void *sp; /* where the quick switch left it */
+  unsigned char *stack;
+  void *fake;
+#if !defined(__x86_64__)
+  ucontext_t context;
+#endif
+};
+
+/* Lanes are bits. A lane is ready, waits for its warp or waits for its block; one that is none of these has ended. */
+struct warp {
+  uint64_t value[2][32];
+  unsigned ready, at_warp, at_block, arrived, mask, ended;
+  int turn, line;
+};
+
+static fiber *fibers;
+static warp warps[MAX_WARPS];
+static fiber *current;
+static int n_threads, n_warps, n_live, n_at_block, barrier_line;
+static const std::function<void()> *body;
+static const char *kernel_name;
+
+const char *running_kernel() { return kernel_name; }
+
+static void fail(const char *what, int line, int other) {
+  fprintf(stderr, "emulated CUDA: %s, block %u %u %u of a grid of %u %u %u, thread %u: %s", kernel_name, block_index.x, block_index.y,
+          block_index.z, grid_size.x, grid_size.y, grid_size.z, here ? here->thread.x : 0, what);
+  if (line) fprintf(stderr, " (line %d%s", line, other ? "" : ")");
+  if (other) fprintf(stderr, " and line %d)", other);
+  fputc('\n', stderr);
+  abort();
+}
+
+/* ---- the order ------------------------------------------------------------------------------------------------- */
+
+static uint64_t dice;
+static bool ordered, seeded;
+
+static void seed_once() {
+  if (seeded) return;
+  const char *seed = getenv("STEERD_EMULATOR_SEED");
+  uint64_t number = seed ? strtoull(seed, nullptr, 0) : 1;
+  seeded = true;
+  ordered = number == 0;
+  dice = number * 0x9E3779B97F4A7C15u + 1;
+}
+
+bool in_order() {
+  seed_once();
+  return ordered;
+}
+
+unsigned below(unsigned n) {
+  seed_once();
+  if (ordered || n < 2) return 0;
+  dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17;
+  return (unsigned)((dice >> 32) * n >> 32);
+}
+
+/* A lane of the set: the first at or above some place, or the last below it. */
+static inline int pick(unsigned set) {
+  if (ordered) return __builtin_ctz(set);
+  dice ^= dice << 13, dice ^= dice >> 7, dice ^= dice << 17;
+  unsigned upper = set & ~0u << (dice >> 32 & 31);
+  return upper ? __builtin_ctz(upper) : 31 - __builtin_clz(set);
+}
+
+/* ---- fibers ----------------------------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+/* Changes stacks: a call of a plain function that keeps what the ABI says a callee keeps. */
+extern "C" void cuda_emulated_switch(void **from, void *to);
+__asm__(".text\n.globl cuda_emulated_switch\n.hidden cuda_emulated_switch\ncuda_emulated_switch:\n"
+        "push %rbp\npush %rbx\npush %r12\npush %r13\npush %r14\npush %r15\n"
+        "mov %rsp,(%rdi)\nmov %rsi,%rsp\n"
+        "pop %r15\npop %r14\npop %r13\npop %r12\npop %rbx\npop %rbp\nret\n");
+static void *scheduler_sp;
+#endif
+#if !defined(__x86_64__)
+static ucontext_t scheduler;
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+static void *scheduler_fake;
+static const void *scheduler_stack;
+static size_t scheduler_stack_bytes;
+#endif
+
+static void leave(bool forever) {
+  fiber *self = current;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(forever ? nullptr : &self->fake, scheduler_stack, scheduler_stack_bytes);
+#else
+  (void)forever;
+#endif
+#if defined(__x86_64__)
+  cuda_emulated_switch(&self->sp, scheduler_sp);
+#else
+  swapcontext(&self->context, &scheduler);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(self->fake, &scheduler_stack, &scheduler_stack_bytes);
+#endif
+}
+
+static void enter(fiber *next) {
+  current = next;
+  here = &next->at;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(&scheduler_fake, next->stack, STACK_BYTES);
+#endif
+#if defined(__x86_64__)
+  cuda_emulated_switch(&scheduler_sp, next->sp);
+#else
+  swapcontext(&scheduler, &next->context);
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(scheduler_fake, nullptr, nullptr);
+#endif
+}
+
+static void release_block() {
+  if (!n_live || n_at_block < n_live) return;
+  for (int i = 0; i < n_warps; i++) {
+    warps[i].ready |= warps[i].at_block;
+    warps[i].at_block = 0;
+  }
+  n_at_block = 0;
+}
+
+static void thread_main() {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
+#endif
+  (*body)();
+  if (!here->followed) fail("a thread ends that has not waited for the grid before (grid_follow)", 0, 0);
+  n_live--;
+  warps[current->index / 32].ended |= 1u << (current->index & 31);
+  release_block();
+  leave(true);
+}
+
+int lane() { return current->index & 31; }
+
+void misaligned(const void *at, size_t bytes) {
+  fprintf(stderr, "%zu bytes read at %p: ", bytes, at);
+  fail("a read that is not aligned", 0, 0);
+}
+
+void wait_block(int line) {
+  warp *w = &warps[current->index / 32];
+  unsigned own = 1u << (current->index & 31);
+  if (!n_at_block) barrier_line = line;
+  if (barrier_line != line) fail("threads of a block wait at different barriers", barrier_line, line);
+  w->at_block |= own;
+  n_at_block++;
+  release_block();
+  if (w->ready & own)
+    w->ready &= ~own; /* the last to come goes on at once */
+  else
+    leave(false);
+}
+
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
+  int own = current->index & 31, turn;
+  warp *w = &warps[current->index / 32];
+  if (!(mask >> own & 1)) fail("a lane takes part in an exchange that does not name it", line, 0);
+  if (mask & w->ended) fail("an exchange names lanes that have returned", line, 0);
+  if (!w->arrived) w->mask = mask, w->line = line;
+  if (w->mask != mask) fail("lanes of a warp name different lanes", w->line, line);
+  if (w->line != line) fail("lanes of a warp are in different exchanges", w->line, line);
+  turn = w->turn;
+  w->value[turn][own] = bits;
+  w->arrived |= 1u << own;
+  if (w->arrived == mask) {
+    w->arrived = 0;
+    w->turn ^= 1;
+    w->ready |= w->at_warp;
+    w->at_warp = 0;
+  } else {
+    w->at_warp |= 1u << own;
+    leave(false);
+  }
+  return w->value[turn]; /* the other turn is written next, and this one not before every lane has been there */
+}
+
+static void make_ready(int index) {
+  fiber *f = &fibers[index];
+  if (!f->stack) f->stack = (unsigned char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  f->at.thread.x = (unsigned)index % block_size.x;
+  f->at.thread.y = (unsigned)index / block_size.x % block_size.y;
+  f->at.thread.z = (unsigned)index / block_size.x / block_size.y;
+  f->at.followed = false;
+  f->index = index;
+  warps[index / 32].ready |= 1u << (index & 31);
+#if defined(__x86_64__)
+  void **top = (void **)(void *)(f->stack + STACK_BYTES);
+  *--top = nullptr; /* where a caller of thread_main would be; keeps its stack aligned */
+  *--top = (void *)thread_main;
+  f->sp = top - 6;
+#else
+  getcontext(&f->context);
+  f->context.uc_stack.ss_sp = f->stack;
+  f->context.uc_stack.ss_size = STACK_BYTES;
+  f->context.uc_link = nullptr;
+  makecontext(&f->context, thread_main, 0);
+#endif
+}
+
+/* Lanes of a warp take turns until all of them wait for others, or the warp has to let others go on. */
+static bool run_warp(warp *w, int first) {
+  bool moved = w->ready != 0;
+  for (unsigned stop = 32 + below(512); w->ready && (ordered || stop); stop--) {
+    int next = pick(w->ready);
+    w->ready &= ~(1u << next);
+    enter(&fibers[first + next]);
+  }
+  return moved;
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------- */
+
+static void say_stuck() {
+  for (int i = 0; i < n_warps; i++)
+    if (warps[i].arrived) here = &fibers[32 * i + __builtin_ctz(warps[i].arrived)].at, fail("a warp waits for lanes that wait elsewhere", warps[i].line, 0);
+  fail("its threads wait for one another for ever", n_at_block ? barrier_line : 0, 0);
+}
+
+static void run_block() {
+  memset(warps, 0, sizeof warps);
+  n_warps = (n_threads + 31) / 32;
+  for (int i = 0; i < n_threads; i++) make_ready(i);
+  if (n_threads % 32) warps[n_warps - 1].ended = ~0u << n_threads % 32;
+  n_live = n_threads;
+  n_at_block = 0;
+  while (n_live) {
+    bool moved = false;
+    unsigned first = below((unsigned)n_warps), down = below(2);
+    for (unsigned i = 0; i < (unsigned)n_warps; i++) {
+      unsigned next = (first + (down ? (unsigned)n_warps - i : i)) % (unsigned)n_warps;
+      moved |= run_warp(&warps[next], (int)(32 * next));
+    }
+    if (!moved) say_stuck();
+  }
+}
+
+/* What shared memory holds before a block writes it is what another left there: here, NaN. */
+static void spoil_shared(size_t dynamic) {
+  memset(dynamic_shared, 0xFF, dynamic);
+  memset(__start_emulated_shared, 0xFF, (size_t)(__stop_emulated_shared - __start_emulated_shared));
+}
+
+static uint64_t common_divisor(uint64_t a, uint64_t b) { return b ? common_divisor(b, a % b) : a; }
+
+static pthread_mutex_t one_kernel = PTHREAD_MUTEX_INITIALIZER;
+
+/* Blocks at every `stride`-th place, around and around, come to each place once. */
+void run_grid(const char *name, const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared) {
+  uint64_t all = (uint64_t)grid.x * grid.y * grid.z, stride = 1 + below(1u << 20), at = below((unsigned)(all < 1u << 30 ? all : 1u << 30));
+  pthread_mutex_lock(&one_kernel);
+  if (!fibers) fibers = (fiber *)calloc(MAX_THREADS, sizeof *fibers);
+  kernel_name = name;
+  body = &thread;
+  block_size = block;
+  grid_size = grid;
+  n_threads = (int)(block.x * block.y * block.z);
+  size_t room = (shared + 64) / 64 * 64;
+  dynamic_shared = (unsigned char *)aligned_alloc(64, room);
+  while (common_divisor(stride, all) != 1) stride++;
+  for (uint64_t i = 0; i < all; i++, at = (at + stride) % all) {
+    block_index = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y));
+    spoil_shared(room);
+    run_block();
+  }
+  free(dynamic_shared);
+  kernel_name = nullptr;
+  here = nullptr;
+  pthread_mutex_unlock(&one_kernel);
+}
+} // namespace emulated

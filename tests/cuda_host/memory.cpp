@@ -1,0 +1,283 @@
+/* memory.cpp: memory of the emulated device, and copies.
+ *
+ * Owns the blocks (full of NaN, between pages that may not be touched, gone when they are freed) and locked memory of the
+ * host. What lies in memory that is not locked is read when the copy is asked for, all else when it is done. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <deque>
+#include <memory>
+#include <mutex>
+
+#include "emulator.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
+using namespace emulated;
+
+static std::mutex guard;
+static size_t capacity = (size_t)4 << 30, in_use;
+
+extern "C" void cuda_emulated_capacity(size_t bytes) { capacity = bytes; }
+size_t emulated::memory_capacity() { return capacity; }
+size_t emulated::memory_in_use() { return in_use; }
+
+static void die(const char *what) {
+  fprintf(stderr, "emulated CUDA: %s\n", what);
+  abort();
+}
+
+#define FENCE 0xA5
+#define PAGE ((size_t)4096)
+#define MOST_SPOILT ((size_t)64 << 20) /* larger blocks begin as zeros: filling them takes the time of a test */
+#define FREED_KEPT 4096
+
+struct block {
+  size_t bytes;
+  unsigned char *begin, *end; /* of its pages; a page before and a page behind may not be touched */
+};
+static std::map<void *, block> blocks;
+static std::map<void *, size_t> locked;
+static std::deque<std::pair<void *, size_t>> freed; /* addresses that nobody gets again for a while */
+
+static void fault(int signal, siginfo_t *info, void *) {
+  const char *kernel = emulated::running_kernel();
+  char text[400];
+  int n = snprintf(text, sizeof text, "emulated CUDA: %s touches %p, which is not (or no longer) memory of its own\n",
+                   kernel ? kernel : "the host", info->si_addr);
+  if (write(2, text, (size_t)n) < 0) _exit(3);
+  struct sigaction plain = {};
+  plain.sa_handler = SIG_DFL;
+  sigaction(signal, &plain, nullptr);
+}
+
+static void watch_faults() {
+  static bool watched;
+  struct sigaction was;
+  if (watched || sigaction(SIGSEGV, nullptr, &was) != 0 || was.sa_handler != SIG_DFL) return;
+  watched = true;
+  struct sigaction mine = {};
+  mine.sa_sigaction = fault;
+  mine.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &mine, nullptr);
+}
+
+extern "C" {
+
+/* The block ends where its pages end, but for what makes it begin at a multiple of 16 bytes. */
+static cudaError_t take(void **out, size_t bytes) {
+  std::lock_guard<std::mutex> lock(guard);
+  size_t room = (bytes + PAGE - 1) / PAGE * PAGE + (bytes ? 0 : PAGE);
+  if (bytes > capacity - in_use) return say(cudaErrorMemoryAllocation);
+  unsigned char *at = (unsigned char *)mmap(nullptr, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (at == MAP_FAILED || mprotect(at + PAGE, room, PROT_READ | PROT_WRITE) != 0) return say(cudaErrorMemoryAllocation);
+  watch_faults();
+  block b = {bytes, at + PAGE, at + PAGE + room};
+  unsigned char *place = b.end - (bytes + 15) / 16 * 16;
+  memset(b.begin, FENCE, (size_t)(place - b.begin));
+  if (bytes < MOST_SPOILT) memset(place, 0xFF, bytes);
+  memset(place + bytes, FENCE, (size_t)(b.end - place) - bytes);
+  ASAN_POISON_MEMORY_REGION(b.begin, (size_t)(place - b.begin));
+  ASAN_POISON_MEMORY_REGION(place + bytes, (size_t)(b.end - place) - bytes);
+  blocks[place] = b;
+  in_use += bytes;
+  *out = place;
+  return cudaSuccess;
+}
+
+static void check_fences(const unsigned char *at, const block &b) {
+  ASAN_UNPOISON_MEMORY_REGION(b.begin, (size_t)(b.end - b.begin));
+  for (const unsigned char *p = b.begin; p < b.end; p = p + 1 == at ? at + b.bytes : p + 1)
+    if (p >= at && p < at + b.bytes) p = at + b.bytes - 1;
+    else if (*p != FENCE) die("a block was written beside its ends");
+}
+
+static cudaError_t give(void *at) {
+  std::lock_guard<std::mutex> lock(guard);
+  auto found = blocks.find(at);
+  if (found == blocks.end()) die("what is freed was not allocated");
+  block b = found->second;
+  check_fences((unsigned char *)at, b);
+  in_use -= b.bytes;
+  blocks.erase(found);
+  size_t room = (size_t)(b.end - b.begin);
+  madvise(b.begin, room, MADV_DONTNEED);
+  mprotect(b.begin, room, PROT_NONE);
+  freed.push_back({b.begin - PAGE, room + 2 * PAGE});
+  if (freed.size() > FREED_KEPT) munmap(freed.front().first, freed.front().second), freed.pop_front();
+  return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes) {
+  CALLED();
+  UNSAFE_IN_CAPTURE();
+  return take(out, bytes);
+}
+/* Waits for the device, as CUDA's does. */
+cudaError_t cudaFree(void *at) {
+  if (!at) return cudaSuccess;
+  UNSAFE_IN_CAPTURE();
+  do_everything();
+  return give(at);
+}
+
+/* The pool: blocks of their own, full of NaN again each time, which go when the stream comes to it. */
+static std::map<void *, size_t> pooled;
+static size_t pool_used;
+
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
+  CALLED();
+  cudaError_t error = unsafe_on(known_stream(stream));
+  if (error == cudaSuccess) error = take(out, bytes);
+  if (error != cudaSuccess) return error;
+  std::lock_guard<std::mutex> lock(guard);
+  pool_used += pooled[*out] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaFreeAsync(void *at, cudaStream_t stream) {
+  if (!at) return cudaSuccess;
+  {
+    std::lock_guard<std::mutex> lock(guard);
+    auto found = pooled.find(at);
+    if (found == pooled.end()) die("what is given back to the pool is not of the pool");
+    pool_used -= found->second;
+    pooled.erase(found);
+  }
+  return submit_always(stream, [=]() { give(at); });
+}
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
+  CALLED();
+  *out = (cudaMemPool_t)&pool_used;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *) { return cudaSuccess; }
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *value) {
+  *(unsigned long long *)value = pool_used; /* it keeps nothing back */
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
+
+} // extern "C"
+
+/* The bytes from `at` lie whole in one piece of the map. */
+template <class B> static bool within(const std::map<void *, B> &map, const void *at, size_t bytes, size_t (*size)(const B &)) {
+  std::lock_guard<std::mutex> lock(guard);
+  auto next = map.upper_bound((void *)(uintptr_t)at);
+  if (next == map.begin()) return false;
+  --next;
+  const unsigned char *begin = (const unsigned char *)next->first, *place = (const unsigned char *)at;
+  return place >= begin && place + bytes <= begin + size(next->second);
+}
+
+static size_t block_size_of(const block &b) { return b.bytes; }
+static size_t locked_size_of(const size_t &bytes) { return bytes; }
+bool emulated::on_device(const void *at, size_t bytes) { return within(blocks, at, bytes, block_size_of); }
+static bool is_locked(const void *at, size_t bytes) { return within(locked, at, bytes, locked_size_of); }
+
+static bool kinds_fit(const void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind) {
+  if (kind == cudaMemcpyDefault) return true;
+  bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  return emulated::on_device(to, bytes) == to_device && emulated::on_device(from, bytes) == from_device;
+}
+
+/* What lies in memory that is not locked is taken now; what is to go there is there when the call returns. */
+static cudaError_t copy(unsigned char *to, size_t to_pitch, const unsigned char *from, size_t from_pitch, size_t width, size_t height,
+                        cudaStream_t which) {
+  cudaStream_t stream = known_stream(which);
+  size_t to_bytes = (height - 1) * to_pitch + width, from_bytes = (height - 1) * from_pitch + width;
+  bool into_pages = !emulated::on_device(to, to_bytes) && !is_locked(to, to_bytes);
+  bool from_pages = !emulated::on_device(from, from_bytes) && !is_locked(from, from_bytes);
+  if (into_pages || from_pages) {
+    cudaError_t error = unsafe_on(stream);
+    if (error != cudaSuccess) return error;
+  }
+  std::shared_ptr<std::vector<unsigned char>> taken;
+  if (from_pages && !into_pages) {
+    taken = std::make_shared<std::vector<unsigned char>>(from, from + from_bytes);
+    from = taken->data();
+  }
+  cudaError_t error = submit(which, [=]() {
+    (void)taken;
+    for (size_t row = 0; row < height; row++) memmove(to + row * to_pitch, from + row * from_pitch, width);
+  });
+  if (error == cudaSuccess && into_pages) do_all(stream);
+  return error;
+}
+
+extern "C" {
+
+cudaError_t cudaMallocHost(void **out, size_t bytes) {
+  CALLED();
+  UNSAFE_IN_CAPTURE();
+  *out = aligned_alloc(PAGE, (bytes + PAGE) / PAGE * PAGE);
+  if (!*out) return say(cudaErrorMemoryAllocation);
+  std::lock_guard<std::mutex> lock(guard);
+  memset(*out, 0xFF, bytes);
+  locked[*out] = bytes;
+  return cudaSuccess;
+}
+cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) { return cudaMallocHost(out, bytes); }
+cudaError_t cudaFreeHost(void *at) {
+  if (!at) return cudaSuccess;
+  UNSAFE_IN_CAPTURE();
+  do_everything();
+  std::lock_guard<std::mutex> lock(guard);
+  if (!locked.erase(at)) die("what is freed was not locked memory");
+  free(at);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
+  CALLED();
+  if (!emulated::on_device(at, bytes)) return say(cudaErrorInvalidValue);
+  return submit(stream, [=]() { memset(at, value, bytes); });
+}
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
+  CALLED();
+  if (!bytes) return cudaSuccess;
+  if (!kinds_fit(to, from, bytes, kind)) return say(cudaErrorInvalidValue);
+  return copy((unsigned char *)to, bytes, (const unsigned char *)from, bytes, bytes, 1, stream);
+}
+cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height,
+                              enum cudaMemcpyKind kind, cudaStream_t stream) {
+  CALLED();
+  if (width > to_pitch || width > from_pitch) return say(cudaErrorInvalidValue);
+  if (!height || !width) return cudaSuccess;
+  for (size_t row = 0; row < height; row += height > 1 ? height - 1 : 1)
+    if (!kinds_fit((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width, kind)) return say(cudaErrorInvalidValue);
+  return copy((unsigned char *)to, to_pitch, (const unsigned char *)from, from_pitch, width, height, stream);
+}
+
+} // extern "C"
+
+/* ---- all of it, for a kernel that runs twice ----------------------------------------------------------------------- */
+
+#define TWICE_MOST ((size_t)8 << 20) /* blocks beyond are left out: they are weights and pools */
+
+snapshot emulated::snapshot_take() {
+  snapshot all;
+  std::lock_guard<std::mutex> lock(guard);
+  for (auto &b : blocks)
+    if (b.second.bytes <= TWICE_MOST) all[b.first].assign((unsigned char *)b.first, (unsigned char *)b.first + b.second.bytes);
+  return all;
+}
+void emulated::snapshot_put_back(const snapshot &all) {
+  for (auto &b : all) memcpy(b.first, b.second.data(), b.second.size());
+}
+void emulated::snapshot_compare(const snapshot &first, const char *name) {
+  for (auto &b : first)
+    for (size_t i = 0; i < b.second.size(); i += 4)
+      if (memcmp((unsigned char *)b.first + i, &b.second[i], b.second.size() - i < 4 ? b.second.size() - i : 4) != 0) {
+        fprintf(stderr, "emulated CUDA: %s gives other results in another order of its threads: word %zu of a block of %zu bytes\n", name, i / 4,
+                b.second.size());
+        abort();
+      }
+}

@@ -21,6 +21,7 @@ struct http {
   struct watch *watch;
   struct exchanges exchanges;
   struct MHD_Daemon **daemons;
+  int *sockets; /* beside daemons, once they are quiesced: what they listened on */
   size_t n_daemons;
   bool quiesced;
 };
@@ -158,10 +159,11 @@ struct http *http_start(const struct http_options *options, struct error *error)
   watching.overdue = exchange_print_overdue;
   http->watch = watch_new(&watching, error);
   http->daemons = calloc(options->n_listeners + 1, sizeof *http->daemons);
-  if (!http->daemons) error_memory(error, options->n_listeners * sizeof *http->daemons);
+  http->sockets = calloc(options->n_listeners + 1, sizeof *http->sockets);
+  if (!http->daemons || !http->sockets) error_memory(error, options->n_listeners * sizeof *http->daemons);
   /* Before the first thread of the library: /metrics reads it without a lock. */
   api_set_porch(options->rules.api, read_porch, http);
-  if (!http->watch || !http->daemons || start_daemons(http, options, error)) {
+  if (!http->watch || !http->daemons || !http->sockets || start_daemons(http, options, error)) {
     http_stop(http);
     return NULL;
   }
@@ -170,13 +172,15 @@ struct http *http_start(const struct http_options *options, struct error *error)
 
 /* ---- stopping --------------------------------------------------------------------------------------- */
 
+/* Clients are turned away at once, but a socket is closed behind its threads only: until they have taken it out of what they wait
+ * for they ask the kernel about its number, and the library aborts when that is closed, or somebody else's. */
 void http_quiesce(struct http *http) {
   __atomic_store_n(&http->exchanges.draining, true, __ATOMIC_RELAXED);
   if (http->quiesced) return;
   http->quiesced = true;
   for (size_t i = 0; i < http->n_daemons; i++) {
-    int fd = MHD_quiesce_daemon(http->daemons[i]);
-    if (fd >= 0) close(fd);
+    http->sockets[i] = MHD_quiesce_daemon(http->daemons[i]);
+    if (http->sockets[i] >= 0) shutdown(http->sockets[i], SHUT_RDWR);
   }
 }
 
@@ -188,9 +192,13 @@ void http_stop(struct http *http) {
   if (!http) return;
   /* The library aborts when it is stopped while a connection is suspended. */
   if (http->watch) watch_release(http->watch);
-  for (size_t i = 0; i < http->n_daemons; i++) MHD_stop_daemon(http->daemons[i]);
+  for (size_t i = 0; i < http->n_daemons; i++) {
+    MHD_stop_daemon(http->daemons[i]);
+    if (http->quiesced && http->sockets[i] >= 0) close(http->sockets[i]);
+  }
   watch_free(http->watch);
   exchanges_clear(&http->exchanges);
   free(http->daemons);
+  free(http->sockets);
   free(http);
 }

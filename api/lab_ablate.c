@@ -14,7 +14,7 @@ static const struct field head_rows[] = {
 
 const struct field lab_ablate_fields[] = {
     MODEL_ROW,
-    INPUT_ROWS,
+    INPUTS_ROWS_AS("prompt"), /* "texts" are what a mean is over */
     {"source", "layer", FIELD_SOURCE, .text = "With features: their dictionary."},
     {"features", NULL, FIELD_INTS, .min = 1, .max = 4096, .text = "Numbers of the features that go."},
     {"heads", NULL, FIELD_OBJECTS, .min = 1, .max = 4096, .inner = head_rows,
@@ -134,17 +134,19 @@ int lab_ablate_post(struct api_call *call, struct error *error) {
   struct lab_next_args args = {.model = call_model(call, values, "modelId", error), .bos = lab_read_bos(values),
                                .top_k = (int)values_int(values, "topK"), .loss = true,
                                .prepend_space = values_bool(values, "prependSpace")};
-  struct lab_input *answers;
+  struct lab_input *answers, *inputs;
+  bool many;
   struct lab_edit *edits;
   if (!args.model) return -1;
   if (heads == values_has(values, "features") || values_has(values, "source") != values_has(values, "features"))
     return refuse(error);
   if (check_mode(values, mean, error) != 0) return -1;
-  if (read_input(call, values, "text", "tokens", "", &args.input, error) != 0 ||
+  if (lab_read_inputs(call, values, &inputs, &args.n_inputs, &many, error) != 0 ||
       lab_read_answers(call, values, "answers", &answers, &args.n_answers, error) != 0 ||
       (heads ? head_edits : feature_edits)(call, mean, &edits, &args.n_edits, error) != 0)
     return -1;
   args.answers = answers;
+  args.inputs = inputs;
   args.edits = edits;
   call->finish = lab_next_finish;
   struct error inner = ERROR_INIT;

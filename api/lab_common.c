@@ -52,6 +52,23 @@ int lab_read_answers(struct api_call *call, const struct values *values, const c
   return 0;
 }
 
+int lab_write_texts(struct api_call *call, size_t n, void (*write)(struct json_writer *w, const void *of, size_t t),
+                    const void *of) {
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  if (!lab_has_list(call->values)) {
+    write(&w, of, 0);
+    return 0;
+  }
+  jw_open(&w, '{');
+  jw_key(&w, "results");
+  jw_open(&w, '[');
+  for (size_t t = 0; t < n; t++) write(&w, of, t);
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
 void lab_write_tokens(struct json_writer *w, const char *const *tokens, const int32_t *ids, size_t n) {
   reply_texts(w, "tokens", tokens, n);
   jw_key(w, "ids");

@@ -8,11 +8,9 @@
 #define PREPEND_BOS_ROW                                                                                  \
   {"prependBos", NULL, FIELD_BOOL, .fallback = "true",                                                    \
    .text = "BOS in front of texts, where the model has one. Tokens are taken as they are."}
-#define INPUT_ROWS                                                                                       \
-  {"text", "prompt", FIELD_TEXT, .min = 1, .cap = CAP_PROMPT, .text = "The text; or give tokens."},       \
-  {"tokens", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Token ids in place of a text."}, PREPEND_BOS_ROW
-#define INPUTS_ROWS                                                                                      \
-  {"text", "texts prompt", FIELD_TEXTS, .min = 1, .cap = CAP_PROMPT,                                      \
+#define INPUTS_ROWS INPUTS_ROWS_AS("texts prompt")
+#define INPUTS_ROWS_AS(aliases)                                                                          \
+  {"text", aliases, FIELD_TEXTS, .min = 1, .cap = CAP_PROMPT,                                      \
    .text = "One text, or an array of texts; or give tokens."},                                            \
   {"tokens", NULL, FIELD_TOKENS, .min = 1, .max = 1e6,                                                    \
    .text = "Token ids in place of texts: one array, or an array of arrays."}, PREPEND_BOS_ROW
@@ -29,6 +27,10 @@ int lab_read_inputs(struct api_call *call, const struct values *values, struct l
 /* Answers given as an array of strings. */
 int lab_read_answers(struct api_call *call, const struct values *values, const char *name, struct lab_input **out, size_t *n,
                      struct error *error) MUST_CHECK;
+
+/* The whole reply: one text is answered by what `write` writes of it, an array of texts by {"results": [...]}. */
+int lab_write_texts(struct api_call *call, size_t n, void (*write)(struct json_writer *w, const void *of, size_t t),
+                    const void *of);
 
 /* "tokens" and "ids". */
 void lab_write_tokens(struct json_writer *w, const char *const *tokens, const int32_t *ids, size_t n);

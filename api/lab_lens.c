@@ -57,28 +57,10 @@ static void write_lens(struct json_writer *w, const void *of, size_t t) {
   jw_close(w, '}');
 }
 
-/* One text is answered by its object, an array of texts by {"results": [...]}. */
-static int write_texts(struct api_call *call, size_t n, void (*write)(struct json_writer *w, const void *of, size_t t),
-                       const void *of) {
-  struct json_writer w;
-  jw_init(&w, &call->body);
-  if (!lab_has_list(call->values)) {
-    write(&w, of, 0);
-    return 0;
-  }
-  jw_open(&w, '{');
-  jw_key(&w, "results");
-  jw_open(&w, '[');
-  for (size_t t = 0; t < n; t++) write(&w, of, t);
-  jw_close(&w, ']');
-  jw_close(&w, '}');
-  return 0;
-}
-
 static int lab_lens_finish(struct api_call *call, struct error *error) {
   (void)error;
   const struct lab_lens_result *result = lab_lens_result(call->job);
-  return write_texts(call, result->n_texts, write_lens, result);
+  return lab_write_texts(call, result->n_texts, write_lens, result);
 }
 
 int lab_lens_post(struct api_call *call, struct error *error) {
@@ -125,7 +107,7 @@ static void write_components(struct json_writer *w, const void *of, size_t t) {
 static int lab_components_finish(struct api_call *call, struct error *error) {
   (void)error;
   const struct lab_components_result *result = lab_components_result(call->job);
-  return write_texts(call, result->n_texts, write_components, result);
+  return lab_write_texts(call, result->n_texts, write_components, result);
 }
 
 int lab_components_post(struct api_call *call, struct error *error) {

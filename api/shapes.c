@@ -88,6 +88,7 @@ static const struct {
      "startedAt: text?, updatedAt: text, finishedAt: text?}"},
     {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number, ...}"},
     {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?, ...}"},
+    {"BeforeAfter", "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens?}"},
     {"Lens",
      "{tokens: [text], ids: [integer], layers: [{layer: integer, "
      "positions: [{position: integer, top: [@Prediction], answers: [@Prediction], ...}], ...}], ...}"},
@@ -133,8 +134,8 @@ static const struct shape shapes[] = {
     {cossim_post, .body = "{feature: @FeatureName, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
 
     {lab_run_post, .body = "{...}", .types = ARRAYS},
-    {lab_next_post, .body = "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens?, ...}"},
-    {lab_ablate_post, .body = "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens, ...}"},
+    {lab_next_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
+    {lab_ablate_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
     {lab_compare_post,
      .body = "{source: text, texts: [{tokens: [text], ids: [integer], position: integer, ...}], "
              "features: [{index: integer, first: number, second: number, difference: number, ...}], ...}"},

@@ -174,7 +174,8 @@ int lab_run_read(struct lab_job *job, int64_t offset, void *to, size_t n, struct
 
 struct lab_next_args {
   const struct lab_model_info *model;
-  struct lab_input input;
+  const struct lab_input *inputs;
+  size_t n_inputs;
   enum lab_bos bos;
   const struct lab_edit *edits;
   size_t n_edits;
@@ -184,6 +185,7 @@ struct lab_next_args {
   bool prepend_space;              /* before answers given as text that do not begin with one */
   bool loss;
 };
+/* Fields as lab_run's; "topK" where all tables of all texts are more than a reply may hold. */
 int lab_next(struct lab *lab, const struct lab_next_args *args, struct lab_waker waker, struct lab_job **out,
              struct error *error) MUST_CHECK;
 
@@ -192,14 +194,18 @@ struct lab_next_table {
   const struct lab_token *answers; /* [n_answers] */
   double loss;                     /* mean over the text's tokens; NaN when not asked for */
 };
-struct lab_next_result {
+struct lab_next_text {
   const int32_t *ids;
   const char *const *tokens;
   size_t n_tokens;
+  struct lab_next_table before, after;
+};
+struct lab_next_result {
+  const struct lab_next_text *texts;
+  size_t n_texts;
   int top_k;
   size_t n_answers;
   bool edited;                     /* there were edits: `after` is with them */
-  struct lab_next_table before, after;
 };
 const struct lab_next_result *lab_next_result(const struct lab_job *job);
 

@@ -526,3 +526,48 @@ def test_next_agrees(daemon, twin):
     plain = post(daemon, "/v1/lab/next", {"text": TEXT, "topK": 5, "answers": " the"})
     assert plain["after"] is None and plain["before"]["top"] == got["before"]["top"] and plain["before"]["loss"] is None
     refused(daemon, "/v1/lab/next", {"text": TEXT, "answers": [" the", "zebra"]}, "answers[1]", "must be one token")
+
+
+def raw(daemon, path, body):
+    reply = daemon.post(path, body)
+    assert reply.status_code == 200, reply.text
+    return reply.text
+
+
+# Each text of an array is answered as it is alone: the same bytes. The edits are such as look at nothing but their own text.
+@pytest.mark.parametrize("path, fields", [
+    ("/v1/lab/next", {"topK": 5, "answers": [" the"], "loss": True}),
+    ("/v1/lab/next", {"topK": 3, "edits": [EDITS["scale"][0]], "loss": True}),
+    ("/v1/lab/next", {"topK": 1000, "edits": [{"op": "mean", "point": "z.1", "heads": [2]}]}),
+    ("/v1/lab/ablate", {"heads": [{"layer": 0, "head": 2}, {"layer": 1, "head": 0}], "answers": [" the"]}),
+    ("/v1/lab/ablate", {"heads": [{"layer": 0, "head": 1}], "mode": "mean", "texts": [TEXT, "A ship"]}),
+    ("/v1/lab/ablate", {"source": "1-res-relu", "features": [3, 5], "includeError": False, "topK": 2})])
+def test_a_list_of_texts_is_answered_text_by_text(daemon, path, fields):
+    texts = [TEXT, "A ship", "One night in the year a ship came"]
+    alone = [raw(daemon, path, {"text": text, **fields}) for text in texts]
+    assert raw(daemon, path, {"text": texts, **fields}) == '{"results":[' + ",".join(alone) + "]}"
+    assert raw(daemon, path, {"text": texts[:1], **fields}) == '{"results":[' + alone[0] + "]}"
+    ids = [json.loads(one)["ids"] for one in alone]
+    assert raw(daemon, path, {"tokens": ids, **fields}) == '{"results":[' + ",".join(alone) + "]}"
+    assert raw(daemon, path, {"tokens": ids[1], **fields}) == alone[1]
+
+
+def test_lists_of_texts_have_bounds(daemon):
+    edits = [EDITS["scale"][0]]
+    refused(daemon, "/v1/lab/next", {"text": ["a"] * 256, "topK": 1000, "edits": edits}, "topK", "512 tables of 512 rows")
+    assert len(post(daemon, "/v1/lab/next", {"text": ["a"] * 256, "topK": 1000})["results"]) == 256
+    for path, fields in (("/v1/lab/next", {}), ("/v1/lab/ablate", {"heads": [{"layer": 0, "head": 1}]})):
+        refused(daemon, path, {"text": ["a"] * 257, **fields}, "text", "1 to 256 texts, found 257")
+        refused(daemon, path, {"text": [], **fields}, "text", "1 to 256 texts, found 0")
+        refused(daemon, path, {"tokens": [[1], [2, 512]], **fields}, "tokens[1][1]", "0 to 511")
+        refused(daemon, path, {"tokens": [[1], []], **fields}, "tokens[1]", "found an array of 0")
+        refused(daemon, path, fields, "text", "required")
+
+
+def test_a_mean_over_the_batch_is_over_the_texts_of_the_request(daemon):
+    texts = [TEXT, "A ship"]
+    edit = {"op": "mean", "point": "resid_pre.1", "over": "batch"}
+    both = post(daemon, "/v1/lab/next", {"text": texts, "edits": [edit], "topK": 3})["results"]
+    for text, got in zip(texts, both):
+        corpus = {**edit, "over": "corpus", "texts": texts}
+        assert got == post(daemon, "/v1/lab/next", {"text": text, "edits": [corpus], "topK": 3})

@@ -17,7 +17,7 @@
 #define TAP_STEPS 2
 
 /* Most log-probabilities one token can be asked for. */
-#define MAX_LOGPROBS 64
+#define MAX_LOGPROBS SAMPLE_MOST_LIKELY
 
 /* ---- ending tasks (worker) ---- */
 
@@ -130,46 +130,46 @@ static bool too_old(const struct engine *engine, const struct engine_task *task)
   return limit && clock_ns() - task->started_ns > limit;
 }
 
-/* Log-probabilities are the model's own: temperature 1, no penalty, no filter. */
-static bool deliver_token(struct runner *runner, const struct sequence *s, int32_t token) {
-  struct sampler_likely likely[MAX_LOGPROBS];
-  struct engine_token event = {.token = token, .top = likely};
-  int64_t vocabulary = runner->model->arch.vocabulary;
-  if (s->n_logprobs >= 0) {
-    int want = s->n_logprobs < MAX_LOGPROBS ? s->n_logprobs : MAX_LOGPROBS;
-    event.logprob = sampler_logprob(runner->logits, vocabulary, token);
-    event.n_top = sampler_most_likely(runner->logits, vocabulary, want, likely);
-  }
-  atomic_fetch_add(&runner->engine->new_tokens, 1);
-  return s->task->events->token(s->task->context, s->index, &event);
-}
+static int n_likely(const struct sequence *s) { return s->n_logprobs < MAX_LOGPROBS ? s->n_logprobs : MAX_LOGPROBS; }
 
-/* The next token of a sequence, from its row of logits. */
-static int take_token(struct runner *runner, const struct batch_part *part, int32_t *token, struct error *error) {
+/* The next token of a sequence, from its row of logits: as the backend drew it, or here. Log-probabilities are the model's own:
+ * temperature 1, no penalty, no filter. */
+static int take_token(struct runner *runner, const struct batch_part *part, struct engine_token *out, struct sampler_likely *likely,
+                      struct error *error) {
   struct sequence *s = part->sequence;
   struct rows all = plan_logits(runner->plan);
   struct span row = span_at(all.at, (size_t)part->logit * (size_t)all.ld * sizeof(float));
-  size_t bytes = (size_t)runner->model->arch.vocabulary * sizeof(float);
+  int64_t vocabulary = runner->model->arch.vocabulary;
+  *out = (struct engine_token){.top = likely};
   if (part->draw >= 0) {
-    *token = runner->drawn[part->draw];
-    sampler_take(s->sampler, *token);
+    const struct sample_result *drawn = &runner->drawn[part->draw];
+    out->token = drawn->token;
+    sampler_take(s->sampler, drawn->token);
+    if (s->n_logprobs < 0) return 0;
+    out->logprob = sampler_drawn_logprob(drawn);
+    out->n_top = sampler_drawn_likely(drawn, likely);
     return 0;
   }
-  if (runner->backend->ops->read(runner->backend, runner->logits, row, bytes, error) != 0) return -1;
-  *token = sampler_draw(s->sampler, runner->logits, runner->desk);
+  if (runner->backend->ops->read(runner->backend, runner->logits, row, (size_t)vocabulary * sizeof(float), error) != 0) return -1;
+  out->token = sampler_draw(s->sampler, runner->logits, runner->desk);
+  if (s->n_logprobs < 0) return 0;
+  out->logprob = sampler_logprob(runner->logits, vocabulary, out->token);
+  out->n_top = sampler_most_likely(runner->logits, vocabulary, n_likely(s), likely);
   return 0;
 }
 
 static int draw(struct runner *runner, const struct batch_part *part, struct error *error) {
   struct sequence *s = part->sequence;
-  int32_t token;
-  if (take_token(runner, part, &token, error) != 0) return -1;
-  if (token == s->eos) {
+  struct sampler_likely likely[MAX_LOGPROBS];
+  struct engine_token event;
+  if (take_token(runner, part, &event, likely, error) != 0) return -1;
+  if (event.token == s->eos) {
     sequence_end(s, "stop");
     return 0;
   }
-  bool more = deliver_token(runner, s, token);
-  s->tokens[s->n_tokens++] = token;
+  atomic_fetch_add(&runner->engine->new_tokens, 1);
+  bool more = s->task->events->token(s->task->context, s->index, &event);
+  s->tokens[s->n_tokens++] = event.token;
   if (!more)
     sequence_end(s, "stop");
   else if (++s->n_new >= s->max_new)
@@ -201,14 +201,23 @@ static int deliver_logits(struct runner *runner, const struct batch_part *part, 
   return 0;
 }
 
-/* A prompt is read: its twins draw from the same row. */
+/* The twin behind `s`, or behind the last such; NULL: none. */
+static struct sequence *twin_behind(struct sequence *s, const struct sequence *last) {
+  int next = (last ? last->index : s->index) + 1;
+  bool is = next < s->task->n_sequences && s->task->sequences[next].twin == s;
+  return is ? &s->task->sequences[next] : NULL;
+}
+
+/* A prompt is read: its twins draw from the same row. Their draws stand behind the first one's. */
 static int draw_twins(struct runner *runner, const struct batch_part *part, struct error *error) {
-  struct engine_task *task = part->sequence->task;
-  for (int i = part->sequence->index + 1; i < task->n_sequences && task->sequences[i].twin == part->sequence; i++) {
-    struct batch_part twin = *part;
-    twin.sequence = &task->sequences[i];
-    twin.draw = -1; /* what the device drew is the first one's */
-    if (sequence_take_over(twin.sequence, error) != 0 || draw(runner, &twin, error) != 0) return -1;
+  struct batch_part twin = *part;
+  struct sequence *next = twin_behind(part->sequence, NULL);
+  while (next) {
+    struct sequence *behind = twin_behind(part->sequence, next); /* asked now: a twin that has taken over is none any more */
+    twin.sequence = next;
+    if (twin.draw >= 0) twin.draw++;
+    if (sequence_take_over(next, error) != 0 || draw(runner, &twin, error) != 0) return -1;
+    next = behind;
   }
   return 0;
 }
@@ -246,17 +255,25 @@ static int deliver_pass(const struct batch_part *part) {
   return part->sequence->logits == LOGITS_ALL ? 2 : part->follower ? 0 : 1;
 }
 
-/* All draws that the backend can make where the logits are, at once; a draw whose log-probability is told needs the row here. */
+static void add_draw(struct runner *runner, const struct batch_part *part, const struct sequence *s, int32_t *n) {
+  struct sample_draw *draw = &runner->draws[(*n)++];
+  *draw = sampler_describe(s->sampler);
+  draw->row = part->logit;
+  if (s->n_logprobs >= 0) draw->n_likely = n_likely(s);
+}
+
+/* All draws at once, where the logits are. */
 static int draw_together(struct runner *runner, struct error *error) {
   struct backend *backend = runner->backend;
   int32_t n = 0;
-  for (int i = 0; i < runner->batch.n_parts; i++) {
+  for (int i = 0; backend->ops->sample && i < runner->batch.n_parts; i++) {
     struct batch_part *part = &runner->batch.parts[i];
-    const struct sequence *s = part->sequence;
-    bool plain = s->sampler && part->logit >= 0 && s->n_logprobs < 0 && s->logits != LOGITS_ALL;
-    if (!backend->ops->sample || !plain || !sampler_describe(s->sampler, &runner->draws[n])) continue;
-    runner->draws[n].row = part->logit;
-    part->draw = n++;
+    struct sequence *s = part->sequence;
+    if (!s->sampler || part->logit < 0) continue;
+    part->draw = n;
+    add_draw(runner, part, s, &n);
+    if (sequence_decodes(s)) continue;
+    for (struct sequence *twin = twin_behind(s, NULL); twin; twin = twin_behind(s, twin)) add_draw(runner, part, twin, &n);
   }
   if (!n) return 0;
   return backend->ops->sample(backend, plan_logits(runner->plan), runner->model->arch.vocabulary, runner->draws, n, runner->drawn,

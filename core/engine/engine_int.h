@@ -173,7 +173,7 @@ struct runner {
   float *logits;            /* [vocabulary] host copy of one row */
   struct sampler_candidate *desk; /* [vocabulary] scratch of draws */
   struct sample_draw *draws;      /* [max_sessions] for the backend, and what it drew */
-  int32_t *drawn;
+  struct sample_result *drawn;
 };
 
 int batch_open(struct runner *runner, struct error *error) MUST_CHECK;

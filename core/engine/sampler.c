@@ -4,22 +4,17 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "core/base/random.h"
-
-/* A token that was generated. */
-struct counted {
-  int32_t token, times;
-};
 
 struct sampler {
   struct sampler_options options;
   int64_t vocabulary;
   uint64_t drawn;          /* tokens drawn: the random stream's position */
-  struct counted *counted; /* [most], the first n_counted in use; NULL without penalties */
+  struct sample_change *counted; /* [most], the first n_counted in use: tokens that were drawn; NULL without penalties */
+  int32_t *times;                /* beside them */
   int64_t n_counted, most;
-  struct sampler_bias *bias;
+  struct sample_change *bias;
 };
 
 static bool penalises(const struct sampler_options *options) {
@@ -33,18 +28,20 @@ struct sampler *sampler_new(const struct sampler_options *options, int64_t vocab
   sampler->vocabulary = vocabulary;
   sampler->most = most;
   if (penalises(options)) sampler->counted = calloc((size_t)most + 1, sizeof *sampler->counted);
+  if (penalises(options)) sampler->times = calloc((size_t)most + 1, sizeof *sampler->times);
   if (options->n_bias) sampler->bias = malloc(options->n_bias * sizeof *sampler->bias);
-  if ((penalises(options) && !sampler->counted) || (options->n_bias && !sampler->bias)) {
+  if ((penalises(options) && (!sampler->counted || !sampler->times)) || (options->n_bias && !sampler->bias)) {
     sampler_free(sampler);
     return error_memory(error, (size_t)most * sizeof *sampler->counted + options->n_bias * sizeof *sampler->bias), NULL;
   }
-  if (options->n_bias) memcpy(sampler->bias, options->bias, options->n_bias * sizeof *sampler->bias);
+  for (size_t i = 0; i < options->n_bias; i++) sampler->bias[i] = (struct sample_change){options->bias[i].token, options->bias[i].value};
   return sampler;
 }
 
 void sampler_free(struct sampler *sampler) {
   if (!sampler) return;
   free(sampler->counted);
+  free(sampler->times);
   free(sampler->bias);
   free(sampler);
 }
@@ -56,21 +53,20 @@ static bool changes_logits(const struct sampler *sampler) { return sampler->n_co
 static void lay_out(const struct sampler *sampler, const float *logits, struct sampler_candidate *desk) {
   const struct sampler_options *o = &sampler->options;
   for (int64_t i = 0; i < sampler->vocabulary; i++) desk[i] = (struct sampler_candidate){logits[i], (int32_t)i};
-  for (int64_t i = 0; i < sampler->n_counted; i++) {
-    const struct counted *c = &sampler->counted[i];
-    desk[c->token].logit -= (float)(o->frequency_penalty * c->times + o->presence_penalty);
-  }
-  for (size_t i = 0; sampler->bias && i < o->n_bias; i++) desk[sampler->bias[i].token].logit += sampler->bias[i].value;
+  for (int64_t i = 0; i < sampler->n_counted; i++) desk[sampler->counted[i].token].logit += sampler->counted[i].add;
+  for (size_t i = 0; sampler->bias && i < o->n_bias; i++) desk[sampler->bias[i].token].logit += sampler->bias[i].add;
 }
 
 /* A list, not a table: texts are short beside vocabularies. */
 static void count(struct sampler *sampler, int32_t token) {
+  const struct sampler_options *o = &sampler->options;
   int64_t i = 0;
   if (!sampler->counted) return;
   while (i < sampler->n_counted && sampler->counted[i].token != token) i++;
   if (i == sampler->most) return; /* drawn beyond what was announced */
-  if (i == sampler->n_counted) sampler->counted[sampler->n_counted++] = (struct counted){token, 0};
-  sampler->counted[i].times++;
+  if (i == sampler->n_counted) sampler->n_counted++;
+  double penalty = o->frequency_penalty * ++sampler->times[i] + o->presence_penalty;
+  sampler->counted[i] = (struct sample_change){token, -(float)penalty};
 }
 
 /* ---- greedy ---- */
@@ -198,13 +194,13 @@ int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sample
 
 /* ---- draws by the backend ---- */
 
-bool sampler_describe(const struct sampler *sampler, struct sample_draw *out) {
+struct sample_draw sampler_describe(const struct sampler *sampler) {
   const struct sampler_options *o = &sampler->options;
-  if (sampler->counted || sampler->bias || o->min_p > 0) return false;
   int64_t k = o->top_k > 0 && o->top_k < sampler->vocabulary ? o->top_k : 0;
-  *out = (struct sample_draw){.top_k = (int32_t)k, .temperature = o->temperature, .top_p = o->top_p,
-                              .unit = random_unit((uint64_t)o->seed, o->stream, sampler->drawn)};
-  return true;
+  return (struct sample_draw){.top_k = (int32_t)k, .temperature = o->temperature, .top_p = o->top_p, .min_p = o->min_p,
+                              .unit = random_unit((uint64_t)o->seed, o->stream, sampler->drawn), .penalties = sampler->counted,
+                              .biases = sampler->bias, .n_penalties = (int32_t)sampler->n_counted, .n_biases = (int32_t)o->n_bias,
+                              .n_likely = -1};
 }
 
 void sampler_take(struct sampler *sampler, int32_t token) {
@@ -239,4 +235,15 @@ int sampler_most_likely(const float *logits, int64_t vocabulary, int n, struct s
   double all = log_sum(logits, vocabulary, out[0].logprob);
   for (int i = 0; i < found; i++) out[i].logprob = (float)(out[i].logprob - all);
   return found;
+}
+
+float sampler_drawn_logprob(const struct sample_result *result) {
+  return (float)(result->logit - (result->top + log(result->sum)));
+}
+
+int sampler_drawn_likely(const struct sample_result *result, struct sampler_likely *out) {
+  double all = result->top + log(result->sum);
+  for (int i = 0; i < result->n_likely; i++)
+    out[i] = (struct sampler_likely){result->likely[i].token, (float)(result->likely[i].logit - all)};
+  return result->n_likely;
 }

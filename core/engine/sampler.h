@@ -44,9 +44,9 @@ struct sampler_candidate {
  * later penalties. desk: [vocabulary] of scratch, which samplers that draw one after the other may share. */
 int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk);
 
-/* The next draw as a backend can make it (ops.sample), all but its row; false where it needs more than that can do (penalties,
- * biases, min_p). The token that comes of it is told with sampler_take in place of sampler_draw. */
-bool sampler_describe(const struct sampler *sampler, struct sample_draw *out);
+/* The next draw as a backend can make it (ops.sample), all but its row, and without log-probabilities. Its lists are the sampler's,
+ * until the token that comes of it is told: with sampler_take in place of sampler_draw. */
+struct sample_draw sampler_describe(const struct sampler *sampler);
 void sampler_take(struct sampler *sampler, int32_t token);
 
 struct sampler_likely {
@@ -58,5 +58,9 @@ struct sampler_likely {
  * equals. Returns how many were written. */
 int sampler_most_likely(const float *logits, int64_t vocabulary, int n, struct sampler_likely *out);
 float sampler_logprob(const float *logits, int64_t vocabulary, int32_t token);
+
+/* The same of a draw that asked for them. out: [SAMPLE_MOST_LIKELY]. */
+float sampler_drawn_logprob(const struct sample_result *result);
+int sampler_drawn_likely(const struct sample_result *result, struct sampler_likely *out);
 
 #endif

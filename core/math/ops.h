@@ -18,7 +18,7 @@
  *
  * IN FLIGHT. A backend that has `wait` may return from run, sample, fetch, copy, write and alloc before the work is done. What the
  * worker asks for is done in the order in which it asks, so that a read brings what the run before it made; memory of the
- * host that was handed in is free again when a verb returns, but for tokens that are still to come. An error of such work is told by
+ * host that was handed in is free again when a verb returns, but for results of draws that are still to come. An error of such work is told by
  * any later verb of the worker, at the latest by `wait`. A step is: run, sample, fetch, wait.
  *
  * All functions that can fail return 0 or -1 with an error set (ERROR_MEMORY, ERROR_DEVICE). One thread, the
@@ -362,15 +362,42 @@ struct encode_args {
 
 /* ---- draws ---------------------------------------------------------------------------------------------- */
 
-/* One draw from a row of logits: by temperature, then the k largest, then the most likely ones that reach p together, the last
- * of which is taken too; of equal logits the lower index comes first. */
+/* Added to the logit of a token. */
+struct sample_change {
+  int32_t token; /* each at most once in a list */
+  float add;
+};
+
+/* One draw from a row of logits: after penalties, then biases, by temperature; then the k largest, then the most likely ones that
+ * reach p together, the last of which is taken too, then those at least min_p times as likely as the likeliest; of equal logits
+ * the lower index comes first. Several draws may be from one row. */
 struct sample_draw {
   int32_t row;        /* of the logits */
   int32_t top_k;      /* 0: all */
   double temperature; /* <= 0: the largest logit */
   double top_p;       /* 1: all */
+  double min_p;       /* 0: all */
   double unit;        /* a random number in [0, 1): how far through what is left, from the least likely one where something was
-                         left out, by index where nothing was */
+                         left out or min_p is not 0, by index where nothing was */
+  const struct sample_change *penalties, *biases;
+  int32_t n_penalties, n_biases;
+  int32_t n_likely;   /* so many of the most likely tokens are told, before penalties and biases; -1: nothing but the token */
+};
+#define SAMPLE_MOST_LIKELY 64
+
+struct sample_likely {
+  int32_t token;
+  float logit;
+};
+
+/* logit, top, likely: as the model gave them, before penalties and biases. */
+struct sample_result {
+  int32_t token;
+  float logit;      /* of the token */
+  int32_t n_likely; /* how many there are; the following where the draw says n_likely >= 0 */
+  float top;        /* the largest logit */
+  double sum;       /* of exp(logit - top) over all: the logarithm of a probability is logit - top - log(sum) */
+  struct sample_likely likely[SAMPLE_MOST_LIKELY]; /* in their order */
 };
 
 /* ---- the backend ------------------------------------------------------------------------------------ */
@@ -413,10 +440,10 @@ struct ops {
    * anything that writes: reads of them then find them here. */
   int (*fetch)(struct backend *backend, struct span from, size_t bytes, struct error *error);
 
-  /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many tokens, which are
+  /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many results, which are
    * there behind the next wait. Within rounding of probabilities, the tokens that core/engine/sampler.c draws. */
   int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
-                int32_t *tokens, struct error *error);
+                struct sample_result *results, struct error *error);
 
   /* Reserved: NULL. */
   int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,

@@ -20,6 +20,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 /* In a section of their own: every block finds them full of NaN. */
 #define __shared__ static __attribute__((section("emulated_shared")))
 #define __restrict__ __restrict

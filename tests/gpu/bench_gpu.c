@@ -225,7 +225,8 @@ static void close_bench(struct bench *b) {
 
 static void run_step(struct bench *b, struct step *step) {
   struct error error = ERROR_INIT;
-  int32_t n = b->model.arch.n_layer, chosen[MOST_STREAMS];
+  int32_t n = b->model.arch.n_layer;
+  static struct sample_result chosen[MOST_STREAMS];
   for (int32_t l = 0; l <= n; l++) b->all[l] = (struct row_range){0, step->n_rows};
   step->n_layer = n;
   step->token = b->token;
@@ -239,7 +240,7 @@ static void run_step(struct bench *b, struct step *step) {
   step->kv_blocks = b->kv_blocks;
   step->logit_row = b->logit_row;
   check(plan_run(b->plan, step, &error), &error);
-  for (int32_t i = 0; i < step->n_logit_rows; i++) b->draws[i] = (struct sample_draw){.row = i, .top_p = 1};
+  for (int32_t i = 0; i < step->n_logit_rows; i++) b->draws[i] = (struct sample_draw){.row = i, .top_p = 1, .n_likely = -1};
   if (step->n_logit_rows && b->backend->ops->sample)
     check(b->backend->ops->sample(b->backend, plan_logits(b->plan), b->model.arch.vocabulary, b->draws, step->n_logit_rows, chosen,
                                   &error), &error);

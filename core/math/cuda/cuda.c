@@ -79,13 +79,11 @@ static int wait_for_stream(struct cuda_backend *cuda, struct error *error) {
 
 /* After a failure nothing is in flight either: the device goes on or is lost, and then nobody asks it again. */
 int cuda_wait(struct cuda_backend *cuda, struct error *error) {
-  struct awaited awaited = cuda->awaited;
   int failed = atomic_load(&cuda->lost) ? say_lost(error) : wait_for_stream(cuda, error);
   cuda->in_flight = cuda->landing = false;
   cuda->out.used = 0;
-  cuda->awaited.n = 0;
-  if (failed) cuda->n_fetched = 0;
-  if (!failed && awaited.n) memcpy(awaited.to, awaited.from, (size_t)awaited.n * sizeof *awaited.to);
+  if (failed) cuda->n_fetched = cuda->awaited.n = 0;
+  cuda_sample_take(&cuda->awaited);
   return failed;
 }
 
@@ -101,7 +99,7 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
   if (bytes <= scratch->bytes && scratch->at) return scratch->at;
   if (cuda->capturing) return error_set(error, ERROR_BUG, "scratch of a captured step grew"), NULL;
   if (wait_for_stream(cuda, error) != 0) return NULL; /* a step in flight works in it */
-  graphs_drop(cuda);
+  if (name < SCRATCH_ENCODE) graphs_drop(cuda);
   cudaFree(scratch->at);
   scratch->at = NULL;
   scratch->bytes = 0;

@@ -15,14 +15,16 @@
 #include "core/math/cuda/plugin.h"
 #include "core/math/host.h"
 
-/* Memory that a run works in. It grows and never shrinks; graphs hold its address, so they go when it grows. */
+/* Memory that a verb works in. It grows and never shrinks; graphs hold the addresses of what stands before SCRATCH_ENCODE, so they go
+ * when that grows. */
 enum scratch_name {
   SCRATCH_NARROW,  /* x of a product in the type of the weights */
   SCRATCH_SUMS,    /* sums of a product of the library */
   SCRATCH_PARTIAL, /* chunks of attention */
   SCRATCH_PATTERN, /* rows of scores */
   SCRATCH_ENCODE,  /* of encode.c */
-  SCRATCH_SAMPLE,  /* draws and tokens */
+  SCRATCH_SAMPLE,  /* of sample.c */
+  SCRATCH_CHANGES, /* penalties and biases of draws */
   SCRATCH_COUNT
 };
 
@@ -52,10 +54,11 @@ struct fetched {
 };
 #define MOST_FETCHED 64
 
-/* Tokens that come back behind a step. */
+/* Results of draws that come back behind a step. */
 struct awaited {
-  const int32_t *from; /* locked */
-  int32_t *to, n;
+  const struct sample_result *from; /* locked */
+  struct sample_result *to;
+  int32_t n;
 };
 
 struct graphs;
@@ -184,7 +187,9 @@ void cuda_encode_close(struct cuda_backend *cuda);
 /* ---- sample.c ---- */
 
 int cuda_sample(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
-                int32_t *tokens, struct error *error);
+                struct sample_result *results, struct error *error);
+/* They are there. */
+void cuda_sample_take(struct awaited *awaited);
 
 /* Where the calling thread's transfers go. */
 static inline cudaStream_t cuda_stream(struct cuda_backend *cuda) {

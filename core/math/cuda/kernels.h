@@ -249,13 +249,39 @@ cudaError_t launch_choose(cudaStream_t stream, int64_t rows, const struct choose
 
 /* ---- sample.cu ------------------------------------------------------------------------------------------------------- */
 
+#define SAMPLE_PART 4096   /* logits that a block reads */
+#define SAMPLE_BINS 1024   /* by distance from the largest logit */
+#define SAMPLE_SEGMENT 512 /* tokens that are gathered of a part */
+#define SAMPLE_MOST_JOBS 60 /* of a launch: arguments have room for 4 KiB */
+
+enum sample_kind {
+  SAMPLE_GREEDY,
+  SAMPLE_BY_INDEX, /* at random, nothing left out */
+  SAMPLE_ORDERED,  /* at random, from what filters leave */
+  SAMPLE_LIKELY    /* not a draw: the top_k most likely ones, and what log-probabilities take */
+};
+
+/* A draw, or the log-probabilities that go with one. Numbers as in struct sample_draw. */
+struct sample_job {
+  int32_t kind, row, result; /* result: index into results */
+  int32_t top_k, n_penalties, n_biases;
+  int32_t penalties, biases; /* where they begin in the changes */
+  double temperature, top_p, min_p, unit;
+};
+
 struct sample_args {
   struct device_rows logits;
   int64_t vocabulary;
-  const struct sample_draw *draws; /* [n] */
-  int32_t *tokens;                 /* [n] */
+  const struct sample_change *changes;
+  unsigned char *scratch; /* [n_jobs] of job_bytes */
+  size_t job_bytes;
+  struct sample_result *results; /* may be memory of the host */
+  int32_t parts, n_jobs;
+  struct sample_job jobs[SAMPLE_MOST_JOBS];
 };
-cudaError_t launch_sample(cudaStream_t stream, int32_t n, const struct sample_args *args);
+static inline int32_t sample_parts(int64_t vocabulary) { return (int32_t)((vocabulary + SAMPLE_PART - 1) / SAMPLE_PART); }
+size_t sample_job_bytes(int64_t vocabulary, bool changed);
+cudaError_t launch_sample(cudaStream_t stream, const struct sample_args *args);
 
 #ifdef __cplusplus
 }

@@ -8,18 +8,19 @@
 
 #include "core/math/ops.h"
 
-#define CUDA_PLUGIN_VERSION 3
+#define CUDA_PLUGIN_VERSION 4
 #define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
 
 struct cuda_plugin_host {
   int version;
-  size_t sizes[6]; /* cuda_plugin_sizes */
+  size_t sizes[8]; /* cuda_plugin_sizes */
 };
 
 static inline struct cuda_plugin_host cuda_plugin_host(void) {
   return (struct cuda_plugin_host){CUDA_PLUGIN_VERSION,
                                    {sizeof(struct ops), sizeof(struct op), sizeof(struct step), sizeof(struct encode_args),
-                                    sizeof(struct matrix_part), sizeof(struct sparse)}};
+                                    sizeof(struct matrix_part), sizeof(struct sparse), sizeof(struct sample_draw),
+                                    sizeof(struct sample_result)}};
 }
 
 struct cuda_options {

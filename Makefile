@@ -299,17 +299,20 @@ fmt:
 PREFIX ?= /usr/local
 SHARE  := $(DESTDIR)$(PREFIX)/share/steerd
 UNIT   := $(DESTDIR)$(PREFIX)/lib/systemd/system/steerd.service
+MAN    := $(DESTDIR)$(PREFIX)/share/man/man1/steerd.1
 install: build/steerd
 	install -D -m 755 $(B)/steerd $(DESTDIR)$(PREFIX)/bin/steerd
+	install -D -m 644 docs/steerd.1 $(MAN)
 	install -d $(SHARE) $(dir $(UNIT))
 	$(if $(wildcard $(B)/steerd-cuda.so),install -D -m 755 $(B)/steerd-cuda.so $(DESTDIR)$(PREFIX)/lib/steerd/steerd-cuda.so)
 	cp -r config/*.ini config/models config/demo static $(SHARE)/
+	rm -rf $(SHARE)/demo/training $(SHARE)/demo/cache
 	chmod -R u=rwX,go=rX $(SHARE)
 	sed 's|@BIN@|$(PREFIX)/bin|' config/steerd.service >$(UNIT) && chmod 644 $(UNIT)
 
 # Takes back what install put there; stores and settings elsewhere stay.
 uninstall:
-	rm -rf $(DESTDIR)$(PREFIX)/bin/steerd $(DESTDIR)$(PREFIX)/lib/steerd $(SHARE) $(UNIT)
+	rm -rf $(DESTDIR)$(PREFIX)/bin/steerd $(DESTDIR)$(PREFIX)/lib/steerd $(SHARE) $(UNIT) $(MAN)
 
 deb: build/steerd
 	@tests/tools/make_deb.sh $(VERSION) $(VARIANT)

@@ -25,6 +25,7 @@
 #include "server/keys.h"
 #include "server/lab_settings.h"
 #include "server/listener.h"
+#include "server/notify.h"
 #include "server/options.h"
 #include "server/place.h"
 #include "server/stats_command.h"
@@ -209,6 +210,7 @@ static void wait_until_idle(const struct daemon *d, int64_t ms) {
 
 static void drain(struct daemon *d) {
   log_info("stopping requests=%zu", http_busy(d->http));
+  notify_manager("STOPPING=1");
   http_quiesce(d->http);
   api_drain(d->api);
   lab_drain(d->lab);
@@ -247,6 +249,7 @@ static int run_daemon(struct daemon *d, struct error *error) {
   if (!rc) {
     serving = 1;
     say_ready(d);
+    notify_manager("READY=1");
     wait_for_signal(d->lab);
     if (device_is_lost(d->lab))
       rc = error_set(error, ERROR_DEVICE, "the compute device has failed; the server ends, to be started again");

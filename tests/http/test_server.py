@@ -12,7 +12,7 @@ import urllib.parse
 import pytest
 import requests
 
-from conftest import MODEL, REQUEST_SECONDS, model_options, run_steerd
+from conftest import MODEL, REQUEST_SECONDS, START_SECONDS, model_options, run_steerd
 
 SLACK = 2.5  # seconds on top of a deadline: the watcher looks every 50 ms, the machine may be busy
 
@@ -70,6 +70,26 @@ def wait_for(condition, seconds=10, what="condition"):
 
 
 # ---- starting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_a_service_manager_hears_of_it(start_daemon, tmp_path, abstract):
+    """systemd's units of Type=notify: READY=1 once requests are answered, STOPPING=1 when it ends."""
+    name = f"@steerd-test-{tmp_path.name}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("\0" + name[1:] if abstract else name)
+        manager.settimeout(START_SECONDS)
+        one = start_daemon(environment={"NOTIFY_SOCKET": name})
+        assert manager.recv(4096) == b"READY=1"
+        assert one.get("/health").status_code == 200
+        one.signal()
+        assert manager.recv(4096) == b"STOPPING=1"
+        assert one.wait() == 0
+
+
+@pytest.mark.parametrize("place", ["", "@", "no-path", "/nowhere/notify", "/" + 200 * "x"])
+def test_a_service_manager_that_is_not_there_does_no_harm(start_daemon, place):
+    assert start_daemon(environment={"NOTIFY_SOCKET": place}).get("/health").status_code == 200
 
 
 def test_ready_line_names_a_port_that_answers(daemon):

@@ -12,8 +12,11 @@
 #define SOURCE_MEMBERS                                                                                              \
   "set: text, kind: text, layer: integer, point: text, pointOut: text, features: integer, width: integer, "          \
   "folded: boolean, bosCounts: boolean, promotes: boolean, pointLast?: text, bytes: integer"
+#define LISTED_SOURCE AT_SOURCE ", state: text, lastUsedAt: text?, path?: text?, encoderBytes: integer"
 #define TEXTS_MEMBERS \
   "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"
+#define TEXT_TOKENS "tokens: [text], ids: [integer]"
+#define COMPLETION "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage: @Usage"
 #define EVENTS "application/json text/event-stream"
 #define ARRAYS "application/json application/x-npy application/vnd.safetensors"
 #define HTML "text/html"
@@ -50,7 +53,7 @@ static const struct {
     {"ExplanationRow",
      "{" AT_FEATURE ", description: text, explanationModelName: text?, typeName: text?, id?: text, snippet?: text, rank?: number}"},
     {"ExplanationSearch",
-     "{request: {query: text, match: text, offset: integer, ...}, results: [{" AT_FEATURE ", description: text, "
+     "{request: {modelId?: text, releaseName?: text, query: text, match: text, offset: integer}, results: [{" AT_FEATURE ", description: text, "
      "explanationModelName: text?, typeName: text?, id: text, snippet: text, rank: number, cosine_similarity: null}], "
      "resultsCount: integer, hasMore: boolean, nextOffset?: integer}"},
     {"Conventions",
@@ -84,18 +87,33 @@ static const struct {
     {"FeatureName", "{model: text, source: text, index: integer}"},
     {"Job",
      "{id: integer, kind: text, state: text, done: integer, total: integer?, unit: text?, share: number?, rate: number, "
-     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, resumable: boolean, notResumable: text?, parameters: {...}, result: any, createdAt: text, "
+     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, resumable: boolean, notResumable: text?, "
+     "parameters: {modelId?: text, source?: text, corpus?: text, lines?: boolean, maxTokens?: integer, ...}, result: any, createdAt: text, "
      "startedAt: text?, updatedAt: text, finishedAt: text?}"},
-    {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number, ...}"},
-    {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?, ...}"},
-    {"BeforeAfter", "{tokens: [text], ids: [integer], before: @NextTokens, after: @NextTokens?}"},
+    {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number}"},
+    {"Answer", "{token: text, id: integer}"},
+    {"Run",
+     "{" TEXT_TOKENS ", positions: [integer], loss?: number?, tokenLosses?: [number?], top?: [[@Prediction]], "
+     "activations: {*: [[number?]|[[number?]]]}}"},
+    {"PatchedRun", "{" TEXT_TOKENS ", value: number}"},
+    {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?}"},
+    {"BeforeAfter", "{" TEXT_TOKENS ", before: @NextTokens, after: @NextTokens?}"},
     {"Lens",
-     "{tokens: [text], ids: [integer], layers: [{layer: integer, "
-     "positions: [{position: integer, top: [@Prediction], answers: [@Prediction], ...}], ...}], ...}"},
+     "{" TEXT_TOKENS ", layers: [{layer: integer, positions: [{position: integer, top: [@Prediction], answers: [@Prediction]}]}]}"},
     {"Components",
-     "{tokens: [text], ids: [integer], position: integer, total: number, embedding: number, bias: number, attention: [number], "
-     "mlp: [number], heads: [[number]]?, ...}"},
-    {"OpenAIModel", "{id: text, object: text, created: integer, owned_by: text, ...}"},
+     "{" TEXT_TOKENS ", position: integer, answers: [@Answer], total: number, embedding: number, bias: number, attention: [number], "
+     "mlp: [number], heads: [[number]]?}"},
+    {"OpenAIModel", "{id: text, object: text, created: integer, owned_by: text, context_window: integer, chat_format: text?}"},
+    {"Usage", "{prompt_tokens: integer, completion_tokens: integer, total_tokens: integer}"},
+    {"TextLogprobs",
+     "{tokens: [text], token_logprobs: [number?], top_logprobs: [{*: number}?], text_offset: [integer]}"},
+    {"ScoredToken",
+     "{token: text, logprob: number, bytes: [integer], top_logprobs: [{token: text, logprob: number, bytes: [integer]}]}"},
+    {"ChatLogprobs", "{content: [@ScoredToken], refusal: null}"},
+    {"Evaluation",
+     "{corpus: text, corpusHash: text, lines: boolean, ends: boolean, documents: integer, tokens: integer, l0: number, mse: number?, "
+     "explainedVariance: number?, fvu: number?, crossEntropy: {tokens: integer, raw: number?, spliced: number?, withError: number?, "
+     "zero: number?, kept: number?}, dead: integer, shares: " SHARE_ROWS ", madeAt: text}"},
     {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
     {"Done", "{message: text}"},
 };
@@ -103,7 +121,9 @@ static const struct {
 static const struct shape shapes[] = {
     {steer_post, .body = "@Steered", .types = EVENTS},
     {steer_load_post, .body = "@SharedSteering"},
-    {steer_chat_post, .body = "{STEERED: @SteeredChat?, DEFAULT: @SteeredChat?, settings: {...}, ...}", .types = EVENTS},
+    {steer_chat_post, .body = "{STEERED: @SteeredChat?, DEFAULT: @SteeredChat?, id: text?, shareUrl: null, limit: null, "
+     "settings: {temperature: number, n_tokens: integer, freq_penalty: number, seed: integer, strength_multiplier: number, "
+     "steer_special_tokens: boolean, steer_method: text?}}", .types = EVENTS},
     {activations_post, .body = "@FeatureValues|[@FeatureValues]|@TopByToken|@TopOverText|{results: [@TopByToken|@TopOverText]}"},
     {activation_new_post, .body = "@FeatureValues|[@FeatureValues]"},
     {activation_get_post, .body = "[@Activation]"},
@@ -133,23 +153,27 @@ static const struct shape shapes[] = {
     {vector_delete_post, .body = "@Done"},
     {cossim_post, .body = "{feature: @FeatureName, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
 
-    {lab_run_post, .body = "{...}", .types = ARRAYS},
+    {lab_run_post, .body = "@Run|{results: [@Run]}", .types = ARRAYS},
     {lab_next_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
     {lab_ablate_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
     {lab_compare_post,
-     .body = "{source: text, texts: [{tokens: [text], ids: [integer], position: integer, ...}], "
-             "features: [{index: integer, first: number, second: number, difference: number, ...}], ...}"},
+     .body = "{source: text, texts: [{" TEXT_TOKENS ", position: integer}], "
+             "features: [{index: integer, first: number, second: number, difference: number}]}"},
     {lab_patch_post,
-     .body = "{point: text, axes: text, clean: {tokens: [text], ids: [integer], value: number, ...}, "
-             "corrupted: {tokens: [text], ids: [integer], value: number, ...}, layers: [integer], positions?: [integer], "
-             "heads?: [integer], matrix: [[number?]], values: [[number]], ...}"},
+     .body = "{point: text, axes: text, answers: [@Answer], clean: @PatchedRun, corrupted: @PatchedRun, layers: [integer], "
+             "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
     {lab_lens_post, .body = "@Lens|{results: [@Lens]}"},
     {lab_components_post, .body = "@Components|{results: [@Components]}"},
     {lab_heads_post,
      .body = "{induction: [[number]], previousToken: [[number]], duplicateToken: [[number]], tokens: [[integer]], "
-             "losses: [number]?, ...}"},
-    {lab_points_get, .body = "{...}"},
-    {dictionary_get, .body = "{" AT_SOURCE ", " SOURCE_MEMBERS ", selfTest: any, provenance: {...}?, statistics: {...}?, evaluations: [{...}], ...}"},
+             "losses: [number]?}"},
+    {lab_points_get,
+     .body = "{modelId: text, layers: integer, points: [{name: text, spellings: [text], shape: [text|integer], kind: text, "
+             "fixed: text?}], missing: [{name: text, spellings: [text], missing: text}]}"},
+    {dictionary_get, .body = "{" AT_SOURCE ", " SOURCE_MEMBERS ", selfTest: {tokens: integer, l0: number?, promisedL0: number?, "
+     "explainedVariance: number?, warning: text?}?, provenance: {identity: text?, config: any, description: text?, url: text?, "
+     "createdAt: text?}, statistics: {nTokens: integer?, featuresWithStatistics: integer, dead: integer, shares: " SHARE_ROWS ", "
+     "conventions: @Conventions}, evaluations: [@Evaluation]}"},
     {density_get,
      .body = "{" AT_SOURCE ", features: integer, nTokens: integer?, featuresWithStatistics: integer, dead: integer, shares: " SHARE_ROWS ", "
      "log10Histogram: {edges: [number], counts: [integer]}, rates?: [number?]}"},
@@ -158,8 +182,8 @@ static const struct shape shapes[] = {
      "mean: number?, description: text?}]}"},
     {dictionary_random_get, .body = "{" AT_SOURCE ", index: integer}"},
     {sources_get,
-     .body = "{encoderBytes: integer, budget: integer?, sources: [{" AT_SOURCE ", state: text, lastUsedAt: text?, bytes: integer, "
-     "encoderBytes: integer, ...}]}"},
+     .body = "{encoderBytes: integer, budget: integer?, "
+     "sources: [{" LISTED_SOURCE ", " SOURCE_MEMBERS "}|{" LISTED_SOURCE ", bytes: integer}]}"},
     {sources_post, .body = "{" AT_SOURCE ", state: text, " SOURCE_MEMBERS "}", .status = 201},
     {source_delete, .body = "{" AT_SOURCE ", state: text}"},
     {jobs_post, .body = "@Job"},
@@ -169,12 +193,14 @@ static const struct shape shapes[] = {
     {job_resume_post, .body = "@Job"},
     {job_events_get, .types = "text/event-stream"},
 
-    {openai_models_get, .body = "{object: text, data: [@OpenAIModel], ...}"},
+    {openai_models_get, .body = "{object: text, data: [@OpenAIModel]}"},
     {openai_model_get, .body = "@OpenAIModel"},
     {chat_completions_post,
-     .body = "{id: text, object: text, created: integer, model: text, choices: [{...}], usage: {...}, ...}", .types = EVENTS},
-    {apply_chat_template_post, .body = "{...}"},
-    {completions_post, .body = "{id: text, object: text, created: integer, model: text, choices: [{...}], usage: {...}, ...}",
+     .body = "{" COMPLETION ", choices: [{index: integer, message: {role: text, content: text, refusal: null}, "
+             "logprobs: @ChatLogprobs?, finish_reason: text}]}", .types = EVENTS},
+    {apply_chat_template_post, .body = "{prompt: text, tokens: [integer]}"},
+    {completions_post,
+     .body = "{" COMPLETION ", choices: [{index: integer, text: text, logprobs: @TextLogprobs?, finish_reason: text}]}",
      .types = EVENTS},
 
     {models_get,

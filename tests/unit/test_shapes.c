@@ -115,14 +115,30 @@ static void test_table(void **state) {
   for (size_t i = 0; i < n_routes; i++) {
     const struct shape *shape = shape_of(&routes[i]);
     if (!routes[i].handler) assert_null(shape);
-    bool settled = routes[i].family == FAMILY_SHORT; /* others may still be growing */
-    if (routes[i].handler && settled && !shape)
+    if (routes[i].handler && !shape)
       fail_msg("%s %s: nobody has written down what it answers (api/shapes.c)", routes[i].method, routes[i].path);
     if (shape && shape->body) expect_well_formed(shape->body);
   }
 }
 
+/* Where names are not ours to tell: arguments of jobs, which other versions may have made, and the specification itself. */
+static bool may_be_open(const char *body) { return strstr(body, "maxTokens?: integer, ...}") || strncmp(body, "{openapi: ", 10) == 0; }
+
+static void expect_closed(const char *name, const char *body) {
+  if (strstr(body, "...") && !may_be_open(body)) fail_msg("%s: '...' says nothing, and finds nothing: %s", name, body);
+}
+
+static void test_closed(void **state) {
+  (void)state;
+  const char *name, *body;
+  for (size_t i = 0; (name = shape_name(i, &body)); i++) expect_closed(name, body);
+  for (size_t i = 0; i < n_routes; i++) {
+    const struct shape *shape = shape_of(&routes[i]);
+    if (shape && shape->body) expect_closed(routes[i].path, shape->body);
+  }
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_notation), cmocka_unit_test(test_table)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_notation), cmocka_unit_test(test_table), cmocka_unit_test(test_closed)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ help:
 	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
 	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
 	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
-	@echo '  make cuda     the GPU backend, a library (needs nvcc)    make gpu-check, gpu-bench   on a machine with a GPU'
+	@echo '  make cuda     the GPU backend, a library (needs nvcc)    make gpu-all (gpu-check, gpu-bench)   with a GPU'
 	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local), make uninstall'
 	@echo '  make browser  the dashboard in a real browser         make deb      a Debian package in build/'
 	@echo '  make docker   a container image (or make docker-cuda), with docker or podman'
@@ -71,7 +71,7 @@ help:
 all build cpu: build/steerd
 
 # ---- CUDA: a library of its own, opened at run time where a device is (docs/cuda.md) ----
-# cuda/real: every architecture; cuda/quick: one, to see that it compiles.
+# cuda/real: every architecture; cuda/sm_NN: one, to see that it compiles (cuda-quick, SM=90), or for the device at hand (cuda-native).
 NVCC       := $(shell command -v nvcc 2>/dev/null)
 CUDA_HOME  ?= $(if $(NVCC),$(abspath $(dir $(realpath $(NVCC)))..),/usr/local/cuda)
 CUDA_C     := $(wildcard core/math/cuda/*.c)
@@ -80,7 +80,9 @@ CUDA_CU    := $(wildcard core/math/cuda/*.cu)
 CUDA_OWN   := core/base/error.c core/math/dtype.c core/math/host.c core/math/sparse.c
 CUDA_ARCH_real  := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
                    -gencode arch=compute_100,code=sm_100 -gencode arch=compute_90,code=compute_90
-CUDA_ARCH_quick := -gencode arch=compute_90,code=sm_90
+SM              ?= 90
+CUDA_ARCH_one   := -gencode arch=compute_$(SM),code=sm_$(SM)
+CUDA_ONE        := build/cuda/sm_$(SM)
 # No fusing of products and sums but where the source asks for it: edits, norms and sums have the same bits in every kernel.
 CUDA_NVFLAGS := -std=c++17 -O3 -fmad=false -I. -Xcompiler -fPIC,-fvisibility=hidden -Wno-deprecated-gpu-targets
 CUDA_CFLAGS  := $(BASE) -O2 -g -fPIC -fvisibility=hidden -isystem $(CUDA_HOME)/include
@@ -96,16 +98,16 @@ build/cuda/real/%.o: %.cu
 	$(SAY) NVCC $<
 	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_real) -MMD -MP -c -o $@ $<
 
-build/cuda/quick/%.o: %.cu
+$(CUDA_ONE)/%.o: %.cu
 	@mkdir -p $(@D)
-	$(SAY) NVCC '$< (quick)'
-	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_quick) -MMD -MP -c -o $@ $<
+	$(SAY) NVCC '$< (sm_$(SM))'
+	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_one) -MMD -MP -c -o $@ $<
 
 build/cuda/%/steerd-cuda.so: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
 	$(SAY) LINK $@
 	$(Q)$(NVCC) -o $@ $^ $(CUDA_LINK)
 build/cuda/real/steerd-cuda.so: $(CUDA_CU:%.cu=build/cuda/real/%.o)
-build/cuda/quick/steerd-cuda.so: $(CUDA_CU:%.cu=build/cuda/quick/%.o)
+$(CUDA_ONE)/steerd-cuda.so: $(CUDA_CU:%.cu=$(CUDA_ONE)/%.o)
 
 .SECONDARY: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
 cuda:
@@ -121,9 +123,10 @@ cuda-quick:
 ifeq ($(NVCC),)
 	@echo 'skip: compiling the CUDA backend (no nvcc found)'
 else
-	@$(MAKE) --no-print-directory build/cuda/quick/steerd-cuda.so
+	@$(MAKE) --no-print-directory $(CUDA_ONE)/steerd-cuda.so
 	@echo 'cuda: the backend compiles'
 endif
+cuda-native: $(CUDA_ONE)/steerd-cuda.so
 
 # The same sources for the processor, against the emulator of tests/cuda_host: never shipped.
 EMULATED     := $(B)/emulated/steerd-cuda-emulated.so
@@ -187,17 +190,23 @@ $(GPU_B)/bundle/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(B)/libsteer
 	$(SAY) TEST $@
 	$(Q)$(CC) $(BASE) -O2 -pie -s -Wl,--wrap=backend_open -o $@ $< tests/cuda_host/wrap.c $(B)/libsteerd.a -Wl,-Bstatic -ljansson \
 	  -lsqlite3 -linih -lpcre2-8 -lz -Wl,-Bdynamic -lcmocka -lm -lpthread -ldl -Wl,-rpath,'$$ORIGIN'
-gpu-bundle: $(GPU_BUNDLE) cuda
+# The daemon goes with every library it needs but those of the C compiler.
+gpu-bundle: $(GPU_BUNDLE) $(GPU_BIN) build/steerd cuda
 	@cp -L $$($(CC) -print-file-name=libcmocka.so) $(GPU_B)/bundle/libcmocka.so.0
-	@cp -L $(B)/steerd-cuda.so $(GPU_B)/bundle/steerd-cuda.so
-	@du -sh $(GPU_B)/bundle
-.PHONY: gpu-programs gpu-check gpu-bench gpu-bundle
+	@cp -L $(B)/steerd-cuda.so $(GPU_BIN) $(GPU_B)/bundle/
+	@strip -o $(GPU_B)/bundle/steerd $(B)/steerd && mkdir -p $(GPU_B)/bundle/lib
+	@ldd $(B)/steerd | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s)\.so' | xargs cp -L -t $(GPU_B)/bundle/lib
+	@for test in $(GPU_BIN:$(GPU_B)/%=$(GPU_B)/bundle/%); do strip $$test; done; du -sh $(GPU_B)/bundle
 .SECONDARY: $(GPU_OBJ)
 gpu-programs: $(GPU_BIN)
 gpu-check:
 	@tests/gpu/check.sh
 gpu-bench:
 	@tests/gpu/bench.sh
+gpu-trace:
+	@tests/gpu/bench.sh trace
+gpu-all:
+	@tests/gpu/all.sh
 
 .PHONY: cuda-quick emulated unit-emulated cuda-tests
 emulated: $(EMULATED)

@@ -2,11 +2,16 @@
  * of GPT-2 small, Gemma 2 2B and Llama 3.1 8B. Weights are random, in bf16, each matrix in its own memory; speed does not depend
  * on what they are. Prints a report in Markdown (docs/performance.md keeps the last one).
  *
- *   bench_gpu [--backend cuda:0] [--tiny]      --tiny: small shapes, to see that it runs
+ *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries] [--figures FILE] [--trace] [--tiny]
+ *
+ * --part: one program for each, so that a failure of one leaves the others; none: all. --figures: appends `shape|what|which|number`
+ * for the table of goals (goals.awk). --trace: a few steps of each kind, each kernel timed (STEERD_CUDA_WATCH=times), instead of
+ * the report. --tiny: small shapes, to see that it runs.
  *
  * Inside the timing window of a decoded token: the whole step as the engine runs it (tables, launches, waiting) and the greedy
  * draw; not the scheduler and not HTTP. (a) has no edits and no taps; (b) taps resid_post of every layer and edits it at every layer,
- * each stream with vectors of its own. (a) and (b) alternate; figures are medians. Floors are measured in the same run: bytes of
+ * each stream with vectors of its own; what is tapped stays on the device. (c) is (b) with all taps brought to the host in each step. (a)
+ * and (b) alternate; figures are medians. "host" is the part of a step before the wait: tables and launches. Floors are measured in the same run: bytes of
  * weights (and keys and values) over the bandwidth of a copy, operations over the rate of one large product. */
 #include <math.h>
 
@@ -59,8 +64,11 @@ struct bench {
   struct tap_item *tap_items;
   int32_t *edit_begin, *tap_begin;
   struct sample_draw draws[MOST_STREAMS];
+  size_t fetched; /* bytes of taps that a step brings to the host */
+  double asking, steps; /* seconds before the wait, and of how many steps */
 };
 
+static FILE *figures;
 static double bandwidth, rate; /* bytes/s of a copy, read and written; operations/s of a product in bf16 */
 
 static void check(int failed, const struct error *error) {
@@ -89,15 +97,17 @@ static struct memory *take(struct backend *backend, size_t bytes) {
   return memory;
 }
 
-/* bf16 numbers in about [-scale, scale), the same block for every matrix. */
+/* bf16 numbers in about [-scale, scale), the same block for every matrix: some millions, again and again. */
 static uint16_t *make_numbers(size_t n, float scale) {
   uint16_t *numbers = malloc(n * sizeof *numbers);
   uint64_t state = 88172645463325252u;
+  size_t own = n < 8388593 ? n : 8388593; /* a prime: no two rows of a matrix are alike */
   if (!numbers) exit(1);
-  for (size_t i = 0; i < n; i++) {
+  for (size_t i = 0; i < own; i++) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
     numbers[i] = f32_to_bf16(scale * ((float)(state >> 40) / 8388608.0f - 1));
   }
+  for (size_t i = own; i < n; i += own) memcpy(numbers + i, numbers, (n - i < own ? n - i : own) * sizeof *numbers);
   return numbers;
 }
 
@@ -225,6 +235,7 @@ static void close_bench(struct bench *b) {
 
 static void run_step(struct bench *b, struct step *step) {
   struct error error = ERROR_INIT;
+  int64_t begin = clock_ns();
   int32_t n = b->model.arch.n_layer;
   static struct sample_result chosen[MOST_STREAMS];
   for (int32_t l = 0; l <= n; l++) b->all[l] = (struct row_range){0, step->n_rows};
@@ -244,15 +255,20 @@ static void run_step(struct bench *b, struct step *step) {
   if (step->n_logit_rows && b->backend->ops->sample)
     check(b->backend->ops->sample(b->backend, plan_logits(b->plan), b->model.arch.vocabulary, b->draws, step->n_logit_rows, chosen,
                                   &error), &error);
+  if (b->fetched && b->backend->ops->fetch)
+    check(b->backend->ops->fetch(b->backend, (struct span){b->taps, 0}, b->fetched, &error), &error);
+  b->asking += seconds(begin);
+  b->steps++;
   check(backend_wait(b->backend, &error), &error);
 }
 
 /* What the steps of a decode carry. */
-enum load { NOTHING, TAPS_AND_EDITS, ONE_EDIT_EACH };
+enum load { NOTHING, TAPS_AND_EDITS, TAPS_FETCHED, ONE_EDIT_EACH };
 
 /* Built anew for each step, as the engine does. */
 static void load_step(struct bench *b, struct step *step, enum load load) {
   int32_t layers = b->model.arch.n_layer, d = (int32_t)b->model.arch.d_model, n_edits = 0, n_taps = 0, point = 0;
+  b->fetched = 0;
   if (load == NOTHING) return;
   for (int32_t l = 0; l < layers; l++) {
     int32_t own = point_index((struct point){l, SITE_RESID_POST});
@@ -270,7 +286,8 @@ static void load_step(struct bench *b, struct step *step, enum load load) {
   step->edits = b->edits;
   step->edit_begin = b->edit_begin;
   step->taps = b->tap_items;
-  step->tap_begin = load == TAPS_AND_EDITS ? b->tap_begin : NULL;
+  step->tap_begin = load == ONE_EDIT_EACH ? NULL : b->tap_begin;
+  b->fetched = load == TAPS_FETCHED ? (size_t)(step->n_rows * layers * d) * sizeof(float) : 0;
 }
 
 static void decode_token(struct bench *b, int streams, int32_t position, enum load load) {
@@ -324,29 +341,47 @@ static double decode_floor(const struct bench *b, int streams) {
   return fmax((b->weight_bytes + kv * streams) / bandwidth, operations / rate);
 }
 
+static void figure(const struct bench *b, const char *what, const char *which, double value) {
+  if (figures) fprintf(figures, "%s|%s|%s|%.6g\n", b->shape->name, what, which, value), fflush(figures);
+}
+
+static void report_streams(struct bench *b, int streams, double *alone) {
+  double a, c, fetched, unused, floor = streams / decode_floor(b, streams);
+  char what[32];
+  snprintf(what, sizeof what, "decode, %d streams", streams);
+  compare(b, streams, TAPS_AND_EDITS, &a, &c);
+  b->asking = b->steps = 0;
+  decode(b, streams, NOTHING);
+  double asking = b->asking / b->steps;
+  compare(b, streams, TAPS_FETCHED, &unused, &fetched);
+  if (streams == 1) *alone = a;
+  printf("| %s | %s | %.0f tok/s | %.0f tok/s (%.1f %% of a) | %.0f tok/s (%.1f %%) | %.0f tok/s | %.0f %% | %.1f x one, host %.0f us |\n",
+         b->shape->name, what, a, c, 100 * c / a, fetched, 100 * fetched / a, floor, 100 * a / floor, a / *alone, 1e6 * asking);
+  fflush(stdout);
+  figure(b, what, "a", a);
+  figure(b, what, "b", c);
+  figure(b, what, "floor", floor);
+}
+
 static void report_decode(struct bench *b) {
-  static const int counts[] = {1, 8, 64};
   double alone = 0, a, c;
-  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
-    compare(b, counts[i], TAPS_AND_EDITS, &a, &c);
-    double floor = counts[i] / decode_floor(b, counts[i]);
-    if (i == 0) alone = a;
-    printf("| %s | decode, %d streams | %.0f tok/s | %.0f tok/s (%.1f %% of a) | %.0f tok/s | %.0f %% | %.1f x one |\n",
-           b->shape->name, counts[i], a, c, 100 * c / a, floor, 100 * a / floor, a / alone);
-    fflush(stdout);
-  }
+  report_streams(b, 1, &alone);
+  report_streams(b, 8, &alone);
+  report_streams(b, 64, &alone);
   compare(b, MOST_STREAMS, ONE_EDIT_EACH, &a, &c);
-  printf("| %s | decode, 256 streams, 256 different edits | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | |\n", b->shape->name, a, c,
+  printf("| %s | decode, 256 streams, 256 different edits | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | | |\n", b->shape->name, a, c,
          100 * c / a);
+  figure(b, "256 edits", "a", a);
+  figure(b, "256 edits", "b", c);
 }
 
 static void report_prompts(struct bench *b) {
   int32_t rows = PROMPT;
   double long_one = prefill(b, rows, 1), first = prefill(b, 16, 1);
   double floor = fmax(2 * b->layer_weights * rows / rate, b->weight_bytes / bandwidth);
-  printf("| %s | prefill %d | %.0f tok/s | | %.0f tok/s | %.0f %% | |\n", b->shape->name, rows, rows / long_one, rows / floor,
+  printf("| %s | prefill %d | %.0f tok/s | | | %.0f tok/s | %.0f %% | |\n", b->shape->name, rows, rows / long_one, rows / floor,
          100 * floor / long_one);
-  printf("| %s | first token of 16 | %.2f ms | | %.2f ms | %.0f %% | |\n", b->shape->name, 1e3 * first,
+  printf("| %s | first token of 16 | %.2f ms | | | %.2f ms | %.0f %% | |\n", b->shape->name, 1e3 * first,
          1e3 * b->weight_bytes / bandwidth, 100 * b->weight_bytes / bandwidth / first);
   fflush(stdout);
 }
@@ -362,8 +397,15 @@ static void report_encode(const char *name, const uint16_t *numbers, int64_t d_i
   float *values = malloc((size_t)(128 * d_in) * sizeof *values);
   for (int64_t i = 0; i < 128 * d_in; i++) values[i] = (float)random_unit(5, 2, (uint64_t)i) - 0.5f;
   check(backend->ops->write(backend, x, values, (size_t)(128 * d_in) * sizeof *values, &error), &error);
+  /* A sum has a deviation of sqrt(d_in) * 0.29 * 0.0115; three of them below, about one feature in a thousand is left. */
+  float *less = malloc((size_t)n_feat * sizeof *less);
+  struct span bias = {take(backend, (size_t)n_feat * sizeof *less), 0};
+  for (int64_t i = 0; i < n_feat; i++) less[i] = -0.01f * sqrtf((float)d_in);
+  check(backend->ops->write(backend, bias, less, (size_t)n_feat * sizeof *less, &error), &error);
+  free(less);
   for (int k = 0; k < 4; k++) {
-    struct encode_args args = {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64};
+    struct encode_args args = {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64, .bias = bias};
+    size_t kept = 0;
     double times[ROUNDS], floor = fmax(2.0 * (double)(d_in * n_feat) / bandwidth, 2.0 * (double)(d_in * n_feat * rows[k / 2]) / rate);
     for (int i = -1; i < rounds; i++) {
       struct sparse codes;
@@ -371,16 +413,19 @@ static void report_encode(const char *name, const uint16_t *numbers, int64_t d_i
       int64_t from = clock_ns();
       check(backend->ops->encode(backend, &args, &codes, &error), &error);
       if (i >= 0) times[i] = seconds(from);
+      kept = codes.start[codes.n_rows];
       sparse_clear(&codes);
     }
     double time = median(times, rounds);
-    printf("| dictionary %lld x %lld | encode %lld row(s), %s | %.3f ms | | %.3f ms | %.0f %% | |\n", (long long)d_in, (long long)n_feat,
-           (long long)rows[k / 2], k % 2 ? "top 64" : "relu (half of all kept)", 1e3 * time, 1e3 * floor, 100 * floor / time);
+    printf("| dictionary %lld x %lld | encode %lld row(s), %s | %.3f ms | | | %.3f ms | %.0f %% | %zu kept a row |\n", (long long)d_in,
+           (long long)n_feat, (long long)rows[k / 2], k % 2 ? "top 64" : "relu", 1e3 * time, 1e3 * floor, 100 * floor / time,
+           kept / (size_t)rows[k / 2]);
     fflush(stdout);
   }
   free(values);
   backend->ops->matrix_free(backend, w);
   backend->ops->free(backend, x.memory);
+  backend->ops->free(backend, bias.memory);
   backend_close(backend);
 }
 
@@ -423,30 +468,66 @@ static void measure_limits(const char *name, const uint16_t *numbers, bool tiny)
   backend_close(backend);
 }
 
+/* ---- which part ---------------------------------------------------------------------------------------------------------------- */
+
+/* Steps enough for a median of each kernel; rows tell the kinds of steps apart in the table that the backend prints. */
+static void trace(struct bench *b) {
+  static const int counts[] = {1, 8, 64, MOST_STREAMS};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
+    for (int turn = 0; turn < 6; turn++) decode_token(b, counts[i], START, turn < 3 ? NOTHING : TAPS_AND_EDITS);
+  prefill(b, PROMPT, 1);
+}
+
+static void run_model(const char *name, const struct shape *shape, const uint16_t *numbers, bool tiny, bool tracing) {
+  static struct bench b;
+  if (tracing) printf("\n## %s, kernel by kernel\n\n", shape->name), fflush(stdout);
+  open_bench(&b, name, shape, numbers);
+  b.rounds = tiny ? 1 : ROUNDS;
+  b.tokens = tiny ? 3 : TOKENS;
+  if (tracing) trace(&b);
+  else report_decode(&b), report_prompts(&b);
+  close_bench(&b);
+  if (tracing || !shape->gpt2 || strstr(name, "+")) return;
+  /* What it is worth that kernels begin before their turn. */
+  char serial[64];
+  snprintf(serial, sizeof serial, "%s+serial", name);
+  open_bench(&b, serial, shape, numbers);
+  b.rounds = tiny ? 1 : ROUNDS;
+  b.tokens = tiny ? 3 : TOKENS;
+  double a, c;
+  compare(&b, 1, TAPS_AND_EDITS, &a, &c);
+  printf("| %s | decode, 1 stream, +serial | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | | |\n", shape->name, a, c, 100 * c / a);
+  fflush(stdout);
+  close_bench(&b);
+}
+
 int main(int argc, char **argv) {
-  const char *name = "cuda:0";
-  bool tiny = false;
+  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries"};
+  const char *name = "cuda:0", *part = NULL;
+  bool tiny = false, tracing = false;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--tiny")) tiny = true;
+    else if (!strcmp(argv[i], "--trace")) tracing = true;
     else if (!strcmp(argv[i], "--backend") && i + 1 < argc) name = argv[++i];
-    else return fprintf(stderr, "usage: bench_gpu [--backend NAME] [--tiny]\n"), 2;
+    else if (!strcmp(argv[i], "--part") && i + 1 < argc) part = argv[++i];
+    else if (!strcmp(argv[i], "--figures") && i + 1 < argc) figures = fopen(argv[++i], "a");
+    else return fprintf(stderr, "usage: bench_gpu [--backend NAME] [--part NAME] [--figures FILE] [--trace] [--tiny]\n"), 2;
   }
   size_t most = tiny ? (size_t)1 << 16 : (size_t)256000 * 2304;
   uint16_t *numbers = make_numbers(most, 0.02f);
   measure_limits(name, numbers, tiny);
-  puts("| model | what | (a) nothing attached | (b) taps and edits at every layer | floor | (a) of the floor | |\n"
-       "| --- | --- | --- | --- | --- | --- | --- |");
-  static struct bench b;
-  for (int i = 0; i < 3; i++) {
-    open_bench(&b, name, tiny ? &tiny_shapes[i] : &real_shapes[i], numbers);
-    b.rounds = tiny ? 1 : ROUNDS;
-    b.tokens = tiny ? 3 : TOKENS;
-    report_decode(&b);
-    report_prompts(&b);
-    close_bench(&b);
+  if (tracing) setenv("STEERD_CUDA_WATCH", "times", 1);
+  else
+    puts("| model | what | (a) nothing attached | (b) taps and edits at every layer | (c) taps brought to the host | floor | (a) of the floor | |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- |");
+  for (int i = 0; i < 3; i++)
+    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], numbers, tiny, tracing);
+  if (!part || !strcmp(part, parts[3])) {
+    if (tracing) printf("\n## Dictionaries, kernel by kernel\n\n");
+    if (tiny) report_encode(name, numbers, 32, 256, 1);
+    else report_encode(name, numbers, 2304, 16384, ROUNDS), report_encode(name, numbers, 4096, 131072, ROUNDS);
   }
-  if (tiny) report_encode(name, numbers, 32, 256, 1);
-  else report_encode(name, numbers, 2304, 16384, ROUNDS), report_encode(name, numbers, 4096, 131072, ROUNDS);
   free(numbers);
+  if (figures) fclose(figures);
   return 0;
 }

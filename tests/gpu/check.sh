@@ -1,66 +1,125 @@
 #!/usr/bin/env bash
 # `make gpu-check`: the tests of the CUDA backend on a real device, from this repository alone. Prints a report and keeps it in
-# build/gpu/check.md. Exit status: 0 when all that could run passed (what could not is skipped by name), else 1.
+# $OUT/check.md (build/gpu), with the output of what failed in $OUT/check.log. LIMIT: seconds for all of it (540). Exit status: 0 when
+# all that could run passed (what could not is skipped by name), else 1.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/gpu/machine.sh
-mkdir -p build/gpu
 
 failed=0
-# tested MODE PROGRAM: one line of the report; the output where it failed.
+: >"$OUT/check.log"
+
+# What a failed program says: where it was, what was expected and found, and the first lines the library said.
+explain() {
+  grep -a -E 'ERROR|FAILED|error:|failed:|not .* to |emulated CUDA|steerd-cuda' "$1" | head -n 14
+  echo "      last: $(grep -a 'RUN' "$1" | tail -n 1)"
+  { echo "== $1"; tail -c 20000 "$1"; } >>"$OUT/check.log"
+}
+
+# The same again, one launch after the other, each waited for and looked at: names the kernel that fails. And one kernel after
+# the other without looking: what passes so and fails otherwise begins too early.
+again() {
+  local log=$2.again rc
+  STEERD_CUDA_WATCH=each STEERD_TEST_BACKEND=$1 limited 60 $line_buffered "$3" >"$log" 2>&1; rc=$?
+  echo "      each launch looked at: $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
+  grep -a 'steerd-cuda' "$log" | head -n 5
+  STEERD_TEST_BACKEND=$1+serial limited 60 $line_buffered "$3" >"$log" 2>&1; rc=$?
+  echo "      without kernels that begin early (+serial): $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
+}
+
+# tested SECONDS MODE PROGRAM: one line of the report; more where it failed.
 tested() {
-  local log=build/gpu/$(basename "$2").log begin=$SECONDS
-  if STEERD_TEST_BACKEND=$1 timeout 300 "$2" >"$log" 2>&1; then
-    echo "ok    $(basename "$2") ($1), $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1), $((SECONDS - begin)) s"
+  local name log begin=$SECONDS rc
+  name=$(basename "$3") log=build/gpu/$(basename "$3").log
+  STEERD_TEST_BACKEND=$2 limited "$1" $line_buffered "$3" >"$log" 2>&1; rc=$?
+  if [ $rc -eq 0 ]; then
+    echo "ok    $name ($2), $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1), $((SECONDS - begin)) s"
+  elif [ "$(seconds_left 9)" -lt 9 ]; then
+    echo "skip: $name ($2): no time left"
   else
     failed=1
-    echo "FAIL  $(basename "$2") ($1)"; tail -n 30 "$log"
+    echo "FAIL  $name ($2), $([ $rc -eq 124 ] && echo "not done after $1 s" || echo "status $rc")"
+    explain "$log"
+    again "$2" "$log" "$3"
   fi
   grep -a '^skip:' "$log" | grep -v 'this run tests CUDA' | sort -u
 }
 
-check() {
-  echo "# gpu-check, $(git rev-parse --short HEAD 2>/dev/null || echo 'no git'), $(date -u +%F)"
-  machine_ready gpu-check
+check_math() {
   echo
-  echo "## core/math: every op, bit for bit at any load (deterministic), and within stated bounds (plain)"
-  for test in ops ops_rows codes kernels cuda; do tested cuda+deterministic build/gpu/test_$test; done
-  for test in ops_rows codes cuda; do tested cuda build/gpu/test_$test; done
+  echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
+  for test in ops_rows cuda; do tested 90 cuda "$programs/test_$test"; done
+  for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 90 cuda+deterministic "$programs/test_$test"; done
+}
+
+check_models() {
+  local found=()
   echo
   echo "## models and dictionaries against recorded vectors"
-  local programs=()
-  if ls build/gpu/bundle/test_* >/dev/null 2>&1; then
-    programs=(build/gpu/bundle/test_*)
-  elif make -s -j"$(nproc)" cuda-tests >build/gpu/cuda-tests.log 2>&1; then
-    programs=(build/release/tests-cuda/test_*[a-z0-9])
+  if ls "$bundle"/test_plan >/dev/null 2>&1; then
+    for test in $(sed -n 's/^GPU_BUNDLE_TESTS := //p' Makefile); do found+=("$bundle/test_$test"); done
+  elif limited 200 make -s -j"$jobs" cuda-tests >build/gpu/cuda-tests.log 2>&1; then
+    found=(build/release/tests-cuda/test_*[a-z0-9])
   else
     echo "skip: models (the libraries of the daemon are missing: \`make deps\` installs them, \`make gpu-bundle\` elsewhere brings them)"
   fi
-  for program in "${programs[@]}"; do [ -x "$program" ] && tested cuda+deterministic "$program"; done
+  for program in "${found[@]}"; do [ -x "$program" ] && tested 90 cuda+deterministic "$program"; done
+  for program in "${found[@]}"; do case $program in *plan|*families|*process) tested 60 cuda "$program" ;; esac; done
+}
+
+check_http() {
+  local daemon=$PWD/build/release/steerd
   echo
   echo "## HTTP"
-  if make -s -j"$(nproc)" build >build/gpu/build.log 2>&1 && python3 -c 'import pytest, requests' 2>/dev/null; then
-    STEERD_TEST_CUDA=$STEERD_CUDA_LIBRARY STEERD_BINARY=$PWD/build/release/steerd timeout 500 python3 -m pytest -q tests/http/test_api.py 2>&1 | tail -n 5 || failed=1
-  else
-    echo "skip: HTTP (libmicrohttpd, jansson, SQLite, pytest or requests are missing)"
+  if [ -x "$bundle/steerd" ]; then
+    daemon=$bundle/steerd
+  elif ! limited 200 make -s -j"$jobs" build >build/gpu/build.log 2>&1; then
+    echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and there is no build/gpu/bundle/steerd)"; return
   fi
+  if ! python3 -c 'import pytest, requests' 2>/dev/null; then
+    echo "skip: HTTP (pytest or requests are missing)"; return
+  fi
+  STEERD_TEST_CUDA=$STEERD_CUDA_LIBRARY STEERD_BINARY=$daemon limited 150 python3 -m pytest -q -x -p no:cacheprovider tests/http/test_api.py \
+    >build/gpu/http.log 2>&1
+  case $? in
+    0) echo "ok    HTTP, $(tail -n 1 build/gpu/http.log)" ;;
+    124) echo "skip: HTTP (no time left)"; tail -n 3 build/gpu/http.log ;;
+    *) failed=1; echo "FAIL  HTTP"; tail -n 25 build/gpu/http.log; cat build/gpu/http.log >>"$OUT/check.log" ;;
+  esac
+}
+
+# sanitized TOOL PROGRAM
+sanitized() {
+  local log=build/gpu/$1.log rc
+  STEERD_TEST_BACKEND=cuda limited 100 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
+  case $rc in
+    0) echo "ok    $1 of $(basename "$2")" ;;
+    124) echo "skip: $1 (no time left)" ;;
+    *) if grep -qaiE 'not supported|LibraryNotLoaded|error 999' "$log"; then echo "skip: $1 (compute-sanitizer does not know this device)"; return 1; fi
+       failed=1; echo "FAIL  $1 of $(basename "$2") (status $rc)"; grep -a '=====' "$log" | head -n 30; cat "$log" >>"$OUT/check.log" ;;
+  esac
+}
+
+check_memory() {
   echo
   echo "## compute-sanitizer"
   if command -v compute-sanitizer >/dev/null; then
-    STEERD_TEST_BACKEND=cuda timeout 300 compute-sanitizer --tool memcheck --error-exitcode 9 build/gpu/test_ops_rows >build/gpu/memcheck.log 2>&1
-    case $? in
-      0) echo "ok    memcheck of test_ops_rows" ;;
-      9) failed=1; echo "FAIL  memcheck"; grep -a '=====' build/gpu/memcheck.log | head -n 30 ;;
-      *) if grep -qa 'not supported' build/gpu/memcheck.log; then echo "skip: compute-sanitizer (it does not know this device)"
-         else failed=1; echo "FAIL  memcheck did not run"; tail -n 20 build/gpu/memcheck.log; fi ;;
-    esac
+    for tool in memcheck racecheck synccheck; do sanitized $tool "$programs/test_ops_rows" || break; done
   else
     echo "skip: compute-sanitizer (not installed)"
   fi
+}
+
+check() {
+  echo "# gpu-check, $(git rev-parse --short HEAD 2>/dev/null || echo 'no git'), $(date -u +%FT%TZ)"
+  machine_ready gpu-check
+  check_math
+  check_models
+  [ "${QUICK:-}" ] || { check_memory; check_http; }
   echo
-  [ $failed -eq 0 ] && echo "gpu-check: passed" || echo "gpu-check: FAILED"
+  [ $failed -eq 0 ] && echo "gpu-check: passed, $SECONDS s" || echo "gpu-check: FAILED, $SECONDS s"
   return $failed
 }
 
-check 2>&1 | tee build/gpu/check.md
+check 2>&1 | tee "$OUT/check.md"
 exit "${PIPESTATUS[0]}"

@@ -1,4 +1,70 @@
-# machine.sh: what the scripts for GPUs share. Sourced from the root of the repository.
+# machine.sh: what the scripts for GPUs share. Sourced from the root of the repository, with OUT, the folder of the reports.
+#
+# A machine with a GPU may be at hand for minutes, and without anybody to ask: every program runs under a limit of its own and all
+# together end at `deadline`; what was found stands in the report at once; what cannot be built here is taken from
+# build/gpu/bundle where it was brought.
+OUT=${OUT:-build/gpu}
+mkdir -p "$OUT" build/gpu
+bundle=$PWD/build/gpu/bundle
+deadline=$((SECONDS + ${LIMIT:-540}))
+jobs=$(nproc)
+
+# Seconds for something that wants `$1`: no more than are left.
+seconds_left() { local left=$((deadline - SECONDS)); echo $((left < $1 ? left : $1)); }
+
+# limited WANTED COMMAND...: runs it under a limit; 124 where there is no time for it, or it took longer.
+limited() {
+  local seconds; seconds=$(seconds_left "$1"); shift
+  [ "$seconds" -ge 3 ] || return 124
+  timeout -k 5 "$seconds" "$@"
+}
+
+# A log that was not asked for fails nobody; one that explains a failure is shown: its end, and what compilers complain of.
+show_log() { grep -a -m 12 -E 'error:|rror [0-9]+|undefined reference|No such file' "$1"; tail -n 12 "$1"; }
+
+# cuBLAS may lie where Python keeps it and not where the toolkit is.
+find_cublas() {
+  local name folder
+  name=$(ldd "$library" 2>/dev/null | sed -n 's/^[[:space:]]*\(libcublas\.so[^ ]*\) => not found.*/\1/p' | head -n 1)
+  [ -n "$name" ] || return 0
+  folder=$(python3 -c "
+import glob, site, sys
+places = site.getsitepackages() + sys.path + ['/usr/local/cuda*/lib64', '/usr/lib/x86_64-linux-gnu']
+found = [f for p in places if p for q in (p + '/nvidia/*/lib/$name', p + '/$name') for f in glob.glob(q)]
+print(found[0].rsplit('/', 1)[0] if found else '')" 2>/dev/null)
+  echo "cuBLAS: $name is not where the linker looks; taken from ${folder:-nowhere}"
+  [ -n "$folder" ] && export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+}
+
+# The library for the device that is here, and for no other: a quarter of the time.
+build_library() {
+  local begin=$SECONDS sm
+  sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -cd '0-9')
+  if limited 240 make -s -j"$jobs" cuda-native SM="${sm:-90}" >build/gpu/cuda.log 2>&1; then
+    library=$PWD/build/cuda/sm_${sm:-90}/steerd-cuda.so
+    echo "library: built for sm_${sm:-90} in $((SECONDS - begin)) s"
+  elif [ -f "$bundle/steerd-cuda.so" ]; then
+    library=$bundle/steerd-cuda.so
+    echo "library: of build/gpu/bundle (building it failed)"; show_log build/gpu/cuda.log
+  else
+    echo "FAIL  building the library"; show_log build/gpu/cuda.log; return 1
+  fi
+}
+
+# The programs of core/math and the bench, into $programs.
+build_programs() {
+  local begin=$SECONDS
+  programs=$PWD/build/gpu
+  if limited 240 make -s -j"$jobs" gpu-programs >build/gpu/programs.log 2>&1; then
+    echo "programs: built in $((SECONDS - begin)) s"
+  elif [ -x "$bundle/bench_gpu" ]; then
+    programs=$bundle
+    echo "programs: of build/gpu/bundle (building them failed)"; show_log build/gpu/programs.log
+  else
+    echo "FAIL  building the programs"; show_log build/gpu/programs.log; return 1
+  fi
+}
+
 # machine_ready WHAT: ends with a line that names what is missing; nothing is wrong then, so the exit status is 0.
 machine_ready() {
   library=${STEERD_CUDA_LIBRARY:-}
@@ -6,19 +72,19 @@ machine_ready() {
     echo "library: $library"
   elif command -v nvcc >/dev/null; then
     echo "nvcc: $(nvcc --version | grep -o 'release [0-9.]*')"
-  elif [ -f build/gpu/bundle/steerd-cuda.so ]; then
-    library=$PWD/build/gpu/bundle/steerd-cuda.so
+  elif [ -f "$bundle/steerd-cuda.so" ]; then
+    library=$bundle/steerd-cuda.so
     echo "nvcc: none; build/gpu/bundle has a library"
   else
     echo "skip: $1 (no nvcc: install CUDA's toolkit 12.4 or newer, or bring build/gpu/bundle of \`make gpu-bundle\`)"; exit 0
   fi
   command -v nvidia-smi >/dev/null || { echo "skip: $1 (no nvidia-smi: this machine has no NVIDIA driver)"; exit 0; }
-  nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }
-  echo "GPU: $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | head -n 1)"
-  if [ -z "$library" ]; then
-    make -s -j"$(nproc)" cuda || exit 1
-    library=$PWD/build/release/steerd-cuda.so
-  fi
+  limited 60 nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }
+  echo "GPU: $(nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm,clocks.mem --format=csv,noheader | head -n 1)"
+  echo "host: $(uname -r), $jobs processors, $(${CC:-gcc} --version 2>&1 | head -n 1)"
+  [ -n "$library" ] || build_library || exit 1
+  find_cublas
   export STEERD_CUDA_LIBRARY=$library
-  make -s -j"$(nproc)" gpu-programs || exit 1
+  build_programs || exit 1
+  line_buffered=$(command -v stdbuf >/dev/null && echo "stdbuf -oL")
 }

@@ -32,9 +32,12 @@ static inline int cmocka_run(const struct CMUnitTest *tests, size_t n) {
   int failed = 0;
   for (size_t i = 0; i < n; i++) {
     void *state = NULL;
+    printf("[ RUN      ] %s\n", tests[i].name);
+    fflush(stdout); /* whatever happens, it is known where */
     int ended = setjmp(cmocka_back);
     if (!ended) tests[i].run(&state);
     printf("[ %s ] %s\n", ended == CMOCKA_FAILED ? " FAILED" : ended ? "SKIPPED" : "     OK", tests[i].name);
+    fflush(stdout);
     failed += ended == CMOCKA_FAILED;
   }
   printf("[==========] %zu test(s) run.\n", n);

@@ -77,7 +77,7 @@ CUDA_HOME  ?= $(if $(NVCC),$(abspath $(dir $(realpath $(NVCC)))..),/usr/local/cu
 CUDA_C     := $(wildcard core/math/cuda/*.c)
 CUDA_CU    := $(wildcard core/math/cuda/*.cu)
 # What of the daemon the library carries in itself.
-CUDA_OWN   := core/base/error.c core/math/dtype.c core/math/host.c core/math/sparse.c
+CUDA_OWN   := core/base/error.c core/base/clock.c core/math/dtype.c core/math/host.c core/math/sparse.c
 CUDA_ARCH_real  := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=sm_90 \
                    -gencode arch=compute_100,code=sm_100 -gencode arch=compute_90,code=compute_90
 SM              ?= 90
@@ -166,7 +166,7 @@ GPU_SRC   := $(wildcard core/math/*.c core/math/ref/*.c core/math/cpu/*.c) $(add
 GPU_OBJ   := $(GPU_SRC:%.c=$(GPU_B)/%.o)
 GPU_TESTS := ops ops_rows codes kernels cuda
 GPU_BIN   := $(GPU_TESTS:%=$(GPU_B)/test_%) $(GPU_B)/bench_gpu
-GPU_CMOCKA = $(shell echo '_' | $(CC) -E -x c -include stdarg.h -include stddef.h -include stdint.h -include setjmp.h -include cmocka.h - >/dev/null 2>&1 && echo -lcmocka || echo -Itests/gpu/without_cmocka)
+GPU_CMOCKA := -Itests/gpu/without_cmocka -Werror=implicit-function-declaration
 GPU_LINK  := -O2 -g -pie -Wl,--gc-sections -Wl,--wrap=backend_open
 $(GPU_B)/core/math/cpu/%_avx2.o: EXTRA := -O3 -mavx2 -mfma -mf16c
 $(GPU_B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c
@@ -176,7 +176,7 @@ $(GPU_B)/core/%.o: core/%.c
 	$(Q)$(CC) $(BASE) -O2 -g -ffunction-sections -fdata-sections $(EXTRA) -c -o $@ $<
 $(GPU_B)/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(GPU_OBJ)
 	$(SAY) TEST $@
-	$(Q)$(CC) $(BASE) $(filter -I%,$(GPU_CMOCKA)) $(GPU_LINK) -o $@ $< tests/cuda_host/wrap.c $(GPU_OBJ) $(filter -l%,$(GPU_CMOCKA)) -lm -lpthread -ldl
+	$(Q)$(CC) $(BASE) $(GPU_CMOCKA) $(GPU_LINK) -o $@ $< tests/cuda_host/wrap.c $(GPU_OBJ) -lm -lpthread -ldl
 $(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c $(GPU_OBJ)
 	$(SAY) BENCH $@
 	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $< $(GPU_OBJ) -lm -lpthread -ldl
@@ -274,7 +274,7 @@ browser: build/steerd
 
 test:
 	@tests/tools/deps.sh --install-tests
-	@$(MAKE) --no-print-directory check-layers build unit cuda-quick unit-emulated http browser
+	@$(MAKE) --no-print-directory check-layers build unit cuda-quick unit-emulated gpu-programs http browser
 
 check: WERROR := 1
 check: check-layers check-warnings build unit

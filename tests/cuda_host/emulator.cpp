@@ -379,6 +379,15 @@ cudaError_t emulated::launch(const char *name, const void *kernel, std::function
 
 extern "C" {
 
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*call)(void *), void *data) {
+  CALLED();
+  return submit(stream, [=]() { call(data); });
+}
+cudaError_t cudaFuncGetName(const char **name, const void *) {
+  *name = "kernel";
+  return cudaSuccess;
+}
+
 /* ---- devices and errors ------------------------------------------------------------------------------------------ */
 
 const char *cudaGetErrorString(cudaError_t error) {
@@ -393,6 +402,7 @@ const char *cudaGetErrorString(cudaError_t error) {
     case cudaErrorInvalidResourceHandle: return "invalid resource handle";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
+    case cudaErrorLaunchTimeout: return "the launch timed out and was terminated";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     case cudaErrorNotSupported: return "operation not supported";
     case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";

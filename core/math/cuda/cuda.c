@@ -42,6 +42,7 @@ bool launches_overlap(void) { return overlaps; }
 int cuda_enter(struct cuda_backend *cuda, struct error *error) {
   if (atomic_load(&cuda->lost)) return say_lost(error);
   overlaps = cuda->overlaps;
+  watch_enter(cuda->watch);
   return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
 }
 
@@ -80,6 +81,7 @@ static int wait_for_stream(struct cuda_backend *cuda, struct error *error) {
 /* After a failure nothing is in flight either: the device goes on or is lost, and then nobody asks it again. */
 int cuda_wait(struct cuda_backend *cuda, struct error *error) {
   int failed = atomic_load(&cuda->lost) ? say_lost(error) : wait_for_stream(cuda, error);
+  if (!failed && cuda->watch) watch_collect(cuda->watch);
   cuda->in_flight = cuda->landing = false;
   cuda->out.used = 0;
   if (failed) cuda->n_fetched = cuda->awaited.n = 0;
@@ -116,6 +118,7 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
 static void cuda_close(struct backend *backend) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   cudaSetDevice(cuda->device);
+  watch_free(cuda->watch);
   graphs_free(cuda);
   for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(cuda->scratch[i].at);
   cudaFree(cuda->tables.device);
@@ -198,6 +201,7 @@ static struct backend *cuda_open(const struct cuda_options *options, struct erro
   cuda->ops = cuda_ops;
   cuda->ops.name = cuda->name;
   cuda->base.ops = &cuda->ops;
+  cuda->watch = watch_new();
   if (find_device(cuda, error) == 0 && (cuda->graphs = graphs_new(error)) && open_library(cuda, error) == 0) return &cuda->base;
   cuda_close(&cuda->base);
   return NULL;

@@ -93,6 +93,7 @@ struct cuda_backend {
   bool capturing; /* nothing may be allocated */
   struct tables tables;
   struct graphs *graphs;
+  struct watch *watch; /* NULL: nobody looks */
   struct codes_back codes;
 };
 
@@ -108,6 +109,18 @@ int cuda_wait(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
 int cuda_begin(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
 /* NULL with an error; while a graph is captured, NULL where it would have to grow. */
 void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t bytes, struct error *error) MUST_CHECK;
+
+/* ---- watch.c ---- */
+
+/* By STEERD_CUDA_WATCH; NULL where it says nothing. */
+struct watch *watch_new(void);
+void watch_free(struct watch *watch); /* prints its table */
+/* The calling thread's launches are this one's from now on. */
+void watch_enter(struct watch *watch);
+/* What the next launches are for; w, where there is one: the weights that they read. */
+void watch_op(struct watch *watch, cudaStream_t stream, const char *what, int64_t rows, const struct matrix *w);
+/* Behind a wait. */
+void watch_collect(struct watch *watch);
 
 /* ---- memory.c ---- */
 

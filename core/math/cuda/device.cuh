@@ -53,7 +53,10 @@ static inline cudaError_t launch(void (*kernel)(A), const A &args, dim3 grid, in
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = launches_overlap() ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, args);
+  cudaError_t status = cudaLaunchKernelEx(&config, kernel, args);
+  if (!launches_watched()) return status;
+  launch_size size = {grid.x, grid.y, grid.z, (unsigned)threads, shared};
+  return launch_watched(stream, (const void *)kernel, &size, status);
 }
 
 /* Threads of a block that owns a row: by its width alone. */

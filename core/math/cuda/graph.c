@@ -101,7 +101,7 @@ static int record(struct cuda_backend *cuda, const struct step *step, struct rec
 int graphs_run(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
                const struct shape *shape, struct error *error) {
   struct graphs *graphs = cuda->graphs;
-  if (!worth_it(list, count, shape)) return 0;
+  if (cuda->watch || !worth_it(list, count, shape)) return 0;
   struct recorded *r = find(graphs, list, count, shape);
   if (!r) return note(graphs, list, count, shape, error);
   if (!r->exec && record(cuda, step, r, error) != 0) {

@@ -19,6 +19,15 @@ extern "C" {
 /* Whether kernels that the calling thread launches may begin before their turn (device.cuh); as cuda_enter has it. */
 bool launches_overlap(void);
 
+/* watch.c: whether the calling thread's launches are looked at, and what is to be done behind each of them: gives `status`, or how
+ * the kernel ended where it was waited for. */
+struct launch_size {
+  unsigned x, y, z, threads;
+  size_t shared;
+};
+bool launches_watched(void);
+cudaError_t launch_watched(cudaStream_t stream, const void *kernel, const struct launch_size *size, cudaError_t status);
+
 struct table_edit {
   int32_t kind, column_begin, column_end;
   int32_t row_begin; /* of the item, for REPLACE */

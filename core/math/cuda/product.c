@@ -17,7 +17,9 @@ static int multiply(struct cuda_backend *cuda, int64_t rows, const struct device
   cublasStatus_t status =
       cublasGemmEx(cuda->blas, CUBLAS_OP_T, CUBLAS_OP_N, (int)w->n_out, (int)rows, (int)w->ld, &one, w->data, type, (int)w->ld,
                    x, type, (int)w->ld, &zero, sums, CUDA_R_32F, (int)ld, compute, CUBLAS_GEMM_DEFAULT);
-  if (status == CUBLAS_STATUS_SUCCESS) return 0;
+  static const struct launch_size unknown = {0, 0, 0, 0, 0};
+  if (status == CUBLAS_STATUS_SUCCESS)
+    return cuda_check(cuda, launch_watched(cuda->stream, NULL, &unknown, cudaSuccess), "a product", error);
   return error_set(error, ERROR_DEVICE, "CUDA device %d: a product failed: %s", cuda->device, cublasGetStatusString(status));
 }
 

@@ -309,10 +309,20 @@ static bool set_is_empty(const struct walk *w, const struct op *op) {
   return (logit ? w->shape->bucket.logit_rows : w->shape->bucket.rows) == 0;
 }
 
+/* For who watches: what the next launches are for. */
+static void name_op(const struct walk *w, const struct op *op) {
+  static const char *const names[OP_CODE_COUNT] = {
+      "begin", "norm", "norm scale", "normalize", "gain", "linear", "gate", "softmax units", "place", "rotate", "attend",
+      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy"};
+  watch_op(w->cuda->watch, w->cuda->stream, names[op->code], bucket_rows(&w->shape->bucket, op->set),
+           op->code == OP_LINEAR ? op->u.linear.w : NULL);
+}
+
 int cuda_launch_list(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
                      const struct shape *shape, struct error *error) {
   struct walk w = {.cuda = cuda, .list = list, .count = count, .step = step, .shape = shape, .table = cuda->tables.device};
   for (size_t i = 0; i < count;) {
+    if (cuda->watch) name_op(&w, &list[i]);
     int done = set_is_empty(&w, &list[i]) ? 1 : run_op(&w, i, error);
     if (done < 0) return -1;
     i += (size_t)done;

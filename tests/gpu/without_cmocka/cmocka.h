@@ -26,6 +26,9 @@ enum { CMOCKA_FAILED = 1, CMOCKA_SKIPPED };
 #define assert_non_null(p) assert_true((p) != NULL)
 #define assert_int_equal(a, b) assert_true((intmax_t)(a) == (intmax_t)(b))
 #define assert_string_equal(a, b) assert_true(strcmp(a, b) == 0)
+#define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
+#define assert_int_not_equal(a, b) assert_true((intmax_t)(a) != (intmax_t)(b))
+#define assert_string_not_equal(a, b) assert_true(strcmp(a, b) != 0)
 #define cmocka_run_group_tests(tests, setup, teardown) cmocka_run(tests, sizeof(tests) / sizeof *(tests))
 
 static inline int cmocka_run(const struct CMUnitTest *tests, size_t n) {

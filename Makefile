@@ -1,10 +1,16 @@
 # steerd: `make` prints help. Objects live under build/<variant>/, so that variants never disturb each other.
 # Adding a .c file to a room edits nothing here.
 
-CC      ?= gcc
+# make has a CC of its own, "cc", which ?= would leave in place.
+ifeq ($(origin CC),default)
+CC      := gcc
+endif
 PYTHON  ?= /usr/bin/python3
 VARIANT ?= release
 B       := build/$(VARIANT)
+
+# What a newcomer types builds with every processor, unless it was said how many.
+PARALLEL = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$$(nproc))
 
 VERSION := 0.1.0
 COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
@@ -46,7 +52,7 @@ Q := @
 SAY := @printf '  %-5s %s\n'
 endif
 
-.PHONY: help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install uninstall deb browser docker docker-cuda
+.PHONY: unit-programs help all build cpu cuda deps demo test check unit http bench asan tsan clang fuzz check-layers check-warnings clean fmt install uninstall deb browser docker docker-cuda
 .DEFAULT_GOAL := help
 
 help:
@@ -63,7 +69,7 @@ help:
 	@echo '  make docker   a container image (or make docker-cuda), with docker or podman'
 	@echo
 	@echo 'detected:'
-	@echo "  compiler   $$($(CC) --version | head -n 1)"
+	@echo "  compiler   $$($(CC) --version 2>/dev/null | head -n 1 | grep . || echo 'none: make demo installs gcc')"
 	@echo "  processor  $$(grep -o -m1 -w -e avx512f /proc/cpuinfo 2>/dev/null || grep -o -m1 -w -e avx2 /proc/cpuinfo 2>/dev/null || echo 'no AVX2: generic kernels'), $$(nproc) threads"
 	@if command -v nvcc >/dev/null 2>&1; then echo "  CUDA       $$(nvcc --version | grep -o 'release [0-9.]*')"; else echo '  CUDA       no nvcc found: the CPU build needs none'; fi
 	@tests/tools/deps.sh --report
@@ -260,8 +266,10 @@ deps:
 
 # Everything a newcomer needs: packages, build, the demo in the foreground.
 demo: deps
-	@$(MAKE) --no-print-directory build
+	@$(MAKE) --no-print-directory $(PARALLEL) build
 	@tests/tools/demo.sh build/steerd
+
+unit-programs: $(UNIT_BIN) $(EMULATED) $(CUDA_TEST_BIN)
 
 unit: $(UNIT_BIN)
 	@tests/tools/run_unit.sh $(UNIT_BIN)
@@ -274,7 +282,8 @@ browser: build/steerd
 
 test:
 	@tests/tools/deps.sh --install-tests
-	@$(MAKE) --no-print-directory check-layers build unit cuda-quick unit-emulated gpu-programs http browser
+	@$(MAKE) --no-print-directory $(PARALLEL) check-layers build unit-programs gpu-programs
+	@$(MAKE) --no-print-directory unit cuda-quick unit-emulated http browser
 
 check: WERROR := 1
 check: check-layers check-warnings build unit

@@ -22,16 +22,17 @@ if [ "${1:-}" = --report ]; then
   exit 0
 fi
 
-echo "installing: ${missing[*]}"
 command='apt-get install -y --no-install-recommends'
 if [ "$(id -u)" = 0 ]; then
   as_root=
 elif sudo -n true 2>/dev/null; then
-  as_root=sudo
+  as_root='sudo env DEBIAN_FRONTEND=noninteractive' # sudo keeps no such variable
 else
-  echo "not root and no password-less sudo; run this first: sudo $command ${missing[*]}" >&2
+  echo 'packages are missing, and installing them takes root, or a sudo that asks for no password; run this first:' >&2
+  echo "  sudo apt-get update && sudo $command ${missing[*]}" >&2
   exit 1
 fi
+echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 $as_root $command "${missing[@]}" >/dev/null 2>&1 || {
   $as_root apt-get update -qq

@@ -2,13 +2,14 @@
  * barriers and warp exchanges.
  *
  * Owns the order in which blocks, warps and lanes get their turn: another one each time, chosen by STEERD_EMULATOR_SEED (1 by
- * default, 0: ascending), since a device promises none. Ends the program with the kernel's name where threads wait in a way
+ * default, 0: ascending), since a device promises none; and blocks that begin before the grid before them has ended. Ends the program with the kernel's name where threads wait in a way
  * that a device does not allow. Knows nothing of streams and memory. */
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+
+#include <vector>
 
 #include "emulator.h"
 
@@ -44,21 +45,30 @@ struct fiber {
 /* Lanes are bits. A lane is ready, waits for its warp or waits for its block; one that is none of these has ended. */
 struct warp {
   uint64_t value[2][32];
-  unsigned ready, at_warp, at_block, arrived, mask, ended;
+  unsigned ready, at_warp, at_block, at_grid, arrived, mask, ended;
   int turn, line;
 };
 
-static fiber *fibers;
-static warp warps[MAX_WARPS];
-static fiber *current;
-static int n_threads, n_warps, n_live, n_at_block, barrier_line;
-static const std::function<void()> *body;
-static const char *kernel_name;
+/* A block on its way: what its threads see is put in place when it goes on. */
+struct scene {
+  const kernel_call *call; /* NULL: there is none */
+  uint64_t place;          /* which block of the grid */
+  fiber *fibers;
+  warp warps[MAX_WARPS];
+  int n_threads, n_warps, n_live, n_at_block, barrier_line;
+  unsigned char *dynamic_shared;
+  std::vector<unsigned char> statics; /* of a block that waits for the grid before */
+  bool early;
+};
 
-const char *running_kernel() { return kernel_name; }
+static scene usual, ahead; /* ahead: the block that began before its turn */
+static scene *now = &usual;
+static fiber *current;
+
+const char *running_kernel() { return now->call ? now->call->name : nullptr; }
 
 static void fail(const char *what, int line, int other) {
-  fprintf(stderr, "emulated CUDA: %s, block %u %u %u of a grid of %u %u %u, thread %u: %s", kernel_name, block_index.x, block_index.y,
+  fprintf(stderr, "emulated CUDA: %s, block %u %u %u of a grid of %u %u %u, thread %u: %s", now->call->name, block_index.x, block_index.y,
           block_index.z, grid_size.x, grid_size.y, grid_size.z, here ? here->thread.x : 0, what);
   if (line) fprintf(stderr, " (line %d%s", line, other ? "" : ")");
   if (other) fprintf(stderr, " and line %d)", other);
@@ -154,22 +164,25 @@ static void enter(fiber *next) {
 }
 
 static void release_block() {
-  if (!n_live || n_at_block < n_live) return;
-  for (int i = 0; i < n_warps; i++) {
-    warps[i].ready |= warps[i].at_block;
-    warps[i].at_block = 0;
+  if (!now->n_live || now->n_at_block < now->n_live) return;
+  for (int i = 0; i < now->n_warps; i++) {
+    now->warps[i].ready |= now->warps[i].at_block;
+    now->warps[i].at_block = 0;
   }
-  n_at_block = 0;
+  now->n_at_block = 0;
 }
+
+static warp *own_warp() { return &now->warps[current->index / 32]; }
+static unsigned own_bit() { return 1u << (current->index & 31); }
 
 static void thread_main() {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
-  (*body)();
+  now->call->thread();
   if (!here->followed) fail("a thread ends that has not waited for the grid before (grid_follow)", 0, 0);
-  n_live--;
-  warps[current->index / 32].ended |= 1u << (current->index & 31);
+  now->n_live--;
+  own_warp()->ended |= own_bit();
   release_block();
   leave(true);
 }
@@ -181,13 +194,21 @@ void misaligned(const void *at, size_t bytes) {
   fail("a read that is not aligned", 0, 0);
 }
 
+void wait_grid() {
+  if (now->early) {
+    own_warp()->at_grid |= own_bit();
+    leave(false);
+  }
+  here->followed = true;
+}
+
 void wait_block(int line) {
-  warp *w = &warps[current->index / 32];
-  unsigned own = 1u << (current->index & 31);
-  if (!n_at_block) barrier_line = line;
-  if (barrier_line != line) fail("threads of a block wait at different barriers", barrier_line, line);
+  warp *w = own_warp();
+  unsigned own = own_bit();
+  if (!now->n_at_block) now->barrier_line = line;
+  if (now->barrier_line != line) fail("threads of a block wait at different barriers", now->barrier_line, line);
   w->at_block |= own;
-  n_at_block++;
+  now->n_at_block++;
   release_block();
   if (w->ready & own)
     w->ready &= ~own; /* the last to come goes on at once */
@@ -197,7 +218,7 @@ void wait_block(int line) {
 
 const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
   int own = current->index & 31, turn;
-  warp *w = &warps[current->index / 32];
+  warp *w = own_warp();
   if (!(mask >> own & 1)) fail("a lane takes part in an exchange that does not name it", line, 0);
   if (mask & w->ended) fail("an exchange names lanes that have returned", line, 0);
   if (!w->arrived) w->mask = mask, w->line = line;
@@ -219,14 +240,14 @@ const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
 }
 
 static void make_ready(int index) {
-  fiber *f = &fibers[index];
+  fiber *f = &now->fibers[index];
   if (!f->stack) f->stack = (unsigned char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   f->at.thread.x = (unsigned)index % block_size.x;
   f->at.thread.y = (unsigned)index / block_size.x % block_size.y;
   f->at.thread.z = (unsigned)index / block_size.x / block_size.y;
   f->at.followed = false;
   f->index = index;
-  warps[index / 32].ready |= 1u << (index & 31);
+  now->warps[index / 32].ready |= 1u << (index & 31);
 #if defined(__x86_64__)
   void **top = (void **)(void *)(f->stack + STACK_BYTES);
   *--top = nullptr; /* where a caller of thread_main would be; keeps its stack aligned */
@@ -247,7 +268,7 @@ static bool run_warp(warp *w, int first) {
   for (unsigned stop = 32 + below(512); w->ready && (ordered || stop); stop--) {
     int next = pick(w->ready);
     w->ready &= ~(1u << next);
-    enter(&fibers[first + next]);
+    enter(&now->fibers[first + next]);
   }
   return moved;
 }
@@ -255,60 +276,119 @@ static bool run_warp(warp *w, int first) {
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
 static void say_stuck() {
-  for (int i = 0; i < n_warps; i++)
-    if (warps[i].arrived) here = &fibers[32 * i + __builtin_ctz(warps[i].arrived)].at, fail("a warp waits for lanes that wait elsewhere", warps[i].line, 0);
-  fail("its threads wait for one another for ever", n_at_block ? barrier_line : 0, 0);
+  for (int i = 0; i < now->n_warps; i++)
+    if (now->warps[i].arrived) {
+      here = &now->fibers[32 * i + __builtin_ctz(now->warps[i].arrived)].at;
+      fail("a warp waits for lanes that wait elsewhere", now->warps[i].line, 0);
+    }
+  fail("its threads wait for one another for ever", now->n_at_block ? now->barrier_line : 0, 0);
 }
 
-static void run_block() {
-  memset(warps, 0, sizeof warps);
-  n_warps = (n_threads + 31) / 32;
-  for (int i = 0; i < n_threads; i++) make_ready(i);
-  if (n_threads % 32) warps[n_warps - 1].ended = ~0u << n_threads % 32;
-  n_live = n_threads;
-  n_at_block = 0;
-  while (n_live) {
+static bool waits_for_grid() {
+  for (int i = 0; i < now->n_warps; i++)
+    if (now->warps[i].at_grid) return true;
+  return false;
+}
+
+/* Until all threads have ended, or wait for the grid before. */
+static void go_on() {
+  unsigned n = (unsigned)now->n_warps;
+  while (now->n_live) {
     bool moved = false;
-    unsigned first = below((unsigned)n_warps), down = below(2);
-    for (unsigned i = 0; i < (unsigned)n_warps; i++) {
-      unsigned next = (first + (down ? (unsigned)n_warps - i : i)) % (unsigned)n_warps;
-      moved |= run_warp(&warps[next], (int)(32 * next));
+    unsigned first = below(n), down = below(2);
+    for (unsigned i = 0; i < n; i++) {
+      unsigned next = (first + (down ? n - i : i)) % n;
+      moved |= run_warp(&now->warps[next], (int)(32 * next));
     }
+    if (!moved && waits_for_grid()) return;
     if (!moved) say_stuck();
   }
 }
 
+static size_t statics_bytes() { return (size_t)(__stop_emulated_shared - __start_emulated_shared); }
+static size_t shared_bytes(const kernel_call &call) { return (call.shared + 64) / 64 * 64; }
+
+/* Puts in place what the threads of the scene see. */
+static void show(scene *s) {
+  const kernel_call &call = *s->call;
+  now = s;
+  block_size = call.block;
+  grid_size = call.grid;
+  block_index = dim3((unsigned)(s->place % call.grid.x), (unsigned)(s->place / call.grid.x % call.grid.y),
+                     (unsigned)(s->place / call.grid.x / call.grid.y));
+  dynamic_shared = s->dynamic_shared;
+}
+
+static void set_scene(scene *s, const kernel_call *call) {
+  if (!s->fibers) s->fibers = (fiber *)calloc(MAX_THREADS, sizeof *s->fibers);
+  free(s->dynamic_shared);
+  s->call = call;
+  s->early = false;
+  s->dynamic_shared = (unsigned char *)aligned_alloc(64, shared_bytes(*call));
+}
+
 /* What shared memory holds before a block writes it is what another left there: here, NaN. */
-static void spoil_shared(size_t dynamic) {
-  memset(dynamic_shared, 0xFF, dynamic);
-  memset(__start_emulated_shared, 0xFF, (size_t)(__stop_emulated_shared - __start_emulated_shared));
+static void begin_block(scene *s, uint64_t place) {
+  s->place = place;
+  show(s);
+  memset(dynamic_shared, 0xFF, shared_bytes(*s->call));
+  memset(__start_emulated_shared, 0xFF, statics_bytes());
+  memset(s->warps, 0, sizeof s->warps);
+  s->n_live = s->n_threads = (int)(block_size.x * block_size.y * block_size.z);
+  s->n_warps = (s->n_threads + 31) / 32;
+  s->n_at_block = 0;
+  for (int i = 0; i < s->n_threads; i++) make_ready(i);
+  if (s->n_threads % 32) s->warps[s->n_warps - 1].ended = ~0u << s->n_threads % 32;
+}
+
+/* The block that began early may go on: the grid before has ended. */
+static void resume() {
+  show(&ahead);
+  ahead.early = false;
+  memcpy(__start_emulated_shared, ahead.statics.data(), ahead.statics.size());
+  for (int i = 0; i < ahead.n_warps; i++) {
+    ahead.warps[i].ready |= ahead.warps[i].at_grid;
+    ahead.warps[i].at_grid = 0;
+  }
+  go_on();
+  ahead.call = nullptr;
+  now = &usual;
 }
 
 static uint64_t common_divisor(uint64_t a, uint64_t b) { return b ? common_divisor(b, a % b) : a; }
 
-static pthread_mutex_t one_kernel = PTHREAD_MUTEX_INITIALIZER;
+static uint64_t blocks_of(const kernel_call &call) { return (uint64_t)call.grid.x * call.grid.y * call.grid.z; }
+static uint64_t some_block(uint64_t all) { return below((unsigned)(all < 1u << 30 ? all : 1u << 30)); }
+
+/* Runs one block of a grid whose turn has not come to where it waits for the grid before it. What it reads until then is what
+ * it will have when its turn has come. */
+void begin_early(const kernel_call &call) {
+  set_scene(&ahead, &call);
+  ahead.early = true;
+  begin_block(&ahead, some_block(blocks_of(call)));
+  go_on();
+  ahead.statics.assign(__start_emulated_shared, __stop_emulated_shared);
+  now = &usual;
+  here = nullptr;
+}
 
 /* Blocks at every `stride`-th place, around and around, come to each place once. */
-void run_grid(const char *name, const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared) {
-  uint64_t all = (uint64_t)grid.x * grid.y * grid.z, stride = 1 + below(1u << 20), at = below((unsigned)(all < 1u << 30 ? all : 1u << 30));
-  pthread_mutex_lock(&one_kernel);
-  if (!fibers) fibers = (fiber *)calloc(MAX_THREADS, sizeof *fibers);
-  kernel_name = name;
-  body = &thread;
-  block_size = block;
-  grid_size = grid;
-  n_threads = (int)(block.x * block.y * block.z);
-  size_t room = (shared + 64) / 64 * 64;
-  dynamic_shared = (unsigned char *)aligned_alloc(64, room);
+void run_grid(const kernel_call &call) {
+  uint64_t all = blocks_of(call), stride = 1 + below(1u << 20), at = some_block(all);
+  bool begun = ahead.call == &call;
+  set_scene(&usual, &call);
   while (common_divisor(stride, all) != 1) stride++;
   for (uint64_t i = 0; i < all; i++, at = (at + stride) % all) {
-    block_index = dim3((unsigned)(at % grid.x), (unsigned)(at / grid.x % grid.y), (unsigned)(at / grid.x / grid.y));
-    spoil_shared(room);
-    run_block();
+    if (begun && at == ahead.place) {
+      resume();
+      begun = false;
+      continue;
+    }
+    begin_block(&usual, at);
+    go_on();
+    if (usual.n_live) say_stuck();
   }
-  free(dynamic_shared);
-  kernel_name = nullptr;
+  usual.call = nullptr;
   here = nullptr;
-  pthread_mutex_unlock(&one_kernel);
 }
 } // namespace emulated

@@ -68,6 +68,7 @@ extern unsigned char *dynamic_shared;
 void wait_block(int line);
 /* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. */
 const uint64_t *exchange(unsigned mask, uint64_t bits, int line);
+void wait_grid();
 void misaligned(const void *at, size_t bytes);
 int lane();
 /* kernel: whose attributes hold. */
@@ -133,8 +134,8 @@ static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 static inline int __ffs(int bits) { return __builtin_ffs(bits); }
 static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
-/* Where a grid waits for the one before: grids run one after the other here, so it is only noted that every thread asks. */
-static inline void cudaGridDependencySynchronize() { emulated::here->followed = true; }
+/* Where a grid waits for the one before: some blocks come here while that one has not begun, and every thread has to. */
+static inline void cudaGridDependencySynchronize() { emulated::wait_grid(); }
 static inline void cudaTriggerProgrammaticLaunchCompletion() {}
 static inline float __uint_as_float(unsigned bits) { return emulated::unpack<float>(bits); }
 static inline unsigned __float_as_uint(float value) { return (unsigned)emulated::pack(value); }

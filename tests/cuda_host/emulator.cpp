@@ -66,13 +66,18 @@ static int device_major(int device) { return device == 0 ? 9 : 8; }
 
 /* ---- streams ----------------------------------------------------------------------------------------------------- */
 
-typedef std::vector<std::function<void()>> list;
+/* A kernel, or whatever else. */
+struct job {
+  std::function<void()> work;
+  std::shared_ptr<kernel_call> kernel;
+};
+typedef std::vector<job> list;
 struct recording {
   list calls;
   bool spoilt;
 };
 struct task {
-  std::function<void()> work;
+  job what;
   unsigned long loss; /* how many there were when it was asked for */
   bool always;        /* done even so */
 };
@@ -113,10 +118,18 @@ cudaStream_t emulated::known_stream(cudaStream_t stream) {
   return *place;
 }
 
+static void run_kernel(const kernel_call &call);
+
+/* A kernel whose successor may begin early finds a block of it begun. */
 static void do_one(cudaStream_t stream) {
   task next = std::move(stream->waiting.front());
   stream->waiting.pop_front();
-  if (next.loss == losses || next.always) next.work();
+  if (next.loss == losses || next.always) {
+    const kernel_call *after = stream->waiting.empty() ? nullptr : stream->waiting.front().what.kernel.get();
+    if (next.what.kernel && after && after->overlaps && after != next.what.kernel.get() && below(2)) begin_early(*after);
+    if (next.what.kernel) run_kernel(*next.what.kernel);
+    else next.what.work();
+  }
   stream->done++;
 }
 static void do_until(cudaStream_t stream, uint64_t at) {
@@ -134,7 +147,7 @@ void emulated::do_everything() {
   for (cudaStream_t stream : streams) do_until(stream, stream->asked);
 }
 
-static cudaError_t put_off(cudaStream_t which, std::function<void()> work, bool always) {
+static cudaError_t put_off(cudaStream_t which, job work, bool always) {
   cudaStream_t stream = known_stream(which);
   if (stream->capture) {
     if (stream->capture->spoilt) return say(cudaErrorStreamCaptureInvalidated);
@@ -153,8 +166,15 @@ static cudaError_t put_off(cudaStream_t which, std::function<void()> work, bool 
   return cudaSuccess;
 }
 
-cudaError_t emulated::submit(cudaStream_t stream, std::function<void()> work) { return put_off(stream, std::move(work), false); }
-cudaError_t emulated::submit_always(cudaStream_t stream, std::function<void()> work) { return put_off(stream, std::move(work), true); }
+cudaError_t emulated::submit(cudaStream_t stream, std::function<void()> work) {
+  return put_off(stream, job{std::move(work), nullptr}, false);
+}
+cudaError_t emulated::submit_always(cudaStream_t stream, std::function<void()> work) {
+  return put_off(stream, job{std::move(work), nullptr}, true);
+}
+cudaError_t emulated::submit_kernel(cudaStream_t stream, kernel_call call) {
+  return put_off(stream, job{nullptr, std::make_shared<kernel_call>(std::move(call))}, false);
+}
 
 /* A call that waits or would have to: forbidden to a thread that records, and the end of what it records. */
 cudaError_t emulated::unsafe() {
@@ -250,7 +270,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   CALLED();
   n_replays++;
   for (auto &work : exec->calls) {
-    cudaError_t error = submit(stream, work);
+    cudaError_t error = put_off(stream, work, false);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
@@ -348,33 +368,35 @@ static size_t allowed_shared(const void *kernel) {
 
 /* STEERD_EMULATOR_TWICE: each kernel runs twice, from the same memory and in other orders. Where the results differ, its
  * threads do not agree who writes or reads first. */
-static void run_kernel(const char *name, const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared) {
+static void run_kernel(const kernel_call &call) {
   static const bool twice = getenv("STEERD_EMULATOR_TWICE") != nullptr;
   snapshot before, after;
   count_launch();
   if (twice) before = snapshot_take();
-  run_grid(name, thread, grid, block, shared);
+  run_grid(call);
   if (!twice) return;
   after = snapshot_take();
   snapshot_put_back(before);
-  run_grid(name, thread, grid, block, shared);
-  snapshot_compare(after, name);
+  run_grid(call);
+  snapshot_compare(after, call.name);
 }
 
 cudaError_t emulated::launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config) {
   CALLED();
   dim3 grid = config->gridDim, block = config->blockDim;
   size_t threads = (size_t)block.x * block.y * block.z, shared = config->dynamicSmemBytes;
+  bool overlaps = false;
   for (unsigned i = 0; i < config->numAttrs; i++) {
     if (!config->attrs[i].val.programmaticStreamSerializationAllowed) continue;
     if (device_major(current_device) < 9) return say(cudaErrorNotSupported); /* nobody should ask there */
     n_overlaps++;
+    overlaps = true;
   }
   if (!threads || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7FFFFFFF || grid.y > 65535 ||
       grid.z > 65535)
     return say(cudaErrorInvalidConfiguration);
   if (shared > allowed_shared(kernel)) return say(cudaErrorInvalidValue);
-  return submit(config->stream, [=]() { run_kernel(name, thread, grid, block, shared); });
+  return submit_kernel(config->stream, kernel_call{name, thread, grid, block, shared, overlaps});
 }
 
 extern "C" {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "cublas_v2.h"
@@ -17,8 +18,17 @@ namespace emulated {
 
 /* ---- blocks.cpp ---- */
 
-/* Runs every block of a grid, in an order that STEERD_EMULATOR_SEED chooses. */
-void run_grid(const char *name, const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared);
+struct kernel_call {
+  const char *name;
+  std::function<void()> thread;
+  dim3 grid, block;
+  size_t shared;
+  bool overlaps; /* it may begin while the kernel before it runs */
+};
+/* Runs every block of a grid, in an order that STEERD_EMULATOR_SEED chooses. One grid at a time: the caller sees to it. */
+void run_grid(const kernel_call &call);
+/* A block of the kernel that comes next begins; the call stays where it is until its turn has come. */
+void begin_early(const kernel_call &call);
 /* The kernel that runs on this thread, or NULL. */
 const char *running_kernel();
 /* Numbers that the seed chooses; below(n): one of 0 ... n - 1. The seed 0 gives 0 for ever: everything in order and at once. */
@@ -31,6 +41,7 @@ bool in_order();
 cudaError_t called();
 /* Asks for work on a stream: it is done some time before the stream is next waited for; or recorded, where the stream records. */
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
+cudaError_t submit_kernel(cudaStream_t stream, kernel_call call);
 cudaError_t submit_always(cudaStream_t stream, std::function<void()> work); /* even when the device is lost meanwhile */
 /* Does it now: all that a stream, or every stream, was asked for. */
 void do_all(cudaStream_t stream);

@@ -31,18 +31,20 @@ enum { CMOCKA_FAILED = 1, CMOCKA_SKIPPED };
 #define assert_string_not_equal(a, b) assert_true(strcmp(a, b) != 0)
 #define cmocka_run_group_tests(tests, setup, teardown) cmocka_run(tests, sizeof(tests) / sizeof *(tests))
 
+static inline int cmocka_run_one(const struct CMUnitTest *test) {
+  void *state = NULL;
+  printf("[ RUN      ] %s\n", test->name);
+  fflush(stdout); /* whatever happens, it is known where */
+  int ended = setjmp(cmocka_back);
+  if (!ended) test->run(&state);
+  printf("[ %s ] %s\n", ended == CMOCKA_FAILED ? " FAILED" : ended ? "SKIPPED" : "     OK", test->name);
+  fflush(stdout);
+  return ended == CMOCKA_FAILED;
+}
+
 static inline int cmocka_run(const struct CMUnitTest *tests, size_t n) {
   int failed = 0;
-  for (size_t i = 0; i < n; i++) {
-    void *state = NULL;
-    printf("[ RUN      ] %s\n", tests[i].name);
-    fflush(stdout); /* whatever happens, it is known where */
-    int ended = setjmp(cmocka_back);
-    if (!ended) tests[i].run(&state);
-    printf("[ %s ] %s\n", ended == CMOCKA_FAILED ? " FAILED" : ended ? "SKIPPED" : "     OK", tests[i].name);
-    fflush(stdout);
-    failed += ended == CMOCKA_FAILED;
-  }
+  for (size_t i = 0; i < n; i++) failed += cmocka_run_one(&tests[i]);
   printf("[==========] %zu test(s) run.\n", n);
   return failed;
 }

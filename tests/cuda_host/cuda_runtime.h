@@ -93,6 +93,7 @@ template <class T> inline T unpack(uint64_t bits) {
 inline dim3 &blockDim = emulated::block_size, &gridDim = emulated::grid_size; /* a launch has members of these names */
 #define DYNAMIC_SHARED(type, name) type *name = (type *)(void *)emulated::dynamic_shared
 
+#define __builtin_assume(what) ((void)0)
 #define LINE int line = __builtin_LINE()
 static inline void __syncthreads(LINE) { emulated::wait_block(line); }
 static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, LINE) { emulated::exchange(mask, 0, line); }

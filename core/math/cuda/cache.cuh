@@ -26,10 +26,12 @@ static __device__ __forceinline__ int first_seen(int position, int window) {
 }
 
 /* The keys of a block of positions of a KV head; the values are KV_BLOCK * width elements further on. */
+static __device__ __forceinline__ unsigned char *head_at(const attend_args &a, unsigned char *pool, int64_t number, int kv_head) {
+  return pool + number * (int64_t)a.block_bytes + kv_head * (2 * KV_BLOCK * a.kv_width * (int64_t)a.kv_element);
+}
 static __device__ __forceinline__ unsigned char *keys_at(const attend_args &a, int slot, int block, int kv_head) {
   const table *t = a.table;
-  int64_t number = t->kv_table[((int64_t)slot * t->n_layer + a.layer) * t->kv_blocks + block];
-  return t->kv + number * (int64_t)a.block_bytes + kv_head * (2 * KV_BLOCK * a.kv_width * (int64_t)a.kv_element);
+  return head_at(a, t->kv, t->kv_table[((int64_t)slot * t->n_layer + a.layer) * t->kv_blocks + block], kv_head);
 }
 
 /* Elements of `place` (position % KV_BLOCK), dimension i, counted from the keys of the block. */

@@ -108,6 +108,10 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
   size_t rounded = size_round_up(bytes + bytes / 4, 256); /* a little more: it grows with the rows of a step */
   void *at;
   if (cuda_take(cuda, rounded, &at, error) != 0) return NULL;
+  if (name == SCRATCH_ARRIVED && cuda_check(cuda, cudaMemsetAsync(at, 0, rounded, cuda->stream), "clearing memory", error) != 0) {
+    cudaFree(at);
+    return NULL;
+  }
   scratch->at = at;
   scratch->bytes = rounded;
   return at;

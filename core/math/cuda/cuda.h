@@ -21,6 +21,7 @@ enum scratch_name {
   SCRATCH_NARROW,  /* x of a product in the type of the weights */
   SCRATCH_SUMS,    /* sums of a product of the library */
   SCRATCH_PARTIAL, /* chunks of attention */
+  SCRATCH_ARRIVED, /* blocks of attention that are done; begins as zeros, and every kernel leaves zeros */
   SCRATCH_PATTERN, /* rows of scores */
   SCRATCH_ENCODE,  /* of encode.c */
   SCRATCH_SAMPLE,  /* of sample.c */
@@ -177,6 +178,7 @@ struct shape {
   struct bucket bucket;
   int32_t chunks;  /* of attention, spread over blocks; 1: one block takes them in turn */
   bool arrivals;   /* rows that begin above layer 0 */
+  bool single;     /* one row for each text */
   bool z_items, mlp_items; /* edits or taps at attn_z, at mlp_post, of any layer */
 };
 /* Launches the list on the stream. */

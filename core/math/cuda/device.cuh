@@ -13,7 +13,7 @@
 #include "core/math/cuda/kernels.h"
 
 #ifndef DYNAMIC_SHARED
-#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#define DYNAMIC_SHARED(type, name) extern __shared__ __align__(16) type name[]
 #endif
 
 #define FULL_WARP 0xFFFFFFFFu
@@ -39,6 +39,16 @@ static __device__ __forceinline__ void grid_follow(void) {
 static __device__ __forceinline__ void grid_follow(void) {}
 #endif
 
+/* Asks for bytes that are read soon, in front of grid_follow: into the cache that all multiprocessors share, so that nothing is
+ * seen too early. Both are multiples of 16. */
+static __device__ __forceinline__ void fetch_ahead(const void *at, int bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(at)), "r"(bytes));
+#else
+  (void)at, (void)bytes;
+#endif
+}
+
 /* Kernels take one struct by value. Where the device can, they may begin before their turn, while the kernel before them ends;
  * behind anything else (a copy, a product of the library) the attribute changes nothing that grid_follow does not wait for. */
 template <class A>
@@ -60,7 +70,7 @@ static inline cudaError_t launch(void (*kernel)(A), const A &args, dim3 grid, in
 }
 
 /* Threads of a block that owns a row: by its width alone. */
-static inline int row_threads(int64_t width) { return width <= 256 ? 64 : width <= 1024 ? 128 : width <= 4096 ? 256 : 512; }
+static inline int row_threads(int64_t width) { return width <= 1024 ? 128 : width <= 4096 ? 256 : 512; }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------- */
 

@@ -185,6 +185,7 @@ cudaError_t launch_product_finish(cudaStream_t stream, int64_t rows, const struc
 /* ---- attend.cu ------------------------------------------------------------------------------------------------------- */
 
 #define ATTEND_CHUNK 128 /* positions that a block weighs at a time; its threads */
+#define ATTEND_POINT_WIDTH 4096
 
 struct attend_args {
   const struct table *table;
@@ -198,16 +199,23 @@ struct attend_args {
    * one block takes all chunks of a row in turn. */
   float *partial;
   int32_t chunks;
-  int32_t point; /* attn_z, -1: another op's */
+  int32_t point;   /* attn_z, of at most ATTEND_POINT_WIDTH columns; -1: another launch's, or nobody's in this step */
+  uint32_t *count; /* attend_counts of them, 0: blocks of a row that have done their part */
+  bool ahead;      /* little enough is read to be asked for before it is this kernel's turn */
+  /* Each text has one row. Then that row's key is kept here, with its value, and q and k are first normed and turned here. */
+  bool own;
+  struct device_norm q_norm, k_norm; /* RMS or NONE */
+  int32_t dims, pairing;             /* as of rotate_args; at most 2 * ATTEND_CHUNK, 0: they are not turned */
+  const float *turns;
   /* OP_PATTERN: scratch [rows][n_head * keys] of rows [first, ...) */
   float *scratch;
   int32_t first, most_keys, scores_point, pattern_point;
 };
 size_t attend_partial_floats(const struct attend_args *args, int32_t rows);
+size_t attend_counts(const struct attend_args *args, int32_t rows);
+/* Where rows are not `own`: keys and values of the step, before anybody attends to them. */
 cudaError_t launch_attend_store(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
 cudaError_t launch_attend(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
-/* Brings the chunks of a row together, then edits and taps of attn_z. */
-cudaError_t launch_attend_finish(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
 /* OP_PATTERN for `rows` rows from args->first. */
 cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct attend_args *args);
 

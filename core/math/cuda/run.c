@@ -10,6 +10,8 @@
 
 #define SPREAD_UNITS 1024 /* rows by KV heads: with more, every processor has work without spreading chunks */
 #define PATTERN_BYTES ((size_t)64 << 20)
+#define HEAD_WIDTH 1024                 /* of heads that attention norms itself: as wide as norms with its number of threads */
+#define AHEAD_BYTES ((size_t)16 << 20) /* of keys and values that are asked for before their turn: part of any cache they go to */
 
 /* How keys and values are kept (cache.cuh). Where the order of sums is promised, so is the precision of every term: f32. */
 static enum dtype kept_type(const struct cuda_backend *cuda, enum dtype wish) {
@@ -233,20 +235,72 @@ static struct attend_args attend_args(const struct walk *w, const struct op *op)
                                                                  op->u.attend.kv)};
 }
 
-static int run_attend(struct walk *w, const struct op *op, struct error *error) {
-  struct attend_args args = attend_args(w, op);
+static int run_attend(struct walk *w, struct attend_args args, struct error *error) {
   const struct bucket *bucket = &w->shape->bucket;
   cudaStream_t stream = w->cuda->stream;
+  int64_t width = (int64_t)args.n_head * args.d_head;
+  struct point_args z = {w->table, ROWS_ACTIVE, args.layer, w->shape->z_items ? args.point : -1, 0, width, args.z};
+  args.point = width <= ATTEND_POINT_WIDTH ? z.point : -1;
   if (w->shape->chunks > 1 && (int64_t)bucket->rows * args.n_kv_head <= SPREAD_UNITS) {
     args.chunks = w->shape->chunks;
     args.partial = cuda_scratch(w->cuda, SCRATCH_PARTIAL, attend_partial_floats(&args, bucket->rows) * sizeof(float), error);
     if (!args.partial) return -1;
   }
-  if (cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0 ||
-      cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0)
-    return -1;
-  if (!args.partial && (args.point < 0 || !w->shape->z_items)) return 0;
-  return cuda_check(w->cuda, launch_attend_finish(stream, bucket, &args), "attention", error);
+  args.count = cuda_scratch(w->cuda, SCRATCH_ARRIVED, attend_counts(&args, bucket->rows) * sizeof *args.count, error);
+  if (!args.count) return -1;
+  args.own = w->shape->single;
+  args.ahead = args.own && (size_t)bucket->rows * (size_t)w->shape->chunks * args.block_bytes * 2 <= AHEAD_BYTES;
+  if (!args.own && cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0) return -1;
+  if (cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0) return -1;
+  return z.point == args.point ? 0 : cuda_check(w->cuda, launch_point(stream, bucket, &z), "edits and taps", error);
+}
+
+/* ---- what is done to the heads of q and k before they meet: one launch with attention where every text has one row ------------- */
+
+static struct rows columns_from(struct rows rows, int64_t column) {
+  rows.at = span_at(rows.at, (size_t)column * sizeof(float));
+  return rows;
+}
+
+/* In place, of the `heads` heads from a column of the attention's rows on. */
+static bool is_head_norm(const struct op *op, const struct op *attend, int64_t column, int32_t heads) {
+  return op->code == OP_NORM && op->layer == attend->layer && op->set == attend->set && op->u.norm.norm.kind == NORM_RMS &&
+         op->u.norm.parts == heads && op->width == attend->u.attend.d_head && same_rows(op->u.norm.x, op->u.norm.y) &&
+         same_rows(op->u.norm.x, columns_from(attend->u.attend.qkv, column));
+}
+
+static bool is_turn(const struct op *op, const struct op *attend) {
+  int32_t n_head = attend->u.attend.n_head, d_head = attend->u.attend.d_head;
+  return op->code == OP_ROTATE && op->layer == attend->layer && op->set == attend->set && op->width == d_head &&
+         op->u.rotate.heads == n_head + attend->u.attend.n_kv_head && op->u.rotate.dims <= 2 * ATTEND_CHUNK &&
+         attend->u.attend.k == attend->u.attend.q + (int64_t)n_head * d_head &&
+         same_rows(op->u.rotate.x, columns_from(attend->u.attend.qkv, attend->u.attend.q));
+}
+
+/* The attention that follows within the ops of its heads; NULL where there is none, or its heads are read once more afterwards. */
+static const struct op *attend_behind(const struct walk *w, size_t at) {
+  for (size_t i = at; i < w->count && i <= at + 3; i++) {
+    const struct op *op = &w->list[i];
+    if (op->code == OP_ATTEND) return op->u.attend.bare || op->u.attend.d_head > HEAD_WIDTH ? NULL : op;
+    if (op->code != OP_NORM && op->code != OP_ROTATE) return NULL;
+  }
+  return NULL;
+}
+
+/* Norms of q and k, turns and attention, from whichever stands at `at`. Returns how many ops that are, 0: it is something else. */
+static int run_heads(struct walk *w, size_t at, struct error *error) {
+  const struct op *attend = w->shape->single ? attend_behind(w, at) : NULL, *op = &w->list[at];
+  if (!attend) return 0;
+  struct attend_args args = attend_args(w, attend);
+  if (is_head_norm(op, attend, attend->u.attend.q, attend->u.attend.n_head)) args.q_norm = norm_view(&op++->u.norm.norm);
+  if (is_head_norm(op, attend, attend->u.attend.k, attend->u.attend.n_kv_head)) args.k_norm = norm_view(&op++->u.norm.norm);
+  if (is_turn(op, attend)) {
+    args.dims = op->u.rotate.dims;
+    args.pairing = (int32_t)op->u.rotate.pairing;
+    args.turns = span_floats(op++->u.rotate.table);
+  }
+  if (op != attend) return 0;
+  return run_attend(w, args, error) != 0 ? -1 : (int)(attend - &w->list[at]) + 1;
 }
 
 /* Never in a graph: it is run for the few steps that look at scores, some rows at a time. */
@@ -275,18 +329,19 @@ static int one(int failed) { return failed ? -1 : 1; }
 /* How many ops were done together, or -1. */
 static int run_op(struct walk *w, size_t at, struct error *error) {
   const struct op *op = &w->list[at];
+  int done;
   if (op->code != OP_LINEAR) w->narrowed = NULL;
   switch (op->code) {
     case OP_BEGIN: return run_begin(w, at, error);
     case OP_SUBLAYER: return run_sublayer(w, at, error);
-    case OP_NORM:
+    case OP_NORM: done = run_heads(w, at, error); return done ? done : one(run_norm(w, op, error));
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
     case OP_GAIN: return one(run_norm(w, op, error));
     case OP_LINEAR: return one(run_linear(w, op, error));
     case OP_SOLU: return one(run_solu(w, op, error));
-    case OP_ROTATE: return one(run_rotate(w, op, error));
-    case OP_ATTEND: return one(run_attend(w, op, error));
+    case OP_ROTATE: done = run_heads(w, at, error); return done ? done : one(run_rotate(w, op, error));
+    case OP_ATTEND: return one(run_attend(w, attend_args(w, op), error));
     case OP_PATTERN: return one(run_pattern(w, op, error));
     case OP_POINT: return one(run_point(w, op, error));
     case OP_GATE:
@@ -357,6 +412,7 @@ static struct shape shape_of(const struct step *step) {
   struct shape shape;
   int32_t last = 0;
   memset(&shape, 0, sizeof shape); /* shapes are compared as bytes */
+  shape.single = true;
   shape.bucket.rows = bucket_of(step->n_rows);
   shape.bucket.logit_rows = bucket_of(step->n_logit_rows);
   for (int i = 0; i < step->n_slots; i++) {
@@ -364,6 +420,7 @@ static struct shape shape_of(const struct step *step) {
     int32_t end = s->position + s->rows.end - s->rows.begin - 1;
     if (end > last) last = end;
     shape.arrivals |= s->first > 0;
+    shape.single &= s->rows.end - s->rows.begin == 1;
   }
   shape.chunks = step->n_rows <= 64 ? power_above(last / ATTEND_CHUNK + 1) : 1;
   shape.z_items = any_items(step, SITE_ATTN_Z);

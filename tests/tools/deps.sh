@@ -5,7 +5,7 @@
 set -euo pipefail
 
 packages=(gcc make pkg-config curl libmicrohttpd-dev libjansson-dev libsqlite3-dev libinih-dev libpcre2-dev zlib1g-dev)
-tests=(libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas python3-selenium chromium chromium-driver)
+tests=(g++ libcmocka-dev python3-pytest python3-requests python3-numpy python3-pandas python3-selenium chromium chromium-driver)
 [ "${1:-}" = --install ] || packages+=("${tests[@]}")
 
 missing=()

@@ -30,6 +30,37 @@ def test_the_same_answers_as_on_the_processor():
     assert answers[0][1]["values"] == pytest.approx(answers[1][1]["values"], abs=1e-4)
 
 
+# Every way of drawing that a request can ask for: alone, and several texts from one prompt.
+DRAWS = [
+    {"temperature": 0, "logprobs": 5},
+    {"temperature": 0, "frequency_penalty": 1.5, "presence_penalty": 0.5, "logprobs": 0},
+    {"temperature": 1, "seed": 7},
+    {"temperature": 1, "seed": 7, "top_p": 0.7, "n": 3, "logprobs": 2},
+    {"temperature": 1.3, "seed": 8, "min_p": 0.05, "logit_bias": {"40": 3, "41": -100}, "n": 2},
+    {"temperature": 0.8, "seed": 9, "top_p": 0.9, "presence_penalty": -1, "logit_bias": {"7": 5}, "logprobs": 3},
+]
+
+
+@needs_library
+def test_the_same_draws_as_on_the_processor():
+    answers = []
+    for daemon in (on_device(), Daemon(model_options(), device="cpu")):
+        bodies = [{"model": MODEL, "prompt": "The town", "max_tokens": 12, **draw} for draw in DRAWS]
+        answers.append([daemon.post("/v1/completions", body).json()["choices"] for body in bodies])
+        daemon.finish()
+    for draw, ours, theirs in zip(DRAWS, *answers):
+        assert [c["text"] for c in ours] == [c["text"] for c in theirs], draw
+        for a, b in zip(ours, theirs):
+            assert bool(a["logprobs"]) == ("logprobs" in draw)
+            if "logprobs" not in draw:
+                continue
+            assert a["logprobs"]["tokens"] == b["logprobs"]["tokens"]
+            # the logits themselves differ by what a GPU's order of sums may change
+            assert a["logprobs"]["token_logprobs"] == pytest.approx(b["logprobs"]["token_logprobs"], abs=1e-4)
+            tops = zip(a["logprobs"]["top_logprobs"] or [], b["logprobs"]["top_logprobs"] or [])
+            assert all(list(x) == list(y) for x, y in tops), draw
+
+
 @needs_library
 def test_a_lost_device_fails_requests_and_ends_the_server(tmp_path):
     broken = tmp_path / "broken"

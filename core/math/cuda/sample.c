@@ -90,7 +90,7 @@ int cuda_sample(struct backend *backend, struct rows logits, int64_t vocabulary,
   s.args.vocabulary = vocabulary;
   s.args.parts = sample_parts(vocabulary);
   s.args.results = s.results;
-  for (int32_t i = 0; i < n; i++) s.results[i].n_likely = 0;
+  for (int32_t i = 0; i < n; i++) memset(&s.results[i], 0, offsetof(struct sample_result, likely));
   if (send_changes(&s, n, changes, error) != 0) return -1;
   for (int32_t i = 0; i < n; i++)
     if (add_draw(&s, i, &used, error) != 0) return -1;

@@ -60,9 +60,15 @@ static __device__ __forceinline__ whole place_of(float logit, int64_t index) {
 }
 static __device__ __forceinline__ int32_t index_of(whole place) { return (int32_t)~(unsigned)place; }
 
-static __device__ __forceinline__ whole amount_of(float logit, float top, double temperature) {
-  double distance = ((double)logit - top) / temperature;
+/* From the likeliest one, at most 0. */
+static __device__ __forceinline__ double distance_of(float logit, float top, double temperature) {
+  return ((double)logit - top) / temperature;
+}
+static __device__ __forceinline__ whole amount_at(double distance) {
   return distance > NOTHING ? (whole)(exp(distance) * ONE + 0.5) : 0; /* NaN: 0 */
+}
+static __device__ __forceinline__ whole amount_of(float logit, float top, double temperature) {
+  return amount_at(distance_of(logit, top, temperature));
 }
 
 /* counts: every token amounts to one. */
@@ -162,11 +168,16 @@ static __device__ whole top_of(const sample_args &a, const job_place &p, desk *d
 
 /* By distance from the largest; the last one holds what weighs nothing, and more. Larger logits never have later bins. */
 static __device__ __forceinline__ int bin_at(double distance) {
-  double bin = distance * ((SAMPLE_BINS - 1) / -NOTHING);
+  double bin = distance * ((SAMPLE_BINS - 1) / NOTHING);
   return bin < SAMPLE_BINS - 1 ? (int)bin : SAMPLE_BINS - 1;
 }
-static __device__ __forceinline__ int bin_of(float logit, float top, double temperature) {
-  return bin_at(((double)top - logit) / temperature);
+
+/* The logits of a thread in a part, all asked for at once: those at begin + THREADS * turn + its own place. Returns how many. */
+static __device__ __forceinline__ int load(const float *row, int64_t begin, int64_t end, float logit[EACH]) {
+  int64_t left = end - begin - threadIdx.x;
+#pragma unroll
+  for (int turn = 0; turn < EACH; turn++) logit[turn] = turn * THREADS < left ? row[begin + turn * THREADS + threadIdx.x] : 0;
+  return left > 0 ? (int)((left + THREADS - 1) / THREADS) : 0;
 }
 
 /* ---- survey -------------------------------------------------------------------------------------------------------------- */
@@ -186,6 +197,7 @@ static __global__ void __launch_bounds__(THREADS) survey_kernel(const __grid_con
   job_place p = place_of_job(a, blockIdx.y);
   const float *row = row_at(a.logits, job.row);
   int64_t begin = (int64_t)blockIdx.x * SAMPLE_PART, end = min(begin + SAMPLE_PART, a.vocabulary);
+  float logit[EACH];
   whole top = 0;
   grid_follow();
   if (is_changed(job)) {
@@ -197,7 +209,10 @@ static __global__ void __launch_bounds__(THREADS) survey_kernel(const __grid_con
   }
   if (blockIdx.x == 0 && is_binned(a, job))
     for (int i = threadIdx.x; i < SAMPLE_BINS; i += THREADS) p.bins[i] = 0;
-  for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) top = max(top, place_of(row[i], i));
+  int own = load(row, begin, end, logit);
+#pragma unroll
+  for (int turn = 0; turn < EACH; turn++)
+    if (turn < own) top = max(top, place_of(logit[turn], begin + turn * THREADS + threadIdx.x));
   top = block_top(top, &d);
   if (threadIdx.x == 0) p.top[blockIdx.x] = top;
 }
@@ -205,18 +220,21 @@ static __global__ void __launch_bounds__(THREADS) survey_kernel(const __grid_con
 /* ---- weigh --------------------------------------------------------------------------------------------------------------- */
 
 /* The next token is drawn by index: the amount of each part. */
-static __device__ void weigh_part(const sample_job &job, const job_place &p, const float *row, int64_t begin, int64_t end, float top,
-                                  desk *d) {
+static __device__ void weigh_part(const sample_job &job, const job_place &p, const float logit[EACH], int own, float top, desk *d) {
   whole sum = 0, all;
-  for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) sum += amount_of(row[i], top, job.temperature);
+#pragma unroll
+  for (int turn = 0; turn < EACH; turn++)
+    if (turn < own) sum += amount_of(logit[turn], top, job.temperature);
   block_before(sum, &all, d);
   if (threadIdx.x == 0) p.sum[blockIdx.x] = all;
 }
 
 /* The sum of exponentials of a row, a part each, as doubles. */
-static __device__ void weigh_model(const job_place &p, const float *row, int64_t begin, int64_t end, float top, desk *d) {
+static __device__ void weigh_model(const job_place &p, const float logit[EACH], int own, float top, desk *d) {
   double sum = 0;
-  for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) sum += exp((double)row[i] - top);
+#pragma unroll
+  for (int turn = 0; turn < EACH; turn++)
+    if (turn < own) sum += exp((double)logit[turn] - top);
   sum = block_total(sum, d);
   if (threadIdx.x == 0) ((double *)p.sum)[blockIdx.x] = sum;
 }
@@ -224,21 +242,23 @@ static __device__ void weigh_model(const job_place &p, const float *row, int64_t
 static __global__ void __launch_bounds__(THREADS) weigh_kernel(const __grid_constant__ sample_args a) {
   __shared__ desk d;
   __shared__ whole bins[SAMPLE_BINS];
+  float logit[EACH];
   const sample_job &job = a.jobs[blockIdx.y];
   job_place p = place_of_job(a, blockIdx.y);
   int64_t begin = (int64_t)blockIdx.x * SAMPLE_PART, end = min(begin + SAMPLE_PART, a.vocabulary);
   grid_follow();
   if (job.kind == SAMPLE_GREEDY) return;
-  const float *row = row_of(a, job, p);
+  int own = load(row_of(a, job, p), begin, end, logit);
   float top = logit_of((unsigned)(top_of(a, p, &d) >> 32));
-  if (job.kind == SAMPLE_BY_INDEX) weigh_part(job, p, row, begin, end, top, &d);
-  if (job.kind == SAMPLE_LIKELY) weigh_model(p, row, begin, end, top, &d);
+  if (job.kind == SAMPLE_BY_INDEX) weigh_part(job, p, logit, own, top, &d);
+  if (job.kind == SAMPLE_LIKELY) weigh_model(p, logit, own, top, &d);
   if (!is_binned(a, job)) return;
   for (int i = threadIdx.x; i < SAMPLE_BINS; i += THREADS) bins[i] = 0;
   __syncthreads();
-  for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) {
-    whole amount = bins_count(a, job) ? 1 : amount_of(row[i], top, job.temperature);
-    if (amount) atomicAdd(&bins[bin_of(row[i], top, job.temperature)], amount);
+  for (int turn = 0; turn < EACH; turn++) {
+    double distance = distance_of(logit[turn], top, job.temperature);
+    whole amount = bins_count(a, job) ? 1 : amount_at(distance);
+    if (turn < own && amount) atomicAdd(&bins[bin_at(distance)], amount);
   }
   __syncthreads();
   for (int i = threadIdx.x; i < SAMPLE_BINS; i += THREADS)
@@ -262,7 +282,7 @@ static __device__ whole bins_total(const job_place &p, desk *d) {
 
 /* The last bin in which anything may be left. */
 static __device__ int last_bin(const sample_args &a, const sample_job &job, const job_place &p, desk *d) {
-  if (!is_binned(a, job)) return max(0, min(bin_at(-log(job.min_p)) + 1, SAMPLE_BINS - 1)); /* a bin more: log rounds */
+  if (!is_binned(a, job)) return max(0, min(bin_at(log(job.min_p)) + 1, SAMPLE_BINS - 1)); /* a bin more: log rounds */
   whole own = 0, all, before;
   const whole *mine = p.bins + threadIdx.x * (SAMPLE_BINS / THREADS);
   for (int i = 0; i < SAMPLE_BINS / THREADS; i++) own += mine[i];
@@ -289,22 +309,22 @@ static __global__ void __launch_bounds__(THREADS) gather_kernel(const __grid_con
   int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   grid_follow();
   if (job.kind != SAMPLE_ORDERED && !(job.kind == SAMPLE_LIKELY && job.top_k > 0)) return;
-  const float *row = row_of(a, job, p);
-  float top = logit_of((unsigned)(top_of(a, p, &d) >> 32)), logit[EACH];
+  float logit[EACH];
+  int own = load(row_of(a, job, p), begin, end, logit);
+  float top = logit_of((unsigned)(top_of(a, p, &d) >> 32));
   int last = last_bin(a, job, p, &d);
   unsigned said[EACH];
+#pragma unroll
   for (int turn = 0; turn < EACH; turn++) {
-    int64_t i = begin + turn * THREADS + threadIdx.x;
-    logit[turn] = i < end ? row[i] : 0;
-    said[turn] = __ballot_sync(FULL_WARP, i < end && bin_of(logit[turn], top, job.temperature) <= last);
+    said[turn] = __ballot_sync(FULL_WARP, turn < own && bin_at(distance_of(logit[turn], top, job.temperature)) <= last);
     if (lane == 0) places[turn * WARPS + warp] = __popc(said[turn]);
   }
   __syncthreads();
-  whole all, own = threadIdx.x < EACH * WARPS ? (whole)places[threadIdx.x] : 0;
-  whole before = block_before(own, &all, &d);
+  whole all, before = block_before(threadIdx.x < EACH * WARPS ? (whole)places[threadIdx.x] : 0, &all, &d);
   if (threadIdx.x < EACH * WARPS) places[threadIdx.x] = (int32_t)before;
   if (threadIdx.x == 0) p.n_found[blockIdx.x] = (int32_t)all;
   __syncthreads();
+#pragma unroll
   for (int turn = 0; turn < EACH; turn++) {
     int32_t at = places[turn * WARPS + warp] + __popc(said[turn] & ((1u << lane) - 1));
     if (!(said[turn] >> lane & 1) || at >= SAMPLE_SEGMENT) continue;

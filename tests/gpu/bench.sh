@@ -7,7 +7,7 @@ cd "$(dirname "$0")/../.."
 . tests/gpu/machine.sh
 what=${1:-bench}
 figures=$OUT/figures.txt
-parts=${PARTS:-gpt2 gemma llama dictionaries}
+parts=${PARTS:-gpt2 gemma llama dictionaries draws}
 
 # part SECONDS NAME ARGUMENTS...
 part() {

@@ -429,6 +429,56 @@ static void report_encode(const char *name, const uint16_t *numbers, int64_t d_i
   backend_close(backend);
 }
 
+/* ---- draws ---- */
+
+static double time_draws(struct backend *backend, struct span at, int32_t words, int32_t n, struct sample_draw like, int rounds) {
+  static struct sample_draw draws[MOST_STREAMS];
+  static struct sample_result results[MOST_STREAMS];
+  struct error error = ERROR_INIT;
+  double times[ROUNDS];
+  for (int32_t i = 0; i < n; i++) draws[i] = like, draws[i].row = i, draws[i].unit = (i + 0.5) / n;
+  for (int i = -1; i < rounds; i++) {
+    int64_t from = clock_ns();
+    check(backend->ops->sample(backend, (struct rows){at, words}, words, draws, n, results, &error) != 0 ||
+              backend_wait(backend, &error) != 0, &error);
+    if (i >= 0) times[i] = seconds(from);
+  }
+  return median(times, rounds);
+}
+
+/* Alone, with the launches and the wait that a step hides or shares. Logits as models have them, roughly: a deviation of 3. */
+static void report_draws(const char *name, int32_t words, int rounds) {
+  static const struct sample_draw kinds[] = {{.top_p = 1, .n_likely = -1},
+                                             {.temperature = 1, .top_p = 1, .n_likely = -1},
+                                             {.temperature = 1, .top_p = 0.9, .n_likely = -1},
+                                             {.top_p = 1, .n_likely = 20}};
+  static const char *const names[] = {"greedy", "temperature 1", "top_p 0.9", "greedy, 20 log-probabilities"};
+  struct error error = ERROR_INIT;
+  struct backend *backend = backend_open(name, 1, &error);
+  check(!backend, &error);
+  if (!backend->ops->sample) {
+    backend_close(backend);
+    return;
+  }
+  size_t n = (size_t)64 * (size_t)words;
+  struct span at = {take(backend, n * sizeof(float)), 0};
+  float *logits = malloc(n * sizeof *logits);
+  for (size_t i = 0; i < n; i++) {
+    float sum = -6; /* of twelve numbers: nearly normal */
+    for (int k = 0; k < 12; k++) sum += (float)random_unit(9, k, (uint64_t)i);
+    logits[i] = 3 * sum;
+  }
+  check(backend->ops->write(backend, at, logits, n * sizeof *logits, &error), &error);
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+    double one = time_draws(backend, at, words, 1, kinds[k], rounds), many = time_draws(backend, at, words, 64, kinds[k], rounds);
+    printf("| draws from %d logits | %s | 1 row %.1f us | 64 rows %.1f us | | | | |\n", words, names[k], 1e6 * one, 1e6 * many);
+  }
+  fflush(stdout);
+  free(logits);
+  backend->ops->free(backend, at.memory);
+  backend_close(backend);
+}
+
 /* ---- limits ------------------------------------------------------------------------------------------------------------------ */
 
 static void measure_limits(const char *name, const uint16_t *numbers, bool tiny) {
@@ -502,7 +552,7 @@ static void run_model(const char *name, const struct shape *shape, const uint16_
 }
 
 int main(int argc, char **argv) {
-  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries"};
+  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws"};
   const char *name = "cuda:0", *part = NULL;
   bool tiny = false, tracing = false;
   for (int i = 1; i < argc; i++) {
@@ -526,6 +576,11 @@ int main(int argc, char **argv) {
     if (tracing) printf("\n## Dictionaries, kernel by kernel\n\n");
     if (tiny) report_encode(name, numbers, 32, 256, 1);
     else report_encode(name, numbers, 2304, 16384, ROUNDS), report_encode(name, numbers, 4096, 131072, ROUNDS);
+  }
+  if (!part || !strcmp(part, parts[4])) {
+    if (tracing) printf("\n## Draws, kernel by kernel\n\n");
+    report_draws(name, tiny ? 500 : 50257, tiny ? 1 : ROUNDS);
+    report_draws(name, tiny ? 9000 : 256000, tiny ? 1 : ROUNDS);
   }
   free(numbers);
   if (figures) fclose(figures);

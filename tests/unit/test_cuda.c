@@ -490,6 +490,36 @@ static void test_draws_from_long_rows(void **state) {
   draws_close(&d);
 }
 
+/* More blocks than one has threads to look at their sums. */
+static void test_draws_from_the_longest_rows(void **state) {
+  (void)state;
+  enum { LONG = 4096 * 260 + 5 };
+  struct backend *backend = must_open("cuda", 1);
+  struct error error = ERROR_INIT;
+  float *logits = malloc(LONG * sizeof *logits);
+  struct sampler_candidate *desk = malloc(LONG * sizeof *desk);
+  fill(logits, LONG, 41, 2);
+  struct span at = must_put(backend, logits, LONG);
+  for (int kind = 0; kind < 2; kind++) {
+    struct sampler_options options = {.temperature = 1, .top_p = 1, .top_k = kind ? 50 : 0, .seed = 6};
+    struct sampler *a = sampler_new(&options, LONG, 6, &error), *b = sampler_new(&options, LONG, 6, &error);
+    for (int turn = 0; turn < 6; turn++) {
+      static struct sample_result result;
+      struct sample_draw draw = sampler_describe(b);
+      assert_int_equal(backend->ops->sample(backend, (struct rows){at, LONG}, LONG, &draw, 1, &result, &error), 0);
+      assert_int_equal(backend_wait(backend, &error), 0);
+      assert_int_equal(result.token, sampler_draw(a, logits, desk));
+      sampler_take(b, result.token);
+    }
+    sampler_free(a);
+    sampler_free(b);
+  }
+  free(desk);
+  free(logits);
+  drop(backend, at);
+  backend_close(backend);
+}
+
 /* What was drawn before counts against itself, and biases lie on top of that, on the likeliest tokens of some rows. */
 static void test_draws_with_changed_logits(void **state) {
   (void)state;
@@ -626,7 +656,8 @@ int main(void) {
       cmocka_unit_test(test_repeated_steps), cmocka_unit_test(test_overlaps),
       cmocka_unit_test(test_many_kinds_of_steps), cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_one_wait),       cmocka_unit_test(test_draws),
-      cmocka_unit_test(test_draws_from_long_rows), cmocka_unit_test(test_draws_with_changed_logits),
+      cmocka_unit_test(test_draws_from_long_rows), cmocka_unit_test(test_draws_from_the_longest_rows),
+      cmocka_unit_test(test_draws_with_changed_logits),
       cmocka_unit_test(test_many_draws),
       cmocka_unit_test(test_a_lost_device),  cmocka_unit_test(test_too_little_memory),
       cmocka_unit_test(test_nothing_is_left),

@@ -170,7 +170,7 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 ||
       !(lab->names = model_names_open(options->aliases, error)) || open_backend(lab, options, error) != 0 ||
       open_budget(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
-      archive_open(lab, options, error) != 0 || start_engine(lab, options, error) != 0 ||
+      archive_open(lab, options, error) != 0 || stager_open(lab, error) != 0 || start_engine(lab, options, error) != 0 ||
       loader_start(lab, options, error) != 0 || runner_open_jobs(lab, options->run_jobs, error) != 0) {
     lab_close(lab);
     return NULL;
@@ -182,7 +182,9 @@ void lab_close(struct lab *lab) {
   if (!lab) return;
   runner_close_jobs(lab);
   loader_close(lab);
+  stager_stop(lab);
   engine_free(lab->engine);
+  stager_close(lab);
   store_close(lab->store);
   sources_close(lab);
   dict_budget_free(lab->budget);

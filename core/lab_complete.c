@@ -369,7 +369,7 @@ static struct engine_task_args task_of(struct complete *c, bool continues) {
                                    .events = &events, .context = &c->job, .in_turn = !c->fits, .continues = continues};
 }
 
-/* Worker: the runs that the edits needed are done. */
+/* Between two tasks: the runs that the edits needed are done. */
 static int go_on(struct lab_job *job, struct error *error) {
   struct complete *c = complete_of(job);
   if (make_lists(c, error) != 0) return -1;

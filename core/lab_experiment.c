@@ -205,16 +205,23 @@ static int on_logits(void *context, int sequence, int32_t position, int32_t n, s
 
 static int submit(struct experiment *e, bool continues, struct error *error);
 
+static int go_on(struct lab_job *job, struct error *error) {
+  struct experiment *e = experiment_of(job);
+  if (next_stage(e, error) != 0) return -1;
+  if (e->n_passes || e->work) return submit(e, true, error);
+  job_done(job, NULL);
+  return 0;
+}
+
+/* What edits take from the runs before may be gigabytes: that is put together elsewhere. */
 static void on_done(void *context, const struct error *error) {
   struct experiment *e = experiment_of(context);
   struct error own = ERROR_INIT;
-  e->stage++;
-  if (!error && next_stage(e, &own) != 0) error = &own;
-  if (!error && (e->n_passes || e->work)) {
-    if (submit(e, true, &own) == 0) return;
-    error = &own;
-  }
-  job_done(context, error);
+  bool edits = e->stage++ < 0;
+  if (!error && edits)
+    stager_put(context, go_on);
+  else if (error || go_on(context, &own) != 0)
+    job_done(context, error ? error : &own);
 }
 
 static const struct engine_events events = {.tapped = on_tapped, .reads_tapped = true, .logits = on_logits, .done = on_done};

@@ -27,7 +27,7 @@ struct experiment_verb {
   /* Worker. Rows and logits of the passes of the verb's own stages. */
   int (*tapped)(struct experiment *e, int pass, const struct engine_tapped *tapped, struct error *error);
   int (*logits)(struct experiment *e, int pass, int32_t position, const float *logits, struct error *error);
-  /* Worker, or the asker for stage 0: fills passes for stage 0, 1, ...; none (n_passes 0): the result stands. */
+  /* Worker, or for stage 0 the asker or the thread between tasks: fills passes for stage 0, 1, ...; none (n_passes 0): the result stands. */
   int (*stage)(struct experiment *e, int stage, struct error *error);
   /* A slice of work between two stages, in place of a task, when the stage set e->work; 1 while there is more. */
   int (*slice)(struct experiment *e, struct plan *plan, struct error *error);

@@ -45,6 +45,7 @@ struct lab {
   struct dict_budget *budget;    /* of prepared encoders */
   enum dtype keep;               /* how encoders are kept */
   struct engine *engine;
+  struct lab_stager *stager;     /* between the tasks of a request */
   struct store *store;           /* NULL: nothing is kept */
   struct lab_runner *runner;     /* of long jobs; NULL without a store */
   int threads;
@@ -90,6 +91,8 @@ struct lab_job {
   bool cancelled;            /* somebody asked it to stop: no further part may start */
   struct error error;
   int64_t prompt_tokens, new_tokens;
+  struct lab_job *next_staged;                                /* the stager's */
+  int (*go_on)(struct lab_job *job, struct error *error);
   void (*destroy)(struct lab_job *job); /* frees the whole object, head included */
 };
 
@@ -99,12 +102,23 @@ void job_init(struct lab_job *job, struct lab *lab, struct lab_waker waker, void
 int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work, struct error *error);
 
-/* From the engine's thread, in place of job_done: goes on with another task. -1 with an error when it cannot; the edit lists
+/* From the engine's thread or the stager's, in place of job_done: goes on with another task. -1 with an error when it cannot; the edit lists
  * are taken in any case. */
 int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error);
 
 int job_continue_work(struct lab_job *job, const struct model *model, const struct engine_work *work,
                       struct error *error);
+
+/* ---- between two tasks (lab_stager.c) ---- */
+
+int stager_open(struct lab *lab, struct error *error) MUST_CHECK;
+void stager_stop(struct lab *lab);  /* what it was given is done; what comes later is done by whoever brings it */
+void stager_close(struct lab *lab); /* behind the engine: its last tasks may still end in stager_put */
+
+/* From the engine's thread, in place of job_done: the job's task has ended, and `next` continues the job (job_continue) or ends
+ * it (job_done) on a thread of its own; where it fails it leaves the job to be ended with its error. For what may take longer
+ * than a step. */
+void stager_put(struct lab_job *job, int (*next)(struct lab_job *job, struct error *error));
 
 /* A job whose result is there at once. */
 void job_finish_now(struct lab_job *job);

@@ -170,7 +170,7 @@ static struct engine_task_args make_task(struct steer_job *steer) {
                                    .events = &events, .context = &steer->job};
 }
 
-/* Worker: the runs that the edits needed are done. */
+/* Between two tasks: the runs that the edits needed are done. */
 static int go_on(struct lab_job *job, struct error *error) {
   struct steer_job *steer = steer_job(job);
   if (make_list(steer, error) != 0) return -1;

@@ -236,10 +236,10 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
 
 static void on_done(void *context, const struct error *error) {
   struct steering_runs *runs = context;
-  struct lab_job *job = runs->job;
-  struct error own = ERROR_INIT;
-  if (!error && runs->then(job, &own) == 0) return;
-  job_done(job, error ? error : &own);
+  if (error)
+    job_done(runs->job, error);
+  else
+    stager_put(runs->job, runs->then);
 }
 
 static const struct engine_events events = {.tapped = on_tapped, .reads_tapped = true, .done = on_done};

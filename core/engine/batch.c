@@ -151,10 +151,18 @@ static void add_group(struct runner *runner, struct sequence *leader, int32_t ro
   }
 }
 
+/* Vectors of its edits, or of a follower's, are still on their way. */
+static bool waits_for_edits(const struct sequence *leader) {
+  bool ready = edit_list_ready(leader->edits);
+  for (int i = 1; i < group_end(leader); i++)
+    ready &= leader->task->sequences[i].leader != leader || edit_list_ready(leader->task->sequences[i].edits);
+  return !ready;
+}
+
 static void add_prompts(struct runner *runner, bool background, int32_t budget, struct room *room) {
   for (int i = 0; i < runner->n_running && budget > 0; i++) {
     struct sequence *s = in_turn(runner, i);
-    if (s->task->background != background || sequence_decodes(s) || s->leader || s->twin || s->ended) continue;
+    if (s->task->background != background || sequence_decodes(s) || s->leader || s->twin || s->ended || waits_for_edits(s)) continue;
     int32_t group = 1 + count_followers(s), rows = budget / group;
     if (rows > sequence_pending(s)) rows = sequence_pending(s);
     int32_t most = tap_room(runner, s, room);

@@ -9,11 +9,12 @@
 #include "core/base/checked.h"
 
 struct kept {
-  struct edit edit;   /* v, enc, mask and features point into owned copies */
+  struct edit edit;   /* mask and features point into owned copies; v and enc are below */
   float *v, *enc;
   uint8_t *mask;
   int32_t *rank;      /* REPLACE: [n_mask] the row of v that belongs to a position */
   struct edit_feature *features;
+  bool has_v, has_enc; /* the copies go as they are uploaded */
   int32_t n_rows;     /* of v: 1 but for REPLACE */
   size_t offset;      /* bytes of v in the list's memory; enc follows, 64-byte aligned */
 };
@@ -21,7 +22,9 @@ struct kept {
 struct edit_list {
   struct kept *edits;
   size_t count, capacity;
-  struct memory *memory; /* after upload */
+  struct memory *memory; /* from the first piece of the upload on */
+  size_t bytes, uploaded; /* of all vectors */
+  bool laid_out;
   int sharers;           /* owners beside the first */
 };
 
@@ -129,8 +132,9 @@ int edit_list_add(struct edit_list *list, const struct edit *edit, struct error 
     kept_clear(&kept);
     return -1;
   }
-  kept.edit.v = kept.v;
-  kept.edit.enc = kept.enc;
+  kept.has_v = kept.v != NULL;
+  kept.has_enc = kept.enc != NULL;
+  kept.edit.v = kept.edit.enc = NULL;
   kept.edit.mask = kept.mask;
   kept.edit.features = kept.features;
   list->edits[list->count++] = kept;
@@ -157,31 +161,55 @@ static size_t vector_bytes(const struct kept *kept) {
   return size_round_up(width_bytes(kept) * (size_t)kept->n_rows, 64);
 }
 
-static void gather_vectors(const struct kept *kept, unsigned char *to) {
-  size_t bytes = width_bytes(kept);
-  if (kept->v) memcpy(to + kept->offset, kept->v, bytes * (size_t)kept->n_rows);
-  if (kept->enc) memcpy(to + kept->offset + vector_bytes(kept), kept->enc, bytes);
+static void lay_out(struct edit_list *list) {
+  for (size_t i = 0; i < list->count; i++) {
+    struct kept *kept = &list->edits[i];
+    kept->offset = list->bytes;
+    if (kept->has_v) list->bytes += vector_bytes(kept);
+    if (kept->has_enc) list->bytes += size_round_up(width_bytes(kept), 64);
+  }
+  list->laid_out = true;
 }
 
-/* In one block and by one write: between two steps of others, a device counts them and not the bytes. */
-int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) {
-  size_t bytes = 0;
-  if (list->memory) return 0; /* a sharer was here before */
-  for (size_t i = 0; i < list->count; i++) {
-    const struct kept *kept = &list->edits[i];
-    list->edits[i].offset = bytes;
-    if (kept->v) bytes += vector_bytes(kept);
-    if (kept->enc) bytes += size_round_up(width_bytes(kept), 64);
+/* What of a vector, whose place in the list's memory is `offset`, lies in [begin, end) of it. */
+static void gather(const float *vector, size_t offset, size_t bytes, size_t begin, size_t end, unsigned char *to) {
+  size_t first = offset > begin ? offset : begin, last = offset + bytes < end ? offset + bytes : end;
+  if (vector && first < last) memcpy(to + (first - begin), (const unsigned char *)vector + (first - offset), last - first);
+}
+
+/* Copies that are uploaded as a whole go: freeing all of them at once would take long too. */
+static void gather_edit(struct kept *kept, size_t begin, size_t end, unsigned char *to) {
+  size_t v_bytes = width_bytes(kept) * (size_t)kept->n_rows, enc = kept->offset + vector_bytes(kept);
+  gather(kept->v, kept->offset, v_bytes, begin, end, to);
+  gather(kept->enc, enc, width_bytes(kept), begin, end, to);
+  if (kept->v && kept->offset + v_bytes <= end) {
+    free(kept->v);
+    kept->v = NULL;
   }
-  if (!bytes) return 0;
-  unsigned char *all = calloc(1, bytes);
-  if (!all) return error_memory(error, bytes);
-  for (size_t i = 0; i < list->count; i++) gather_vectors(&list->edits[i], all);
-  int failed = backend->ops->alloc(backend, bytes, &list->memory, error);
-  if (!failed) failed = backend->ops->write(backend, (struct span){list->memory, 0}, all, bytes, error);
-  free(all);
+  if (kept->enc && enc + width_bytes(kept) <= end) {
+    free(kept->enc);
+    kept->enc = NULL;
+  }
+}
+
+/* In one block, and a piece by one write: between two steps of others, a device counts writes, and a processor bytes. */
+int edit_list_upload(struct edit_list *list, struct backend *backend, size_t *budget, struct error *error) {
+  if (!list->laid_out) lay_out(list);
+  size_t begin = list->uploaded, n = list->bytes - begin;
+  if (n > *budget) n = *budget;
+  if (!n) return 0; /* or a sharer was here before */
+  if (!list->memory && backend->ops->alloc(backend, list->bytes, &list->memory, error) != 0) return -1;
+  unsigned char *piece = calloc(1, n);
+  if (!piece) return error_memory(error, n);
+  for (size_t i = 0; i < list->count; i++) gather_edit(&list->edits[i], begin, begin + n, piece);
+  int failed = backend->ops->write(backend, (struct span){list->memory, begin}, piece, n, error);
+  free(piece);
+  list->uploaded += n;
+  *budget -= n;
   return failed;
 }
+
+bool edit_list_ready(const struct edit_list *list) { return !list || (list->laid_out && list->uploaded == list->bytes); }
 
 /* ---- lowering ---- */
 
@@ -201,8 +229,8 @@ static struct edit_item make_item(const struct edit_list *list, const struct kep
   struct span none = {NULL, 0};
   if (kept->rank) v = span_at(v, (size_t)kept->rank[position] * width_bytes(kept));
   return (struct edit_item){.kind = e->kind, .rows = rows, .column_begin = e->column_begin,
-                            .column_end = e->column_end, .value = e->value, .v = e->v ? v : none,
-                            .enc = e->enc ? span_at(v, vector_bytes(kept)) : none, .bias = e->bias,
+                            .column_end = e->column_end, .value = e->value, .v = kept->has_v ? v : none,
+                            .enc = kept->has_enc ? span_at(v, vector_bytes(kept)) : none, .bias = e->bias,
                             .threshold = e->threshold, .fold = e->fold};
 }
 

@@ -2,7 +2,7 @@
  * position it selects; it is lowered, step by step, into the edit items of ops.h.
  *
  * LIFE. The asker fills a list in host memory (edit_list_add copies the vectors). The engine's worker uploads it
- * once (edit_list_upload) when the sequence is admitted, lowers it for each step, and frees it with the
+ * (edit_list_upload) once the sequence is admitted, a piece between two steps, lowers it for each step, and frees it with the
  * sequence. Lists are never shared between sequences.
  *
  * POSITIONS. An edit touches prompt positions (all, or those whose byte in `mask` is 1), generated positions, or
@@ -69,8 +69,10 @@ size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
 /* The first layer that an edit of the list touches; n_layer for an empty list or NULL. */
 int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
 
-/* Copies the vectors into backend memory, the first time it is asked. Worker only, between runs. */
-int edit_list_upload(struct edit_list *list, struct backend *backend, struct error *error) MUST_CHECK;
+/* Goes on copying the vectors into backend memory, at most *budget bytes of them, which it takes off *budget. Worker only, between
+ * runs. */
+int edit_list_upload(struct edit_list *list, struct backend *backend, size_t *budget, struct error *error) MUST_CHECK;
+bool edit_list_ready(const struct edit_list *list); /* everything is there, or nothing is needed; NULL too */
 
 /* The dictionary edit behind a mark. */
 struct edit_slot {

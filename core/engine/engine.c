@@ -16,6 +16,9 @@
 /* Room for taps in a step: two taps of full steps at d_model; more taps mean shorter chunks. */
 #define TAP_STEPS 2
 
+/* Most bytes of edits' vectors between two steps: some milliseconds. */
+#define UPLOAD_BYTES ((size_t)4 << 20)
+
 /* Most log-probabilities one token can be asked for. */
 #define MAX_LOGPROBS SAMPLE_MOST_LIKELY
 
@@ -317,6 +320,7 @@ static void step(struct runner *runner) {
   struct engine *engine = runner->engine;
   int64_t begin = clock_ns();
   int failed = batch_build(runner, &error);
+  if (!failed && !runner->batch.n_parts) return; /* everybody waits for edits */
   if (!failed && runner->slots.n_marks)
     failed = slots_run(&runner->slots, runner->plan, &runner->batch.step, &error);
   else if (!failed)
@@ -350,6 +354,17 @@ static void slice(struct runner *runner) {
   if (!runner->work_head) runner->work_tail = NULL;
   atomic_fetch_sub(&runner->engine->working, 1);
   engine_finish(runner->engine, task);
+}
+
+/* Vectors of edits go to the backend a piece between two steps. */
+static void upload(struct runner *runner) {
+  size_t budget = UPLOAD_BYTES;
+  for (int i = 0; i < runner->n_running && budget > 0; i++) {
+    struct sequence *s = runner->running[i];
+    if (edit_list_ready(s->edits) || s->task->error.code) continue;
+    if (edit_list_upload(s->edits, runner->backend, &budget, &s->task->error) != 0 && !s->task->error.code)
+      error_set(&s->task->error, ERROR_BUG, "edits could not be uploaded, without a reason");
+  }
 }
 
 /* ---- the worker ---- */
@@ -388,6 +403,7 @@ static void *worker(void *argument) {
         sweep(runner); /* a sequence that could not start ends its task */
         continue;
       }
+      upload(runner);
       step(runner);
       sweep(runner);
     }

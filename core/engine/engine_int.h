@@ -107,7 +107,7 @@ int task_new_work(struct runner *runner, const struct engine_work *work, void *c
 void task_give_back(struct engine_task *task); /* its KV blocks: it has ended */
 void task_free(struct engine_task *task);
 
-/* Takes KV blocks and uploads edits; IN TURN: of sequence 0. The caller has made sure that blocks_needed are free. */
+/* Takes KV blocks; IN TURN: of sequence 0. The caller has made sure that blocks_needed are free. */
 int task_admit(struct engine_task *task, struct error *error) MUST_CHECK;
 
 /* The prompt is read: a twin takes it over. */

@@ -200,10 +200,6 @@ static int take_blocks(struct sequence *s, struct error *error) {
   return 0;
 }
 
-static int sequence_start(struct sequence *s, struct error *error) {
-  if (take_blocks(s, error) != 0) return -1;
-  return s->edits ? edit_list_upload(s->edits, s->task->runner->backend, error) : 0;
-}
 
 static void go_on_reserve(struct sequence *s) {
   s->task->reserve_used = s->on_reserve = true;
@@ -217,7 +213,7 @@ int task_admit(struct engine_task *task, struct error *error) {
   keep_back(task, task->reserve);
   if (task->in_turn && !task->resumes) go_on_reserve(&task->sequences[0]); /* it is what is kept back, the first time */
   for (int i = 0; i < task->n_started; i++)
-    if (sequence_start(&task->sequences[i], error) != 0) return -1;
+    if (take_blocks(&task->sequences[i], error) != 0) return -1;
   return 0;
 }
 
@@ -248,7 +244,7 @@ int task_start_next(struct engine_task *task, struct error *error) {
   if (!room && task->reserve_used) return 0;
   if (!room) go_on_reserve(s);
   task->n_started++;
-  if (sequence_start(s, error) != 0 || (s->resume_rows && resume_blocks(s, error) != 0)) return -1;
+  if (take_blocks(s, error) != 0 || (s->resume_rows && resume_blocks(s, error) != 0)) return -1;
   runner->running[runner->n_running++] = s;
   return 1;
 }

@@ -161,6 +161,91 @@ static void test_an_edited_fork(void **state) {
   bench_close(&b);
 }
 
+/* ---- edits that take long to bring over ---- */
+
+#define N_EDITS 2000 /* of 66 rows of 48 columns: 24 MiB, six pieces */
+
+/* Holds the engine's thread until all tasks are queued, so that they are admitted together. */
+static int hold(void *context, struct plan *plan, struct error *error) {
+  (void)plan;
+  (void)error;
+  pthread_mutex_lock(context);
+  pthread_mutex_unlock(context);
+  return 0;
+}
+
+static void held(void *context, const struct error *error) {
+  (void)context;
+  (void)error;
+}
+
+struct late {
+  struct heard heard; /* first: the events are its */
+  struct heard *other;
+  int32_t others; /* tokens that the other one had when the first row came; -1: none came yet */
+};
+
+static int on_late(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
+  struct late *late = context;
+  if (late->others < 0) late->others = late->other->n_tokens[0];
+  return on_tapped(&late->heard, sequence, tapped, error);
+}
+
+/* Rows number `e` of the edits; the last edit is what stays. */
+static float replaced(int e, size_t i) { return (float)(e % 13) + (float)(i % 101) / 7; }
+
+static struct edit_list *many_replacements(struct point point) {
+  struct error error = ERROR_INIT;
+  struct edit_list *list = edit_list_new(&error);
+  uint8_t mask[N_PROMPT];
+  float *rows = malloc((size_t)N_PROMPT * 48 * sizeof *rows);
+  memset(mask, 1, sizeof mask);
+  for (int e = 0; e < N_EDITS; e++) {
+    for (size_t i = 0; i < (size_t)N_PROMPT * 48; i++) rows[i] = replaced(e, i);
+    struct edit edit = {.point = point, .kind = EDIT_ROW_REPLACE, .column_end = 48, .v = rows, .prompt = true, .mask = mask,
+                        .n_mask = N_PROMPT};
+    assert_int_equal(edit_list_add(list, &edit, &error), 0);
+  }
+  free(rows);
+  return list;
+}
+
+/* Vectors of edits go over between steps, a piece at a time: a text beside them goes on meanwhile, and every piece arrives. */
+static void test_large_edits_hold_nobody_up(void **state) {
+  (void)state;
+  static const struct engine_events late_events = {.tapped = on_late, .done = on_done};
+  static const struct engine_work holding = {.slice = hold, .done = held, .asked = true};
+  struct bench b;
+  struct error error = ERROR_INIT;
+  struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+  struct late late = {{.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER}, &heard, -1};
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  const struct point tap = {1, SITE_RESID_PRE};
+  int32_t ids[N_PROMPT];
+  for (int i = 0; i < N_PROMPT; i++) ids[i] = (i * 31 + 5) % 512;
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  struct engine *engine = open_engine(&b);
+  struct engine_sequence plain = {.tokens = ids, .n_tokens = 4, .last_layer = 3, .max_new = N_NEW, .eos = -1, .n_logprobs = -1};
+  struct engine_sequence edited = {.tokens = ids, .n_tokens = N_PROMPT, .last_layer = 3, .taps = &tap, .n_taps = 1, .eos = -1,
+                                   .n_logprobs = -1, .edits = many_replacements(tap)};
+  struct engine_task_args one = {.model = b.model, .sequences = &plain, .n_sequences = 1, .events = &events, .context = &heard};
+  struct engine_task_args other = {.model = b.model, .sequences = &edited, .n_sequences = 1, .events = &late_events, .context = &late};
+  struct engine_task *task;
+  pthread_mutex_lock(&gate);
+  if (engine_submit_work(engine, b.model, &holding, &gate, &task, &error) != 0 || engine_submit(engine, &other, &task, &error) != 0 ||
+      engine_submit(engine, &one, &task, &error) != 0)
+    fail_msg("%s", error.text);
+  pthread_mutex_unlock(&gate);
+  heard_wait(&heard);
+  heard_wait(&late.heard);
+  engine_free(engine);
+  assert_int_equal(late.others, N_NEW);
+  assert_int_equal(late.heard.seen[0][0], N_PROMPT);
+  for (size_t i = 0; i < (size_t)N_PROMPT * 48; i++) assert_true(late.heard.rows[0][0][i] == replaced(N_EDITS - 1, i));
+  heard_free(&late.heard);
+  bench_close(&b);
+}
+
 static void test_too_many_points(void **state) {
   (void)state;
   struct bench b;
@@ -185,6 +270,6 @@ static void test_too_many_points(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_taps_of_a_generation), cmocka_unit_test(test_an_edited_fork),
-                                     cmocka_unit_test(test_too_many_points)};
+                                     cmocka_unit_test(test_large_edits_hold_nobody_up), cmocka_unit_test(test_too_many_points)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

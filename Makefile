@@ -107,7 +107,7 @@ build/cuda/real/%.o: %.cu
 $(CUDA_ONE)/%.o: %.cu
 	@mkdir -p $(@D)
 	$(SAY) NVCC '$< (sm_$(SM))'
-	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_one) -MMD -MP -c -o $@ $<
+	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_one) -Xptxas -v -MMD -MP -c -o $@ $< 2>$(@:.o=.usage) || { cat $(@:.o=.usage) >&2; exit 1; }
 
 build/cuda/%/steerd-cuda.so: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
 	$(SAY) LINK $@
@@ -130,6 +130,8 @@ ifeq ($(NVCC),)
 	@echo 'skip: compiling the CUDA backend (no nvcc found)'
 else
 	@$(MAKE) --no-print-directory $(CUDA_ONE)/steerd-cuda.so
+	@grep -h warning $(CUDA_CU:%.cu=$(CUDA_ONE)/%.usage) || true
+	@$(PYTHON) tests/gpu/audit.py $(CUDA_ONE)
 	@echo 'cuda: the backend compiles'
 endif
 cuda-native: $(CUDA_ONE)/steerd-cuda.so

@@ -202,9 +202,11 @@ $(GPU_B)/bundle/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(B)/libsteer
 gpu-bundle: $(GPU_BUNDLE) $(GPU_BIN) build/steerd cuda
 	@cp -L $$($(CC) -print-file-name=libcmocka.so) $(GPU_B)/bundle/libcmocka.so.0
 	@cp -L $(B)/steerd-cuda.so $(GPU_BIN) $(GPU_B)/bundle/
-	@strip -o $(GPU_B)/bundle/steerd $(B)/steerd && mkdir -p $(GPU_B)/bundle/lib
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $(GPU_B)/bundle/steerd $(B)/server/main.o $(LIB_OBJ) $(LDLIBS)
+	@mkdir -p $(GPU_B)/bundle/lib
 	@ldd $(B)/steerd | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s)\.so' | xargs cp -L -t $(GPU_B)/bundle/lib
-	@for test in $(GPU_BIN:$(GPU_B)/%=$(GPU_B)/bundle/%); do strip $$test; done; du -sh $(GPU_B)/bundle
+	@for test in $(GPU_BIN:$(GPU_B)/%=$(GPU_B)/bundle/%); do strip $$test; done
+	@tar -C $(GPU_B) -czf $(GPU_B)/bundle.tgz --exclude='*.d' bundle && du -h $(GPU_B)/bundle.tgz
 .SECONDARY: $(GPU_OBJ)
 gpu-programs: $(GPU_BIN)
 gpu-check:

@@ -207,6 +207,7 @@ struct cudaLaunchConfig_t {
 /* The arguments are copied now, as CUDA does: a graph replays the copies. */
 template <class A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(A), const A &args) {
+  static_assert(sizeof(A) <= 32764, "arguments of a kernel");
   A copy = args;
   return emulated::launch(__PRETTY_FUNCTION__, (const void *)kernel, [=]() { kernel(copy); }, config);
 }

@@ -61,7 +61,7 @@ check_models() {
   elif limited 200 make -s -j"$jobs" cuda-tests >build/gpu/cuda-tests.log 2>&1; then
     found=(build/release/tests-cuda/test_*[a-z0-9])
   else
-    echo "skip: models (the libraries of the daemon are missing: \`make deps\` installs them, \`make gpu-bundle\` elsewhere brings them)"
+    echo "skip: models (the libraries of the daemon are missing: \`make deps\` installs them, \`make gpu-bundle\` makes what another machine brings)"
   fi
   for program in "${found[@]}"; do [ -x "$program" ] && tested 90 cuda+deterministic "$program"; done
   for program in "${found[@]}"; do case $program in *plan|*families|*process) tested 60 cuda "$program" ;; esac; done
@@ -74,7 +74,7 @@ check_http() {
   if [ -x "$bundle/steerd" ]; then
     daemon=$bundle/steerd
   elif ! limited 200 make -s -j"$jobs" build >build/gpu/build.log 2>&1; then
-    echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and there is no build/gpu/bundle/steerd)"; return
+    echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and no build/gpu/bundle.tgz was brought)"; return
   fi
   if ! python3 -c 'import pytest, requests' 2>/dev/null; then
     echo "skip: HTTP (pytest or requests are missing)"; return

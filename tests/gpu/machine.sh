@@ -2,10 +2,11 @@
 #
 # A machine with a GPU may be at hand for minutes, and without anybody to ask: every program runs under a limit of its own and all
 # together end at `deadline`; what was found stands in the report at once; what cannot be built here is taken from
-# build/gpu/bundle where it was brought.
+# build/gpu/bundle.tgz (`make gpu-bundle`) where it was brought.
 OUT=${OUT:-build/gpu}
 mkdir -p "$OUT" build/gpu
 bundle=$PWD/build/gpu/bundle
+[ -f "$bundle.tgz" ] && [ ! -d "$bundle" ] && tar -C build/gpu -xzf "$bundle.tgz"
 deadline=$((SECONDS + ${LIMIT:-540}))
 jobs=$(nproc)
 
@@ -76,7 +77,7 @@ machine_ready() {
     library=$bundle/steerd-cuda.so
     echo "nvcc: none; build/gpu/bundle has a library"
   else
-    echo "skip: $1 (no nvcc: install CUDA's toolkit 12.4 or newer, or bring build/gpu/bundle of \`make gpu-bundle\`)"; exit 0
+    echo "skip: $1 (no nvcc: install CUDA's toolkit 12.4 or newer, or bring build/gpu/bundle.tgz of \`make gpu-bundle\`)"; exit 0
   fi
   command -v nvidia-smi >/dev/null || { echo "skip: $1 (no nvidia-smi: this machine has no NVIDIA driver)"; exit 0; }
   limited 60 nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }

@@ -1,6 +1,7 @@
 """The shape of every endpoint, asked of the real daemon over HTTP."""
 
 import json
+import os
 import re
 
 import pytest
@@ -211,7 +212,10 @@ def test_top_over_text(daemon, model, source):
     first = one["result"][0]
     again = post(daemon, "/activations", {"modelId": model["id"], "source": first["layer"], "index": first["index"],
                                           "text": TEXT, "ignoreBos": True}).json()
-    assert again["values"] == first["values"]
+    if "STEERD_TEST_CUDA" in os.environ:  # one feature alone is multiplied on the host, in another order: a few 2^-24 of a sum
+        assert again["values"] == pytest.approx(first["values"], rel=2e-6)
+    else:
+        assert again["values"] == first["values"]
 
 
 def test_activations_refuse(daemon, model, source):

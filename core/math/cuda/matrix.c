@@ -53,10 +53,12 @@ static void stage_rows(const struct upload *up, const struct matrix_part *part, 
 static int send_rows(const struct upload *up, int64_t at, const void *from, size_t pitch, int64_t rows, struct error *error) {
   size_t row = (size_t)up->matrix->ld * up->size;
   unsigned char *to = (unsigned char *)up->matrix->data + (size_t)at * row;
-  if (cuda_check(up->cuda, cudaMemcpy2DAsync(to, row, from, pitch, (size_t)up->matrix->base.n_in * up->size, (size_t)rows,
-                                             cudaMemcpyHostToDevice, cudaStreamPerThread),
-                 "writing a matrix", error) != 0)
-    return -1;
+  size_t width = (size_t)up->matrix->base.n_in * up->size;
+  enum cudaMemcpyKind kind = cudaMemcpyHostToDevice;
+  cudaError_t status = pitch == row && width == row /* the driver need not find out that rows leave no gaps */
+                           ? cudaMemcpyAsync(to, from, row * (size_t)rows, kind, cudaStreamPerThread)
+                           : cudaMemcpy2DAsync(to, row, from, pitch, width, (size_t)rows, kind, cudaStreamPerThread);
+  if (cuda_check(up->cuda, status, "writing a matrix", error) != 0) return -1;
   return cuda_check(up->cuda, cudaStreamSynchronize(cudaStreamPerThread), "writing a matrix", error);
 }
 

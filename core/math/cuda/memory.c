@@ -20,13 +20,18 @@ static size_t pool_rest(const struct cuda_backend *cuda) {
   return held > used ? (size_t)(held - used) : 0;
 }
 
-/* Devices without pools (there are virtual ones) go without. */
+/* Devices without pools (there are virtual ones) go without, and so do those that only say they had one. */
 int cuda_open_pool(struct cuda_backend *cuda, struct error *error) {
+  void *trial = NULL;
   int has = 0;
   unsigned long long keep = ~0ull;
   if (cuda_check(cuda, cudaDeviceGetAttribute(&has, cudaDevAttrMemoryPoolsSupported, cuda->device), "asking what it can", error) != 0)
     return -1;
   if (!has) return 0;
+  if (cudaMallocAsync(&trial, 64, cudaStreamPerThread) != cudaSuccess || cudaFreeAsync(trial, cudaStreamPerThread) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return 0;
+  }
   if (cuda_check(cuda, cudaDeviceGetDefaultMemPool(&cuda->pool, cuda->device), "opening its pool", error) != 0) return -1;
   return cuda_check(cuda, cudaMemPoolSetAttribute(cuda->pool, cudaMemPoolAttrReleaseThreshold, &keep), "opening its pool", error);
 }

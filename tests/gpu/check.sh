@@ -12,7 +12,8 @@ failed=0
 # What a failed program says: where it was, what was expected and found, and the first lines the library said.
 explain() {
   grep -a -E 'ERROR|FAILED|error:|failed:|not .* to |emulated CUDA|steerd-cuda' "$1" | head -n 14
-  echo "      last: $(grep -a 'RUN' "$1" | tail -n 1)"
+  grep -a 'RUN' "$1" | tail -n 1 | sed 's/^/      last: /'
+  tail -n 3 "$1" | sed 's/^/      /'
   { echo "== $1"; tail -c 20000 "$1"; } >>"$OUT/check.log"
 }
 
@@ -32,7 +33,7 @@ tested() {
   local name log begin=$SECONDS rc
   name=$(basename "$3") log=build/gpu/$(basename "$3").log
   STEERD_TEST_BACKEND=$2 limited "$1" $line_buffered "$3" >"$log" 2>&1; rc=$?
-  if [ $rc -eq 0 ]; then
+  if [ $rc -eq 0 ] && ! grep -qa '^skip: the CUDA backend' "$log"; then
     echo "ok    $name ($2), $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1), $((SECONDS - begin)) s"
   elif [ "$(seconds_left 9)" -lt 9 ]; then
     echo "skip: $name ($2): no time left"

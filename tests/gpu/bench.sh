@@ -37,7 +37,7 @@ bench() {
     echo; echo "$SECONDS s"; return $failed
   fi
   : >"$figures"
-  for name in $parts; do echo; part 100 "$name" --figures "$figures" ${TINY:+--tiny} || failed=1; done
+  for name in $parts; do echo; part 120 "$name" --figures "$figures" ${TINY:+--tiny} || failed=1; done
   echo
   [ "${PEER:-}" = no ] || peer
   echo; echo "## Goals"; echo

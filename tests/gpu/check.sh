@@ -21,10 +21,10 @@ explain() {
 # the other without looking: what passes so and fails otherwise begins too early.
 again() {
   local log=$2.again rc
-  STEERD_CUDA_WATCH=each STEERD_TEST_BACKEND=$1 limited 60 $line_buffered "$3" >"$log" 2>&1; rc=$?
+  STEERD_CUDA_WATCH=each STEERD_TEST_BACKEND=$1 limited 40 $line_buffered "$3" >"$log" 2>&1; rc=$?
   echo "      each launch looked at: $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
   grep -a 'steerd-cuda' "$log" | head -n 5
-  STEERD_TEST_BACKEND=$1+serial limited 60 $line_buffered "$3" >"$log" 2>&1; rc=$?
+  STEERD_TEST_BACKEND=$1+serial limited 40 $line_buffered "$3" >"$log" 2>&1; rc=$?
   echo "      without kernels that begin early (+serial): $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
 }
 
@@ -49,8 +49,8 @@ tested() {
 check_math() {
   echo
   echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
-  for test in ops_rows cuda; do tested 90 cuda "$programs/test_$test"; done
-  for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 90 cuda+deterministic "$programs/test_$test"; done
+  for test in ops_rows cuda; do tested 60 cuda "$programs/test_$test"; done
+  for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
 }
 
 check_models() {
@@ -73,7 +73,8 @@ check_http() {
   echo
   echo "## HTTP"
   if [ -x "$bundle/steerd" ]; then
-    daemon=$bundle/steerd
+    daemon=$PWD/build/bundled/steerd # where it finds its pages: two folders below the repository's
+    mkdir -p build/bundled && cp -r "$bundle/steerd" "$bundle/lib" build/bundled/
   elif ! limited 200 make -s -j"$jobs" build >build/gpu/build.log 2>&1; then
     echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and no build/gpu/bundle.tgz was brought)"; return
   fi

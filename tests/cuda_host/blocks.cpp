@@ -246,6 +246,8 @@ static void make_ready(int index) {
   f->at.thread.y = (unsigned)index / block_size.x % block_size.y;
   f->at.thread.z = (unsigned)index / block_size.x / block_size.y;
   f->at.followed = false;
+  f->at.copies.clear();
+  f->at.groups = 0;
   f->index = index;
   now->warps[index / 32].ready |= 1u << (index & 31);
 #if defined(__x86_64__)
@@ -320,7 +322,7 @@ static void show(scene *s) {
 }
 
 static void set_scene(scene *s, const kernel_call *call) {
-  if (!s->fibers) s->fibers = (fiber *)calloc(MAX_THREADS, sizeof *s->fibers);
+  if (!s->fibers) s->fibers = new fiber[MAX_THREADS]();
   free(s->dynamic_shared);
   s->call = call;
   s->early = false;

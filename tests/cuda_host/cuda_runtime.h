@@ -9,8 +9,10 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include <deque>
 #include <functional>
 
 #include "cuda_runtime_api.h"
@@ -57,9 +59,16 @@ static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
 struct cudaLaunchConfig_t;
 
 namespace emulated {
+struct pending_copy {
+  void *to;
+  const void *from; /* NULL: zeros */
+  int group;
+};
 struct place {
   dim3 thread;
   bool followed; /* it has waited for the grid before */
+  std::deque<pending_copy> copies; /* started and not waited for */
+  int groups;
 };
 extern place *here;
 extern dim3 block_index, block_size, grid_size;
@@ -171,6 +180,7 @@ template <class T> static inline T atomicCAS(T *at, T expected, T value) {
   return was;
 }
 static inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
+static inline float __fdividef(float x, float y) { return x / y; }
 template <class T> static inline T __ldg(const T *at) { return *at; }
 /* As the device reads it: one piece from a multiple of its size. */
 template <class T> static inline T __ldcg(const T *at) {
@@ -211,5 +221,7 @@ static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, v
   A copy = args;
   return emulated::launch(__PRETTY_FUNCTION__, (const void *)kernel, [=]() { kernel(copy); }, config);
 }
+
+#include "ptx.h"
 
 #endif

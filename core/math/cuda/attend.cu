@@ -68,6 +68,7 @@ template <int G> static __device__ __forceinline__ bool find_unit(const attend_a
   u->slot = __ldcg(table_pointer(&t->slot) + u->row);
   const step_slot *s = table_pointer(&t->slots) + u->slot;
   if (a.layer < __ldcg(&s->first) || a.layer >= __ldcg(&s->last)) return false;
+  if (a.prompts && __ldcg(&s->rows.end) - __ldcg(&s->rows.begin) >= PROMPT_ROWS) return false;
   u->position = __ldcg(&s->position) + u->row - __ldcg(&s->rows.begin);
   u->begin = first_seen(u->position, a.window);
   u->first = u->chunk = u->begin / CHUNK;

@@ -177,6 +177,7 @@ int cuda_run(struct backend *backend, const struct op *list, size_t count, const
 struct shape {
   struct bucket bucket;
   int32_t chunks;  /* of attention, spread over blocks; 1: one block takes them in turn */
+  bool prompts, others; /* slots of PROMPT_ROWS rows and more, and of fewer */
   bool arrivals;   /* rows that begin above layer 0 */
   bool single;     /* one row for each text */
   bool z_items, mlp_items; /* edits or taps at attn_z, at mlp_post, of any layer */

@@ -207,6 +207,7 @@ struct attend_args {
   struct device_norm q_norm, k_norm; /* RMS or NONE */
   int32_t dims, pairing;             /* as of rotate_args; at most 2 * ATTEND_CHUNK, 0: they are not turned */
   const float *turns;
+  bool prompts;                      /* slots of PROMPT_ROWS rows and more are launch_attend_prompt's */
   /* OP_PATTERN: scratch [rows][n_head * keys] of rows [first, ...) */
   float *scratch;
   int32_t first, most_keys, scores_point, pattern_point;
@@ -216,6 +217,10 @@ size_t attend_counts(const struct attend_args *args, int32_t rows);
 /* Where rows are not `own`: keys and values of the step, before anybody attends to them. */
 cudaError_t launch_attend_store(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
 cudaError_t launch_attend(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
+/* attend_prompt.cu: for keys and values of 16 bits and heads of up to PROMPT_HEAD elements. Edits and taps are another launch's. */
+#define PROMPT_ROWS 32 /* of a slot in a step: fewer have more blocks, and read no more, one by one */
+#define PROMPT_HEAD 256
+cudaError_t launch_attend_prompt(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
 /* OP_PATTERN for `rows` rows from args->first. */
 cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct attend_args *args);
 

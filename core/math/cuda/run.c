@@ -240,7 +240,8 @@ static int run_attend(struct walk *w, struct attend_args args, struct error *err
   cudaStream_t stream = w->cuda->stream;
   int64_t width = (int64_t)args.n_head * args.d_head;
   struct point_args z = {w->table, ROWS_ACTIVE, args.layer, w->shape->z_items ? args.point : -1, 0, width, args.z};
-  args.point = width <= ATTEND_POINT_WIDTH ? z.point : -1;
+  args.prompts = w->shape->prompts && args.kv_type != DTYPE_F32 && args.d_head <= PROMPT_HEAD;
+  args.point = width <= ATTEND_POINT_WIDTH && !args.prompts ? z.point : -1;
   if (w->shape->chunks > 1 && (int64_t)bucket->rows * args.n_kv_head <= SPREAD_UNITS) {
     args.chunks = w->shape->chunks;
     args.partial = cuda_scratch(w->cuda, SCRATCH_PARTIAL, attend_partial_floats(&args, bucket->rows) * sizeof(float), error);
@@ -251,7 +252,9 @@ static int run_attend(struct walk *w, struct attend_args args, struct error *err
   args.own = w->shape->single;
   args.ahead = args.own && (size_t)bucket->rows * (size_t)w->shape->chunks * args.block_bytes * 2 <= AHEAD_BYTES;
   if (!args.own && cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0) return -1;
-  if (cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0) return -1;
+  if (args.prompts && cuda_check(w->cuda, launch_attend_prompt(stream, bucket, &args), "attention of prompts", error) != 0) return -1;
+  bool others = !args.prompts || w->shape->others;
+  if (others && cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0) return -1;
   return z.point == args.point ? 0 : cuda_check(w->cuda, launch_point(stream, bucket, &z), "edits and taps", error);
 }
 
@@ -421,6 +424,8 @@ static struct shape shape_of(const struct step *step) {
     if (end > last) last = end;
     shape.arrivals |= s->first > 0;
     shape.single &= s->rows.end - s->rows.begin == 1;
+    shape.prompts |= s->rows.end - s->rows.begin >= PROMPT_ROWS;
+    shape.others |= s->rows.end - s->rows.begin < PROMPT_ROWS;
   }
   shape.chunks = step->n_rows <= 64 ? power_above(last / ATTEND_CHUNK + 1) : 1;
   shape.z_items = any_items(step, SITE_ATTN_Z);

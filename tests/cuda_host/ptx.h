@@ -1,0 +1,136 @@
+/* ptx.h: the instructions of core/math/cuda/ptx.cuh for the emulator (cuda_runtime.h): products of a warp on tensor cores, and
+ * copies that are not waited for.
+ *
+ * Written from the PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type" and "for mma.m16n8k8": with groupID =
+ * laneid >> 2 and threadID_in_group = laneid % 4,
+ *   .bf16, .f16  a(i), i = 0..7: row groupID for 0 <= i < 2 and 4 <= i < 6, else groupID + 8;
+ *                          column threadID_in_group * 2 + (i & 1), and 8 more for i >= 4
+ *          b(i), i = 0..3: row threadID_in_group * 2 + (i & 1), and 8 more for i >= 2; column groupID
+ *   .tf32  a(i), i = 0..3: row groupID for i = 0 and 2, else groupID + 8; column threadID_in_group, and 4 more for i >= 2
+ *          b(i), i = 0..1: row threadID_in_group, and 4 more for i = 1; column groupID
+ *   c(i), i = 0..3: row groupID, and 8 more for i >= 2; column threadID_in_group * 2 + (i & 1)
+ * Each element is put into whole matrices by these rules, and they are multiplied. */
+#ifndef STEERD_TESTS_CUDA_HOST_PTX_H
+#define STEERD_TESTS_CUDA_HOST_PTX_H
+
+#define EMULATED_PTX
+
+extern "C" {
+#include "core/math/dtype.h"
+}
+
+namespace emulated {
+struct fragment {
+  unsigned a[4], b[2];
+  float *d;
+  bool f16; /* not bf16 */
+};
+
+/* Sums are added one by one in f32, and cut to 24 bits, as tensor cores do. */
+static inline float cut_sum(float x, double term) {
+  if (term == 0) return x;
+  double sum = (double)x + term;
+  float rounded = (float)sum;
+  return fabs((double)rounded) > fabs(sum) ? nextafterf(rounded, 0) : rounded;
+}
+
+template <int K> struct matrices {
+  float a[16][K], b[K][8];
+
+  void multiply(const fragment *const lanes[32]) const {
+    for (int laneid = 0; laneid < 32; laneid++) {
+      int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
+      for (int i = 0; i < 4; i++) {
+        int row = i >= 2 ? group_id + 8 : group_id, column = thread_id_in_group * 2 + (i & 1);
+        float *d = &lanes[laneid]->d[i];
+        for (int k = 0; k < K; k++) *d = cut_sum(*d, (double)a[row][k] * (double)b[k][column]);
+      }
+    }
+  }
+};
+
+static inline float half_of(const unsigned *words, int i, bool f16) {
+  unsigned short bits = (unsigned short)(words[i / 2] >> (i % 2 ? 16 : 0));
+  return f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+
+static inline void fill(matrices<16> &all, const fragment *const lanes[32]) {
+  for (int laneid = 0; laneid < 32; laneid++) {
+    int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
+    for (int i = 0; i < 8; i++) {
+      int row = (0 <= i && i < 2) || (4 <= i && i < 6) ? group_id : group_id + 8;
+      int column = i < 4 ? thread_id_in_group * 2 + (i & 1) : thread_id_in_group * 2 + (i & 1) + 8;
+      all.a[row][column] = half_of(lanes[laneid]->a, i, lanes[laneid]->f16);
+    }
+    for (int i = 0; i < 4; i++) {
+      int row = i < 2 ? thread_id_in_group * 2 + (i & 1) : thread_id_in_group * 2 + (i & 1) + 8;
+      all.b[row][group_id] = half_of(lanes[laneid]->b, i, lanes[laneid]->f16);
+    }
+  }
+}
+
+/* The low 13 bits of an operand have to be 0: what becomes of others is not said. They are made NaN here. */
+static inline float tf32_of(unsigned bits) { return bits & 0x1FFF ? NAN : unpack<float>(bits); }
+
+static inline void fill(matrices<8> &all, const fragment *const lanes[32]) {
+  for (int laneid = 0; laneid < 32; laneid++) {
+    int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
+    for (int i = 0; i < 4; i++) {
+      int row = i == 0 || i == 2 ? group_id : group_id + 8, column = i < 2 ? thread_id_in_group : thread_id_in_group + 4;
+      all.a[row][column] = tf32_of(lanes[laneid]->a[i]);
+    }
+    for (int i = 0; i < 2; i++)
+      all.b[i == 0 ? thread_id_in_group : thread_id_in_group + 4][group_id] = tf32_of(lanes[laneid]->b[i]);
+  }
+}
+
+/* The first lane does it for all, while they wait for it. */
+template <int K> inline void multiply(const fragment &own, int line) {
+  const uint64_t *at = exchange(0xFFFFFFFFu, (uint64_t)(uintptr_t)&own, line);
+  if (lane() == 0) {
+    const fragment *lanes[32];
+    matrices<K> all;
+    for (int i = 0; i < 32; i++) lanes[i] = (const fragment *)(uintptr_t)at[i];
+    fill(all, lanes);
+    all.multiply(lanes);
+  }
+  exchange(0xFFFFFFFFu, 0, line);
+}
+} // namespace emulated
+
+static inline void mma_bf16(float d[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,
+                            LINE) {
+  emulated::multiply<16>({{a0, a1, a2, a3}, {b0, b1}, d, false}, line);
+}
+static inline void mma_f16(float d[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1, LINE) {
+  emulated::multiply<16>({{a0, a1, a2, a3}, {b0, b1}, d, true}, line); /* the same places */
+}
+static inline void mma_tf32(float d[4], unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1,
+                            LINE) {
+  emulated::multiply<8>({{a0, a1, a2, a3}, {b0, b1}, d, false}, line);
+}
+
+static inline unsigned pack_bf16(float low, float high) { return (unsigned)f32_to_bf16(high) << 16 | f32_to_bf16(low); }
+static inline unsigned pack_f16(float low, float high) { return (unsigned)f32_to_f16(high) << 16 | f32_to_f16(low); }
+static inline float power_of_2(float x) { return x < -126 ? 0 : exp2f(x); }
+
+/* Copies that were started: the bytes come when they are waited for, and are NaN until then. */
+static inline void copy_start(void *to, const void *from, bool wanted) {
+  if ((uintptr_t)to % 16) emulated::misaligned(to, 16);
+  if ((uintptr_t)from % 16) emulated::misaligned(from, 16);
+  memset(to, 0xFF, 16);
+  emulated::here->copies.push_back({to, wanted ? from : nullptr, emulated::here->groups});
+}
+static inline void copy_group() { emulated::here->groups++; }
+template <int N> static inline void copy_wait() {
+  auto &copies = emulated::here->copies;
+  while (!copies.empty() && copies.front().group < emulated::here->groups - N) {
+    if (copies.front().from)
+      memcpy(copies.front().to, copies.front().from, 16);
+    else
+      memset(copies.front().to, 0, 16);
+    copies.pop_front();
+  }
+}
+
+#endif

@@ -36,12 +36,12 @@ static __device__ __forceinline__ unsigned char *keys_at(const attend_args &a, i
 
 /* Elements of `place` (position % KV_BLOCK), dimension i, counted from the keys of the block. */
 static __device__ __forceinline__ int key_element(const attend_args &a, int place, int i) {
-  int n = 16 / a.kv_element;
-  return (i / n * KV_BLOCK + place) * n + i % n;
+  int bits = a.kv_element == 2 ? 3 : 2; /* of N */
+  return ((i >> bits) * KV_BLOCK + place) * (1 << bits) + (i & ((1 << bits) - 1));
 }
 static __device__ __forceinline__ int value_element(const attend_args &a, int place, int i) {
-  int n = 16 / a.kv_element;
-  return KV_BLOCK * a.kv_width + (place / n * a.kv_width + i) * n + place % n;
+  int bits = a.kv_element == 2 ? 3 : 2;
+  return KV_BLOCK * a.kv_width + ((place >> bits) * a.kv_width + i) * (1 << bits) + (place & ((1 << bits) - 1));
 }
 
 static __device__ __forceinline__ void keep_element(const attend_args &a, unsigned char *head, int at, float value) {

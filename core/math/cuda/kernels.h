@@ -221,7 +221,7 @@ cudaError_t launch_attend(cudaStream_t stream, const struct bucket *bucket, cons
 #define PROMPT_ROWS 32 /* of a slot in a step: fewer have more blocks, and read no more, one by one */
 #define PROMPT_HEAD 256
 cudaError_t launch_attend_prompt(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
-/* OP_PATTERN for `rows` rows from args->first. */
+/* attend_pattern.cu: OP_PATTERN for `rows` rows from args->first. */
 cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct attend_args *args);
 
 /* ---- encode.cu ------------------------------------------------------------------------------------------------------- */

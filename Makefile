@@ -159,7 +159,7 @@ $(EMULATED): $(EMULATED_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_launches codes ops ops_rows plan families process engine_points dict_kinds dict_points resident
+CUDA_TESTS     := cuda cuda_launches cuda_nodes codes ops ops_rows plan families process engine_points dict_kinds dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)

@@ -153,6 +153,8 @@ struct tap_item {
 /* All that changes from step to step. Arrays are host memory, borrowed for the call. */
 struct step {
   int32_t n_layer;           /* layers of the model; the stride of kv_table */
+  uint64_t list;             /* names what it is run with: lists under one number are parts of one array that never changes, so
+                                that the same beginning and count are the same ops. 0: a list that nothing is known of */
   int32_t n_rows;
   const int32_t *token;      /* [n_rows]; 0 <= token < vocabulary for ORIGIN_EMBED */
   const int32_t *position;   /* [n_rows]; 0 <= position < n_ctx */

@@ -3,6 +3,7 @@
 #include "core/model/plan.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,6 +45,7 @@ struct plan {
   struct turns turns[2]; /* of layers that see all and of local ones; rotary NULL where there is none */
   float *turn_rows;      /* [TURNS_AT_ONCE][at most ROTARY_MAX_DIMS] on their way to a table */
   struct op *ops;
+  uint64_t number; /* of this list of ops, among all that the program has made */
   size_t n_ops;
   size_t *segment; /* [n_layer + 2]: first op of each segment, then the end */
   size_t logits;   /* the op that gives them */
@@ -391,8 +393,10 @@ static int compile(struct plan *plan, struct error *error) {
 struct plan *plan_new(const struct model *model, struct plan_limits limits, struct error *error) {
   struct plan *plan = calloc(1, sizeof *plan);
   if (!plan) return error_memory(error, sizeof *plan), NULL;
+  static atomic_uint_fast64_t numbers;
   plan->model = model;
   plan->limits = limits;
+  plan->number = atomic_fetch_add(&numbers, 1) + 1;
   if (place_memory(plan, error) != 0 || compile(plan, error) != 0) {
     plan_free(plan);
     return NULL;
@@ -518,7 +522,9 @@ int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   size_t count;
   if (plan_ops(plan, step, &ops, &count, error) != 0) return -1;
   struct backend *backend = plan->model->backend;
-  return count ? backend->ops->run(backend, ops, count, step, error) : 0;
+  struct step numbered = *step;
+  numbered.list = ops == plan->mixed.ops ? 0 : plan->number;
+  return count ? backend->ops->run(backend, ops, count, &numbered, error) : 0;
 }
 
 int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, int32_t n, struct error *error) {

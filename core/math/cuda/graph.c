@@ -1,6 +1,7 @@
 /* graph.c: steps that were recorded once and are repeated by one call.
  *
- * A graph belongs to a list of ops (compared by content: instrumented lists are made anew for each step) and a shape. The
+ * A graph belongs to a list of ops and a shape. Lists are told apart by their number and place, and those without a number by
+ * content: instrumented lists are made anew for each step. The
  * first step of a kind is launched op by op, which lets scratch memory grow; the second is recorded; from then on it is
  * replayed, until its place is needed for another. What is replayed reads the step from the tables. */
 #include <stdlib.h>
@@ -14,6 +15,8 @@
 
 struct recorded {
   struct op *list; /* a copy */
+  uint64_t number; /* step.list, and where the list stood then */
+  const struct op *place;
   size_t count;
   struct shape shape;
   cudaGraphExec_t exec; /* NULL: seen once */
@@ -22,6 +25,7 @@ struct recorded {
 
 struct graphs {
   struct recorded kept[MAX_GRAPHS];
+  struct recorded *last; /* used by the last step, and most likely by this one */
   unsigned long clock;
 };
 
@@ -46,20 +50,27 @@ void graphs_free(struct cuda_backend *cuda) {
   free(cuda->graphs);
 }
 
-static bool worth_it(const struct op *list, size_t count, const struct shape *shape) {
-  if (count < LEAST_OPS || shape->bucket.rows > MOST_ROWS || shape->bucket.logit_rows > MOST_ROWS) return false;
+static bool worth_it(size_t count, const struct shape *shape) {
+  return count >= LEAST_OPS && shape->bucket.rows <= MOST_ROWS && shape->bucket.logit_rows <= MOST_ROWS;
+}
+
+static bool can_be_recorded(const struct op *list, size_t count) {
   for (size_t i = 0; i < count; i++)
     if (list[i].code == OP_PATTERN) return false;
   return true;
 }
 
-static struct recorded *find(struct graphs *graphs, const struct op *list, size_t count, const struct shape *shape) {
-  for (int i = 0; i < MAX_GRAPHS; i++) {
-    struct recorded *r = &graphs->kept[i];
-    if (r->used && r->count == count && memcmp(&r->shape, shape, sizeof *shape) == 0 &&
-        memcmp(r->list, list, count * sizeof *list) == 0)
-      return r;
-  }
+static bool is_of(const struct recorded *r, const struct op *list, size_t count, const struct step *step, const struct shape *shape) {
+  if (!r->used || r->count != count || memcmp(&r->shape, shape, sizeof *shape) != 0) return false;
+  if (r->number && r->number == step->list) return r->place == list;
+  return memcmp(r->list, list, count * sizeof *list) == 0;
+}
+
+static struct recorded *find(struct graphs *graphs, const struct op *list, size_t count, const struct step *step,
+                             const struct shape *shape) {
+  if (graphs->last && is_of(graphs->last, list, count, step, shape)) return graphs->last;
+  for (int i = 0; i < MAX_GRAPHS; i++)
+    if (is_of(&graphs->kept[i], list, count, step, shape)) return graphs->last = &graphs->kept[i];
   return NULL;
 }
 
@@ -70,12 +81,15 @@ static struct recorded *longest_unused(struct graphs *graphs) {
   return oldest;
 }
 
-static int note(struct graphs *graphs, const struct op *list, size_t count, const struct shape *shape, struct error *error) {
+static int note(struct graphs *graphs, const struct op *list, size_t count, const struct step *step, const struct shape *shape,
+                struct error *error) {
   struct recorded *r = longest_unused(graphs);
   forget(r);
   r->list = malloc(count * sizeof *list);
   if (!r->list) return error_memory(error, count * sizeof *list);
   memcpy(r->list, list, count * sizeof *list);
+  r->number = step->list;
+  r->place = list;
   r->count = count;
   r->shape = *shape;
   r->used = ++graphs->clock;
@@ -101,9 +115,9 @@ static int record(struct cuda_backend *cuda, const struct step *step, struct rec
 int graphs_run(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
                const struct shape *shape, struct error *error) {
   struct graphs *graphs = cuda->graphs;
-  if (cuda->watch || !worth_it(list, count, shape)) return 0;
-  struct recorded *r = find(graphs, list, count, shape);
-  if (!r) return note(graphs, list, count, shape, error);
+  if (cuda->watch || !worth_it(count, shape)) return 0;
+  struct recorded *r = find(graphs, list, count, step, shape);
+  if (!r) return can_be_recorded(list, count) ? note(graphs, list, count, step, shape, error) : 0;
   if (!r->exec && record(cuda, step, r, error) != 0) {
     forget(r);
     return -1;

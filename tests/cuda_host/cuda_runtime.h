@@ -143,6 +143,13 @@ static inline unsigned __activemask() { return 0xFFFFFFFFu; }
 static inline void __threadfence() {}
 static inline void __threadfence_block() {}
 static inline int __ffs(int bits) { return __builtin_ffs(bits); }
+/* Byte i of the result is byte (selector >> 4 i & 7) of b and a, a the lower four. */
+static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
+  uint64_t bytes = (uint64_t)b << 32 | a;
+  unsigned result = 0;
+  for (int i = 0; i < 4; i++) result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 0xFF) << 8 * i;
+  return result;
+}
 static inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 /* Where a grid waits for the one before: some blocks come here while that one has not begun, and every thread has to. */
 static inline void cudaGridDependencySynchronize() { emulated::wait_grid(); }

@@ -31,7 +31,7 @@ static inline float cut_sum(float x, double term) {
   if (term == 0) return x;
   double sum = (double)x + term;
   float rounded = (float)sum;
-  return fabs((double)rounded) > fabs(sum) ? nextafterf(rounded, 0) : rounded;
+  return fabs((double)rounded) > fabs(sum) ? unpack<float>(pack(rounded) - 1) : rounded;
 }
 
 template <int K> struct matrices {

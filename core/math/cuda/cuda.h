@@ -163,6 +163,8 @@ int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct 
 
 /* ---- product.c ---- */
 
+/* Whether a product of so many rows is one of our kernels, not the library. */
+bool cuda_product_few(const struct cuda_backend *cuda, int64_t rows, int32_t dtype);
 /* y = cap(act(x W^T + bias)) for at most `rows` rows; `narrowed`: x lies in SCRATCH_NARROW already. */
 int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_args *args, bool narrowed,
                  struct error *error) MUST_CHECK;

@@ -160,21 +160,28 @@ cudaError_t launch_rotate(cudaStream_t stream, const struct bucket *bucket, cons
 
 /* ---- product.cu ----------------------------------------------------------------------------------------------------- */
 
-/* y = cap(act(x W^T + bias)) for a set of rows, or for rows [0, n) where table is NULL. */
+/* y = cap(act(x W^T + bias)) for a set of rows, or for rows [0, n) where table is NULL. Gated (gate.data is not NULL, of the shape
+ * of w): y = act(x gate^T + gate_bias) * (x W^T + bias). */
 struct product_args {
   const struct table *table;
   int32_t set, layer;
   int64_t n;
-  struct device_matrix w;
+  struct device_matrix w, gate;
   struct device_rows x, y;
-  const float *bias;
+  const float *bias, *gate_bias;
   int32_t act;
   float soft_cap;
 };
-/* By reading the weights once for each few rows and x as it is: for few rows, and where the order of sums must not
- * depend on how many there are. */
-#define PRODUCT_FEW 8
+/* By reading the weights once and x as it is: for few rows, and where the order of sums must not depend on how many there
+ * are. _few is for weights in f32, _tensor for those of 16 bits. Both take any number of rows, some at a time. */
+#define PRODUCT_FEW_F32 8
+#define PRODUCT_FEW 32
 cudaError_t launch_product_few(cudaStream_t stream, int64_t rows, const struct product_args *args);
+cudaError_t launch_product_tensor(cudaStream_t stream, int64_t rows, const struct product_args *args);
+/* Whether _tensor takes them gated, with the bits that it would give one after the other. */
+static inline bool product_takes_gate(const struct device_matrix *w, const struct device_rows *x) {
+  return w->dtype != DTYPE_F32 && w->n_in % 8 == 0 && x->ld % 4 == 0 && (uintptr_t)x->at % 16 == 0;
+}
 
 /* Around a product of a library over `rows` rows: x in the weights' type, zero beyond the rows of the step, into
  * to [rows][w.ld]; and what becomes of its sums [rows][ld]. */

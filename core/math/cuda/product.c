@@ -1,4 +1,4 @@
-/* product.c: which kernel does a product. Few rows: ours, which reads the weights once and x as it is. Many: the library's, on
+/* product.c: which kernel does a product. Few rows: ours, which read the weights once and x as it is. Many: the library's, on
  * tensor cores where the weights have 16 bits, with x rounded to their type. */
 #include "core/base/checked.h"
 #include "core/math/cuda/cuda.h"
@@ -23,10 +23,16 @@ static int multiply(struct cuda_backend *cuda, int64_t rows, const struct device
   return error_set(error, ERROR_DEVICE, "CUDA device %d: a product failed: %s", cuda->device, cublasGetStatusString(status));
 }
 
+bool cuda_product_few(const struct cuda_backend *cuda, int64_t rows, int32_t dtype) {
+  return cuda->deterministic || rows <= (dtype == DTYPE_F32 ? PRODUCT_FEW_F32 : PRODUCT_FEW);
+}
+
 int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_args *args, bool narrowed, struct error *error) {
   const struct device_matrix *w = &args->w;
-  if (rows <= PRODUCT_FEW || cuda->deterministic)
-    return cuda_check(cuda, launch_product_few(cuda->stream, rows, args), "a product", error);
+  if (cuda_product_few(cuda, rows, w->dtype)) {
+    cudaError_t status = (w->dtype == DTYPE_F32 ? launch_product_few : launch_product_tensor)(cuda->stream, rows, args);
+    return cuda_check(cuda, status, "a product", error);
+  }
   int64_t ld = (int64_t)size_round_up((size_t)w->n_out, 4);
   size_t x_bytes = (size_t)rows * (size_t)w->ld * dtype_size((enum dtype)w->dtype);
   void *x = cuda_scratch(cuda, SCRATCH_NARROW, x_bytes, error);

@@ -1,33 +1,21 @@
-/* product.cu: products with few rows, and what surrounds those that the library does.
+/* product.cu: products with few rows by plain arithmetic, and what surrounds those that the library does.
  *
- * The kernel for few rows streams each row of the weights once, a warp for each output: a lane adds its pieces of 16 bytes in
- * order, then the lanes are added in one tree. That order does not depend on how many rows there are, nor on which stand
- * beside. Weights are widened to f32 and x is read as it is. */
+ * The kernel for few rows is for weights in f32 (others: tensor.cu). It streams each row of the weights once, a warp for each
+ * output: a lane adds its pieces of 16 bytes in order, then the lanes are added in one tree. That order does not depend on
+ * how many rows there are, nor on which stand beside. */
+#include "core/math/cuda/product.cuh"
 #include "core/math/cuda/types.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
+#define PIECE 4 /* elements of 16 bytes */
 
-static __device__ __forceinline__ row_range product_rows(const product_args &a) {
-  row_range all = {0, (int32_t)a.n};
-  return a.table ? rows_of(a.table, a.set, a.layer) : all;
-}
-
-static __device__ __forceinline__ void finish(const product_args &a, int row, int64_t out, float sum) {
-  float y = activate(a.act, sum + (a.bias ? a.bias[out] : 0.0f));
-  row_at(a.y, row)[out] = a.soft_cap > 0 ? soft_capped(y, a.soft_cap) : y;
-}
-
-/* N elements of x from `in` on; those at n_in and beyond count as 0. WIDE: rows of x begin at multiples of 16 bytes. */
-template <int N, bool WIDE> static __device__ __forceinline__ void load_row(const float *x, int64_t in, int64_t n_in, float out[8]) {
-  if (WIDE && in + N <= n_in) {
-    for (int i = 0; i < N; i += 4) {
-      float4 v = *(const float4 *)(x + in + i);
-      out[i] = v.x, out[i + 1] = v.y, out[i + 2] = v.z, out[i + 3] = v.w;
-    }
-    return;
-  }
-  for (int i = 0; i < N; i++) out[i] = in + i < n_in ? x[in + i] : 0.0f;
+/* 4 elements of x from `in` on; those at n_in and beyond count as 0. WIDE: rows of x begin at multiples of 16 bytes. */
+template <bool WIDE> static __device__ __forceinline__ float4 load_row(const float *x, int64_t in, int64_t n_in) {
+  if (WIDE && in + PIECE <= n_in) return *(const float4 *)(x + in);
+  float4 v = {in < n_in ? x[in] : 0.0f, in + 1 < n_in ? x[in + 1] : 0.0f, in + 2 < n_in ? x[in + 2] : 0.0f,
+              in + 3 < n_in ? x[in + 3] : 0.0f};
+  return v;
 }
 
 /* Sums of ROWS values over the lanes of a warp, by halves: lane l ends with that of value l * ROWS / 32. Each is added in the
@@ -48,8 +36,7 @@ template <int ROWS> static __device__ __forceinline__ float fold_lanes(float sum
   return sum[0];
 }
 
-template <int TYPE, int ROWS, bool WIDE> static __global__ void __launch_bounds__(THREADS) few_kernel(product_args a) {
-  const int N = piece<TYPE>::n;
+template <int ROWS, bool WIDE> static __global__ void __launch_bounds__(THREADS) few_kernel(product_args a) {
   row_range rows = product_rows(a);
   int first = rows.begin + (int)blockIdx.y * ROWS, lane = threadIdx.x % 32;
   int64_t out = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
@@ -61,16 +48,14 @@ template <int TYPE, int ROWS, bool WIDE> static __global__ void __launch_bounds_
     x[r] = row_at(a.x, first + r < rows.end ? first + r : first);
     sum[r] = 0;
   }
-  int64_t begin = out * a.w.ld / N, pieces = a.w.ld / N;
-#pragma unroll 2
-  for (int64_t p = lane; p < pieces; p += 32) {
-    float w[8], v[8];
-    piece<TYPE>::widen(a.w.data, begin + p, w);
+  const float *weights = (const float *)a.w.data + out * a.w.ld;
+#pragma unroll 4
+  for (int64_t in = lane * PIECE; in < a.w.ld; in += 32 * PIECE) {
+    float4 w = *(const float4 *)(weights + in);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-      load_row<N, WIDE>(x[r], p * N, a.w.n_in, v);
-#pragma unroll
-      for (int i = 0; i < N; i++) sum[r] = fmaf(w[i], v[i], sum[r]);
+      float4 v = load_row<WIDE>(x[r], in, a.w.n_in);
+      sum[r] = fmaf(w.w, v.w, fmaf(w.z, v.z, fmaf(w.y, v.y, fmaf(w.x, v.x, sum[r]))));
     }
   }
   float total = fold_lanes<ROWS>(sum, lane);
@@ -78,24 +63,18 @@ template <int TYPE, int ROWS, bool WIDE> static __global__ void __launch_bounds_
   if (lane % (32 / ROWS) == 0 && row < rows.end) finish(a, row, out, total);
 }
 
-template <int TYPE, int ROWS> static cudaError_t launch_few(cudaStream_t stream, int64_t rows, const product_args &args) {
+template <int ROWS> static cudaError_t launch_few(cudaStream_t stream, int64_t rows, const product_args &args) {
   dim3 grid((unsigned)((args.w.n_out + WARPS - 1) / WARPS), (unsigned)((rows + ROWS - 1) / ROWS));
   bool wide = (uintptr_t)args.x.at % 16 == 0 && args.x.ld % 4 == 0;
-  return wide ? launch(few_kernel<TYPE, ROWS, true>, args, grid, THREADS, 0, stream)
-              : launch(few_kernel<TYPE, ROWS, false>, args, grid, THREADS, 0, stream);
-}
-
-template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, int64_t rows, const product_args &args) {
-  if (rows <= 1) return launch_few<TYPE, 1>(stream, rows, args);
-  if (rows <= 2) return launch_few<TYPE, 2>(stream, rows, args);
-  if (rows <= 4) return launch_few<TYPE, 4>(stream, rows, args);
-  return launch_few<TYPE, 8>(stream, rows, args);
+  return wide ? launch(few_kernel<ROWS, true>, args, grid, THREADS, 0, stream)
+              : launch(few_kernel<ROWS, false>, args, grid, THREADS, 0, stream);
 }
 
 extern "C" cudaError_t launch_product_few(cudaStream_t stream, int64_t rows, const product_args *args) {
-  if (args->w.dtype == DTYPE_F32) return launch_type<DTYPE_F32>(stream, rows, *args);
-  if (args->w.dtype == DTYPE_F16) return launch_type<DTYPE_F16>(stream, rows, *args);
-  return launch_type<DTYPE_BF16>(stream, rows, *args);
+  if (rows <= 1) return launch_few<1>(stream, rows, *args);
+  if (rows <= 2) return launch_few<2>(stream, rows, *args);
+  if (rows <= 4) return launch_few<4>(stream, rows, *args);
+  return launch_few<8>(stream, rows, *args);
 }
 
 /* ---- around the library's product ---------------------------------------------------------------------------------------- */

@@ -211,14 +211,44 @@ static bool narrowed_already(const struct walk *w, const struct op *op) {
          last->u.linear.w->n_in == op->u.linear.w->n_in && last->u.linear.w->dtype == op->u.linear.w->dtype;
 }
 
-static int run_linear(struct walk *w, const struct op *op, struct error *error) {
-  struct product_args args = {.table = w->table, .set = (int32_t)op->set, .layer = op->layer,
-                              .w = cuda_matrix_view(op->u.linear.w), .x = device_rows_of(op->u.linear.x),
-                              .y = device_rows_of(op->u.linear.y), .bias = span_floats(op->u.linear.bias),
-                              .act = (int32_t)op->u.linear.act, .soft_cap = op->u.linear.soft_cap};
-  bool narrowed = narrowed_already(w, op);
-  w->narrowed = op;
-  return cuda_product(w->cuda, bucket_rows(&w->shape->bucket, op->set), &args, narrowed, error);
+static struct product_args product_args(const struct walk *w, const struct op *op) {
+  return (struct product_args){.table = w->table, .set = (int32_t)op->set, .layer = op->layer,
+                               .w = cuda_matrix_view(op->u.linear.w), .x = device_rows_of(op->u.linear.x),
+                               .y = device_rows_of(op->u.linear.y), .bias = span_floats(op->u.linear.bias),
+                               .act = (int32_t)op->u.linear.act, .soft_cap = op->u.linear.soft_cap};
+}
+
+static bool is_plain(const struct op *op) { return op->code == OP_LINEAR && op->u.linear.act == ACT_NONE && op->u.linear.soft_cap == 0; }
+
+/* A product, that of its gate from the same x, and what the two make: in one launch, where the kernel can. The gate by itself
+ * is never written; lists that look at it have something between the three. */
+static bool take_gate(const struct walk *w, size_t at, struct product_args *args) {
+  if (at + 3 > w->count) return false;
+  const struct op *up = &w->list[at], *gate = up + 1, *join = up + 2;
+  if (!is_plain(up) || !is_plain(gate) || join->code != OP_GATE || gate->set != up->set || join->set != up->set ||
+      gate->layer != up->layer || join->layer != up->layer || !same_rows(gate->u.linear.x, up->u.linear.x) ||
+      !same_rows(join->u.gate.up, up->u.linear.y) || !same_rows(join->u.gate.x, gate->u.linear.y) ||
+      same_rows(up->u.linear.y, gate->u.linear.y))
+    return false;
+  struct device_matrix v = cuda_matrix_view(up->u.linear.w), g = cuda_matrix_view(gate->u.linear.w);
+  if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out ||
+      !product_takes_gate(&v, &args->x) || !cuda_product_few(w->cuda, bucket_rows(&w->shape->bucket, up->set), v.dtype))
+    return false;
+  args->gate = g;
+  args->gate_bias = span_floats(gate->u.linear.bias);
+  args->act = (int32_t)join->u.gate.act;
+  args->y = device_rows_of(join->u.gate.y);
+  return true;
+}
+
+/* How many ops were done, or -1. */
+static int run_linear(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at];
+  struct product_args args = product_args(w, op);
+  bool narrowed = narrowed_already(w, op), gated = take_gate(w, at, &args);
+  w->narrowed = gated ? NULL : op;
+  if (cuda_product(w->cuda, bucket_rows(&w->shape->bucket, op->set), &args, narrowed, error) != 0) return -1;
+  return gated ? 3 : 1;
 }
 
 static struct attend_args attend_args(const struct walk *w, const struct op *op) {
@@ -341,7 +371,7 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
     case OP_GAIN: return one(run_norm(w, op, error));
-    case OP_LINEAR: return one(run_linear(w, op, error));
+    case OP_LINEAR: return run_linear(w, at, error);
     case OP_SOLU: return one(run_solu(w, op, error));
     case OP_ROTATE: done = run_heads(w, at, error); return done ? done : one(run_rotate(w, op, error));
     case OP_ATTEND: return one(run_attend(w, attend_args(w, op), error));

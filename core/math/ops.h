@@ -236,6 +236,7 @@ struct norm {
   struct span gain; /* f32 [width] or absent (1) */
   struct span bias; /* f32 [width] or absent */
   enum site site;   /* the first of its three sites; 0: it has none. Backends do not look at it */
+  bool gain_apart;  /* the gain is another op's (OP_GAIN), which has the third site. Nor at this */
 };
 
 /* A buffer of rows. */

@@ -40,6 +40,7 @@ enum arch_part {
   HAS_MLP_NORM = 1024,  /* a norm of the hidden activations (solu_ln) */
   HAS_POSITIONS = 2048, /* learned ones */
   HAS_FINAL_BIAS = 4096, /* the last norm has a bias as well (where HAS_GAINS holds and the table asks) */
+  HAS_QK_LAYER_NORM = 16384, /* the norm of HAS_QK_NORM takes the mean away, and each head has a gain of its own */
   HAS_PLACED_KEYS = 8192 /* learned positions are added to what q and k read and never to the residual (shortformer);
                             v then is a product of its own */
 };
@@ -89,7 +90,8 @@ enum weight_form {
   FORM_PIECE,      /* outputs are stacked: all of piece 0, all of piece 1 ... (gate_up_proj) */
   FORM_HEAD_PIECE, /* head by head: piece 0 of head 0, piece 1 of head 0 ... (query_key_value of GPT-NeoX) */
   FORM_HEADS_OUT,  /* a matrix [in, d_head] (vector [d_head]) for each head of the outputs (W_Q of TransformerLens) */
-  FORM_HEADS_IN    /* a matrix [d_head, out] for each head of the inputs (W_O) */
+  FORM_HEADS_IN,   /* a matrix [d_head, out] for each head of the inputs (W_O) */
+  FORM_EACH_HEAD   /* vectors: a tensor [d_head] for each head, whose number is the second "%d" of the name (StableLM 2 12B) */
 };
 
 struct weight_row {

@@ -1,5 +1,5 @@
 /* arch_stablelm.c: StableLM (3B, 2, 2 Zephyr): Llama with LayerNorm, rotary positions over a part of each head, perhaps
- * biases on q, k and v, perhaps attention and MLP side by side behind one norm. */
+ * biases on q, k and v, perhaps norms of their heads, perhaps attention and MLP side by side behind one norm. */
 #include "core/model/arch_llama.h"
 
 static const char *const prefixes[] = {"model.", "", NULL};
@@ -15,6 +15,10 @@ static const struct weight_row rows[] = {
     WEIGHT(SLOT_QKV_BIAS, LAYER("self_attn.q_proj.bias"), DIM_ATTN, DIM_NONE, .needs = HAS_QKV_BIAS),
     WEIGHT(SLOT_QKV_BIAS, LAYER("self_attn.k_proj.bias"), DIM_KV, DIM_NONE, .needs = HAS_QKV_BIAS),
     WEIGHT(SLOT_QKV_BIAS, LAYER("self_attn.v_proj.bias"), DIM_KV, DIM_NONE, .needs = HAS_QKV_BIAS),
+    WEIGHT(SLOT_Q_GAIN, LAYER("self_attn.q_layernorm.norms.%d.weight"), DIM_ATTN, DIM_NONE, .needs = HAS_QK_LAYER_NORM,
+           .form = FORM_EACH_HEAD),
+    WEIGHT(SLOT_K_GAIN, LAYER("self_attn.k_layernorm.norms.%d.weight"), DIM_KV, DIM_NONE, .needs = HAS_QK_LAYER_NORM,
+           .form = FORM_EACH_HEAD),
     WEIGHT(SLOT_O, LAYER("self_attn.o_proj.weight"), DIM_MODEL, DIM_ATTN),
     WEIGHT(SLOT_NORM2_GAIN, LAYER("post_attention_layernorm.weight"), DIM_MODEL, DIM_NONE, .needs = HAS_NORM2),
     WEIGHT(SLOT_NORM2_BIAS, LAYER("post_attention_layernorm.bias"), DIM_MODEL, DIM_NONE, .needs = HAS_NORM2),
@@ -36,7 +40,7 @@ static int read_config(const struct json_node *node, struct arch *out, struct er
   if (model_config_bool(&config, "use_qkv_bias", false)) out->has |= HAS_QKV_BIAS;
   out->parallel = model_config_bool(&config, "use_parallel_residual", false);
   if (out->parallel) out->has &= ~(uint32_t)HAS_NORM2;
-  model_config_must_be(&config, "qk_layernorm", false, false);
+  if (model_config_bool(&config, "qk_layernorm", false)) out->has |= HAS_QK_NORM | HAS_QK_LAYER_NORM;
   return config.failed ? -1 : 0;
 }
 

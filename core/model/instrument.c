@@ -149,7 +149,13 @@ static void emit_norm_parts(struct pass *pass, const struct op *like, const stru
     emit_norm(pass, like, OP_NORM, norm, x, y);
   }
   /* What a post-norm gives is the sublayer's output, a hot point that the op which adds it serves. */
-  if (norm->site && !site_is_hot(out)) emit_point(pass, like, out, y, parts * like->width);
+  if (norm->site && !norm->gain_apart && !site_is_hot(out)) emit_point(pass, like, out, y, parts * like->width);
+}
+
+/* The gain of a norm that has none itself. */
+static void pass_gain(struct pass *pass, const struct op *op) {
+  emit_as_is(pass, op);
+  emit_point(pass, op, op->u.norm.norm.site + 2, op->u.norm.y, op->width);
 }
 
 /* Taps of the residual once for each head; with edits of theirs, emit_split_inputs has the points. */
@@ -339,6 +345,7 @@ static void pass_op(struct pass *pass, const struct op *op) {
   switch (op->code) {
     case OP_BEGIN: pass_begin(pass, op); return;
     case OP_NORM: pass_norm(pass, op); return;
+    case OP_GAIN: pass_gain(pass, op); return;
     case OP_SUBLAYER: pass_sublayer(pass, op); return;
     case OP_LINEAR: pass_linear(pass, op); return;
     case OP_ROTATE: pass_rotate(pass, op); return;

@@ -147,7 +147,7 @@ static struct op *add(struct plan *plan, enum op_code code, int32_t layer, int64
 static struct norm make_norm(enum norm_kind kind, const struct arch *arch, const struct weight_set *set,
                              enum weight_slot gain, enum weight_slot bias, enum site site) {
   struct span none = {NULL, 0};
-  return (struct norm){kind, arch->norm_eps, set->vector[gain], bias == SLOT_COUNT ? none : set->vector[bias], site};
+  return (struct norm){kind, arch->norm_eps, gain == SLOT_COUNT ? none : set->vector[gain], bias == SLOT_COUNT ? none : set->vector[bias], site, false};
 }
 
 static struct rows columns_from(struct rows rows, int64_t column) {
@@ -220,10 +220,19 @@ static void add_head_norm(struct plan *plan, int32_t layer, enum weight_slot gai
                           int32_t heads) {
   const struct arch *arch = &plan->model->arch;
   const struct weight_set *set = &plan->model->weights.layers[layer];
+  bool apart = arch_has(arch, HAS_QK_LAYER_NORM);
+  struct rows x = columns_from(plan->buffer[BUFFER_QKV], column);
+  struct norm norm = make_norm(apart ? NORM_LAYER : NORM_RMS, arch, set, apart ? SLOT_COUNT : gain, SLOT_COUNT, site);
+  norm.gain_apart = apart;
   struct op *op = add(plan, OP_NORM, layer, arch->d_head);
-  op->u.norm.x = op->u.norm.y = columns_from(plan->buffer[BUFFER_QKV], column);
-  op->u.norm.norm = make_norm(NORM_RMS, arch, set, gain, SLOT_COUNT, site);
+  op->u.norm.x = op->u.norm.y = x;
+  op->u.norm.norm = norm;
   op->u.norm.parts = heads;
+  if (!apart) return;
+  norm.gain = set->vector[gain]; /* of all heads, one after the other */
+  op = add(plan, OP_GAIN, layer, heads * (int64_t)arch->d_head);
+  op->u.norm.x = op->u.norm.y = x;
+  op->u.norm.norm = norm;
 }
 
 /* q and k stand side by side in a row, so that one op turns the heads of both. */

@@ -42,14 +42,20 @@ static bool is_there(const struct loader *loader, const struct weight_row *row) 
   return arch_has(loader->arch, row->needs) && !(loader->arch->has & row->unless);
 }
 
-static void tensor_name(const struct loader *loader, const struct weight_row *row, int layer, char out[NAME_BYTES]) {
+/* The numbers go where the name has "%d": the layer, and of FORM_EACH_HEAD the head. */
+static void tensor_name(const struct loader *loader, const struct weight_row *row, int layer, int head, char out[NAME_BYTES]) {
   bool whole = row->name[0] == '/';
-  const char *name = row->name + whole, *digit = strstr(name, "%d");
-  int n = snprintf(out, NAME_BYTES, "%s", whole ? "" : loader->prefix);
-  if (!digit)
-    snprintf(out + n, NAME_BYTES - (size_t)n, "%s", name);
-  else
-    snprintf(out + n, NAME_BYTES - (size_t)n, "%.*s%d%s", (int)(digit - name), name, layer, digit + 2);
+  const char *name = row->name + whole, *digit;
+  int numbers[] = {layer, head}, k = 0;
+  size_t n = (size_t)snprintf(out, NAME_BYTES, "%s", whole ? "" : loader->prefix);
+  for (; k < 2 && n < NAME_BYTES && (digit = strstr(name, "%d")); name = digit + 2)
+    n += (size_t)snprintf(out + n, NAME_BYTES - n, "%.*s%d", (int)(digit - name), name, numbers[k++]);
+  if (n < NAME_BYTES) snprintf(out + n, NAME_BYTES - n, "%s", name);
+}
+
+/* Tensors that the row comes in. */
+static int tensors_of(const struct arch *arch, const struct weight_row *row) {
+  return row->form == FORM_EACH_HEAD ? (int)(arch_dim(arch, row->out) / arch->d_head) : 1;
 }
 
 /* ---- shapes ---- */
@@ -60,6 +66,7 @@ static int wanted_shape(const struct arch *arch, const struct weight_row *row, i
   bool piece = row->form == FORM_PIECE || row->form == FORM_HEAD_PIECE;
   if (piece) out *= row->pieces;
   if (row->slot == SLOT_POSITIONS) out += row->skip;
+  out /= tensors_of(arch, row);
   if (row->form == FORM_HEADS_OUT) {
     shape[0] = out / d_head;
     shape[1] = row->in == DIM_NONE ? d_head : in;
@@ -104,10 +111,10 @@ static int check_type(const struct tensor *tensor, struct error *error) {
   return 0;
 }
 
-static const struct tensor *find(const struct loader *loader, const struct weight_row *row, int layer,
+static const struct tensor *find(const struct loader *loader, const struct weight_row *row, int layer, int head,
                                  struct error *error) {
   char name[NAME_BYTES];
-  tensor_name(loader, row, layer, name);
+  tensor_name(loader, row, layer, head, name);
   const struct tensor *tensor = tensors_find(loader->tensors, name);
   if (!tensor) {
     (void)error_set(error, ERROR_FORMAT, "tensor '%s' is missing (a %s model of %d layers has it)", name,
@@ -140,6 +147,7 @@ static struct matrix_part part_of(const struct arch *arch, const struct weight_r
       part.layout = ROWS_ARE_INPUTS;
       part.ld = out;
       break;
+    case FORM_EACH_HEAD: /* vectors alone */
     case FORM_WHOLE: break;
   }
   part.data = tensor->data + (size_t)(first * in) * dtype_size(tensor->dtype);
@@ -152,7 +160,7 @@ static int load_matrix(struct loader *loader, const struct weight_row *rows, int
   struct matrix_part parts[MATRIX_MAX_PARTS];
   int64_t in = arch_dim(loader->arch, rows[0].in);
   for (int i = 0; i < n; i++) {
-    const struct tensor *tensor = find(loader, &rows[i], layer, error);
+    const struct tensor *tensor = find(loader, &rows[i], layer, 0, error);
     if (!tensor) return -1;
     parts[i] = part_of(loader->arch, &rows[i], tensor);
     loader->out->parameters += parts[i].n_out * in;
@@ -178,9 +186,9 @@ static size_t vectors_bytes(const struct arch *arch, const struct weight_row *ro
   return size_round_up(count * sizeof(float), 64);
 }
 
-/* Elements of the row's vector as f32, in the order of the model. */
+/* Elements of the row's vector (of FORM_EACH_HEAD: of one head) as f32, in the order of the model. */
 static void read_vector(const struct arch *arch, const struct weight_row *row, const struct tensor *tensor, float *out) {
-  size_t count = vector_count(arch, row), size = dtype_size(tensor->dtype), d_head = (size_t)arch->d_head;
+  size_t count = vector_count(arch, row) / (size_t)tensors_of(arch, row), size = dtype_size(tensor->dtype), d_head = (size_t)arch->d_head;
   size_t first = (size_t)row->skip * (size_t)arch_dim(arch, row->in);
   if (row->form == FORM_PIECE) first = (size_t)row->piece * count;
   if (row->form != FORM_HEAD_PIECE) {
@@ -199,7 +207,7 @@ static void read_vector(const struct arch *arch, const struct weight_row *row, c
 static bool is_left_out(const struct loader *loader, const struct weight_row *rows, int n, int layer) {
   char name[NAME_BYTES];
   for (int i = 0; i < n; i++) {
-    tensor_name(loader, &rows[i], layer, name);
+    tensor_name(loader, &rows[i], layer, 0, name);
     if (!rows[i].optional || tensors_find(loader->tensors, name)) return false;
   }
   return true;
@@ -214,9 +222,11 @@ static int load_vector(struct loader *loader, const struct weight_row *rows, int
   if (!values) return error_memory(error, bytes);
   int failed = 0;
   for (int i = 0; i < n && !failed; i++) {
-    const struct tensor *tensor = find(loader, &rows[i], layer, error);
-    failed = tensor ? 0 : -1;
-    if (tensor) read_vector(loader->arch, &rows[i], tensor, values + count);
+    for (int head = 0; head < tensors_of(loader->arch, &rows[i]) && !failed; head++) {
+      const struct tensor *tensor = find(loader, &rows[i], layer, head, error);
+      failed = tensor ? 0 : -1;
+      if (tensor) read_vector(loader->arch, &rows[i], tensor, values + count + (size_t)head * (size_t)loader->arch->d_head);
+    }
     count += vector_count(loader->arch, &rows[i]);
   }
   struct span at = {loader->out->vectors, loader->vector_offset};
@@ -273,7 +283,8 @@ static int check_rows(struct loader *loader, struct error *error) {
     if (!is_there(loader, &family->rows[i])) continue;
     int layers = is_per_layer(&family->rows[i]) ? loader->arch->n_layer : 1;
     for (int l = 0; l < layers; l++)
-      if (!find(loader, &family->rows[i], l, error)) return -1;
+      for (int head = 0; head < tensors_of(loader->arch, &family->rows[i]); head++)
+        if (!find(loader, &family->rows[i], l, head, error)) return -1;
   }
   return 0;
 }
@@ -283,11 +294,11 @@ static int choose_prefix(struct loader *loader, struct error *error) {
   char name[NAME_BYTES];
   for (const char *const *prefix = loader->family->prefixes; *prefix; prefix++) {
     loader->prefix = *prefix;
-    tensor_name(loader, &loader->family->rows[0], 0, name);
+    tensor_name(loader, &loader->family->rows[0], 0, 0, name);
     if (tensors_find(loader->tensors, name)) return 0;
   }
   loader->prefix = loader->family->prefixes[0];
-  tensor_name(loader, &loader->family->rows[0], 0, name);
+  tensor_name(loader, &loader->family->rows[0], 0, 0, name);
   return error_set(error, ERROR_FORMAT, "tensor '%s' is missing: these are not the weights of a %s model", name,
                    loader->family->name);
 }
@@ -312,20 +323,23 @@ static int allocate(struct loader *loader, struct error *error) {
 
 /* ---- tensors that nothing reads ---- */
 
-/* "layers.%d.x" against "layers.11.x": the number must be a layer of this model. */
+/* "layers.%d.x" against "layers.11.x": the number must be a layer of this model, a second one a head. */
 static bool name_fits(const struct loader *loader, const struct weight_row *row, const char *name) {
   bool whole = row->name[0] == '/';
   size_t skip = whole ? 0 : strlen(loader->prefix);
-  const char *pattern = row->name + whole, *digit = strstr(pattern, "%d");
+  const char *pattern = row->name + whole, *digit;
+  long limits[] = {loader->arch->n_layer, tensors_of(loader->arch, row)};
   if (strncmp(name, loader->prefix, skip) != 0) return false;
   name += skip;
-  if (!digit) return strcmp(name, pattern) == 0;
-  if (strncmp(name, pattern, (size_t)(digit - pattern)) != 0) return false;
-  name += digit - pattern;
-  char *end;
-  if (!isdigit((unsigned char)*name) || (name[0] == '0' && isdigit((unsigned char)name[1]))) return false;
-  long layer = strtol(name, &end, 10);
-  return layer < loader->arch->n_layer && strcmp(end, digit + 2) == 0;
+  for (int k = 0; k < 2 && (digit = strstr(pattern, "%d")); k++, pattern = digit + 2) {
+    if (strncmp(name, pattern, (size_t)(digit - pattern)) != 0) return false;
+    name += digit - pattern;
+    if (!isdigit((unsigned char)*name) || (name[0] == '0' && isdigit((unsigned char)name[1]))) return false;
+    char *end;
+    if (strtol(name, &end, 10) >= limits[k]) return false;
+    name = end;
+  }
+  return strcmp(name, pattern) == 0;
 }
 
 static bool is_ignored(const struct arch_family *family, const char *name) {
@@ -366,7 +380,7 @@ int weight_reader_open(const struct arch *arch, const struct arch_family *family
   struct loader loader = loader_of(out);
   if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0)
     return -1;
-  const struct tensor *first = find(&loader, &family->rows[0], 0, error);
+  const struct tensor *first = find(&loader, &family->rows[0], 0, 0, error);
   if (!first) return -1;
   out->prefix = loader.prefix;
   out->dtype = first->dtype;
@@ -386,7 +400,7 @@ static void read_part(const struct matrix_part *part, int64_t n_in, float *out) 
 static int read_rows(const struct loader *loader, const struct weight_row *rows, int n, int layer, float *out,
                      struct error *error) {
   for (int i = 0; i < n; i++) {
-    const struct tensor *tensor = find(loader, &rows[i], layer, error);
+    const struct tensor *tensor = find(loader, &rows[i], layer, 0, error);
     if (!tensor) return -1;
     struct matrix_part part = part_of(loader->arch, &rows[i], tensor);
     if (is_vector(&rows[i]))

@@ -123,7 +123,6 @@ static const struct refusal {
     {"{" AS("gemma3_text") ", \"rope_parameters\": {\"rope_theta\": 5}}", "rope_parameters", "full_attention"},
     {"{\"model_type\": \"gemma3\"}", "text_config", "expected an object"},
     {"{" AS("phi") ", \"qk_layernorm\": true}", "qk_layernorm", "only false"},
-    {"{" AS("stablelm") ", \"partial_rotary_factor\": 0.5, \"qk_layernorm\": true}", "qk_layernorm", "only false"},
     {"{" NEO ", \"attention_types\": [[[\"global\"], 1]]}", "attention_types", "1 layers"},
     {"{" NEO ", \"attention_types\": [[[\"global\"], 1000000000]]}", "attention_types", "more than 2"},
     {"{" NEO ", \"attention_types\": [[[\"global\", \"sparse\"], 1]]}", "'sparse'", "local"},

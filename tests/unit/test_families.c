@@ -17,7 +17,7 @@ static const struct family {
     {"gpt2-crfm", 7},   {"gpt_neo", 7}, {"gpt_neox", 6}, {"gpt_neox-sequential", 7}, {"gptj", 6},   {"llama", 7},
     {"llama-scaled", 12}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 12},               {"gemma", 7}, {"gemma2", 12},
     {"gemma3", 7},      {"gemma3-multimodal", 7},        {"phi", 6},                 {"phi3", 7},  {"stablelm", 7},
-    {"stablelm-parallel", 6},           {"opt", 7},   {"toy-attn-only", 9},      {"toy-gelu", 15}, {"toy-solu", 16},
+    {"stablelm-parallel", 6},           {"stablelm-heads", 7},        {"opt", 7},   {"toy-attn-only", 9},      {"toy-gelu", 15}, {"toy-solu", 16},
     {"toy-solu-gains", 16}, {"toy-shortformer", 7},
 };
 

@@ -123,6 +123,10 @@ FAMILIES = {
     "stablelm-parallel": dict(model=t.StableLmForCausalLM, blocks="model.layers", dtype="float16",
                               sites=sites("self_attn", "o_proj", "mlp", "down_proj"),
                               config=lambda: t.StableLmConfig(**STABLE, use_parallel_residual=True)),
+    # each head of q and k has a LayerNorm of its own
+    "stablelm-heads": dict(model=t.StableLmForCausalLM, blocks="model.layers", sites=LLAMA_SITES,
+                           config=lambda: t.StableLmConfig(**dict(STABLE, num_attention_heads=4, num_key_value_heads=2,
+                                                                         rope_parameters=rope(900.0, partial_rotary_factor=0.5)), qk_layernorm=True)),
     "opt": dict(model=t.OPTForCausalLM, blocks="model.decoder.layers", dtype="float16",
                 sites=sites("self_attn", "out_proj", "", "fc2", "final_layer_norm", mlp_out="fc2"),
                 config=lambda: t.OPTConfig(vocab_size=97, hidden_size=36, num_hidden_layers=2, ffn_dim=50, num_attention_heads=4,

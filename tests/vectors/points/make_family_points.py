@@ -79,6 +79,7 @@ PARTS = {
                   split="mlp.gate_up_proj"),
     "stablelm": block(**LLAMA),
     "stablelm-parallel": block(pre="mlp.gate_proj", up="mlp.up_proj"),
+    "stablelm-heads": block(**LLAMA, q_norm="self_attn.q_layernorm", k_norm="self_attn.k_layernorm"),
     "opt": block(o="out_proj", ln1="self_attn_layer_norm", ln2="final_layer_norm", pre="fc1", final="model.decoder.final_layer_norm",
                  wte="model.decoder.embed_tokens", wpe="model.decoder.embed_positions"),
 }
@@ -140,13 +141,16 @@ def rows_of(value):
 
 
 def norm_points(module, x, out, what):
-    """scale and normalized of LayerNorm or RMSNorm, led back to the module's own output by its gain and bias."""
-    eps = getattr(module, "eps", None) or getattr(module, "variance_epsilon", None)
-    centred = isinstance(module, torch.nn.LayerNorm)
+    """scale and normalized of LayerNorm or RMSNorm (or of one for each head), led back to the module's own output by its gain
+    and bias."""
+    norms = list(getattr(module, "norms", [module]))
+    eps = getattr(norms[0], "eps", None) or getattr(norms[0], "variance_epsilon", None)
+    centred = isinstance(norms[0], torch.nn.LayerNorm)
     x = x - x.mean(-1, keepdim=True) if centred else x
     scale = (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
-    gain = module.weight + (1.0 if "Gemma" in type(module).__name__ else 0.0)
-    agree(what, x / scale * gain + (module.bias if centred else 0.0), out)
+    gain = torch.stack([norm.weight for norm in norms]) + (1.0 if "Gemma" in type(module).__name__ else 0.0)
+    bias = getattr(norms[0], "bias", None)
+    agree(what, x / scale * (gain if len(norms) > 1 else gain[0]) + (0.0 if bias is None else bias), out)
     return scale, x / scale
 
 

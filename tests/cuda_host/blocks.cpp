@@ -14,6 +14,7 @@
 #include "emulator.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -242,6 +243,9 @@ const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
 static void make_ready(int index) {
   fiber *f = &now->fibers[index];
   if (!f->stack) f->stack = (unsigned char *)mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(f->stack, STACK_BYTES); /* a block that was given up has not left its frames */
+#endif
   f->at.thread.x = (unsigned)index % block_size.x;
   f->at.thread.y = (unsigned)index / block_size.x % block_size.y;
   f->at.thread.z = (unsigned)index / block_size.x / block_size.y;

@@ -65,7 +65,6 @@ check_models() {
     echo "skip: models (the libraries of the daemon are missing: \`make deps\` installs them, \`make gpu-bundle\` makes what another machine brings)"
   fi
   for program in "${found[@]}"; do [ -x "$program" ] && tested 90 cuda+deterministic "$program"; done
-  for program in "${found[@]}"; do case $program in *plan|*families|*process) tested 60 cuda "$program" ;; esac; done
 }
 
 check_http() {

@@ -243,21 +243,32 @@ static void fill_rows(struct runner *runner, const struct batch_part *part) {
   }
 }
 
+/* Blocks up to the last position that a part comes to in this step: what a sequence will need later is not told. */
+static int32_t blocks_used(const struct batch_part *part) {
+  return (part->sequence->done + part->n_rows - 1) / KV_BLOCK + 1;
+}
+
+static void fill_blocks(const struct batch_part *part, int32_t n_layer, int32_t blocks, int32_t *to) {
+  const struct sequence *s = part->sequence;
+  int32_t own = blocks_used(part);
+  for (int32_t l = 0; l < n_layer; l++, to += blocks) {
+    memcpy(to, s->blocks + (size_t)l * (size_t)s->n_blocks, (size_t)own * sizeof *to);
+    for (int32_t b = own; b < blocks; b++) to[b] = -1;
+  }
+}
+
 static void fill_slots(struct runner *runner, struct step *step) {
   struct batch *batch = &runner->batch;
   struct batch_tables *t = runner->tables;
   int32_t n_layer = runner->model->arch.n_layer, blocks = 1;
   for (int i = 0; i < batch->n_parts; i++)
-    if (batch->parts[i].sequence->n_blocks > blocks) blocks = batch->parts[i].sequence->n_blocks;
+    if (blocks_used(&batch->parts[i]) > blocks) blocks = blocks_used(&batch->parts[i]);
   for (int i = 0; i < batch->n_parts; i++) {
     const struct batch_part *part = &batch->parts[i];
     const struct sequence *s = part->sequence;
     t->keys[i] = s->keys;
     t->slots[i] = (struct step_slot){{part->row, part->row + part->n_rows}, s->done, s->first, s->last};
-    for (int32_t l = 0; l < n_layer; l++) {
-      int32_t *to = t->kv_table + ((size_t)i * (size_t)n_layer + (size_t)l) * (size_t)blocks;
-      for (int32_t b = 0; b < blocks; b++) to[b] = b < s->n_blocks ? s->blocks[l * s->n_blocks + b] : -1;
-    }
+    fill_blocks(part, n_layer, blocks, t->kv_table + (size_t)i * (size_t)n_layer * (size_t)blocks);
   }
   step->n_slots = batch->n_parts;
   step->slots = t->slots;
@@ -282,11 +293,20 @@ static struct row_range rows_at(const struct step *step, int32_t layer, bool arr
   return range;
 }
 
+/* As a rule: every row runs every layer. */
+static bool runs_through(const struct step *step) {
+  for (int32_t i = 0; i < step->n_slots; i++)
+    if (step->slots[i].first > 0 || step->slots[i].last < step->n_layer) return false;
+  return true;
+}
+
 static void fill_ranges(struct runner *runner, struct step *step) {
   struct batch_tables *t = runner->tables;
-  for (int32_t l = 0; l <= runner->model->arch.n_layer; l++) {
-    t->active[l] = rows_at(step, l, false);
-    t->arriving[l] = rows_at(step, l, true);
+  bool through = runs_through(step);
+  struct row_range all = {0, step->n_rows};
+  for (int32_t l = 0; l <= step->n_layer; l++) {
+    t->active[l] = through && l < step->n_layer ? all : rows_at(step, l, false);
+    t->arriving[l] = through ? all : rows_at(step, l, true);
   }
   step->active = t->active;
   step->arriving = t->arriving;

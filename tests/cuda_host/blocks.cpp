@@ -254,6 +254,9 @@ static void make_ready(int index) {
   f->at.groups = 0;
   f->index = index;
   now->warps[index / 32].ready |= 1u << (index & 31);
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(f->stack, STACK_BYTES); /* what the last thread on it left: its first frames never return */
+#endif
 #if defined(__x86_64__)
   void **top = (void **)(void *)(f->stack + STACK_BYTES);
   *--top = nullptr; /* where a caller of thread_main would be; keeps its stack aligned */

@@ -163,12 +163,12 @@ static void stage_step(struct stage *s, const int *from, const int *to, bool ite
   }
 }
 
-/* Where steps of many rows end; in between, and behind, each step has one row of each text. */
-static int step_end(int position) {
-  return position >= 5 && position < 60 ? 60 : position >= 70 && position < 120 ? 120 : position >= 135 && position < 250 ? 250 : position + 1;
-}
+/* Where the step that begins at a position ends. Few enough rows that none of it is a prompt, whose attention is another (prompt.cu). */
+enum { PIECE = 31 };
+static int piece_end(int position) { return (position / PIECE + 1) * PIECE; }
+static int step_end(int position) { return position / PIECE % 4 ? piece_end(position) : position + 1; }
 
-/* Each text as a prompt read whole, then again all texts side by side, mostly one row of each at a time. */
+/* Each text alone in pieces, then again all texts side by side, in part with one row of each at a time. */
 static void check_single_rows(const char *name, const struct heads *heads, bool items) {
   struct stage s;
   float *whole[TEXTS], *single[TEXTS], *whole_taps[TEXTS], *single_taps[TEXTS];
@@ -178,11 +178,13 @@ static void check_single_rows(const char *name, const struct heads *heads, bool 
     whole[i] = calloc(4 * size, sizeof(float));
     single[i] = whole[i] + size, whole_taps[i] = whole[i] + 2 * size, single_taps[i] = whole[i] + 3 * size;
   }
-  for (int text = 0; text < TEXTS; text++) {
-    int from[TEXTS] = {0}, to[TEXTS] = {0};
-    to[text] = lengths[text];
-    stage_step(&s, from, to, items, whole, whole_taps);
-  }
+  for (int text = 0; text < TEXTS; text++)
+    for (int position = 0; position < lengths[text]; position = piece_end(position)) {
+      int from[TEXTS] = {0}, to[TEXTS] = {0};
+      from[text] = position;
+      to[text] = piece_end(position) < lengths[text] ? piece_end(position) : lengths[text];
+      stage_step(&s, from, to, items, whole, whole_taps);
+    }
   for (int position = 0; position < LONGEST; position = step_end(position)) {
     int from[TEXTS], to[TEXTS];
     for (int text = 0; text < TEXTS; text++) {

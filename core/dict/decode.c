@@ -54,21 +54,27 @@ void dict_decoder_row(const struct dict *dict, int64_t index, float *out) {
   for (size_t i = 0; i < width; i++) out[i] /= dict->norms[index];
 }
 
-int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,
-                        struct error *error) {
+int dict_decoder_part(const struct dict *dict, int64_t first, int64_t count, struct matrix_part *out, struct error *error) {
   const struct tensor *w = &dict->w_dec;
-  const struct dict_info *info = &dict->info;
-  assert(first >= 0 && count > 0 && count <= info->n_feat - first);
-  *made = NULL;
-  if (info->cross) return cross_decoder_matrix(dict, first, count, out, made, error);
-  struct matrix_part part = {.data = w->data + (size_t)(first * w->stride[0]) * dtype_size(w->dtype), .dtype = w->dtype,
+  *out = (struct matrix_part){.data = w->data + (size_t)(first * w->stride[0]) * dtype_size(w->dtype), .dtype = w->dtype,
                              .layout = ROWS_ARE_OUTPUTS, .n_out = count, .ld = w->stride[0]};
   if (w->stride[1] != 1 && w->stride[0] != 1)
     return error_set(error, ERROR_UNSUPPORTED, "tensor '%s' is a view with gaps, expected whole rows or columns", w->name);
   if (w->stride[1] != 1) { /* the transposed view of [d_out, n_feat] */
-    part.layout = ROWS_ARE_INPUTS;
-    part.ld = w->stride[1];
+    out->layout = ROWS_ARE_INPUTS;
+    out->ld = w->stride[1];
   }
+  return 0;
+}
+
+int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,
+                        struct error *error) {
+  const struct dict_info *info = &dict->info;
+  struct matrix_part part;
+  assert(first >= 0 && count > 0 && count <= info->n_feat - first);
+  *made = NULL;
+  if (info->cross) return cross_decoder_matrix(dict, first, count, out, made, error);
+  if (dict_decoder_part(dict, first, count, &part, error) != 0) return -1;
   return dict->backend->ops->matrix_new(dict->backend, &part, 1, info->d_out, out, error);
 }
 

@@ -301,7 +301,10 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
     return error_memory(error, sizeof *config + sizeof *dict), NULL;
   }
   dict->backend = backend;
-  if (dict_config_read(path, id, host, config, error) == 0) result = load(dict, config, host, error);
+  dict->spliced = calloc(1, sizeof *dict->spliced);
+  if (!dict->spliced)
+    error_memory(error, sizeof *dict->spliced);
+  else if (dict_config_read(path, id, host, config, error) == 0) result = load(dict, config, host, error);
   dict_config_clear(config);
   free(config);
   if (result == 0) return dict;
@@ -311,6 +314,8 @@ struct dict *dict_open(const char *path, const char *id, const struct dict_host 
 
 void dict_close(struct dict *dict) {
   if (!dict) return;
+  if (dict->spliced) spliced_clear(dict->spliced, dict->backend);
+  free(dict->spliced);
   if (dict->backend) dict->backend->ops->free(dict->backend, dict->memory);
   resident_free(dict->resident);
   tensors_close(dict->tensors);

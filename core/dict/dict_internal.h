@@ -25,6 +25,7 @@ struct dict {
   struct backend *backend; /* borrowed; holds what encoding needs */
   struct resident *resident; /* the encoder, which may come and go */
   enum dtype keep;           /* of the encoder: every way to a feature's value sees its weights rounded so */
+  struct spliced *spliced;   /* worker only */
   struct memory *memory;
   struct span bias, fold, cut, subtract, gain_at, shift_at; /* absent where the formula has none */
 };
@@ -66,6 +67,32 @@ int resident_prepare(struct resident *resident, struct error *error) MUST_CHECK;
 /* Worker only: prepares it if it is not; *out stays until the next call for any dictionary of the budget. */
 int resident_use(struct resident *resident, const struct matrix **out, struct error *error) MUST_CHECK;
 size_t resident_bytes(const struct resident *resident);
+
+/* Another matrix in the same budget, not prepared. */
+struct resident *resident_beside(const struct resident *like, const struct matrix_part *part, int64_t n_in,
+                                 struct error *error) MUST_CHECK;
+/* Worker only: prepares it if it is not; *out stays until it is released as often as it was held. *serial: of these weights; never
+ * that of others. */
+int resident_hold(struct resident *resident, const struct matrix **out, uint64_t *serial, struct error *error) MUST_CHECK;
+void resident_release(struct resident *resident);
+size_t resident_size(const struct resident *resident);  /* bytes it takes when it is prepared, or nearly so */
+size_t resident_limit(const struct resident *resident); /* of its budget; 0: none */
+
+/* encode.c: how rows are encoded; x and n_rows are missing. */
+struct encode_args dict_encode_args(const struct dict *dict, const struct matrix *encoder);
+
+/* decode.c: rows [first, first + count) of W_dec as they lie in the file; not of cross-layer transcoders. */
+int dict_decoder_part(const struct dict *dict, int64_t first, int64_t count, struct matrix_part *out,
+                      struct error *error) MUST_CHECK;
+
+/* splice.c: what is made when the first splice comes. */
+struct spliced {
+  struct resident *decoder; /* NULL: there was none yet */
+  struct memory *memory;
+  struct splice splice;
+  uint64_t parts[2], serial; /* of the encoder and the decoder, and of the two together */
+};
+void spliced_clear(struct spliced *spliced, struct backend *backend);
 
 /* decode.c: |W_dec[f]| of every feature into norms, or ERROR_FORMAT for a row that is not finite. */
 int dict_measure_rows(const struct tensor *w_dec, const char *path, const char *name, float *norms,

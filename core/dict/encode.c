@@ -12,21 +12,16 @@
 #define PIECE 256 /* inputs at a time */
 #define BLOCK 16  /* rows that are shifted at a time, on the stack */
 
-int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
-                struct error *error) {
+struct encode_args dict_encode_args(const struct dict *dict, const struct matrix *encoder) {
   static const enum encode_kind kinds[] = {[DICT_RELU] = ENCODE_RELU, [DICT_JUMPRELU] = ENCODE_JUMPRELU,
                                            [DICT_TOPK] = ENCODE_TOPK, [DICT_GATED] = ENCODE_GATED,
                                            [DICT_GROUPMAX] = ENCODE_GROUPMAX};
   static const enum encode_norm norms[] = {[DICT_NORM_NONE] = ENCODE_NORM_NONE, [DICT_NORM_SCALE] = ENCODE_NORM_SCALE,
                                            [DICT_NORM_LENGTH] = ENCODE_NORM_LENGTH,
                                            [DICT_NORM_STANDARD] = ENCODE_NORM_STANDARD};
-  const struct matrix *encoder;
-  if (resident_use(dict->resident, &encoder, error) != 0) return -1;
-  const struct encode_args args = {
+  return (struct encode_args){
       .kind = kinds[dict->info.kind],
       .w = encoder,
-      .x = {span_at(x.at, (size_t)dict->info.in_column * sizeof(float)), x.ld},
-      .n_rows = n_rows,
       .center_mean = dict->info.center_mean,
       .subtract = dict->subtract,
       .bias = dict->bias,
@@ -39,6 +34,15 @@ int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct s
       .gain = dict->gain_at,
       .shift = dict->shift_at,
   };
+}
+
+int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
+                struct error *error) {
+  const struct matrix *encoder;
+  if (resident_use(dict->resident, &encoder, error) != 0) return -1;
+  struct encode_args args = dict_encode_args(dict, encoder);
+  args.x = (struct rows){span_at(x.at, (size_t)dict->info.in_column * sizeof(float)), x.ld};
+  args.n_rows = n_rows;
   return dict->backend->ops->encode(dict->backend, &args, out, error);
 }
 

@@ -3,6 +3,7 @@
  *
  * The lists, the counts and `matrix` are under the budget's mutex. Any thread may prepare; a matrix is used and dropped by one, the
  * engine's worker, so that nothing is dropped while it is multiplied with. A dictionary that is closed is not in use by then. */
+#include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,6 +24,8 @@ struct resident {
   int64_t n_in;
   enum dtype keep;            /* DTYPE_OTHER: as in the file */
   struct matrix *matrix;      /* NULL: not prepared */
+  uint64_t serial;            /* of the matrix: no other ever has it */
+  int held;                   /* not dropped while more than 0 */
   struct resident *newer, *older;
   atomic_size_t bytes;        /* of the matrix */
 };
@@ -78,6 +81,8 @@ static struct matrix *take_out(struct dict_budget *budget, struct resident *r) {
   return matrix;
 }
 
+static atomic_uint_least64_t serials;
+
 /* ---- one encoder ---- */
 
 static void lock(const struct resident *r) {
@@ -96,6 +101,7 @@ static int prepare(struct resident *r, bool aside, struct error *error) {
   bool late = r->matrix != NULL; /* another thread was faster */
   if (!late) {
     r->matrix = matrix;
+    r->serial = atomic_fetch_add(&serials, 1) + 1;
     atomic_store(&r->bytes, matrix->bytes);
     if (r->budget) count_in(r->budget, r);
   }
@@ -104,10 +110,11 @@ static int prepare(struct resident *r, bool aside, struct error *error) {
   return 0;
 }
 
-/* The matrix, now the newest; NULL when it is not prepared. */
-static struct matrix *touch(struct resident *r) {
+/* The matrix, now the newest and held `hold` times more; NULL when it is not prepared. */
+static struct matrix *touch(struct resident *r, int hold) {
   lock(r);
   struct matrix *matrix = r->matrix;
+  if (matrix) r->held += hold;
   if (matrix && r->budget) {
     unlink_one(r->budget, r);
     link_newest(r->budget, r);
@@ -116,14 +123,24 @@ static struct matrix *touch(struct resident *r) {
   return matrix;
 }
 
-/* About what it will take, for whether it is prepared at once: the room must be there without dropping another. */
+size_t resident_size(const struct resident *r) {
+  size_t bytes;
+  enum dtype dtype = r->keep == DTYPE_OTHER ? r->part.dtype : r->keep;
+  return checked_mul((size_t)r->part.n_out * (size_t)r->n_in, dtype_size(dtype), &bytes) ? bytes : SIZE_MAX;
+}
+
+size_t resident_limit(const struct resident *r) {
+  struct dict_budget_stats stats = {0};
+  if (r->budget) dict_budget_stats(r->budget, &stats);
+  return stats.limit;
+}
+
+/* Whether it is prepared at once: the room must be there without dropping another. */
 static bool has_room(const struct resident *r) {
   struct dict_budget_stats stats;
-  size_t bytes;
+  size_t bytes = resident_size(r);
   if (!r->budget) return true;
   dict_budget_stats(r->budget, &stats);
-  enum dtype dtype = r->keep == DTYPE_OTHER ? r->part.dtype : r->keep;
-  if (!checked_mul((size_t)r->part.n_out * (size_t)r->n_in, dtype_size(dtype), &bytes)) return false;
   return !stats.limit || (bytes <= stats.limit && stats.bytes <= stats.limit - bytes);
 }
 
@@ -143,8 +160,20 @@ struct resident *resident_new(const struct dict_memory *memory, struct backend *
   return NULL;
 }
 
+struct resident *resident_beside(const struct resident *like, const struct matrix_part *part, int64_t n_in, struct error *error) {
+  struct resident *r = calloc(1, sizeof *r);
+  if (!r) return error_memory(error, sizeof *r), NULL;
+  r->budget = like->budget;
+  r->backend = like->backend;
+  r->part = *part;
+  r->n_in = n_in;
+  r->keep = DTYPE_OTHER;
+  return r;
+}
+
 void resident_free(struct resident *r) {
   if (!r) return;
+  assert(!r->held);
   struct matrix *matrix = r->matrix;
   if (r->budget) {
     pthread_mutex_lock(&r->budget->mutex);
@@ -157,12 +186,13 @@ void resident_free(struct resident *r) {
 
 size_t resident_bytes(const struct resident *r) { return atomic_load(&((struct resident *)(uintptr_t)r)->bytes); }
 
-/* The one used longest ago, while there is too much; NULL when there is not. Neither the one in use nor the newest, which somebody
- * has just prepared to use it. */
+/* The one used longest ago, while there is too much; NULL when there is not. Neither the one in use, nor one that is held, nor the
+ * newest, which somebody has just prepared to use it. */
 static struct matrix *drop_oldest(struct dict_budget *budget, const struct resident *used) {
   struct matrix *matrix = NULL;
   pthread_mutex_lock(&budget->mutex);
-  struct resident *victim = budget->oldest == used ? used->newer : budget->oldest;
+  struct resident *victim = budget->oldest;
+  while (victim && (victim == used || victim->held)) victim = victim->newer;
   if (budget->stats.limit && budget->stats.bytes > budget->stats.limit && victim && victim != budget->newest) {
     matrix = take_out(budget, victim);
     budget->stats.dropped++;
@@ -171,12 +201,26 @@ static struct matrix *drop_oldest(struct dict_budget *budget, const struct resid
   return matrix;
 }
 
-int resident_prepare(struct resident *r, struct error *error) { return touch(r) ? 0 : prepare(r, true, error); }
+int resident_prepare(struct resident *r, struct error *error) { return touch(r, 0) ? 0 : prepare(r, true, error); }
 
-int resident_use(struct resident *r, const struct matrix **out, struct error *error) {
-  while (!(*out = touch(r)))
+static int use(struct resident *r, int hold, const struct matrix **out, struct error *error) {
+  while (!(*out = touch(r, hold)))
     if (prepare(r, false, error) != 0) return -1;
   for (struct matrix *matrix; r->budget && (matrix = drop_oldest(r->budget, r));)
     r->backend->ops->matrix_free(r->backend, matrix);
   return 0;
+}
+
+int resident_use(struct resident *r, const struct matrix **out, struct error *error) { return use(r, 0, out, error); }
+
+int resident_hold(struct resident *r, const struct matrix **out, uint64_t *serial, struct error *error) {
+  if (use(r, 1, out, error) != 0) return -1;
+  *serial = r->serial; /* it stays as it is while it is held */
+  return 0;
+}
+
+void resident_release(struct resident *r) {
+  lock(r);
+  r->held--;
+  unlock(r);
 }

@@ -72,7 +72,7 @@ int batch_open(struct runner *runner, struct error *error) {
 void batch_close(struct runner *runner) {
   struct batch_tables *t = runner->tables;
   free(runner->batch.parts);
-  slots_close(&runner->slots);
+  slots_close(&runner->slots, runner->backend);
   if (runner->saved) runner->backend->ops->free(runner->backend, runner->saved);
   if (!t) return;
   void *all[] = {t->token, t->position, t->source, t->origin, t->logit_row, t->slots, t->keys, t->active, t->arriving,

@@ -23,15 +23,6 @@
 #include "core/dict/dict.h"
 #include "core/math/ops.h"
 
-enum feature_change { FEATURE_SET, FEATURE_SCALE };
-
-/* What a dictionary edit does to one activation, in the dictionary's units. */
-struct edit_feature {
-  int32_t index;
-  enum feature_change change;
-  float value;
-};
-
 /* One intervention. Vectors are f32 host memory, copied by edit_list_add. */
 struct edit {
   struct point point;  /* of a dictionary edit: not used, the dictionary says it */

@@ -13,7 +13,8 @@ int slots_open(struct slots *slots, int32_t n_points, struct error *error) {
   return slots->begin ? 0 : error_memory(error, (size_t)n_points * sizeof *slots->begin);
 }
 
-void slots_close(struct slots *slots) {
+void slots_close(struct slots *slots, struct backend *backend) {
+  splices_close(&slots->spliced, backend);
   for (int32_t i = 0; i < slots->edits_capacity; i++) {
     sparse_clear(&slots->edits[i].codes);
     sparse_clear(&slots->edits[i].changed);
@@ -54,6 +55,7 @@ static int grow_marks(struct slots *slots, struct error *error) {
 }
 
 int slots_add(struct slots *slots, const struct edit_placed *placed, int32_t item, struct error *error) {
+  if (placed->slot.with_error && !placed->slot.n_features) return 0;
   if (grow_marks(slots, error) != 0) return -1;
   if (placed->mark != MARK_WRITE) {
     if (grow_edits(slots, error) != 0) return -1;
@@ -61,7 +63,8 @@ int slots_add(struct slots *slots, const struct edit_placed *placed, int32_t ite
     edit->what = placed->slot;
     edit->rows = placed->item.rows;
   }
-  slots->marks[slots->n_marks++] = (struct slot_mark){item, placed->mark, slots->n_edits - 1, placed->slot.target};
+  slots->marks[slots->n_marks++] = (struct slot_mark){item, placed->mark, slots->n_edits - 1, placed->slot.target,
+                                                           placed->point};
   return 0;
 }
 
@@ -206,6 +209,12 @@ static int write_rows(struct slots *slots, struct slot_edit *edit, int32_t targe
   return failed;
 }
 
+int slots_run_mark(struct slots *slots, const struct slot_mark *mark, struct backend *backend, struct rows at, struct error *error) {
+  struct slot_edit *edit = &slots->edits[mark->edit];
+  if (mark->mark != MARK_WRITE && read_codes(edit, backend, at, error) != 0) return -1;
+  return mark->mark == MARK_READ ? 0 : write_rows(slots, edit, mark->target, backend, at, error);
+}
+
 /* ---- walking the ops ---- */
 
 struct walk {
@@ -249,12 +258,6 @@ static const struct slot_mark *mark_of(const struct slots *slots, int32_t item) 
   return NULL;
 }
 
-static int run_mark(struct walk *walk, const struct slot_mark *mark, struct rows at, struct error *error) {
-  struct slot_edit *edit = &walk->slots->edits[mark->edit];
-  if (mark->mark != MARK_WRITE && read_codes(edit, walk->backend, at, error) != 0) return -1;
-  return mark->mark == MARK_READ ? 0 : write_rows(walk->slots, edit, mark->target, walk->backend, at, error);
-}
-
 /* All of one point: plain edits and dictionary edits in their order, then the taps. */
 static int run_point(struct walk *walk, const struct op *like, enum site site, struct rows at, struct error *error) {
   struct op op = {.code = OP_POINT, .set = like->set, .layer = like->layer, .width = like->width};
@@ -265,7 +268,8 @@ static int run_point(struct walk *walk, const struct op *like, enum site site, s
   for (i = from; i < walk->step->edit_begin[point + 1]; i++) {
     const struct slot_mark *mark = mark_of(walk->slots, i);
     if (!mark) continue;
-    if (run_items(walk, &op, from, i, false, error) != 0 || run_mark(walk, mark, at, error) != 0) return -1;
+    if (run_items(walk, &op, from, i, false, error) != 0 || slots_run_mark(walk->slots, mark, walk->backend, at, error) != 0)
+      return -1;
     from = i + 1;
   }
   if (run_items(walk, &op, from, i, false, error) != 0) return -1;
@@ -335,6 +339,8 @@ int slots_run(struct slots *slots, struct plan *plan, const struct step *step, s
   const struct op *ops;
   size_t count;
   if (step->n_rows == 0) return 0;
+  int spliced = splices_run(slots, plan, step, error);
+  if (spliced) return spliced < 0 ? -1 : 0;
   if (plan_ops(plan, step, &ops, &count, error) != 0) return -1;
   for (size_t i = 0; i < count; i++)
     if (run_op(&walk, &ops[i], error) != 0) return -1;

@@ -150,6 +150,22 @@ struct tap_item {
   int64_t ld;
 };
 
+/* What happens to the activation of one feature, in the dictionary's units. */
+enum feature_change { FEATURE_SET, FEATURE_SCALE };
+struct edit_feature {
+  int32_t index;
+  enum feature_change change;
+  float value;
+};
+
+/* A row that OP_HOLD or OP_SPLICE is about: row x of what the op reads becomes, or changes, row y of what it writes. */
+struct splice_row {
+  int32_t x, y;
+  bool with_error; /* OP_SPLICE: what the dictionary does not explain stays */
+  int32_t n_changes;
+  const struct edit_feature *changes; /* ascending by index; changes of one feature in their order */
+};
+
 /* All that changes from step to step. Arrays are host memory, borrowed for the call. */
 struct step {
   int32_t n_layer;           /* layers of the model; the stride of kv_table */
@@ -187,6 +203,11 @@ struct step {
   const int32_t *edit_begin;
   const struct tap_item *taps;
   const int32_t *tap_begin;
+
+  /* Rows of group g of OP_HOLD and OP_SPLICE are [splice_groups[g].begin, .end) of splices. */
+  int32_t n_splice_groups;
+  const struct row_range *splice_groups;
+  const struct splice_row *splices;
 };
 
 /* ---- ops -------------------------------------------------------------------------------------------- */
@@ -213,6 +234,9 @@ enum op_code {
   OP_DELTA,    /* to += x - before, in rows that an edit of the point covers */
   OP_GATHER,   /* y[i] = x[logit_row[i]] */
   OP_COPY,     /* y = x */
+  /* For splices, where the backend has them (ops.splices). */
+  OP_HOLD,     /* rows of a group are put aside for the OP_SPLICE that reads them */
+  OP_SPLICE,   /* rows of a group through a dictionary, their codes changed on the way (struct splice) */
   OP_CODE_COUNT
 };
 
@@ -259,6 +283,7 @@ struct op {
       const struct matrix *embed;
       struct span positions; /* may be absent */
       float embed_scale;     /* token rows are multiplied by it, then rounded to f32 */
+      bool bare;             /* edits and taps of resid_pre are another op's */
       struct rows embedded, placed; /* of OP_EMBED. OP_BEGIN takes the two from here where `embedded` is there */
     } begin;
     struct { /* of the four norm ops: each of `parts` pieces of `width` elements, side by side in a row, for itself */
@@ -315,7 +340,16 @@ struct op {
       enum site site;
       int64_t column;
       struct rows before, to; /* of OP_DELTA */
+      /* Beside splices: `part`: only the edits [first, last) of the point's, counted from its first, and its taps where `taps` */
+      bool part, taps;
+      int32_t first, last;
     } point;
+    struct { /* of OP_HOLD and OP_SPLICE. width = elements of a row of x that are read */
+      const struct splice *what; /* not of OP_HOLD */
+      uint64_t serial;           /* never the same for other weights */
+      struct rows x, y;          /* at the first columns that are read and written */
+      int32_t group, rows;       /* rows: not fewer than the group has */
+    } splice;
     struct { /* of OP_GATHER, OP_COPY and OP_KEEP */
       struct rows x, y;
       int64_t begin, end; /* of OP_KEEP */
@@ -361,6 +395,19 @@ struct encode_args {
   float scale;             /* ENCODE_NORM_SCALE */
   bool fold_selects;       /* TOPK */
   struct span gain, shift; /* f32 [n_feat]; GATED */
+};
+
+/* What OP_SPLICE does, the same in every step. Row by row: codes = encode(x), in which the changes of the row are made. With the error
+ * y += back * sum over the changed features of (new - old) * factor * their decoder rows, and not a bit where nothing changed;
+ * without it y = (bias + sum over all of value * factor * decoder row) * back + mean. Where the row is `framed`, back undoes the encode's norm of x
+ * (|x| / sqrt(n) of LENGTH, std(x) of STANDARD, else 1), and mean is that of x where the encode takes it away; else back = 1, mean = 0.
+ * Sums begin in any order that depends on the row alone. */
+struct splice {
+  struct encode_args encode;    /* x and n_rows are the op's */
+  const struct matrix *decoder; /* [n_feat, d_out]: row f is feature f's */
+  struct span factor;           /* f32 [n_feat] */
+  struct span bias;             /* f32 [d_out] */
+  bool framed;
 };
 
 /* ---- draws ---------------------------------------------------------------------------------------------- */
@@ -447,6 +494,10 @@ struct ops {
    * there behind the next wait. Within rounding of probabilities, the tokens that core/engine/sampler.c draws. */
   int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                 struct sample_result *results, struct error *error);
+
+  /* Whether run knows OP_HOLD, OP_SPLICE and what stands beside them in ops (`part` of points, `bare` of OP_BEGIN, an OP_SUBLAYER
+   * without sites); where not, whoever splices takes the step apart. */
+  bool splices;
 
   /* Reserved: NULL. */
   int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,

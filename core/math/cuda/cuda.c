@@ -101,7 +101,7 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
   if (bytes <= scratch->bytes && scratch->at) return scratch->at;
   if (cuda->capturing) return error_set(error, ERROR_BUG, "scratch of a captured step grew"), NULL;
   if (wait_for_stream(cuda, error) != 0) return NULL; /* a step in flight works in it */
-  if (name < SCRATCH_ENCODE) graphs_drop(cuda);
+  if (name < SCRATCH_SAMPLE) graphs_drop(cuda);
   cudaFree(scratch->at);
   scratch->at = NULL;
   scratch->bytes = 0;
@@ -151,6 +151,7 @@ static const struct ops cuda_ops = {
     .run = cuda_run,
     .encode = cuda_encode,
     .sample = cuda_sample,
+    .splices = true,
     .room = cuda_room,
     .lost = cuda_lost,
     .close = cuda_close,

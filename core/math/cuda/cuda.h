@@ -15,7 +15,7 @@
 #include "core/math/cuda/plugin.h"
 #include "core/math/host.h"
 
-/* Memory that a verb works in. It grows and never shrinks; graphs hold the addresses of what stands before SCRATCH_ENCODE, so they go
+/* Memory that a verb works in. It grows and never shrinks; graphs hold the addresses of what stands before SCRATCH_SAMPLE, so they go
  * when that grows. */
 enum scratch_name {
   SCRATCH_NARROW,  /* x of a product in the type of the weights */
@@ -201,6 +201,11 @@ void graphs_free(struct cuda_backend *cuda);
 
 int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
 void cuda_encode_close(struct cuda_backend *cuda);
+
+/* ---- splice.c ---- */
+
+int cuda_hold(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
+int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
 
 /* ---- sample.c ---- */
 

@@ -263,17 +263,22 @@ static __device__ __forceinline__ void find_items(const row_range *rows, int bas
   __syncthreads();
 }
 
-/* What edits alone do to a row. */
-static __device__ inline void point_edits(const table *t, int point, int row, float *h, int64_t column, int64_t width, float *shared) {
+/* What edits [begin, end) of the step do to a row. */
+static __device__ inline void edits_between(const table *t, int begin, int end, int row, float *h, int64_t column, int64_t width,
+                                            float *shared) {
   __shared__ unsigned mask[MAX_WARPS];
-  if (!t->edit_begin || point < 0) return;
-  int end = t->edit_begin[point + 1];
-  for (int base = t->edit_begin[point]; base < end; base += blockDim.x) {
+  for (int base = begin; base < end; base += blockDim.x) {
     find_items(t->edit_rows, base, end, row, mask);
     for (int warp = 0; warp < (int)blockDim.x / 32; warp++)
       for (unsigned left = mask[warp]; left; left &= left - 1)
         edit_row(t->edits[base + warp * 32 + __ffs((int)left) - 1], row, h, column, width, shared);
   }
+}
+
+/* What edits alone do to a row. */
+static __device__ inline void point_edits(const table *t, int point, int row, float *h, int64_t column, int64_t width, float *shared) {
+  if (!t->edit_begin || point < 0) return;
+  edits_between(t, t->edit_begin[point], t->edit_begin[point + 1], row, h, column, width, shared);
 }
 
 static __device__ inline void point_taps(const table *t, int point, int row, const float *h, int64_t column, int64_t width) {

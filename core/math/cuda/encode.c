@@ -6,23 +6,12 @@
 #include <string.h>
 
 #include "core/base/checked.h"
-#include "core/math/cuda/cuda.h"
+#include "core/math/cuda/encode.h"
 
 #define CHUNK_ROWS 256
 #define CHUNK_BYTES ((size_t)256 << 20) /* and no more scratch than this, unless one row needs it */
 #define FIRST_ENTRIES ((size_t)512 << 10) /* at most, with the beginnings of rows: 4 MiB, which take 80 us on a bus of 50 GB/s */
 #define LEAST_EXPECTED 64                 /* entries of a row */
-
-/* The device's scratch of a chunk. */
-struct encoding {
-  struct cuda_backend *cuda;
-  const struct encode_args *args;
-  int64_t chunk; /* rows at a time */
-  int64_t ld;    /* of a row of features */
-  float *centred; /* NULL where rows are multiplied as they are */
-  struct choose_args choose;
-  size_t back_bytes; /* of start, index and value, which lie together */
-};
 
 static void *cut(unsigned char *base, size_t *used, size_t bytes) {
   void *at = base ? base + *used : NULL;
@@ -41,15 +30,9 @@ static size_t most_entries(const struct encode_args *args) {
   return bounded ? size_min((size_t)args->k, features) : features;
 }
 
-/* Entries that come back with the first copy. */
-static size_t first_entries(const struct encoding *e) {
-  size_t most = most_entries(e->args), expected = (size_t)e->cuda->codes.expected;
-  if (most == (size_t)e->args->w->n_out) most = size_min(most, size_max(expected, LEAST_EXPECTED));
-  return size_min((size_t)e->chunk * most, FIRST_ENTRIES);
-}
-
 static size_t lay_out(struct encoding *e, unsigned char *base) {
-  size_t used = 0, rows = (size_t)e->chunk, features = rows * (size_t)e->ld, first = first_entries(e);
+  size_t used = 0, rows = (size_t)e->chunk, features = rows * (size_t)e->ld;
+  size_t first = rows * size_min(e->expected, most_entries(e->args));
   size_t more = rows * most_entries(e->args) - first;
   struct choose_args *c = &e->choose;
   c->start = cut(base, &used, (rows + 1) * sizeof *c->start);
@@ -61,7 +44,9 @@ static size_t lay_out(struct encoding *e, unsigned char *base) {
   c->more_value = cut(base, &used, more * sizeof *c->more_value);
   c->counters = cut(base, &used, rows * (size_t)c->n_counters * sizeof *c->counters);
   c->counts = cut(base, &used, rows * (size_t)choose_pieces(c->n_feat) * sizeof *c->counts);
-  e->centred = multiplied_as_is(e->args) ? NULL : cut(base, &used, rows * (size_t)e->args->w->n_in * sizeof *e->centred);
+  if (e->framed) e->frame = cut(base, &used, 2 * rows * sizeof *e->frame);
+  if (e->of.table || !multiplied_as_is(e->args))
+    e->centred = cut(base, &used, rows * (size_t)e->args->w->n_in * sizeof *e->centred);
   c->p = cut(base, &used, features * sizeof *c->p);
   c->feature = cut(base, &used, features * sizeof *c->feature);
   if (e->args->kind == ENCODE_TOPK) c->order = cut(base, &used, features * sizeof *c->order);
@@ -80,23 +65,39 @@ static struct choose_args choose_args(const struct encode_args *args, int64_t ld
 static int centre(struct encoding *e, int64_t first, int64_t rows, struct device_rows *to, struct error *error) {
   const struct encode_args *args = e->args;
   struct cuda_backend *cuda = e->cuda;
-  *to = device_rows_of((struct rows){span_at(args->x.at, (size_t)(first * args->x.ld) * sizeof(float)), args->x.ld});
+  struct group_rows of = {e->of.table, e->of.group, (int32_t)first};
+  *to = device_rows_of(args->x);
+  if (!of.table) to->at += first * to->ld;
   if (!e->centred) {
     size_t bytes = (size_t)rows * (size_t)e->choose.n_counters * sizeof *e->choose.counters;
     return cuda_check(cuda, cudaMemsetAsync(e->choose.counters, 0, bytes, cuda->stream), "clearing counters", error);
   }
-  struct centre_args centre = {*to, e->centred, span_floats(args->subtract), args->w->n_in, (int32_t)args->norm,
-                               args->center_mean, args->scale, e->choose.counters, e->choose.n_counters};
+  struct centre_args centre = {of, *to, e->centred, span_floats(args->subtract), args->w->n_in, (int32_t)args->norm,
+                               args->center_mean, args->scale, e->choose.counters, e->choose.n_counters, e->frame};
   *to = (struct device_rows){e->centred, args->w->n_in};
   return cuda_check(cuda, launch_centre(cuda->stream, rows, &centre), "centring rows", error);
 }
 
-static int choose(struct encoding *e, int64_t first, int64_t rows, struct error *error) {
+int encoding_run(struct encoding *e, int64_t first, int64_t rows, struct error *error) {
   const struct encode_args *args = e->args;
   struct product_args product = {.n = rows, .w = cuda_matrix_view(args->w), .y = {e->choose.p, e->ld},
                                  .bias = span_floats(args->bias)};
   if (centre(e, first, rows, &product.x, error) != 0 || cuda_product(e->cuda, rows, &product, false, error) != 0) return -1;
   return cuda_check(e->cuda, launch_choose(e->cuda->stream, rows, &e->choose), "choosing features", error);
+}
+
+int encoding_open(struct encoding *e, struct error *error) {
+  const struct encode_args *args = e->args;
+  e->ld = (int64_t)size_round_up((size_t)args->w->n_out, 4);
+  e->choose = choose_args(args, e->ld);
+  e->chunk = 1;
+  int64_t fit = (int64_t)(CHUNK_BYTES / lay_out(e, NULL));
+  e->chunk = fit < 1 ? 1 : fit < CHUNK_ROWS ? fit : CHUNK_ROWS;
+  if (args->n_rows < e->chunk) e->chunk = args->n_rows;
+  unsigned char *base = cuda_scratch(e->cuda, SCRATCH_ENCODE, lay_out(e, NULL), error);
+  if (!base) return -1;
+  lay_out(e, base);
+  return 0;
 }
 
 /* ---- the way back ---------------------------------------------------------------------------------------------------------- */
@@ -156,7 +157,7 @@ static int append(struct encoding *e, int64_t rows, struct sparse *out, struct e
 }
 
 static int encode_chunk(struct encoding *e, int64_t first, int64_t rows, struct sparse *out, struct error *error) {
-  if (choose(e, first, rows, error) != 0 || fetch(e, e->choose.start, e->back_bytes, error) != 0) return -1;
+  if (encoding_run(e, first, rows, error) != 0 || fetch(e, e->choose.start, e->back_bytes, error) != 0) return -1;
   return append(e, rows, out, error);
 }
 
@@ -166,20 +167,20 @@ static int append_nothing(int64_t rows, struct sparse *out, struct error *error)
   return 0;
 }
 
+/* Of the k largest all are expected; of what is above thresholds, what there was the last time. */
+static size_t expected_entries(const struct cuda_backend *cuda, const struct encode_args *args) {
+  size_t most = most_entries(args), usual = size_max((size_t)cuda->codes.expected, LEAST_EXPECTED);
+  if (most == (size_t)args->w->n_out) most = size_min(most, usual);
+  return size_min(most, FIRST_ENTRIES / (size_t)(args->n_rows < CHUNK_ROWS ? args->n_rows : CHUNK_ROWS));
+}
+
 int cuda_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error) {
-  struct encoding e = {.cuda = (struct cuda_backend *)backend, .args = args, .chunk = 1};
+  struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (args->n_rows <= 0) return 0;
-  if (cuda_begin(e.cuda, error) != 0) return -1;
+  if (cuda_begin(cuda, error) != 0) return -1;
   if (args->kind == ENCODE_TOPK && args->k <= 0) return append_nothing(args->n_rows, out, error);
-  e.ld = (int64_t)size_round_up((size_t)args->w->n_out, 4);
-  e.choose = choose_args(args, e.ld);
-  int64_t fit = (int64_t)(CHUNK_BYTES / lay_out(&e, NULL));
-  e.chunk = fit < 1 ? 1 : fit < CHUNK_ROWS ? fit : CHUNK_ROWS;
-  if (args->n_rows < e.chunk) e.chunk = args->n_rows;
-  unsigned char *base = cuda_scratch(e.cuda, SCRATCH_ENCODE, lay_out(&e, NULL), error);
-  if (!base) return -1;
-  lay_out(&e, base);
-  int failed = make_host_room(&e, error);
+  struct encoding e = {.cuda = cuda, .args = args, .expected = expected_entries(cuda, args)};
+  int failed = encoding_open(&e, error) != 0 || make_host_room(&e, error) != 0 ? -1 : 0;
   for (int64_t first = 0; first < args->n_rows && !failed; first += e.chunk)
     failed = encode_chunk(&e, first, args->n_rows - first < e.chunk ? args->n_rows - first : e.chunk, out, error);
   return failed;

@@ -8,30 +8,49 @@
  * The k largest are found by their bits: positive floats are ordered as their bits are. A histogram of the leading bits of a row
  * says above which the k-th is; only what is there or above is gathered, and one block a row finds the exact border
  * among those few, lowest index first among equals. */
-#include "core/math/cuda/device.cuh"
+#include "core/math/cuda/splice.cuh"
 
-static __device__ inline float centre_scale(const centre_args &a, const float *x, float mean, float *shared) {
+/* *back: what undoes it. Of a standard deviation that is without the little that keeps it off 0, as dictionaries are trained. */
+static __device__ inline float centre_scale(const centre_args &a, const float *x, float mean, float *back, float *shared) {
   float square = 0, n = (float)a.width;
+  *back = 1;
   if (a.norm == ENCODE_NORM_NONE) return 1;
   if (a.norm == ENCODE_NORM_SCALE) return a.scale;
   for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) square = fmaf(x[i] - mean, x[i] - mean, square);
   square = block_sum(square, shared);
-  if (a.norm == ENCODE_NORM_STANDARD) return (float)(1 / (sqrt((double)square / (double)(a.width - 1)) + ENCODE_STANDARD_EPS));
+  if (a.norm == ENCODE_NORM_STANDARD) {
+    double deviation = sqrt((double)square / (double)(a.width - 1));
+    *back = (float)deviation;
+    return (float)(1 / (deviation + ENCODE_STANDARD_EPS));
+  }
+  if (square > 0) *back = sqrtf(square / n);
   return square > 0 ? sqrtf(n / square) : 1.0f;
 }
 
 static __global__ void centre_kernel(centre_args a) {
   __shared__ float shared[MAX_WARPS];
   grid_follow();
-  const float *x = row_at(a.x, blockIdx.x);
-  float *to = a.to + (int64_t)blockIdx.x * a.width, mean = 0;
+  for (int i = threadIdx.x; i < a.n_counters; i += blockDim.x) a.counters[(int64_t)blockIdx.x * a.n_counters + i] = 0;
+  float *to = a.to + (int64_t)blockIdx.x * a.width, mean = 0, back;
+  int row = (int)blockIdx.x;
+  if (a.of.table) {
+    const table_splice *splice = group_row(a.of, row);
+    row = splice ? splice->x : -1;
+  }
+  if (row < 0) {
+    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = 0;
+    return;
+  }
+  const float *x = row_at(a.x, row);
   if (a.center_mean || a.norm == ENCODE_NORM_STANDARD) {
     for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) mean += x[i];
     mean = block_sum(mean, shared) / (float)a.width;
   }
-  float scale = centre_scale(a, x, mean, shared);
+  float scale = centre_scale(a, x, mean, &back, shared);
   for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = (x[i] - mean) * scale - (a.subtract ? a.subtract[i] : 0.0f);
-  for (int i = threadIdx.x; i < a.n_counters; i += blockDim.x) a.counters[(int64_t)blockIdx.x * a.n_counters + i] = 0;
+  if (!a.frame || threadIdx.x) return;
+  a.frame[2 * blockIdx.x] = back;
+  a.frame[2 * blockIdx.x + 1] = mean;
 }
 
 extern "C" cudaError_t launch_centre(cudaStream_t stream, int64_t rows, const centre_args *args) {

@@ -40,6 +40,11 @@ struct table_tap {
   int64_t ld;
 };
 
+struct table_splice {
+  int32_t x, y, with_error, n_changes;
+  const struct edit_feature *changes;
+};
+
 /* A `struct step`, at the front of the block that holds its arrays. NULL where the step has none. */
 struct table {
   int32_t n_layer, n_rows, n_slots, n_logit_rows, kv_blocks;
@@ -57,6 +62,8 @@ struct table {
   const struct table_tap *taps;
   const struct row_range *tap_rows;
   const int32_t *tap_begin;
+  const struct row_range *splice_groups;
+  const struct table_splice *splices;
 };
 
 /* How large a launch is made: at least the rows of the step. */
@@ -114,6 +121,8 @@ struct point_args {
   int32_t set, layer, point;
   int64_t column, width;
   struct device_rows x;
+  bool part, taps; /* part: the edits [first, last) of the point's, and its taps where `taps` */
+  int32_t first, last;
 };
 cudaError_t launch_point(cudaStream_t stream, const struct bucket *bucket, const struct point_args *args);
 
@@ -233,8 +242,15 @@ cudaError_t launch_pattern(cudaStream_t stream, int32_t rows, const struct atten
 
 /* ---- encode.cu ------------------------------------------------------------------------------------------------------- */
 
-/* Rows brought to c(x) - subtract: one block a row. Clears the row's counters as well. */
+/* Rows of a group of the step's splices, from its row `first` on; table NULL: not those, but rows one after the other. */
+struct group_rows {
+  const struct table *table;
+  int32_t group, first;
+};
+
+/* Rows brought to c(x) - subtract: one block a row. Clears the row's counters as well. Rows beyond those of the group are 0. */
 struct centre_args {
+  struct group_rows of;
   struct device_rows x;
   float *to; /* [rows][width] */
   const float *subtract;
@@ -244,6 +260,7 @@ struct centre_args {
   float scale;
   int32_t *counters; /* [rows][n_counters] */
   int32_t n_counters;
+  float *frame; /* [rows][2]: what brings a reconstruction back to the row: factor and mean (struct splice); NULL: not asked for */
 };
 cudaError_t launch_centre(cudaStream_t stream, int64_t rows, const struct centre_args *args);
 
@@ -275,6 +292,27 @@ struct choose_args {
   float *more_value;
 };
 cudaError_t launch_choose(cudaStream_t stream, int64_t rows, const struct choose_args *args);
+
+/* ---- splice.cu ------------------------------------------------------------------------------------------------------- */
+
+/* Row x of each row of the group to row y of `to`. */
+struct hold_args {
+  struct group_rows of;
+  struct device_rows x, to;
+  int64_t width;
+};
+cudaError_t launch_hold(cudaStream_t stream, int64_t rows, const struct hold_args *args);
+
+/* Kept features, changed as the step says, times their rows of the decoder, into rows y (struct splice). */
+struct decode_args {
+  struct group_rows of;
+  const int32_t *start, *index; /* of choose_args: the codes of the rows from of.first on */
+  const float *value;
+  struct device_matrix w; /* a row for each feature */
+  const float *factor, *bias, *frame; /* frame NULL: nothing is brought back */
+  struct device_rows y;
+};
+cudaError_t launch_decode(cudaStream_t stream, int64_t rows, const struct decode_args *args);
 
 /* ---- sample.cu ------------------------------------------------------------------------------------------------------- */
 

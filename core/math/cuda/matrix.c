@@ -123,6 +123,9 @@ void cuda_matrix_free(struct backend *backend, struct matrix *matrix) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (!matrix) return;
   cudaSetDevice(cuda->device);
+  /* The worker's step may still read it; what failed is told by whatever it asks for next. */
+  bool over = cuda_stream(cuda) != cuda->stream || !cuda->in_flight || cuda_wait(cuda, NULL) == 0;
+  (void)over;
   cudaFree(((struct cuda_matrix *)matrix)->data);
   free(matrix);
 }

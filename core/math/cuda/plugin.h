@@ -13,14 +13,14 @@
 
 struct cuda_plugin_host {
   int version;
-  size_t sizes[8]; /* cuda_plugin_sizes */
+  size_t sizes[10]; /* cuda_plugin_sizes */
 };
 
 static inline struct cuda_plugin_host cuda_plugin_host(void) {
   return (struct cuda_plugin_host){CUDA_PLUGIN_VERSION,
                                    {sizeof(struct ops), sizeof(struct op), sizeof(struct step), sizeof(struct encode_args),
                                     sizeof(struct matrix_part), sizeof(struct sparse), sizeof(struct sample_draw),
-                                    sizeof(struct sample_result)}};
+                                    sizeof(struct sample_result), sizeof(struct splice), sizeof(struct splice_row)}};
 }
 
 struct cuda_options {

@@ -65,7 +65,17 @@ static __global__ void point_kernel(point_args a) {
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
   grid_follow();
   if (!within) return;
-  point_row(a.table, a.point, step_row(a.table, a.set, row), row_at(a.x, row), a.column, a.width, shared);
+  float *x = row_at(a.x, row);
+  row = step_row(a.table, a.set, row);
+  if (!a.part) {
+    point_row(a.table, a.point, row, x, a.column, a.width, shared);
+  } else {
+    if (a.table->edit_begin) {
+      int first = a.table->edit_begin[a.point];
+      edits_between(a.table, first + a.first, first + a.last, row, x, a.column, a.width, shared);
+    }
+    if (a.taps) point_taps(a.table, a.point, row, x, a.column, a.width);
+  }
 }
 
 extern "C" cudaError_t launch_point(cudaStream_t stream, const bucket *bucket, const point_args *args) {

@@ -59,7 +59,7 @@ static int launch_stages(const struct walk *w, const struct row_args *args, stru
 
 static void stage_begin(const struct op *op, struct row_args *args) {
   args->begin_layer = op->layer;
-  args->begin_point = point_of(op, SITE_RESID_PRE);
+  args->begin_point = op->u.begin.bare ? -1 : point_of(op, SITE_RESID_PRE);
   args->origins = true;
   args->embed = cuda_matrix_view(op->u.begin.embed);
   args->positions = span_floats(op->u.begin.positions);
@@ -94,6 +94,7 @@ static int run_arrivals(struct walk *w, const struct op *op, struct error *error
   stage_begin(op, &args);
   args.begin_point = -1;
   if (launch_stages(w, &args, error) != 0) return -1;
+  if (op->u.begin.bare) return 0;
   args.origins = false;
   args.begin_point = point_of(op, SITE_RESID_PRE);
   return launch_stages(w, &args, error);
@@ -115,7 +116,7 @@ static int run_sublayer(struct walk *w, size_t at, struct error *error) {
   args.sub_set = (int32_t)op->set;
   args.sub_layer = op->layer;
   args.out = device_rows_of(op->u.sublayer.out);
-  args.out_point = point_of(op, op->u.sublayer.out_site);
+  args.out_point = op->u.sublayer.out_site ? point_of(op, op->u.sublayer.out_site) : -1;
   args.resid_point = op->u.sublayer.resid_site ? point_of(op, op->u.sublayer.resid_site) : -1;
   if (op->u.sublayer.norm.kind != NORM_NONE) {
     stage_norm(op, &op->u.sublayer.norm, op->u.sublayer.y, &args);
@@ -145,7 +146,8 @@ static int run_solu(struct walk *w, const struct op *op, struct error *error) {
 
 static int run_point(struct walk *w, const struct op *op, struct error *error) {
   struct point_args args = {w->table, (int32_t)op->set, op->layer, point_of(op, op->u.point.site), op->u.point.column,
-                            op->width, device_rows_of(op->u.point.x)};
+                            op->width, device_rows_of(op->u.point.x), op->u.point.part, op->u.point.taps, op->u.point.first,
+                            op->u.point.last};
   if (op->u.point.site == SITE_MLP_POST && !w->shape->mlp_items) return 0;
   return cuda_check(w->cuda, launch_point(w->cuda->stream, &w->shape->bucket, &args), "edits and taps", error);
 }
@@ -269,7 +271,8 @@ static int run_attend(struct walk *w, struct attend_args args, struct error *err
   const struct bucket *bucket = &w->shape->bucket;
   cudaStream_t stream = w->cuda->stream;
   int64_t width = (int64_t)args.n_head * args.d_head;
-  struct point_args z = {w->table, ROWS_ACTIVE, args.layer, w->shape->z_items ? args.point : -1, 0, width, args.z};
+  struct point_args z = {.table = w->table, .set = ROWS_ACTIVE, .layer = args.layer, .point = w->shape->z_items ? args.point : -1,
+                         .width = width, .x = args.z};
   args.prompts = w->shape->prompts && args.kv_type != DTYPE_F32 && args.d_head <= PROMPT_HEAD;
   args.point = width <= ATTEND_POINT_WIDTH && !args.prompts ? z.point : -1;
   if (w->shape->chunks > 1 && (int64_t)bucket->rows * args.n_kv_head <= SPREAD_UNITS) {
@@ -377,6 +380,8 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_ATTEND: return one(run_attend(w, attend_args(w, op), error));
     case OP_PATTERN: return one(run_pattern(w, op, error));
     case OP_POINT: return one(run_point(w, op, error));
+    case OP_HOLD: return one(cuda_hold(w->cuda, w->table, op, error));
+    case OP_SPLICE: return one(cuda_splice(w->cuda, w->table, op, error));
     case OP_GATE:
     case OP_PLACE:
     case OP_EMBED:

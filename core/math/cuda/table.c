@@ -93,6 +93,23 @@ static void put_taps(struct cutter *c, const struct step *step, struct table *t)
   }
 }
 
+/* Rows that have the same changes share a copy of them. */
+static void put_splices(struct cutter *c, const struct step *step, struct table *t) {
+  if (!step->n_splice_groups) return;
+  size_t n = (size_t)step->splice_groups[step->n_splice_groups - 1].end;
+  struct place place = cut(c, n * sizeof(struct table_splice));
+  const void *changes = NULL;
+  t->splices = place.device;
+  t->splice_groups = cut_copy(c, step->splice_groups, (size_t)step->n_splice_groups * sizeof *step->splice_groups);
+  for (size_t i = 0; i < n; i++) {
+    const struct splice_row *row = &step->splices[i];
+    bool same = i && row[-1].changes == row->changes && row[-1].n_changes == row->n_changes;
+    if (!same) changes = cut_copy(c, row->n_changes ? row->changes : NULL, (size_t)row->n_changes * sizeof *row->changes);
+    if (place.host)
+      ((struct table_splice *)place.host)[i] = (struct table_splice){row->x, row->y, row->with_error, row->n_changes, changes};
+  }
+}
+
 /* The same cuts in the same order, whether it measures or fills. */
 static void lay_out(struct cutter *c, const struct step *step, struct table *t) {
   size_t rows = (size_t)step->n_rows, layers = (size_t)step->n_layer + 1;
@@ -111,6 +128,7 @@ static void lay_out(struct cutter *c, const struct step *step, struct table *t) 
   put_cache(c, step, t);
   put_edits(c, step, t);
   put_taps(c, step, t);
+  put_splices(c, step, t);
 }
 
 /* On the device: at one place, which graphs know. */

@@ -1,0 +1,101 @@
+/* splice.c: what a backend needs for a dictionary inside a step: both matrices, and the vectors of the way back. Made when it is first
+ * asked for: most dictionaries are never spliced. Knows no step. */
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "core/base/checked.h"
+#include "core/dict/dict_internal.h"
+
+static atomic_uint_least64_t serials;
+
+static bool gapped(const struct tensor *w) { return w->stride[0] != 1 && w->stride[1] != 1; }
+
+bool dict_splices(const struct dict *dict) {
+  const struct dict_info *info = &dict->info;
+  bool chosen = info->kind == DICT_TOPK || info->kind == DICT_GROUPMAX;
+  size_t limit = resident_limit(dict->resident);
+  return dict->backend->ops->splices && !info->cross && !info->skip && !(info->transcoder && info->center_mean) &&
+         !(chosen && info->k <= 0) && !gapped(&dict->w_dec) && (!limit || dict_splice_bytes(dict) <= limit);
+}
+
+/* The decoder, which is not prepared before it is held. */
+static int note_decoder(const struct dict *dict, struct error *error) {
+  const struct dict_info *info = &dict->info;
+  struct matrix_part part;
+  if (dict->spliced->decoder) return 0;
+  if (dict_decoder_part(dict, 0, info->n_feat, &part, error) != 0) return -1;
+  dict->spliced->decoder = resident_beside(dict->resident, &part, info->d_out, error);
+  return dict->spliced->decoder ? 0 : -1;
+}
+
+size_t dict_splice_bytes(const struct dict *dict) {
+  const struct dict_info *info = &dict->info;
+  size_t bytes;
+  if (!checked_mul((size_t)info->n_feat * (size_t)info->d_out, dtype_size(dict->w_dec.dtype), &bytes)) return SIZE_MAX;
+  return checked_add(bytes, resident_size(dict->resident), &bytes) ? bytes : SIZE_MAX;
+}
+
+size_t dict_splice_limit(const struct dict *dict) { return resident_limit(dict->resident); }
+
+/* Factors of all features, then the bias, to the backend. */
+static int write_vectors(const struct dict *dict, const float *vectors, size_t bytes, struct error *error) {
+  const struct ops *ops = dict->backend->ops;
+  struct spliced *s = dict->spliced;
+  if (ops->alloc(dict->backend, bytes, &s->memory, error) != 0) return -1;
+  s->splice.factor = (struct span){s->memory, 0};
+  s->splice.bias = (struct span){s->memory, (size_t)dict->info.n_feat * sizeof(float)};
+  if (ops->write(dict->backend, s->splice.factor, vectors, bytes, error) == 0) return 0;
+  ops->free(dict->backend, s->memory);
+  s->memory = NULL;
+  return -1;
+}
+
+static int send_vectors(const struct dict *dict, struct error *error) {
+  const struct dict_info *info = &dict->info;
+  size_t bytes = (size_t)(info->n_feat + info->d_out) * sizeof(float);
+  if (dict->spliced->memory) return 0;
+  float *vectors = malloc(bytes);
+  if (!vectors) return error_memory(error, bytes);
+  for (int64_t f = 0; f < info->n_feat; f++) vectors[f] = dict_decoder_factor(dict, f);
+  for (int64_t i = 0; i < info->d_out; i++) vectors[info->n_feat + i] = dict->b_dec[i] / info->out_scale;
+  int failed = write_vectors(dict, vectors, bytes, error);
+  free(vectors);
+  return failed;
+}
+
+static bool is_framed(const struct dict_info *info) {
+  return !info->transcoder && (info->center_mean || info->norm == DICT_NORM_LENGTH || info->norm == DICT_NORM_STANDARD);
+}
+
+int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_t *serial, struct error *error) {
+  struct spliced *s = dict->spliced;
+  const struct matrix *encoder;
+  uint64_t parts[2];
+  assert(dict_splices(dict));
+  if (note_decoder(dict, error) != 0 || send_vectors(dict, error) != 0 ||
+      resident_hold(dict->resident, &encoder, &parts[0], error) != 0)
+    return -1;
+  if (resident_hold(s->decoder, &s->splice.decoder, &parts[1], error) != 0) {
+    resident_release(dict->resident);
+    return -1;
+  }
+  if (parts[0] != s->parts[0] || parts[1] != s->parts[1]) s->serial = atomic_fetch_add(&serials, 1) + 1;
+  s->parts[0] = parts[0];
+  s->parts[1] = parts[1];
+  s->splice.encode = dict_encode_args(dict, encoder);
+  s->splice.framed = is_framed(&dict->info);
+  *out = &s->splice;
+  *serial = s->serial;
+  return 0;
+}
+
+void dict_splice_release(const struct dict *dict) {
+  resident_release(dict->resident);
+  resident_release(dict->spliced->decoder);
+}
+
+void spliced_clear(struct spliced *spliced, struct backend *backend) {
+  resident_free(spliced->decoder);
+  backend->ops->free(backend, spliced->memory);
+}

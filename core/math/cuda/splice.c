@@ -1,0 +1,30 @@
+/* splice.c: dictionaries inside a step: rows are encoded, their codes changed and decoded, and nothing of it leaves the device. */
+#include "core/math/cuda/encode.h"
+
+int cuda_hold(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) {
+  struct hold_args args = {{table, op->u.splice.group, 0}, device_rows_of(op->u.splice.x), device_rows_of(op->u.splice.y), op->width};
+  return cuda_check(cuda, launch_hold(cuda->stream, op->u.splice.rows, &args), "putting rows aside", error);
+}
+
+static int decode(const struct encoding *e, const struct op *op, int64_t first, int64_t rows, struct error *error) {
+  const struct splice *what = op->u.splice.what;
+  struct group_rows of = {e->of.table, e->of.group, (int32_t)first};
+  struct decode_args args = {.of = of, .start = e->choose.start, .index = e->choose.index, .value = e->choose.value,
+                             .w = cuda_matrix_view(what->decoder), .factor = span_floats(what->factor),
+                             .bias = span_floats(what->bias), .frame = e->frame, .y = device_rows_of(op->u.splice.y)};
+  return cuda_check(e->cuda, launch_decode(e->cuda->stream, rows, &args), "decoding rows", error);
+}
+
+int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) {
+  struct encode_args args = op->u.splice.what->encode;
+  args.x = op->u.splice.x;
+  args.n_rows = op->u.splice.rows;
+  struct encoding e = {.cuda = cuda, .args = &args, .of = {table, op->u.splice.group, 0}, .framed = op->u.splice.what->framed,
+                       .expected = SIZE_MAX}; /* all of them in one part */
+  if (encoding_open(&e, error) != 0) return -1;
+  for (int64_t first = 0; first < args.n_rows; first += e.chunk) {
+    int64_t rows = args.n_rows - first < e.chunk ? args.n_rows - first : e.chunk;
+    if (encoding_run(&e, first, rows, error) != 0 || decode(&e, op, first, rows, error) != 0) return -1;
+  }
+  return 0;
+}

@@ -223,14 +223,15 @@ static struct product_args product_args(const struct walk *w, const struct op *o
 static bool is_plain(const struct op *op) { return op->code == OP_LINEAR && op->u.linear.act == ACT_NONE && op->u.linear.soft_cap == 0; }
 
 /* A product, that of its gate from the same x, and what the two make: in one launch, where the kernel can. The gate by itself
- * is never written; lists that look at it have something between the three. */
+ * is never written; lists that look at it have something between the three. What they make must not lie where x does, which
+ * blocks still read. */
 static bool take_gate(const struct walk *w, size_t at, struct product_args *args) {
   if (at + 3 > w->count) return false;
   const struct op *up = &w->list[at], *gate = up + 1, *join = up + 2;
   if (!is_plain(up) || !is_plain(gate) || join->code != OP_GATE || gate->set != up->set || join->set != up->set ||
       gate->layer != up->layer || join->layer != up->layer || !same_rows(gate->u.linear.x, up->u.linear.x) ||
       !same_rows(join->u.gate.up, up->u.linear.y) || !same_rows(join->u.gate.x, gate->u.linear.y) ||
-      same_rows(up->u.linear.y, gate->u.linear.y))
+      same_rows(up->u.linear.y, gate->u.linear.y) || same_rows(join->u.gate.y, up->u.linear.x))
     return false;
   struct device_matrix v = cuda_matrix_view(up->u.linear.w), g = cuda_matrix_view(gate->u.linear.w);
   if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out ||

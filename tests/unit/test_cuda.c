@@ -275,9 +275,8 @@ static void check_text(const struct texts *t, int text, enum dtype kept, struct 
 }
 
 /* Sums in f32, a few hundred terms each rounded by 2^-24 of its sum: exact but for that. On tensor cores, where a slot has many
- * rows: queries in two pieces of the cache's type, and sums that are cut off, 2^-17 of the terms (bf16: 2^-18 of each query, and
- * 2^-22 a sum of up to 30 cuts) or 2^-18 (f16, whose second piece ends at 2^-24 and rounds to 2^-25); weights in two pieces,
- * 2^-16. */
+ * rows: queries in two pieces of the cache's type, 2^-18 of each (f16: 2^-22, and 2^-25 where the second piece ends), and up to 30 sums
+ * that are cut off by 2^-23; weights alike, and sums over up to 150 positions: 2^-16 with those of both. */
 static struct slack slack_of(enum dtype kept, bool many) {
   if (!many || kept == DTYPE_F32) return (struct slack){0x1p-20, 0, 0x1p-20};
   return kept == DTYPE_BF16 ? (struct slack){0x1p-17, 0, 0x1p-16} : (struct slack){0x1p-18, 0x1p-25, 0x1p-18};

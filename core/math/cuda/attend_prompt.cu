@@ -3,7 +3,7 @@
  * A block takes a tile of queries (a few rows of a slot by the query heads of one KV head, or some of them), brings the keys
  * and values of 64 positions after the other into shared memory, once for all of them, and weighs them with a running maximum.
  * A warp has 16 queries. Operands that are f32, queries and weights, are cut into two pieces of the cache's type, which leaves
- * 2^-16 of them away; keys and values are used as they are kept. Blocks of positions lie in shared memory as they lie in the cache
+ * 2^-18 of them away (f16: 2^-22); keys and values are used as they are kept. Blocks of positions lie in shared memory as they lie in the cache
  * (cache.cuh): a word there is a word of an operand.
  *
  * The order of sums depends on where tiles begin, so this is for plain mode. Short slots of the same step (decodes) and all

@@ -178,6 +178,7 @@ int cuda_encode(struct backend *backend, const struct encode_args *args, struct 
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (args->n_rows <= 0) return 0;
   if (cuda_begin(cuda, error) != 0) return -1;
+  if (cuda->watch) watch_op(cuda->watch, cuda->stream, "encode", args->n_rows, args->w);
   if (args->kind == ENCODE_TOPK && args->k <= 0) return append_nothing(args->n_rows, out, error);
   struct encoding e = {.cuda = cuda, .args = args, .expected = expected_entries(cuda, args)};
   int failed = encoding_open(&e, error) != 0 || make_host_room(&e, error) != 0 ? -1 : 0;

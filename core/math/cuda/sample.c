@@ -84,6 +84,7 @@ int cuda_sample(struct backend *backend, struct rows logits, int64_t vocabulary,
   if (cuda_enter(cuda, error) != 0 || (cuda->awaited.n && cuda_wait(cuda, error) != 0)) return -1;
   unsigned char *at = cuda_stage(cuda, result_bytes + changes * sizeof(struct sample_change), error);
   if (!at || cuda_begin(cuda, error) != 0) return -1;
+  if (cuda->watch) watch_op(cuda->watch, cuda->stream, "draw", n, NULL);
   struct sampling s = {.cuda = cuda, .draws = draws, .results = (struct sample_result *)(void *)at,
                        .staged = (struct sample_change *)(void *)(at + result_bytes)};
   s.args.logits = device_rows_of(logits);

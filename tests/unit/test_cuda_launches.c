@@ -1,24 +1,6 @@
-/* What the CUDA backend does in one launch is what its single ops do, bit by bit; and how many launches a token takes in which
- * family. Needs the emulated library (STEERD_CUDA_LIBRARY). */
-#include <dlfcn.h>
-
-#include "tests/unit/ops_world.h"
-
-static void (*launches)(long out[2]); /* of tests/cuda_host/emulator.cpp; NULL where the device is real */
-
-static bool find_library(void) {
-  const char *path = getenv("STEERD_CUDA_LIBRARY");
-  struct error error = ERROR_INIT;
-  struct backend *backend = path ? backend_open("cuda", 1, &error) : NULL;
-  if (!backend) {
-    printf("skip: the CUDA backend (%s)\n", path ? error.text : "set STEERD_CUDA_LIBRARY");
-    return false;
-  }
-  backend_close(backend);
-  void *symbol = dlsym(dlopen(path, RTLD_NOW | RTLD_NOLOAD), "cuda_emulated_launches");
-  memcpy(&launches, &symbol, sizeof launches);
-  return true;
-}
+/* What the CUDA backend does in one launch is what its single ops do, bit by bit. Needs a library (STEERD_CUDA_LIBRARY),
+ * emulated or real. */
+#include "tests/unit/cuda_library.h"
 
 /* ---- attention of texts with one row each ------------------------------------------------------------------------------------- */
 

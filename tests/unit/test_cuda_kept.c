@@ -1,0 +1,231 @@
+/* Keys and values as the CUDA backend keeps them, and attention that reads them, of one row and of prompts, against sums in double.
+ * Needs a library (STEERD_CUDA_LIBRARY), emulated or real. */
+#include "tests/unit/cuda_library.h"
+
+struct heads {
+  int n, kv, d, window;
+  float soft_cap;
+};
+enum { TEXT = 150, TEXTS = 4, TEXT_BLOCKS = 3, WIDEST_HEAD = 256 };
+
+static int qkv_width(const struct heads *h) { return (h->n + 2 * h->kv) * h->d; }
+
+/* Texts of up to TEXT positions, attended to in steps of rows [from, to) of each; the pool is full of NaN. */
+struct texts {
+  struct heads heads;
+  struct backend *backend;
+  struct span kv, from, to;
+  struct op op;
+  float *qkv, *z; /* [TEXTS][TEXT][qkv_width] and [n * d] */
+};
+
+static void texts_open(struct texts *t, struct backend *backend, struct heads heads, enum dtype wish) {
+  size_t width = (size_t)qkv_width(&heads), z = (size_t)(heads.n * heads.d), rows = TEXTS * TEXT;
+  size_t bytes = TEXTS * TEXT_BLOCKS * backend->ops->kv_block_bytes(backend, heads.kv, heads.d, wish);
+  *t = (struct texts){.heads = heads, .backend = backend, .qkv = malloc(rows * width * 4), .z = malloc(rows * z * 4)};
+  t->kv = must_alloc(backend, bytes / 4);
+  t->from = must_alloc(backend, rows * width);
+  t->to = must_alloc(backend, rows * (z + 3));
+  float *garbage = malloc(bytes);
+  memset(garbage, 0xFF, bytes);
+  backend->ops->write(backend, t->kv, garbage, bytes, NULL);
+  free(garbage);
+  fill(t->qkv, rows * width, 60, 2);
+  t->op = (struct op){.code = OP_ATTEND, .set = ROWS_ACTIVE, .width = heads.n * heads.d};
+  t->op.u.attend.qkv = (struct rows){t->from, (int64_t)width};
+  t->op.u.attend.z = (struct rows){t->to, (int64_t)z + 3};
+  t->op.u.attend.k = heads.n * heads.d;
+  t->op.u.attend.v = (heads.n + heads.kv) * heads.d;
+  t->op.u.attend.n_head = heads.n;
+  t->op.u.attend.n_kv_head = heads.kv;
+  t->op.u.attend.d_head = heads.d;
+  t->op.u.attend.scale = 0.3f;
+  t->op.u.attend.window = heads.window;
+  t->op.u.attend.soft_cap = heads.soft_cap;
+  t->op.u.attend.kv = wish;
+}
+
+static void texts_close(struct texts *t) {
+  drop(t->backend, t->kv);
+  drop(t->backend, t->from);
+  drop(t->backend, t->to);
+  free(t->qkv);
+  free(t->z);
+}
+
+/* One step: positions [range[i][0], range[i][1]) of text i, where there are any. */
+static void texts_step(struct texts *t, const int (*range)[2]) {
+  static int32_t table[TEXTS * TEXT_BLOCKS];
+  struct step_slot slots[TEXTS];
+  size_t width = (size_t)qkv_width(&t->heads), z = (size_t)(t->heads.n * t->heads.d);
+  int n = 0, rows = 0;
+  for (int i = 0; i < TEXTS; i++) {
+    int first = range[i][0], count = range[i][1] - first;
+    if (!count) continue;
+    for (int k = 0; k < TEXT_BLOCKS; k++) table[n * TEXT_BLOCKS + k] = (i * TEXT_BLOCKS + k) * 5 % (TEXTS * TEXT_BLOCKS);
+    slots[n++] = (struct step_slot){{rows, rows + count}, first, 0, 1};
+    const float *from = t->qkv + (size_t)(i * TEXT + first) * width;
+    assert_int_equal(t->backend->ops->write(t->backend, span_at(t->from, (size_t)rows * width * 4), from, (size_t)count * width * 4, NULL), 0);
+    rows += count;
+  }
+  struct row_range all[2] = {{0, rows}, {0, rows}};
+  struct step step = {.n_layer = 1, .n_rows = rows, .n_slots = n, .slots = slots, .active = all, .arriving = all,
+                      .kv = t->kv, .kv_table = table, .kv_blocks = TEXT_BLOCKS};
+  assert_int_equal(t->backend->ops->run(t->backend, &t->op, 1, &step, NULL), 0);
+  rows = 0;
+  for (int i = 0; i < TEXTS; i++)
+    for (int at = range[i][0]; at < range[i][1]; at++, rows++)
+      must_read(t->backend, t->z + (size_t)(i * TEXT + at) * z, span_at(t->to, (size_t)rows * (z + 3) * 4), z);
+}
+
+/* What attention may differ by from its definition. Of scores: of scale x sum |q_i k_i|, and each q_i by so much; of weights: of
+ * each. */
+struct slack {
+  double scores, queries, weights;
+};
+
+/* A head of a row by its definition, over keys and values of type `kept`; the sum of weights, by which it is not yet divided,
+ * and what the slack makes of it. */
+static double expected_z(const struct texts *t, int text, enum dtype kept, struct slack slack, int row, int head, double z[]) {
+  const struct heads *h = &t->heads;
+  int width = qkv_width(h), first = h->window && row >= h->window ? row - h->window + 1 : 0;
+  const float *rows = t->qkv + (size_t)(text * TEXT) * (size_t)width, *q = rows + row * width + head * h->d;
+  double total = 0, moved = 0, largest = 0;
+  for (int i = 0; i < h->d; i++) z[i] = 0;
+  for (int j = first; j <= row; j++) {
+    const float *k = rows + j * width + (h->n + head / (h->n / h->kv)) * h->d, *v = k + h->kv * h->d;
+    double score = 0, size = 0, keys = 0;
+    for (int i = 0; i < h->d; i++) {
+      double term = (double)q[i] * dtype_round(k[i], kept);
+      score += term;
+      size += fabs(term);
+      keys += fabs(dtype_round(k[i], kept));
+    }
+    score *= 0.3f;
+    double weight = exp(h->soft_cap > 0 ? h->soft_cap * tanh(score / h->soft_cap) : score);
+    moved = fmax(moved, 0.3 * (slack.scores * size + slack.queries * keys));
+    total += weight;
+    for (int i = 0; i < h->d; i++) {
+      z[i] += weight * dtype_round(v[i], kept);
+      largest = fmax(largest, fabs(v[i]));
+    }
+  }
+  for (int i = 0; i < h->d; i++) z[i] /= total;
+  return largest * (2 * moved + 2 * slack.weights); /* each weight, and their sum */
+}
+
+static void check_text(const struct texts *t, int text, enum dtype kept, struct slack slack, int begin, int end) {
+  double z[WIDEST_HEAD];
+  for (int row = begin; row < end; row++)
+    for (int head = 0; head < t->heads.n; head++) {
+      const float *got = t->z + ((size_t)(text * TEXT + row) * (size_t)t->heads.n + (size_t)head) * (size_t)t->heads.d;
+      double bound = expected_z(t, text, kept, slack, row, head, z);
+      for (int i = 0; i < t->heads.d; i++)
+        if (!(fabs(got[i] - z[i]) <= bound))
+          fail_msg("%s, %s, %d/%d heads of %d: text %d row %d head %d element %d: %.9g, not %.9g to %.2g", t->backend->ops->name,
+                   dtype_name(kept), t->heads.n, t->heads.kv, t->heads.d, text, row, head, i, got[i], z[i], bound);
+    }
+}
+
+/* Sums in f32, a few hundred terms each rounded by 2^-24 of its sum: exact but for that. On tensor cores, where a slot has many
+ * rows: queries in two pieces of the cache's type, 2^-18 of each (f16: 2^-22, and 2^-25 where the second piece ends), and up to 30 sums
+ * that are cut off by 2^-23; weights alike, and sums over up to 150 positions: 2^-16 with those of both. */
+static struct slack slack_of(enum dtype kept, bool many) {
+  if (!many || kept == DTYPE_F32) return (struct slack){0x1p-20, 0, 0x1p-20};
+  return kept == DTYPE_BF16 ? (struct slack){0x1p-17, 0, 0x1p-16} : (struct slack){0x1p-18, 0x1p-25, 0x1p-18};
+}
+
+static void test_kept_types(void **state) {
+  (void)state;
+  static const struct heads heads = {6, 2, 9, 100, 0};
+  static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+  static const char *const names[] = {"cuda", "cuda+deterministic"};
+  float *whole = malloc(TEXT * 6 * 9 * sizeof *whole);
+  for (int i = 0; i < 6; i++) {
+    struct backend *backend = must_open(names[i % 2], 1);
+    enum dtype wish = types[i / 2], kept = i % 2 ? DTYPE_F32 : wish;
+    assert_int_equal(backend->ops->kv_block_bytes(backend, 2, 64, wish), 2 * 2 * KV_BLOCK * 64 * dtype_size(kept));
+    struct texts t;
+    texts_open(&t, backend, heads, wish);
+    t.qkv[3 * qkv_width(&heads) + 6 * 9] = 1e-6f; /* a key below the normal halves */
+    texts_step(&t, (const int[TEXTS][2]){{0, TEXT}});
+    check_text(&t, 0, kept, slack_of(kept, true), 0, TEXT);
+    memcpy(whole, t.z, TEXT * 6 * 9 * sizeof *whole);
+    /* Rows of an earlier step are read as those of this one, some of them long and some of one row. */
+    static const int ends[] = {1, 2, 66, 96, 130, 131, TEXT};
+    for (int k = 0, begin = 0; k < 7; begin = ends[k++]) texts_step(&t, (const int[TEXTS][2]){{begin, ends[k]}});
+    check_text(&t, 0, kept, slack_of(kept, true), 0, TEXT);
+    if (kept == DTYPE_F32) same_bits(names[i % 2], t.z, whole, TEXT * 6 * 9);
+    texts_close(&t);
+    backend_close(backend);
+  }
+  free(whole);
+}
+
+/* Prompts beside decodes and texts that go on, over heads of every width and group that is cut in its own way. */
+static void test_prompts(void **state) {
+  (void)state;
+  static const struct heads heads[] = {{4, 1, 64, 0, 0},    {3, 3, 24, 0, 2},   {12, 2, 80, 70, 0}, {2, 2, 128, 0, 0},
+                                       {2, 1, 256, 40, 30}, {71, 1, 8, 0, 0}, {5, 1, 136, 64, 0}};
+  struct backend *backend = must_open("cuda", 1);
+  for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+    enum dtype type = i % 3 == 1 ? DTYPE_F16 : DTYPE_BF16;
+    struct texts t;
+    texts_open(&t, backend, heads[i], type);
+    texts_step(&t, (const int[TEXTS][2]){{0, 37}, {0, 5}, {0, 0}, {0, 33}});
+    check_text(&t, 0, type, slack_of(type, true), 0, 37);
+    check_text(&t, 1, type, slack_of(type, false), 0, 5);
+    check_text(&t, 3, type, slack_of(type, true), 0, 33);
+    texts_step(&t, (const int[TEXTS][2]){{37, 110}, {5, 6}, {0, 40}, {33, 38}});
+    check_text(&t, 0, type, slack_of(type, true), 37, 110);
+    check_text(&t, 1, type, slack_of(type, false), 5, 6);
+    check_text(&t, 2, type, slack_of(type, true), 0, 40);
+    check_text(&t, 3, type, slack_of(type, false), 33, 38);
+    texts_close(&t);
+  }
+  backend_close(backend);
+}
+
+/* A key that f16 cannot hold is its largest number, and no infinity whose score would be one, or none at all; NaN stays NaN. The
+ * same for a query of a prompt. */
+static void test_beyond_f16(void **state) {
+  (void)state;
+  static const struct heads heads = {6, 2, 9, 100, 0};
+  struct backend *backend = must_open("cuda", 1);
+  struct texts t;
+  texts_open(&t, backend, heads, DTYPE_F16);
+  float *key = t.qkv + 6 * 9, *value = key + 2 * 9;
+  for (int i = 0; i < TEXT * qkv_width(&heads); i++) t.qkv[i] *= 0.25f;
+  key[0] = 1e30f;
+  value[4] = -70000;
+  for (int row = 0; row < 40; row++) t.qkv[row * qkv_width(&heads)] = 1e-4f;
+  for (int rows = 2; rows <= 40; rows += 38) {
+    texts_step(&t, (const int[TEXTS][2]){{0, rows}});
+    for (int row = 0; row < rows; row++) {
+      double z[9], bound = expected_z(&t, 0, DTYPE_F16, slack_of(DTYPE_F16, rows > 32), row, 0, z);
+      for (int i = 0; i < 9; i++)
+        if (!(fabs(t.z[row * 54 + i] - z[i]) <= bound))
+          fail_msg("%d rows: row %d element %d: %.9g, not %.9g to %.2g", rows, row, i, t.z[row * 54 + i], z[i], bound);
+    }
+  }
+  t.qkv[39 * qkv_width(&heads)] = -1e5f; /* times 65504, and a score of -inf but for rounding: the first key is not seen */
+  texts_step(&t, (const int[TEXTS][2]){{0, 40}});
+  for (int i = 0; i < 9; i++) assert_true(isfinite(t.z[39 * 54 + i]));
+  key[0] = NAN;
+  for (int rows = 2; rows <= 40; rows += 38) {
+    texts_step(&t, (const int[TEXTS][2]){{0, rows}});
+    assert_true(isnan(t.z[54]) && !isnan(t.z[54 + 3 * 9])); /* the other KV head does not know */
+  }
+  texts_close(&t);
+  backend_close(backend);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_kept_types),
+      cmocka_unit_test(test_prompts),
+      cmocka_unit_test(test_beyond_f16),
+      cmocka_unit_test(test_nothing_is_left),
+  };
+  return find_library() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
+}

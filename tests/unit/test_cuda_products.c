@@ -1,0 +1,179 @@
+/* Products of the CUDA backend: by tensor cores, by the library and by plain sums, alone and with their gate, against sums in
+ * double. Needs a library (STEERD_CUDA_LIBRARY), emulated or real. */
+#include "tests/unit/cuda_library.h"
+
+struct product {
+  const char *name;
+  enum dtype dtype;
+  int rows, n_in, n_out;
+  bool lone; /* one input of each row is not 0 */
+};
+
+/* Rounding x to 8 (bf16) or 11 (f16) bits moves each term by 2^-9 or 2^-12 of it, at most; adding n terms in f32 by n * 2^-24 of their
+ * sum of sizes. Tensor cores cut sums off instead of rounding them, 2^-23 a term, but in eight parts, so that a term passes
+ * through n / 8 of these sums and the 8 that join the parts: less from n = 32 on. One term alone is cut where its pieces are summed. */
+static double product_bound(const struct product *p) {
+  bool exact = p->dtype == DTYPE_F32 || p->rows <= 32 || strstr(p->name, "deterministic");
+  return (exact ? 0 : p->dtype == DTYPE_BF16 ? 0x1p-9 : 0x1p-12) + (p->lone ? 0x1p-22 : p->n_in * 0x1p-24);
+}
+
+static float *product_inputs(const struct product *p) {
+  float *x = malloc((size_t)p->rows * (size_t)p->n_in * sizeof *x);
+  fill(x, (size_t)p->rows * (size_t)p->n_in, 51, 1);
+  for (int row = 0; row < p->rows && p->lone; row++)
+    for (int in = 0; in < p->n_in; in++)
+      if (in != (row * 97 + 5) % p->n_in) x[row * p->n_in + in] = 0;
+  return x;
+}
+
+/* Beside the same sums in double. Of many outputs some, the last ones among them. */
+static void compare_product(const struct product *p, const struct file *file, const float *x, const float *got) {
+  double rounding = product_bound(p);
+  int skip = p->n_out > 3000 ? 61 : 1;
+  for (int row = 0; row < p->rows; row++)
+    for (int out = p->n_out - 1; out >= 0; out -= skip) {
+      double sum = 0, size = 0;
+      for (int in = 0; in < p->n_in; in++) {
+        double term = (double)x[row * p->n_in + in] * dtype_f32_at(file->part.data, p->dtype, (size_t)(in * file->part.ld + out));
+        sum += term;
+        size += fabs(term);
+      }
+      if (!(fabs(got[row * p->n_out + out] - sum) <= rounding * size))
+        fail_msg("%s, %d x %d, %d rows: row %d output %d: %.9g, not %.9g", dtype_name(p->dtype), p->n_in, p->n_out, p->rows, row, out,
+                 got[row * p->n_out + out], sum);
+    }
+}
+
+static void check_product_of(struct product p) {
+  size_t results = (size_t)(p.rows + 1) * (size_t)p.n_out;
+  float *x = product_inputs(&p), *got = malloc(results * sizeof *got);
+  struct backend *backend = must_open(p.name, 1);
+  struct file file = file_new(p.dtype, ROWS_ARE_INPUTS, p.n_out, p.n_in, 50, 1);
+  struct matrix *w = must_matrix(backend, &file.part, 1, p.n_in);
+  struct span from = must_put(backend, x, (size_t)p.rows * (size_t)p.n_in), to = must_alloc(backend, results);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT};
+  op.u.linear.w = w;
+  op.u.linear.x = (struct rows){from, p.n_in};
+  op.u.linear.y = (struct rows){to, p.n_out};
+  struct step step = {.n_layer = 1, .n_rows = p.rows, .n_logit_rows = p.rows};
+  assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+  must_read(backend, got, to, results);
+  compare_product(&p, &file, x, got);
+  for (size_t i = results - (size_t)p.n_out; i < results; i++) assert_true(got[i] == 0); /* a row beyond the step stays as it was */
+  backend->ops->matrix_free(backend, w);
+  drop(backend, from);
+  drop(backend, to);
+  backend_close(backend);
+  free(file.block);
+  free(got);
+  free(x);
+}
+
+static void check_product(const char *name, enum dtype dtype, int rows) {
+  check_product_of((struct product){name, dtype, rows, 203, 77, false});
+}
+
+/* Kernels differ by the number of outputs (below 2,048, then below 4,096 or 32,768 by the rows) and by how x lies; inputs are taken 256 a turn, and what is on
+ * its way comes round after 2,048, 1,024 and 512. */
+static void test_shapes_of_products(void **state) {
+  (void)state;
+  static const struct { int rows, n_in, n_out; } shapes[] = {{1, 2400, 21}, {11, 2400, 21}, {20, 2403, 9}, {5, 2400, 9}, {5, 1360, 2051}, {12, 1112, 2051},
+                                                             {32, 300, 2051}, {12, 520, 4099}, {32, 520, 4099}, {1, 520, 32771}};
+  for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    check_product_of((struct product){"cuda", DTYPE_BF16, shapes[i].rows, shapes[i].n_in, shapes[i].n_out, false});
+    if (shapes[i].rows == 5)
+      check_product_of((struct product){"cuda", DTYPE_F16, shapes[i].rows, shapes[i].n_in, shapes[i].n_out, false});
+  }
+  static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+  static const int rows[] = {1, 8, 9, 32};
+  for (size_t d = 0; d < 3; d++)
+    for (size_t r = 0; r < 4; r++) check_product_of((struct product){"cuda", dtypes[d], rows[r], 280, 17, true});
+}
+
+static void test_products(void **state) {
+  (void)state;
+  static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+  static const int rows[] = {1, 3, 8, 9, 16, 17, 32, 33, 100};
+  for (size_t d = 0; d < 3; d++)
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+      check_product("cuda", dtypes[d], rows[r]);
+      check_product("cuda+deterministic", dtypes[d], rows[r]);
+    }
+}
+
+enum { GATED_ROWS = 33, GATED_IN = 40, GATED_OUT = 70, GATED_LD = 72 };
+
+/* Up, gate and what they make, as one list or one after the other: the same bits, and one launch where there is a kernel for it. */
+static void check_gate(const char *name, enum dtype dtype, int rows, bool together, bool bias) {
+  struct backend *backend = must_open(name, 1);
+  struct file up = file_new(dtype, ROWS_ARE_OUTPUTS, GATED_OUT, GATED_IN, 60, 1), gate = file_new(dtype, ROWS_ARE_OUTPUTS, GATED_OUT, GATED_IN, 61, 1);
+  struct matrix *w[2] = {must_matrix(backend, &up.part, 1, GATED_IN), must_matrix(backend, &gate.part, 1, GATED_IN)};
+  struct span x = put_noise(backend, GATED_ROWS * GATED_IN, 62, 1), biases = put_noise(backend, 2 * GATED_OUT, 63, 1);
+  struct span y[2] = {must_alloc(backend, GATED_ROWS * GATED_LD), must_alloc(backend, GATED_ROWS * GATED_LD)};
+  float got[2][GATED_ROWS * GATED_LD];
+  struct op list[3] = {{.code = OP_LINEAR, .set = ROWS_LOGIT}, {.code = OP_LINEAR, .set = ROWS_LOGIT}, {.code = OP_GATE, .set = ROWS_LOGIT, .width = GATED_OUT}};
+  for (int i = 0; i < 2; i++) {
+    list[i].u.linear.w = w[i];
+    list[i].u.linear.x = (struct rows){x, GATED_IN};
+    list[i].u.linear.y = (struct rows){y[i], GATED_LD};
+    if (bias) list[i].u.linear.bias = span_at(biases, (size_t)(i * GATED_OUT) * sizeof(float));
+  }
+  list[2].u.gate.x = list[1].u.linear.y;
+  list[2].u.gate.up = list[2].u.gate.y = list[0].u.linear.y;
+  list[2].u.gate.act = ACT_SILU;
+  struct step step = {.n_layer = 1, .n_rows = rows, .n_logit_rows = rows};
+  for (int i = 0; i < 3; i++) assert_int_equal(backend->ops->run(backend, &list[i], 1, &step, NULL), 0);
+  must_read(backend, got[0], y[0], GATED_ROWS * GATED_LD);
+  long before = emulated.counts ? count(LAUNCHES) : 0;
+  assert_int_equal(backend->ops->run(backend, list, 3, &step, NULL), 0);
+  must_read(backend, got[1], y[0], GATED_ROWS * GATED_LD);
+  if (emulated.counts) assert_int_equal(count(LAUNCHES) - before == 1, together);
+  same_bits("a gate with its product", got[1], got[0], GATED_ROWS * GATED_LD);
+  for (int i = 0; i < 2; i++) {
+    backend->ops->matrix_free(backend, w[i]);
+    drop(backend, y[i]);
+  }
+  drop(backend, x);
+  drop(backend, biases);
+  backend_close(backend);
+  free(up.block);
+  free(gate.block);
+}
+
+static void test_gates(void **state) {
+  (void)state;
+  static const int rows[] = {1, 8, 9, 20};
+  for (int r = 0; r < 4; r++) {
+    check_gate("cuda", DTYPE_BF16, rows[r], true, r % 2);
+    check_gate("cuda", DTYPE_F16, rows[r], true, !(r % 2));
+    check_gate("cuda", DTYPE_F32, rows[r], false, r % 2);
+  }
+  check_gate("cuda", DTYPE_BF16, 33, false, true);
+  check_gate("cuda+deterministic", DTYPE_BF16, 33, true, true);
+}
+
+/* Kernels begin before their turn where the device can (device 0 of the emulator, not device 1) and nobody asked otherwise. */
+static void test_overlaps(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    bool overlaps;
+  } cases[] = {{"cuda:0", true}, {"cuda:1", false}, {"cuda:0+serial", false}, {"cuda:0+deterministic+serial", false}};
+  if (!emulated.order) skip();
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    long before = count_launches(EARLY_LAUNCHES), launches = count(LAUNCHES);
+    check_product(cases[i].name, DTYPE_BF16, 1);
+    assert_int_equal(count_launches(EARLY_LAUNCHES) - before, cases[i].overlaps ? count(LAUNCHES) - launches : 0);
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_products),
+      cmocka_unit_test(test_shapes_of_products),
+      cmocka_unit_test(test_gates),
+      cmocka_unit_test(test_overlaps),
+      cmocka_unit_test(test_nothing_is_left),
+  };
+  return find_library() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
+}

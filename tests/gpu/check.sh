@@ -54,17 +54,20 @@ check_math() {
 }
 
 check_models() {
-  local found=()
   echo
   echo "## models and dictionaries against recorded vectors"
+  local folder=
   if ls "$bundle"/test_plan >/dev/null 2>&1; then
-    for test in $(sed -n 's/^GPU_BUNDLE_TESTS := //p' Makefile); do found+=("$bundle/test_$test"); done
+    folder=$bundle
   elif limited 200 make -s -j"$jobs" cuda-tests >build/gpu/cuda-tests.log 2>&1; then
-    found=(build/release/tests-cuda/test_*[a-z0-9])
+    folder=build/release/tests-cuda
   else
     echo "skip: models (the libraries of the daemon are missing: \`make deps\` installs them, \`make gpu-bundle\` makes what another machine brings)"
   fi
-  for program in "${found[@]}"; do [ -x "$program" ] && tested 90 cuda+deterministic "$program"; done
+  [ -n "$folder" ] || return
+  for test in $(sed -n 's/^GPU_BUNDLE_TESTS := //p' Makefile); do
+    [ -x "$folder/test_$test" ] && tested 90 cuda+deterministic "$folder/test_$test"
+  done
 }
 
 check_http() {

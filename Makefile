@@ -159,7 +159,7 @@ $(EMULATED): $(EMULATED_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_products cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families process engine_points dict_kinds dict_points resident
+CUDA_TESTS     := cuda cuda_products cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families family_points process engine_points dict_kinds dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -189,7 +189,7 @@ $(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c $(GPU_OBJ)
 	$(SAY) BENCH $@
 	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $< $(GPU_OBJ) -lm -lpthread -ldl
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
-GPU_BUNDLE_TESTS := splice plan families points instrument engine_points dict_kinds dict_points dict_formats process resident llama2c lab work
+GPU_BUNDLE_TESTS := splice plan families family_points points instrument engine_points dict_kinds dict_points dict_formats process resident llama2c lab work
 GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
 $(B)/libsteerd.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)

@@ -34,8 +34,8 @@ static const struct family {
     {"mistral", 9},
     {"qwen2", 9},
     {"qwen3", 9},      /* norms of q and k are attention's */
-    {"gemma2", 11},    /* + two norms behind sublayers */
-    {"gemma3", 11},
+    {"gemma2", 9},     /* norms behind sublayers are done with the rows */
+    {"gemma3", 9},
     {"gpt_neox", 8},     /* the MLP has a norm of its own beside attention */
     {"phi3", 9},
 };

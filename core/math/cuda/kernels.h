@@ -93,7 +93,8 @@ struct device_matrix {
 
 /* ---- rows.cu: what happens to whole rows, one block a row -------------------------------------------------------- */
 
-/* Up to three ops that follow each other on the residual, in one launch; a stage that is not there has set or layer -1. */
+/* Up to four ops that follow each other on the residual, in one launch; a stage that is not there has layer -1, a norm that is
+ * not there the kind NORM_NONE. */
 struct row_args {
   const struct table *table;
   int64_t width;
@@ -101,6 +102,7 @@ struct row_args {
   /* OP_SUBLAYER without its norm */
   int32_t sub_set, sub_layer, out_point, resid_point;
   struct device_rows out;
+  struct device_norm out_norm; /* of `out`, in place, before anything else */
   /* OP_BEGIN; origins: rows that begin here are filled; its edits and taps */
   int32_t begin_layer, begin_point;
   bool origins;

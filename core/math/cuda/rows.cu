@@ -42,6 +42,7 @@ static __global__ void rows_kernel(row_args a) {
   if (sums) {
     int item_row = step_row(t, a.sub_set, row);
     float *out = row_at(a.out, row);
+    if (a.out_norm.kind != NORM_NONE) norm_row(a.out_norm, a.width, out, out, shared);
     point_row(t, a.out_point, item_row, out, 0, a.width, shared);
     for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) h[i] += out[i];
     point_row(t, a.resid_point, item_row, h, 0, a.width, shared);

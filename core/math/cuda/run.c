@@ -109,10 +109,19 @@ static int run_begin(struct walk *w, size_t at, struct error *error) {
   return launch_stages(w, &args, error) != 0 ? -1 : (int)taken;
 }
 
-static int run_sublayer(struct walk *w, size_t at, struct error *error) {
+/* A norm of what a sublayer gives, in place, which its sum with the residual follows. */
+static bool is_output_norm(const struct walk *w, size_t at) {
+  if (at + 1 >= w->count) return false;
+  const struct op *op = &w->list[at], *next = op + 1;
+  return next->code == OP_SUBLAYER && op->u.norm.parts <= 1 && op->set == next->set && op->layer == next->layer &&
+         op->width == next->width && same_rows(op->u.norm.x, next->u.sublayer.out) && same_rows(op->u.norm.y, next->u.sublayer.out);
+}
+
+static int run_sublayer(struct walk *w, size_t at, const struct norm *out_norm, struct error *error) {
   const struct op *op = &w->list[at], *next = op + 1;
   struct row_args args = no_stages(w, op->width, op->u.sublayer.resid);
   size_t taken = 1;
+  if (out_norm) args.out_norm = norm_view(out_norm);
   args.sub_set = (int32_t)op->set;
   args.sub_layer = op->layer;
   args.out = device_rows_of(op->u.sublayer.out);
@@ -363,6 +372,16 @@ static int run_pattern(struct walk *w, const struct op *op, struct error *error)
 
 static int one(int failed) { return failed ? -1 : 1; }
 
+/* A norm by itself, or with what stands behind it. */
+static int run_norms(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at];
+  int done = run_heads(w, at, error);
+  if (done) return done;
+  if (!is_output_norm(w, at)) return one(run_norm(w, op, error));
+  done = run_sublayer(w, at + 1, &op->u.norm.norm, error);
+  return done < 0 ? -1 : done + 1;
+}
+
 /* How many ops were done together, or -1. */
 static int run_op(struct walk *w, size_t at, struct error *error) {
   const struct op *op = &w->list[at];
@@ -370,8 +389,8 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
   if (op->code != OP_LINEAR) w->narrowed = NULL;
   switch (op->code) {
     case OP_BEGIN: return run_begin(w, at, error);
-    case OP_SUBLAYER: return run_sublayer(w, at, error);
-    case OP_NORM: done = run_heads(w, at, error); return done ? done : one(run_norm(w, op, error));
+    case OP_SUBLAYER: return run_sublayer(w, at, NULL, error);
+    case OP_NORM: return run_norms(w, at, error);
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
     case OP_GAIN: return one(run_norm(w, op, error));
@@ -405,9 +424,10 @@ static bool set_is_empty(const struct walk *w, const struct op *op) {
 
 /* For who watches: what the next launches are for. */
 static void name_op(const struct walk *w, const struct op *op) {
-  static const char *const names[OP_CODE_COUNT] = {
+  static const char *const names[] = {
       "begin", "norm", "norm scale", "normalize", "gain", "linear", "gate", "softmax units", "place", "rotate", "attend",
-      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy"};
+      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy", "hold", "splice"};
+  _Static_assert(sizeof names / sizeof *names == OP_CODE_COUNT, "an op without a name");
   watch_op(w->cuda->watch, w->cuda->stream, names[op->code], bucket_rows(&w->shape->bucket, op->set),
            op->code == OP_LINEAR ? op->u.linear.w : NULL);
 }

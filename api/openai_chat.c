@@ -8,6 +8,16 @@ static const struct field message_rows[] = {
     {"content", NULL, FIELD_CONTENT, .required = true, .cap = CAP_PROMPT, .text = "What is said: a text, or text parts."},
     {.name = NULL}};
 
+static const struct field template_rows[] = {
+    {"enable_thinking", NULL, FIELD_BOOL, .fallback = "true",
+     .text = "false: the answer begins behind empty thoughts (Qwen 3). Formats without thoughts are the same either way; one that "
+             "always thinks refuses false."},
+    {.name = NULL}};
+
+#define TEMPLATE_ROW(name)                                                   \
+  {name, NULL, FIELD_OBJECT, .inner = template_rows, .example = "{\"enable_thinking\": false}", \
+   .text = "What else the chat template takes."}
+
 #define MESSAGES_ROW                                                                        \
   {"messages", NULL, FIELD_OBJECTS, .required = true, .min = 1, .max = 1024, .inner = message_rows, \
    .text = "The chat so far. It is written as the model's chat template does; what messages say never becomes a special token."}
@@ -20,6 +30,7 @@ const struct field chat_completions_fields[] = {
     OPENAI_SAMPLING_ROWS,
     {"logprobs", NULL, FIELD_BOOL, .fallback = "false", .text = "Give the log probability of each token."},
     {"top_logprobs", NULL, FIELD_INT, .max = LAB_TOP_LOGPROBS_MOST, .text = "With so many of the likeliest tokens; needs logprobs."},
+    TEMPLATE_ROW("chat_template_kwargs"),
     OPENAI_PLAIN_ROWS,
     {.name = NULL}};
 
@@ -27,11 +38,12 @@ const struct field apply_chat_template_fields[] = {
     OPENAI_MODEL_ROW,
     MESSAGES_ROW,
     {"addGenerationPrompt", NULL, FIELD_BOOL, .fallback = "true", .text = "The opening of an answer is always there; false is refused."},
-    {"chatTemplateKwargs", NULL, FIELD_REFUSED, .text = "templates are recognised here, not run; leave it out"},
+    TEMPLATE_ROW("chatTemplateKwargs"),
     {.name = NULL}};
 
-static int read_chat(struct api_call *call, const struct lab_model_info *model, struct lab_chat *chat, struct error *error) {
-  const struct values *values = call->values;
+static int read_chat(struct api_call *call, const struct lab_model_info *model, const char *kwargs, struct lab_chat *chat,
+                     struct error *error) {
+  const struct values *values = call->values, *options = values_at(values, kwargs, 0);
   size_t n = values_count(values, "messages");
   struct lab_message *messages = arena_array(&call->arena, n, sizeof *messages, error);
   if (!messages) return -1;
@@ -40,7 +52,8 @@ static int read_chat(struct api_call *call, const struct lab_model_info *model, 
     messages[i].role = values_text(one, "role", NULL);
     messages[i].text = values_text(one, "content", &messages[i].length);
   }
-  return lab_chat(call->api->lab, model, messages, n, &call->arena, chat, error);
+  return lab_chat(call->api->lab, model, messages, n, options && !values_bool(options, "enable_thinking"), &call->arena, chat,
+                  error);
 }
 
 static int read_logprobs(const struct values *values, struct lab_complete_args *args, struct error *error) {
@@ -57,7 +70,7 @@ int chat_completions_post(struct api_call *call, struct error *error) {
   struct openai_plan *plan = openai_plan_read(call, OPENAI_CHAT, error);
   struct lab_chat *chat = arena_alloc(&call->arena, sizeof *chat, error);
   struct lab_input *prompt = arena_alloc(&call->arena, sizeof *prompt, error);
-  if (!plan || !chat || !prompt || read_chat(call, plan->args.model, chat, error) != 0 ||
+  if (!plan || !chat || !prompt || read_chat(call, plan->args.model, "chat_template_kwargs", chat, error) != 0 ||
       read_logprobs(values, &plan->args, error) != 0)
     return -1;
   *prompt = (struct lab_input){.ids = chat->ids, .n_ids = chat->n_ids};
@@ -76,7 +89,7 @@ int apply_chat_template_post(struct api_call *call, struct error *error) {
   if (!values_bool(call->values, "addGenerationPrompt"))
     return error_set_field(error, ERROR_ARGUMENT, "addGenerationPrompt", "'addGenerationPrompt': false is not served: chats end with "
                            "the opening of an answer");
-  if (!model || read_chat(call, model, &chat, error) != 0) return -1;
+  if (!model || read_chat(call, model, "chatTemplateKwargs", &chat, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');

@@ -59,7 +59,7 @@ static int read_chat(struct api_call *call, struct chat_plan *plan, int side, st
     messages[i].text = values_text(one, "content", &messages[i].length);
   }
   struct error own = ERROR_INIT;
-  if (lab_chat(call->api->lab, plan->args.model, messages, n, &call->arena, &plan->chats[side], &own) != 0)
+  if (lab_chat(call->api->lab, plan->args.model, messages, n, false, &call->arena, &plan->chats[side], &own) != 0)
     return error_set_field(error, own.code, lists[side], "%s: %s", lists[side], own.text);
   plan->prompts[side] = (struct lab_input){.ids = plan->chats[side].ids, .n_ids = plan->chats[side].n_ids};
   return 0;

@@ -100,9 +100,10 @@ struct lab_chat {
   int32_t ends_turn;  /* for lab_complete_args */
 };
 
-/* Into the arena. ERROR_ARGUMENT, fields "messages", "messages[i]": the model's chat template is not known, or has no place for
- * such a message. */
-int lab_chat(const struct lab *lab, const struct lab_model_info *model, const struct lab_message *messages, size_t n,
+/* Into the arena. quiet: the answer comes without thoughts, where the model's template knows such a switch. ERROR_ARGUMENT, fields
+ * "messages", "messages[i]": the model's chat template is not known, or has no place for such a message; "enable_thinking": the
+ * model always thinks aloud. */
+int lab_chat(const struct lab *lab, const struct lab_model_info *model, const struct lab_message *messages, size_t n, bool quiet,
              struct arena *arena, struct lab_chat *out, struct error *error) MUST_CHECK;
 
 #endif

@@ -58,7 +58,7 @@ static int keep(const struct chat_text *written, const int32_t *ids, struct aren
   return wide && out->text ? 0 : -1;
 }
 
-int lab_chat(const struct lab *lab, const struct lab_model_info *info, const struct lab_message *messages, size_t n,
+int lab_chat(const struct lab *lab, const struct lab_model_info *info, const struct lab_message *messages, size_t n, bool quiet,
              struct arena *arena, struct lab_chat *out, struct error *error) {
   const struct tokenizer *tokenizer = lab_model_of(lab, info)->model->tokenizer;
   const struct chat_template *chat = tokenizer_chat(tokenizer);
@@ -67,7 +67,7 @@ int lab_chat(const struct lab *lab, const struct lab_model_info *info, const str
   int32_t *ids;
   if (!chat->format) return refuse_model(info, chat, error);
   if (read_messages(messages, n, arena, &read, error) != 0) return -1;
-  int failed = chat_encode(tokenizer, read, n, arena, &ids, &out->n_ids, &out->ends_turn, &written, error);
+  int failed = chat_encode(tokenizer, read, n, quiet, arena, &ids, &out->n_ids, &out->ends_turn, &written, error);
   if (!failed) failed = keep(&written, ids, arena, out, error);
   buffer_clear(&written.text);
   return failed;

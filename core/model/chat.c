@@ -1,5 +1,4 @@
-/* chat.c: the table of chat formats, and how a chat is written in one. Facts of the formats are data; a new one is a row. What
- * a template does beyond plain turns (tools, pictures, thinking aloud) is not served. */
+/* chat.c: a chat written in a format of the table (chat_template.c), and as tokens. What has no place in a format is refused. */
 #include "core/model/chat.h"
 
 #include <stdio.h>
@@ -7,144 +6,8 @@
 #include <string.h>
 
 #include "core/base/unicode.h"
+#include "core/model/chat_format.h"
 #include "core/model/tokenizer_private.h"
-
-#define BOS "\1" /* in the rows: the tokens' spelling */
-#define EOS "\2"
-
-enum { MARKS = 4 };
-
-enum system_place {
-  SYSTEM_TURN,    /* a turn of its own, anywhere */
-  SYSTEM_ALWAYS,  /* one turn in front, there also when nothing is said */
-  SYSTEM_IN_USER, /* the first one inside the first turn of the user */
-  SYSTEM_NONE
-};
-
-enum trim { TRIM_NO, TRIM_EACH, TRIM_MERGED }; /* MERGED: the user's text with the system's in front */
-
-struct chat_format {
-  const char *name;
-  const char *has[MARKS], *lacks[MARKS]; /* of the template's text, \n in it read as a line's end */
-  struct turn {
-    const char *before, *after;
-  } turns[CHAT_ROLES]; /* SYSTEM_IN_USER: around it, in front of the user's text */
-  const char *answer;  /* opens the answer */
-  const char *ends;    /* ends one, beside EOS; NULL: EOS alone */
-  enum system_place place;
-  enum trim trim;
-  bool alternates; /* user, assistant, user, ...; else any order */
-  bool thinks;     /* earlier answers lose what stands before </think> */
-  bool speaks;     /* the template may say something where no system message does */
-};
-
-#define IM(role) "<|im_start|>" role "\n"
-#define HEADER(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
-
-/* The first row that fits counts. */
-static const struct chat_format formats[] = {
-    {"qwen-3", {"<|im_start|>", "enable_thinking", "</think>", "last_query_index"}, {"custom_instructions"},
-     {{IM("system"), "<|im_end|>\n"}, {IM("user"), "<|im_end|>\n"}, {IM("assistant"), "<|im_end|>\n"}},
-     .answer = IM("assistant"), .ends = "<|im_end|>", .thinks = true},
-    {"phi-4", {"<|im_start|>", "<|im_sep|>", "<|im_end|>"}, {"trim", "strip("},
-     {{"<|im_start|>system<|im_sep|>", "<|im_end|>"}, {"<|im_start|>user<|im_sep|>", "<|im_end|>"},
-      {"<|im_start|>assistant<|im_sep|>", "<|im_end|>"}},
-     .answer = "<|im_start|>assistant<|im_sep|>", .ends = "<|im_end|>", .alternates = true},
-    {"chatml", {"<|im_start|>", "<|im_end|>"}, {"think>", "<|im_sep|>", "trim", "strip("},
-     {{IM("system"), "<|im_end|>\n"}, {IM("user"), "<|im_end|>\n"}, {IM("assistant"), "<|im_end|>\n"}},
-     .answer = IM("assistant"), .ends = "<|im_end|>", .speaks = true},
-    {"llama-3.1", {"<|start_header_id|>", "<|eot_id|>", "Cutting Knowledge Date: December 2023\n", "26 Jul 2024"}, {NULL},
-     {{HEADER("system") "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n", "<|eot_id|>"},
-      {HEADER("user"), "<|eot_id|>"}, {HEADER("assistant"), "<|eot_id|>"}},
-     .answer = HEADER("assistant"), .ends = "<|eot_id|>", .place = SYSTEM_ALWAYS, .trim = TRIM_EACH},
-    {"llama-3", {"<|start_header_id|>", "<|eot_id|>", "| trim"}, {"Cutting Knowledge Date", "tools"},
-     {{HEADER("system"), "<|eot_id|>"}, {HEADER("user"), "<|eot_id|>"}, {HEADER("assistant"), "<|eot_id|>"}},
-     .answer = HEADER("assistant"), .ends = "<|eot_id|>", .trim = TRIM_EACH},
-    {"llama-2", {"<<SYS>>\n", "bos_token + '[INST] '", "content.strip() + ' [/INST]'", "' ' + eos_token"}, {"You are", "Vous"},
-     {{"<<SYS>>\n", "\n<</SYS>>\n\n"}, {BOS "[INST] ", " [/INST]"}, {" ", " " EOS}},
-     .answer = "", .place = SYSTEM_IN_USER, .trim = TRIM_MERGED, .alternates = true},
-    {"mistral-1", {"'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token + ' '"}, {"SYS", "system"},
-     {{NULL, NULL}, {"[INST] ", " [/INST]"}, {"", EOS " "}}, .answer = "", .place = SYSTEM_NONE, .alternates = true},
-    {"mistral", {"'[INST] ' + message['content'] + ' [/INST]'", "message['content'] + eos_token"}, {"SYS", "system"},
-     {{NULL, NULL}, {"[INST] ", " [/INST]"}, {"", EOS}}, .answer = "", .place = SYSTEM_NONE, .alternates = true},
-    {"gemma-3", {"<start_of_turn>", "<end_of_turn>\n", "first_user_prefix", "['content'] + '\n\n'"}, {NULL},
-     {{"", "\n\n"}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}},
-     .answer = "<start_of_turn>model\n", .ends = "<end_of_turn>", .place = SYSTEM_IN_USER, .trim = TRIM_EACH, .alternates = true},
-    {"gemma", {"<start_of_turn>", "<end_of_turn>\n", "System role not supported", "| trim"}, {NULL},
-     {{NULL, NULL}, {"<start_of_turn>user\n", "<end_of_turn>\n"}, {"<start_of_turn>model\n", "<end_of_turn>\n"}},
-     .answer = "<start_of_turn>model\n", .ends = "<end_of_turn>", .place = SYSTEM_NONE, .trim = TRIM_EACH, .alternates = true},
-    {"phi-3", {"<|end|>\n", "<|assistant|>\n", "<|system|>"}, {"trim", "strip(", "tools"},
-     {{"<|system|>\n", "<|end|>\n"}, {"<|user|>\n", "<|end|>\n"}, {"<|assistant|>\n", "<|end|>\n"}},
-     .answer = "<|assistant|>\n", .ends = "<|end|>"},
-    {"phi-3", {"'<|' + message['role'] + '|>' + '\n' + message['content'] + '<|end|>\n'", "<|assistant|>\n"}, {"trim", "tools"},
-     {{"<|system|>\n", "<|end|>\n"}, {"<|user|>\n", "<|end|>\n"}, {"<|assistant|>\n", "<|end|>\n"}},
-     .answer = "<|assistant|>\n", .ends = "<|end|>"},
-    {"phi-3-first", {"'<|user|>' + '\n' + message['content'] + '<|end|>' + '\n' + '<|assistant|>' + '\n'"}, {"system", "tools"},
-     {{NULL, NULL}, {"<|user|>\n", "<|end|>\n"}, {"<|assistant|>\n", "<|end|>\n"}},
-     .answer = "<|assistant|>\n", .ends = "<|end|>", .place = SYSTEM_NONE, .alternates = true},
-    {"zephyr", {"'<|user|>\n' + message['content'] + eos_token }}\n", "{{ '<|assistant|>' }}\n", "'<|system|>\n'"}, {"trim"},
-     {{"<|system|>\n", EOS "\n"}, {"<|user|>\n", EOS "\n"}, {"<|assistant|>\n", EOS "\n"}}, .answer = "<|assistant|>\n"},
-};
-
-/* ---- recognising -------------------------------------------------------------------------------------- */
-
-/* Templates spell a line's end either way. */
-static char *plain_lines(const char *text, struct error *error) {
-  char *out = malloc(strlen(text) + 1), *to = out;
-  if (!out) return error_memory(error, strlen(text)), NULL;
-  for (; *text; text++) {
-    bool line = text[0] == '\\' && text[1] == 'n';
-    *to++ = line ? '\n' : *text;
-    text += line;
-  }
-  *to = '\0';
-  return out;
-}
-
-static bool fits(const struct chat_format *format, const char *text) {
-  for (int i = 0; i < MARKS; i++)
-    if ((format->has[i] && !strstr(text, format->has[i])) || (format->lacks[i] && strstr(text, format->lacks[i]))) return false;
-  return true;
-}
-
-/* What a ChatML template says where no system message does: literal text up to the end of that turn. *ok: there is none, or it
- * was found. */
-static char *default_system(const char *text, bool *ok, struct error *error) {
-  static const char begin[] = IM("system"), end[] = "<|im_end|>";
-  for (const char *at = strstr(text, begin); at; at = strstr(at, begin)) {
-    at += sizeof begin - 1;
-    size_t length = strcspn(at, "'\"{<");
-    if (length == 0 || strncmp(at + length, end, sizeof end - 1) != 0) continue;
-    char *system = malloc(length + 1);
-    if (!system) return error_memory(error, length), NULL;
-    memcpy(system, at, length);
-    system[length] = '\0';
-    return system;
-  }
-  *ok = !strstr(text, "You are"); /* said in another way */
-  return NULL;
-}
-
-int chat_template_read(struct chat_template *chat, const char *text, struct error *error) {
-  struct error own = ERROR_INIT;
-  char *plain = plain_lines(text, error);
-  if (!plain) return -1;
-  *chat = (struct chat_template){.present = true, .bos = strstr(plain, "bos_token") != NULL};
-  for (size_t i = 0; i < sizeof formats / sizeof *formats && !chat->format; i++)
-    if (fits(&formats[i], plain)) chat->format = &formats[i];
-  bool ok = true;
-  if (chat->format && chat->format->speaks) chat->system = default_system(plain, &ok, &own);
-  if (!ok) chat->format = NULL;
-  free(plain);
-  return own.code ? error_set(error, own.code, "%s", own.text) : 0;
-}
-
-void chat_template_clear(struct chat_template *chat) { free(chat->system); }
-
-const char *chat_format_name(const struct chat_template *chat) { return chat && chat->format ? chat->format->name : NULL; }
-
-size_t chat_known_formats(void) { return sizeof formats / sizeof *formats; }
-const char *chat_known_format(size_t i) { return formats[i].name; }
 
 /* ---- writing ------------------------------------------------------------------------------------------ */
 
@@ -157,10 +20,10 @@ struct writing {
 /* A piece of a row. */
 static void put(struct writing *w, const char *piece) {
   for (size_t n; *piece; piece += n) {
-    n = strcspn(piece, BOS EOS);
+    n = strcspn(piece, CHAT_BOS CHAT_EOS);
     buffer_append(&w->out->text, piece, n);
     if (!piece[n]) return;
-    buffer_text(&w->out->text, piece[n] == BOS[0] ? w->bos : w->eos);
+    buffer_text(&w->out->text, piece[n] == CHAT_BOS[0] ? w->bos : w->eos);
     n++;
   }
 }
@@ -179,7 +42,7 @@ static void say_trimmed(struct writing *w, const struct chat_message *message, b
 }
 
 /* Answers given before, without their thoughts. */
-static struct chat_message without_thoughts(const struct chat_message *message) {
+static struct chat_message without_thoughts(const struct chat_message *message, bool lines) {
   static const char mark[] = "</think>";
   struct chat_message left = *message;
   for (size_t i = 0; i + sizeof mark - 1 <= message->length; i++)
@@ -187,27 +50,35 @@ static struct chat_message without_thoughts(const struct chat_message *message) 
       left.text = message->text + i + sizeof mark - 1;
       left.length = message->length - i - (sizeof mark - 1);
     }
-  while (left.text != message->text && left.length && *left.text == '\n') left.text++, left.length--;
+  while (lines && left.text != message->text && left.length && *left.text == '\n') left.text++, left.length--;
   return left;
 }
 
+static bool trims(const struct chat_format *format, enum chat_role role) {
+  return format->trim == TRIM_EACH || format->trim == TRIM_MERGED || (format->trim == TRIM_ANSWERS && role == CHAT_ASSISTANT);
+}
+
 static void put_turn(struct writing *w, const struct chat_message *message) {
-  const struct turn *turn = &w->format->turns[message->role];
-  struct chat_message said = w->format->thinks && message->role == CHAT_ASSISTANT ? without_thoughts(message) : *message;
-  bool trims = w->format->trim != TRIM_NO;
+  const struct chat_format *format = w->format;
+  const struct chat_turn *turn = &format->turns[message->role];
+  struct chat_message said = *message;
+  bool trim = trims(format, message->role);
+  if (message->role == CHAT_SYSTEM && format->silent && message->length == 0) return;
+  if (message->role == CHAT_ASSISTANT && format->thoughts != THOUGHTS_STAY)
+    said = without_thoughts(message, format->thoughts == THOUGHTS_CUT_LINES);
   put(w, turn->before);
-  say_trimmed(w, &said, trims, trims);
+  say_trimmed(w, &said, trim, trim);
   put(w, turn->after);
 }
 
-/* The user's first turn with the system's text inside. */
+/* A turn of the user with the system's text inside. */
 static void put_merged(struct writing *w, const struct chat_message *system, const struct chat_message *user) {
-  const struct turn *turns = w->format->turns;
+  const struct chat_turn *turns = w->format->turns;
   put(w, turns[CHAT_USER].before);
   put(w, turns[CHAT_SYSTEM].before);
   say(w, system->text, system->length);
   put(w, turns[CHAT_SYSTEM].after);
-  say_trimmed(w, user, w->format->trim == TRIM_EACH, w->format->trim != TRIM_NO);
+  say_trimmed(w, user, w->format->trim == TRIM_EACH, trims(w->format, CHAT_USER));
   put(w, turns[CHAT_USER].after);
 }
 
@@ -217,18 +88,22 @@ static void put_own_system(struct writing *w, const char *text) {
   put_turn(w, &own);
 }
 
-static void put_chat(struct writing *w, const struct chat_template *chat, const struct chat_message *messages, size_t n) {
+static void put_chat(struct writing *w, const struct chat_template *chat, const struct chat_message *messages, size_t n,
+                     bool quiet) {
+  const struct chat_format *format = w->format;
   bool system = messages[0].role == CHAT_SYSTEM;
-  size_t i = 0;
-  if (chat->bos && !strstr(w->format->turns[CHAT_USER].before, BOS)) put(w, BOS);
-  if (!system && w->format->place == SYSTEM_ALWAYS) put_own_system(w, "");
+  bool inside = system && (format->place == SYSTEM_IN_USER || format->place == SYSTEM_IN_LAST);
+  size_t host = !inside ? n : format->place == SYSTEM_IN_USER ? 1 : n - 1; /* the turn that has it inside */
+  bool bos = chat->bos == CHAT_BOS_ALWAYS || (chat->bos == CHAT_BOS_NO_ANSWER && messages[0].role != CHAT_ASSISTANT);
+  if (bos && !strstr(format->turns[CHAT_USER].before, CHAT_BOS)) put(w, CHAT_BOS);
+  if (!system && format->place == SYSTEM_ALWAYS) put_own_system(w, "");
   if (!system && chat->system) put_own_system(w, chat->system);
-  if (system && w->format->place == SYSTEM_IN_USER) {
-    put_merged(w, &messages[0], &messages[1]);
-    i = 2;
+  for (size_t i = inside; i < n; i++) {
+    if (i == host) put_merged(w, &messages[0], &messages[i]);
+    else put_turn(w, &messages[i]);
   }
-  for (; i < n; i++) put_turn(w, &messages[i]);
-  put(w, w->format->answer);
+  put(w, format->answer);
+  if (quiet && format->quiet) put(w, format->quiet);
 }
 
 /* ---- what has no place in a format -------------------------------------------------------------------- */
@@ -266,16 +141,44 @@ static int check_order(const struct chat_format *format, const struct chat_messa
   return 0;
 }
 
-int chat_write(const struct chat_template *chat, const struct chat_message *messages, size_t n, const char *bos,
+static bool contains(const struct chat_message *message, const char *words) {
+  return message->length && memmem(message->text, message->length, words, strlen(words));
+}
+
+/* Where thoughts are cut with their lines, answers behind the user's last question keep theirs, dressed anew: tools are being
+ * called. A message that may be a tool's reply is no question. */
+static int check_questions(const struct chat_format *format, const struct chat_message *messages, size_t n, struct error *error) {
+  bool users = false;
+  size_t behind = 0; /* the last question, counted from 1 */
+  for (size_t i = 0; i < n && format->thoughts == THOUGHTS_CUT_LINES; i++) {
+    users |= messages[i].role == CHAT_USER;
+    if (messages[i].role == CHAT_USER && !contains(&messages[i], "<tool_response>")) behind = i + 1;
+  }
+  for (size_t i = behind; users && i < n; i++)
+    if (messages[i].role == CHAT_ASSISTANT)
+      return refuse(error, i, "behind the user's last question no answer is taken in this model's chat template: a system message or "
+                              "the reply of a tool is none", format->name);
+  return 0;
+}
+
+static int check_quiet(const struct chat_format *format, bool quiet, struct error *error) {
+  if (!quiet || !format->muses) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, "enable_thinking", "'enable_thinking' is false, but models of the chat format '%s' "
+                         "always think aloud", format->name);
+}
+
+int chat_write(const struct chat_template *chat, const struct chat_message *messages, size_t n, bool quiet, const char *bos,
                const char *eos, struct arena *arena, struct chat_text *out, struct error *error) {
   memset(out, 0, sizeof *out);
   buffer_init(&out->text, 0);
   if (n == 0) return error_set_field(error, ERROR_ARGUMENT, "messages", "'messages' is empty, at least one message is needed");
-  if (check_order(chat->format, messages, n, error) != 0) return -1;
+  if (check_order(chat->format, messages, n, error) != 0 || check_questions(chat->format, messages, n, error) != 0 ||
+      check_quiet(chat->format, quiet, error) != 0)
+    return -1;
   out->plain = arena_array(arena, n + 1, sizeof *out->plain, error);
   if (!out->plain) return -1;
   struct writing w = {chat->format, bos ? bos : "", eos ? eos : "", out};
-  put_chat(&w, chat, messages, n);
+  put_chat(&w, chat, messages, n, quiet);
   return buffer_check(&out->text, error);
 }
 
@@ -307,14 +210,15 @@ static int keep_ids(const int32_t *from, size_t n, struct arena *arena, int32_t 
   return 0;
 }
 
-int chat_encode(const struct tokenizer *tokenizer, const struct chat_message *messages, size_t n, struct arena *arena,
-                int32_t **ids, size_t *count, int32_t *ends, struct chat_text *written, struct error *error) {
+int chat_encode(const struct tokenizer *tokenizer, const struct chat_message *messages, size_t n, bool quiet,
+                struct arena *arena, int32_t **ids, size_t *count, int32_t *ends, struct chat_text *written,
+                struct error *error) {
   const struct chat_template *chat = tokenizer_chat(tokenizer);
   const char *bos = spelling(tokenizer, tokenizer_bos(tokenizer), arena, error);
   const char *eos = spelling(tokenizer, tokenizer_eos(tokenizer), arena, error);
   int32_t *made = NULL;
   memset(written, 0, sizeof *written);
-  if (!bos || !eos || chat_write(chat, messages, n, bos, eos, arena, written, error) != 0 ||
+  if (!bos || !eos || chat_write(chat, messages, n, quiet, bos, eos, arena, written, error) != 0 ||
       tokenizer_encode_around(tokenizer, written->text.data ? written->text.data : "", written->text.length, written->plain,
                               written->n_plain, &made, count, error) != 0)
     return -1;

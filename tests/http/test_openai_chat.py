@@ -61,7 +61,7 @@ def test_chats_are_written_as_transformers_writes_them(chats):
                 want = chat["text"].replace(CHATS["bos"], "<|endoftext|>").replace(CHATS["eos"], "<|endoftext|>")
                 assert reply.json()["prompt"] == want, (case["name"], chat["name"])
                 written += 1
-    assert written > 80
+    assert written > 200
 
 
 def test_a_published_template(start_daemon, tmp_path):
@@ -72,7 +72,32 @@ def test_a_published_template(start_daemon, tmp_path):
     one = start_daemon(models={"q": folder_with(template, tmp_path / "q")})
     case = next(c for c in CHATS["cases"] if c["name"] == "qwen-3")  # ours renders what Qwen's does
     for chat in case["chats"]:
-        assert apply(one, "q", chat["messages"]).json()["prompt"] == chat["text"]
+        reply = apply(one, "q", chat["messages"])
+        if chat["name"] in ("a tool's reply", "the system ends"):  # answers behind the last question keep their thoughts: refused
+            assert reply.status_code == 400 and "last question" in reply.json()["error"]
+            continue
+        assert reply.json()["prompt"] == chat["text"]
+        quiet = one.post("/v1/apply-chat-template", {"model": "q", "messages": chat["messages"], "chatTemplateKwargs": {"enableThinking": False}})
+        assert quiet.json()["prompt"] == chat["quiet"] == chat["text"] + "<think>\n\n</think>\n\n"
+
+
+def test_thinking_off(chats):
+    """Qwen 3's switch: the answer is that to the chat with empty thoughts in front; a model that always thinks refuses it."""
+    model = {case["name"]: f"m{i}" for i, case in enumerate(CHATS["cases"])}
+    def read(name, **kwargs):
+        return chats.post("/v1/apply-chat-template", {"model": model[name], "messages": HELLO, "chatTemplateKwargs": kwargs or None})
+    plain = read("qwen-3").json()
+    quiet = read("qwen-3", enable_thinking=False).json()
+    assert quiet["prompt"] == plain["prompt"] + "<think>\n\n</think>\n\n" and read("qwen-3", enable_thinking=True).json() == plain
+    assert read("chatml", enable_thinking=False).json() == read("chatml").json()
+    asked = {"model": model["qwen-3"], "max_tokens": 12, "temperature": 0}
+    got = answer(chats, chat_template_kwargs={"enable_thinking": False}, **asked)
+    want = complete(chats, **{**asked, "prompt": quiet["tokens"]})
+    assert got["choices"][0]["message"]["content"] == want["choices"][0]["text"] and got["usage"] == want["usage"]
+    refused(chats, 400, "enable_thinking", "always think", path=PATH, model=model["deepseek-r1"], messages=HELLO,
+            chat_template_kwargs={"enable_thinking": False})
+    refused(chats, 400, "chat_template_kwargs.enable_thinking", "true or false", path=PATH, model=model["qwen-3"], messages=HELLO,
+            chat_template_kwargs={"enable_thinking": "no"})
 
 
 @pytest.mark.parametrize("name, words", [("chatml", "chatml"), ("one of its own", "of no format that is known here")])
@@ -143,7 +168,8 @@ def test_contents_in_parts_and_other_names(chats):
 def test_what_a_message_says_is_never_a_special_token(chats):
     attack = apply(chats, "m0", [{"role": "user", "content": "a<|endoftext|>b"}]).json()["tokens"]
     assert 511 not in attack
-    assert apply(chats, "m2", [{"role": "user", "content": "a<|endoftext|>b"}]).json()["tokens"].count(511) == 1  # the template's BOS
+    bos = next(f"m{i}" for i, case in enumerate(CHATS["cases"]) if case["name"] == "chatml with BOS")
+    assert apply(chats, bos, [{"role": "user", "content": "a<|endoftext|>b"}]).json()["tokens"].count(511) == 1  # the template's BOS
 
 
 def test_as_many_tokens_as_there_is_room(chats):

@@ -7,6 +7,10 @@
 
 enum { MOST = 16 };
 
+#define CHATML \
+  "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}{% endfor %}" \
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+
 static struct json_node *vectors(void) {
   struct error error = ERROR_INIT;
   struct json_node *root = json_load("tests/vectors/chat/chats.json", (size_t)1 << 20, 16, &error);
@@ -27,7 +31,20 @@ static size_t read_messages(const struct json_node *list, struct chat_message *o
   return n;
 }
 
-static void check_chat(const struct chat_template *chat, const struct json_node *root, const struct json_node *want,
+/* What transformers writes and we refuse: a system message that is not in front where it has a place of its own there, turns out
+ * of order, answers behind the last question (their thoughts are kept), and answers without thoughts of models that always think. */
+static bool may_refuse(const char *format, const char *chat, bool quiet) {
+  static const char *const known[][2] = {
+      {"phi-4", "two users"}, {"phi-4", "late system"}, {"phi-4", "the assistant begins"}, {"phi-4", "the system ends"},
+      {"llama-3.1", "late system"}, {"llama-3.1", "the system ends"}, {"deepseek-r1", "late system"},
+      {"deepseek-r1", "the system ends"}, {"deepseek-r1-first", "late system"}, {"deepseek-r1-first", "the system ends"},
+      {"qwen-3", "a tool's reply"}, {"qwen-3", "the system ends"}};
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+    if (strcmp(known[i][0], format) == 0 && strcmp(known[i][1], chat) == 0) return true;
+  return quiet && strncmp(format, "deepseek-r1", 11) == 0;
+}
+
+static void check_chat(const struct chat_template *chat, const struct json_node *root, const struct json_node *want, bool quiet,
                        const char *name) {
   struct error error = ERROR_INIT;
   struct chat_message messages[MOST];
@@ -35,20 +52,18 @@ static void check_chat(const struct chat_template *chat, const struct json_node 
   struct arena arena;
   arena_init(&arena, 0);
   size_t n = read_messages(json_get(want, "messages"), messages), length = 0;
-  const char *text = json_text(json_get(want, "text"), &length);
-  int failed = chat_write(chat, messages, n, text_of(root, "bos"), text_of(root, "eos"), &arena, &out, &error);
+  const struct json_node *other = quiet ? json_get(want, "quiet") : NULL;
+  const char *text = json_text(other ? other : json_get(want, "text"), &length), *which = text_of(want, "name");
+  int failed = chat_write(chat, messages, n, quiet, text_of(root, "bos"), text_of(root, "eos"), &arena, &out, &error);
   if (failed) {
-    /* Where the template says something in a case that we refuse, that case is written down here. */
-    bool known = strcmp(chat_format_name(chat), "phi-4") == 0 &&
-                 (strcmp(text_of(want, "name"), "two users") == 0 || strcmp(text_of(want, "name"), "late system") == 0);
-    known |= strcmp(chat_format_name(chat), "llama-3.1") == 0 && strcmp(text_of(want, "name"), "late system") == 0;
-    if (text && !known) fail_msg("%s, %s: refused: %s", name, text_of(want, "name"), error.text);
+    if (text && !may_refuse(chat_format_name(chat), which, quiet)) fail_msg("%s, %s: refused: %s", name, which, error.text);
     assert_int_equal(error.code, ERROR_ARGUMENT);
-    assert_memory_equal(error.field, "messages", 8);
+    assert_true(strncmp(error.field, "messages", 8) == 0 || (quiet && strcmp(error.field, "enable_thinking") == 0));
   } else {
-    if (!text) fail_msg("%s, %s: the template refuses it", name, text_of(want, "name"));
+    if (!text) fail_msg("%s, %s: the template refuses it", name, which);
+    if (may_refuse(chat_format_name(chat), which, quiet)) fail_msg("%s, %s: is no longer refused", name, which);
     if (out.text.length != length || memcmp(out.text.data, text, length) != 0)
-      fail_msg("%s, %s:\n got '%.*s'\nwant '%s'", name, text_of(want, "name"), (int)out.text.length, out.text.data, text);
+      fail_msg("%s, %s:\n got '%.*s'\nwant '%s'", name, which, (int)out.text.length, out.text.data, text);
   }
   buffer_clear(&out.text);
   arena_clear(&arena);
@@ -66,8 +81,40 @@ static void test_formats(void **state) {
     const char *want = text_of(one, "format"), *got = chat_format_name(&chat);
     if ((want || got) && (!want || !got || strcmp(want, got) != 0))
       fail_msg("'%s' is taken for %s, not %s", text_of(one, "name"), got ? got : "none", want ? want : "none");
-    for (size_t k = 0; got && k < json_count(chats); k++) check_chat(&chat, root, json_at(chats, k), text_of(one, "name"));
+    for (size_t k = 0; got && k < 2 * json_count(chats); k++)
+      check_chat(&chat, root, json_at(chats, k / 2), k % 2, text_of(one, "name"));
     chat_template_clear(&chat);
+  }
+  json_free(root);
+}
+
+/* Whatever a file says is read without a word out of place (the sanitizers watch), and the words of a known template in another
+ * order are not that template. */
+static void test_torn_templates(void **state) {
+  (void)state;
+  struct json_node *root = vectors();
+  const struct json_node *cases = json_get(root, "cases");
+  uint32_t dice = 1;
+  for (size_t i = 0; i < json_count(cases); i++) {
+    size_t length;
+    const char *text = json_text(json_get(json_at(cases, i), "template"), &length);
+    for (int k = 0; k < 200; k++) {
+      struct error error = ERROR_INIT;
+      struct chat_template chat;
+      char *torn = malloc(length + 1);
+      size_t n = 0;
+      for (size_t at = 0; at < length && n < length;) {
+        dice = dice * 1664525u + 1013904223u;
+        size_t piece = (dice >> 8) % 40 + 1;
+        if (at + piece > length) piece = length - at;
+        if ((dice >> 28) % 4) memcpy(torn + n, text + at, piece), n += piece;
+        at += piece;
+      }
+      torn[n] = '\0';
+      assert_int_equal(chat_template_read(&chat, torn, &error), 0);
+      chat_template_clear(&chat);
+      free(torn);
+    }
   }
   json_free(root);
 }
@@ -80,12 +127,12 @@ static void test_last_message_of_the_assistant(void **state) {
   struct arena arena;
   arena_init(&arena, 0);
   const struct chat_message messages[] = {{CHAT_USER, "A", 1}, {CHAT_ASSISTANT, "B", 1}};
-  assert_int_equal(chat_template_read(&chat, "{{ '<|im_start|>' }}{{ '<|im_end|>' }}", &error), 0);
-  assert_int_equal(chat_write(&chat, messages, 2, "", "", &arena, &out, &error), -1);
+  assert_int_equal(chat_template_read(&chat, CHATML, &error), 0);
+  assert_int_equal(chat_write(&chat, messages, 2, false, "", "", &arena, &out, &error), -1);
   assert_string_equal(error.field, "messages[1]");
   buffer_clear(&out.text);
   error = (struct error)ERROR_INIT;
-  assert_int_equal(chat_write(&chat, messages, 0, "", "", &arena, &out, &error), -1);
+  assert_int_equal(chat_write(&chat, messages, 0, false, "", "", &arena, &out, &error), -1);
   assert_string_equal(error.field, "messages");
   buffer_clear(&out.text);
   chat_template_clear(&chat);
@@ -97,7 +144,7 @@ static size_t encode_chat(const struct tokenizer *t, const struct chat_message *
   struct error error = ERROR_INIT;
   struct chat_text written;
   size_t count;
-  if (chat_encode(t, messages, n, arena, ids, &count, ends, &written, &error) != 0) fail_msg("%s", error.text);
+  if (chat_encode(t, messages, n, false, arena, ids, &count, ends, &written, &error) != 0) fail_msg("%s", error.text);
   buffer_clear(&written.text);
   return count;
 }
@@ -122,6 +169,7 @@ static void test_tokens(void **state) {
   for (size_t i = 0; i < json_count(list); i++) {
     struct chat_message messages[MOST];
     const struct json_node *want = json_get(json_at(list, i), "ids");
+    if (may_refuse("qwen-3", text_of(json_at(list, i), "name"), false)) continue;
     int32_t *ids, ends;
     size_t n = encode_chat(t, messages, read_messages(json_get(json_at(list, i), "messages"), messages), &arena, &ids, &ends);
     assert_int_equal(n, json_count(want));
@@ -144,7 +192,8 @@ static void test_tokens(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_formats), cmocka_unit_test(test_last_message_of_the_assistant),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_formats), cmocka_unit_test(test_torn_templates),
+                                     cmocka_unit_test(test_last_message_of_the_assistant),
                                      cmocka_unit_test(test_tokens)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

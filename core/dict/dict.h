@@ -194,13 +194,12 @@ int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct s
                 struct error *error) MUST_CHECK;
 
 /* Splices on the backend (OP_SPLICE), worker thread only. dict_splices: whether there can be any: the backend knows them, the
- * dictionary is no cross-layer transcoder, has no linear path beside the features, is no transcoder on centred rows, and both its
- * matrices fit its budget. It never changes its answer. */
+ * dictionary is no cross-layer transcoder, and its matrices fit its budget. It never changes its answer. */
 bool dict_splices(const struct dict *dict);
-/* Bytes that encoder and decoder of a dictionary take there, and the most that all may take; 0: any number. */
+/* Bytes that the matrices of a dictionary take there, and the most that all may take; 0: any number. */
 size_t dict_splice_bytes(const struct dict *dict);
 size_t dict_splice_limit(const struct dict *dict);
-/* Brings encoder and decoder to the backend. *out stays until dict_splice_release, which belongs to each hold; *serial never is that of
+/* Brings its matrices to the backend. *out stays until dict_splice_release, which belongs to each hold; *serial never is that of
  * other weights. */
 int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_t *serial, struct error *error) MUST_CHECK;
 void dict_splice_release(const struct dict *dict);

@@ -86,11 +86,13 @@ int dict_decoder_part(const struct dict *dict, int64_t first, int64_t count, str
                       struct error *error) MUST_CHECK;
 
 /* splice.c: what is made when the first splice comes. */
+#define SPLICED_PARTS 3
 struct spliced {
   struct resident *decoder; /* NULL: there was none yet */
+  struct resident *skip;    /* NULL: nor this, or the dictionary has none */
   struct memory *memory;
   struct splice splice;
-  uint64_t parts[2], serial; /* of the encoder and the decoder, and of the two together */
+  uint64_t parts[SPLICED_PARTS], serial; /* of the encoder, the decoder and the skip, and of all together */
 };
 void spliced_clear(struct spliced *spliced, struct backend *backend);
 

@@ -3,6 +3,7 @@
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/checked.h"
 #include "core/dict/dict_internal.h"
@@ -15,11 +16,11 @@ bool dict_splices(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
   bool chosen = info->kind == DICT_TOPK || info->kind == DICT_GROUPMAX;
   size_t limit = resident_limit(dict->resident);
-  return dict->backend->ops->splices && !info->cross && !info->skip && !(info->transcoder && info->center_mean) &&
-         !(chosen && info->k <= 0) && !gapped(&dict->w_dec) && (!limit || dict_splice_bytes(dict) <= limit);
+  return dict->backend->ops->splices && !info->cross && !(chosen && info->k <= 0) && !gapped(&dict->w_dec) &&
+         !(info->skip && gapped(&dict->skip)) && (!limit || dict_splice_bytes(dict) <= limit);
 }
 
-/* The decoder, which is not prepared before it is held. */
+/* The decoder and the linear path, which are not prepared before they are held. */
 static int note_decoder(const struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
   struct matrix_part part;
@@ -29,11 +30,23 @@ static int note_decoder(const struct dict *dict, struct error *error) {
   return dict->spliced->decoder ? 0 : -1;
 }
 
+static int note_skip(const struct dict *dict, struct error *error) {
+  const struct tensor *w = &dict->skip;
+  struct matrix_part part = {.data = w->data, .dtype = w->dtype, .layout = ROWS_ARE_INPUTS, .n_out = dict->info.d_out, .ld = w->stride[0]};
+  if (!dict->info.skip || dict->spliced->skip) return 0;
+  if (w->stride[1] != 1) { /* the transposed view of [d_out, d_in] */
+    part.layout = ROWS_ARE_OUTPUTS;
+    part.ld = w->stride[1];
+  }
+  dict->spliced->skip = resident_beside(dict->resident, &part, dict->info.d_in, error);
+  return dict->spliced->skip ? 0 : -1;
+}
+
 size_t dict_splice_bytes(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
-  size_t bytes;
+  size_t bytes, skip = info->skip ? (size_t)info->d_in * (size_t)info->d_out * dtype_size(dict->skip.dtype) : 0;
   if (!checked_mul((size_t)info->n_feat * (size_t)info->d_out, dtype_size(dict->w_dec.dtype), &bytes)) return SIZE_MAX;
-  return checked_add(bytes, resident_size(dict->resident), &bytes) ? bytes : SIZE_MAX;
+  return checked_add(bytes, skip, &bytes) && checked_add(bytes, resident_size(dict->resident), &bytes) ? bytes : SIZE_MAX;
 }
 
 size_t dict_splice_limit(const struct dict *dict) { return resident_limit(dict->resident); }
@@ -68,23 +81,35 @@ static bool is_framed(const struct dict_info *info) {
   return !info->transcoder && (info->center_mean || info->norm == DICT_NORM_LENGTH || info->norm == DICT_NORM_STANDARD);
 }
 
-int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_t *serial, struct error *error) {
-  struct spliced *s = dict->spliced;
-  const struct matrix *encoder;
-  uint64_t parts[2];
-  assert(dict_splices(dict));
-  if (note_decoder(dict, error) != 0 || send_vectors(dict, error) != 0 ||
-      resident_hold(dict->resident, &encoder, &parts[0], error) != 0)
-    return -1;
-  if (resident_hold(s->decoder, &s->splice.decoder, &parts[1], error) != 0) {
-    resident_release(dict->resident);
+/* The matrices of a splice, those that there are. All are held, or none. */
+static int hold_parts(const struct dict *dict, const struct matrix *held[SPLICED_PARTS], uint64_t parts[SPLICED_PARTS],
+                      struct error *error) {
+  struct resident *residents[SPLICED_PARTS] = {dict->resident, dict->spliced->decoder, dict->spliced->skip};
+  for (int i = 0; i < SPLICED_PARTS; i++) {
+    held[i] = NULL;
+    parts[i] = 0;
+    if (!residents[i] || resident_hold(residents[i], &held[i], &parts[i], error) == 0) continue;
+    while (i-- > 0) resident_release(residents[i]);
     return -1;
   }
-  if (parts[0] != s->parts[0] || parts[1] != s->parts[1]) s->serial = atomic_fetch_add(&serials, 1) + 1;
-  s->parts[0] = parts[0];
-  s->parts[1] = parts[1];
-  s->splice.encode = dict_encode_args(dict, encoder);
+  return 0;
+}
+
+int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_t *serial, struct error *error) {
+  struct spliced *s = dict->spliced;
+  const struct matrix *held[SPLICED_PARTS];
+  uint64_t parts[SPLICED_PARTS];
+  assert(dict_splices(dict));
+  if (note_decoder(dict, error) != 0 || note_skip(dict, error) != 0 || send_vectors(dict, error) != 0 ||
+      hold_parts(dict, held, parts, error) != 0)
+    return -1;
+  if (memcmp(parts, s->parts, sizeof parts) != 0) s->serial = atomic_fetch_add(&serials, 1) + 1;
+  memcpy(s->parts, parts, sizeof parts);
+  s->splice.encode = dict_encode_args(dict, held[0]);
+  s->splice.decoder = held[1];
+  s->splice.skip = held[2];
   s->splice.framed = is_framed(&dict->info);
+  s->splice.keeps_mean = dict->info.transcoder && dict->info.center_mean;
   *out = &s->splice;
   *serial = s->serial;
   return 0;
@@ -93,9 +118,11 @@ int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_
 void dict_splice_release(const struct dict *dict) {
   resident_release(dict->resident);
   resident_release(dict->spliced->decoder);
+  if (dict->spliced->skip) resident_release(dict->spliced->skip);
 }
 
 void spliced_clear(struct spliced *spliced, struct backend *backend) {
   resident_free(spliced->decoder);
+  resident_free(spliced->skip);
   backend->ops->free(backend, spliced->memory);
 }

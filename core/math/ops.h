@@ -399,15 +399,17 @@ struct encode_args {
 
 /* What OP_SPLICE does, the same in every step. Row by row: codes = encode(x), in which the changes of the row are made. With the error
  * y += back * sum over the changed features of (new - old) * factor * their decoder rows, and not a bit where nothing changed;
- * without it y = (bias + sum over all of value * factor * decoder row) * back + mean. Where the row is `framed`, back undoes the encode's norm of x
- * (|x| / sqrt(n) of LENGTH, std(x) of STANDARD, else 1), and mean is that of x where the encode takes it away; else back = 1, mean = 0.
+ * without it y = (bias + sum over all of value * factor * decoder row) * back + mean + x skip^T. Where the row is `framed`, back undoes the
+ * encode's norm of x (|x| / sqrt(n) of LENGTH, std(x) of STANDARD, else 1), and mean is that of x where the encode takes it away; where y
+ * `keeps_mean`, back = 1 and mean is that of y as it was; else back = 1, mean = 0.
  * Sums begin in any order that depends on the row alone. */
 struct splice {
   struct encode_args encode;    /* x and n_rows are the op's */
   const struct matrix *decoder; /* [n_feat, d_out]: row f is feature f's */
+  const struct matrix *skip;    /* [d_out, d_in], of x as it is read; NULL: nothing is added */
   struct span factor;           /* f32 [n_feat] */
   struct span bias;             /* f32 [d_out] */
-  bool framed;
+  bool framed, keeps_mean;      /* not both */
 };
 
 /* ---- draws ---------------------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* Dictionaries inside a step: as one op of a backend that splices, beside encodes of the obvious path and sums in double; and as edits
  * of running texts, where the obvious path takes the step apart. */
+#include <limits.h>
 #include <unistd.h>
 
 #include "core/base/log.h"
@@ -15,6 +16,8 @@ struct case_ {
   struct encode_args encode; /* what is no pointer of it */
   enum dtype dtype;
   bool own;       /* written to the rows that are read: as wide, framed */
+  bool skip;      /* with a linear path beside the features */
+  bool mean;      /* the mean of what is written to stays */
   int rows;       /* of the group */
   const char *name;
 };
@@ -30,7 +33,7 @@ static struct splice_row row_of(const struct case_ *c, int i, struct edit_featur
 
 /* What is needed of both sides. */
 struct sides {
-  struct file enc, dec;
+  struct file enc, dec, skip;
   float x[ROWS * LD_X], y[ROWS * LD_Y], vectors[5][FEATURES], factor[FEATURES], bias[OUT], subtract[IN];
 };
 
@@ -38,6 +41,7 @@ static void make_sides(const struct case_ *c, struct sides *s) {
   int out = c->own ? IN : OUT;
   s->enc = file_new(c->dtype, ROWS_ARE_INPUTS, FEATURES, IN, 60, 0.5f);
   s->dec = file_new(c->dtype, ROWS_ARE_OUTPUTS, FEATURES, out, 61, 1);
+  s->skip = file_new(c->dtype, ROWS_ARE_INPUTS, out, IN, 74, 0.5f);
   fill(s->x, ROWS * LD_X, 62, 1);
   fill(s->y, ROWS * LD_Y, 63, 1);
   for (int v = 0; v < 5; v++) fill(s->vectors[v], FEATURES, 64 + (uint64_t)v, 0.4f);
@@ -85,10 +89,11 @@ static double after(const struct splice_row *row, int32_t feature, double value)
 }
 
 /* What a reconstruction is brought back with. */
-static void frame_of(const struct case_ *c, const float *x, double *back, double *mean) {
+static void frame_of(const struct case_ *c, const float *x, const double *y, double *back, double *mean) {
   double sum = 0, square = 0;
   *back = 1;
   *mean = 0;
+  for (int i = 0; c->mean && i < OUT; i++) *mean += y[i] / OUT;
   if (!c->own) return;
   for (int i = 0; i < IN; i++) sum += x[i];
   if (c->encode.center_mean || c->encode.norm == ENCODE_NORM_STANDARD) *mean = sum / IN;
@@ -102,7 +107,8 @@ static void expect_row(const struct case_ *c, const struct sides *s, const struc
                        double *y, int width) {
   double back, mean, sum[OUT] = {0};
   bool any = false;
-  frame_of(c, s->x + row->x * LD_X, &back, &mean);
+  const float *x = s->x + row->x * LD_X;
+  frame_of(c, x, y, &back, &mean);
   for (int32_t f = 0; f < FEATURES; f++) {
     double old = sparse_find(codes, at, f), value = after(row, f, old) - (row->with_error ? old : 0);
     any |= value != 0;
@@ -111,6 +117,8 @@ static void expect_row(const struct case_ *c, const struct sides *s, const struc
   }
   for (int i = 0; i < width; i++) {
     if (!row->with_error) y[i] = (s->bias[i] + sum[i]) * back + mean;
+    for (int k = 0; c->skip && !row->with_error && k < IN; k++) /* element (i, k) of W is (k, i) of the file */
+      y[i] += (double)x[k] * dtype_f32_at(s->skip.part.data, c->dtype, (size_t)(k * s->skip.part.ld + i));
     if (row->with_error && any) y[i] += sum[i] * back;
   }
 }
@@ -132,7 +140,9 @@ static void encode_all(const struct case_ *c, struct sides *s, struct sparse *co
 static void run_splice(struct backend *backend, const struct case_ *c, struct sides *s, struct splice_row *rows, bool held, float *to) {
   struct spans at = put_sides(backend, s);
   struct matrix *w = must_matrix(backend, &s->enc.part, 1, IN), *decoder = must_matrix(backend, &s->dec.part, 1, c->own ? IN : OUT);
-  struct splice what = {.encode = args_of(c, &at, w), .decoder = decoder, .factor = at.factor, .bias = at.out_bias, .framed = c->own};
+  struct matrix *skip = c->skip ? must_matrix(backend, &s->skip.part, 1, IN) : NULL;
+  struct splice what = {.encode = args_of(c, &at, w), .decoder = decoder, .skip = skip, .factor = at.factor, .bias = at.out_bias,
+                        .framed = c->own, .keeps_mean = c->mean};
   struct rows x = {at.x, LD_X}, aside = {must_alloc(backend, ROWS * LD_X), LD_X}, y = {c->own ? at.x : at.y, c->own ? LD_X : LD_Y};
   struct splice_row twice[2 * ROWS];
   struct row_range groups[] = {{0, c->rows}, {c->rows, 2 * c->rows}};
@@ -155,6 +165,7 @@ static void run_splice(struct backend *backend, const struct case_ *c, struct si
   must_read(backend, to, y.at, (size_t)(ROWS * y.ld));
   backend->ops->matrix_free(backend, w);
   backend->ops->matrix_free(backend, decoder);
+  backend->ops->matrix_free(backend, skip);
   drop(backend, aside.at);
   drop_spans(backend, &at);
 }
@@ -192,6 +203,7 @@ static void check_splice(struct backend *backend, const struct case_ *c) {
   sparse_clear(&codes);
   free(s.enc.block);
   free(s.dec.block);
+  free(s.skip.block);
 }
 
 static void test_one_op(void **state) {
@@ -207,6 +219,10 @@ static void test_one_op(void **state) {
       {.encode = {.kind = ENCODE_GROUPMAX, .k = 43}, .name = "groups"},
       {.encode = {.kind = ENCODE_RELU, .norm = ENCODE_NORM_STANDARD}, .own = true, .name = "standard"},
       {.encode = {.kind = ENCODE_RELU, .norm = ENCODE_NORM_STANDARD}, .name = "standard transcoder"},
+      {.encode = {.kind = ENCODE_JUMPRELU}, .skip = true, .name = "skip"},
+      {.encode = {.kind = ENCODE_RELU, .center_mean = true}, .mean = true, .name = "centred transcoder"},
+      {.encode = {.kind = ENCODE_TOPK, .k = 9, .center_mean = true, .norm = ENCODE_NORM_LENGTH}, .skip = true, .mean = true,
+       .name = "centred skip transcoder"},
   };
   struct backend *backend = must_open("cpu", 1);
   if (!backend->ops->splices) printf("skip: splices as ops (backend %s takes steps apart)\n", backend->ops->name);
@@ -226,12 +242,33 @@ static void test_one_op(void **state) {
 
 #define TINY "tests/vectors/tiny-gpt2/"
 #define POINTS "tests/vectors/dict-points/"
+static char centred[64]; /* an ini, of transcoders on centred rows */
 static const struct lab_source_spec sources[] = {
     {"tiny", "0-mlp-topk", TINY "sources/0-mlp-topk"}, {"tiny", "1-res-relu", TINY "sources/1-res-relu"},
     {"tiny", "2-res-center", TINY "sources/2-res-center"}, {"tiny", "2-res-jump", TINY "sources/2-res-jump"},
-    {"tiny", "1-tc", POINTS "1-tc"}, {"tiny", "2-skip", POINTS "2-skip"}, {"tiny", "2-z", POINTS "2-z"}};
+    {"tiny", "1-tc", POINTS "1-tc"}, {"tiny", "2-skip", POINTS "2-skip"}, {"tiny", "2-z", POINTS "2-z"},
+    {"tiny", "1-centred", centred}, {"tiny", "2-centred-skip", centred}};
 static const struct lab_model_spec model = {"tiny", TINY "model"};
 enum { TOKENS = 24 };
+
+static int set_up(void **state) {
+  (void)state;
+  char here[PATH_MAX];
+  snprintf(centred, sizeof centred, "/tmp/steerd-splice-XXXXXX.ini");
+  int fd = mkstemps(centred, 4);
+  FILE *file = fd < 0 ? NULL : fdopen(fd, "w");
+  if (!file || !realpath(POINTS, here)) return -1;
+  fprintf(file, "[source 1-centred]\nweights = %s/1-tc/sae_weights.safetensors\nkind = topk\nk = 6\n"
+                "point = blocks.1.ln2.hook_normalized\npoint_out = mlp_out.1\ncenter = yes\n", here);
+  fprintf(file, "[source 2-centred-skip]\nweights = %s/2-skip/sae_weights.safetensors\nkind = relu\npoint = mlp_in.2\n"
+                "point_out = mlp_out.2\ncenter = yes\nnormalize = length\nw_skip = W_skip transposed\n", here);
+  return fclose(file);
+}
+
+static int tear_down(void **state) {
+  (void)state;
+  return unlink(centred);
+}
 
 static struct lab *open_lab(const char *backend, size_t budget) {
   struct error error = ERROR_INIT;
@@ -290,6 +327,9 @@ static const struct lab_edit lists[][MOST_EDITS] = {
     {SPLICE("1-res-relu", false), SPLICE("2-res-center", false), SPLICE("1-tc", false), SPLICE("2-z", false)},
     {MEAN_OF_NOTHING("resid_pre.1"), SPLICE("1-res-relu", false), MEAN_OF_NOTHING("resid_pre.1"), CLAMP("0-mlp-topk", 9, 3, true)},
     {MEAN_OF_NOTHING("z.2"), SPLICE("2-z", false)},
+    {CLAMP("2-skip", 4, 3, false)},
+    {SPLICE("1-centred", false)},
+    {CLAMP("1-centred", 7, 3, true), CLAMP("1-centred", 8, 2, true), SPLICE("2-centred-skip", false)},
 };
 enum { LISTS = sizeof lists / sizeof *lists };
 
@@ -376,5 +416,5 @@ int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_op), cmocka_unit_test(test_the_obvious_path_agrees),
                                      cmocka_unit_test(test_the_same_bits_in_any_company),
                                      cmocka_unit_test(test_the_same_bits_in_little_memory)};
-  return cmocka_run_group_tests(tests, NULL, NULL);
+  return cmocka_run_group_tests(tests, set_up, tear_down);
 }

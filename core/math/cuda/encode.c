@@ -45,6 +45,10 @@ static size_t lay_out(struct encoding *e, unsigned char *base) {
   c->counters = cut(base, &used, rows * (size_t)c->n_counters * sizeof *c->counters);
   c->counts = cut(base, &used, rows * (size_t)choose_pieces(c->n_feat) * sizeof *c->counts);
   if (e->framed) e->frame = cut(base, &used, 2 * rows * sizeof *e->frame);
+  if (e->skip_width) {
+    e->raw = cut(base, &used, rows * (size_t)e->args->w->n_in * sizeof *e->raw);
+    e->skip = cut(base, &used, rows * (size_t)e->skip_width * sizeof *e->skip);
+  }
   if (e->of.table || !multiplied_as_is(e->args))
     e->centred = cut(base, &used, rows * (size_t)e->args->w->n_in * sizeof *e->centred);
   c->p = cut(base, &used, features * sizeof *c->p);
@@ -72,8 +76,10 @@ static int centre(struct encoding *e, int64_t first, int64_t rows, struct device
     size_t bytes = (size_t)rows * (size_t)e->choose.n_counters * sizeof *e->choose.counters;
     return cuda_check(cuda, cudaMemsetAsync(e->choose.counters, 0, bytes, cuda->stream), "clearing counters", error);
   }
-  struct centre_args centre = {of, *to, e->centred, span_floats(args->subtract), args->w->n_in, (int32_t)args->norm,
-                               args->center_mean, args->scale, e->choose.counters, e->choose.n_counters, e->frame};
+  struct centre_args centre = {.of = of, .x = *to, .to = e->centred, .subtract = span_floats(args->subtract),
+                               .width = args->w->n_in, .norm = (int32_t)args->norm, .center_mean = args->center_mean,
+                               .scale = args->scale, .counters = e->choose.counters, .n_counters = e->choose.n_counters,
+                               .raw = e->raw, .frame = e->frame, .kept = e->kept, .kept_width = e->kept_width};
   *to = (struct device_rows){e->centred, args->w->n_in};
   return cuda_check(cuda, launch_centre(cuda->stream, rows, &centre), "centring rows", error);
 }

@@ -27,28 +27,38 @@ static __device__ inline float centre_scale(const centre_args &a, const float *x
   return square > 0 ? sqrtf(n / square) : 1.0f;
 }
 
+static __device__ inline float row_mean(const float *x, int64_t width, float *shared) {
+  float sum = 0;
+  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) sum += x[i];
+  return block_sum(sum, shared) / (float)width;
+}
+
 static __global__ void centre_kernel(centre_args a) {
   __shared__ float shared[MAX_WARPS];
   grid_follow();
   for (int i = threadIdx.x; i < a.n_counters; i += blockDim.x) a.counters[(int64_t)blockIdx.x * a.n_counters + i] = 0;
-  float *to = a.to + (int64_t)blockIdx.x * a.width, mean = 0, back;
-  int row = (int)blockIdx.x;
-  if (a.of.table) {
-    const table_splice *splice = group_row(a.of, row);
-    row = splice ? splice->x : -1;
-  }
-  if (row < 0) {
-    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = 0;
+  float *to = a.to + (int64_t)blockIdx.x * a.width, *raw = a.raw ? a.raw + (int64_t)blockIdx.x * a.width : NULL, mean = 0, back;
+  const table_splice *splice = a.of.table ? group_row(a.of, (int)blockIdx.x) : NULL;
+  if (a.of.table && !splice) {
+    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) {
+      to[i] = 0;
+      if (raw) raw[i] = 0;
+    }
     return;
   }
-  const float *x = row_at(a.x, row);
-  if (a.center_mean || a.norm == ENCODE_NORM_STANDARD) {
-    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) mean += x[i];
-    mean = block_sum(mean, shared) / (float)a.width;
-  }
+  const float *x = row_at(a.x, splice ? splice->x : (int)blockIdx.x);
+  if (a.center_mean || a.norm == ENCODE_NORM_STANDARD) mean = row_mean(x, a.width, shared);
   float scale = centre_scale(a, x, mean, &back, shared);
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = (x[i] - mean) * scale - (a.subtract ? a.subtract[i] : 0.0f);
-  if (!a.frame || threadIdx.x) return;
+  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) {
+    to[i] = (x[i] - mean) * scale - (a.subtract ? a.subtract[i] : 0.0f);
+    if (raw) raw[i] = x[i];
+  }
+  if (!a.frame) return;
+  if (splice && a.kept.at) {
+    mean = row_mean(row_at(a.kept, splice->y), a.kept_width, shared);
+    back = 1;
+  }
+  if (threadIdx.x) return;
   a.frame[2 * blockIdx.x] = back;
   a.frame[2 * blockIdx.x + 1] = mean;
 }

@@ -10,10 +10,13 @@ struct encoding {
   const struct encode_args *args;
   struct group_rows of; /* of splices; table NULL: args->x */
   bool framed;          /* frame is wanted */
+  struct device_rows kept; /* at not NULL: frame is that of these rows, kept_width wide (struct centre_args) */
+  int64_t kept_width;
+  int64_t skip_width;   /* of what is added beside the features; 0: nothing */
   int64_t chunk;        /* rows at a time */
   int64_t ld;           /* of a row of features */
   float *centred;       /* NULL where rows are multiplied as they are */
-  float *frame;
+  float *frame, *raw, *skip; /* NULL where nobody asked */
   struct choose_args choose; /* start, index and value are what was kept */
   size_t expected;           /* entries of a row that lie in the first part of it */
   size_t back_bytes;         /* of start and that first part, which lie together */

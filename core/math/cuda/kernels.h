@@ -250,7 +250,8 @@ struct group_rows {
   int32_t group, first;
 };
 
-/* Rows brought to c(x) - subtract: one block a row. Clears the row's counters as well. Rows beyond those of the group are 0. */
+/* Rows brought to c(x) - subtract: one block a row. Clears the row's counters as well. Rows beyond those of the group are 0. For
+ * splices also the rows as they are, and what brings a reconstruction back to a row. */
 struct centre_args {
   struct group_rows of;
   struct device_rows x;
@@ -262,7 +263,10 @@ struct centre_args {
   float scale;
   int32_t *counters; /* [rows][n_counters] */
   int32_t n_counters;
-  float *frame; /* [rows][2]: what brings a reconstruction back to the row: factor and mean (struct splice); NULL: not asked for */
+  float *raw;             /* [rows][width]; NULL: not asked for */
+  float *frame;           /* [rows][2]: factor and mean (struct splice); NULL: not asked for */
+  struct device_rows kept; /* at not NULL: then these are 1 and the mean of kept_width elements of row y here */
+  int64_t kept_width;
 };
 cudaError_t launch_centre(cudaStream_t stream, int64_t rows, const struct centre_args *args);
 
@@ -312,6 +316,7 @@ struct decode_args {
   const float *value;
   struct device_matrix w; /* a row for each feature */
   const float *factor, *bias, *frame; /* frame NULL: nothing is brought back */
+  const float *skip;                  /* [rows][w.n_in]: what is added where the error is not kept; NULL: nothing */
   struct device_rows y;
 };
 cudaError_t launch_decode(cudaStream_t stream, int64_t rows, const struct decode_args *args);

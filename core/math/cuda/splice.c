@@ -11,20 +11,36 @@ static int decode(const struct encoding *e, const struct op *op, int64_t first, 
   struct group_rows of = {e->of.table, e->of.group, (int32_t)first};
   struct decode_args args = {.of = of, .start = e->choose.start, .index = e->choose.index, .value = e->choose.value,
                              .w = cuda_matrix_view(what->decoder), .factor = span_floats(what->factor),
-                             .bias = span_floats(what->bias), .frame = e->frame, .y = device_rows_of(op->u.splice.y)};
+                             .bias = span_floats(what->bias), .frame = e->frame, .skip = e->skip,
+                             .y = device_rows_of(op->u.splice.y)};
   return cuda_check(e->cuda, launch_decode(e->cuda->stream, rows, &args), "decoding rows", error);
 }
 
+/* The linear path beside the features, of the rows that were read as they were. */
+static int skip(const struct encoding *e, const struct splice *what, int64_t rows, struct error *error) {
+  if (!what->skip) return 0;
+  struct product_args args = {.n = rows, .w = cuda_matrix_view(what->skip), .x = {e->raw, what->skip->n_in},
+                              .y = {e->skip, what->skip->n_out}};
+  return cuda_product(e->cuda, rows, &args, false, error);
+}
+
 int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) {
-  struct encode_args args = op->u.splice.what->encode;
+  const struct splice *what = op->u.splice.what;
+  struct encode_args args = what->encode;
   args.x = op->u.splice.x;
   args.n_rows = op->u.splice.rows;
-  struct encoding e = {.cuda = cuda, .args = &args, .of = {table, op->u.splice.group, 0}, .framed = op->u.splice.what->framed,
+  struct encoding e = {.cuda = cuda, .args = &args, .of = {table, op->u.splice.group, 0}, .framed = what->framed || what->keeps_mean,
                        .expected = SIZE_MAX}; /* all of them in one part */
+  if (what->keeps_mean) {
+    e.kept = device_rows_of(op->u.splice.y);
+    e.kept_width = what->decoder->n_in;
+  }
+  if (what->skip) e.skip_width = what->skip->n_out;
   if (encoding_open(&e, error) != 0) return -1;
   for (int64_t first = 0; first < args.n_rows; first += e.chunk) {
     int64_t rows = args.n_rows - first < e.chunk ? args.n_rows - first : e.chunk;
-    if (encoding_run(&e, first, rows, error) != 0 || decode(&e, op, first, rows, error) != 0) return -1;
+    if (encoding_run(&e, first, rows, error) != 0 || skip(&e, what, rows, error) != 0 ||
+        decode(&e, op, first, rows, error) != 0) return -1;
   }
   return 0;
 }

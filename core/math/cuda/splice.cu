@@ -135,7 +135,8 @@ template <int TYPE> static __global__ void __launch_bounds__(THREADS) decode_ker
   float total = 0, back = a.frame ? a.frame[2 * blockIdx.y] : 1.0f, mean = a.frame ? a.frame[2 * blockIdx.y + 1] : 0.0f;
   for (int i = 0; i < WARPS; i++) total += sums[i][threadIdx.x];
   float *y = row_at(a.y, row.y) + column;
-  *y = row.with_error ? fmaf(back, total, *y) : fmaf(a.bias[column] + total, back, mean);
+  float beside = a.skip && !row.with_error ? a.skip[blockIdx.y * a.w.n_in + column] : 0.0f;
+  *y = row.with_error ? fmaf(back, total, *y) : fmaf(a.bias[column] + total, back, mean) + beside;
 }
 
 template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, int64_t rows, const decode_args &args) {

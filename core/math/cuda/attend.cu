@@ -9,6 +9,7 @@
  * of q and k, keeping the new key and value, the chunks, bringing them together, edits and taps of z. What blocks leave for
  * each other goes to the one that comes last. */
 #include "core/math/cuda/cache.cuh"
+#include "core/math/cuda/row.cuh"
 
 #define CHUNK ATTEND_CHUNK
 #define MAX_GROUP 8 /* query heads that share what is read of a KV head */
@@ -425,7 +426,8 @@ template <int TYPE, int G> static __global__ void __launch_bounds__(MOST_THREADS
     finish_heads<G>(a, u, r, all);
   }
   if (a.point < 0 || !comes_last(count + gridDim.y, gridDim.y)) return;
-  point_row(a.table, a.point, u.row, row_at(a.z, u.row), 0, (int64_t)a.n_head * a.d_head, shared);
+  block_team team = {shared};
+  point_row(team, a.table, a.point, u.row, row_at(a.z, u.row), 0, (int64_t)a.n_head * a.d_head);
 }
 
 /* Threads: one for each position of a chunk; where edits and taps follow, as many as wherever else this point is looked at. */

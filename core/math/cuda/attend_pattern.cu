@@ -4,6 +4,7 @@
  *
  * A row's sums have an order that depends on the positions that it sees alone. */
 #include "core/math/cuda/cache.cuh"
+#include "core/math/cuda/row.cuh"
 
 #define THREADS 256
 
@@ -66,13 +67,14 @@ static __global__ void __launch_bounds__(THREADS) open_point_kernel(open_point p
   grid_follow();
   if (!find_row(a, &r)) return;
   int64_t width = (int64_t)a.n_head * r.keys;
-  point_edits(a.table, p.point, r.row, r.h, 0, width, shared);
+  block_team team = {shared};
+  point_edits(team, a.table, p.point, r.row, r.h, 0, width);
   for (int head = 0; head < a.n_head; head++) /* by the threads that own the elements */
-    for (int64_t i = own_from((int64_t)head * r.keys); i < (int64_t)(head + 1) * r.keys; i += blockDim.x) {
+    team.each((int64_t)head * r.keys, (int64_t)(head + 1) * r.keys, [&](int64_t i) {
       int j = (int)(i - (int64_t)head * r.keys);
       if (j < r.begin || j > r.end) r.h[i] = p.hidden;
-    }
-  point_taps(a.table, p.point, r.row, r.h, 0, width);
+    });
+  point_taps(team, a.table, p.point, r.row, r.h, 0, width);
 }
 
 /* ---- weights: a block for each head of a row ---------------------------------------------------------------------------------------- */

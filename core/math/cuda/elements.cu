@@ -1,5 +1,5 @@
 /* elements.cu: ops whose elements do not look at each other, and rotary positions. One thread an element. */
-#include "core/math/cuda/device.cuh"
+#include "core/math/cuda/row.cuh"
 
 #define THREADS 256
 

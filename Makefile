@@ -158,6 +158,10 @@ $(B)/emulated/%.cpp.o: %.cpp
 $(EMULATED): $(EMULATED_OBJ)
 	$(SAY) LINK $@
 	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
+# To see that it runs.
+$(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emulated/%.o,$(wildcard tests/cuda_host/*.cpp) core/math/dtype.c)
+	$(SAY) LINK $@
+	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda cuda_products cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families family_points process engine_points dict_kinds dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
@@ -185,9 +189,16 @@ $(GPU_B)/core/%.o: core/%.c
 $(GPU_B)/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(GPU_OBJ)
 	$(SAY) TEST $@
 	$(Q)$(CC) $(BASE) $(GPU_CMOCKA) $(GPU_LINK) -o $@ $< tests/cuda_host/wrap.c $(GPU_OBJ) -lm -lpthread -ldl
-$(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c $(GPU_OBJ)
+$(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c tests/gpu/bench_model.c tests/gpu/bench_model.h $(GPU_OBJ)
 	$(SAY) BENCH $@
-	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $< $(GPU_OBJ) -lm -lpthread -ldl
+	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $(filter %.c %.o,$^) -lm -lpthread -ldl
+# What the device could give: a program of its own, without the backend. gpu-bundle takes one for every architecture.
+LIMITS_ARCH := $(CUDA_ARCH_one)
+$(GPU_B)/limits-sm_$(SM) $(GPU_B)/bundle/limits: tests/gpu/limits.cu
+	@mkdir -p $(@D)
+	$(SAY) NVCC $@
+	$(Q)$(NVCC) -std=c++17 -O3 $(LIMITS_ARCH) -Wno-deprecated-gpu-targets -o $@ $<
+$(GPU_B)/bundle/limits: LIMITS_ARCH := $(CUDA_ARCH_real)
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
 GPU_BUNDLE_TESTS := splice plan families family_points points instrument engine_points dict_kinds dict_points dict_formats process resident llama2c lab work
 GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
@@ -199,13 +210,14 @@ $(GPU_B)/bundle/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(B)/libsteer
 	$(Q)$(CC) $(BASE) -O2 -pie -s -Wl,--wrap=backend_open -o $@ $< tests/cuda_host/wrap.c $(B)/libsteerd.a -Wl,-Bstatic -ljansson \
 	  -lsqlite3 -linih -lpcre2-8 -lz -Wl,-Bdynamic -lcmocka -lm -lpthread -ldl -Wl,-rpath,'$$ORIGIN'
 # The daemon goes with every library it needs but those of the C compiler.
-gpu-bundle: $(GPU_BUNDLE) $(GPU_BIN) build/steerd cuda
+gpu-bundle: $(GPU_BUNDLE) $(GPU_BIN) build/steerd cuda $(GPU_B)/bundle/limits
 	@cp -L $$($(CC) -print-file-name=libcmocka.so) $(GPU_B)/bundle/libcmocka.so.0
 	@cp -L $(B)/steerd-cuda.so $(GPU_BIN) $(GPU_B)/bundle/
 	$(Q)$(CC) $(CFLAGS) $(LDFLAGS_$(VARIANT)) -s -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $(GPU_B)/bundle/steerd $(B)/server/main.o $(LIB_OBJ) $(LDLIBS)
 	@mkdir -p $(GPU_B)/bundle/lib
 	@ldd $(B)/steerd | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s)\.so' | xargs cp -L -t $(GPU_B)/bundle/lib
 	@for test in $(GPU_BIN:$(GPU_B)/%=$(GPU_B)/bundle/%); do strip $$test; done
+	@strip $(GPU_B)/bundle/limits; echo $(COMMIT) >$(GPU_B)/bundle/commit
 	@tar -C $(GPU_B) -czf $(GPU_B)/bundle.tgz --exclude='*.d' bundle && du -h $(GPU_B)/bundle.tgz
 .SECONDARY: $(GPU_OBJ)
 gpu-programs: $(GPU_BIN)
@@ -217,8 +229,11 @@ gpu-trace:
 	@tests/gpu/bench.sh trace
 gpu-all:
 	@tests/gpu/all.sh
+# All of it but the GPU: on the emulator, with small shapes.
+gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
+	@tests/gpu/rehearse.sh
 
-.PHONY: cuda-quick emulated unit-emulated cuda-tests
+.PHONY: cuda-quick cuda-native emulated unit-emulated cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
@@ -304,6 +319,7 @@ clang:
 
 check-layers:
 	@tests/tools/check_layers.sh
+	@tests/gpu/test_goals.sh
 
 # Every file again with both compilers, warnings as errors, nothing kept.
 check-warnings:

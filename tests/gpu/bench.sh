@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # `make gpu-bench`: speed on a real device beside its limits, and PyTorch with hooks where it is installed. Prints a report in
-# Markdown and keeps it in $OUT/bench.md (build/gpu). `make gpu-trace` (this with `trace`): a table of every kernel instead, in
-# $OUT/trace.md. LIMIT: seconds for all of it (540). A part that fails leaves the others.
+# Markdown and keeps it in $OUT/bench.md (build/gpu), with figures.txt and clocks.csv beside it. `make gpu-trace` (this with `trace`): a
+# table of every kernel instead, in $OUT/trace.md. LIMIT: seconds for all of it (540). PARTS: which of them; PEER=no leaves PyTorch
+# out; TINY=1: small shapes, to see that it runs. A part that fails or hangs leaves the others, and what it had found.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/gpu/machine.sh
 what=${1:-bench}
 figures=$OUT/figures.txt
 parts=${PARTS:-gpt2 gemma llama dictionaries draws}
+python=${PEER_PYTHON:-python3}
 
 # part SECONDS NAME ARGUMENTS...
 part() {
@@ -15,36 +17,73 @@ part() {
   limited "$seconds" $line_buffered "$programs/bench_gpu" --part "$name" "$@" 2>&1
   local rc=$?
   [ $rc -eq 0 ] && return 0
-  echo; echo "FAIL  $name: $([ $rc -eq 124 ] && echo "not done in time" || echo "status $rc")"
+  echo; echo "FAIL  $name: $(out_of_time $rc && echo "not done in time" || echo "status $rc")"
+  return 1
+}
+
+# Clocks, power and temperature, all the while; and who asks keeps the driver from putting the device to sleep between programs.
+watch_clocks() {
+  timeout -k 5 "$(seconds_left 99999)" $line_buffered nvidia-smi -l 2 --format=csv,nounits \
+    --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active >"$OUT/clocks.csv" 2>/dev/null &
+  watcher=$!
+  trap 'kill $watcher 2>/dev/null' EXIT
+}
+clocks() { echo "clocks (SM, memory, W, degrees, throttled by) after $1: $(tail -n 1 "$OUT/clocks.csv" 2>/dev/null | sed 's/^[^,]*, *//')"; }
+
+measure_limits() {
+  echo; echo "## Limits of the device"; echo
+  build_limits
+  [ -n "$limits" ] || { echo "skip: limits of the device (limits.cu was not built, see build/gpu/limits.log)"; return 0; }
+  limited 40 $line_buffered "$limits" --figures "$figures" ${TINY:+--tiny} 2>&1 && return 0
+  echo "FAIL  limits of the device"
   return 1
 }
 
 peer() {
-  if python3 -c 'import torch, transformers; assert torch.cuda.is_available()' 2>/dev/null; then
-    limited 240 python3 -u tests/gpu/peer_torch.py --figures "$figures" --until "$(seconds_left 230)" 2>&1 | grep -v -i warning ||
-      echo "FAIL  PyTorch with hooks: not done"
-  else
-    echo "skip: PyTorch with hooks (torch with CUDA and transformers are not installed)"
+  if ! timeout 60 "$python" -c "import torch, transformers; assert '${PEER_DEVICE:-cuda}' == 'cpu' or torch.cuda.is_available()" 2>/dev/null; then
+    echo "skip: PyTorch with hooks (torch with CUDA and transformers are not installed)"; return 0
   fi
+  PYTHONUNBUFFERED=1 limited 240 "$python" -W ignore tests/gpu/peer_torch.py --figures "$figures" --device "${PEER_DEVICE:-cuda}" \
+    --until "$(seconds_left $((220 * ${PATIENCE:-1})))" ${TINY:+--tiny} 2>"$OUT/peer.log"
+  local rc=$?
+  [ $rc -eq 0 ] && return 0
+  out_of_time $rc && { echo; echo "skip: the rest of PyTorch (no time left)"; return 0; }
+  echo; echo "FAIL  PyTorch with hooks: status $rc"; tail -n 5 "$OUT/peer.log"
+  return 1
+}
+
+trace() {
+  local name
+  for name in $parts; do part 60 "$name" --trace ${TINY:+--tiny} | { if command -v c++filt >/dev/null; then c++filt -p; else cat; fi; } || failed=1; done
+  echo; echo "$SECONDS s"
 }
 
 bench() {
-  failed=0
-  echo "# gpu-$what, $(git rev-parse --short HEAD 2>/dev/null || echo 'no git'), $(date -u +%FT%TZ)"
-  machine_ready "gpu-$what"
-  if [ "$what" = trace ]; then
-    for name in $parts; do part 60 "$name" --trace ${TINY:+--tiny} | { if command -v c++filt >/dev/null; then c++filt -p; else cat; fi; } || failed=1; done
-    echo; echo "$SECONDS s"; return $failed
-  fi
+  local name read
   : >"$figures"
-  for name in $parts; do echo; part 120 "$name" --figures "$figures" ${TINY:+--tiny} || failed=1; done
+  watch_clocks
+  measure_limits || failed=1
+  read=$(sed -n 's/^device|limits|read|//p' "$figures" | tail -n 1)
+  echo; echo "## Models, dictionaries, draws"
+  for name in $parts; do
+    echo; part 120 "$name" --figures "$figures" --read "${read:-0}" ${TINY:+--tiny} || failed=1
+    echo; clocks "$name"
+  done
   echo
-  [ "${PEER:-}" = no ] || peer
+  [ "${PEER:-}" = no ] || peer || failed=1
   echo; echo "## Goals"; echo
+  [ -z "${TINY:-}" ] || { echo "Small shapes (TINY): no figure here means anything."; echo; }
   awk -f tests/gpu/goals.awk "$figures"
-  echo; echo "GPU afterwards: $(nvidia-smi --query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw --format=csv,noheader 2>/dev/null | head -n 1); $SECONDS s"
+  echo; echo "$SECONDS s"
+}
+
+report() {
+  failed=0
+  echo "# gpu-$what, $(which_commit), $(date -u +%FT%TZ)"
+  machine_ready "gpu-$what"
+  "$what"
   return $failed
 }
 
-bench 2>&1 | tee "$OUT/$what.md"
+report 2>&1 | tee "$OUT/$what.md"
 exit "${PIPESTATUS[0]}"

@@ -2,428 +2,317 @@
  * of GPT-2 small, Gemma 2 2B and Llama 3.1 8B. Weights are random, in bf16, each matrix in its own memory; speed does not depend
  * on what they are. Prints a report in Markdown (docs/performance.md keeps the last one).
  *
- *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries] [--figures FILE] [--trace] [--tiny]
+ *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries|draws] [--figures FILE] [--read BYTES/S] [--trace] [--tiny]
  *
  * --part: one program for each, so that a failure of one leaves the others; none: all. --figures: appends `shape|what|which|number`
- * for the table of goals (goals.awk). --trace: a few steps of each kind, each kernel timed (STEERD_CUDA_WATCH=times), instead of
- * the report. --tiny: small shapes, to see that it runs.
+ * for the table of goals (goals.awk). --read: the rate at which the device reads (limits.cu), for the floors where it is higher than a
+ * copy's. --trace: a few steps of each kind, each kernel timed (STEERD_CUDA_WATCH=times), instead of the report. --tiny: small
+ * shapes, to see that it runs.
  *
  * Inside the timing window of a decoded token: the whole step as the engine runs it (tables, launches, waiting) and the greedy
  * draw; not the scheduler and not HTTP. (a) has no edits and no taps; (b) taps resid_post of every layer and edits it at every layer,
- * each stream with vectors of its own; what is tapped stays on the device. (c) is (b) with all taps brought to the host in each step. (a)
- * and (b) alternate; figures are medians. "host" is the part of a step before the wait: tables and launches. Floors are measured in the same run: bytes of
- * weights (and keys and values) over the bandwidth of a copy, operations over the rate of one large product. */
+ * each stream and layer with a vector of its own; what is tapped stays on the device. (c) is (b) with all taps brought to the host in each
+ * step. The device works for WARM seconds first, so that its clocks are up and graphs recorded. Then (a) and (b) take turns, a few
+ * tokens each, every other pair the other way round; the figures are medians, (b) of (a) the median of the pairs' ratios, and what
+ * stands behind +- is twice its standard error. How far (a) is from itself, measured so, is printed too.
+ *
+ * Floors are measured in the same run: bytes of weights (each matrix that is multiplied once, so the unembedding and not the table of
+ * embeddings) and of keys and values, over the rate of a copy or of reading, whichever is higher; operations over the rate of one large product. */
 #include <math.h>
-
-#include "core/base/clock.h"
-#include "core/base/random.h"
-#include "core/model/plan.h"
-#include "core/model/rotary.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CONTEXT 1024
-#define START 128 /* positions before the first measured token */
-#define TOKENS 64
-#define ROUNDS 5
-#define MOST_STREAMS 256
-#define PROMPT 512
+#include "core/base/clock.h"
+#include "core/base/random.h"
+#include "tests/gpu/bench_model.h"
 
-struct shape {
-  const char *name;
-  int n_layer, n_head, n_kv_head, d_head, d_model, d_mlp, vocabulary;
-  bool gpt2, gemma;
+static const struct shape real_shapes[] = {{"GPT-2 small", 12, 12, 12, 64, 768, 3072, 50257, true, false, 512},
+                                           {"Gemma 2 2B", 26, 8, 4, 256, 2304, 9216, 256000, false, true, 512},
+                                           {"Llama 3.1 8B", 32, 32, 8, 128, 4096, 14336, 128256, false, false, 512}};
+/* Under the same names, that the table of goals is complete: the same ops and the same heads. */
+static const struct shape tiny_shapes[] = {{"GPT-2 small", 1, 2, 2, 64, 64, 128, 96, true, false, 96},
+                                           {"Gemma 2 2B", 2, 2, 1, 256, 48, 96, 128, false, true, 64},
+                                           {"Llama 3.1 8B", 1, 4, 2, 128, 64, 80, 112, false, false, 64}};
+
+/* How long things are measured. */
+struct effort {
+  double warm, time;      /* seconds of steps before, and of measuring */
+  int least, most;        /* pairs, or repetitions */
+  int tokens;             /* of a turn */
 };
+#define MOST_TURNS 63
+static const struct effort real_effort = {0.4, 2.0, 9, MOST_TURNS, 16}, tiny_effort = {0, 0, 1, 1, 1};
 
-static const struct shape real_shapes[] = {{"GPT-2 small", 12, 12, 12, 64, 768, 3072, 50257, true, false},
-                                           {"Gemma 2 2B", 26, 8, 4, 256, 2304, 9216, 256000, false, true},
-                                           {"Llama 3.1 8B", 32, 32, 8, 128, 4096, 14336, 128256, false, false}};
-static const struct shape tiny_shapes[] = {{"tiny GPT-2", 2, 4, 4, 8, 32, 64, 96, true, false},
-                                           {"tiny Gemma 2", 2, 4, 2, 16, 48, 96, 128, false, true},
-                                           {"tiny Llama", 2, 4, 2, 8, 32, 80, 112, false, false}};
+static const char report_head[] =
+    "| model | what | (a) nothing attached | (b) taps and edits at every layer | (c) taps brought to the host | floor | (a) of the floor | |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- |";
 
-struct bench {
-  const struct shape *shape;
-  struct backend *backend;
-  struct model model;
-  struct plan *plan;
-  struct memory *kv, *taps, *vectors;
-  struct span gain;
-  double weight_bytes, layer_weights; /* read for each token; elements of all layers */
-  const uint16_t *numbers;
-  int streams, rounds, tokens;
-  /* tables of a step */
-  int32_t token[MOST_STREAMS + PROMPT], position[MOST_STREAMS + PROMPT], source[MOST_STREAMS + PROMPT], logit_row[MOST_STREAMS];
-  uint8_t origin[MOST_STREAMS + PROMPT];
-  struct step_slot slots[MOST_STREAMS];
-  struct row_range all[ARCH_MAX_LAYERS + 1];
-  int32_t *kv_table, kv_blocks;
-  struct edit_item *edits;
-  struct tap_item *tap_items;
-  int32_t *edit_begin, *tap_begin;
-  struct sample_draw draws[MOST_STREAMS];
-  size_t fetched; /* bytes of taps that a step brings to the host */
-  double asking, steps; /* seconds before the wait, and of how many steps */
-};
-
+static const struct effort *effort = &real_effort;
 static FILE *figures;
-static double bandwidth, rate; /* bytes/s of a copy, read and written; operations/s of a product in bf16 */
-
-static void check(int failed, const struct error *error) {
-  if (!failed) return;
-  fprintf(stderr, "bench_gpu: %s\n", error->text);
-  exit(1);
-}
+static double bandwidth, rate; /* bytes/s; operations/s of a product in bf16 */
+static const uint16_t *numbers;
+static size_t n_numbers;
 
 static double seconds(int64_t from) { return (double)(clock_ns() - from) * 1e-9; }
 
 static int ascending(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
-  return x < y ? -1 : x > y;
+  return (x > y) - (x < y);
 }
 static double median(double *values, int n) {
   qsort(values, (size_t)n, sizeof *values, ascending);
-  return values[n / 2];
+  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-/* ---- making a model ------------------------------------------------------------------------------------------------- */
-
-static struct memory *take(struct backend *backend, size_t bytes) {
-  struct error error = ERROR_INIT;
-  struct memory *memory = NULL;
-  check(backend->ops->alloc(backend, bytes, &memory, &error), &error);
-  return memory;
+static void figure(const char *shape, const char *what, const char *which, double value) {
+  if (figures) fprintf(figures, "%s|%s|%s|%.6g\n", shape, what, which, value), fflush(figures);
 }
 
 /* bf16 numbers in about [-scale, scale), the same block for every matrix: some millions, again and again. */
 static uint16_t *make_numbers(size_t n, float scale) {
-  uint16_t *numbers = malloc(n * sizeof *numbers);
+  uint16_t *made = malloc(n * sizeof *made);
   uint64_t state = 88172645463325252u;
   size_t own = n < 8388593 ? n : 8388593; /* a prime: no two rows of a matrix are alike */
-  if (!numbers) exit(1);
+  if (!made) exit(1);
   for (size_t i = 0; i < own; i++) {
     state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    numbers[i] = f32_to_bf16(scale * ((float)(state >> 40) / 8388608.0f - 1));
+    made[i] = f32_to_bf16(scale * ((float)(state >> 40) / 8388608.0f - 1));
   }
-  for (size_t i = own; i < n; i += own) memcpy(numbers + i, numbers, (n - i < own ? n - i : own) * sizeof *numbers);
-  return numbers;
+  for (size_t i = own; i < n; i += own) memcpy(made + i, made, (n - i < own ? n - i : own) * sizeof *made);
+  return made;
 }
 
-static struct matrix *matrix(struct bench *b, int64_t n_out, int64_t n_in, bool in_layer) {
-  struct error error = ERROR_INIT;
-  struct matrix *out = NULL;
-  struct matrix_part part = {.data = b->numbers, .dtype = DTYPE_BF16, .n_out = n_out, .ld = n_in};
-  check(b->backend->ops->matrix_new(b->backend, &part, 1, n_in, &out, &error), &error);
-  b->weight_bytes += 2.0 * (double)n_out * (double)n_in;
-  b->layer_weights += in_layer ? (double)n_out * (double)n_in : 0;
-  return out;
-}
-
-static void set_arch(const struct shape *s, struct arch *arch) {
-  *arch = (struct arch){.family = "bench", .n_layer = s->n_layer, .n_head = s->n_head, .n_kv_head = s->n_kv_head, .d_head = s->d_head,
-                        .d_model = s->d_model, .d_mlp = s->d_mlp, .n_ctx = CONTEXT, .vocabulary = s->vocabulary, .norm_eps = 1e-5f,
-                        .embed_scale = 1, .attn_scale = 1 / sqrtf((float)s->d_head)};
-  arch->norm = arch->final_norm = s->gpt2 ? NORM_LAYER : NORM_RMS;
-  arch->act = s->gpt2 || s->gemma ? ACT_GELU_TANH : ACT_SILU;
-  arch->gated = !s->gpt2;
-  arch->has = HAS_MLP | HAS_NORM2 | HAS_GAINS | (s->gpt2 ? HAS_POSITIONS | HAS_QKV_BIAS | HAS_O_BIAS | HAS_MLP_BIAS : 0u) |
-              (s->gemma ? HAS_POST_NORMS : 0u);
-  if (!s->gpt2) rotary_plain(10000, s->d_head, &arch->rotary);
-  if (!s->gemma) return;
-  arch->attn_soft_cap = 50;
-  arch->logit_soft_cap = 30;
-  arch->window = 4096;
-  arch->rotary_local = arch->rotary;
-  for (int l = 0; l < s->n_layer; l += 2) arch->local[l] = true;
-}
-
-static void set_layer(struct bench *b, struct weight_set *set) {
-  const struct arch *arch = &b->model.arch;
-  static const enum weight_slot gains[] = {SLOT_NORM1_GAIN, SLOT_NORM2_GAIN, SLOT_POST1_GAIN, SLOT_POST2_GAIN};
-  static const enum weight_slot biases[] = {SLOT_NORM1_BIAS, SLOT_NORM2_BIAS, SLOT_QKV_BIAS, SLOT_O_BIAS, SLOT_IN_BIAS, SLOT_OUT_BIAS};
-  set->matrix[SLOT_QKV] = matrix(b, arch_dim(arch, DIM_QKV), arch->d_model, true);
-  set->matrix[SLOT_O] = matrix(b, arch->d_model, arch_dim(arch, DIM_ATTN), true);
-  set->matrix[SLOT_IN] = matrix(b, arch->d_mlp, arch->d_model, true);
-  if (arch->gated) set->matrix[SLOT_GATE] = matrix(b, arch->d_mlp, arch->d_model, true);
-  set->matrix[SLOT_OUT] = matrix(b, arch->d_model, arch->d_mlp, true);
-  for (size_t i = 0; i < sizeof gains / sizeof *gains; i++) set->vector[gains[i]] = b->gain;
-  for (size_t i = 0; b->shape->gpt2 && i < sizeof biases / sizeof *biases; i++) set->vector[biases[i]] = b->gain;
-}
-
-static void make_model(struct bench *b) {
-  struct error error = ERROR_INIT;
-  struct arch *arch = &b->model.arch;
-  struct weights *w = &b->model.weights;
-  size_t widest = (size_t)(arch->d_mlp > 3 * arch->d_model ? arch->d_mlp : 3 * arch->d_model) + 4096;
-  float *small = malloc(widest * sizeof *small);
-  for (size_t i = 0; i < widest; i++) small[i] = 0.05f;
-  b->gain = (struct span){take(b->backend, widest * sizeof *small), 0};
-  check(b->backend->ops->write(b->backend, b->gain, small, widest * sizeof *small, &error), &error);
-  free(small);
-  w->n_layer = arch->n_layer;
-  w->layers = calloc((size_t)arch->n_layer, sizeof *w->layers);
-  for (int l = 0; l < arch->n_layer; l++) set_layer(b, &w->layers[l]);
-  w->once.vector[SLOT_FINAL_GAIN] = w->once.vector[SLOT_FINAL_BIAS] = b->gain;
-  if (b->shape->gpt2)
-    w->once.vector[SLOT_POSITIONS] = (struct span){take(b->backend, (size_t)(CONTEXT * arch->d_model) * sizeof(float)), 0};
-  w->once.matrix[SLOT_EMBED] = w->once.matrix[SLOT_UNEMBED] = matrix(b, arch->vocabulary, arch->d_model, false);
-  b->plan = plan_new(&b->model, (struct plan_limits){PROMPT, MOST_STREAMS}, &error);
-  check(!b->plan, &error);
-}
-
-static size_t kv_block_bytes(const struct bench *b) {
-  const struct arch *arch = &b->model.arch;
-  return b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(&b->model));
-}
-
-static void make_tables(struct bench *b) {
-  struct error error = ERROR_INIT;
-  const struct arch *arch = &b->model.arch;
-  size_t layers = (size_t)arch->n_layer, points = (size_t)point_count(arch->n_layer) + 1, d = (size_t)arch->d_model;
-  b->kv_blocks = (START + TOKENS * 2 + KV_BLOCK) / KV_BLOCK;
-  if (b->kv_blocks < PROMPT / KV_BLOCK) b->kv_blocks = PROMPT / KV_BLOCK;
-  size_t blocks = MOST_STREAMS * layers * (size_t)b->kv_blocks;
-  b->kv = take(b->backend, blocks * kv_block_bytes(b));
-  b->kv_table = malloc(blocks * sizeof *b->kv_table);
-  for (size_t i = 0; i < blocks; i++) b->kv_table[i] = (int32_t)i;
-  b->taps = take(b->backend, MOST_STREAMS * layers * d * sizeof(float));
-  b->vectors = take(b->backend, MOST_STREAMS * d * sizeof(float));
-  float *vectors = malloc(MOST_STREAMS * d * sizeof *vectors);
-  for (size_t i = 0; i < MOST_STREAMS * d; i++) vectors[i] = (float)random_unit(3, 1, i) - 0.5f;
-  check(b->backend->ops->write(b->backend, (struct span){b->vectors, 0}, vectors, MOST_STREAMS * d * sizeof *vectors, &error), &error);
-  free(vectors);
-  b->edits = calloc(MOST_STREAMS * layers, sizeof *b->edits);
-  b->tap_items = calloc(MOST_STREAMS * layers, sizeof *b->tap_items);
-  b->edit_begin = calloc(points, sizeof *b->edit_begin);
-  b->tap_begin = calloc(points, sizeof *b->tap_begin);
-}
-
-static void open_bench(struct bench *b, const char *name, const struct shape *shape, const uint16_t *numbers) {
-  struct error error = ERROR_INIT;
-  memset(b, 0, sizeof *b);
-  b->shape = shape;
-  b->numbers = numbers;
-  b->backend = backend_open(name, 1, &error);
-  check(!b->backend, &error);
-  b->model.backend = b->backend;
-  set_arch(shape, &b->model.arch);
-  make_model(b);
-  make_tables(b);
-}
-
-static void close_bench(struct bench *b) {
-  struct ops const *ops = b->backend->ops;
-  struct weights *w = &b->model.weights;
-  plan_free(b->plan);
-  for (int l = 0; l < w->n_layer; l++)
-    for (int i = 0; i < SLOT_MATRICES; i++) ops->matrix_free(b->backend, w->layers[l].matrix[i]);
-  ops->matrix_free(b->backend, w->once.matrix[SLOT_EMBED]);
-  struct memory *all[] = {b->kv, b->taps, b->vectors, b->gain.memory, w->once.vector[SLOT_POSITIONS].memory};
-  for (size_t i = 0; i < sizeof all / sizeof *all; i++) ops->free(b->backend, all[i]);
-  backend_close(b->backend);
-  free(w->layers);
-  free(b->kv_table);
-  free(b->edits);
-  free(b->tap_items);
-  free(b->edit_begin);
-  free(b->tap_begin);
-}
-
-/* ---- steps ------------------------------------------------------------------------------------------------------------ */
-
-static void run_step(struct bench *b, struct step *step) {
-  struct error error = ERROR_INIT;
-  int64_t begin = clock_ns();
-  int32_t n = b->model.arch.n_layer;
-  static struct sample_result chosen[MOST_STREAMS];
-  for (int32_t l = 0; l <= n; l++) b->all[l] = (struct row_range){0, step->n_rows};
-  step->n_layer = n;
-  step->token = b->token;
-  step->position = b->position;
-  step->origin = b->origin;
-  step->source = b->source;
-  step->slots = b->slots;
-  step->active = step->arriving = b->all;
-  step->kv = (struct span){b->kv, 0};
-  step->kv_table = b->kv_table;
-  step->kv_blocks = b->kv_blocks;
-  step->logit_row = b->logit_row;
-  check(plan_run(b->plan, step, &error), &error);
-  for (int32_t i = 0; i < step->n_logit_rows; i++) b->draws[i] = (struct sample_draw){.row = i, .top_p = 1, .n_likely = -1};
-  if (step->n_logit_rows && b->backend->ops->sample)
-    check(b->backend->ops->sample(b->backend, plan_logits(b->plan), b->model.arch.vocabulary, b->draws, step->n_logit_rows, chosen,
-                                  &error), &error);
-  if (b->fetched && b->backend->ops->fetch)
-    check(b->backend->ops->fetch(b->backend, (struct span){b->taps, 0}, b->fetched, &error), &error);
-  b->asking += seconds(begin);
-  b->steps++;
-  check(backend_wait(b->backend, &error), &error);
-}
-
-/* What the steps of a decode carry. */
-enum load { NOTHING, TAPS_AND_EDITS, TAPS_FETCHED, ONE_EDIT_EACH };
-
-/* Built anew for each step, as the engine does. */
-static void load_step(struct bench *b, struct step *step, enum load load) {
-  int32_t layers = b->model.arch.n_layer, d = (int32_t)b->model.arch.d_model, n_edits = 0, n_taps = 0, point = 0;
-  b->fetched = 0;
-  if (load == NOTHING) return;
-  for (int32_t l = 0; l < layers; l++) {
-    int32_t own = point_index((struct point){l, SITE_RESID_POST});
-    for (; point <= own; point++) b->edit_begin[point] = n_edits, b->tap_begin[point] = n_taps;
-    for (int32_t i = 0; i < step->n_rows; i++) {
-      if (load == ONE_EDIT_EACH && i % layers != l) continue;
-      struct span v = {b->vectors, (size_t)((i * 7 + l) % MOST_STREAMS) * (size_t)d * sizeof(float)};
-      b->edits[n_edits++] = (struct edit_item){.kind = EDIT_ROW_ADD, .rows = {i, i + 1}, .column_end = d, .value = 0.01f, .v = v};
-      if (load == ONE_EDIT_EACH) continue;
-      struct span to = {b->taps, (size_t)(i * layers + l) * (size_t)d * sizeof(float)};
-      b->tap_items[n_taps++] = (struct tap_item){{i, i + 1}, to, d};
-    }
+/* Seconds of one `run`, a median: the device is warm, and nothing is made for the first time. */
+static double repeat(void (*run)(void *), void *data) {
+  double times[MOST_TURNS];
+  int n = 0;
+  for (int64_t begin = clock_ns(), turn = 0; turn < 2 || seconds(begin) < effort->warm / 4; turn++) run(data);
+  for (int64_t begin = clock_ns(); n < effort->least || (n < effort->most && seconds(begin) < effort->time / 4);) {
+    int64_t from = clock_ns();
+    run(data);
+    times[n++] = seconds(from);
   }
-  for (; point <= point_count(layers); point++) b->edit_begin[point] = n_edits, b->tap_begin[point] = n_taps;
-  step->edits = b->edits;
-  step->edit_begin = b->edit_begin;
-  step->taps = b->tap_items;
-  step->tap_begin = load == ONE_EDIT_EACH ? NULL : b->tap_begin;
-  b->fetched = load == TAPS_FETCHED ? (size_t)(step->n_rows * layers * d) * sizeof(float) : 0;
+  return median(times, n);
 }
 
-static void decode_token(struct bench *b, int streams, int32_t position, enum load load) {
-  for (int i = 0; i < streams; i++) {
-    b->token[i] = (position * 31 + i) % b->shape->vocabulary;
-    b->position[i] = position;
-    b->logit_row[i] = i;
-    b->slots[i] = (struct step_slot){{i, i + 1}, position, 0, b->model.arch.n_layer};
-  }
-  struct step step = {.n_rows = streams, .n_slots = streams, .n_logit_rows = streams};
-  load_step(b, &step, load);
-  run_step(b, &step);
-}
+/* ---- decode ------------------------------------------------------------------------------------------------------------- */
 
 /* Tokens a second of all streams together. */
 static double decode(struct bench *b, int streams, enum load load) {
   int64_t from = clock_ns();
-  for (int32_t i = 0; i < b->tokens; i++) decode_token(b, streams, START + i, load);
-  return streams * b->tokens / seconds(from);
+  for (int32_t i = 0; i < effort->tokens; i++) bench_decode(b, streams, START + i, load);
+  return streams * effort->tokens / seconds(from);
 }
 
-static void compare(struct bench *b, int streams, enum load load, double *plain, double *loaded) {
-  double a[ROUNDS], c[ROUNDS];
-  for (int i = 0; i < 3; i++) decode_token(b, streams, START, NOTHING), decode_token(b, streams, START, load);
-  for (int i = 0; i < b->rounds; i++) a[i] = decode(b, streams, NOTHING), c[i] = decode(b, streams, load);
-  *plain = median(a, b->rounds);
-  *loaded = median(c, b->rounds);
+struct comparison {
+  double a, b;         /* tokens a second */
+  double ratio, noise; /* of b and a; twice its standard error */
+};
+
+/* The standard error of a median is 1.25 of a mean's; the deviation is taken from the median one, which a few slow turns do not move. */
+static void take_ratio(double *ratios, int n, struct comparison *c) {
+  c->ratio = median(ratios, n);
+  for (int i = 0; i < n; i++) ratios[i] = fabs(ratios[i] - c->ratio);
+  c->noise = 2 * 1.253 * 1.4826 * median(ratios, n) / sqrt(n);
 }
 
-static double prefill(struct bench *b, int32_t rows, int32_t logits) {
-  for (int32_t i = 0; i < rows; i++) b->token[i] = i % b->shape->vocabulary, b->position[i] = i;
-  b->slots[0] = (struct step_slot){{0, rows}, 0, 0, b->model.arch.n_layer};
-  b->logit_row[0] = rows - 1;
-  struct step step = {.n_rows = rows, .n_slots = 1, .n_logit_rows = logits};
-  double times[ROUNDS];
-  for (int i = -1; i < b->rounds; i++) {
-    int64_t from = clock_ns();
-    run_step(b, &step);
-    if (i >= 0) times[i] = seconds(from);
+static struct comparison compare(struct bench *b, int streams, enum load a_load, enum load b_load) {
+  double a[MOST_TURNS], c[MOST_TURNS], ratios[MOST_TURNS];
+  struct comparison result;
+  int n = 0;
+  /* The first step of a kind is launched op by op, the second recorded, the third repeated. */
+  for (int64_t begin = clock_ns(), turn = 0; turn < 2 || seconds(begin) < effort->warm; turn++)
+    bench_decode(b, streams, START, a_load), bench_decode(b, streams, START, b_load);
+  for (int64_t begin = clock_ns(); n < effort->least || (n < effort->most && seconds(begin) < effort->time); n++) {
+    if (n % 2) c[n] = decode(b, streams, b_load), a[n] = decode(b, streams, a_load);
+    else a[n] = decode(b, streams, a_load), c[n] = decode(b, streams, b_load);
+    ratios[n] = c[n] / a[n];
   }
-  return median(times, b->rounds);
+  take_ratio(ratios, n, &result);
+  result.a = median(a, n);
+  result.b = median(c, n);
+  return result;
 }
 
-/* ---- the report ----------------------------------------------------------------------------------------------------------- */
-
-/* Weights once, and keys and values of the positions in the middle of the run. */
+/* Seconds of a step of so many streams, in the middle of a turn. */
 static double decode_floor(const struct bench *b, int streams) {
   const struct arch *arch = &b->model.arch;
-  double kv = (double)arch->n_layer * (double)kv_block_bytes(b) / KV_BLOCK * (START + b->tokens / 2.0);
+  double kv = (double)arch->n_layer * (double)bench_kv_block_bytes(b) / KV_BLOCK * (START + effort->tokens / 2.0);
   double operations = 2 * (b->weight_bytes / 2) * streams;
   return fmax((b->weight_bytes + kv * streams) / bandwidth, operations / rate);
 }
 
-static void figure(const struct bench *b, const char *what, const char *which, double value) {
-  if (figures) fprintf(figures, "%s|%s|%s|%.6g\n", b->shape->name, what, which, value), fflush(figures);
+static void print_comparison(const struct comparison *c) {
+  printf("%.0f tok/s | %.0f tok/s (%.2f ± %.2f %% of a) |", c->a, c->b, 100 * c->ratio, 100 * c->noise);
 }
 
-static void report_streams(struct bench *b, int streams, double *alone) {
-  double a, c, fetched, floor = streams / decode_floor(b, streams);
+static double report_streams(struct bench *b, int streams, double alone) {
   char what[32];
+  double fetched[5], floor = streams / decode_floor(b, streams);
   snprintf(what, sizeof what, "decode, %d streams", streams);
-  compare(b, streams, TAPS_AND_EDITS, &a, &c);
-  b->asking = b->steps = 0;
-  decode(b, streams, NOTHING);
-  double asking = b->asking / b->steps;
-  for (int i = 0; i < 3; i++) decode_token(b, streams, START, TAPS_FETCHED);
-  fetched = decode(b, streams, TAPS_FETCHED);
-  if (streams == 1) *alone = a;
-  printf("| %s | %s | %.0f tok/s | %.0f tok/s (%.1f %% of a) | %.0f tok/s (%.1f %%) | %.0f tok/s | %.0f %% | %.1f x one, host %.0f us |\n",
-         b->shape->name, what, a, c, 100 * c / a, fetched, 100 * fetched / a, floor, 100 * a / floor, a / *alone, 1e6 * asking);
+  struct comparison c = compare(b, streams, NOTHING, TAPS_AND_EDITS);
+  for (int i = 0; i < 5 && i <= effort->most; i++) fetched[i] = decode(b, streams, TAPS_FETCHED);
+  double to_host = median(fetched, effort->most < 5 ? 1 : 5);
+  printf("| %s | %s | ", b->shape->name, what);
+  print_comparison(&c);
+  printf(" %.0f tok/s (%.1f %%) | %.0f tok/s | %.0f %% | %.1f x one |\n", to_host, 100 * to_host / c.a, floor, 100 * c.a / floor,
+         c.a / (alone > 0 ? alone : c.a));
   fflush(stdout);
-  figure(b, what, "a", a);
-  figure(b, what, "b", c);
-  figure(b, what, "floor", floor);
+  figure(b->shape->name, what, "a", c.a);
+  figure(b->shape->name, what, "b", c.b);
+  figure(b->shape->name, what, "ratio", c.ratio);
+  figure(b->shape->name, what, "noise", c.noise);
+  figure(b->shape->name, what, "c", to_host);
+  figure(b->shape->name, what, "floor", floor);
+  return c.a;
 }
 
 static void report_decode(struct bench *b) {
-  double alone = 0, a, c;
-  report_streams(b, 1, &alone);
-  report_streams(b, 8, &alone);
-  report_streams(b, 64, &alone);
-  compare(b, MOST_STREAMS, ONE_EDIT_EACH, &a, &c);
-  printf("| %s | decode, 256 streams, 256 different edits | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | | |\n", b->shape->name, a, c,
-         100 * c / a);
-  figure(b, "256 edits", "a", a);
-  figure(b, "256 edits", "b", c);
-}
-
-static void report_prompts(struct bench *b) {
-  int32_t rows = PROMPT;
-  double long_one = prefill(b, rows, 1), first = prefill(b, 16, 1);
-  double floor = fmax(2 * b->layer_weights * rows / rate, b->weight_bytes / bandwidth);
-  printf("| %s | prefill %d | %.0f tok/s | | | %.0f tok/s | %.0f %% | |\n", b->shape->name, rows, rows / long_one, rows / floor,
-         100 * floor / long_one);
-  printf("| %s | first token of 16 | %.2f ms | | | %.2f ms | %.0f %% | |\n", b->shape->name, 1e3 * first,
-         1e3 * b->weight_bytes / bandwidth, 100 * b->weight_bytes / bandwidth / first);
+  double alone = report_streams(b, 1, 0);
+  report_streams(b, 8, alone);
+  report_streams(b, 64, alone);
+  struct comparison c = compare(b, MOST_STREAMS, NOTHING, ONE_EDIT_EACH);
+  double floor = MOST_STREAMS / decode_floor(b, MOST_STREAMS);
+  printf("| %s | decode, 256 streams, 256 different edits | ", b->shape->name);
+  print_comparison(&c);
+  printf(" | %.0f tok/s | %.0f %% | %.1f x one |\n", floor, 100 * c.a / floor, c.a / alone);
+  figure(b->shape->name, "256 edits", "a", c.a);
+  figure(b->shape->name, "256 edits", "b", c.b);
+  figure(b->shape->name, "256 edits", "ratio", c.ratio);
+  figure(b->shape->name, "256 edits", "noise", c.noise);
+  c = compare(b, 1, NOTHING, NOTHING);
+  printf("| %s | decode, 1 stream, (a) beside itself | ", b->shape->name);
+  print_comparison(&c);
+  puts(" | | | |");
   fflush(stdout);
 }
 
-static void report_encode(const char *name, const uint16_t *numbers, int64_t d_in, int64_t n_feat, int rounds) {
+struct prompt {
+  struct bench *b;
+  int32_t rows;
+};
+
+static void run_prompt(void *data) {
+  struct prompt *p = data;
+  bench_prompt(p->b, p->rows);
+}
+
+static void report_prompts(struct bench *b) {
+  struct prompt all = {b, b->shape->prompt}, few = {b, 16};
+  double long_one = repeat(run_prompt, &all), first = repeat(run_prompt, &few), least = b->weight_bytes / bandwidth;
+  double floor = fmax(2 * b->layer_weights * all.rows / rate, least);
+  printf("| %s | prefill %d | %.0f tok/s (%.2f ms) | | | %.0f tok/s | %.0f %% | |\n", b->shape->name, all.rows, all.rows / long_one,
+         1e3 * long_one, all.rows / floor, 100 * floor / long_one);
+  printf("| %s | first token of 16 | %.2f ms | | | %.2f ms | %.0f %% | |\n", b->shape->name, 1e3 * first, 1e3 * least,
+         100 * least / first);
+  fflush(stdout);
+  figure(b->shape->name, "prefill", "tok/s", all.rows / long_one);
+  figure(b->shape->name, "first token", "s", first);
+}
+
+/* ---- where the time of a step goes ---------------------------------------------------------------------------------------- */
+
+/* Steps behind each other with one wait at their end: what the device alone takes for each, tables on their way to it included. */
+static double device_alone(struct bench *b, enum load load) {
+  double times[5];
+  int n = effort->most < 5 ? 1 : 5, steps = 2 * effort->tokens;
+  for (int i = 0; i < n; i++) {
+    int64_t from = clock_ns();
+    for (int32_t k = 0; k < steps; k++) bench_ask(b, 1, START + k % effort->tokens, load);
+    bench_wait(b);
+    times[i] = seconds(from) / steps;
+  }
+  return median(times, n);
+}
+
+static void run_nothing(void *data) {
+  struct bench *b = data;
+  struct error error = ERROR_INIT;
+  check(b->backend->ops->copy(b->backend, (struct span){b->taps, 0}, (struct span){b->vectors, 0}, 4, &error), &error);
+  bench_wait(b);
+}
+
+static void report_step(struct bench *b, const char *which, enum load load) {
+  for (int i = 0; i < 2; i++) bench_decode(b, 1, START, load);
+  b->launching = b->drawing = b->steps = 0;
+  int64_t from = clock_ns();
+  for (int i = 0; i < 4 * effort->tokens; i++) bench_decode(b, 1, START + i % effort->tokens, load);
+  double step = seconds(from) / b->steps, launching = b->launching / b->steps, drawing = b->drawing / b->steps;
+  printf("| %s, %s, %s | %.1f | %.1f | %.1f | %.1f | %.1f |\n", b->shape->name, b->backend->ops->name, which, 1e6 * step, 1e6 * launching,
+         1e6 * drawing, 1e6 * (step - launching - drawing), 1e6 * device_alone(b, load));
+  fflush(stdout);
+}
+
+static void report_time(struct bench *b) {
+  puts("\n| one stream, us a step | all of it | tables, launch | asking for the draw | waiting, the rest | on the device alone, without the draw |\n"
+       "| --- | --- | --- | --- | --- | --- |");
+  report_step(b, "(a)", NOTHING);
+  report_step(b, "(b)", TAPS_AND_EDITS);
+  printf("| a copy of 4 bytes, and the wait for it | %.1f | | | | |\n\n", 1e6 * repeat(run_nothing, b));
+  fflush(stdout);
+}
+
+/* ---- dictionaries ----------------------------------------------------------------------------------------------------------- */
+
+struct encoding {
+  struct backend *backend;
+  struct encode_args args;
+  size_t kept;
+};
+
+static void run_encode(void *data) {
+  struct encoding *e = data;
+  struct error error = ERROR_INIT;
+  struct sparse codes;
+  sparse_init(&codes);
+  check(e->backend->ops->encode(e->backend, &e->args, &codes, &error), &error);
+  e->kept = codes.start[codes.n_rows];
+  sparse_clear(&codes);
+}
+
+static struct span put(struct backend *backend, size_t n, float (*value)(size_t, double), double with) {
+  struct error error = ERROR_INIT;
+  float *values = malloc(n * sizeof *values);
+  struct span at = {take(backend, n * sizeof *values), 0};
+  if (!values) exit(1);
+  for (size_t i = 0; i < n; i++) values[i] = value(i, with);
+  check(backend->ops->write(backend, at, values, n * sizeof *values, &error), &error);
+  free(values);
+  return at;
+}
+static float noise_value(size_t i, double seed) { return (float)random_unit((uint64_t)seed, 2, i) - 0.5f; }
+static float same_value(size_t i, double value) { return (void)i, (float)value; }
+
+static void report_encoding(struct encoding *e) {
+  double d_in = (double)e->args.w->n_in, n_feat = (double)e->args.w->n_out, rows = (double)e->args.n_rows;
+  double time = repeat(run_encode, e), floor = fmax(2 * d_in * n_feat / bandwidth, 2 * d_in * n_feat * rows / rate);
+  const char *how = e->args.kind == ENCODE_TOPK ? "top 64" : "relu";
+  char name[48], what[48];
+  snprintf(name, sizeof name, "dictionary %.0f x %.0f", d_in, n_feat);
+  snprintf(what, sizeof what, "encode %.0f row(s), %s", rows, how);
+  printf("| %s | %s | %.3f ms | | | %.3f ms | %.0f %% | %.1f kept a row |\n", name, what, 1e3 * time, 1e3 * floor, 100 * floor / time,
+         (double)e->kept / rows);
+  fflush(stdout);
+  figure(name, what, "s", time);
+  figure(name, what, "floor", floor);
+}
+
+static void report_dictionary(const char *name, int64_t d_in, int64_t n_feat) {
   static const int64_t rows[] = {1, 128};
   struct error error = ERROR_INIT;
   struct backend *backend = backend_open(name, 1, &error);
   struct matrix *w = NULL;
   struct matrix_part part = {.data = numbers, .dtype = DTYPE_BF16, .n_out = n_feat, .ld = d_in};
   check(!backend || backend->ops->matrix_new(backend, &part, 1, d_in, &w, &error), &error);
-  struct span x = {take(backend, (size_t)(128 * d_in) * sizeof(float)), 0};
-  float *values = malloc((size_t)(128 * d_in) * sizeof *values);
-  for (int64_t i = 0; i < 128 * d_in; i++) values[i] = (float)random_unit(5, 2, (uint64_t)i) - 0.5f;
-  check(backend->ops->write(backend, x, values, (size_t)(128 * d_in) * sizeof *values, &error), &error);
+  struct span x = put(backend, (size_t)(128 * d_in), noise_value, 5);
   /* A sum has a deviation of sqrt(d_in) * 0.29 * 0.0115; three of them below, about one feature in a thousand is left. */
-  float *less = malloc((size_t)n_feat * sizeof *less);
-  struct span bias = {take(backend, (size_t)n_feat * sizeof *less), 0};
-  for (int64_t i = 0; i < n_feat; i++) less[i] = -0.01f * sqrtf((float)d_in);
-  check(backend->ops->write(backend, bias, less, (size_t)n_feat * sizeof *less, &error), &error);
-  free(less);
+  struct span bias = put(backend, (size_t)n_feat, same_value, -0.01 * sqrt((double)d_in));
   for (int k = 0; k < 4; k++) {
-    struct encode_args args = {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64, .bias = bias};
-    size_t kept = 0;
-    double times[ROUNDS], floor = fmax(2.0 * (double)(d_in * n_feat) / bandwidth, 2.0 * (double)(d_in * n_feat * rows[k / 2]) / rate);
-    for (int i = -1; i < rounds; i++) {
-      struct sparse codes;
-      sparse_init(&codes);
-      int64_t from = clock_ns();
-      check(backend->ops->encode(backend, &args, &codes, &error), &error);
-      if (i >= 0) times[i] = seconds(from);
-      kept = codes.start[codes.n_rows];
-      sparse_clear(&codes);
-    }
-    double time = median(times, rounds);
-    printf("| dictionary %lld x %lld | encode %lld row(s), %s | %.3f ms | | | %.3f ms | %.0f %% | %zu kept a row |\n", (long long)d_in,
-           (long long)n_feat, (long long)rows[k / 2], k % 2 ? "top 64" : "relu", 1e3 * time, 1e3 * floor, 100 * floor / time,
-           kept / (size_t)rows[k / 2]);
-    fflush(stdout);
+    struct encoding e = {backend, {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64,
+                                   .bias = bias}, 0};
+    report_encoding(&e);
   }
-  free(values);
   backend->ops->matrix_free(backend, w);
   backend->ops->free(backend, x.memory);
   backend->ops->free(backend, bias.memory);
@@ -432,158 +321,184 @@ static void report_encode(const char *name, const uint16_t *numbers, int64_t d_i
 
 /* ---- draws ---- */
 
-static double time_draws(struct backend *backend, struct span at, int32_t words, int32_t n, struct sample_draw like, int rounds) {
-  static struct sample_draw draws[MOST_STREAMS];
-  static struct sample_result results[MOST_STREAMS];
+struct drawing {
+  struct backend *backend;
+  struct rows logits;
+  struct sample_draw draws[64];
+  int32_t n;
+};
+
+static void run_draws(void *data) {
+  static struct sample_result results[64];
+  struct drawing *d = data;
   struct error error = ERROR_INIT;
-  double times[ROUNDS];
-  for (int32_t i = 0; i < n; i++) draws[i] = like, draws[i].row = i, draws[i].unit = (i + 0.5) / n;
-  for (int i = -1; i < rounds; i++) {
-    int64_t from = clock_ns();
-    check(backend->ops->sample(backend, (struct rows){at, words}, words, draws, n, results, &error) != 0 ||
-              backend_wait(backend, &error) != 0, &error);
-    if (i >= 0) times[i] = seconds(from);
-  }
-  return median(times, rounds);
+  check(d->backend->ops->sample(d->backend, d->logits, d->logits.ld, d->draws, d->n, results, &error) != 0 ||
+            backend_wait(d->backend, &error) != 0, &error);
+}
+
+static double time_draws(struct drawing *d, int32_t n, struct sample_draw like) {
+  d->n = n;
+  for (int32_t i = 0; i < n; i++) d->draws[i] = like, d->draws[i].row = i, d->draws[i].unit = (i + 0.5) / n;
+  return repeat(run_draws, d);
+}
+
+/* Of twelve numbers: nearly normal. */
+static float logit_value(size_t i, double deviation) {
+  float sum = -6;
+  for (uint64_t k = 0; k < 12; k++) sum += (float)random_unit(9, k, i);
+  return (float)deviation * sum;
 }
 
 /* Alone, with the launches and the wait that a step hides or shares. Logits as models have them, roughly: a deviation of 3. */
-static void report_draws(const char *name, int32_t words, int rounds) {
+static void report_draws(const char *name, int32_t words) {
   static const struct sample_draw kinds[] = {{.top_p = 1, .n_likely = -1},
                                              {.temperature = 1, .top_p = 1, .n_likely = -1},
                                              {.temperature = 1, .top_p = 0.9, .n_likely = -1},
                                              {.top_p = 1, .n_likely = 20}};
   static const char *const names[] = {"greedy", "temperature 1", "top_p 0.9", "greedy, 20 log-probabilities"};
+  static struct drawing d;
   struct error error = ERROR_INIT;
   struct backend *backend = backend_open(name, 1, &error);
   check(!backend, &error);
-  if (!backend->ops->sample) {
-    backend_close(backend);
-    return;
-  }
-  size_t n = (size_t)64 * (size_t)words;
-  struct span at = {take(backend, n * sizeof(float)), 0};
-  float *logits = malloc(n * sizeof *logits);
-  for (size_t i = 0; i < n; i++) {
-    float sum = -6; /* of twelve numbers: nearly normal */
-    for (int k = 0; k < 12; k++) sum += (float)random_unit(9, k, (uint64_t)i);
-    logits[i] = 3 * sum;
-  }
-  check(backend->ops->write(backend, at, logits, n * sizeof *logits, &error), &error);
-  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-    double one = time_draws(backend, at, words, 1, kinds[k], rounds), many = time_draws(backend, at, words, 64, kinds[k], rounds);
+  struct span at = backend->ops->sample ? put(backend, (size_t)64 * (size_t)words, logit_value, 3) : (struct span){0};
+  d.backend = backend;
+  d.logits = (struct rows){at, words};
+  for (size_t k = 0; backend->ops->sample && k < sizeof kinds / sizeof *kinds; k++) {
+    double one = time_draws(&d, 1, kinds[k]), many = time_draws(&d, 64, kinds[k]);
     printf("| draws from %d logits | %s | 1 row %.1f us | 64 rows %.1f us | | | | |\n", words, names[k], 1e6 * one, 1e6 * many);
+    fflush(stdout);
   }
-  fflush(stdout);
-  free(logits);
   backend->ops->free(backend, at.memory);
   backend_close(backend);
 }
 
 /* ---- limits ------------------------------------------------------------------------------------------------------------------ */
 
-static void measure_limits(const char *name, const uint16_t *numbers, bool tiny) {
+struct limit {
+  struct backend *backend;
+  struct span from, to;
+  size_t bytes;
+  struct op op;
+  struct step step;
+};
+
+static void run_copy(void *data) {
+  struct limit *l = data;
   struct error error = ERROR_INIT;
-  size_t bytes = tiny ? (size_t)1 << 20 : (size_t)2 << 30;
+  check(l->backend->ops->copy(l->backend, l->to, l->from, l->bytes, &error) != 0 || backend_wait(l->backend, &error) != 0, &error);
+}
+
+static void run_product(void *data) {
+  struct limit *l = data;
+  struct error error = ERROR_INIT;
+  check(l->backend->ops->run(l->backend, &l->op, 1, &l->step, &error) != 0 || backend_wait(l->backend, &error) != 0, &error);
+}
+
+static void measure_limits(const char *name, double read, bool tiny) {
+  struct error error = ERROR_INIT;
   int64_t n = tiny ? 64 : 8192;
-  double times[ROUNDS];
-  struct backend *backend = backend_open(name, 1, &error);
-  check(!backend, &error);
-  printf("device: %s\n", backend->ops->name);
-  struct span from = {take(backend, bytes), 0}, to = {take(backend, bytes), 0};
-  for (int i = -1; i < ROUNDS; i++) {
-    int64_t begin = clock_ns();
-    check(backend->ops->copy(backend, to, from, bytes, &error) != 0 || backend_wait(backend, &error) != 0, &error);
-    if (i >= 0) times[i] = seconds(begin);
-  }
-  bandwidth = 2.0 * (double)bytes / median(times, ROUNDS);
+  struct limit l = {.backend = backend_open(name, 1, &error), .bytes = tiny ? (size_t)1 << 20 : (size_t)2 << 30};
+  check(!l.backend, &error);
+  l.from.memory = take(l.backend, l.bytes);
+  l.to.memory = take(l.backend, l.bytes);
+  fill(l.backend, l.from.memory, l.bytes, numbers, n_numbers); /* zeros would be multiplied faster */
+  double copied = 2.0 * (double)l.bytes / repeat(run_copy, &l);
   struct matrix *w = NULL;
   struct matrix_part part = {.data = numbers, .dtype = DTYPE_BF16, .n_out = n, .ld = n};
-  check(backend->ops->matrix_new(backend, &part, 1, n, &w, &error), &error);
-  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT};
-  op.u.linear.w = w;
-  op.u.linear.x = (struct rows){from, n};
-  op.u.linear.y = (struct rows){to, n};
-  struct step step = {.n_layer = 1, .n_rows = (int32_t)n, .n_logit_rows = (int32_t)n};
-  for (int i = -1; i < ROUNDS; i++) {
-    int64_t begin = clock_ns();
-    check(backend->ops->run(backend, &op, 1, &step, &error) != 0 || backend_wait(backend, &error) != 0, &error);
-    if (i >= 0) times[i] = seconds(begin);
-  }
-  rate = 2.0 * (double)(n * n) * (double)n / median(times, ROUNDS);
-  printf("limits: %.0f GB/s copied (read and written), %.1f TFLOP/s in a product of %lld cubed (bf16, with rounding its input and "
-         "writing f32)\n\n", bandwidth * 1e-9, rate * 1e-12, (long long)n);
-  backend->ops->matrix_free(backend, w);
-  backend->ops->free(backend, from.memory);
-  backend->ops->free(backend, to.memory);
-  backend_close(backend);
+  check(l.backend->ops->matrix_new(l.backend, &part, 1, n, &w, &error), &error);
+  l.op = (struct op){.code = OP_LINEAR, .set = ROWS_LOGIT};
+  l.op.u.linear.w = w;
+  l.op.u.linear.x = (struct rows){l.from, n};
+  l.op.u.linear.y = (struct rows){l.to, n};
+  l.step = (struct step){.n_layer = 1, .n_rows = (int32_t)n, .n_logit_rows = (int32_t)n};
+  rate = 2.0 * (double)(n * n) * (double)n / repeat(run_product, &l);
+  bandwidth = fmax(copied, read);
+  printf("limits on %s: %.0f GB/s copied (read and written)", l.backend->ops->name, copied * 1e-9);
+  if (read > 0) printf(", %.0f GB/s read; floors are those of the higher", read * 1e-9);
+  printf("; %.1f TFLOP/s in a product of %lld cubed (bf16, with rounding its input and writing f32)\n\n", rate * 1e-12, (long long)n);
+  fflush(stdout);
+  figure("device", "limits", "copied", copied);
+  figure("device", "limits", "operations", rate);
+  l.backend->ops->matrix_free(l.backend, w);
+  l.backend->ops->free(l.backend, l.from.memory);
+  l.backend->ops->free(l.backend, l.to.memory);
+  backend_close(l.backend);
 }
 
 /* ---- which part ---------------------------------------------------------------------------------------------------------------- */
 
 /* Steps enough for a median of each kernel; rows tell the kinds of steps apart in the table that the backend prints. */
-static void trace(struct bench *b) {
+static void trace(struct bench *b, bool tiny) {
   static const int counts[] = {1, 8, 64, MOST_STREAMS};
   for (size_t i = 0; i < sizeof counts / sizeof *counts; i++)
-    for (int turn = 0; turn < 6; turn++) decode_token(b, counts[i], START, turn < 3 ? NOTHING : TAPS_AND_EDITS);
-  prefill(b, PROMPT, 1);
+    for (int turn = 0; turn < (tiny ? 2 : 6); turn++) bench_decode(b, counts[i], START, turn % 2 ? TAPS_AND_EDITS : NOTHING);
+  bench_prompt(b, b->shape->prompt);
 }
 
-static void run_model(const char *name, const struct shape *shape, const uint16_t *numbers, bool tiny, bool tracing) {
-  static struct bench b;
-  if (tracing) printf("\n## %s, kernel by kernel\n\n", shape->name), fflush(stdout);
-  open_bench(&b, name, shape, numbers);
-  b.rounds = tiny ? 1 : ROUNDS;
-  b.tokens = tiny ? 3 : shape->gpt2 ? TOKENS : TOKENS / 2;
-  if (tracing) trace(&b);
-  else report_decode(&b), report_prompts(&b);
-  close_bench(&b);
-  if (tracing || !shape->gpt2 || strstr(name, "+")) return;
-  /* What it is worth that kernels begin before their turn. */
+/* What it is worth that kernels begin before their turn. */
+static void report_serial(struct bench *b, const char *name, const struct shape *shape) {
   char serial[64];
   snprintf(serial, sizeof serial, "%s+serial", name);
-  open_bench(&b, serial, shape, numbers);
-  b.rounds = tiny ? 1 : ROUNDS;
-  b.tokens = tiny ? 3 : shape->gpt2 ? TOKENS : TOKENS / 2;
-  double a, c;
-  compare(&b, 1, TAPS_AND_EDITS, &a, &c);
-  printf("| %s | decode, 1 stream, +serial | %.0f tok/s | %.0f tok/s (%.1f %% of a) | | | | |\n", shape->name, a, c, 100 * c / a);
-  fflush(stdout);
-  close_bench(&b);
+  bench_open(b, serial, shape, numbers, n_numbers, effort->tokens);
+  struct comparison c = compare(b, 1, NOTHING, TAPS_AND_EDITS);
+  printf("| %s | decode, 1 stream, +serial | ", shape->name);
+  print_comparison(&c);
+  puts(" | | | |");
+  report_time(b);
+  bench_close(b);
+}
+
+static void run_model(const char *name, const struct shape *shape, bool tiny, bool tracing) {
+  static struct bench b;
+  if (tracing) printf("\n## %s, kernel by kernel\n\n", shape->name), fflush(stdout);
+  bench_open(&b, name, shape, numbers, n_numbers, effort->tokens);
+  if (tracing) trace(&b, tiny);
+  else report_decode(&b), report_prompts(&b), report_time(&b);
+  bench_close(&b);
+  if (!tracing && shape->gpt2 && !strstr(name, "+serial")) report_serial(&b, name, shape);
+}
+
+static void run_dictionaries(const char *name, bool tiny, bool tracing) {
+  if (tracing) printf("\n## Dictionaries, kernel by kernel\n\n"), fflush(stdout);
+  if (tiny) report_dictionary(name, 32, 256);
+  else report_dictionary(name, 2304, 16384), report_dictionary(name, 4096, 131072);
+}
+
+static void run_draw_part(const char *name, bool tiny, bool tracing) {
+  if (tracing) printf("\n## Draws, kernel by kernel\n\n"), fflush(stdout);
+  report_draws(name, tiny ? 500 : 50257);
+  report_draws(name, tiny ? 9000 : 256000);
 }
 
 int main(int argc, char **argv) {
   static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws"};
   const char *name = "cuda:0", *part = NULL;
   bool tiny = false, tracing = false;
+  double read = 0;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--tiny")) tiny = true;
     else if (!strcmp(argv[i], "--trace")) tracing = true;
     else if (!strcmp(argv[i], "--backend") && i + 1 < argc) name = argv[++i];
     else if (!strcmp(argv[i], "--part") && i + 1 < argc) part = argv[++i];
+    else if (!strcmp(argv[i], "--read") && i + 1 < argc) read = atof(argv[++i]);
     else if (!strcmp(argv[i], "--figures") && i + 1 < argc) figures = fopen(argv[++i], "a");
-    else return fprintf(stderr, "usage: bench_gpu [--backend NAME] [--part NAME] [--figures FILE] [--trace] [--tiny]\n"), 2;
+    else return fprintf(stderr, "usage: bench_gpu [--backend NAME] [--part NAME] [--figures FILE] [--read BYTES/S] [--trace] [--tiny]\n"), 2;
   }
-  size_t most = tiny ? (size_t)1 << 16 : (size_t)256000 * 2304;
-  uint16_t *numbers = make_numbers(most, 0.02f);
-  measure_limits(name, numbers, tiny);
+  bool known = !part;
+  for (size_t i = 0; part && i < sizeof parts / sizeof *parts; i++) known |= !strcmp(part, parts[i]);
+  if (!known) return fprintf(stderr, "bench_gpu: no part '%s'\n", part), 2;
+  if (tiny || tracing) effort = &tiny_effort;
+  n_numbers = tiny ? (size_t)1 << 18 : (size_t)256000 * 2304;
+  uint16_t *made = make_numbers(n_numbers, 0.02f);
+  numbers = made;
+  measure_limits(name, read, tiny);
   if (tracing) setenv("STEERD_CUDA_WATCH", "times", 1);
-  else
-    puts("| model | what | (a) nothing attached | (b) taps and edits at every layer | (c) taps brought to the host | floor | (a) of the floor | |\n"
-         "| --- | --- | --- | --- | --- | --- | --- | --- |");
+  if (!tracing || (part && (!strcmp(part, parts[3]) || !strcmp(part, parts[4])))) puts(report_head);
   for (int i = 0; i < 3; i++)
-    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], numbers, tiny, tracing);
-  if (!part || !strcmp(part, parts[3])) {
-    if (tracing) printf("\n## Dictionaries, kernel by kernel\n\n");
-    if (tiny) report_encode(name, numbers, 32, 256, 1);
-    else report_encode(name, numbers, 2304, 16384, ROUNDS), report_encode(name, numbers, 4096, 131072, ROUNDS);
-  }
-  if (!part || !strcmp(part, parts[4])) {
-    if (tracing) printf("\n## Draws, kernel by kernel\n\n");
-    report_draws(name, tiny ? 500 : 50257, tiny ? 1 : ROUNDS);
-    report_draws(name, tiny ? 9000 : 256000, tiny ? 1 : ROUNDS);
-  }
-  free(numbers);
+    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], tiny, tracing);
+  if (!part || !strcmp(part, parts[3])) run_dictionaries(name, tiny, tracing);
+  if (!part || !strcmp(part, parts[4])) run_draw_part(name, tiny, tracing);
+  free(made);
   if (figures) fclose(figures);
   return 0;
 }

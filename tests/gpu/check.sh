@@ -6,7 +6,7 @@ set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/gpu/machine.sh
 
-failed=0
+failed=0 looked=0 # how many were looked at closer: the first three tell what there is to tell
 : >"$OUT/check.log"
 
 # What a failed program says: where it was, what was expected and found, and the first lines the library said.
@@ -14,13 +14,15 @@ explain() {
   grep -a -E 'ERROR|FAILED|error:|failed:|not .* to |emulated CUDA|steerd-cuda' "$1" | head -n 14
   grep -a 'RUN' "$1" | tail -n 1 | sed 's/^/      last: /'
   tail -n 3 "$1" | sed 's/^/      /'
-  { echo "== $1"; tail -c 20000 "$1"; } >>"$OUT/check.log"
+  keep_log "$1"
 }
+keep_log() { { echo "== $1"; tail -c 20000 "$1"; } >>"$OUT/check.log"; }
 
 # The same again, one launch after the other, each waited for and looked at: names the kernel that fails. And one kernel after
 # the other without looking: what passes so and fails otherwise begins too early.
 again() {
   local log=$2.again rc
+  [ $((looked++)) -lt 3 ] || return 0
   STEERD_CUDA_WATCH=each STEERD_TEST_BACKEND=$1 limited 40 $line_buffered "$3" >"$log" 2>&1; rc=$?
   echo "      each launch looked at: $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
   grep -a 'steerd-cuda' "$log" | head -n 5
@@ -35,11 +37,11 @@ tested() {
   STEERD_TEST_BACKEND=$2 limited "$1" $line_buffered "$3" >"$log" 2>&1; rc=$?
   if [ $rc -eq 0 ] && ! grep -qa '^skip: the CUDA backend' "$log"; then
     echo "ok    $name ($2), $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1), $((SECONDS - begin)) s"
-  elif [ "$(seconds_left 9)" -lt 9 ]; then
+  elif out_of_time $rc && [ "$(seconds_left 9)" -lt 9 ]; then
     echo "skip: $name ($2): no time left"
   else
     failed=1
-    echo "FAIL  $name ($2), $([ $rc -eq 124 ] && echo "not done after $1 s" || echo "status $rc")"
+    echo "FAIL  $name ($2), $(out_of_time $rc && echo "not done after $((SECONDS - begin)) s" || echo "status $rc")"
     explain "$log"
     again "$2" "$log" "$3"
   fi
@@ -87,8 +89,8 @@ check_http() {
     >build/gpu/http.log 2>&1
   case $? in
     0) echo "ok    HTTP, $(tail -n 1 build/gpu/http.log)" ;;
-    124) echo "skip: HTTP (no time left)"; tail -n 3 build/gpu/http.log ;;
-    *) failed=1; echo "FAIL  HTTP"; tail -n 25 build/gpu/http.log; cat build/gpu/http.log >>"$OUT/check.log" ;;
+    124 | 137) echo "skip: HTTP (no time left)"; tail -n 3 build/gpu/http.log ;;
+    *) failed=1; echo "FAIL  HTTP"; tail -n 25 build/gpu/http.log; keep_log build/gpu/http.log ;;
   esac
 }
 
@@ -98,9 +100,9 @@ sanitized() {
   STEERD_TEST_BACKEND=cuda limited 100 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
   case $rc in
     0) echo "ok    $1 of $(basename "$2")" ;;
-    124) echo "skip: $1 (no time left)" ;;
+    124 | 137) echo "skip: $1 (no time left)" ;;
     *) if grep -qaiE 'not supported|LibraryNotLoaded|error 999' "$log"; then echo "skip: $1 (compute-sanitizer does not know this device)"; return 1; fi
-       failed=1; echo "FAIL  $1 of $(basename "$2") (status $rc)"; grep -a '=====' "$log" | head -n 30; cat "$log" >>"$OUT/check.log" ;;
+       failed=1; echo "FAIL  $1 of $(basename "$2") (status $rc)"; grep -a '=====' "$log" | head -n 30; keep_log "$log" ;;
   esac
 }
 
@@ -115,7 +117,7 @@ check_memory() {
 }
 
 check() {
-  echo "# gpu-check, $(git rev-parse --short HEAD 2>/dev/null || echo 'no git'), $(date -u +%FT%TZ)"
+  echo "# gpu-check, $(which_commit), $(date -u +%FT%TZ)"
   machine_ready gpu-check
   check_math
   check_models

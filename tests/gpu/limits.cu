@@ -1,0 +1,228 @@
+/* limits: what any program can get from the device, whatever its kernels are: the rate at which it reads, how long a matrix of a
+ * given size takes to be read by a launch of its own, what a launch costs in a graph, and what the way from the host to the device and
+ * back costs. Prints a table in Markdown; --figures FILE: appends `device|limits|which|number` for goals.awk and bench_gpu.
+ *
+ *   limits [--figures FILE] [--tiny]
+ *
+ * Knows nothing of the backend. Figures are medians, of a device that has worked for a while before. */
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define THREADS 256
+#define AT_ONCE 8 /* pieces of 16 bytes that a thread has on their way */
+#define CHAIN 100 /* kernels of a graph */
+#define TURNS 25
+
+static bool tiny;
+static cudaStream_t stream;
+static int processors;
+static bool can_overlap; /* older devices run one kernel after the other */
+
+static void check(cudaError_t status, const char *what) {
+  if (status == cudaSuccess) return;
+  fflush(stdout);
+  fprintf(stderr, "limits: %s: %s\n", what, cudaGetErrorString(status));
+  exit(1);
+}
+
+static double seconds() {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* By asking, as the backend does. */
+static void wait() {
+  cudaError_t status;
+  while ((status = cudaStreamQuery(stream)) == cudaErrorNotReady) {}
+  check(status, "waiting");
+}
+
+template <class F> static double median_of(F run) {
+  double times[TURNS];
+  int turns = tiny ? 1 : TURNS;
+  for (double begin = seconds(); seconds() - begin < (tiny ? 0 : 0.1);) run();
+  for (int i = 0; i < turns; i++) times[i] = run();
+  std::sort(times, times + turns);
+  return times[turns / 2];
+}
+
+/* ---- kernels ------------------------------------------------------------------------------------------------------------ */
+
+/* As in the backend's kernels (device.cuh). */
+static __device__ __forceinline__ void follow() {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+struct read_args {
+  const uint4 *from;
+  size_t n;
+  unsigned *out; /* written where the sum is one that does not happen: or nothing would be read */
+};
+
+static __global__ void read_kernel(const __grid_constant__ read_args a) {
+  follow();
+  size_t step = (size_t)gridDim.x * THREADS, at = (size_t)blockIdx.x * THREADS + threadIdx.x;
+  unsigned sum = 0;
+  for (; at + (AT_ONCE - 1) * step < a.n; at += AT_ONCE * step) {
+    uint4 piece[AT_ONCE];
+    for (int i = 0; i < AT_ONCE; i++) piece[i] = __ldcs(a.from + at + (size_t)i * step);
+    for (int i = 0; i < AT_ONCE; i++) sum += piece[i].x ^ piece[i].y ^ piece[i].z ^ piece[i].w;
+  }
+  for (; at < a.n; at += step) sum += __ldcs(a.from + at).x;
+  if (sum == 0x5eed1e55u) *a.out = sum;
+}
+
+struct nothing_args {
+  unsigned *out;
+};
+
+static __global__ void nothing_kernel(const __grid_constant__ nothing_args a) {
+  follow();
+  if (a.out && threadIdx.x == 0 && blockIdx.x == 0) *a.out += 1;
+}
+
+template <class A> static void start(void (*kernel)(A), const A &args, unsigned blocks, bool overlaps) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(THREADS);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = overlaps ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, args), "a launch");
+}
+
+/* ---- what is measured ------------------------------------------------------------------------------------------------------ */
+
+static void sleep_before(void *) {
+  struct timespec time = {0, 100000};
+  nanosleep(&time, NULL);
+}
+
+/* Seconds, on the device's own clock, in which `bytes` are read; the place moves on, so that nothing is in the second cache. */
+static double read_once(const unsigned char *from, size_t all, size_t bytes, unsigned *out) {
+  static size_t at;
+  static cudaEvent_t begin, end;
+  float milliseconds;
+  if (!begin) check(cudaEventCreateWithFlags(&begin, cudaEventDefault), "an event"), check(cudaEventCreateWithFlags(&end, cudaEventDefault), "an event");
+  at = at + 2 * bytes <= all ? at + bytes : 0;
+  size_t blocks = (bytes / 16 + AT_ONCE * THREADS - 1) / (AT_ONCE * THREADS), most = (size_t)processors * 8;
+  read_args args = {(const uint4 *)(const void *)(from + at), bytes / 16, out};
+  check(cudaLaunchHostFunc(stream, sleep_before, NULL), "a call"); /* what follows is there when the device comes to it */
+  start(nothing_kernel, nothing_args{NULL}, 1, false);
+  check(cudaEventRecord(begin, stream), "an event");
+  start(read_kernel, args, (unsigned)(blocks < most ? blocks : most), false);
+  check(cudaEventRecord(end, stream), "an event");
+  wait();
+  check(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
+  return (double)milliseconds * 1e-3;
+}
+
+static double report_reads(unsigned *out) {
+  static const size_t sizes[] = {(size_t)2 << 20, (size_t)9 << 20, (size_t)36 << 20, (size_t)128 << 20, (size_t)1 << 30};
+  size_t all = tiny ? (size_t)1 << 20 : (size_t)4 << 30;
+  unsigned char *from = NULL;
+  double best = 0;
+  check(cudaMalloc((void **)&from, all), "memory");
+  check(cudaMemsetAsync(from, 0x3b, all, stream), "memory");
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    size_t bytes = tiny ? sizes[i] >> 14 : sizes[i];
+    double time = median_of([&] { return read_once(from, all, bytes, out); });
+    printf("| reading %.1f MB in one launch | %.1f us | %.0f GB/s |\n", (double)bytes * 1e-6, 1e6 * time, (double)bytes / time * 1e-9);
+    if ((double)bytes / time > best) best = (double)bytes / time;
+  }
+  cudaFree(from);
+  return best;
+}
+
+static cudaGraphExec_t record(int kernels, unsigned blocks, bool overlaps, unsigned *out) {
+  cudaGraph_t graph;
+  cudaGraphExec_t exec;
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
+  for (int i = 0; i < kernels; i++) start(nothing_kernel, nothing_args{out}, blocks, overlaps);
+  check(cudaStreamEndCapture(stream, &graph), "recording");
+  check(cudaGraphInstantiate(&exec, graph, 0), "recording");
+  check(cudaGraphDestroy(graph), "recording");
+  return exec;
+}
+
+static double run_graph(cudaGraphExec_t exec) {
+  double begin = seconds();
+  check(cudaGraphLaunch(exec, stream), "a graph");
+  wait();
+  return seconds() - begin;
+}
+
+static void report_launches(unsigned *out) {
+  static unsigned char *locked, *tables;
+  unsigned blocks = (unsigned)processors;
+  cudaGraphExec_t one = record(1, blocks, false, out);
+  double alone = median_of([&] { return run_graph(one); });
+  printf("| a graph of one kernel, launched and waited for | %.1f us | |\n", 1e6 * alone);
+  for (int overlaps = 0; overlaps <= can_overlap; overlaps++) {
+    cudaGraphExec_t chain = record(CHAIN, blocks, overlaps, out);
+    double time = median_of([&] { return run_graph(chain); });
+    printf("| each further kernel of a graph%s (%u blocks that do nothing) | %.2f us | |\n", overlaps ? ", begun early" : "", blocks,
+           1e6 * (time - alone) / (CHAIN - 1));
+    check(cudaGraphExecDestroy(chain), "a graph");
+  }
+  check(cudaMallocHost((void **)&locked, 8192), "locked memory");
+  check(cudaMalloc((void **)&tables, 8192), "memory");
+  memset(locked, 1, 8192);
+  double with = median_of([&] {
+    double begin = seconds();
+    check(cudaMemcpyAsync(tables, locked, 2048, cudaMemcpyHostToDevice, stream), "a copy");
+    run_graph(one);
+    return seconds() - begin;
+  });
+  printf("| the same behind a copy of 2 KB from locked memory | %.1f us | |\n", 1e6 * with);
+  double asked = median_of([&] {
+    double begin = seconds();
+    check(cudaGraphLaunch(one, stream), "a graph");
+    double time = seconds() - begin;
+    wait();
+    return time;
+  });
+  printf("| until the call that launches a graph returns | %.1f us | |\n", 1e6 * asked);
+  check(cudaGraphExecDestroy(one), "a graph");
+  cudaFreeHost(locked);
+  cudaFree(tables);
+}
+
+int main(int argc, char **argv) {
+  FILE *figures = NULL;
+  for (int i = 1; i < argc; i++) {
+    if (!strcmp(argv[i], "--tiny")) tiny = true;
+    else if (!strcmp(argv[i], "--figures") && i + 1 < argc) figures = fopen(argv[++i], "a");
+    else return fprintf(stderr, "usage: limits [--figures FILE] [--tiny]\n"), 2;
+  }
+  cudaDeviceProp found;
+  unsigned *out = NULL;
+  check(cudaSetDevice(0), "the device");
+  check(cudaGetDeviceProperties(&found, 0), "the device");
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+  can_overlap = found.major >= 9;
+  processors = tiny ? 2 : found.multiProcessorCount;
+  check(cudaMalloc((void **)&out, sizeof *out), "memory");
+  check(cudaMemsetAsync(out, 0, sizeof *out, stream), "memory");
+  printf("| %s, %d processors | | |\n| --- | --- | --- |\n", found.name, found.multiProcessorCount);
+  double rate = report_reads(out);
+  fflush(stdout);
+  if (figures) fprintf(figures, "device|limits|read|%.6g\n", rate), fflush(figures);
+  report_launches(out);
+  check(cudaStreamDestroy(stream), "a stream");
+  cudaFree(out);
+  if (figures) fclose(figures);
+  return 0;
+}

@@ -94,7 +94,7 @@ static void unlock(const struct resident *r) {
 }
 
 static int prepare(struct resident *r, bool aside, struct error *error) {
-  const struct matrix_wish wish = {r->keep, aside};
+  const struct matrix_wish wish = {.dtype = r->keep, .aside = aside, .passing = true};
   struct matrix *matrix;
   if (r->backend->ops->matrix_new_as(r->backend, &r->part, 1, r->n_in, &wish, &matrix, error) != 0) return -1;
   lock(r);

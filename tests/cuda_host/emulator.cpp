@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 #include <map>
 #include <memory>
@@ -480,7 +481,7 @@ cudaError_t cudaDriverGetVersion(int *version) {
 cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
   CALLED();
   *total = memory_capacity();
-  *free = memory_capacity() - memory_in_use();
+  *free = memory_capacity() - std::min(memory_capacity(), memory_taken());
   return cudaSuccess;
 }
 

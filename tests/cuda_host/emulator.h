@@ -59,7 +59,8 @@ cudaError_t unsafe_on(cudaStream_t stream); /* the same for a stream that record
 /* The bytes lie whole in one block of device memory. */
 bool on_device(const void *at, size_t bytes);
 size_t memory_capacity();
-size_t memory_in_use();
+size_t memory_taken();  /* with what pools keep */
+size_t memory_in_use(); /* without */
 /* What lies in all blocks but the largest. */
 typedef std::map<void *, std::vector<unsigned char>> snapshot;
 snapshot snapshot_take();

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -24,11 +25,11 @@
 using namespace emulated;
 
 static std::mutex guard;
-static size_t capacity = (size_t)4 << 30, in_use;
+static size_t capacity = (size_t)4 << 30, in_use; /* with what pools keep */
 
 extern "C" void cuda_emulated_capacity(size_t bytes) { capacity = bytes; }
 size_t emulated::memory_capacity() { return capacity; }
-size_t emulated::memory_in_use() { return in_use; }
+size_t emulated::memory_taken() { return in_use; }
 
 static void die(const char *what) {
   fprintf(stderr, "emulated CUDA: %s\n", what);
@@ -45,6 +46,9 @@ struct block {
   unsigned char *begin, *end; /* of its pages; a page before and a page behind may not be touched */
 };
 static std::map<void *, block> blocks;
+struct cuda_pool {
+  size_t used, held;
+};
 static std::map<void *, size_t> locked;
 static std::deque<std::pair<void *, size_t>> freed; /* addresses that nobody gets again for a while */
 
@@ -72,11 +76,11 @@ static void watch_faults() {
 
 extern "C" {
 
-/* The block ends where its pages end, but for what makes it begin at a multiple of 16 bytes. */
-static cudaError_t take(void **out, size_t bytes) {
+/* The block ends where its pages end, but for what makes it begin at a multiple of 16 bytes. `more`: of the device's memory. */
+static cudaError_t take(void **out, size_t bytes, size_t more) {
   std::lock_guard<std::mutex> lock(guard);
   size_t room = (bytes + PAGE - 1) / PAGE * PAGE + (bytes ? 0 : PAGE);
-  if (bytes > capacity - in_use) return say(cudaErrorMemoryAllocation);
+  if (in_use > capacity || more > capacity - in_use) return say(cudaErrorMemoryAllocation);
   unsigned char *at = (unsigned char *)mmap(nullptr, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (at == MAP_FAILED || mprotect(at + PAGE, room, PROT_READ | PROT_WRITE) != 0) return say(cudaErrorMemoryAllocation);
   watch_faults();
@@ -88,7 +92,7 @@ static cudaError_t take(void **out, size_t bytes) {
   ASAN_POISON_MEMORY_REGION(b.begin, (size_t)(place - b.begin));
   ASAN_POISON_MEMORY_REGION(place + bytes, (size_t)(b.end - place) - bytes);
   blocks[place] = b;
-  in_use += bytes;
+  in_use += more;
   *out = place;
   return cudaSuccess;
 }
@@ -100,70 +104,120 @@ static void check_fences(const unsigned char *at, const block &b) {
     else if (*p != FENCE) die("a block was written beside its ends");
 }
 
-static cudaError_t give(void *at) {
+/* Gives back how large it was. */
+static size_t give(void *at) {
   std::lock_guard<std::mutex> lock(guard);
   auto found = blocks.find(at);
   if (found == blocks.end()) die("what is freed was not allocated");
   block b = found->second;
   check_fences((unsigned char *)at, b);
-  in_use -= b.bytes;
   blocks.erase(found);
   size_t room = (size_t)(b.end - b.begin);
   madvise(b.begin, room, MADV_DONTNEED);
   mprotect(b.begin, room, PROT_NONE);
   freed.push_back({b.begin - PAGE, room + 2 * PAGE});
   if (freed.size() > FREED_KEPT) munmap(freed.front().first, freed.front().second), freed.pop_front();
-  return cudaSuccess;
+  return b.bytes;
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
   CALLED();
   UNSAFE_IN_CAPTURE();
-  return take(out, bytes);
+  return take(out, bytes, bytes);
 }
 /* Waits for the device, as CUDA's does. */
 cudaError_t cudaFree(void *at) {
   if (!at) return cudaSuccess;
   UNSAFE_IN_CAPTURE();
   do_everything();
-  return give(at);
+  size_t bytes = give(at);
+  std::lock_guard<std::mutex> lock(guard);
+  in_use -= bytes;
+  return cudaSuccess;
 }
 
-/* The pool: blocks of their own, full of NaN again each time, which go when the stream comes to it. */
-static std::map<void *, size_t> pooled;
-static size_t pool_used;
+/* Pools: blocks of their own, full of NaN again each time, which go when the stream comes to it. What is given back is kept: it is
+ * nobody else's before the pool is trimmed. */
+static std::map<void *, cudaMemPool_t> pooled;
+static cuda_pool default_pool;
+static std::vector<cudaMemPool_t> pools = {&default_pool};
 
-cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
+} // extern "C"
+
+size_t emulated::memory_in_use() {
+  std::lock_guard<std::mutex> lock(guard);
+  size_t bytes = in_use;
+  for (cudaMemPool_t pool : pools) bytes -= pool->held - pool->used;
+  return bytes;
+}
+
+extern "C" {
+
+cudaError_t cudaMallocFromPoolAsync(void **out, size_t bytes, cudaMemPool_t pool, cudaStream_t stream) {
   CALLED();
   cudaError_t error = unsafe_on(known_stream(stream));
-  if (error == cudaSuccess) error = take(out, bytes);
+  size_t rest = pool->held - pool->used, more = bytes > rest ? bytes - rest : 0;
+  if (error == cudaSuccess) error = take(out, bytes, more);
   if (error != cudaSuccess) return error;
   std::lock_guard<std::mutex> lock(guard);
-  pool_used += pooled[*out] = bytes;
+  pooled[*out] = pool;
+  pool->used += bytes;
+  pool->held += more;
   return cudaSuccess;
+}
+cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
+  return cudaMallocFromPoolAsync(out, bytes, &default_pool, stream);
 }
 cudaError_t cudaFreeAsync(void *at, cudaStream_t stream) {
   if (!at) return cudaSuccess;
+  cudaMemPool_t pool;
   {
     std::lock_guard<std::mutex> lock(guard);
     auto found = pooled.find(at);
     if (found == pooled.end()) die("what is given back to the pool is not of the pool");
-    pool_used -= found->second;
+    pool = found->second;
     pooled.erase(found);
   }
-  return submit_always(stream, [=]() { give(at); });
+  return submit_always(stream, [=]() {
+    size_t bytes = give(at);
+    std::lock_guard<std::mutex> lock(guard);
+    pool->used -= bytes;
+  });
 }
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t *out, int) {
   CALLED();
-  *out = (cudaMemPool_t)&pool_used;
+  *out = &default_pool;
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolCreate(cudaMemPool_t *out, const struct cudaMemPoolProps *props) {
+  CALLED();
+  if (props->allocType != cudaMemAllocationTypePinned || props->location.type != cudaMemLocationTypeDevice) return say(cudaErrorInvalidValue);
+  std::lock_guard<std::mutex> lock(guard);
+  pools.push_back(*out = new cuda_pool());
+  return cudaSuccess;
+}
+cudaError_t cudaMemPoolDestroy(cudaMemPool_t pool) {
+  do_everything();
+  cudaMemPoolTrimTo(pool, 0);
+  std::lock_guard<std::mutex> lock(guard);
+  if (pool->used) return cudaSuccess; /* it goes with its last block */
+  pools.erase(std::find(pools.begin(), pools.end(), pool));
+  delete pool;
   return cudaSuccess;
 }
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *) { return cudaSuccess; }
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, enum cudaMemPoolAttr, void *value) {
-  *(unsigned long long *)value = pool_used; /* it keeps nothing back */
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, enum cudaMemPoolAttr attribute, void *value) {
+  std::lock_guard<std::mutex> lock(guard);
+  *(unsigned long long *)value = attribute == cudaMemPoolAttrUsedMemCurrent ? pool->used : pool->held;
   return cudaSuccess;
 }
-cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return cudaSuccess; }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t pool, size_t keep) {
+  std::lock_guard<std::mutex> lock(guard);
+  size_t held = std::max(pool->used, std::min(pool->held, keep));
+  in_use -= pool->held - held;
+  pool->held = held;
+  return cudaSuccess;
+}
 
 } // extern "C"
 
@@ -260,13 +314,13 @@ cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_
 
 /* ---- all of it, for a kernel that runs twice ----------------------------------------------------------------------- */
 
-#define TWICE_MOST ((size_t)8 << 20) /* blocks beyond are left out: they are weights and pools */
+#define TWICE_MOST ((size_t)8 << 20) /* larger blocks are left out: weights, pools and stages */
 
 snapshot emulated::snapshot_take() {
   snapshot all;
   std::lock_guard<std::mutex> lock(guard);
   for (auto &b : blocks)
-    if (b.second.bytes <= TWICE_MOST) all[b.first].assign((unsigned char *)b.first, (unsigned char *)b.first + b.second.bytes);
+    if (b.second.bytes < TWICE_MOST) all[b.first].assign((unsigned char *)b.first, (unsigned char *)b.first + b.second.bytes);
   return all;
 }
 void emulated::snapshot_put_back(const snapshot &all) {

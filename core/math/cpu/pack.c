@@ -218,7 +218,7 @@ int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, 
 
 int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                    struct matrix **out, struct error *error) {
-  static const struct matrix_wish plain = {DTYPE_OTHER, false};
+  static const struct matrix_wish plain = {.dtype = DTYPE_OTHER};
   return cpu_matrix_new_as(backend, parts, n_parts, n_in, &plain, out, error);
 }
 

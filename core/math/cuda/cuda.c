@@ -61,12 +61,14 @@ int cuda_begin(struct cuda_backend *cuda, struct error *error) {
   return 0;
 }
 
-/* By asking again and again: the answer comes within microseconds, and a device that hangs does not hang us. */
-static int wait_for_stream(struct cuda_backend *cuda, struct error *error) {
+/* By asking again and again: the answer comes within microseconds, and a device that hangs does not hang us. `event` NULL: all of
+ * the stream. Whoever waits for a copy lets others go on, who may be filling the next. */
+static int wait_for(struct cuda_backend *cuda, cudaStream_t stream, cudaEvent_t event, const char *what, struct error *error) {
   double begin = 0;
   for (unsigned turn = 0;; turn++) {
-    cudaError_t status = cudaStreamQuery(cuda->stream);
-    if (status != cudaErrorNotReady) return cuda_check(cuda, status, "a step", error);
+    cudaError_t status = event ? cudaEventQuery(event) : cudaStreamQuery(stream);
+    if (status != cudaErrorNotReady) return cuda_check(cuda, status, what, error);
+    if (stream != cuda->stream) sched_yield();
     if (turn % 1024) continue;
     sched_yield();
     double now = seconds_now();
@@ -76,6 +78,16 @@ static int wait_for_stream(struct cuda_backend *cuda, struct error *error) {
     return error_set(error, ERROR_DEVICE, "CUDA device %d has not answered for %d s; the server must be started again",
                      cuda->device, WAIT_LIMIT_SECONDS);
   }
+}
+
+static int wait_for_stream(struct cuda_backend *cuda, struct error *error) { return wait_for(cuda, cuda->stream, NULL, "a step", error); }
+
+int cuda_wait_stream(struct cuda_backend *cuda, cudaStream_t stream, struct error *error) {
+  return atomic_load(&cuda->lost) ? say_lost(error) : wait_for(cuda, stream, NULL, "writing memory", error);
+}
+
+int cuda_wait_event(struct cuda_backend *cuda, cudaEvent_t event, struct error *error) {
+  return atomic_load(&cuda->lost) ? say_lost(error) : wait_for(cuda, NULL, event, "writing memory", error);
 }
 
 /* After a failure nothing is in flight either: the device goes on or is lost, and then nobody asks it again. */
@@ -128,6 +140,8 @@ static void cuda_close(struct backend *backend) {
   cudaFree(cuda->tables.device);
   cuda_free_locked(cuda);
   cuda_encode_close(cuda);
+  uploads_close(cuda);
+  if (cuda->lent) cudaMemPoolDestroy(cuda->lent);
   if (cuda->blas) cublasDestroy(cuda->blas);
   cudaFree(cuda->workspace);
   if (cuda->stream) cudaStreamDestroy(cuda->stream);
@@ -198,6 +212,7 @@ static int open_library(struct cuda_backend *cuda, struct error *error) {
 static struct backend *cuda_open(const struct cuda_options *options, struct error *error) {
   struct cuda_backend *cuda = calloc(1, sizeof *cuda);
   if (!cuda) return error_memory(error, sizeof *cuda), NULL;
+  pthread_mutex_init(&cuda->uploads.mutex, NULL);
   cuda->device = options->device;
   cuda->deterministic = options->deterministic;
   cuda->serial = options->serial;

@@ -71,6 +71,14 @@ struct codes_back {
   int64_t expected;
 };
 
+/* Ways of large things to the device, those that nobody uses (upload.c). */
+struct upload_way;
+struct uploads {
+  pthread_mutex_t mutex;
+  struct upload_way *free;
+  atomic_bool scratched; /* some way has its scratch */
+};
+
 struct cuda_backend {
   struct backend base;
   struct ops ops; /* a copy, for the name */
@@ -88,6 +96,7 @@ struct cuda_backend {
   int n_fetched;
   struct awaited awaited;
   cudaMemPool_t pool;        /* of blocks that come and go with requests */
+  cudaMemPool_t lent;        /* of matrices that come and go; NULL: they are the driver's, as others are */
   cublasHandle_t blas;
   void *workspace;
   struct scratch scratch[SCRATCH_COUNT];
@@ -96,6 +105,7 @@ struct cuda_backend {
   struct graphs *graphs;
   struct watch *watch; /* NULL: nobody looks */
   struct codes_back codes;
+  struct uploads uploads;
 };
 
 /* ---- cuda.c ---- */
@@ -104,6 +114,9 @@ struct cuda_backend {
 int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) MUST_CHECK;
 /* Makes the calling thread one of this device; -1 when the device is lost. */
 int cuda_enter(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+/* Wait until a stream has nothing left to do, or comes to an event; not for ever. */
+int cuda_wait_stream(struct cuda_backend *cuda, cudaStream_t stream, struct error *error) MUST_CHECK;
+int cuda_wait_event(struct cuda_backend *cuda, cudaEvent_t event, struct error *error) MUST_CHECK;
 /* Waits until all that was asked of the worker's stream is done, in flight or asked for by the verb that waits. */
 int cuda_wait(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
 /* The calling thread is the worker, and is about to ask for something that changes memory of the device. -1 when the device is lost. */
@@ -118,6 +131,8 @@ struct watch *watch_new(void);
 void watch_free(struct watch *watch); /* prints its table */
 /* The calling thread's launches are this one's from now on. */
 void watch_enter(struct watch *watch);
+/* The same for launches that are no part of a step: failures are told, times are not. */
+void watch_aside(struct watch *watch);
 /* What the next launches are for; w, where there is one: the weights that they read. */
 void watch_op(struct watch *watch, cudaStream_t stream, const char *what, int64_t rows, const struct matrix *w);
 /* Behind a wait. */
@@ -131,6 +146,10 @@ int cuda_room(struct backend *backend, size_t *left, size_t *total, struct error
 /* Device memory as such; ERROR_MEMORY says how much there is. */
 int cuda_take(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) MUST_CHECK;
 int cuda_open_pool(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
+/* Memory of a matrix that comes and goes: for the calling thread's own stream (cudaStreamPerThread), and for others when that has been
+ * waited for. It goes back behind what cuda_stream() was asked for. */
+int cuda_lend(struct cuda_backend *cuda, size_t bytes, void **out, struct error *error) MUST_CHECK;
+void cuda_give_back(struct cuda_backend *cuda, void *data);
 
 /* ---- transfer.c ---- */
 
@@ -143,10 +162,47 @@ int cuda_fetch(struct backend *backend, struct span from, size_t bytes, struct e
 void *cuda_stage(struct cuda_backend *cuda, size_t bytes, struct error *error) MUST_CHECK;
 void cuda_free_locked(struct cuda_backend *cuda);
 
+/* ---- upload.c ---- */
+
+#define UPLOAD_BYTES ((size_t)8 << 20) /* of a stage: what the bus takes in a sixth of a millisecond */
+#define UPLOAD_STAGES 2
+
+/* One piece on its way. */
+struct upload_stage {
+  unsigned char *host;   /* locked */
+  unsigned char *device; /* scratch of the same size; NULL: not taken yet */
+  cudaEvent_t taken;     /* the device has done with both */
+  bool full;             /* and that has not been waited for */
+};
+
+struct upload_way {
+  struct upload_way *next;
+  struct upload_stage stages[UPLOAD_STAGES];
+  size_t bytes; /* of each */
+  unsigned turn;
+  struct pool *pool; /* who fills it beside the calling thread; NULL: nobody */
+};
+
+/* A way for the calling thread, on cudaStreamPerThread, until upload_end. `bytes`: of what is sent; `least`: of a stage. */
+struct upload_way *upload_begin(struct cuda_backend *cuda, size_t bytes, size_t least, struct error *error) MUST_CHECK;
+/* Waits until all of it has arrived, also after a failure. */
+int upload_end(struct cuda_backend *cuda, struct upload_way *way, struct error *error) MUST_CHECK;
+/* The next stage, free to be filled; and when the stream has been asked for all that it is for. */
+struct upload_stage *upload_stage(struct cuda_backend *cuda, struct upload_way *way, struct error *error) MUST_CHECK;
+int upload_sent(struct cuda_backend *cuda, struct upload_stage *stage, struct error *error) MUST_CHECK;
+/* NULL: there is no room for it. */
+void *upload_scratch(struct cuda_backend *cuda, const struct upload_way *way, struct upload_stage *stage);
+/* Lines of bytes, `pitch` bytes from one to the next, one behind the other. */
+void upload_fill(struct upload_way *way, void *to, const void *from, size_t lines, size_t length, size_t pitch);
+void uploads_close(struct cuda_backend *cuda);
+/* Of the device's memory: what the first way will yet take. */
+size_t uploads_to_come(struct cuda_backend *cuda);
+
 /* ---- matrix.c ---- */
 
 struct cuda_matrix {
   struct matrix base;
+  bool lent;  /* its memory (memory.c) */
   void *data; /* [n_out][ld], zero beyond n_in */
   int64_t ld; /* a multiple of 8 elements: pieces of 16 bytes, and what tensor cores ask for */
 };

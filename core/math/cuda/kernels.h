@@ -321,6 +321,21 @@ struct decode_args {
 };
 cudaError_t launch_decode(cudaStream_t stream, int64_t rows, const struct decode_args *args);
 
+/* ---- arrange.cu ------------------------------------------------------------------------------------------------------ */
+
+/* Lines of a file, one behind the other, into rows of a matrix: number j of line i to row i, column j; turned: to row j, column i. At
+ * most 2^31 numbers. */
+struct arrange_args {
+  const void *from;
+  int64_t lines, length; /* numbers of a line */
+  int32_t from_dtype, to_dtype;
+  bool turned;
+  void *to;       /* where number 0 of line 0 goes */
+  int64_t ld;     /* of `to` */
+  int32_t across; /* launch_arrange's own */
+};
+cudaError_t launch_arrange(cudaStream_t stream, const struct arrange_args *args);
+
 /* ---- sample.cu ------------------------------------------------------------------------------------------------------- */
 
 #define SAMPLE_PART 4096   /* logits that a block reads */

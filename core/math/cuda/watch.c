@@ -45,6 +45,7 @@ static _Thread_local struct watch *watching;
 
 bool launches_watched(void) { return watching != NULL; }
 void watch_enter(struct watch *watch) { watching = watch; }
+void watch_aside(struct watch *watch) { watching = watch && watch->times ? NULL : watch; }
 
 struct watch *watch_new(void) {
   const char *how = getenv("STEERD_CUDA_WATCH");

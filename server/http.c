@@ -1,5 +1,5 @@
 /* Owns the library's daemons, one for each listen address, and its callbacks. Refuses to know what happens
- * inside a request (exchange.c) and when a connection is overdue (watch.c). */
+ * inside a request (exchange.c), when a connection is overdue (watch.c) and where it comes from (acceptor.c). */
 #include "server/http.h"
 
 #include <microhttpd.h>
@@ -12,18 +12,18 @@
 #include <unistd.h>
 
 #include "core/base/log.h"
+#include "server/acceptor.h"
 
 /* The library's own limit on connections is spread over its threads; ours (watch_options.max_peers) must be
- * the one that is met, so that a thread never stops accepting. */
+ * the one that is met: it is told in words. */
 #define SPARE_CONNECTIONS 64
 
 struct http {
   struct watch *watch;
   struct exchanges exchanges;
   struct MHD_Daemon **daemons;
-  int *sockets; /* beside daemons, once they are quiesced: what they listened on */
   size_t n_daemons;
-  bool quiesced;
+  struct acceptor *acceptor; /* NULL once it is stopped */
 };
 
 /* ---- the library's callbacks ------------------------------------------------------------------------ */
@@ -109,8 +109,8 @@ static void read_porch(void *context, struct api_porch *out) {
 
 /* ---- starting --------------------------------------------------------------------------------------- */
 
-static struct MHD_Daemon *start_daemon(struct http *http, const struct http_options *o, int fd) {
-  unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+static struct MHD_Daemon *start_daemon(struct http *http, const struct http_options *o) {
+  unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET;
   /* The read buffer grows until a head of max_bytes fits; the rest holds parsed fields and the reply's headers. No more:
    * the library clears all of it for every request. */
   size_t memory = o->rules.limits.max_bytes + o->rules.limits.max_fields * 96 + 2048;
@@ -120,7 +120,6 @@ static struct MHD_Daemon *start_daemon(struct http *http, const struct http_opti
   if (o->threads < 2) pool[0].option = MHD_OPTION_END; /* a pool of one is refused */
   return MHD_start_daemon(flags, 0, NULL, NULL, on_request, http,
                           MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
-                          MHD_OPTION_LISTEN_SOCKET, fd,
                           MHD_OPTION_NOTIFY_CONNECTION, on_connection, http,
                           MHD_OPTION_NOTIFY_COMPLETED, on_completed, http,
                           MHD_OPTION_URI_LOG_CALLBACK, on_target, http,
@@ -136,14 +135,20 @@ static struct MHD_Daemon *start_daemon(struct http *http, const struct http_opti
                           MHD_OPTION_ARRAY, pool, MHD_OPTION_END);
 }
 
+/* The library closes what it does not want. */
+static void on_accepted(void *context, size_t i, int fd, const struct sockaddr *peer, socklen_t length) {
+  struct http *http = context;
+  MHD_add_connection(http->daemons[i], fd, peer, length);
+}
+
 static int start_daemons(struct http *http, const struct http_options *o, struct error *error) {
   for (size_t i = 0; i < o->n_listeners; i++) {
-    struct MHD_Daemon *daemon = start_daemon(http, o, o->listeners[i].fd);
+    struct MHD_Daemon *daemon = start_daemon(http, o);
     if (!daemon) return error_set(error, ERROR_IO, "cannot serve on %s", o->listeners[i].url);
     http->daemons[http->n_daemons++] = daemon;
-    o->listeners[i].fd = -1; /* the library's from now on */
   }
-  return 0;
+  http->acceptor = acceptor_start(o->listeners, o->n_listeners, on_accepted, http, error);
+  return http->acceptor ? 0 : -1;
 }
 
 struct http *http_start(const struct http_options *options, struct error *error) {
@@ -159,11 +164,10 @@ struct http *http_start(const struct http_options *options, struct error *error)
   watching.overdue = exchange_print_overdue;
   http->watch = watch_new(&watching, error);
   http->daemons = calloc(options->n_listeners + 1, sizeof *http->daemons);
-  http->sockets = calloc(options->n_listeners + 1, sizeof *http->sockets);
-  if (!http->daemons || !http->sockets) error_memory(error, options->n_listeners * sizeof *http->daemons);
+  if (!http->daemons) error_memory(error, options->n_listeners * sizeof *http->daemons);
   /* Before the first thread of the library: /metrics reads it without a lock. */
   api_set_porch(options->rules.api, read_porch, http);
-  if (!http->watch || !http->daemons || !http->sockets || start_daemons(http, options, error)) {
+  if (!http->watch || !http->daemons || start_daemons(http, options, error)) {
     http_stop(http);
     return NULL;
   }
@@ -172,16 +176,10 @@ struct http *http_start(const struct http_options *options, struct error *error)
 
 /* ---- stopping --------------------------------------------------------------------------------------- */
 
-/* Clients are turned away at once, but a socket is closed behind its threads only: until they have taken it out of what they wait
- * for they ask the kernel about its number, and the library aborts when that is closed, or somebody else's. */
 void http_quiesce(struct http *http) {
   __atomic_store_n(&http->exchanges.draining, true, __ATOMIC_RELAXED);
-  if (http->quiesced) return;
-  http->quiesced = true;
-  for (size_t i = 0; i < http->n_daemons; i++) {
-    http->sockets[i] = MHD_quiesce_daemon(http->daemons[i]);
-    if (http->sockets[i] >= 0) shutdown(http->sockets[i], SHUT_RDWR);
-  }
+  acceptor_stop(http->acceptor);
+  http->acceptor = NULL;
 }
 
 size_t http_busy(struct http *http) { return exchanges_count(&http->exchanges); }
@@ -190,15 +188,12 @@ void http_cancel(struct http *http) { exchanges_cancel(&http->exchanges); }
 
 void http_stop(struct http *http) {
   if (!http) return;
+  acceptor_stop(http->acceptor);
   /* The library aborts when it is stopped while a connection is suspended. */
   if (http->watch) watch_release(http->watch);
-  for (size_t i = 0; i < http->n_daemons; i++) {
-    MHD_stop_daemon(http->daemons[i]);
-    if (http->quiesced && http->sockets[i] >= 0) close(http->sockets[i]);
-  }
+  for (size_t i = 0; i < http->n_daemons; i++) MHD_stop_daemon(http->daemons[i]);
   watch_free(http->watch);
   exchanges_clear(&http->exchanges);
   free(http->daemons);
-  free(http->sockets);
   free(http);
 }

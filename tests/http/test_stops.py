@@ -126,7 +126,7 @@ def keep_doing(one, rng, over):
 def stop_under_load(number):
     """The daemon of one round: its status, how long the stop took, and what it logged."""
     rng = random.Random(number)
-    one = Daemon(model_options(), drain_timeout=rng.choice([0, 0.05, 0.3, 1]), http_threads=rng.choice([1, 2, 4]),
+    one = Daemon(model_options(), drain_timeout=rng.choice([0, 0.05, 0.3, 1]), http_threads=rng.choice([1, 2, 4, 8]),
                  listen=["127.0.0.1:0"] * rng.choice([1, 2]), header_timeout=rng.choice([0.1, 5]), max_queue=rng.choice([2, 64]))
     over = threading.Event()
     clients = [threading.Thread(target=keep_doing, args=(one, random.Random(rng.random()), over)) for _ in range(rng.randint(4, 16))]

@@ -132,7 +132,7 @@ template <int G> static __device__ __forceinline__ void norm_heads(const attend_
     float scale = sqrtf(sum / (float)a.d_head + norm.eps);
     if (norm.kind != NORM_NONE)
 #pragma unroll 1
-      for (int i = threadIdx.x; i < a.d_head; i += blockDim.x) x[i] = gained(norm, i, x[i] / scale);
+      for (int i = threadIdx.x; i < a.d_head; i += blockDim.x) x[i] = gained(norm_element_at(norm, i, x[i]), x[i] / scale);
   }
   __syncthreads();
 }
@@ -333,14 +333,21 @@ static __device__ __forceinline__ bool comes_last(unsigned *count, unsigned n) {
 
 /* z of the unit's heads from what was left of their chunks. */
 static __device__ __forceinline__ void join_chunks(const attend_args &a, const unit &u, const room &r) {
-  float *keep = r.weights, *take = r.weights + JOINED; /* [heads][2][JOINED] */
+  float *keep = r.weights, *take = r.weights + JOINED; /* [heads][2][JOINED]; first the largest scores and the weights */
   float most = -INFINITY, weight = 0;
   for (int base = u.first; base <= u.final; base += JOINED) {
     int n = u.final - base + 1 < JOINED ? u.final - base + 1 : JOINED, g = threadIdx.x;
 #pragma unroll 1
+    for (int at = threadIdx.x; at < u.heads * n; at += blockDim.x) { /* all at once: one thread would wait for each of them */
+      const float *part = partial_at(a, u.row, u.head + at / n, base + at % n) + a.d_head;
+      keep[at / n * 2 * JOINED + at % n] = __ldcg(part);
+      take[at / n * 2 * JOINED + at % n] = __ldcg(part + 1);
+    }
+    __syncthreads();
+#pragma unroll 4
     for (int c = 0; c < n && g < u.heads; c++) {
-      const float *part = partial_at(a, u.row, u.head + g, base + c) + a.d_head;
-      join(&most, &weight, __ldcg(part), __ldcg(part + 1), &keep[g * 2 * JOINED + c], &take[g * 2 * JOINED + c]);
+      float *k = &keep[g * 2 * JOINED + c], *t = &take[g * 2 * JOINED + c];
+      join(&most, &weight, *k, *t, k, t);
     }
     __syncthreads();
 #pragma unroll 1

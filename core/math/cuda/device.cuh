@@ -49,6 +49,12 @@ static __device__ __forceinline__ void fetch_ahead(const void *at, int bytes) {
 #endif
 }
 
+/* The same for n floats from anywhere, of weights or of a request's vectors: whole pieces of 16 bytes of them. */
+static __device__ __forceinline__ void fetch_floats(const float *at, int64_t n) {
+  uintptr_t begin = ((uintptr_t)at + 15) / 16 * 16, end = (uintptr_t)(at + n) / 16 * 16;
+  if (at && begin < end) fetch_ahead((const void *)begin, (int)(end - begin));
+}
+
 /* Kernels take one struct by value. Where the device can, they may begin before their turn, while the kernel before them ends;
  * behind anything else (a copy, a product of the library) the attribute changes nothing that grid_follow does not wait for. */
 template <class A>
@@ -70,7 +76,8 @@ static inline cudaError_t launch(void (*kernel)(A), const A &args, dim3 grid, in
 }
 
 /* Threads of a block that owns a row: by its width alone. */
-static inline int row_threads(int64_t width) { return width <= 1024 ? 128 : width <= 4096 ? 256 : 512; }
+#define MOST_ROW_THREADS 512
+static inline int row_threads(int64_t width) { return width <= 1024 ? 128 : width <= 4096 ? 256 : MOST_ROW_THREADS; }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------------- */
 
@@ -95,18 +102,23 @@ static __device__ __forceinline__ row_range rows_of(const table *t, int set, int
 
 static __device__ __forceinline__ bool row_within(row_range range, int row) { return range.begin <= row && row < range.end; }
 
-/* The row of the step that stands in row `row` of an op's buffers. */
+/* The row of the step that stands in row `row` of an op's buffers, one of those that there are. */
 static __device__ __forceinline__ int step_row(const table *t, int set, int row) {
-  return set == ROWS_LOGIT && t->logit_row ? t->logit_row[row] : row;
+  const int32_t *rows = set == ROWS_LOGIT ? table_pointer(&t->logit_row) : NULL;
+  return rows ? __ldcg(rows + row) : row;
 }
 
 static __device__ __forceinline__ float bf16_value(unsigned short bits) { return __uint_as_float((unsigned)bits << 16); }
 
+/* An element of a matrix of that type, as it was read. */
+static __device__ __forceinline__ float weight_value(float value, int) { return value; }
+static __device__ __forceinline__ float weight_value(unsigned short bits, int dtype) {
+  return dtype == DTYPE_F16 ? __half2float(__ushort_as_half(bits)) : bf16_value(bits);
+}
+
 static __device__ __forceinline__ float weight_at(const device_matrix &w, int64_t out, int64_t in) {
   int64_t at = out * w.ld + in;
-  if (w.dtype == DTYPE_F32) return ((const float *)w.data)[at];
-  unsigned short bits = ((const unsigned short *)w.data)[at];
-  return w.dtype == DTYPE_F16 ? __half2float(__ushort_as_half(bits)) : bf16_value(bits);
+  return w.dtype == DTYPE_F32 ? ((const float *)w.data)[at] : weight_value(((const unsigned short *)w.data)[at], w.dtype);
 }
 
 /* ---- sums over a block --------------------------------------------------------------------------------------------------- */

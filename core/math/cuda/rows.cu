@@ -4,23 +4,32 @@
 /* A row that is worked on stays in shared memory up to this width, and in its buffer beyond. */
 #define SHARED_WIDTH 10240
 
-static __global__ void rows_kernel(row_args a) {
+static __global__ void __launch_bounds__(MOST_ROW_THREADS, 1) rows_kernel(row_args a) {
   DYNAMIC_SHARED(float, kept);
   __shared__ float shared[MAX_WARPS];
+  __shared__ point_items found[ROW_POINTS];
   int row = blockIdx.x;
   row_stages stages = stages_of(a, row);
+  bool begins = stages.arrives && begins_here(a, row);
+#pragma unroll 1
+  for (int i = 0; i < ROW_POINTS; i++) find_point(a.table, stage_point(a, stages, i), stage_row(a, stages, i, row), &found[i]);
+  if (stages.sums) fetch_norm(a.out_norm, a.width);
+  if (stages.norms) fetch_norm(a.norm, a.width);
   grid_follow();
   if (!stages.sums && !stages.arrives && !stages.norms) return;
   block_team team = {shared};
-  float *resid = row_at(a.resid, row), *h = a.width <= SHARED_WIDTH ? kept : resid;
-  bool begins = stages.arrives && begins_here(a, row);
+  early_items items = {found};
+  float *resid = row_at(a.resid, row), *out = row_at(a.out, row), *h = a.width <= SHARED_WIDTH ? kept : resid;
+  __syncthreads(); /* all is found */
+  stages.added = stages.sums && !begins && a.out_norm.kind == NORM_NONE && !any_items(found[OUT_POINT]);
   if (begins)
     begin_row(team, a, row, h);
+  else if (stages.added)
+    add_rows(team, resid, out, h, a.width);
   else if (h != resid)
-    team.each(0, a.width, [&](int64_t i) { h[i] = resid[i]; });
-  change_row(team, a, stages, row, h, stages.sums ? row_at(a.out, row) : NULL);
-  if (h != resid && (stages.sums || begins || has_point(a, stages)))
-    team.each(0, a.width, [&](int64_t i) { resid[i] = h[i]; });
+    copy_row(team, resid, h, a.width);
+  change_row(team, a, stages, row, h, out, items);
+  if (h != resid && (stages.sums || begins || has_point(a, stages))) copy_row(team, h, resid, a.width);
   if (stages.norms) norm_row(team, a.norm, a.width, h, row_at(a.y, row));
 }
 
@@ -31,7 +40,7 @@ extern "C" cudaError_t launch_rows(cudaStream_t stream, const bucket *bucket, co
   return launch(rows_kernel, *args, dim3(rows), row_threads(args->width), shared, stream);
 }
 
-static __global__ void point_kernel(point_args a) {
+static __global__ void __launch_bounds__(MOST_ROW_THREADS) point_kernel(point_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x;
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
@@ -56,7 +65,7 @@ extern "C" cudaError_t launch_point(cudaStream_t stream, const bucket *bucket, c
   return launch(point_kernel, *args, dim3(rows), row_threads(args->width), 0, stream);
 }
 
-static __global__ void norm_kernel(norm_args a) {
+static __global__ void __launch_bounds__(MOST_ROW_THREADS) norm_kernel(norm_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x, part = blockIdx.y;
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
@@ -73,9 +82,10 @@ static __global__ void norm_kernel(norm_args a) {
     if (threadIdx.x == 0) row_at(a.scale, row)[part] = scale;
   } else if (a.code == OP_NORMALIZE) {
     float middle = norm_middle(team, a.norm.kind, a.width, x), scale = row_at(a.scale, row)[part];
-    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = (x[i] - middle) / scale;
+    team.each(0, a.width, [=](int i) { return x[i]; }, [=](int i, float own) { y[i] = (own - middle) / scale; });
   } else {
-    for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = gained(a.norm, i, x[i]);
+    team.each(0, a.width, [&](int i) { return norm_element_at(a.norm, i, x[i]); },
+              [=](int i, norm_element own) { y[i] = gained(own, own.x); });
   }
 }
 
@@ -84,19 +94,20 @@ extern "C" cudaError_t launch_norm(cudaStream_t stream, const bucket *bucket, co
   return launch(norm_kernel, *args, grid, row_threads(args->width), 0, stream);
 }
 
-static __global__ void solu_kernel(solu_args a) {
+static __global__ void __launch_bounds__(MOST_ROW_THREADS) solu_kernel(solu_args a) {
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x;
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
   grid_follow();
   if (!within) return;
   const float *x = row_at(a.x, row);
-  float *y = row_at(a.y, row), most = -INFINITY, total = 0;
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) most = fmaxf(most, x[i]);
+  float *y = row_at(a.y, row), most = -INFINITY, total;
+  block_team team = {shared};
+  auto read = [=](int i) { return x[i]; };
+  team.each(0, a.width, read, [&](int, float own) { most = fmaxf(most, own); });
   most = block_max(most, shared);
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) total += expf(x[i] - most);
-  total = block_sum(total, shared);
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) y[i] = x[i] * (expf(x[i] - most) / total);
+  total = team.sum(0, a.width, read, [=](float sum, float own) { return sum + expf(own - most); });
+  team.each(0, a.width, read, [=](int i, float own) { y[i] = own * (expf(own - most) / total); });
 }
 
 extern "C" cudaError_t launch_solu(cudaStream_t stream, const bucket *bucket, const solu_args *args) {

@@ -8,6 +8,7 @@
 /* Which of them a row goes through. */
 struct row_stages {
   bool sums, arrives, norms;
+  bool added; /* the sum is in h already */
 };
 
 static __device__ __forceinline__ row_stages stages_of(const row_args &a, int row) {
@@ -16,12 +17,14 @@ static __device__ __forceinline__ row_stages stages_of(const row_args &a, int ro
   s.sums = a.sub_layer >= 0 && row_within(rows_of(t, a.sub_set, a.sub_layer), row);
   s.arrives = a.begin_layer >= 0 && row_within(rows_of(t, ROWS_ARRIVING, a.begin_layer), row);
   s.norms = a.norm_layer >= 0 && row_within(rows_of(t, a.norm_set, a.norm_layer), row);
+  s.added = false;
   return s;
 }
 
 /* Of a row that arrives: it comes from its origin, not from the layer below. */
 static __device__ __forceinline__ bool begins_here(const row_args &a, int row) {
-  return a.origins && a.table->slots[a.table->slot[row]].first == a.begin_layer;
+  const step_slot *slots = table_pointer(&a.table->slots);
+  return a.origins && __ldcg(&slots[__ldcg(table_pointer(&a.table->slot) + row)].first) == a.begin_layer;
 }
 
 /* A row that arrives otherwise is worked on where it has a point here; if not, others may be copying it. */
@@ -29,33 +32,86 @@ static __device__ __forceinline__ bool has_point(const row_args &a, const row_st
   return stages.arrives && a.begin_point >= 0;
 }
 
+template <class E> struct embedded {
+  E bits;
+  float place;
+};
+
+/* An embedding of 32 or of 16 bits an element, and what is added for its place; NULL: nothing. */
+template <class E, class T>
+static __device__ __forceinline__ void embed_row(T team, const row_args &a, int64_t token, const float *place, float *h) {
+  const E *from = (const E *)a.embed.data + token * a.embed.ld;
+  team.each(0, a.width,
+            [=](int i) {
+              embedded<E> own = {from[i], place ? place[i] : 0};
+              return own;
+            },
+            [&](int i, embedded<E> own) {
+              float x = weight_value(own.bits, a.embed.dtype) * a.embed_scale;
+              h[i] = place ? x + own.place : x;
+            });
+}
+
 template <class T> static __device__ __forceinline__ void begin_row(T team, const row_args &a, int row, float *h) {
   const table *t = a.table;
   int64_t source = t->source ? t->source[row] : 0;
-  int origin = t->origin[row], token = t->token[row], position = t->position[row];
-  team.each(0, a.width, [&](int64_t i) {
-    if (origin == ORIGIN_FORK) {
-      h[i] = row_at(a.resid, source)[i];
-    } else if (origin == ORIGIN_SAVED) {
-      h[i] = t->saved[source * a.width + i];
-    } else {
-      h[i] = a.embedded.at ? row_at(a.embedded, row)[i] : weight_at(a.embed, token, i) * a.embed_scale;
-      if (a.positions) h[i] += a.embedded.at ? row_at(a.placed, row)[i] : a.positions[position * a.width + i];
-    }
-  });
+  int origin = t->origin[row];
+  if (origin == ORIGIN_FORK) {
+    copy_row(team, row_at(a.resid, source), h, a.width);
+  } else if (origin == ORIGIN_SAVED) {
+    copy_row(team, t->saved + source * a.width, h, a.width);
+  } else if (a.embedded.at && a.positions) {
+    add_rows(team, row_at(a.embedded, row), row_at(a.placed, row), h, a.width);
+  } else if (a.embedded.at) {
+    copy_row(team, row_at(a.embedded, row), h, a.width);
+  } else {
+    const float *place = a.positions ? a.positions + t->position[row] * a.width : NULL;
+    if (a.embed.dtype == DTYPE_F32)
+      embed_row<float>(team, a, t->token[row], place, h);
+    else
+      embed_row<unsigned short>(team, a, t->token[row], place, h);
+  }
 }
 
-/* h, the row of the residual, as it is behind its sums and edits. `out`: what the sublayer gave, where the row sums; overwritten. */
-template <class T>
-static __device__ __forceinline__ void change_row(T team, const row_args &a, const row_stages &stages, int row, float *h, float *out) {
-  if (stages.sums) {
-    int item_row = step_row(a.table, a.sub_set, row);
-    if (a.out_norm.kind != NORM_NONE) norm_row(team, a.out_norm, a.width, out, out);
-    point_row(team, a.table, a.out_point, item_row, out, 0, a.width);
-    team.each(0, a.width, [&](int64_t i) { h[i] += out[i]; });
-    point_row(team, a.table, a.resid_point, item_row, h, 0, a.width);
+/* The points of the stages, in their order. */
+enum { OUT_POINT, RESID_POINT, BEGIN_POINT, ROW_POINTS };
+
+static __device__ __forceinline__ int stage_point(const row_args &a, const row_stages &stages, int which) {
+  if (which == BEGIN_POINT) return stages.arrives ? a.begin_point : -1;
+  return !stages.sums ? -1 : which == OUT_POINT ? a.out_point : a.resid_point;
+}
+
+/* The row that items of these points name. */
+static __device__ __forceinline__ int stage_row(const row_args &a, const row_stages &stages, int which, int row) {
+  return which != BEGIN_POINT && stages.sums ? step_row(a.table, a.sub_set, row) : row;
+}
+
+/* Edits and taps are looked for when it is their turn. */
+struct late_items {
+  template <class T> __device__ __forceinline__ void change(T team, const row_args &a, int, int point, int row, float *h) const {
+    point_row(team, a.table, point, row, h, 0, a.width);
   }
-  if (stages.arrives) point_row(team, a.table, a.begin_point, row, h, 0, a.width);
+};
+
+/* They were found before (find_point), in shared memory. */
+struct early_items {
+  const point_items *found; /* [ROW_POINTS] */
+  __device__ __forceinline__ void change(block_team team, const row_args &a, int which, int, int row, float *h) const {
+    if (any_items(found[which])) found_row(team, a.table, found[which], row, h, a.width);
+  }
+};
+
+/* h, the row of the residual, as it is behind its sums and edits. `out`: what the sublayer gave, where the row sums; overwritten. */
+template <class T, class I = late_items>
+static __device__ __forceinline__ void change_row(T team, const row_args &a, const row_stages &stages, int row, float *h, float *out,
+                                                  I items = I()) {
+  if (stages.sums && a.out_norm.kind != NORM_NONE) norm_row(team, a.out_norm, a.width, out, out);
+#pragma unroll 1 /* edits are many instructions, which have to come from somewhere too */
+  for (int which = 0; which < ROW_POINTS; which++) {
+    int point = stage_point(a, stages, which);
+    if (which == RESID_POINT && stages.sums && !stages.added) add_rows(team, h, out, h, a.width);
+    if (point >= 0) items.change(team, a, which, point, stage_row(a, stages, which, row), which == OUT_POINT ? out : h);
+  }
 }
 
 #endif

@@ -362,7 +362,7 @@ static std::map<const void *, size_t> allowed; /* dynamic shared memory, by kern
 
 cudaError_t emulated::set_attribute(const void *kernel, cudaFuncAttribute attribute, int value) {
   CALLED();
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return value < -1 || value > 100 ? say(cudaErrorInvalidValue) : cudaSuccess;
   if (value < 0 || (size_t)value > LARGEST_SHARED) return say(cudaErrorInvalidValue);
   std::lock_guard<std::mutex> lock(guard);
   allowed[kernel] = (size_t)value;
@@ -413,6 +413,9 @@ extern "C" {
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*call)(void *), void *data) {
   CALLED();
   return submit(stream, [=]() { call(data); });
+}
+cudaError_t cudaFuncSetAttribute(const void *kernel, enum cudaFuncAttribute attribute, int value) {
+  return emulated::set_attribute(kernel, attribute, value);
 }
 cudaError_t cudaFuncGetName(const char **name, const void *) {
   *name = "kernel";

@@ -35,13 +35,30 @@ int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, 
 }
 
 /* Of the calling thread, as its current device is. */
-static _Thread_local bool overlaps;
+static _Thread_local struct cuda_backend *entered;
 
-bool launches_overlap(void) { return overlaps; }
+bool launches_overlap(void) { return entered && entered->overlaps; }
+
+/* Multiprocessors divide one memory into shared memory and a cache, and a kernel that wants another division than the one that
+ * runs there cannot begin beside it. So all of ours ask for the same: as much shared memory as there is; none reads much twice. */
+void launch_prepare(const void *kernel) {
+  if (!launches_overlap()) return;
+  for (size_t i = 0, at = (uintptr_t)kernel / 16; i < MOST_KERNELS; i++, at++) {
+    const void *there = NULL;
+    if (!atomic_compare_exchange_strong(&entered->prepared[at % MOST_KERNELS], &there, kernel)) {
+      if (there == kernel) return;
+      continue;
+    }
+    /* A wish: where it fails, the kernel runs all the same. */
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared) != cudaSuccess)
+      (void)cudaGetLastError();
+    return;
+  }
+}
 
 int cuda_enter(struct cuda_backend *cuda, struct error *error) {
   if (atomic_load(&cuda->lost)) return say_lost(error);
-  overlaps = cuda->overlaps;
+  entered = cuda;
   watch_enter(cuda->watch);
   return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
 }
@@ -133,6 +150,7 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
 
 static void cuda_close(struct backend *backend) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
+  if (entered == cuda) entered = NULL;
   cudaSetDevice(cuda->device);
   watch_free(cuda->watch);
   graphs_free(cuda);

@@ -64,6 +64,8 @@ struct awaited {
 
 struct graphs;
 
+#define MOST_KERNELS 256
+
 /* What was kept, on its way back: locked host memory, and how many entries of a row the last rows with thresholds had. */
 struct codes_back {
   unsigned char *host;
@@ -86,6 +88,7 @@ struct cuda_backend {
   int device;
   bool deterministic, serial;
   bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
+  _Atomic(const void *) prepared[MOST_KERNELS]; /* kernels that launch_prepare has seen, by their addresses */
   atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
   _Atomic(pthread_t) worker; /* the thread that runs steps; what it asks for goes to `stream` */
   cudaStream_t stream;

@@ -69,6 +69,7 @@ static inline cudaError_t launch(void (*kernel)(A), const A &args, dim3 grid, in
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = launches_overlap() ? 1 : 0;
+  launch_prepare((const void *)kernel);
   cudaError_t status = cudaLaunchKernelEx(&config, kernel, args);
   if (!launches_watched()) return status;
   launch_size size = {grid.x, grid.y, grid.z, (unsigned)threads, shared};

@@ -18,6 +18,8 @@ extern "C" {
 
 /* Whether kernels that the calling thread launches may begin before their turn (device.cuh); as cuda_enter has it. */
 bool launches_overlap(void);
+/* Before a kernel is launched: what helps it to begin beside the one before it. */
+void launch_prepare(const void *kernel);
 
 /* watch.c: whether the calling thread's launches are looked at, and what is to be done behind each of them: gives `status`, or how
  * the kernel ended where it was waited for. */

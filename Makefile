@@ -140,6 +140,7 @@ cuda-native: $(CUDA_ONE)/steerd-cuda.so
 EMULATED     := $(B)/emulated/steerd-cuda-emulated.so
 EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) $(wildcard tests/cuda_host/*.cpp))
 EMULATED_C   := $(BASE) $(CFLAGS_$(VARIANT)) -fPIC -fvisibility=hidden -Itests/cuda_host
+# Not -O3: gcc 12 then fuses products with sums by twos (vfmaddsub), whatever -ffp-contract says, and bits differ.
 EMULATED_CXX := -std=c++17 -I. -Itests/cuda_host -MMD -MP -Wall -Wextra -Wno-unknown-pragmas $(CFLAGS_$(VARIANT)) -O2 -fPIC -ffp-contract=off -pthread $(if $(shell grep -o -m1 -w fma /proc/cpuinfo 2>/dev/null),-mfma)
 # Of the kernels: vectors read from other places than multiples of their size, and indices that overflow.
 EMULATED_UB  := -fsanitize=alignment,signed-integer-overflow,shift,bounds,integer-divide-by-zero -fno-sanitize-recover=all

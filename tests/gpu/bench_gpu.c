@@ -49,6 +49,7 @@ static const char report_head[] =
     "| --- | --- | --- | --- | --- | --- | --- | --- |";
 
 static const struct effort *effort = &real_effort;
+static bool tracing; /* kernels are timed, and nothing else */
 static FILE *figures;
 static double bandwidth, rate; /* bytes/s; operations/s of a product in bf16 */
 static const uint16_t *numbers;
@@ -291,6 +292,7 @@ static void report_encoding(struct encoding *e) {
   char name[48], what[48];
   snprintf(name, sizeof name, "dictionary %.0f x %.0f", d_in, n_feat);
   snprintf(what, sizeof what, "encode %.0f row(s), %s", rows, how);
+  if (tracing) return; /* the table of kernels says it */
   printf("| %s | %s | %.3f ms | | | %.3f ms | %.0f %% | %.1f kept a row |\n", name, what, 1e3 * time, 1e3 * floor, 100 * floor / time,
          (double)e->kept / rows);
   fflush(stdout);
@@ -365,6 +367,7 @@ static void report_draws(const char *name, int32_t words) {
   d.logits = (struct rows){at, words};
   for (size_t k = 0; backend->ops->sample && k < sizeof kinds / sizeof *kinds; k++) {
     double one = time_draws(&d, 1, kinds[k]), many = time_draws(&d, 64, kinds[k]);
+    if (tracing) continue;
     printf("| draws from %d logits | %s | 1 row %.1f us | 64 rows %.1f us | | | | |\n", words, names[k], 1e6 * one, 1e6 * many);
     fflush(stdout);
   }
@@ -448,9 +451,15 @@ static void report_serial(struct bench *b, const char *name, const struct shape 
   bench_close(b);
 }
 
-static void run_model(const char *name, const struct shape *shape, bool tiny, bool tracing) {
+/* What tables of kernels stand below. */
+static void say_part(const char *what) {
+  printf("\n## %s, kernel by kernel\n\n", what);
+  fflush(stdout);
+}
+
+static void run_model(const char *name, const struct shape *shape, bool tiny) {
   static struct bench b;
-  if (tracing) printf("\n## %s, kernel by kernel\n\n", shape->name), fflush(stdout);
+  if (tracing) say_part(shape->name);
   bench_open(&b, name, shape, numbers, n_numbers, effort->tokens);
   if (tracing) trace(&b, tiny);
   else report_decode(&b), report_prompts(&b), report_time(&b);
@@ -458,14 +467,14 @@ static void run_model(const char *name, const struct shape *shape, bool tiny, bo
   if (!tracing && shape->gpt2 && !strstr(name, "+serial")) report_serial(&b, name, shape);
 }
 
-static void run_dictionaries(const char *name, bool tiny, bool tracing) {
-  if (tracing) printf("\n## Dictionaries, kernel by kernel\n\n"), fflush(stdout);
+static void run_dictionaries(const char *name, bool tiny) {
+  if (tracing) say_part("Dictionaries");
   if (tiny) report_dictionary(name, 32, 256);
   else report_dictionary(name, 2304, 16384), report_dictionary(name, 4096, 131072);
 }
 
-static void run_draw_part(const char *name, bool tiny, bool tracing) {
-  if (tracing) printf("\n## Draws, kernel by kernel\n\n"), fflush(stdout);
+static void run_draw_part(const char *name, bool tiny) {
+  if (tracing) say_part("Draws");
   report_draws(name, tiny ? 500 : 50257);
   report_draws(name, tiny ? 9000 : 256000);
 }
@@ -473,7 +482,7 @@ static void run_draw_part(const char *name, bool tiny, bool tracing) {
 int main(int argc, char **argv) {
   static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws"};
   const char *name = "cuda:0", *part = NULL;
-  bool tiny = false, tracing = false;
+  bool tiny = false;
   double read = 0;
   for (int i = 1; i < argc; i++) {
     if (!strcmp(argv[i], "--tiny")) tiny = true;
@@ -493,11 +502,11 @@ int main(int argc, char **argv) {
   numbers = made;
   measure_limits(name, read, tiny);
   if (tracing) setenv("STEERD_CUDA_WATCH", "times", 1);
-  if (!tracing || (part && (!strcmp(part, parts[3]) || !strcmp(part, parts[4])))) puts(report_head);
+  if (!tracing) puts(report_head);
   for (int i = 0; i < 3; i++)
-    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], tiny, tracing);
-  if (!part || !strcmp(part, parts[3])) run_dictionaries(name, tiny, tracing);
-  if (!part || !strcmp(part, parts[4])) run_draw_part(name, tiny, tracing);
+    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], tiny);
+  if (!part || !strcmp(part, parts[3])) run_dictionaries(name, tiny);
+  if (!part || !strcmp(part, parts[4])) run_draw_part(name, tiny);
   free(made);
   if (figures) fclose(figures);
   return 0;

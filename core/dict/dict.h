@@ -194,7 +194,7 @@ int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct s
                 struct error *error) MUST_CHECK;
 
 /* Splices on the backend (OP_SPLICE), worker thread only. dict_splices: whether there can be any: the backend knows them, the
- * dictionary is no cross-layer transcoder, and its matrices fit its budget. It never changes its answer. */
+ * matrices of the dictionary fit its budget, of a cross-layer transcoder those of all layers together. It never changes its answer. */
 bool dict_splices(const struct dict *dict);
 /* Bytes that the matrices of a dictionary take there, and the most that all may take; 0: any number. */
 size_t dict_splice_bytes(const struct dict *dict);

@@ -1,4 +1,4 @@
-/* splice.c: what a backend needs for a dictionary inside a step: both matrices, and the vectors of the way back. Made when it is first
+/* splice.c: what a backend needs for a dictionary inside a step: its matrices, and the vectors of the way back. Made when it is first
  * asked for: most dictionaries are never spliced. Knows no step. */
 #include <assert.h>
 #include <stdatomic.h>
@@ -12,12 +12,28 @@ static atomic_uint_least64_t serials;
 
 static bool gapped(const struct tensor *w) { return w->stride[0] != 1 && w->stride[1] != 1; }
 
+/* Elements of a decoder row: all that a feature writes. */
+static int64_t decoder_width(const struct dict_info *info) { return info->n_targets * info->d_out; }
+
+/* Of a layer of a cross-layer transcoder: whether all layers together fit, which are used together. Where they do not, gathering some
+ * rows on the host is less than sending gigabytes of decoders in every step. They are taken to be like this one, each with a target
+ * less than the one before. */
+static bool fits(const struct dict *dict, size_t limit) {
+  const struct dict_info *info = &dict->info;
+  size_t layers = info->cross ? (size_t)(info->in.layer + info->n_targets) : 1, bytes, all;
+  size_t row = (size_t)info->d_out * dtype_size(dict->w_dec.dtype), others = layers * (layers + 1) / 2 - (size_t)info->n_targets;
+  if (!limit) return true;
+  if (!info->cross) return dict_splice_bytes(dict) <= limit;
+  return checked_mul((size_t)info->n_feat * others, row, &bytes) && checked_mul(layers - 1, resident_size(dict->resident), &all) &&
+         checked_add(all, bytes, &all) && checked_add(all, dict_splice_bytes(dict), &all) && all <= limit;
+}
+
 bool dict_splices(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
   bool chosen = info->kind == DICT_TOPK || info->kind == DICT_GROUPMAX;
-  size_t limit = resident_limit(dict->resident);
-  return dict->backend->ops->splices && !info->cross && !(chosen && info->k <= 0) && !gapped(&dict->w_dec) &&
-         !(info->skip && gapped(&dict->skip)) && (!limit || dict_splice_bytes(dict) <= limit);
+  bool turned = info->cross && point_index(info->in) == point_index(info->out); /* no such thing is known */
+  return dict->backend->ops->splices && !turned && !(chosen && info->k <= 0) && !gapped(&dict->w_dec) &&
+         !(info->skip && gapped(&dict->skip)) && fits(dict, resident_limit(dict->resident));
 }
 
 /* The decoder and the linear path, which are not prepared before they are held. */
@@ -26,7 +42,7 @@ static int note_decoder(const struct dict *dict, struct error *error) {
   struct matrix_part part;
   if (dict->spliced->decoder) return 0;
   if (dict_decoder_part(dict, 0, info->n_feat, &part, error) != 0) return -1;
-  dict->spliced->decoder = resident_beside(dict->resident, &part, info->d_out, error);
+  dict->spliced->decoder = resident_beside(dict->resident, &part, decoder_width(info), error);
   return dict->spliced->decoder ? 0 : -1;
 }
 
@@ -45,7 +61,7 @@ static int note_skip(const struct dict *dict, struct error *error) {
 size_t dict_splice_bytes(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
   size_t bytes, skip = info->skip ? (size_t)info->d_in * (size_t)info->d_out * dtype_size(dict->skip.dtype) : 0;
-  if (!checked_mul((size_t)info->n_feat * (size_t)info->d_out, dtype_size(dict->w_dec.dtype), &bytes)) return SIZE_MAX;
+  if (!checked_mul((size_t)info->n_feat * (size_t)decoder_width(info), dtype_size(dict->w_dec.dtype), &bytes)) return SIZE_MAX;
   return checked_add(bytes, skip, &bytes) && checked_add(bytes, resident_size(dict->resident), &bytes) ? bytes : SIZE_MAX;
 }
 
@@ -108,8 +124,10 @@ int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_
   s->splice.encode = dict_encode_args(dict, held[0]);
   s->splice.decoder = held[1];
   s->splice.skip = held[2];
+  s->splice.d_out = dict->info.d_out;
   s->splice.framed = is_framed(&dict->info);
-  s->splice.keeps_mean = dict->info.transcoder && dict->info.center_mean;
+  s->splice.apart = dict->info.cross;
+  s->splice.keeps_mean = dict->info.transcoder && dict->info.center_mean && !dict->info.cross;
   *out = &s->splice;
   *serial = s->serial;
   return 0;

@@ -66,7 +66,7 @@ int batch_open(struct runner *runner, struct error *error) {
   ALLOCATE(t->kv_table, (size_t)runner->max_sessions * (size_t)arch->n_layer * (size_t)blocks);
   ALLOCATE(t->edit_begin, n_points(runner) + 1);
   ALLOCATE(t->tap_begin, n_points(runner) + 1);
-  return slots_open(&runner->slots, n_points(runner), error);
+  return slots_open(&runner->slots, runner->backend, n_points(runner), runner->max_rows, error);
 }
 
 void batch_close(struct runner *runner) {

@@ -8,7 +8,8 @@
 
 #include "core/base/checked.h"
 
-int slots_open(struct slots *slots, int32_t n_points, struct error *error) {
+int slots_open(struct slots *slots, struct backend *backend, int32_t n_points, int32_t max_rows, struct error *error) {
+  splices_open(&slots->spliced, backend, max_rows);
   slots->begin = calloc((size_t)n_points + 1, sizeof *slots->begin);
   return slots->begin ? 0 : error_memory(error, (size_t)n_points * sizeof *slots->begin);
 }

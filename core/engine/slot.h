@@ -25,7 +25,7 @@ struct slot_edit {
   size_t x_capacity;
   /* of splice.c: */
   bool on_host;        /* the step is taken apart for it */
-  int32_t aside;       /* where its rows are put between reading and writing */
+  int32_t aside;       /* where what is between reading and writing is put, one row behind the other: floats in front of it */
 };
 
 /* The list of a step with splices, while it is made (splice.c). Capacities are bytes. */
@@ -37,13 +37,16 @@ struct spliced_step {
   const struct splice **splices;
   uint64_t *serials;
   int32_t *mark;  /* of each item of the step's edits; -1: none */
-  bool *taken;    /* items that are in a group before their turn */
+  int32_t *taken; /* of each item: 1 + the first item of the group that it is in, 0: not yet */
   bool *marked;   /* of each point */
+  int64_t *of_row; /* scratch, one for each row of the step */
   size_t count, n_rows, n_groups, n_dicts;
   size_t held_bytes; /* of dicts */
-  size_t capacity[9];
+  size_t capacity[10];
   struct memory *aside;
   size_t aside_bytes;
+  uint64_t aside_serial; /* another whenever aside is */
+  int64_t aside_share;   /* floats that a row may put there */
 };
 
 struct slots {
@@ -56,7 +59,8 @@ struct slots {
   struct spliced_step spliced;
 };
 
-int slots_open(struct slots *slots, int32_t n_points, struct error *error) MUST_CHECK;
+/* max_rows: of a step. */
+int slots_open(struct slots *slots, struct backend *backend, int32_t n_points, int32_t max_rows, struct error *error) MUST_CHECK;
 void slots_close(struct slots *slots, struct backend *backend);
 
 /* Forgets the marks of the last step. */
@@ -75,6 +79,7 @@ int slots_run_mark(struct slots *slots, const struct slot_mark *mark, struct bac
 
 /* splice.c: as ops of the step's list: 1. 0: there is nothing to splice so; nothing has been run. */
 int splices_run(struct slots *slots, struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
+void splices_open(struct spliced_step *spliced, struct backend *backend, int32_t max_rows);
 void splices_close(struct spliced_step *spliced, struct backend *backend);
 
 #endif

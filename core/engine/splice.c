@@ -3,8 +3,10 @@
  * many rows there are, rounded up; rows and changes are tables, so that a backend can record the list and repeat it.
  *
  * Rows of one dictionary at one point go together, whichever requests they are of, where no edit between them in the point's order is
- * about the same rows. The list is run in pieces where a dictionary comes up that the backend cannot splice, or whose matrices do not
- * fit beside those of the list so far. How an edit is done depends on its dictionary alone, never on the company. */
+ * about the same rows. What a cross-layer transcoder writes is worked out for all its points where it reads, and waits aside; at a
+ * point all that waits for it goes together, whichever layers it is of. The list is run in pieces where a dictionary comes up that
+ * the backend cannot splice, or whose matrices do not fit beside those of the list so far. How an edit is done depends on its
+ * dictionary, and on what else its own rows put aside, never on the company. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,14 +14,15 @@
 #include "core/base/checked.h"
 #include "core/engine/slot.h"
 
-enum { OPS, ROWS, GROUPS, DICTS, SPLICES, SERIALS, MARK, TAKEN, MARKED }; /* of capacity */
+enum { OPS, ROWS, GROUPS, DICTS, SPLICES, SERIALS, MARK, TAKEN, MARKED, OF_ROW }; /* of capacity */
+#define MOST_ASIDE ((size_t)1 << 30) /* floats, whatever the steps: places are counted in 32 bits */
+#define ASIDE_SHARE 32               /* and no more than this part of a device's memory */
 
 struct making {
   struct slots *slots;
   struct spliced_step *list;
   struct backend *backend;
   const struct step *step;
-  int64_t width; /* of rows that are put aside */
 };
 
 /* The array with room for so many, or as it was with *failed set. */
@@ -37,7 +40,8 @@ static void *grown(struct spliced_step *list, int which, void *array, size_t cou
 }
 
 void splices_close(struct spliced_step *list, struct backend *backend) {
-  void *all[] = {list->ops, list->rows, list->groups, list->dicts, list->splices, list->serials, list->mark, list->taken, list->marked};
+  void *all[] = {list->ops, list->rows, list->groups, list->dicts, list->splices, list->serials, list->mark, list->taken, list->marked,
+                 list->of_row};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   backend->ops->free(backend, list->aside);
 }
@@ -106,45 +110,72 @@ static int hold_one(struct making *m, const struct dict *dict, size_t *place, st
   return flush_and_release(m, error) != 0 ? -1 : hold(m, dict, error);
 }
 
+/* ---- rows that wait between two points ---- */
+
+void splices_open(struct spliced_step *list, struct backend *backend, int32_t max_rows) {
+  size_t left, total, most = MOST_ASIDE;
+  struct error ignored = ERROR_INIT;
+  if (backend->ops->room && backend->ops->room(backend, &left, &total, &ignored) == 0)
+    most = size_min(most, total / ASIDE_SHARE / sizeof(float));
+  list->aside_share = (int64_t)(most / (size_t)max_rows);
+}
+
+/* What waits of a row: the row as it was read, or of a layer of a cross-layer transcoder all that it writes. */
+static int64_t aside_width(const struct slot_edit *edit) {
+  const struct dict_info *info = dict_info(edit->what.dict);
+  return info->cross ? info->n_targets * info->d_out : info->d_in;
+}
+
+/* Rows of memory for an edit that reads at another point than it writes, from *aside on; where that is more than the share of any of
+ * its rows, the edit is the host's. of_row: what each row has so far. */
+static void take_aside(struct making *m, struct slot_edit *edit, int64_t *aside) {
+  int64_t width = aside_width(edit), *of_row = m->list->of_row;
+  for (int32_t row = edit->rows.begin; row < edit->rows.end; row++) edit->on_host |= width > m->list->aside_share - of_row[row];
+  if (edit->on_host) return;
+  for (int32_t row = edit->rows.begin; row < edit->rows.end; row++) of_row[row] += width;
+  edit->aside = (int32_t)*aside;
+  *aside += width * (edit->rows.end - edit->rows.begin);
+}
+
+static int make_aside(struct making *m, int64_t floats, struct error *error) {
+  struct spliced_step *list = m->list;
+  struct backend *backend = m->backend;
+  size_t bytes = (size_t)floats * sizeof(float);
+  if (bytes <= list->aside_bytes) return 0;
+  backend->ops->free(backend, list->aside);
+  list->aside = NULL;
+  list->aside_bytes = 0;
+  if (backend->ops->alloc(backend, bytes + bytes / 4, &list->aside, error) != 0) return -1;
+  list->aside_bytes = bytes + bytes / 4;
+  list->aside_serial++;
+  return 0;
+}
+
 /* ---- tables ---- */
 
-/* Which item has which mark, and rows for what is read at another point than it is written. Returns how many of these. */
-static int note_marks(struct making *m, struct error *error) {
+/* Which item has which mark, and how many floats wait aside: *aside. */
+static int note_marks(struct making *m, int64_t *aside, struct error *error) {
   struct spliced_step *list = m->list;
-  int32_t points = point_count(m->step->n_layer), aside = 0;
-  size_t items = (size_t)m->step->edit_begin[points];
+  int32_t points = point_count(m->step->n_layer);
+  size_t items = (size_t)m->step->edit_begin[points], rows = (size_t)m->step->n_rows;
   int failed = 0;
   list->mark = grown(list, MARK, list->mark, items, sizeof *list->mark, &failed, error);
   list->taken = grown(list, TAKEN, list->taken, items, sizeof *list->taken, &failed, error);
   list->marked = grown(list, MARKED, list->marked, (size_t)points, sizeof *list->marked, &failed, error);
+  list->of_row = grown(list, OF_ROW, list->of_row, rows, sizeof *list->of_row, &failed, error);
   if (failed) return -1;
   for (size_t i = 0; i < items; i++) list->mark[i] = -1;
   memset(list->taken, 0, items * sizeof *list->taken);
   memset(list->marked, 0, (size_t)points * sizeof *list->marked);
-  m->width = 0;
+  memset(list->of_row, 0, rows * sizeof *list->of_row);
+  *aside = 0;
   for (int32_t i = 0; i < m->slots->n_marks; i++) {
     const struct slot_mark *mark = &m->slots->marks[i];
     struct slot_edit *edit = &m->slots->edits[mark->edit];
     list->mark[mark->item] = i;
     list->marked[mark->point] = true;
-    if (mark->mark != MARK_READ || edit->on_host) continue;
-    edit->aside = aside;
-    aside += edit->rows.end - edit->rows.begin;
-    if (dict_info(edit->what.dict)->d_in > m->width) m->width = dict_info(edit->what.dict)->d_in;
+    if (mark->mark == MARK_READ && !edit->on_host) take_aside(m, edit, aside);
   }
-  return aside;
-}
-
-static int make_aside(struct making *m, int32_t rows, struct error *error) {
-  struct spliced_step *list = m->list;
-  struct backend *backend = m->backend;
-  size_t bytes = (size_t)rows * (size_t)m->width * sizeof(float);
-  if (bytes <= list->aside_bytes) return 0;
-  backend->ops->free(backend, list->aside);
-  list->aside = NULL;
-  list->aside_bytes = 0;
-  if (backend->ops->alloc(backend, 2 * bytes, &list->aside, error) != 0) return -1;
-  list->aside_bytes = 2 * bytes;
   return 0;
 }
 
@@ -202,34 +233,102 @@ static const struct slot_edit *edit_of(const struct making *m, int32_t item) {
   return &m->slots->edits[m->slots->marks[m->list->mark[item]].edit];
 }
 
-static bool overlap(struct row_range a, struct row_range b) { return a.begin < b.end && b.begin < a.end; }
+static const struct slot_mark *mark_of(const struct making *m, int32_t item) { return &m->slots->marks[m->list->mark[item]]; }
 
-/* Whether item i may be done when item `first` is: the same at the same point, and nothing between them is about its rows. */
-static bool goes_together(const struct making *m, int32_t first, int32_t i) {
-  const struct slot_mark *one = &m->slots->marks[m->list->mark[first]], *other = &m->slots->marks[m->list->mark[i]];
-  struct row_range rows = edit_of(m, i)->rows;
-  if (one->mark != other->mark || edit_of(m, first)->what.dict != edit_of(m, i)->what.dict) return false;
-  for (int32_t k = first; k < i; k++)
-    if (overlap(rows, m->list->mark[k] < 0 ? m->step->edits[k].rows : edit_of(m, k)->rows)) return false;
+/* What an item is done by: cross-layer transcoders are spliced where they read, others where they write. */
+static enum op_code code_of(const struct making *m, int32_t item) {
+  enum edit_mark mark = mark_of(m, item)->mark;
+  bool cross = dict_info(edit_of(m, item)->what.dict)->cross;
+  if (mark == MARK_BOTH || cross == (mark == MARK_READ)) return OP_SPLICE;
+  return cross ? OP_PUT : OP_HOLD;
+}
+
+/* Whether two items can be rows of one op, as far as the op goes. */
+static bool same_op(const struct making *m, int32_t one, int32_t other) {
+  const struct dict *a = edit_of(m, one)->what.dict, *b = edit_of(m, other)->what.dict;
+  if (edit_of(m, other)->on_host || code_of(m, one) != code_of(m, other)) return false;
+  if (code_of(m, one) != OP_PUT) return a == b;
+  return dict_info(a)->d_out == dict_info(b)->d_out && dict_info(a)->out_column == dict_info(b)->out_column;
+}
+
+/* Rows that an item in front of it is about, and that is not done yet when the group is. */
+enum { FREE, OURS, BARRED };
+
+static bool is_free(const struct making *m, struct row_range rows, bool put) {
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    if (m->list->of_row[row] != FREE && !(put && m->list->of_row[row] == OURS)) return false;
   return true;
 }
 
-static int add_rows(struct making *m, int32_t item, struct error *error) {
+/* Item `first`, and all before `end` that can be done when it is: the same op, and nothing between them is about their rows. What is
+ * put in places may be about rows of the group itself, in the order of the point. Returns how many rows they have. */
+static int32_t gather_group(struct making *m, int32_t first, int32_t end) {
   struct spliced_step *list = m->list;
-  const struct slot_edit *edit = edit_of(m, item);
-  enum edit_mark mark = m->slots->marks[list->mark[item]].mark;
-  int32_t n = edit->rows.end - edit->rows.begin;
-  int failed = 0;
-  list->rows = grown(list, ROWS, list->rows, list->n_rows + (size_t)n, sizeof *list->rows, &failed, error);
-  if (failed) return -1;
-  for (int32_t i = 0; i < n; i++) {
-    int32_t row = edit->rows.begin + i;
-    list->rows[list->n_rows++] = (struct splice_row){mark == MARK_WRITE ? edit->aside + i : row,
-                                                     mark == MARK_READ ? edit->aside + i : row, edit->what.with_error,
-                                                     edit->what.n_features, edit->what.features};
+  bool put = code_of(m, first) == OP_PUT;
+  int32_t n = 0;
+  memset(list->of_row, 0, (size_t)m->step->n_rows * sizeof *list->of_row);
+  for (int32_t i = first; i < end; i++) {
+    bool marked = list->mark[i] >= 0;
+    if (marked && list->taken[i]) continue;
+    struct row_range rows = marked ? edit_of(m, i)->rows : m->step->edits[i].rows;
+    bool ours = marked && same_op(m, first, i) && is_free(m, rows, put);
+    for (int32_t row = rows.begin; row < rows.end; row++)
+      if (list->of_row[row] != BARRED) list->of_row[row] = ours ? OURS : BARRED;
+    if (ours) n += rows.end - rows.begin;
+    if (ours) list->taken[i] = first + 1;
   }
-  list->taken[item] = true;
-  return 0;
+  return n;
+}
+
+/* Row `i` of an item in the group's table. */
+static struct splice_row row_of(const struct making *m, int32_t item, int32_t i) {
+  const struct slot_edit *edit = edit_of(m, item);
+  const struct slot_mark *mark = mark_of(m, item);
+  const struct dict_info *info = dict_info(edit->what.dict);
+  int32_t row = edit->rows.begin + i, aside = edit->aside + i * (int32_t)aside_width(edit);
+  if (code_of(m, item) == OP_PUT)
+    return (struct splice_row){.x = aside + mark->target * (int32_t)info->d_out, .y = row,
+                               .with_error = edit->what.with_error || mark->target > 0};
+  return (struct splice_row){.x = mark->mark == MARK_WRITE ? aside : row, .y = mark->mark == MARK_READ ? aside : row,
+                             .with_error = edit->what.with_error, .n_changes = edit->what.n_features, .changes = edit->what.features};
+}
+
+/* The rows of an item that is in the group of `first`; none of others. */
+static struct row_range rows_within(const struct making *m, int32_t item, int32_t first) {
+  return m->list->taken[item] == first + 1 ? edit_of(m, item)->rows : (struct row_range){0, 0};
+}
+
+static void add_in_turn(struct making *m, int32_t first, int32_t end) {
+  struct spliced_step *list = m->list;
+  for (int32_t item = first; item < end; item++) {
+    struct row_range rows = rows_within(m, item, first);
+    for (int32_t row = rows.begin; row < rows.end; row++) list->rows[list->n_rows++] = row_of(m, item, row - rows.begin);
+  }
+}
+
+/* Those about one row behind each other, in the order of their items. */
+static void add_by_row(struct making *m, int32_t first, int32_t end) {
+  struct spliced_step *list = m->list;
+  int64_t *next = list->of_row;
+  memset(next, 0, (size_t)m->step->n_rows * sizeof *next);
+  for (int32_t item = first; item < end; item++) {
+    struct row_range rows = rows_within(m, item, first);
+    for (int32_t row = rows.begin; row < rows.end; row++) next[row]++;
+  }
+  for (int32_t row = 0; row < m->step->n_rows; row++) {
+    int64_t n = next[row];
+    next[row] = (int64_t)list->n_rows;
+    if (n) list->rows[list->n_rows].n_parts = (int32_t)n;
+    list->n_rows += (size_t)n;
+  }
+  for (int32_t item = first; item < end; item++) {
+    struct row_range rows = rows_within(m, item, first);
+    for (int32_t row = rows.begin; row < rows.end; row++) {
+      struct splice_row *to = &list->rows[next[row]++], entry = row_of(m, item, row - rows.begin);
+      entry.n_parts = to->n_parts;
+      *to = entry;
+    }
+  }
 }
 
 static struct rows columns_of(struct rows at, int64_t column) {
@@ -237,39 +336,40 @@ static struct rows columns_of(struct rows at, int64_t column) {
   return at;
 }
 
-static int emit_group(struct making *m, const struct op *like, const struct slot_mark *mark, struct rows at, int32_t rows,
-                      size_t held, struct error *error) {
+static int emit_group(struct making *m, const struct op *like, int32_t item, struct rows at, int32_t rows, size_t held,
+                      struct error *error) {
   struct spliced_step *list = m->list;
-  const struct dict_info *info = dict_info(m->slots->edits[mark->edit].what.dict);
-  struct rows aside = {{list->aside, 0}, m->width};
-  bool reads = mark->mark == MARK_READ;
-  struct op *op = emit(m, reads ? OP_HOLD : OP_SPLICE, like, error);
+  enum edit_mark mark = mark_of(m, item)->mark;
+  const struct dict_info *info = dict_info(edit_of(m, item)->what.dict);
+  struct rows aside = {{list->aside, 0}, 1}; /* places there are counted in elements */
+  struct op *op = emit(m, code_of(m, item), like, error);
   if (!op) return -1;
-  op->width = info->d_in;
-  op->u.splice.x = mark->mark == MARK_WRITE ? aside : columns_of(at, info->in_column);
-  op->u.splice.y = reads ? aside : columns_of(at, info->out_column);
+  op->width = op->code == OP_PUT ? info->d_out : info->d_in;
+  op->u.splice.x = mark == MARK_WRITE ? aside : columns_of(at, info->in_column);
+  op->u.splice.y = mark == MARK_READ ? aside : columns_of(at, info->out_column);
+  op->u.splice.aside = mark == MARK_BOTH ? 0 : list->aside_serial;
   op->u.splice.group = (int32_t)list->n_groups - 1;
   op->u.splice.rows = rounded_up(rows);
-  if (reads) return 0;
+  if (op->code != OP_SPLICE) return 0;
   op->u.splice.what = list->splices[held];
   op->u.splice.serial = list->serials[held];
   return 0;
 }
 
-/* Item `first`, and all before `end` that can go with it. */
 static int make_group(struct making *m, const struct op *like, int32_t first, int32_t end, struct rows at, struct error *error) {
   struct spliced_step *list = m->list;
-  const struct slot_mark *mark = &m->slots->marks[list->mark[first]];
+  enum op_code code = code_of(m, first);
   size_t held = 0;
   int failed = 0;
-  if (mark->mark != MARK_READ && hold_one(m, m->slots->edits[mark->edit].what.dict, &held, error) != 0) return -1;
-  int32_t begin = (int32_t)list->n_rows;
+  if (code == OP_SPLICE && hold_one(m, edit_of(m, first)->what.dict, &held, error) != 0) return -1;
+  int32_t begin = (int32_t)list->n_rows, n = gather_group(m, first, end);
   list->groups = grown(list, GROUPS, list->groups, list->n_groups + 1, sizeof *list->groups, &failed, error);
-  if (failed || add_rows(m, first, error) != 0) return -1;
-  for (int32_t i = first + 1; i < end; i++)
-    if (list->mark[i] >= 0 && !list->taken[i] && goes_together(m, first, i) && add_rows(m, i, error) != 0) return -1;
-  list->groups[list->n_groups++] = (struct row_range){begin, (int32_t)list->n_rows};
-  return emit_group(m, like, mark, at, (int32_t)list->n_rows - begin, held, error);
+  list->rows = grown(list, ROWS, list->rows, list->n_rows + (size_t)n, sizeof *list->rows, &failed, error);
+  if (failed) return -1;
+  memset(list->rows + begin, 0, (size_t)n * sizeof *list->rows);
+  (code == OP_PUT ? add_by_row : add_in_turn)(m, first, end);
+  list->groups[list->n_groups++] = (struct row_range){begin, begin + n};
+  return emit_group(m, like, first, at, n, held, error);
 }
 
 static int make_mark(struct making *m, const struct op *like, int32_t item, int32_t end, struct rows at, struct error *error) {
@@ -346,8 +446,8 @@ static int make_op(struct making *m, const struct op *op, struct error *error) {
 static int make_list(struct making *m, struct plan *plan, struct error *error) {
   const struct op *ops;
   size_t count;
-  int32_t aside = note_marks(m, error);
-  if (aside < 0 || make_aside(m, aside, error) != 0 || plan_ops(plan, m->step, &ops, &count, error) != 0) return -1;
+  int64_t aside;
+  if (note_marks(m, &aside, error) != 0 || make_aside(m, aside, error) != 0 || plan_ops(plan, m->step, &ops, &count, error) != 0) return -1;
   m->list->count = m->list->n_rows = m->list->n_groups = 0;
   for (size_t i = 0; i < count; i++)
     if (make_op(m, &ops[i], error) != 0) return -1;

@@ -159,10 +159,11 @@ struct edit_feature {
   float value;
 };
 
-/* A row that OP_HOLD or OP_SPLICE is about: row x of what the op reads becomes, or changes, row y of what it writes. */
+/* A row that OP_HOLD, OP_SPLICE or OP_PUT is about: row x of what the op reads becomes, or changes, row y of what it writes. */
 struct splice_row {
   int32_t x, y;
-  bool with_error; /* OP_SPLICE: what the dictionary does not explain stays */
+  bool with_error; /* OP_SPLICE: what the dictionary does not explain stays. OP_PUT: x is added to y; else y becomes x */
+  int32_t n_parts; /* OP_PUT, where rows with one y stand behind each other: how many, of the first; 0 of those behind it */
   int32_t n_changes;
   const struct edit_feature *changes; /* ascending by index; changes of one feature in their order */
 };
@@ -205,7 +206,7 @@ struct step {
   const struct tap_item *taps;
   const int32_t *tap_begin;
 
-  /* Rows of group g of OP_HOLD and OP_SPLICE are [splice_groups[g].begin, .end) of splices. */
+  /* Rows of group g of OP_HOLD, OP_SPLICE and OP_PUT are [splice_groups[g].begin, .end) of splices. */
   int32_t n_splice_groups;
   const struct row_range *splice_groups;
   const struct splice_row *splices;
@@ -238,6 +239,7 @@ enum op_code {
   /* For splices, where the backend has them (ops.splices). */
   OP_HOLD,     /* rows of a group are put aside for the OP_SPLICE that reads them */
   OP_SPLICE,   /* rows of a group through a dictionary, their codes changed on the way (struct splice) */
+  OP_PUT,      /* rows of a group that were put aside come to where they are written, in the order of the group */
   OP_CODE_COUNT
 };
 
@@ -345,9 +347,10 @@ struct op {
       bool part, taps;
       int32_t first, last;
     } point;
-    struct { /* of OP_HOLD and OP_SPLICE. width = elements of a row of x that are read */
-      const struct splice *what; /* not of OP_HOLD */
+    struct { /* of OP_HOLD, OP_SPLICE and OP_PUT. width = elements of a row of x that are read */
+      const struct splice *what; /* of OP_SPLICE */
       uint64_t serial;           /* never the same for other weights */
+      uint64_t aside;            /* nor this for other memory that rows are put aside in */
       struct rows x, y;          /* at the first columns that are read and written */
       int32_t group, rows;       /* rows: not fewer than the group has */
     } splice;
@@ -403,14 +406,18 @@ struct encode_args {
  * without it y = (bias + sum over all of value * factor * decoder row) * back + mean + x skip^T. Where the row is `framed`, back undoes the
  * encode's norm of x (|x| / sqrt(n) of LENGTH, std(x) of STANDARD, else 1), and mean is that of x where the encode takes it away; where y
  * `keeps_mean`, back = 1 and mean is that of y as it was; else back = 1, mean = 0.
+ * Where rows are put `apart` y becomes what is to be added to a row, or to be in its place: with the error the sum alone, -0 where
+ * nothing changed, so that no bit of what it is added to does; without it what is said above. Only then a decoder row may be longer
+ * than d_out: it writes to several places, of which the first has the bias and the skip.
  * Sums begin in any order that depends on the row alone. */
 struct splice {
   struct encode_args encode;    /* x and n_rows are the op's */
-  const struct matrix *decoder; /* [n_feat, d_out]: row f is feature f's */
+  const struct matrix *decoder; /* [n_feat, d_out], or some times d_out: row f is feature f's */
   const struct matrix *skip;    /* [d_out, d_in], of x as it is read; NULL: nothing is added */
   struct span factor;           /* f32 [n_feat] */
   struct span bias;             /* f32 [d_out] */
-  bool framed, keeps_mean;      /* not both */
+  int64_t d_out;
+  bool framed, keeps_mean, apart; /* one of them at most */
 };
 
 /* ---- draws ---------------------------------------------------------------------------------------------- */
@@ -498,7 +505,7 @@ struct ops {
   int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                 struct sample_result *results, struct error *error);
 
-  /* Whether run knows OP_HOLD, OP_SPLICE and what stands beside them in ops (`part` of points, `bare` of OP_BEGIN, an OP_SUBLAYER
+  /* Whether run knows OP_HOLD, OP_SPLICE, OP_PUT and what stands beside them in ops (`part` of points, `bare` of OP_BEGIN, an OP_SUBLAYER
    * without sites); where not, whoever splices takes the step apart. */
   bool splices;
 

@@ -28,7 +28,7 @@ static struct splice_row row_of(const struct case_ *c, int i, struct edit_featur
   static const int features[] = {3, 17, 17, 300};
   for (int k = 0; k < n; k++)
     changes[k] = (struct edit_feature){features[k], (i + k) % 3 ? FEATURE_SET : FEATURE_SCALE, 0.5f * (float)((i + k) % 4)};
-  return (struct splice_row){row, c->own ? row : ROWS - 1 - row, i % 2 == 0, n, changes};
+  return (struct splice_row){.x = row, .y = c->own ? row : ROWS - 1 - row, .with_error = i % 2 == 0, .n_changes = n, .changes = changes};
 }
 
 /* What is needed of both sides. */
@@ -142,7 +142,7 @@ static void run_splice(struct backend *backend, const struct case_ *c, struct si
   struct matrix *w = must_matrix(backend, &s->enc.part, 1, IN), *decoder = must_matrix(backend, &s->dec.part, 1, c->own ? IN : OUT);
   struct matrix *skip = c->skip ? must_matrix(backend, &s->skip.part, 1, IN) : NULL;
   struct splice what = {.encode = args_of(c, &at, w), .decoder = decoder, .skip = skip, .factor = at.factor, .bias = at.out_bias,
-                        .framed = c->own, .keeps_mean = c->mean};
+                        .d_out = c->own ? IN : OUT, .framed = c->own, .keeps_mean = c->mean};
   struct rows x = {at.x, LD_X}, aside = {must_alloc(backend, ROWS * LD_X), LD_X}, y = {c->own ? at.x : at.y, c->own ? LD_X : LD_Y};
   struct splice_row twice[2 * ROWS];
   struct row_range groups[] = {{0, c->rows}, {c->rows, 2 * c->rows}};
@@ -242,12 +242,16 @@ static void test_one_op(void **state) {
 
 #define TINY "tests/vectors/tiny-gpt2/"
 #define POINTS "tests/vectors/dict-points/"
+#define CROSS "tests/vectors/dict-clt/"
+#define AFFINE CROSS "clt/width_1k_l0_small_affine"
 static char centred[64]; /* an ini, of transcoders on centred rows */
 static const struct lab_source_spec sources[] = {
     {"tiny", "0-mlp-topk", TINY "sources/0-mlp-topk"}, {"tiny", "1-res-relu", TINY "sources/1-res-relu"},
     {"tiny", "2-res-center", TINY "sources/2-res-center"}, {"tiny", "2-res-jump", TINY "sources/2-res-jump"},
     {"tiny", "1-tc", POINTS "1-tc"}, {"tiny", "2-skip", POINTS "2-skip"}, {"tiny", "2-z", POINTS "2-z"},
-    {"tiny", "1-centred", centred}, {"tiny", "2-centred-skip", centred}};
+    {"tiny", "1-centred", centred}, {"tiny", "2-centred-skip", centred},
+    {"tiny", "0-jump", CROSS "jump"}, {"tiny", "1-jump", CROSS "jump"}, {"tiny", "2-jump", CROSS "jump"},
+    {"tiny", "0-affine", AFFINE}, {"tiny", "1-affine", AFFINE}, {"tiny", "2-affine", AFFINE}};
 static const struct lab_model_spec model = {"tiny", TINY "model"};
 enum { TOKENS = 24 };
 
@@ -330,6 +334,12 @@ static const struct lab_edit lists[][MOST_EDITS] = {
     {CLAMP("2-skip", 4, 3, false)},
     {SPLICE("1-centred", false)},
     {CLAMP("1-centred", 7, 3, true), CLAMP("1-centred", 8, 2, true), SPLICE("2-centred-skip", false)},
+    {SPLICE("0-jump", false), SPLICE("1-jump", false), SPLICE("2-jump", false)},
+    {SPLICE("1-affine", false), SPLICE("0-affine", false)},
+    {CLAMP("0-jump", 5, 2, true), CLAMP("0-jump", 6, 1, true), MEAN_OF_NOTHING("resid_pre.1"), CLAMP("1-jump", 7, 3, true)},
+    {CLAMP("0-jump", 5, 2, false), MEAN_OF_NOTHING("mlp_out.1"), SPLICE("1-jump", false)},
+    {SPLICE("0-affine", false), SPLICE("1-affine", false), SPLICE("2-affine", false), CLAMP("0-mlp-topk", 9, 3, true)},
+    {SPLICE("0-jump", false), SPLICE("1-jump", false), CLAMP("1-affine", 3, 2, true), CLAMP("1-tc", 5, 2, true)},
 };
 enum { LISTS = sizeof lists / sizeof *lists };
 

@@ -315,7 +315,8 @@ static void run_op(struct walk *walk, const struct op *op) {
     case OP_CAP: run_cap(walk, op, rows); return;
     case OP_DELTA: run_delta(walk, op, rows); return;
     case OP_HOLD:
-    case OP_SPLICE: /* only where ops.splices */
+    case OP_SPLICE:
+    case OP_PUT: /* only where ops.splices */
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");

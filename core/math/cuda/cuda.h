@@ -265,6 +265,7 @@ void cuda_encode_close(struct cuda_backend *cuda);
 
 int cuda_hold(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
 int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
+int cuda_put(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
 
 /* ---- sample.c ---- */
 

@@ -43,7 +43,7 @@ struct table_tap {
 };
 
 struct table_splice {
-  int32_t x, y, with_error, n_changes;
+  int32_t x, y, with_error, n_parts, n_changes;
   const struct edit_feature *changes;
 };
 
@@ -318,10 +318,20 @@ struct decode_args {
   const float *value;
   struct device_matrix w; /* a row for each feature */
   const float *factor, *bias, *frame; /* frame NULL: nothing is brought back */
-  const float *skip;                  /* [rows][w.n_in]: what is added where the error is not kept; NULL: nothing */
+  const float *skip;                  /* [rows][d_out]: what is added where the error is not kept; NULL: nothing */
+  int64_t d_out;                      /* columns that have a bias and a skip */
+  bool apart;                         /* rows y are not read: they become what is to be added or put elsewhere */
   struct device_rows y;
 };
 cudaError_t launch_decode(cudaStream_t stream, int64_t rows, const struct decode_args *args);
+
+/* Rows x that were put aside to rows y, or added to them: OP_PUT. */
+struct put_args {
+  struct group_rows of;
+  struct device_rows x, to;
+  int64_t width;
+};
+cudaError_t launch_put(cudaStream_t stream, int64_t rows, const struct put_args *args);
 
 /* ---- arrange.cu ------------------------------------------------------------------------------------------------------ */
 

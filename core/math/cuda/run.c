@@ -402,6 +402,7 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_POINT: return one(run_point(w, op, error));
     case OP_HOLD: return one(cuda_hold(w->cuda, w->table, op, error));
     case OP_SPLICE: return one(cuda_splice(w->cuda, w->table, op, error));
+    case OP_PUT: return one(cuda_put(w->cuda, w->table, op, error));
     case OP_GATE:
     case OP_PLACE:
     case OP_EMBED:
@@ -426,7 +427,7 @@ static bool set_is_empty(const struct walk *w, const struct op *op) {
 static void name_op(const struct walk *w, const struct op *op) {
   static const char *const names[] = {
       "begin", "norm", "norm scale", "normalize", "gain", "linear", "gate", "softmax units", "place", "rotate", "attend",
-      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy", "hold", "splice"};
+      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy", "hold", "splice", "put"};
   _Static_assert(sizeof names / sizeof *names == OP_CODE_COUNT, "an op without a name");
   watch_op(w->cuda->watch, w->cuda->stream, names[op->code], bucket_rows(&w->shape->bucket, op->set),
            op->code == OP_LINEAR ? op->u.linear.w : NULL);

@@ -6,13 +6,18 @@ int cuda_hold(struct cuda_backend *cuda, const struct table *table, const struct
   return cuda_check(cuda, launch_hold(cuda->stream, op->u.splice.rows, &args), "putting rows aside", error);
 }
 
+int cuda_put(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) {
+  struct put_args args = {{table, op->u.splice.group, 0}, device_rows_of(op->u.splice.x), device_rows_of(op->u.splice.y), op->width};
+  return cuda_check(cuda, launch_put(cuda->stream, op->u.splice.rows, &args), "putting rows in their places", error);
+}
+
 static int decode(const struct encoding *e, const struct op *op, int64_t first, int64_t rows, struct error *error) {
   const struct splice *what = op->u.splice.what;
   struct group_rows of = {e->of.table, e->of.group, (int32_t)first};
   struct decode_args args = {.of = of, .start = e->choose.start, .index = e->choose.index, .value = e->choose.value,
                              .w = cuda_matrix_view(what->decoder), .factor = span_floats(what->factor),
                              .bias = span_floats(what->bias), .frame = e->frame, .skip = e->skip,
-                             .y = device_rows_of(op->u.splice.y)};
+                             .d_out = what->d_out, .apart = what->apart, .y = device_rows_of(op->u.splice.y)};
   return cuda_check(e->cuda, launch_decode(e->cuda->stream, rows, &args), "decoding rows", error);
 }
 
@@ -33,7 +38,7 @@ int cuda_splice(struct cuda_backend *cuda, const struct table *table, const stru
                        .expected = SIZE_MAX}; /* all of them in one part */
   if (what->keeps_mean) {
     e.kept = device_rows_of(op->u.splice.y);
-    e.kept_width = what->decoder->n_in;
+    e.kept_width = what->d_out;
   }
   if (what->skip) e.skip_width = what->skip->n_out;
   if (encoding_open(&e, error) != 0) return -1;

@@ -22,6 +22,27 @@ extern "C" cudaError_t launch_hold(cudaStream_t stream, int64_t rows, const hold
   return launch(hold_kernel, *args, dim3((unsigned)rows), row_threads(args->width), 0, stream);
 }
 
+/* A block has some columns of a row: the first entry of those about it works, through all of them in their order. */
+static __global__ void __launch_bounds__(THREADS) put_kernel(put_args a) {
+  grid_follow();
+  const table_splice *row = group_row(a.of, (int)blockIdx.x);
+  int64_t column = (int64_t)blockIdx.y * THREADS + threadIdx.x;
+  if (!row || !row->n_parts || column >= a.width) return;
+  float *y = row_at(a.to, row->y) + column, value = *y;
+  int n = row->n_parts;
+#pragma unroll 8
+  for (int i = 0; i < n; i++) {
+    float x = row_at(a.x, row[i].x)[column];
+    value = row[i].with_error ? value + x : x;
+  }
+  *y = value;
+}
+
+extern "C" cudaError_t launch_put(cudaStream_t stream, int64_t rows, const put_args *args) {
+  dim3 grid((unsigned)rows, (unsigned)((args->width + THREADS - 1) / THREADS));
+  return launch(put_kernel, *args, grid, THREADS, 0, stream);
+}
+
 /* ---- changes ------------------------------------------------------------------------------------------------------------- */
 
 /* The first change of a feature, n_changes where there is none. */
@@ -131,12 +152,18 @@ template <int TYPE> static __global__ void __launch_bounds__(THREADS) decode_ker
   for (int c = 0; c < N; c++) sums[threadIdx.x / 32][lane * N + c] = sum[c];
   __syncthreads();
   int64_t column = first + threadIdx.x;
-  if (threadIdx.x >= 32 * N || column >= a.w.n_in || (row.with_error && !any)) return;
+  if (threadIdx.x >= 32 * N || column >= a.w.n_in || (row.with_error && !any && !a.apart)) return;
   float total = 0, back = a.frame ? a.frame[2 * blockIdx.y] : 1.0f, mean = a.frame ? a.frame[2 * blockIdx.y + 1] : 0.0f;
   for (int i = 0; i < WARPS; i++) total += sums[i][threadIdx.x];
   float *y = row_at(a.y, row.y) + column;
-  float beside = a.skip && !row.with_error ? a.skip[blockIdx.y * a.w.n_in + column] : 0.0f;
-  *y = row.with_error ? fmaf(back, total, *y) : fmaf(a.bias[column] + total, back, mean) + beside;
+  bool own = column < a.d_out && !row.with_error;
+  float bias = own ? a.bias[column] : 0.0f, beside = own && a.skip ? a.skip[blockIdx.y * a.d_out + column] : 0.0f;
+  if (!row.with_error)
+    *y = fmaf(bias + total, back, mean) + beside;
+  else if (a.apart)
+    *y = any ? total : -0.0f;
+  else
+    *y = fmaf(back, total, *y);
 }
 
 template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, int64_t rows, const decode_args &args) {

@@ -106,7 +106,8 @@ static void put_splices(struct cutter *c, const struct step *step, struct table 
     bool same = i && row[-1].changes == row->changes && row[-1].n_changes == row->n_changes;
     if (!same) changes = cut_copy(c, row->n_changes ? row->changes : NULL, (size_t)row->n_changes * sizeof *row->changes);
     if (place.host)
-      ((struct table_splice *)place.host)[i] = (struct table_splice){row->x, row->y, row->with_error, row->n_changes, changes};
+      ((struct table_splice *)place.host)[i] = (struct table_splice){row->x, row->y, row->with_error, row->n_parts,
+                                                                        row->n_changes, changes};
   }
 }
 

@@ -249,7 +249,8 @@ int ref_run_op(const struct op *op, const struct step *step, struct error *error
     case OP_CAP: run_cap(op, rows); return 0;
     case OP_DELTA: run_delta(op, step, rows); return 0;
     case OP_HOLD:
-    case OP_SPLICE: /* only where ops.splices */
+    case OP_SPLICE:
+    case OP_PUT: /* only where ops.splices */
     case OP_CODE_COUNT: break;
   }
   assert(!"unknown op");

@@ -105,9 +105,10 @@ build/cuda/real/%.o: %.cu
 	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_real) -MMD -MP -c -o $@ $<
 
 $(CUDA_ONE)/%.o: %.cu
-	@mkdir -p $(@D)
+	@mkdir -p $(@:.o=.keep)
 	$(SAY) NVCC '$< (sm_$(SM))'
-	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_one) -Xptxas -v -MMD -MP -c -o $@ $< 2>$(@:.o=.usage) || { cat $(@:.o=.usage) >&2; exit 1; }
+	$(Q)$(NVCC) $(CUDA_NVFLAGS) $(CUDA_ARCH_one) -Xptxas -v --keep --keep-dir $(@:.o=.keep) -MMD -MP -c -o $@ $< 2>$(@:.o=.usage) || { cat $(@:.o=.usage) >&2; exit 1; }
+	$(Q)mv $(@:.o=.keep)/$(notdir $*).ptx $(@:.o=.ptx) && rm -r $(@:.o=.keep)
 
 build/cuda/%/steerd-cuda.so: $(patsubst %.c,build/cuda/%.c.o,$(CUDA_C) $(CUDA_OWN))
 	$(SAY) LINK $@

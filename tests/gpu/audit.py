@@ -1,6 +1,7 @@
 """What the compiler made of the kernels of the CUDA backend: fails where one keeps arrays in local memory, has more shared memory than
-every device gives, or cannot be launched with the blocks that the host asks for; names those that put a few registers aside.
-Reads what `make cuda-quick` left beside its objects (ptxas -v); needs no device.
+every device gives, cannot be launched with the blocks that the host asks for, or touches memory through the first cache before it has waited
+for the kernel in front of it (device.cuh, grid_follow); names those that put a few registers aside.
+Reads what `make cuda-quick` left beside its objects (ptxas -v, PTX); needs no device.
 
     audit.py build/cuda/sm_90 [--table]
 """
@@ -36,6 +37,22 @@ def bounded(source):
     return set(re.findall(r"__global__\s+void\s+__launch_bounds__\([^)]*\)\s+(\w+)", text))
 
 
+ACCESS = re.compile(r"^\s*(?:@!?%p\d+\s+)?((?:ld|ldu|st|atom|red)\.\S+)", re.M)
+PAST_THE_FIRST_CACHE = re.compile(r"(?:ld|st)\.(?:param|const|shared|local)|ld\.(?:global\.)?cg\b")
+
+
+def early(ptx):
+    """(mangled name, what is wrong) of each kernel that reads or writes too early, or never waits. Older devices run one after the other."""
+    text = ptx.read_text()
+    kernels = re.split(r"^\s*(?:\.visible\s+|\.weak\s+)?\.entry\s+", text, flags=re.M)[1:]
+    for kernel in kernels if int(re.search(r"^\.target sm_(\d+)", text, re.M)[1]) >= 90 else []:
+        name, (before, *after) = re.match(r"[\w$]+", kernel)[0], kernel.split("griddepcontrol.wait;", 1)
+        if not after:
+            yield name, "never waits for the kernel in front of it"
+        for access in sorted({a for a in ACCESS.findall(before) if after and not PAST_THE_FIRST_CACHE.match(a)}):
+            yield name, f"does {access} before it waits for the kernel in front of it"
+
+
 def plain(names):
     shown = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
     return [name.replace("void ", "") for name in shown]
@@ -57,6 +74,9 @@ def main():
                 faults.append(f"{source}: {shown} has {shared} bytes of shared memory, at most {SHARED} are there for every block")
             if base not in limits and registers * LARGEST_BLOCK > REGISTERS:
                 faults.append(f"{source}: {shown} takes {registers} registers a thread: blocks of {LARGEST_BLOCK} do not start; bound them")
+    for ptx in sorted(folder.glob("core/math/cuda/*.ptx")):
+        found = list(early(ptx))
+        faults += [f"{ptx.stem}.cu: {shown} {what}" for shown, (_, what) in zip(plain([name for name, _ in found]), found)]
     if "--table" in sys.argv:
         print("| file | kernel | registers | shared | stack |\n| --- | --- | --- | --- | --- |")
         for row in rows:

@@ -12,12 +12,12 @@
 
 /* *back: what undoes it. Of a standard deviation that is without the little that keeps it off 0, as dictionaries are trained. */
 static __device__ inline float centre_scale(const centre_args &a, const float *x, float mean, float *back, float *shared) {
-  float square = 0, n = (float)a.width;
+  float square, n = (float)a.width;
   *back = 1;
   if (a.norm == ENCODE_NORM_NONE) return 1;
   if (a.norm == ENCODE_NORM_SCALE) return a.scale;
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) square = fmaf(x[i] - mean, x[i] - mean, square);
-  square = block_sum(square, shared);
+  block_team team = {shared};
+  square = team.sum(0, a.width, [=](int i) { return x[i]; }, [=](float sum, float own) { return fmaf(own - mean, own - mean, sum); });
   if (a.norm == ENCODE_NORM_STANDARD) {
     double deviation = sqrt((double)square / (double)(a.width - 1));
     *back = (float)deviation;
@@ -28,9 +28,8 @@ static __device__ inline float centre_scale(const centre_args &a, const float *x
 }
 
 static __device__ inline float row_mean(const float *x, int64_t width, float *shared) {
-  float sum = 0;
-  for (int64_t i = threadIdx.x; i < width; i += blockDim.x) sum += x[i];
-  return block_sum(sum, shared) / (float)width;
+  block_team team = {shared};
+  return team.sum(0, width, [=](int i) { return x[i]; }, [](float sum, float own) { return sum + own; }) / (float)width;
 }
 
 static __global__ void centre_kernel(centre_args a) {
@@ -49,10 +48,13 @@ static __global__ void centre_kernel(centre_args a) {
   const float *x = row_at(a.x, splice ? splice->x : (int)blockIdx.x);
   if (a.center_mean || a.norm == ENCODE_NORM_STANDARD) mean = row_mean(x, a.width, shared);
   float scale = centre_scale(a, x, mean, &back, shared);
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) {
-    to[i] = (x[i] - mean) * scale - (a.subtract ? a.subtract[i] : 0.0f);
-    if (raw) raw[i] = x[i];
-  }
+  const float *subtract = a.subtract;
+  block_team team = {shared};
+  team.each(0, a.width, [=](int i) { return make_float2(x[i], subtract ? subtract[i] : 0.0f); },
+            [=](int i, float2 own) {
+              to[i] = (own.x - mean) * scale - own.y;
+              if (raw) raw[i] = own.x;
+            });
   if (!a.frame) return;
   if (splice && a.kept.at) {
     mean = row_mean(row_at(a.kept, splice->y), a.kept_width, shared);

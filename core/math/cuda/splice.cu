@@ -13,9 +13,8 @@ static __global__ void hold_kernel(hold_args a) {
   grid_follow();
   const table_splice *row = group_row(a.of, blockIdx.x);
   if (!row) return;
-  const float *x = row_at(a.x, row->x);
-  float *to = row_at(a.to, row->y);
-  for (int64_t i = threadIdx.x; i < a.width; i += blockDim.x) to[i] = x[i];
+  block_team team = {NULL}; /* it has nothing to tell itself */
+  copy_row(team, row_at(a.x, row->x), row_at(a.to, row->y), a.width);
 }
 
 extern "C" cudaError_t launch_hold(cudaStream_t stream, int64_t rows, const hold_args *args) {

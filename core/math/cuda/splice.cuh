@@ -2,7 +2,7 @@
 #ifndef STEERD_CORE_MATH_CUDA_SPLICE_CUH
 #define STEERD_CORE_MATH_CUDA_SPLICE_CUH
 
-#include "core/math/cuda/device.cuh"
+#include "core/math/cuda/row.cuh"
 
 /* Row i of those that a launch is about; NULL where the group has fewer. */
 static __device__ __forceinline__ const table_splice *group_row(const group_rows &of, int i) {

@@ -1,5 +1,6 @@
 /* The ops along rows that newer families need, on every backend, against formulas written out here: rotary positions,
- * norms of heads, softmax units, positions added on the way, soft caps, and matrices whose outputs lie in runs. */
+ * norms of heads, softmax units, positions added on the way, soft caps, and matrices whose outputs lie in runs; and rows of any
+ * width against ref. */
 #include "tests/unit/ops_world.h"
 
 enum { ROWS = 5, N_CTX = 9 };
@@ -219,10 +220,77 @@ static void test_rounding_to_halves(void **state) {
   assert_true(dtype_round(-2049.0f, DTYPE_F16) == -2048.0f && dtype_round(2051.0f, DTYPE_F16) == 2052.0f);
 }
 
+/* ---- rows of any width ------------------------------------------------------------------------------------------------------ */
+
+/* A sublayer's sum with everything that may be done to a row on the way: edits of what it gave and of the residual, a tap of each,
+ * and the norm. What comes of resid, y and the taps, each [ROWS][width]. */
+static float *run_wide(const char *name, int width) {
+  struct backend *backend = must_open(name, 2);
+  size_t n = (size_t)(ROWS * width);
+  float *got = malloc(4 * n * sizeof *got);
+  struct span x = put_noise(backend, n, 31, 1), out = put_noise(backend, n, 32, 1), taps = must_alloc(backend, 2 * n);
+  struct span v = put_noise(backend, (size_t)width, 33, 1.0f / (float)width), y = must_alloc(backend, n);
+  struct span gain = put_noise(backend, (size_t)width, 34, 1), bias = put_noise(backend, (size_t)width, 35, 1);
+  struct span block = put_noise(backend, n, 36, 1);
+  struct edit_item edits[] = {
+      {.kind = EDIT_ROW_SCALE, .rows = {0, ROWS}, .column_begin = 3, .column_end = width, .value = -0.5f},
+      {.kind = EDIT_ROW_FEATURE_SET, .rows = {1, 3}, .column_end = width - 1, .value = 2, .bias = 5, .fold = 1, .v = v, .enc = v},
+      {.kind = EDIT_ROW_PROJECT, .rows = {0, 4}, .column_begin = width / 3, .column_end = width, .value = 3, .v = v},
+      {.kind = EDIT_ROW_REPLACE, .rows = {2, 4}, .column_begin = 7, .column_end = width / 2, .v = block},
+      {.kind = EDIT_ROW_ADD, .rows = {0, ROWS}, .column_end = width, .value = 9, .v = v}};
+  struct tap_item tap[] = {{.rows = {1, ROWS}, .to = span_at(taps, (size_t)width * sizeof(float)), .ld = width},
+                           {.rows = {0, ROWS}, .to = span_at(taps, n * sizeof(float)), .ld = width}};
+  int32_t edit_begin[2 * SITE_COUNT + 1] = {0}, tap_begin[2 * SITE_COUNT + 1] = {0};
+  int given = point_index((struct point){0, SITE_ATTN_OUT}), sum = point_index((struct point){0, SITE_RESID_MID});
+  for (int i = 0; i <= 2 * SITE_COUNT; i++) {
+    edit_begin[i] = i <= given ? 0 : i <= sum ? 2 : 5;
+    tap_begin[i] = i <= given ? 0 : i <= sum ? 1 : 2;
+  }
+  struct row_range all[2] = {{0, ROWS}, {0, ROWS}};
+  struct step_slot slot = {{0, ROWS}, 0, 0, 1};
+  struct step step = {.n_layer = 1, .n_rows = ROWS, .n_slots = 1, .slots = &slot, .active = all, .arriving = all, .edits = edits,
+                      .edit_begin = edit_begin, .taps = tap, .tap_begin = tap_begin};
+  struct op op = {.code = OP_SUBLAYER, .set = ROWS_ACTIVE, .width = width};
+  op.u.sublayer.resid = (struct rows){x, width};
+  op.u.sublayer.out = (struct rows){out, width};
+  op.u.sublayer.y = (struct rows){y, width};
+  op.u.sublayer.out_site = SITE_ATTN_OUT;
+  op.u.sublayer.resid_site = SITE_RESID_MID;
+  op.u.sublayer.norm = (struct norm){.kind = NORM_LAYER, .eps = 1e-5f, .gain = gain, .bias = bias};
+  assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+  must_read(backend, got, x, n);
+  must_read(backend, got + n, y, n);
+  must_read(backend, got + 2 * n, taps, 2 * n);
+  memset(got + 2 * n, 0, (size_t)width * sizeof *got); /* row 0 of the first tap is nobody's */
+  struct span spans[] = {x, out, taps, v, y, gain, bias, block};
+  for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) drop(backend, spans[i]);
+  backend_close(backend);
+  return got;
+}
+
+/* Widths around those at which a device takes more threads, more turns of them, or no shared memory for a row. */
+static void test_wide_rows(void **state) {
+  (void)state;
+  static const int widths[] = {1023, 2600, 5003, 10600};
+  const char *names[4];
+  int n = fast_backends(names);
+  for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+    float *want = run_wide("ref", widths[w]);
+    for (int i = 0; i < n; i++) {
+      float *got = run_wide(names[i], widths[w]);
+      /* numbers below 16, after a handful of roundings; sums of `width` terms of 1 / width, in 16 lanes or more */
+      close_to(names[i], got, want, 4 * (size_t)(ROWS * widths[w]), 16 * 0x1p-24 * (8 + sqrt(widths[w])));
+      free(got);
+    }
+    free(want);
+  }
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_rotate),        cmocka_unit_test(test_norms_of_heads),     cmocka_unit_test(test_softmax_units),
       cmocka_unit_test(test_places),        cmocka_unit_test(test_runs_and_soft_caps), cmocka_unit_test(test_rounding_to_halves),
+      cmocka_unit_test(test_wide_rows),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

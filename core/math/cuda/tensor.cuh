@@ -168,6 +168,8 @@ template <int TILES, int ROWS> static __device__ __forceinline__ float total(con
 template <int TYPE, int TILES, int ROWS, bool WIDE> struct tensor_block {
   typedef tensor_shared<TILES, ROWS> lay;
   static const int GROUPS = ROWS / 8, DEPTH = lay::DEPTH, WIDTH = lay::WIDTH;
+  /* Turns whose x is on its way: x comes from the second cache, and a turn of few rows and outputs is shorter than that takes. */
+  static const int AHEAD = TILES == 1 && GROUPS == 1 ? 4 : 1;
   lay &shared;
   const product_args &a;
   row_range rows;
@@ -191,6 +193,11 @@ template <int TYPE, int TILES, int ROWS, bool WIDE> struct tensor_block {
   /* Asks for the first weights, which nobody waits for yet. */
   __device__ __forceinline__ void ask(void) {
     int turns = ((int)a.w.ld + TURN - 1) / TURN;
+    if (threadIdx.x == 0 && out < a.w.n_out) { /* what is added at the end would be waited for there */
+      int64_t n = min((int64_t)width, a.w.n_out - out);
+      if (a.bias) fetch_floats(a.bias + out, n);
+      if (gated && a.gate_bias) fetch_floats(a.gate_bias + out, n);
+    }
     w_left = (int)a.w.ld - begin();
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) { /* beyond the last output: some other one, for nobody */
@@ -223,34 +230,43 @@ template <int TYPE, int TILES, int ROWS, bool WIDE> struct tensor_block {
       x[g] = row_at(from, min(row, rows.end - 1)) + begin();
       x_left[g] = row < rows.end ? (int)a.w.n_in - begin() : 0;
     }
-    float next[GROUPS][8];
+    float next[AHEAD][GROUPS][8];
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) load_inputs<WIDE>(x[g], x_left[g], next[g]);
+    for (int k = 0; k < AHEAD; k++)
+#pragma unroll
+      for (int g = 0; g < GROUPS; g++) load_inputs<WIDE>(x[g] + k * TURN, x_left[g] - k * TURN, next[k][g]);
     sums<TYPE, TILES, ROWS> sum;
     sum.clear();
     uint4 *slot = &shared.weights[0][0][threadIdx.x], *const end = slot + DEPTH * TILES * THREADS;
     int to_start = turns - DEPTH;
 #pragma unroll 1
-    for (int turn = 0; turn < turns; turn++) {
-      unsigned pieces[GROUPS][PIECES][operand<TYPE>::N];
-      uint4 weights[TILES];
-      copy_wait<DEPTH - 1>();
+    for (int base = 0; base < turns; base += AHEAD) {
 #pragma unroll
-      for (int tile = 0; tile < TILES; tile++) weights[tile] = slot[tile * THREADS];
+      for (int k = 0; k < AHEAD; k++) {
+        unsigned pieces[GROUPS][PIECES][operand<TYPE>::N];
+        uint4 weights[TILES];
+        if (k && base + k == turns) break;
+        copy_wait<DEPTH - 1>();
 #pragma unroll
-      for (int tile = 0; tile < TILES; tile++) {
-        if (turn < to_start) copy_start(slot + tile * THREADS, w[tile] + DEPTH * TURN, DEPTH * TURN < w_left);
-        w[tile] += TURN;
+        for (int tile = 0; tile < TILES; tile++) weights[tile] = slot[tile * THREADS];
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+          if (base + k < to_start) copy_start(slot + tile * THREADS, w[tile] + DEPTH * TURN, DEPTH * TURN < w_left);
+          w[tile] += TURN;
+        }
+        copy_group();
+        w_left -= TURN;
+        slot += TILES * THREADS;
+        if (slot == end) slot -= DEPTH * TILES * THREADS;
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) split<TYPE>(next[k][g], pieces[g]);
+        sum.add(pieces, weights);
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+          x[g] += TURN, x_left[g] -= TURN;
+          load_inputs<WIDE>(x[g] + (AHEAD - 1) * TURN, x_left[g] - (AHEAD - 1) * TURN, next[k][g]);
+        }
       }
-      copy_group();
-      w_left -= TURN;
-      slot += TILES * THREADS;
-      if (slot == end) slot -= DEPTH * TILES * THREADS;
-#pragma unroll
-      for (int g = 0; g < GROUPS; g++) split<TYPE>(next[g], pieces[g]);
-      sum.add(pieces, weights);
-#pragma unroll
-      for (int g = 0; g < GROUPS; g++) load_inputs<WIDE>(x[g] += TURN, x_left[g] -= TURN, next[g]);
     }
     copy_wait<0>();
     __syncthreads();

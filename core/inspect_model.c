@@ -54,6 +54,9 @@ static int tell_sizes_of(const struct arch *arch, struct inspect_facts *facts, s
 }
 
 static int tell_norms(const struct arch *arch, struct inspect_facts *facts, struct error *error) {
+  if (arch->stream_norm != NORM_NONE)
+    return fact_text(facts, "architecture", "norms", error, "%s of the residual stream, behind each addition; none at the end; epsilon %g",
+                     norm_word(arch->stream_norm), (double)arch->norm_eps);
   bool second = arch_has(arch, HAS_NORM2), after = arch_has(arch, HAS_POST_NORMS);
   const char *where = !arch_has(arch, HAS_MLP) ? "before attention"
                       : second                 ? "before attention and before the MLP"
@@ -135,6 +138,8 @@ static int tell_row(const struct weight_row *row, struct inspect_facts *facts, s
   }
   if (row->plus != 0 &&
       fact_text(facts, s, NULL, error, "%s: %+g (the file keeps gains minus one)", name, (double)row->plus) != 0)
+    return -1;
+  if (row->factor && fact_text(facts, s, NULL, error, "%s: multiplied with %s while it is packed, in f32", name, row->factor) != 0)
     return -1;
   if (row->skip && fact_text(facts, s, NULL, error, "%s: the first %d rows belong to no position", name, row->skip) != 0)
     return -1;

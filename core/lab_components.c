@@ -257,6 +257,9 @@ static int prepare(struct components *c, struct lab *lab, const struct lab_compo
   struct lab_components_result *result = &c->result;
   c->n_answers = args->answers[1].text || args->answers[1].ids ? 2 : 1;
   c->heads = args->heads;
+  if (e->model->arch.stream_norm != NORM_NONE)
+    return error_set(error, ERROR_ARGUMENT, "this model norms the residual stream behind each addition, so its logits are no sum of "
+                     "what the layers add");
   if (args->heads && arch_has(&e->model->arch, HAS_POST_NORMS))
     return error_set_field(error, ERROR_ARGUMENT, "heads", "a norm follows this model's attention, so its output is no sum of "
                            "heads; say \"heads\": false");

@@ -23,6 +23,7 @@ int64_t arch_dim(const struct arch *arch, enum dim dim) {
     case DIM_QKV: return attn + 2 * kv;
     case DIM_VOCABULARY: return arch->vocabulary;
     case DIM_CONTEXT: return arch->n_ctx;
+    case DIM_EMBED: return arch->d_embed;
     default: return 1;
   }
 }

@@ -41,6 +41,8 @@ enum arch_part {
   HAS_POSITIONS = 2048, /* learned ones */
   HAS_FINAL_BIAS = 4096, /* the last norm has a bias as well (where HAS_GAINS holds and the table asks) */
   HAS_QK_LAYER_NORM = 16384, /* the norm of HAS_QK_NORM takes the mean away, and each head has a gain of its own */
+  HAS_FINAL_NORM = 65536, /* asked where a family has models without */
+  HAS_NARROW_EMBED = 32768, /* tokens have rows of d_embed elements; a product widens them, another narrows what is unembedded */
   HAS_PLACED_KEYS = 8192 /* learned positions are added to what q and k read and never to the residual (shortformer);
                             v then is a product of its own */
 };
@@ -49,8 +51,10 @@ struct arch {
   const char *family; /* static: "gpt2", "workshop" */
   int32_t n_layer, n_head, n_kv_head, d_head;
   int64_t d_model, d_mlp, n_ctx, vocabulary; /* d_mlp is 0 in attention-only models */
+  int64_t d_embed;       /* with HAS_NARROW_EMBED: elements of a token's row as stored */
   uint32_t has;          /* enum arch_part */
   enum norm_kind norm;   /* before each sublayer */
+  enum norm_kind stream_norm; /* of the residual stream itself, behind each addition; `norm` and `final_norm` are NORM_NONE then */
   enum norm_kind final_norm; /* before the unembedding */
   float norm_eps;
   bool parallel;       /* attention and MLP both read the block's input; there is no resid_mid */
@@ -81,7 +85,7 @@ enum weight_slot {
 };
 
 /* Sizes by meaning, so that one table serves every size of a family. */
-enum dim { DIM_NONE, DIM_MODEL, DIM_MLP, DIM_HEAD, DIM_ATTN, DIM_KV, DIM_QKV, DIM_VOCABULARY, DIM_CONTEXT };
+enum dim { DIM_NONE, DIM_MODEL, DIM_MLP, DIM_HEAD, DIM_ATTN, DIM_KV, DIM_QKV, DIM_VOCABULARY, DIM_CONTEXT, DIM_EMBED };
 int64_t arch_dim(const struct arch *arch, enum dim dim); /* 1 for DIM_NONE */
 
 /* How a row's weights lie in their tensor, when they are not all of it. */
@@ -105,6 +109,9 @@ struct weight_row {
   enum weight_form form;
   int piece, pieces;         /* FORM_PIECE, FORM_HEAD_PIECE */
   int skip;                  /* rows of SLOT_POSITIONS in front that no position uses (OPT) */
+  const char *factor;        /* of the embedding and the unembedding: what the matrix is multiplied with when it is loaded, a
+                              * tensor [d_model, in], or [in, d_model] with ROWS_ARE_INPUTS. Its inputs are DIM_MODEL then */
+  enum matrix_layout factor_layout;
   float plus;                /* added to every element of a vector (Gemma keeps gains minus one) */
 };
 /* Rows with the same slot stand together; they are stacked along the outputs in this order, vectors too. */

@@ -1,5 +1,5 @@
 /* arch_opt.c: OPT: GPT-2's shape with ReLU and nn.Linear weights, and learned positions whose first two rows no position
- * uses. The 350m model, with its norms behind the sublayers and a narrow embedding, is refused. */
+ * uses. The 350m model norms the residual stream behind each addition, has no last norm, and narrow rows of tokens. */
 #include <math.h>
 
 #include "core/model/arch.h"
@@ -10,7 +10,10 @@ static const char *const ignored[] = {"lm_head.weight", NULL};
 
 #define LAYER(name) "layers.%d." name
 static const struct weight_row rows[] = {
-    WEIGHT(SLOT_EMBED, "embed_tokens.weight", DIM_VOCABULARY, DIM_MODEL),
+    WEIGHT(SLOT_EMBED, "embed_tokens.weight", DIM_VOCABULARY, DIM_MODEL, .unless = HAS_NARROW_EMBED),
+    WEIGHT(SLOT_EMBED, "embed_tokens.weight", DIM_VOCABULARY, DIM_EMBED, .needs = HAS_NARROW_EMBED, .factor = "project_in.weight"),
+    WEIGHT(SLOT_UNEMBED, "embed_tokens.weight", DIM_VOCABULARY, DIM_EMBED, .needs = HAS_NARROW_EMBED,
+           .factor = "project_out.weight", .factor_layout = ROWS_ARE_INPUTS),
     WEIGHT(SLOT_POSITIONS, "embed_positions.weight", DIM_CONTEXT, DIM_MODEL, .skip = 2),
     WEIGHT(SLOT_NORM1_GAIN, LAYER("self_attn_layer_norm.weight"), DIM_MODEL, DIM_NONE),
     WEIGHT(SLOT_NORM1_BIAS, LAYER("self_attn_layer_norm.bias"), DIM_MODEL, DIM_NONE),
@@ -28,8 +31,8 @@ static const struct weight_row rows[] = {
     WEIGHT(SLOT_IN_BIAS, LAYER("fc1.bias"), DIM_MLP, DIM_NONE, .needs = HAS_MLP_BIAS),
     WEIGHT(SLOT_OUT, LAYER("fc2.weight"), DIM_MODEL, DIM_MLP),
     WEIGHT(SLOT_OUT_BIAS, LAYER("fc2.bias"), DIM_MODEL, DIM_NONE, .needs = HAS_MLP_BIAS),
-    WEIGHT(SLOT_FINAL_GAIN, "final_layer_norm.weight", DIM_MODEL, DIM_NONE),
-    WEIGHT(SLOT_FINAL_BIAS, "final_layer_norm.bias", DIM_MODEL, DIM_NONE),
+    WEIGHT(SLOT_FINAL_GAIN, "final_layer_norm.weight", DIM_MODEL, DIM_NONE, .needs = HAS_FINAL_NORM),
+    WEIGHT(SLOT_FINAL_BIAS, "final_layer_norm.bias", DIM_MODEL, DIM_NONE, .needs = HAS_FINAL_NORM),
 };
 
 static void read_sizes(struct model_config *config, struct arch *out) {
@@ -42,6 +45,24 @@ static void read_sizes(struct model_config *config, struct arch *out) {
   model_config_heads(config, "hidden_size", "num_attention_heads", out->d_model, out->n_head, &out->d_head);
 }
 
+/* Norms in front of the sublayers and one at the end, or behind each addition and none at the end. */
+static void read_norms(struct model_config *config, struct arch *out) {
+  bool before = model_config_bool(config, "do_layer_norm_before", true);
+  out->norm = out->final_norm = before ? NORM_LAYER : NORM_NONE;
+  out->stream_norm = before ? NORM_NONE : NORM_LAYER;
+  out->has |= before ? HAS_FINAL_NORM : 0;
+  out->norm_eps = 1e-5f;
+  if (before) model_config_must_be(config, "_remove_final_layer_norm", false, false);
+  model_config_must_be(config, "layer_norm_elementwise_affine", true, true);
+}
+
+static void read_embedding(struct model_config *config, struct arch *out) {
+  out->embed_scale = 1.0f;
+  out->d_embed = model_config_int(config, "word_embed_proj_dim", 1, 65536, out->d_model);
+  if (out->d_embed == out->d_model) return;
+  out->has |= HAS_NARROW_EMBED | HAS_UNEMBED;
+}
+
 static int read_config(const struct json_node *node, struct arch *out, struct error *error) {
   struct model_config config = {node, "", error, false};
   out->family = "opt";
@@ -49,18 +70,10 @@ static int read_config(const struct json_node *node, struct arch *out, struct er
   read_sizes(&config, out);
   if (model_config_bool(&config, "enable_bias", true)) out->has |= HAS_QKV_BIAS | HAS_O_BIAS | HAS_MLP_BIAS;
   out->act = model_config_activation(&config, "activation_function", "relu");
-  out->norm = out->final_norm = NORM_LAYER;
-  out->norm_eps = 1e-5f;
-  out->embed_scale = 1.0f;
+  read_norms(&config, out);
+  read_embedding(&config, out);
   out->attn_scale = 1.0f / sqrtf((float)out->d_head);
-  model_config_must_be(&config, "do_layer_norm_before", true, true);
-  model_config_must_be(&config, "_remove_final_layer_norm", false, false);
-  model_config_must_be(&config, "layer_norm_elementwise_affine", true, true);
   model_config_must_be(&config, "tie_word_embeddings", true, true);
-  int64_t embed = model_config_int(&config, "word_embed_proj_dim", 1, 65536, out->d_model);
-  if (embed != out->d_model)
-    model_config_refuse(&config, "word_embed_proj_dim %lld beside hidden_size %lld is not served, they must be equal",
-                        (long long)embed, (long long)out->d_model);
   return config.failed ? -1 : 0;
 }
 

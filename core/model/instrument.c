@@ -173,8 +173,15 @@ static void pass_norm(struct pass *pass, const struct op *op) {
     emit_head_taps(pass, op, SITE_K_IN, op->u.norm.x, arch->n_kv_head);
     emit_head_taps(pass, op, SITE_V_IN, op->u.norm.x, arch->n_kv_head);
   }
-  if (wants_norm(pass, norm))
-    emit_norm_parts(pass, op, norm, op->u.norm.x, op->u.norm.y);
+  bool derived = norm->site == SITE_LN2_SCALE && wants(pass, SITE_MLP_RESID); /* else it is the sublayer's */
+  struct rows x = op->u.norm.x, copy = pass->in->buffers.resid;
+  if (derived) {
+    emit_copy(pass, op, x, copy, op->width);
+    emit_point(pass, op, SITE_MLP_RESID, copy, op->width);
+    x = copy;
+  }
+  if (derived || wants_norm(pass, norm))
+    emit_norm_parts(pass, op, norm, x, op->u.norm.y);
   else
     emit_as_is(pass, op);
 }

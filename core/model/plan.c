@@ -325,11 +325,26 @@ static void add_post_norm(struct plan *plan, int32_t layer, const struct weight_
     add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch->norm, arch, set, gain, SLOT_COUNT, site), BUFFER_OUT, BUFFER_OUT);
 }
 
+/* The stream is normed where it lies; its point sees what goes on. */
+static void add_stream_norm(struct plan *plan, int32_t layer, const struct weight_set *set, enum weight_slot gain,
+                            enum weight_slot bias, enum site site) {
+  const struct arch *arch = &plan->model->arch;
+  if (arch->stream_norm == NORM_NONE) return;
+  add_norm(plan, layer, ROWS_ACTIVE, make_norm(arch->stream_norm, arch, set, gain, bias, 0), BUFFER_RESID, BUFFER_RESID);
+  struct op *point = add(plan, OP_POINT, layer, arch->d_model);
+  point->u.point.x = plan->buffer[BUFFER_RESID];
+  point->u.point.site = site;
+}
+
+/* A residual's site is the addition's own, unless the stream is normed behind it. */
+static enum site added_site(const struct arch *arch, enum site site) { return arch->stream_norm == NORM_NONE ? site : 0; }
+
 /* The MLP follows attention: its norm reads the residual that attention has been added to, in the same op. */
 static void add_mlp_after(struct plan *plan, int32_t layer, const struct weight_set *set) {
   const struct arch *arch = &plan->model->arch;
   struct norm norm2 = make_norm(arch->norm, arch, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_LN2_SCALE);
-  add_sublayer(plan, layer, SITE_ATTN_OUT, SITE_RESID_MID, norm2);
+  add_sublayer(plan, layer, SITE_ATTN_OUT, added_site(arch, SITE_RESID_MID), norm2);
+  add_stream_norm(plan, layer, set, SLOT_NORM1_GAIN, SLOT_NORM1_BIAS, SITE_RESID_MID);
   if (norm2.kind == NORM_NONE) add_norm(plan, layer, ROWS_ACTIVE, norm2, BUFFER_RESID, BUFFER_NORMED);
   add_mlp(plan, layer, set);
 }
@@ -361,7 +376,8 @@ static void add_layer(struct plan *plan, int32_t layer) {
   }
   (arch->parallel ? add_mlp_beside : add_mlp_after)(plan, layer, set);
   add_post_norm(plan, layer, set, SLOT_POST2_GAIN, SITE_LN2_POST_SCALE);
-  add_sublayer(plan, layer, SITE_MLP_OUT, SITE_RESID_POST, none);
+  add_sublayer(plan, layer, SITE_MLP_OUT, added_site(arch, SITE_RESID_POST), none);
+  add_stream_norm(plan, layer, set, SLOT_NORM2_GAIN, SLOT_NORM2_BIAS, SITE_RESID_POST);
 }
 
 static void add_head(struct plan *plan) {

@@ -11,7 +11,8 @@
  *   SUBLAYER                 mlp_out, residual, resid_post
  *
  * Parallel blocks have no resid_mid: the MLP reads the first norm, or a [NORM] of its own before attention is added.
- * Attention-only blocks end with a SUBLAYER of attn_out and resid_post. Where positions are added to what q and k
+ * Attention-only blocks end with a SUBLAYER of attn_out and resid_post. Where the stream itself is normed, each SUBLAYER is
+ * followed by NORM, in place on the residual, and POINT, which has the residual's point then. Where positions are added to what q and k
  * read, attention begins PLACE LINEAR LINEAR. The head is GATHER NORM LINEAR over the rows whose logits are wanted.
  *
  * A step runs the segments its rows need and no more; those in which it has edits or taps at cold points run

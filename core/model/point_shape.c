@@ -65,9 +65,10 @@ int64_t point_width(const struct arch *arch, enum site site, int32_t keys) {
 }
 
 const char *point_missing(const struct arch *arch, enum site site) {
-  static const char no_norm[] = "it has no norms", no_post[] = "no norm follows its sublayers",
+  static const char none[] = "it has no norms", stream[] = "its norms are of the residual stream, behind each addition", no_post[] = "no norm follows its sublayers",
                     no_heads_norm[] = "it does not norm queries and keys", no_mlp[] = "it has no MLP",
                     no_middle[] = "its attention and MLP stand side by side";
+  const char *no_norm = arch->stream_norm == NORM_NONE ? none : stream;
   bool mlp = arch_has(arch, HAS_MLP), norms = arch->norm != NORM_NONE, post = arch_has(arch, HAS_POST_NORMS);
   switch (site) {
     case SITE_POS_EMBED: return arch_has(arch, HAS_POSITIONS) ? NULL : "its positions are not learned";

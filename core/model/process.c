@@ -45,6 +45,10 @@ int process_lines(const struct arch *stored, const char *out[PROCESS_LINES]) {
 }
 
 static int check(const struct arch *arch, struct error *error) {
+  if (arch->stream_norm != NORM_NONE || arch_has(arch, HAS_NARROW_EMBED))
+    return error_set(error, ERROR_UNSUPPORTED,
+                     "a model that norms the residual stream itself, or widens its embedding, is not of TransformerLens' kinds, and "
+                     "nothing of it can be folded; serve it without '?process'");
   if (!arch_has(arch, HAS_PLACED_KEYS)) return 0;
   return error_set(error, ERROR_UNSUPPORTED,
                    "a shortformer model adds positions behind its norm, whose gains cannot be folded then; serve it without "
@@ -137,7 +141,8 @@ int64_t process_vector_count(const struct arch *arch, enum weight_slot slot) {
     case SLOT_POSITIONS: return arch->n_ctx * arch->d_model;
     case SLOT_QKV_BIAS: return arch_dim(arch, DIM_QKV);
     case SLOT_IN_BIAS: case SLOT_GATE_BIAS: return arch->d_mlp;
-    case SLOT_Q_GAIN: case SLOT_K_GAIN: return arch->d_head;
+    case SLOT_Q_GAIN: return arch_has(arch, HAS_QK_LAYER_NORM) ? arch_dim(arch, DIM_ATTN) : arch->d_head;
+    case SLOT_K_GAIN: return arch_has(arch, HAS_QK_LAYER_NORM) ? arch_dim(arch, DIM_KV) : arch->d_head;
     case SLOT_UNEMBED_BIAS: return arch->vocabulary;
     case SLOT_MLP_NORM_GAIN: case SLOT_MLP_NORM_BIAS: return arch->d_mlp;
     default: return arch->d_model;

@@ -174,6 +174,123 @@ static int load_matrix(struct loader *loader, const struct weight_row *rows, int
   return 0;
 }
 
+/* ---- tables with a factor ---- */
+
+/* A factor as a row of the table, so that it is found and checked like one. */
+static struct weight_row factor_of(const struct weight_row *row) {
+  return (struct weight_row){.slot = row->slot, .name = row->factor, .layout = row->factor_layout, .out = DIM_MODEL, .in = row->in,
+                             .needs = row->needs, .unless = row->unless};
+}
+
+enum { TABLE_ROWS = 64 }; /* of a table, multiplied at once */
+
+/* What a product takes and gives, in the backend's memory. */
+struct table_product {
+  struct backend *backend;
+  struct matrix *factor;
+  struct memory *memory;
+  struct rows x, y;
+  int32_t n_layer;
+};
+
+static int open_product(struct loader *loader, const struct weight_row *row, struct table_product *p, struct error *error) {
+  struct weight_row factor = factor_of(row);
+  const struct tensor *tensor = find(loader, &factor, 0, 0, error);
+  if (!tensor) return -1;
+  struct matrix_part part = part_of(loader->arch, &factor, tensor);
+  int64_t in = arch_dim(loader->arch, row->in), out = loader->arch->d_model;
+  size_t x = size_round_up((size_t)in, 16), y = size_round_up((size_t)out, 16);
+  *p = (struct table_product){.backend = loader->backend, .n_layer = loader->arch->n_layer};
+  loader->out->parameters += in * out;
+  if (p->backend->ops->matrix_new(p->backend, &part, 1, in, &p->factor, error) != 0 ||
+      p->backend->ops->alloc(p->backend, TABLE_ROWS * (x + y) * sizeof(float), &p->memory, error) != 0)
+    return -1;
+  p->x = (struct rows){{p->memory, 0}, (int64_t)x};
+  p->y = (struct rows){{p->memory, TABLE_ROWS * x * sizeof(float)}, (int64_t)y};
+  return 0;
+}
+
+static void close_product(struct table_product *p) {
+  p->backend->ops->matrix_free(p->backend, p->factor);
+  p->backend->ops->free(p->backend, p->memory);
+}
+
+/* Rows [0, n) of a table, given as f32 [n][in], multiplied: as if each were widened whenever it is met. */
+static int run_product(const struct table_product *p, const float *x, int32_t n, float *y, struct error *error) {
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT, .layer = p->n_layer};
+  size_t in = (size_t)p->factor->n_in, out = (size_t)p->factor->n_out;
+  op.u.linear.w = p->factor;
+  op.u.linear.x = p->x;
+  op.u.linear.y = p->y;
+  struct step step = {.n_layer = p->n_layer, .n_rows = n, .n_logit_rows = n};
+  for (int32_t i = 0; i < n; i++) {
+    struct span at = span_at(p->x.at, (size_t)i * (size_t)p->x.ld * sizeof(float));
+    if (p->backend->ops->write(p->backend, at, x + (size_t)i * in, in * sizeof(float), error) != 0) return -1;
+  }
+  if (p->backend->ops->run(p->backend, &op, 1, &step, error) != 0) return -1;
+  for (int32_t i = 0; i < n; i++) {
+    struct span at = span_at(p->y.at, (size_t)i * (size_t)p->y.ld * sizeof(float));
+    if (p->backend->ops->read(p->backend, y + (size_t)i * out, at, out * sizeof(float), error) != 0) return -1;
+  }
+  return 0;
+}
+
+static int multiply_table(const struct table_product *p, const struct tensor *table, float *out, struct error *error) {
+  size_t in = (size_t)p->factor->n_in, width = (size_t)p->factor->n_out, size = dtype_size(table->dtype);
+  float *x = malloc(TABLE_ROWS * in * sizeof *x);
+  if (!x) return error_memory(error, TABLE_ROWS * in * sizeof *x);
+  int failed = 0;
+  for (int64_t row = 0; row < table->shape[0] && !failed; row += TABLE_ROWS) {
+    int32_t n = (int32_t)(table->shape[0] - row < TABLE_ROWS ? table->shape[0] - row : TABLE_ROWS);
+    dtype_to_f32(table->data + (size_t)row * in * size, table->dtype, 1, (size_t)n * in, x);
+    failed = run_product(p, x, n, out + (size_t)row * width, error);
+  }
+  free(x);
+  return failed;
+}
+
+/* The weights own what a backend borrows instead of packing it. */
+static int keep_copy(struct weights *weights, float **w, struct error *error) {
+  void **copies = realloc(weights->copies, (weights->n_copies + 1) * sizeof *copies);
+  if (!copies) return error_memory(error, (weights->n_copies + 1) * sizeof *copies);
+  weights->copies = copies;
+  copies[weights->n_copies++] = *w;
+  *w = NULL;
+  return 0;
+}
+
+static int give_table(struct loader *loader, float **w, struct matrix **slot, struct error *error) {
+  int64_t rows = loader->arch->vocabulary, width = loader->arch->d_model;
+  struct matrix_part part = {.data = *w, .dtype = DTYPE_F32, .layout = ROWS_ARE_OUTPUTS, .n_out = rows, .ld = width};
+  struct matrix_wish wish = {.dtype = loader->keep};
+  if (loader->backend->ops->matrix_new_as(loader->backend, &part, 1, width, &wish, slot, error) != 0) return -1;
+  loader->out->bytes += (*slot)->bytes ? (*slot)->bytes : (size_t)(rows * width) * sizeof **w;
+  return (*slot)->bytes ? 0 : keep_copy(loader->out, w, error);
+}
+
+/* A table of tokens times its factor, in f32. */
+static int load_table(struct loader *loader, const struct weight_row *row, struct weight_set *set, struct error *error) {
+  const struct tensor *table = find(loader, row, 0, 0, error);
+  struct table_product product = {.backend = loader->backend};
+  size_t bytes;
+  if (!checked_mul((size_t)loader->arch->vocabulary * sizeof(float), (size_t)loader->arch->d_model, &bytes))
+    return error_memory(error, SIZE_MAX);
+  float *w = table ? malloc(bytes) : NULL;
+  if (!table) return -1;
+  if (!w) return error_memory(error, bytes);
+  int failed = open_product(loader, row, &product, error);
+  if (!failed) failed = multiply_table(&product, table, w, error);
+  if (!failed) failed = give_table(loader, &w, &set->matrix[row->slot], error);
+  if (row->slot == SLOT_EMBED) {
+    loader->out->parameters += arch_dim(loader->arch, row->out) * arch_dim(loader->arch, row->in);
+    loader->out->dtype = table->dtype;
+  }
+  close_product(&product);
+  tensors_forget(loader->tensors);
+  free(w);
+  return failed;
+}
+
 /* ---- vectors ---- */
 
 static size_t vector_count(const struct arch *arch, const struct weight_row *row) {
@@ -268,8 +385,9 @@ static int load_rows(struct loader *loader, struct error *error) {
     bool per_layer = is_per_layer(&rows[0]);
     for (int l = 0; l < (per_layer ? loader->arch->n_layer : 1); l++) {
       struct weight_set *set = per_layer ? &loader->out->layers[l] : &loader->out->once;
-      int failed = is_vector(&rows[0]) ? load_vector(loader, rows, there, l, set, error)
-                                       : load_matrix(loader, rows, there, l, set, error);
+      int failed = is_vector(&rows[0])  ? load_vector(loader, rows, there, l, set, error)
+                   : rows[0].factor ? load_table(loader, &rows[0], set, error)
+                                    : load_matrix(loader, rows, there, l, set, error);
       if (failed) return -1;
     }
   }
@@ -285,6 +403,8 @@ static int check_rows(struct loader *loader, struct error *error) {
     for (int l = 0; l < layers; l++)
       for (int head = 0; head < tensors_of(loader->arch, &family->rows[i]); head++)
         if (!find(loader, &family->rows[i], l, head, error)) return -1;
+    struct weight_row factor = factor_of(&family->rows[i]);
+    if (factor.name && !find(loader, &factor, 0, 0, error)) return -1;
   }
   return 0;
 }
@@ -342,6 +462,12 @@ static bool name_fits(const struct loader *loader, const struct weight_row *row,
   return strcmp(name, pattern) == 0;
 }
 
+/* The tensor is the row's own or its factor. */
+static bool belongs(const struct loader *loader, const struct weight_row *row, const char *name) {
+  struct weight_row factor = factor_of(row);
+  return is_there(loader, row) && (name_fits(loader, row, name) || (factor.name && name_fits(loader, &factor, name)));
+}
+
 static bool is_ignored(const struct arch_family *family, const char *name) {
   for (const char *const *at = family->ignored; at && *at; at++) {
     size_t length = strlen(*at), have = strlen(name);
@@ -358,7 +484,7 @@ static int check_unknown(const struct loader *loader, struct error *error) {
     const struct tensor *tensor = tensors_at(loader->tensors, i);
     bool known = is_ignored(loader->family, tensor->name);
     for (size_t k = 0; k < loader->family->n_rows && !known; k++)
-      known = is_there(loader, &loader->family->rows[k]) && name_fits(loader, &loader->family->rows[k], tensor->name);
+      known = belongs(loader, &loader->family->rows[k], tensor->name);
     if (!known)
       return error_set(error, ERROR_UNSUPPORTED,
                        "tensor '%.120s' belongs to no part of a %s model of %d layers as config.json describes it",
@@ -400,13 +526,15 @@ static void read_part(const struct matrix_part *part, int64_t n_in, float *out) 
 static int read_rows(const struct loader *loader, const struct weight_row *rows, int n, int layer, float *out,
                      struct error *error) {
   for (int i = 0; i < n; i++) {
-    const struct tensor *tensor = find(loader, &rows[i], layer, 0, error);
-    if (!tensor) return -1;
-    struct matrix_part part = part_of(loader->arch, &rows[i], tensor);
-    if (is_vector(&rows[i]))
-      read_vector(loader->arch, &rows[i], tensor, out);
-    else
-      read_part(&part, arch_dim(loader->arch, rows[i].in), out);
+    for (int head = 0; head < tensors_of(loader->arch, &rows[i]); head++) {
+      const struct tensor *tensor = find(loader, &rows[i], layer, head, error);
+      if (!tensor) return -1;
+      struct matrix_part part = part_of(loader->arch, &rows[i], tensor);
+      if (is_vector(&rows[i]))
+        read_vector(loader->arch, &rows[i], tensor, out + (size_t)head * (size_t)loader->arch->d_head);
+      else
+        read_part(&part, arch_dim(loader->arch, rows[i].in), out);
+    }
     out += vector_count(loader->arch, &rows[i]);
   }
   return 0;
@@ -456,6 +584,8 @@ int weights_load(const struct arch *arch, const struct arch_family *family, cons
  * large there as in the file, but for a few vectors. */
 static int check_device_room(const struct loader *loader, struct error *error) {
   size_t left, total, needed = tensors_bytes(loader->tensors);
+  if (arch_has(loader->arch, HAS_NARROW_EMBED))
+    needed += 2 * (size_t)loader->arch->vocabulary * (size_t)loader->arch->d_model * sizeof(float);
   struct backend *backend = loader->backend;
   if (!backend->ops->room) return 0;
   if (backend->ops->room(backend, &left, &total, error) != 0) return -1;

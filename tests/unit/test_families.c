@@ -17,7 +17,7 @@ static const struct family {
     {"gpt2-crfm", 7},   {"gpt_neo", 7}, {"gpt_neox", 6}, {"gpt_neox-sequential", 7}, {"gptj", 6},   {"llama", 7},
     {"llama-scaled", 12}, {"mistral", 7}, {"qwen2", 7},    {"qwen3", 12},               {"gemma", 7}, {"gemma2", 12},
     {"gemma3", 7},      {"gemma3-multimodal", 7},        {"phi", 6},                 {"phi3", 7},  {"stablelm", 7},
-    {"stablelm-parallel", 6},           {"stablelm-heads", 7},        {"opt", 7},   {"toy-attn-only", 9},      {"toy-gelu", 15}, {"toy-solu", 16},
+    {"stablelm-parallel", 6},           {"stablelm-heads", 7},        {"opt", 7}, {"opt-350m", 7},   {"toy-attn-only", 9},      {"toy-gelu", 15}, {"toy-solu", 16},
     {"toy-solu-gains", 16}, {"toy-shortformer", 7},
 };
 
@@ -52,6 +52,30 @@ static void check_chunks(struct bench *b, const char *what, const int32_t *ids, 
   free(parts);
 }
 
+/* How often a step comes to a hot point of a layer: an edit there must not be made twice. */
+static int times(const struct op *ops, size_t count, enum site site) {
+  int n = 0;
+  for (size_t i = 0; i < count; i++) {
+    const struct op *op = &ops[i];
+    if (op->code == OP_BEGIN) n += site == SITE_RESID_PRE;
+    if (op->code == OP_ATTEND) n += site == SITE_ATTN_Z;
+    if (op->code == OP_POINT) n += site == op->u.point.site;
+    if (op->code == OP_SUBLAYER) n += (site == op->u.sublayer.out_site) + (op->u.sublayer.resid_site && site == op->u.sublayer.resid_site);
+  }
+  return n;
+}
+
+static void check_sites(const struct bench *b, const char *what) {
+  for (int32_t layer = 0; layer < b->model->arch.n_layer; layer++) {
+    size_t count;
+    const struct op *ops = plan_segment(b->plan, layer, &count);
+    for (int site = 1; site < SITE_COUNT; site++) {
+      int want = site_is_hot((enum site)site) && !point_missing(&b->model->arch, (enum site)site);
+      if (times(ops, count, (enum site)site) != want) fail_msg("%s: layer %d comes to site %d %d times", what, layer, site, times(ops, count, (enum site)site));
+    }
+  }
+}
+
 static void check_family(const struct family *family, const char *backend) {
   struct bench b;
   char path[256], what[128];
@@ -61,6 +85,7 @@ static void check_family(const struct family *family, const char *backend) {
   snprintf(path, sizeof path, FAMILIES "%s/expected.safetensors", family->folder);
   struct tensors *want = vectors_open(path);
   size_t n, count, v = (size_t)b.model->arch.vocabulary;
+  check_sites(&b, what);
   int32_t *recorded = vectors_i32(want, "ids", &n), *follow = vectors_i32(want, "greedy", &count);
   int32_t ids[MAX_ROWS];
   memcpy(ids, recorded, n * sizeof *ids);

@@ -19,7 +19,7 @@ static const struct family {
     {"qwen2", "qwen2"},                 {"gemma", "gemma"},           {"gemma3", "gemma3"},
     {"gemma3-multimodal", "gemma3"}, /* the same weights behind other names and an older config */
     {"phi", "phi"},                     {"phi3", "phi3"},             {"stablelm", "stablelm"},
-    {"stablelm-parallel", "stablelm-parallel"}, {"stablelm-heads", "stablelm-heads"}, {"opt", "opt"},       {"toy-attn-only", "toy-attn-only"},
+    {"stablelm-parallel", "stablelm-parallel"}, {"stablelm-heads", "stablelm-heads"}, {"opt", "opt"}, {"opt-350m", "opt-350m"},       {"toy-attn-only", "toy-attn-only"},
     {"toy-gelu", "toy-gelu"},           {"toy-solu", "toy-solu"},     {"toy-solu-gains", "toy-solu-gains"},
     {"toy-shortformer", "toy-shortformer"},
 };

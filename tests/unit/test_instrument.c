@@ -23,7 +23,7 @@ static const struct {
 static const char *const others[] = {
     FAMILIES "gpt2-crfm", FAMILIES "gpt_neo", FAMILIES "gpt_neox-sequential", FAMILIES "gptj", FAMILIES "llama-scaled",
     FAMILIES "mistral", FAMILIES "qwen2", FAMILIES "gemma", FAMILIES "gemma3", FAMILIES "gemma3-multimodal", FAMILIES "phi",
-    FAMILIES "phi3", FAMILIES "stablelm", FAMILIES "stablelm-parallel", FAMILIES "stablelm-heads", FAMILIES "opt", FAMILIES "toy-attn-only",
+    FAMILIES "phi3", FAMILIES "stablelm", FAMILIES "stablelm-parallel", FAMILIES "stablelm-heads", FAMILIES "opt", FAMILIES "opt-350m", FAMILIES "toy-attn-only",
     FAMILIES "toy-gelu", FAMILIES "toy-solu", FAMILIES "toy-solu-gains", FAMILIES "toy-shortformer"};
 
 static void check_one(const char *backend, const char *folder, void (*check)(struct bench *)) {

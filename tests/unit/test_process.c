@@ -121,7 +121,7 @@ static void test_values(void **state) {
 /* The probabilities of a model as stored are those of the processed one, in every family there is. */
 static void test_probabilities_stay(void **state) {
   static const char *const folders[] = {"gemma", "gemma3", "gpt2-crfm", "gpt_neo", "gpt_neox-sequential", "mistral", "opt",
-                                        "phi", "phi3", "stablelm", "stablelm-parallel", "toy-attn-only", "toy-gelu",
+                                        "phi", "phi3", "stablelm", "stablelm-parallel", "stablelm-heads", "toy-attn-only", "toy-gelu",
                                         "toy-solu", "toy-solu-gains"};
   (void)state;
   for (size_t m = 0; m < sizeof folders / sizeof *folders; m++) {
@@ -172,14 +172,19 @@ static void test_description(void **state) {
   }
 }
 
-static void test_shortformer_is_refused(void **state) {
+static void test_what_is_refused(void **state) {
   (void)state;
-  struct error error = ERROR_INIT;
-  struct backend *backend = backend_open("ref", 1, &error);
-  assert_null(model_open_weights_processed("short", FAMILIES "toy-shortformer", backend, &error));
-  assert_int_equal(error.code, ERROR_UNSUPPORTED);
-  assert_non_null(strstr(error.text, "shortformer"));
-  backend_close(backend);
+  static const char *const refused[][2] = {{"toy-shortformer", "shortformer"}, {"opt-350m", "norms the residual stream itself"}};
+  for (size_t i = 0; i < 2; i++) {
+    struct error error = ERROR_INIT;
+    char folder[128];
+    struct backend *backend = backend_open("ref", 1, &error);
+    snprintf(folder, sizeof folder, FAMILIES "%s", refused[i][0]);
+    assert_null(model_open_weights_processed("short", folder, backend, &error));
+    assert_int_equal(error.code, ERROR_UNSUPPORTED);
+    assert_non_null(strstr(error.text, refused[i][1]));
+    backend_close(backend);
+  }
 }
 
 /* Rounded weights of a processed model are processed ones. */
@@ -198,7 +203,7 @@ static void test_rounded_again(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_values), cmocka_unit_test(test_probabilities_stay),
-                                     cmocka_unit_test(test_description), cmocka_unit_test(test_shortformer_is_refused),
+                                     cmocka_unit_test(test_description), cmocka_unit_test(test_what_is_refused),
                                      cmocka_unit_test(test_rounded_again)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

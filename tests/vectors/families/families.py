@@ -131,6 +131,11 @@ FAMILIES = {
                 sites=sites("self_attn", "out_proj", "", "fc2", "final_layer_norm", mlp_out="fc2"),
                 config=lambda: t.OPTConfig(vocab_size=97, hidden_size=36, num_hidden_layers=2, ffn_dim=50, num_attention_heads=4,
                                            max_position_embeddings=40, word_embed_proj_dim=36)),
+    # the 350m model: norms of the stream behind each addition, none at the end, narrow rows of tokens
+    "opt-350m": dict(model=t.OPTForCausalLM, blocks="model.decoder.layers", dtype="float16",
+                     sites=sites("self_attn", "out_proj", "", "fc2", "fc1", mlp_out="fc2"),
+                     config=lambda: t.OPTConfig(vocab_size=97, hidden_size=36, num_hidden_layers=3, ffn_dim=50, num_attention_heads=4,
+                                                max_position_embeddings=40, word_embed_proj_dim=20, do_layer_norm_before=False)),
     # the four shapes of the published toys: config.json's words are those of their time
     "toy-attn-only": toy(dict(attn_only=True, normalization="LN", shortformer_pos=False, act_fn="solu_ln", d_mlp=120),
                          attn_only=True, normalization_type="LN"),

@@ -82,6 +82,9 @@ PARTS = {
     "stablelm-heads": block(**LLAMA, q_norm="self_attn.q_layernorm", k_norm="self_attn.k_layernorm"),
     "opt": block(o="out_proj", ln1="self_attn_layer_norm", ln2="final_layer_norm", pre="fc1", final="model.decoder.final_layer_norm",
                  wte="model.decoder.embed_tokens", wpe="model.decoder.embed_positions"),
+    # no norm in front of anything: what attention, MLP and unembedding read is the stream
+    "opt-350m": block(o="out_proj", ln1=None, ln2=None, pre="fc1", final=None, wte="model.decoder.project_in",
+                      wpe="model.decoder.embed_positions", mlp_in="fc1", head="model.decoder.project_out"),
 }
 
 
@@ -221,7 +224,10 @@ def one_block(points, watch, parts, model, layer, attended):
     at, path = f"blocks.{layer}", f"{watch.blocks}.{layer}"
     watch.layer = layer
     module = submodule(model, path)
-    add_norm(points, f"{at}.ln1", f"attn_in.{layer}", submodule(module, parts["ln1"]), watch, f"{path}.{parts['ln1']}", "ln1")
+    if parts["ln1"]:
+        add_norm(points, f"{at}.ln1", f"attn_in.{layer}", submodule(module, parts["ln1"]), watch, f"{path}.{parts['ln1']}", "ln1")
+    else:
+        points[f"attn_in.{layer}"], points[f"{at}.mlp.hook_in"] = watch.took[path], watch.took[f"{path}.{parts['mlp_in']}"]
     attention(points, watch, parts, model, at, f"{path}.{parts['attn']}", attended)
     if parts["ln2"]:
         add_norm(points, f"{at}.ln2", f"{at}.mlp.hook_in", submodule(module, parts["ln2"]), watch, f"{path}.{parts['ln2']}", "ln2")
@@ -260,7 +266,10 @@ def watched_points(model, parts, blocks_path, ids):
     for layer, attended in enumerate(watch.attended):
         one_block(points, watch, parts, model, layer, attended)
     final = parts["final"]
-    add_norm(points, "ln_final", "unembed.hook_in", submodule(model, final), watch, final, "final norm")
+    if final:
+        add_norm(points, "ln_final", "unembed.hook_in", submodule(model, final), watch, final, "final norm")
+    else:
+        points["unembed.hook_in"] = watch.took[parts["head"]]
     points["unembed.hook_out"] = watch.gave["lm_head"]
     return points, logits, watch
 

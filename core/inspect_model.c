@@ -227,31 +227,30 @@ static const struct part parts[] = {
                   BIT(SLOT_FINAL_GAIN) | BIT(SLOT_FINAL_BIAS) | BIT(SLOT_POST1_GAIN) | BIT(SLOT_POST2_GAIN)},
     {"unembedding", BIT(SLOT_UNEMBED) | BIT(SLOT_UNEMBED_BIAS)}};
 
-static int64_t part_parameters(const struct model *model, const struct part *part) {
+/* Of its rows in slots from `first` on. */
+static int64_t part_parameters(const struct model *model, const struct part *part, int first) {
   const struct arch *arch = &model->stored;
   int64_t count = 0;
   for (size_t i = 0; i < model->family->n_rows; i++) {
     const struct weight_row *row = &model->family->rows[i];
-    if (!(part->slots & BIT(row->slot)) || !is_there(arch, row)) continue;
+    if ((int)row->slot < first || !(part->slots & BIT(row->slot)) || !is_there(arch, row)) continue;
     count += arch_dim(arch, row->out) * arch_dim(arch, row->in) * (strstr(row->name, "%d") ? arch->n_layer : 1);
   }
   return count;
 }
 
-static size_t part_bytes(const struct model *model, const struct part *part, int64_t parameters) {
-  size_t bytes = 0, packed = 0;
+static size_t part_bytes(const struct model *model, const struct part *part) {
+  size_t bytes = (size_t)part_parameters(model, part, SLOT_MATRICES) * sizeof(float);
   for (int slot = 0; slot < SLOT_MATRICES; slot++) {
     if (!(part->slots & BIT(slot))) continue;
     bool tied = slot == SLOT_UNEMBED && !arch_has(&model->arch, HAS_UNEMBED);
     for (int l = -1; l < model->arch.n_layer && !tied; l++) {
       const struct weight_set *set = l < 0 ? &model->weights.once : &model->weights.layers[l];
       const struct matrix *matrix = set->matrix[slot];
-      if (!matrix) continue;
-      bytes += matrix->bytes;
-      packed += (size_t)(matrix->n_out * matrix->n_in);
+      bytes += matrix ? matrix->bytes : 0;
     }
   }
-  return bytes + ((size_t)parameters - packed) * sizeof(float);
+  return bytes;
 }
 
 /* Processing leaves vectors out and adds others: what is there counts. */
@@ -273,9 +272,9 @@ static size_t part_bytes_processed(const struct model *model, const struct part 
 static int tell_sizes(const struct model *model, struct inspect_facts *facts, struct error *error) {
   char text[32];
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-    int64_t parameters = part_parameters(model, &parts[i]);
+    int64_t parameters = part_parameters(model, &parts[i], 0);
     if (parameters == 0 && !(model->processed && (parts[i].slots & BIT(SLOT_UNEMBED)))) continue;
-    size_t bytes = model->processed ? part_bytes_processed(model, &parts[i]) : part_bytes(model, &parts[i], parameters);
+    size_t bytes = model->processed ? part_bytes_processed(model, &parts[i]) : part_bytes(model, &parts[i]);
     if (fact_value(facts, "sizes", parts[i].name, (int64_t)bytes, error, "%s in memory, %lld parameters",
                    bytes_text(bytes, text), (long long)parameters) != 0)
       return -1;

@@ -40,7 +40,7 @@ measure_limits() {
 }
 
 peer() {
-  if ! timeout 60 "$python" -c "import torch, transformers; assert '${PEER_DEVICE:-cuda}' == 'cpu' or torch.cuda.is_available()" 2>/dev/null; then
+  if ! timeout 120 "$python" -c "import torch, transformers; assert '${PEER_DEVICE:-cuda}' == 'cpu' or torch.cuda.is_available()" 2>/dev/null; then
     echo "skip: PyTorch with hooks (torch with CUDA and transformers are not installed)"; return 0
   fi
   PYTHONUNBUFFERED=1 limited 240 "$python" -W ignore tests/gpu/peer_torch.py --figures "$figures" --device "${PEER_DEVICE:-cuda}" \

@@ -2,9 +2,10 @@
  * of GPT-2 small, Gemma 2 2B and Llama 3.1 8B. Weights are random, in bf16, each matrix in its own memory; speed does not depend
  * on what they are. Prints a report in Markdown (docs/performance.md keeps the last one).
  *
- *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries|draws] [--figures FILE] [--read BYTES/S] [--trace] [--tiny]
+ *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries|draws|limits] [--figures FILE] [--read BYTES/S] [--trace] [--tiny]
  *
- * --part: one program for each, so that a failure of one leaves the others; none: all. --figures: appends `shape|what|which|number`
+ * --part: one program for each, so that a failure of one leaves the others; none: all; limits: what stands in front of each, and
+ * nothing else. --figures: appends `shape|what|which|number`
  * for the table of goals (goals.awk). --read: the rate at which the device reads (limits.cu), for the floors where it is higher than a
  * copy's. --trace: a few steps of each kind, each kernel timed (STEERD_CUDA_WATCH=times), instead of the report. --tiny: small
  * shapes, to see that it runs.
@@ -444,6 +445,7 @@ static void report_serial(struct bench *b, const char *name, const struct shape 
   snprintf(serial, sizeof serial, "%s+serial", name);
   bench_open(b, serial, shape, numbers, n_numbers, effort->tokens);
   struct comparison c = compare(b, 1, NOTHING, TAPS_AND_EDITS);
+  puts(report_head);
   printf("| %s | decode, 1 stream, +serial | ", shape->name);
   print_comparison(&c);
   puts(" | | | |");
@@ -480,7 +482,7 @@ static void run_draw_part(const char *name, bool tiny) {
 }
 
 int main(int argc, char **argv) {
-  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws"};
+  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws", "limits"};
   const char *name = "cuda:0", *part = NULL;
   bool tiny = false;
   double read = 0;
@@ -502,11 +504,12 @@ int main(int argc, char **argv) {
   numbers = made;
   measure_limits(name, read, tiny);
   if (tracing) setenv("STEERD_CUDA_WATCH", "times", 1);
-  if (!tracing) puts(report_head);
+  bool all = !part;
+  if (!tracing && (all || strcmp(part, "limits"))) puts(report_head);
   for (int i = 0; i < 3; i++)
-    if (!part || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], tiny);
-  if (!part || !strcmp(part, parts[3])) run_dictionaries(name, tiny);
-  if (!part || !strcmp(part, parts[4])) run_draw_part(name, tiny);
+    if (all || !strcmp(part, parts[i])) run_model(name, tiny ? &tiny_shapes[i] : &real_shapes[i], tiny);
+  if (all || !strcmp(part, parts[3])) run_dictionaries(name, tiny);
+  if (all || !strcmp(part, parts[4])) run_draw_part(name, tiny);
   free(made);
   if (figures) fclose(figures);
   return 0;

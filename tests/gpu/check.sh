@@ -96,8 +96,8 @@ check_http() {
 
 # sanitized TOOL PROGRAM
 sanitized() {
-  local log=build/gpu/$1.log rc
-  STEERD_TEST_BACKEND=cuda limited 100 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
+  local log=build/gpu/$1-$(basename "$2").log rc
+  STEERD_TEST_BACKEND=cuda limited 80 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
   case $rc in
     0) echo "ok    $1 of $(basename "$2")" ;;
     124 | 137) echo "skip: $1 (no time left)" ;;
@@ -110,7 +110,8 @@ check_memory() {
   echo
   echo "## compute-sanitizer"
   if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck synccheck; do sanitized $tool "$programs/test_ops_rows" || break; done
+    for tool in memcheck racecheck synccheck; do sanitized $tool "$programs/test_ops_rows" || return 0; done
+    for test in cuda_launches cuda_products codes cuda_draws cuda_kept; do sanitized memcheck "$programs/test_$test"; done
   else
     echo "skip: compute-sanitizer (not installed)"
   fi
@@ -121,7 +122,7 @@ check() {
   machine_ready gpu-check
   check_math
   check_models
-  [ "${QUICK:-}" ] || { check_memory; check_http; }
+  [ "${QUICK:-}" ] || { check_http; check_memory; }
   echo
   [ $failed -eq 0 ] && echo "gpu-check: passed, $SECONDS s" || echo "gpu-check: FAILED, $SECONDS s"
   return $failed

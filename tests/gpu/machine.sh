@@ -10,6 +10,7 @@ exec </dev/null
 ulimit -c 0
 ulimit -f 1048576 2>/dev/null # 1 GiB
 mkdir -p "$OUT" build/gpu || exit 1
+command -v nvcc >/dev/null || PATH=$PATH:/usr/local/cuda/bin # compute-sanitizer's place too
 bundle=$PWD/build/gpu/bundle
 [ -f "$bundle.tgz" ] && [ ! -f "$bundle/commit" ] && tar -C build/gpu -xzf "$bundle.tgz"
 deadline=$((SECONDS + ${LIMIT:-540}))
@@ -113,5 +114,8 @@ machine_ready() {
   find_cublas
   export STEERD_CUDA_LIBRARY=$library
   build_programs || exit 1
+  # Is it there for a program of ours? Then not every program has to say that it is not.
+  limited 60 "$programs/bench_gpu" --tiny --part limits >build/gpu/open.log 2>&1 ||
+    { echo "FAIL  opening the device: status $?"; tail -n 5 build/gpu/open.log; exit 1; }
   line_buffered=$(command -v stdbuf >/dev/null && echo "stdbuf -oL")
 }

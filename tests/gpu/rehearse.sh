@@ -37,12 +37,15 @@ fi
 tests/gpu/bench.sh trace >/dev/null || wrong 'gpu-trace failed'
 for what in 'attend' 'linear .* 1 rows' 'linear .* 256 rows' 'encode' 'draw, 64 rows'; do must trace.md "^\| $what.*\| [0-9.]+ \|" 'a kernel is not in the table'; done
 
-# Programs that crash or hang: bench_gpu by a library that is not there, then by a device that fails in the middle.
+# Parts that fail, a device that cannot be opened, a program that hangs.
 cp "$OUT/bench.md" "$OUT/bench-whole.md"
-STEERD_CUDA_LIBRARY=/dev/null PARTS="gpt2 draws" PEER=no tests/gpu/bench.sh >/dev/null && wrong 'a library that cannot be opened is no failure'
-must bench.md '^FAIL  gpt2: status 1$' 'what failed is not named'
-must bench.md '^FAIL  draws: status 1$' 'what comes behind a failure did not run'
+PARTS="unknown draws" PEER=no tests/gpu/bench.sh >/dev/null && wrong 'a part that fails is no failure'
+must bench.md '^FAIL  unknown: status 2$' 'what failed is not named'
+must bench.md '^[|] draws from 9000 logits' 'what comes behind a failure did not run'
 must bench.md '^goals: 0 met, 0 missed, 27 not measured$' 'the goals are not there'
+STEERD_CUDA_LIBRARY=/dev/null tests/gpu/check.sh >/dev/null && wrong 'a library that cannot be opened is no failure'
+must check.md '^FAIL  opening the device: status 1$' 'a device that cannot be opened is not named'
+must check.md 'file too short' 'why it cannot be opened is not said'
 STEERD_GPU_LIMITS=$OUT/hangs PATIENCE=1 LIMIT=30 PARTS="dictionaries" PEER=no bash -c 'printf "#!/bin/sh\nsleep 1000\n" >"$STEERD_GPU_LIMITS"; chmod +x "$STEERD_GPU_LIMITS"
   tests/gpu/bench.sh' >/dev/null && wrong 'a program that hangs is no failure'
 must bench.md '^FAIL  limits of the device' 'what hangs is not named'

@@ -353,7 +353,7 @@ cudaError_t launch_arrange(cudaStream_t stream, const struct arrange_args *args)
 #define SAMPLE_PART 4096   /* logits that a block reads */
 #define SAMPLE_BINS 1024   /* by distance from the largest logit */
 #define SAMPLE_SEGMENT 512 /* tokens that are gathered of a part */
-#define SAMPLE_MOST_JOBS 60 /* of a launch: arguments have room for 4 KiB */
+#define SAMPLE_MOST_JOBS 72 /* of a launch: arguments have room for 4 KiB */
 
 enum sample_kind {
   SAMPLE_GREEDY,
@@ -362,11 +362,12 @@ enum sample_kind {
   SAMPLE_LIKELY    /* not a draw: the top_k most likely ones, and what log-probabilities take */
 };
 
-/* A draw, or the log-probabilities that go with one. Numbers as in struct sample_draw. */
+/* A draw, or the log-probabilities that go with one. Numbers as in struct sample_draw. Small, so that the draws of 64
+ * texts go together. */
 struct sample_job {
-  int32_t kind, row, result; /* result: index into results */
+  int32_t kind : 8, row : 24, result; /* result: index into results */
   int32_t top_k, n_penalties, n_biases;
-  int32_t penalties, biases; /* where they begin in the changes */
+  int32_t changes; /* where its penalties begin in the changes; its biases stand behind them */
   double temperature, top_p, min_p, unit;
 };
 
@@ -380,6 +381,9 @@ struct sample_args {
   int32_t parts, n_jobs;
   struct sample_job jobs[SAMPLE_MOST_JOBS];
 };
+#ifdef __cplusplus
+static_assert(sizeof(struct sample_args) <= 4096, "arguments of a kernel");
+#endif
 static inline int32_t sample_parts(int64_t vocabulary) { return (int32_t)((vocabulary + SAMPLE_PART - 1) / SAMPLE_PART); }
 size_t sample_job_bytes(int64_t vocabulary, bool changed);
 cudaError_t launch_sample(cudaStream_t stream, const struct sample_args *args);

@@ -44,9 +44,8 @@ static int add_job(struct sampling *s, struct sample_job job, struct error *erro
 static int add_draw(struct sampling *s, int32_t i, int32_t *used, struct error *error) {
   const struct sample_draw *draw = &s->draws[i];
   struct sample_job job = {.kind = (int32_t)kind_of(draw, s->args.vocabulary), .row = draw->row, .result = i, .top_k = draw->top_k,
-                           .n_penalties = draw->n_penalties, .n_biases = draw->n_biases, .penalties = *used,
-                           .biases = *used + draw->n_penalties, .temperature = draw->temperature, .top_p = draw->top_p,
-                           .min_p = draw->min_p, .unit = draw->unit};
+                           .n_penalties = draw->n_penalties, .n_biases = draw->n_biases, .changes = *used,
+                           .temperature = draw->temperature, .top_p = draw->top_p, .min_p = draw->min_p, .unit = draw->unit};
   struct sample_job likely = {.kind = SAMPLE_LIKELY, .row = draw->row, .result = i, 
                               .top_k = draw->n_likely < SAMPLE_MOST_LIKELY ? draw->n_likely : SAMPLE_MOST_LIKELY,
                               .temperature = 1, .top_p = 1};

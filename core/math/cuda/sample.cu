@@ -203,8 +203,8 @@ static __global__ void __launch_bounds__(THREADS) survey_kernel(const __grid_con
   if (is_changed(job)) {
     for (int64_t i = begin + threadIdx.x; i < end; i += THREADS) p.changed[i] = row[i];
     __syncthreads();
-    change(p.changed, a.changes + job.penalties, job.n_penalties, begin, end);
-    change(p.changed, a.changes + job.biases, job.n_biases, begin, end);
+    change(p.changed, a.changes + job.changes, job.n_penalties, begin, end);
+    change(p.changed, a.changes + job.changes + job.n_penalties, job.n_biases, begin, end);
     row = p.changed;
   }
   if (blockIdx.x == 0 && is_binned(a, job))

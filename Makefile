@@ -165,7 +165,7 @@ $(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emul
 	$(SAY) LINK $@
 	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_matrices cuda_products cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families family_points process engine_points dict_kinds dict_points resident
+CUDA_TESTS     := cuda cuda_matrices cuda_products cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families family_points process engine_points dict_kinds dict_formats dict_cross dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)

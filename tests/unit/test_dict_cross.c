@@ -1,6 +1,6 @@
 /* test_dict_cross.c: cross-layer transcoders in circuit-tracer's and Gemma Scope 2's files against PyTorch (tests/vectors/dict-clt): features of every
  * layer, what they write to every layer, sums and products of their rows; and what is said of files that lie. */
-#include "tests/unit/dict_vectors.h"
+#include "tests/unit/dict_splices.h"
 
 #include <unistd.h>
 
@@ -152,6 +152,7 @@ static void reconstructions_are_sums_over_layers(void **state) {
         for (int64_t i = 0; i < n * D; i++) y[layer][i] += dict_output_bias(dict)[i % D];
         dict_skip_add(dict, recorded_at(names[k], "x", layer, NULL), (size_t)n, y[layer]);
         for (int t = 0; t < LAYERS - layer; t++) dict_target_add(dict, &codes, 0, (size_t)n, t, y[layer + t]);
+        splices_agree(backends[b], names[k], dict, recorded_at(names[k], "x", layer, NULL), recorded_at(names[k], "y", layer, NULL), n);
         sparse_clear(&codes);
         dict_close(dict);
       }

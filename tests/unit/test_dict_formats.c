@@ -1,6 +1,6 @@
 /* test_dict_formats.c: every file format that people publish, from samples as their own libraries write them, against
  * float64 recordings (tests/vectors/dict-formats); descriptions of them; and what is said of hostile ones. */
-#include "tests/unit/dict_vectors.h"
+#include "tests/unit/dict_splices.h"
 
 #include "core/base/json.h"
 #include "core/model/points.h"
@@ -46,6 +46,7 @@ static void formats_as_recorded(void **state) {
       snprintf(path, sizeof path, FOLDER "/%s", of(i, 1));
       assert_true(dict_recognises(path));
       as_recorded(backends[b], file, of(i, 0), path, id_of(i), &toy);
+      splices_as_recorded(backends[b], file, of(i, 0), path, id_of(i), &toy);
     }
 }
 

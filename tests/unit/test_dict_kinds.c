@@ -1,6 +1,6 @@
 /* test_dict_kinds.c: every kind of dictionary in SAELens' files against float64 recordings (tests/vectors/dict-kinds):
  * features, reconstructions, error terms, one feature at a time, steering rows. */
-#include "tests/unit/dict_vectors.h"
+#include "tests/unit/dict_splices.h"
 
 #include "core/model/points.h"
 
@@ -65,6 +65,7 @@ static void kinds_as_recorded(void **state) {
     for (int b = 0; b < DICT_BACKENDS; b++) {
       snprintf(path, sizeof path, FOLDER "/%s", dictionaries[i].name);
       as_recorded(backends[b], file, dictionaries[i].name, path, "1-test", &toy);
+      splices_as_recorded(backends[b], file, dictionaries[i].name, path, "1-test", &toy);
     }
 }
 

@@ -92,13 +92,17 @@ static __device__ __forceinline__ float kept_value(const choose_args &a, float p
   }
 }
 
-/* Four neighbours of the row from f on; rows have room for a multiple of four. */
+/* Four neighbours of the row from f on, with their biases; rows have room for a multiple of four. */
 static __device__ __forceinline__ void load_four(const choose_args &a, const float *p, int64_t f, float to[4]) {
-  float4 v = {0, 0, 0, 0};
+  float4 v = {0, 0, 0, 0}, bias = {0, 0, 0, 0};
+  bool wide = a.bias && (uintptr_t)a.bias % 16 == 0 && f + 4 <= a.n_feat;
   if (f < a.n_feat) v = *(const float4 *)(p + f);
-  to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-  for (int c = 1; c < 4; c++)
+  if (wide) bias = *(const float4 *)(a.bias + f);
+  to[0] = v.x + bias.x, to[1] = v.y + bias.y, to[2] = v.z + bias.z, to[3] = v.w + bias.w;
+  for (int c = 0; c < 4; c++) {
+    if (a.bias && !wide && f + c < a.n_feat) to[c] += a.bias[f + c];
     if (f + c >= a.n_feat) to[c] = 0;
+  }
 }
 
 static __device__ __forceinline__ int32_t *counters_of(const choose_args &a, int row) { return a.counters + (int64_t)row * a.n_counters; }
@@ -130,22 +134,25 @@ static __device__ __forceinline__ int block_before(int x, int *all, int shared[M
 
 /* ---- groups -------------------------------------------------------------------------------------------------------------- */
 
-/* A warp for each group of neighbours: all but the largest become 0. */
+/* A warp for each group of neighbours: all but the largest become -infinity, which no bias brings back. */
 static __global__ void __launch_bounds__(THREADS) groups_kernel(choose_args a) {
   grid_follow();
   int64_t size = a.n_feat / a.k, group = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
   if (group >= a.k) return;
+  const float *bias = a.bias ? a.bias + group * size : NULL;
   float *p = a.p + (int64_t)blockIdx.y * a.ld + group * size, most = 0;
   int64_t lane = threadIdx.x % 32, best = size;
-  for (int64_t i = lane; i < size; i += 32)
-    if (p[i] > most) most = p[i], best = i;
+  for (int64_t i = lane; i < size; i += 32) {
+    float with = p[i] + (bias ? bias[i] : 0.0f);
+    if (with > most) most = with, best = i;
+  }
   for (int step = 16; step; step >>= 1) {
     float other = __shfl_xor_sync(FULL_WARP, most, step);
     int64_t at = __shfl_xor_sync(FULL_WARP, best, step);
     if (other > most || (other == most && at < best)) most = other, best = at;
   }
   for (int64_t i = lane; i < size; i += 32)
-    if (i != best) p[i] = 0;
+    if (i != best) p[i] = -INFINITY;
 }
 
 /* ---- the k largest: leading bits ------------------------------------------------------------------------------------------- */

@@ -278,9 +278,9 @@ static inline int64_t choose_pieces(int64_t n_feat) { return (n_feat + CHOOSE_PI
 /* Of a row: how many are kept (TOPK: fire), and for TOPK the histogram. Cleared before. */
 static inline int32_t choose_counters(int32_t kind) { return kind == ENCODE_TOPK ? 1 + CHOOSE_BINS : 1; }
 
-/* What is kept of rows p [rows][ld] and the values it gets: rows behind each other, ascending features in each. */
+/* What is kept of rows p + bias and the values it gets: rows behind each other, ascending features in each. */
 struct choose_args {
-  float *p;   /* [rows][ld]; overwritten */
+  float *p;   /* [rows][ld], without their bias; overwritten */
   int64_t ld; /* of p, feature and order: a multiple of 4, not less than n_feat */
   int64_t n_feat;
   int32_t kind; /* enum encode_kind */

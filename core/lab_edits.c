@@ -138,6 +138,10 @@ static int resolve_keys(const struct edits_plan *plan, const struct lab_edit *fr
   return 0;
 }
 
+static bool reads_features(enum lab_edit_op op) {
+  return op == LAB_EDIT_CLAMP || op == LAB_EDIT_ABLATE || op == LAB_EDIT_SPLICE;
+}
+
 static int resolve_point(const struct edits_plan *plan, const struct lab_edit *from, struct resolved_edit *edit,
                          struct error *error) {
   const struct arch *arch = &plan->opened->model->arch;
@@ -149,6 +153,9 @@ static int resolve_point(const struct edits_plan *plan, const struct lab_edit *f
     edit->point = info->out;
     edit->width = info->out_width;
     edit->n_targets = info->n_targets;
+    if (reads_features(from->op) && point_index(info->in) > point_index(info->out))
+      return edit_at_fault(error, ERROR_ARGUMENT, edit, "source", "it writes to a point in front of the one that it reads, where its "
+                           "features are not known yet; add, project and cap take their directions");
   } else {
     if (!from->point) return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "a point or a source with a feature is needed");
     if (strpbrk(from->point, "*?"))
@@ -219,10 +226,6 @@ static int resolve_texts(const struct edits_plan *plan, const struct lab_edit *f
   }
   edit->n_texts = from->n_texts;
   return edit->texts ? 0 : -1;
-}
-
-static bool reads_features(enum lab_edit_op op) {
-  return op == LAB_EDIT_CLAMP || op == LAB_EDIT_ABLATE || op == LAB_EDIT_SPLICE;
 }
 
 static int resolve_one(struct lab *lab, const struct lab_model_info *model, struct edits_plan *plan,

@@ -40,9 +40,13 @@ static int check_ends(bool ends, const struct lab_model *opened, const char *mod
   return error_set_field(error, ERROR_ARGUMENT, "ends", "model '%s' has no end-of-text token to predict", model_id);
 }
 
-/* One layer of a cross-layer transcoder explains no output: what stands for that of layer M is written by all layers up to M. */
+/* What reads behind what it writes cannot be spliced. One layer of a cross-layer transcoder explains no output: what stands for that
+ * of layer M is written by all layers up to M. */
 static int check_whole(const struct lab *lab, const struct lab_source_info *info, struct error *error) {
   const struct dict_info *d = dict_info(lab_source_of(lab, info)->dict);
+  if (point_index(d->in) > point_index(d->out))
+    return error_set_field(error, ERROR_UNSUPPORTED, "source", "source '%s' writes to a point in front of the one that it reads, where its "
+                           "features are not known yet: it cannot be spliced, and so not be evaluated", info->id);
   if (!d->cross) return 0;
   return error_set_field(error, ERROR_UNSUPPORTED, "source", "source '%s' is one layer of a cross-layer transcoder, whose reconstructions "
                          "are sums over layers: it cannot be evaluated by itself; splice all layers without their error "

@@ -249,7 +249,7 @@ static const struct lab_source_spec sources[] = {
     {"tiny", "0-mlp-topk", TINY "sources/0-mlp-topk"}, {"tiny", "1-res-relu", TINY "sources/1-res-relu"},
     {"tiny", "2-res-center", TINY "sources/2-res-center"}, {"tiny", "2-res-jump", TINY "sources/2-res-jump"},
     {"tiny", "1-tc", POINTS "1-tc"}, {"tiny", "2-skip", POINTS "2-skip"}, {"tiny", "2-z", POINTS "2-z"},
-    {"tiny", "1-centred", centred}, {"tiny", "2-centred-skip", centred},
+    {"tiny", "1-centred", centred}, {"tiny", "2-centred-skip", centred}, {"tiny", "2-back", centred},
     {"tiny", "0-jump", CROSS "jump"}, {"tiny", "1-jump", CROSS "jump"}, {"tiny", "2-jump", CROSS "jump"},
     {"tiny", "0-affine", AFFINE}, {"tiny", "1-affine", AFFINE}, {"tiny", "2-affine", AFFINE}};
 static const struct lab_model_spec model = {"tiny", TINY "model"};
@@ -266,6 +266,8 @@ static int set_up(void **state) {
                 "point = blocks.1.ln2.hook_normalized\npoint_out = mlp_out.1\ncenter = yes\n", here);
   fprintf(file, "[source 2-centred-skip]\nweights = %s/2-skip/sae_weights.safetensors\nkind = relu\npoint = mlp_in.2\n"
                 "point_out = mlp_out.2\ncenter = yes\nnormalize = length\nw_skip = W_skip transposed\n", here);
+  fprintf(file, "[source 2-back]\nweights = %s/1-tc/sae_weights.safetensors\nkind = topk\nk = 6\n"
+                "point = mlp_in.2\npoint_out = mlp_out.1\n", here);
   return fclose(file);
 }
 
@@ -372,6 +374,25 @@ static void test_the_obvious_path_agrees(void **state) {
   lab_close(plain);
 }
 
+/* What it reads comes up behind what it would write. */
+static void test_no_splice_in_front_of_what_is_read(void **state) {
+  (void)state;
+  struct lab *lab = open_lab("cpu", 0);
+  const struct lab_edit edits[] = {SPLICE("2-back", false), CLAMP("2-back", 3, 2, true)};
+  static const int64_t tokens[] = {511, 3, 4};
+  struct lab_input input = {.ids = tokens, .n_ids = 3};
+  for (int i = 0; i < 2; i++) {
+    struct error error = ERROR_INIT;
+    struct lab_job *job = NULL;
+    struct lab_run_args args = {.model = lab_find_model(lab, NULL, NULL), .inputs = &input, .n_inputs = 1, .edits = &edits[i], .n_edits = 1,
+                                .stop_at_layer = INT64_MIN, .loss = true};
+    assert_int_equal(lab_run(lab, &args, waker, &job, &error), -1);
+    assert_int_equal(error.code, ERROR_ARGUMENT);
+    assert_non_null(strstr(error.text, "in front of the one that it reads"));
+  }
+  lab_close(lab);
+}
+
 /* A row that puts aside more than its part of the memory for it: the edits behind go through the host, between those before. */
 static void test_more_than_may_wait_aside(void **state) {
   (void)state;
@@ -440,6 +461,7 @@ static void test_the_same_bits_in_little_memory(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_op), cmocka_unit_test(test_the_obvious_path_agrees),
+                                     cmocka_unit_test(test_no_splice_in_front_of_what_is_read),
                                      cmocka_unit_test(test_more_than_may_wait_aside),
                                      cmocka_unit_test(test_the_same_bits_in_any_company),
                                      cmocka_unit_test(test_the_same_bits_in_little_memory)};

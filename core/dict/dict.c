@@ -287,7 +287,7 @@ static int load(struct dict *dict, const struct dict_config *config, const struc
   dict->skip = found.of[ROLE_SKIP];
   if (read_host_side(dict, config, &found, error) != 0 || prepare_encoder(dict, host, config->weights, error) != 0)
     return -1;
-  return upload_vectors(dict, error);
+  return upload_vectors(dict, error) != 0 ? -1 : spliced_open(dict, error);
 }
 
 struct dict *dict_open(const char *path, const char *id, const struct dict_host *host,

@@ -94,6 +94,7 @@ struct spliced {
   struct splice splice;
   uint64_t parts[SPLICED_PARTS], serial; /* of the encoder, the decoder and the skip, and of all together */
 };
+int spliced_open(struct dict *dict, struct error *error) MUST_CHECK; /* its vectors, where it can be spliced; counted in info.bytes */
 void spliced_clear(struct spliced *spliced, struct backend *backend);
 
 /* decode.c: |W_dec[f]| of every feature into norms, or ERROR_FORMAT for a row that is not finite. */

@@ -1,5 +1,5 @@
-/* splice.c: what a backend needs for a dictionary inside a step: its matrices, and the vectors of the way back. Made when it is first
- * asked for: most dictionaries are never spliced. Knows no step. */
+/* splice.c: what a backend needs for a dictionary inside a step: its matrices, which are noted when it is first asked for (most dictionaries
+ * are never spliced), and the vectors of the way back, which it has from the beginning. Knows no step. */
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -80,15 +80,16 @@ static int write_vectors(const struct dict *dict, const float *vectors, size_t b
   return -1;
 }
 
-static int send_vectors(const struct dict *dict, struct error *error) {
+int spliced_open(struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
   size_t bytes = (size_t)(info->n_feat + info->d_out) * sizeof(float);
-  if (dict->spliced->memory) return 0;
+  if (!dict_splices(dict)) return 0;
   float *vectors = malloc(bytes);
   if (!vectors) return error_memory(error, bytes);
   for (int64_t f = 0; f < info->n_feat; f++) vectors[f] = dict_decoder_factor(dict, f);
   for (int64_t i = 0; i < info->d_out; i++) vectors[info->n_feat + i] = dict->b_dec[i] / info->out_scale;
   int failed = write_vectors(dict, vectors, bytes, error);
+  if (!failed) dict->info.bytes += bytes;
   free(vectors);
   return failed;
 }
@@ -116,7 +117,7 @@ int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_
   const struct matrix *held[SPLICED_PARTS];
   uint64_t parts[SPLICED_PARTS];
   assert(dict_splices(dict));
-  if (note_decoder(dict, error) != 0 || note_skip(dict, error) != 0 || send_vectors(dict, error) != 0 ||
+  if (note_decoder(dict, error) != 0 || note_skip(dict, error) != 0 ||
       hold_parts(dict, held, parts, error) != 0)
     return -1;
   if (memcmp(parts, s->parts, sizeof parts) != 0) s->serial = atomic_fetch_add(&serials, 1) + 1;

@@ -25,7 +25,7 @@ struct batch_tables {
   struct step_slot *slots;
   int32_t *keys;
   struct row_range *active, *arriving;
-  int32_t *kv_table;
+  struct kv_pages *pages;
   struct edit_placed *placed;
   size_t n_placed, placed_capacity;
   struct edit_item *edits;
@@ -49,7 +49,6 @@ static int32_t n_points(const struct runner *runner) { return point_count(runner
 
 int batch_open(struct runner *runner, struct error *error) {
   const struct arch *arch = &runner->model->arch;
-  int32_t blocks = (int32_t)((arch->n_ctx + KV_BLOCK - 1) / KV_BLOCK);
   struct batch_tables *t;
   ALLOCATE(runner->tables, 1);
   t = runner->tables;
@@ -63,7 +62,7 @@ int batch_open(struct runner *runner, struct error *error) {
   ALLOCATE(t->keys, runner->max_sessions);
   ALLOCATE(t->active, arch->n_layer + 1);
   ALLOCATE(t->arriving, arch->n_layer + 1);
-  ALLOCATE(t->kv_table, (size_t)runner->max_sessions * (size_t)arch->n_layer * (size_t)blocks);
+  ALLOCATE(t->pages, runner->max_sessions);
   ALLOCATE(t->edit_begin, n_points(runner) + 1);
   ALLOCATE(t->tap_begin, n_points(runner) + 1);
   return slots_open(&runner->slots, runner->backend, n_points(runner), runner->max_rows, error);
@@ -76,7 +75,7 @@ void batch_close(struct runner *runner) {
   if (runner->saved) runner->backend->ops->free(runner->backend, runner->saved);
   if (!t) return;
   void *all[] = {t->token, t->position, t->source, t->origin, t->logit_row, t->slots, t->keys, t->active, t->arriving,
-                 t->kv_table, t->placed, t->edits, t->taps, t->tap_point, t->taps_unsorted, t->edit_begin,
+                 t->pages, t->placed, t->edits, t->taps, t->tap_point, t->taps_unsorted, t->edit_begin,
                  t->tap_begin};
   for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) free(all[i]);
   free(t);
@@ -243,39 +242,21 @@ static void fill_rows(struct runner *runner, const struct batch_part *part) {
   }
 }
 
-/* Blocks up to the last position that a part comes to in this step: what a sequence will need later is not told. */
-static int32_t blocks_used(const struct batch_part *part) {
-  return (part->sequence->done + part->n_rows - 1) / KV_BLOCK + 1;
-}
-
-static void fill_blocks(const struct batch_part *part, int32_t n_layer, int32_t blocks, int32_t *to) {
-  const struct sequence *s = part->sequence;
-  int32_t own = blocks_used(part);
-  for (int32_t l = 0; l < n_layer; l++, to += blocks) {
-    memcpy(to, s->blocks + (size_t)l * (size_t)s->n_blocks, (size_t)own * sizeof *to);
-    for (int32_t b = own; b < blocks; b++) to[b] = -1;
-  }
-}
-
 static void fill_slots(struct runner *runner, struct step *step) {
   struct batch *batch = &runner->batch;
   struct batch_tables *t = runner->tables;
-  int32_t n_layer = runner->model->arch.n_layer, blocks = 1;
-  for (int i = 0; i < batch->n_parts; i++)
-    if (blocks_used(&batch->parts[i]) > blocks) blocks = blocks_used(&batch->parts[i]);
   for (int i = 0; i < batch->n_parts; i++) {
     const struct batch_part *part = &batch->parts[i];
     const struct sequence *s = part->sequence;
     t->keys[i] = s->keys;
     t->slots[i] = (struct step_slot){{part->row, part->row + part->n_rows}, s->done, s->first, s->last};
-    fill_blocks(part, n_layer, blocks, t->kv_table + (size_t)i * (size_t)n_layer * (size_t)blocks);
+    t->pages[i] = (struct kv_pages){s->blocks, s->n_blocks, s->pages};
   }
   step->n_slots = batch->n_parts;
   step->slots = t->slots;
   step->keys = t->keys;
   step->kv = kv_pool_span(runner->kv);
-  step->kv_table = t->kv_table;
-  step->kv_blocks = blocks;
+  step->kv_pages = t->pages;
 }
 
 /* Slots are ordered by (last, first), so a layer's rows are one run of slots. */

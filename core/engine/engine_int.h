@@ -30,6 +30,7 @@ struct sequence {
   bool head_taps;           /* a tap at the final norm or the logits: its rows all go through the head */
   int32_t *blocks;          /* [n_layer][n_blocks], -1: none */
   int32_t n_blocks;
+  uint64_t pages;           /* names what is in `blocks` (kv_pages.serial) */
   struct sampler *sampler;  /* NULL: no generation */
   int32_t eos;
   int n_logprobs;

@@ -1,6 +1,7 @@
 /* sequence.c: the life of tasks and sequences: made by the asker's thread, admitted, run and ended by the
  * worker. Knows KV blocks and prompts; which rows run when is batch.c's affair. */
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,6 +184,12 @@ static int32_t *block_at(struct sequence *s, int32_t layer, int32_t block) {
   return &s->blocks[layer * s->n_blocks + block];
 }
 
+/* Its blocks are others than before. */
+static void name_blocks(struct sequence *s) {
+  static atomic_uint_least64_t serials;
+  s->pages = atomic_fetch_add(&serials, 1) + 1;
+}
+
 /* Blocks that the task has not, and nobody else may take. */
 static void keep_back(struct engine_task *task, int32_t blocks) {
   task->kept += blocks;
@@ -191,6 +198,7 @@ static void keep_back(struct engine_task *task, int32_t blocks) {
 
 /* All blocks at once, so that a running sequence never waits for memory. */
 static int take_blocks(struct sequence *s, struct error *error) {
+  name_blocks(s);
   for (int32_t l = s->resume_rows ? s->first : 0; l < s->last; l++)
     for (int32_t b = 0; b < s->n_blocks; b++) {
       int32_t block = kv_block_take(s->task->runner->kv);
@@ -224,6 +232,7 @@ static int resume_blocks(struct sequence *s, struct error *error) {
   struct kv_pool *kv = s->task->runner->kv;
   int32_t whole = s->resume_position / KV_BLOCK, rest = s->resume_position % KV_BLOCK;
   if (s->on_reserve) keep_back(s->task, whole * (s->last - s->first));
+  name_blocks(s);
   for (int32_t l = s->first; l < s->last; l++) {
     for (int32_t b = 0; b < whole; b++) {
       kv_block_drop(kv, *block_at(s, l, b));
@@ -265,6 +274,7 @@ void sequence_release(struct sequence *s) {
 static int share_prompt(struct sequence *s, struct sequence *with, int32_t layers, struct error *error) {
   struct kv_pool *kv = s->task->runner->kv;
   int32_t whole = s->n_prompt / KV_BLOCK, rest = s->n_prompt % KV_BLOCK;
+  name_blocks(s);
   for (int32_t l = 0; l < layers; l++) {
     for (int32_t b = 0; b < whole; b++) {
       kv_block_drop(kv, *block_at(s, l, b));

@@ -78,10 +78,17 @@ static inline bool items_edit(const struct point_items *items, int32_t row) {
   return false;
 }
 
+/* The blocks of a slot, however the step tells them; block NULL: it tells none. */
+static inline struct kv_pages kv_pages_of(const struct step *step, int slot) {
+  if (step->kv_pages) return step->kv_pages[slot];
+  size_t at = (size_t)slot * (size_t)step->n_layer * (size_t)step->kv_blocks;
+  return (struct kv_pages){step->kv_table ? step->kv_table + at : NULL, step->kv_blocks, 0};
+}
+
 /* Block number of (slot, layer, block of positions). */
 static inline int32_t kv_block_of(const struct step *step, int slot, int layer, int block) {
-  return step->kv_table[((size_t)slot * (size_t)step->n_layer + (size_t)layer) * (size_t)step->kv_blocks +
-                        (size_t)block];
+  struct kv_pages pages = kv_pages_of(step, slot);
+  return pages.block[(size_t)layer * (size_t)pages.stride + (size_t)block];
 }
 
 /* A slot's rows take part in layer l. */

@@ -109,6 +109,13 @@ struct step_slot {
   int32_t first, last; /* layers [first, last) are computed for these rows; last = n_layer goes to the end */
 };
 
+/* Which blocks of the cache a text has. */
+struct kv_pages {
+  const int32_t *block; /* [n_layer][stride]: of (layer, position / 64), -1 where there is none */
+  int32_t stride;
+  uint64_t serial;      /* names the content, all of it: no other ever has it. 0: nothing is known of it */
+};
+
 /* Where a row's residual comes from when its first layer begins. */
 enum row_origin {
   ORIGIN_EMBED, /* token and position embedding; first = 0 */
@@ -170,7 +177,7 @@ struct splice_row {
 
 /* All that changes from step to step. Arrays are host memory, borrowed for the call. */
 struct step {
-  int32_t n_layer;           /* layers of the model; the stride of kv_table */
+  int32_t n_layer;           /* layers of the model; a stride of kv_table */
   uint64_t list;             /* names what it is run with: lists under one number are parts of one array that never changes, so
                                 that the same beginning and count are the same ops. 0: a list that nothing is known of */
   int32_t n_rows;
@@ -190,8 +197,10 @@ struct step {
    * l = n_layer only arriving is used: the rows that came through to the end. */
   const struct row_range *active, *arriving;
 
-  /* Key and value cache: block number of (slot, layer, position / 64), -1 where there is none. */
+  /* Key and value cache: block number of (slot, layer, position / 64), -1 where there is none. Either each slot tells its own, or one
+   * table those of all. */
   struct span kv;                /* the pool: block b starts at kv.offset, a multiple of 64, + b * kv_block_bytes */
+  const struct kv_pages *kv_pages; /* [n_slots]; NULL: kv_table has them */
   const int32_t *kv_table;       /* [n_slots][n_layer][kv_blocks] */
   int32_t kv_blocks;
 

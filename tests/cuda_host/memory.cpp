@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -243,6 +244,10 @@ static bool kinds_fit(const void *to, const void *from, size_t bytes, enum cudaM
   return emulated::on_device(to, bytes) == to_device && emulated::on_device(from, bytes) == from_device;
 }
 
+/* Bytes that were sent to the device so far. */
+static std::atomic<long> bytes_sent;
+extern "C" long cuda_emulated_sent(void) { return bytes_sent; }
+
 /* What lies in memory that is not locked is taken now; what is to go there is there when the call returns. */
 static cudaError_t copy(unsigned char *to, size_t to_pitch, const unsigned char *from, size_t from_pitch, size_t width, size_t height,
                         cudaStream_t which) {
@@ -254,6 +259,7 @@ static cudaError_t copy(unsigned char *to, size_t to_pitch, const unsigned char 
     cudaError_t error = unsafe_on(stream);
     if (error != cudaSuccess) return error;
   }
+  if (emulated::on_device(to, to_bytes) && !emulated::on_device(from, from_bytes)) bytes_sent += (long)(width * height);
   std::shared_ptr<std::vector<unsigned char>> taken;
   if (from_pages && !into_pages) {
     taken = std::make_shared<std::vector<unsigned char>>(from, from + from_bytes);

@@ -51,7 +51,7 @@ tested() {
 check_math() {
   echo
   echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
-  for test in ops_rows cuda cuda_matrices cuda_products cuda_kept cuda_launches cuda_draws; do tested 60 cuda "$programs/test_$test"; done
+  for test in ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_launches cuda_draws; do tested 60 cuda "$programs/test_$test"; done
   for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
 }
 

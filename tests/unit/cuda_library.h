@@ -13,6 +13,7 @@ static struct {
   void (*capacity)(size_t bytes);
   void (*counts)(long out[6]);
   void (*launches)(long out[2]);
+  long (*sent)(void); /* bytes to the device so far */
 } emulated;
 enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES, WAITS };
 enum { EARLY_LAUNCHES, NODES }; /* launches that may begin while the kernel before them ends; nodes of the last graph */
@@ -41,7 +42,8 @@ static inline bool find_library(void) {
   backend_close(backend);
   void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
   void *symbols[] = {dlsym(library, "cuda_emulated_fail"), dlsym(library, "cuda_emulated_capacity"),
-                     dlsym(library, "cuda_emulated_counts"), dlsym(library, "cuda_emulated_launches")};
+                     dlsym(library, "cuda_emulated_counts"), dlsym(library, "cuda_emulated_launches"),
+                     dlsym(library, "cuda_emulated_sent")};
   memcpy(&emulated, symbols, sizeof emulated);
   return true;
 }

@@ -209,12 +209,84 @@ static void test_rounding(void **state) {
   assert_true(isnan(bf16_to_f32(f32_to_bf16(NAN))));
 }
 
+/* ---- what it says that it takes ---- */
+
+/* When all is done that the backend was asked for. */
+static size_t settled_room(struct backend *backend) {
+  size_t left, total;
+  struct memory *memory = NULL;
+  assert_int_equal(backend->ops->alloc(backend, 64, &memory, NULL), 0);
+  backend->ops->free(backend, memory);
+  assert_int_equal(backend_wait(backend, NULL), 0);
+  assert_int_equal(backend->ops->room(backend, &left, &total, NULL), 0);
+  return left;
+}
+
+/* Without what splices need. */
+static size_t plain_bytes(const char *name) {
+  struct backend *backend = must_backend("ref");
+  struct dict *dict = must_open(name, backend, NULL);
+  size_t bytes = dict_info(dict)->bytes;
+  assert_false(dict_splices(dict));
+  dict_close(dict);
+  backend_close(backend);
+  return bytes;
+}
+
+/* On a device: beside its matrices a dictionary has what it was opened with, whatever is done with it, and says so. */
+static void test_bytes(void **state) {
+  (void)state;
+  struct backend *backend = must_backend("cpu");
+  struct error error = ERROR_INIT;
+  if (!backend->ops->room) {
+    backend_close(backend);
+    skip();
+  }
+  for (int i = 0; i < 2; i++) { /* what any upload and encode takes is taken */
+    float x[ROWS * WIDTH];
+    struct sparse codes;
+    struct dict *dict = must_open(names[0], backend, NULL);
+    fill(x);
+    encode(backend, dict, x, &codes);
+    sparse_clear(&codes);
+    dict_close(dict);
+  }
+  for (int i = 0; i < COUNT; i++) {
+    size_t before, opened, held, total;
+    struct dict_budget *budget = dict_budget_new((size_t)1 << 20, &error);
+    struct dict_memory memory = {budget, DTYPE_OTHER, false};
+    struct dict_budget_stats stats;
+    const struct splice *splice;
+    uint64_t serial;
+    before = settled_room(backend);
+    struct dict *dict = must_open(names[i], backend, &memory);
+    const struct dict_info *info = dict_info(dict);
+    size_t said = info->bytes;
+    assert_true(dict_splices(dict));
+    assert_int_equal(backend->ops->room(backend, &opened, &total, &error), 0);
+    assert_int_equal(dict_splice_hold(dict, &splice, &serial, &error), 0);
+    assert_int_equal(backend->ops->room(backend, &held, &total, &error), 0);
+    dict_budget_stats(budget, &stats);
+    assert_int_equal(opened - held, stats.bytes - dict_encoder_bytes(dict)); /* the decoder; the encoder was there */
+    size_t vectors = before - opened - dict_encoder_bytes(dict), splices = (size_t)(info->n_feat + info->d_out) * sizeof(float);
+    assert_true(vectors > splices && said > vectors);
+    assert_int_equal(said - plain_bytes(names[i]), splices);
+    assert_int_equal(dict_info(dict)->bytes, said);
+    dict_splice_release(dict);
+    dict_close(dict);
+    dict_budget_free(budget);
+    assert_int_equal(settled_room(backend), before);
+  }
+  backend_close(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_least_recently_used_goes),
       cmocka_unit_test(test_one_feature_needs_no_encoder),
       cmocka_unit_test(test_dtypes),
       cmocka_unit_test(test_rounding),
+      cmocka_unit_test(test_bytes),
   };
   log_set_level(LOG_LEVEL_ERROR);
   return cmocka_run_group_tests(tests, NULL, NULL);

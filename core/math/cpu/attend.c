@@ -16,7 +16,7 @@ size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_
 
 float *kv_keys(const struct op *op, const struct step *step, int slot, int block, int kv_head) {
   int32_t number = kv_block_of(step, slot, op->layer, block);
-  assert(block < step->kv_blocks && number >= 0);
+  assert(block < kv_pages_of(step, slot).stride && number >= 0);
   size_t bytes = cpu_kv_block_bytes(NULL, op->u.attend.n_kv_head, op->u.attend.d_head, op->u.attend.kv);
   return span_floats(span_at(step->kv, (size_t)number * bytes)) + kv_head * kv_head_floats(op->u.attend.d_head);
 }

@@ -48,8 +48,8 @@ struct unit {
 
 static __device__ __forceinline__ void find_parts(const attend_args &a, unit *u) {
   const table *t = a.table;
-  int64_t line = (int64_t)u->slot * __ldcg(&t->n_layer) + a.layer, blocks = __ldcg(&t->kv_blocks);
-  const int32_t *numbers = table_pointer(&t->kv_table) + line * blocks;
+  const table_pages *pages = table_pointer(&t->pages) + u->slot;
+  const int32_t *numbers = table_pointer(&pages->block) + (int64_t)a.layer * __ldcg(&pages->stride);
   for (int i = 0; i < PARTS; i++) {
     int block = u->chunk * PARTS + i;
     bool seen = block * KV_BLOCK <= u->position && (block + 1) * KV_BLOCK > u->begin;

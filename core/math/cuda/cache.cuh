@@ -31,7 +31,8 @@ static __device__ __forceinline__ unsigned char *head_at(const attend_args &a, u
 }
 static __device__ __forceinline__ unsigned char *keys_at(const attend_args &a, int slot, int block, int kv_head) {
   const table *t = a.table;
-  return head_at(a, t->kv, t->kv_table[((int64_t)slot * t->n_layer + a.layer) * t->kv_blocks + block], kv_head);
+  const table_pages &pages = t->pages[slot];
+  return head_at(a, t->kv, pages.block[(int64_t)a.layer * pages.stride + block], kv_head);
 }
 
 /* Elements of `place` (position % KV_BLOCK), dimension i, counted from the keys of the block. */

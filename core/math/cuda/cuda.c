@@ -56,11 +56,22 @@ void launch_prepare(const void *kernel) {
   }
 }
 
+/* The calling thread's current device, which nobody else chooses: the runtime is this library's own. To ask CUDA for what is so
+ * already would cost each verb a call. */
+static _Thread_local int current = -1;
+
+cudaError_t cuda_choose(struct cuda_backend *cuda) {
+  if (current == cuda->device) return cudaSuccess;
+  cudaError_t status = cudaSetDevice(cuda->device);
+  current = status == cudaSuccess ? cuda->device : -1;
+  return status;
+}
+
 int cuda_enter(struct cuda_backend *cuda, struct error *error) {
   if (atomic_load(&cuda->lost)) return say_lost(error);
   entered = cuda;
   watch_enter(cuda->watch);
-  return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
+  return cuda_check(cuda, cuda_choose(cuda), "choosing it", error);
 }
 
 static double seconds_now(void) {
@@ -79,10 +90,10 @@ int cuda_begin(struct cuda_backend *cuda, struct error *error) {
 }
 
 /* By asking again and again: the answer comes within microseconds, and a device that hangs does not hang us. `event` NULL: all of
- * the stream. Whoever waits for a copy lets others go on, who may be filling the next. */
+ * the stream. Whoever waits for a copy lets others go on, who may be filling the next; short steps are not worth it. */
 static int wait_for(struct cuda_backend *cuda, cudaStream_t stream, cudaEvent_t event, const char *what, struct error *error) {
   double begin = 0;
-  for (unsigned turn = 0;; turn++) {
+  for (unsigned turn = 1;; turn++) {
     cudaError_t status = event ? cudaEventQuery(event) : cudaStreamQuery(stream);
     if (status != cudaErrorNotReady) return cuda_check(cuda, status, what, error);
     if (stream != cuda->stream) sched_yield();
@@ -114,6 +125,7 @@ int cuda_wait(struct cuda_backend *cuda, struct error *error) {
   cuda->in_flight = cuda->landing = false;
   cuda->out.used = 0;
   if (failed) cuda->n_fetched = cuda->awaited.n = 0;
+  if (failed) pages_forget(cuda);
   cuda_sample_take(&cuda->awaited);
   return failed;
 }
@@ -151,9 +163,10 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
 static void cuda_close(struct backend *backend) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (entered == cuda) entered = NULL;
-  cudaSetDevice(cuda->device);
+  (void)cuda_choose(cuda);
   watch_free(cuda->watch);
   graphs_free(cuda);
+  pages_free(cuda);
   for (int i = 0; i < SCRATCH_COUNT; i++) cudaFree(cuda->scratch[i].at);
   cudaFree(cuda->tables.device);
   cuda_free_locked(cuda);
@@ -205,7 +218,7 @@ static int find_device(struct cuda_backend *cuda, struct error *error) {
     return error_set(error, ERROR_DEVICE, "CUDA device %d (%s) has compute capability %d.%d, needed is %d.0 or newer", cuda->device,
                      found.name, found.major, found.minor, LEAST_MAJOR);
   cuda->overlaps = found.major >= OVERLAP_MAJOR && driver >= OVERLAP_DRIVER && !cuda->serial;
-  return cuda_check(cuda, cudaSetDevice(cuda->device), "choosing it", error);
+  return cuda_check(cuda, cuda_choose(cuda), "choosing it", error);
 }
 
 static int blas_check(cublasStatus_t status, const char *what, struct error *error) {
@@ -240,7 +253,7 @@ static struct backend *cuda_open(const struct cuda_options *options, struct erro
   cuda->ops.name = cuda->name;
   cuda->base.ops = &cuda->ops;
   cuda->watch = watch_new();
-  if (find_device(cuda, error) == 0 && (cuda->graphs = graphs_new(error)) && open_library(cuda, error) == 0) return &cuda->base;
+  if (find_device(cuda, error) == 0 && (cuda->graphs = graphs_new(error)) && (cuda->pages = pages_new(error)) && open_library(cuda, error) == 0) return &cuda->base;
   cuda_close(&cuda->base);
   return NULL;
 }

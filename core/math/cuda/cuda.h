@@ -63,6 +63,7 @@ struct awaited {
 };
 
 struct graphs;
+struct pages;
 
 #define MOST_KERNELS 256
 
@@ -106,6 +107,7 @@ struct cuda_backend {
   bool capturing; /* nothing may be allocated */
   struct tables tables;
   struct graphs *graphs;
+  struct pages *pages;
   struct watch *watch; /* NULL: nobody looks */
   struct codes_back codes;
   struct uploads uploads;
@@ -115,7 +117,9 @@ struct cuda_backend {
 
 /* -1 with an error that says what was tried, unless `status` is success. */
 int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) MUST_CHECK;
-/* Makes the calling thread one of this device; -1 when the device is lost. */
+/* Makes this device the calling thread's. */
+cudaError_t cuda_choose(struct cuda_backend *cuda);
+/* The same, for who is about to work with it; -1 when the device is lost. */
 int cuda_enter(struct cuda_backend *cuda, struct error *error) MUST_CHECK;
 /* Wait until a stream has nothing left to do, or comes to an event; not for ever. */
 int cuda_wait_stream(struct cuda_backend *cuda, cudaStream_t stream, struct error *error) MUST_CHECK;
@@ -219,6 +223,14 @@ struct device_matrix cuda_matrix_view(const struct matrix *matrix);
 /* ---- table.c ---- */
 
 int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct error *error) MUST_CHECK;
+
+/* ---- pages.c ---- */
+
+struct pages *pages_new(struct error *error) MUST_CHECK;
+void pages_free(struct cuda_backend *cuda);
+/* Where the pages of each slot lie on the device, NULL for those that go along with the step; until the next call. NULL with an error. */
+const int32_t *const *pages_keep(struct cuda_backend *cuda, const struct step *step, struct error *error) MUST_CHECK;
+void pages_forget(struct cuda_backend *cuda); /* what was sent may not have arrived */
 
 /* ---- product.c ---- */
 

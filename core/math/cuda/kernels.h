@@ -47,15 +47,22 @@ struct table_splice {
   const struct edit_feature *changes;
 };
 
+/* Blocks of a text, as of struct kv_pages. */
+struct table_pages {
+  const int32_t *block;
+  int32_t stride;
+};
+
 /* A `struct step`, at the front of the block that holds its arrays. NULL where the step has none. */
 struct table {
-  int32_t n_layer, n_rows, n_slots, n_logit_rows, kv_blocks;
+  int32_t n_layer, n_rows, n_slots, n_logit_rows;
   const int32_t *token, *position, *source, *logit_row;
   const int32_t *slot; /* of each row */
   const uint8_t *origin;
   const struct step_slot *slots;
   const struct row_range *active, *arriving;
-  const int32_t *keys, *kv_table;
+  const int32_t *keys;
+  const struct table_pages *pages; /* of each slot */
   unsigned char *kv;
   const float *saved;
   const struct table_edit *edits;

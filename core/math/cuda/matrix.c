@@ -185,7 +185,7 @@ void cuda_matrix_free(struct backend *backend, struct matrix *matrix) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   struct cuda_matrix *own = (struct cuda_matrix *)matrix;
   if (!matrix) return;
-  cudaSetDevice(cuda->device);
+  (void)cuda_choose(cuda);
   if (own->lent) {
     cuda_give_back(cuda, own->data);
   } else {

@@ -159,7 +159,7 @@ int cuda_alloc(struct backend *backend, size_t bytes, struct memory **out, struc
 void cuda_free(struct backend *backend, struct memory *memory) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (!memory) return;
-  cudaSetDevice(cuda->device);
+  (void)cuda_choose(cuda);
   give_block(cuda, memory->bytes, memory->data);
   free(memory);
 }

@@ -8,7 +8,7 @@
 
 #include "core/math/ops.h"
 
-#define CUDA_PLUGIN_VERSION 4
+#define CUDA_PLUGIN_VERSION 5
 #define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
 
 struct cuda_plugin_host {

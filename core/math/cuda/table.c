@@ -11,6 +11,7 @@
 struct cutter {
   unsigned char *host, *device;
   size_t used;
+  const int32_t *const *kept; /* [n_slots] pages that are on the device (pages.c), or NULL */
 };
 
 struct place {
@@ -31,16 +32,6 @@ static const void *cut_copy(struct cutter *c, const void *from, size_t bytes) {
   return place.device;
 }
 
-/* Blocks of positions that any slot has come to. */
-static int32_t used_blocks(const struct step *step) {
-  int32_t most = 0;
-  for (int i = 0; i < step->n_slots; i++) {
-    const struct step_slot *s = &step->slots[i];
-    int32_t last = (s->position + s->rows.end - s->rows.begin - 1) / KV_BLOCK + 1;
-    if (last > most) most = last;
-  }
-  return most < step->kv_blocks ? most : step->kv_blocks;
-}
 
 static void put_slots(struct cutter *c, const struct step *step, struct table *t) {
   t->slots = cut_copy(c, step->n_slots ? step->slots : NULL, (size_t)step->n_slots * sizeof *step->slots);
@@ -51,15 +42,26 @@ static void put_slots(struct cutter *c, const struct step *step, struct table *t
     for (int32_t row = step->slots[i].rows.begin; row < step->slots[i].rows.end && row < step->n_rows; row++) to[row] = i;
 }
 
+/* Those that the slot has come to. */
+static struct table_pages put_pages(struct cutter *c, const struct kv_pages *text, const struct step_slot *slot, int32_t n_layer) {
+  int32_t last = (slot->position + slot->rows.end - slot->rows.begin - 1) / KV_BLOCK + 1, n = last < text->stride ? last : text->stride;
+  struct place place = cut(c, (size_t)n_layer * (size_t)n * sizeof(int32_t));
+  for (int32_t layer = 0; place.host && layer < n_layer; layer++)
+    memcpy((int32_t *)place.host + (size_t)layer * (size_t)n, text->block + (size_t)layer * (size_t)text->stride, (size_t)n * sizeof(int32_t));
+  return (struct table_pages){place.device, n};
+}
+
 static void put_cache(struct cutter *c, const struct step *step, struct table *t) {
-  t->kv_blocks = used_blocks(step);
   t->kv = step->kv.memory ? step->kv.memory->data + step->kv.offset : NULL;
-  if (!step->kv_table) return;
-  size_t lines = (size_t)step->n_slots * (size_t)step->n_layer, line = (size_t)t->kv_blocks * sizeof(int32_t);
-  struct place place = cut(c, lines * line);
-  t->kv_table = place.device;
-  for (size_t i = 0; place.host && i < lines; i++)
-    memcpy((unsigned char *)place.host + i * line, step->kv_table + i * (size_t)step->kv_blocks, line);
+  if (!step->kv_pages && !step->kv_table) return;
+  struct place place = cut(c, (size_t)step->n_slots * sizeof(struct table_pages));
+  t->pages = place.device;
+  for (int32_t i = 0; i < step->n_slots; i++) {
+    struct kv_pages text = kv_pages_of(step, i);
+    struct table_pages pages = {c->kept[i], text.stride};
+    if (!c->kept[i]) pages = put_pages(c, &text, &step->slots[i], step->n_layer);
+    if (place.host) ((struct table_pages *)place.host)[i] = pages;
+  }
 }
 
 static void put_edits(struct cutter *c, const struct step *step, struct table *t) {
@@ -148,13 +150,15 @@ static int make_room(struct cuda_backend *cuda, size_t bytes, struct error *erro
 }
 
 int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct error *error) {
-  struct cutter measure = {NULL, NULL, 0};
+  const int32_t *const *kept = pages_keep(cuda, step, error);
+  if (!kept) return -1;
+  struct cutter measure = {NULL, NULL, 0, kept};
   struct table table;
   lay_out(&measure, step, &table);
   if (make_room(cuda, measure.used, error) != 0) return -1;
   unsigned char *staged = cuda_stage(cuda, measure.used, error);
   if (!staged) return -1;
-  struct cutter fill = {staged, (unsigned char *)cuda->tables.device, 0};
+  struct cutter fill = {staged, (unsigned char *)cuda->tables.device, 0, kept};
   lay_out(&fill, step, &table);
   memcpy(staged, &table, sizeof table);
   cuda->in_flight = true; /* making room may have waited */

@@ -466,7 +466,7 @@ static void run_model(const char *name, const struct shape *shape, bool tiny) {
   if (tracing) trace(&b, tiny);
   else report_decode(&b), report_prompts(&b), report_time(&b);
   bench_close(&b);
-  if (!tracing && shape->gpt2 && !strstr(name, "+serial")) report_serial(&b, name, shape);
+  if (!tracing && shape->gpt2 && !strncmp(name, "cuda", 4) && !strstr(name, "+serial")) report_serial(&b, name, shape);
 }
 
 static void run_dictionaries(const char *name, bool tiny) {

@@ -311,6 +311,7 @@ struct op {
       enum activation act;
       enum site site;   /* of the output before act; 0: it has none. Backends do not look at it */
       float soft_cap;   /* then y = cap * tanh(y / cap); 0: none */
+      int32_t room;     /* x and y have this many rows, and nobody minds what becomes of those of y that are not in the set; 0: unknown */
     } linear;
     struct { /* width = d_mlp; y may be x */
       struct rows x, up, y;

@@ -163,6 +163,7 @@ static struct op *add_linear(struct plan *plan, int32_t layer, const struct weig
   op->u.linear.y = plan->buffer[y];
   op->u.linear.bias = set->vector[bias];
   op->u.linear.act = ACT_NONE;
+  op->u.linear.room = buffer_rows(plan->limits, y); /* x and y are buffers of the step or of the head, both */
   return op;
 }
 

@@ -21,7 +21,7 @@
 
 #define MAX_LAYERS 3
 #define MAX_ROWS 300
-#define MAX_SLOTS 8
+#define MAX_SLOTS 40
 #define KV_BLOCKS 5 /* of a slot: contexts up to 320 */
 
 /* A number in [-1, 1) that depends on (stream, i) only. */
@@ -180,6 +180,7 @@ static inline void add_linear(struct world *world, int layer, struct matrix *w, 
   op->u.linear.y = y;
   op->u.linear.bias = layer == world->shape.n_layer ? (struct span){NULL, 0} : span_at(world->vectors, 4 * 64);
   op->u.linear.act = act;
+  op->u.linear.room = MAX_ROWS;
 }
 
 static inline struct norm world_norm(struct world *world) {

@@ -189,7 +189,77 @@ static void test_single_rows(void **state) {
     check_single_rows(all_heads[i].kept == DTYPE_F32 ? "cuda+deterministic" : "cuda", &all_heads[i], all_heads[i].items);
 }
 
+/* ---- rows that are put down once more for the product behind ---------------------------------------------------------------- */
+
+/* Widths of whole pieces, so that there is nothing that keeps ops apart; of rows that fit the library, those of q, k and v and the logits. */
+static const struct shape narrow_shapes[] = {{2, 40, 6, 2, 24, 72, 64, 0, 0, NORM_RMS, ACT_SILU, true, DTYPE_BF16},
+                                             {2, 48, 3, 3, 16, 136, 64, 50, 30, NORM_LAYER, ACT_GELU_TANH, false, DTYPE_F16},
+                                             {2, 40, 2, 1, 20, 88, 64, 0, 0, NORM_RMS, ACT_SILU, true, DTYPE_F32}};
+enum { NARROW_KINDS = 4 };
+
+/* Some texts end behind layer 0: products of layer 1 are of rows in the middle. `single`: each text has a row. */
+static void narrow_step(struct world *world, int rows, bool single) {
+  struct step_slot slots[MAX_SLOTS];
+  int n = 0, row = 0;
+  while (row < rows) {
+    int more = single ? 1 : n == 1 ? rows - 7 : 2, end = row + more < rows ? row + more : rows;
+    slots[n] = (struct step_slot){{row, end}, 0, 0, n < (single ? 2 : 1) ? 1 : 2};
+    row = end;
+    n++;
+  }
+  world_step(world, slots, n);
+}
+
+/* The logits of a step with edits and taps at attn_z (kind 1), mlp_post (2), both (3), run as one list or op by op. */
+static void narrow_run(struct world *world, int kind, bool whole, float *logits) {
+  static int32_t begin[(MAX_LAYERS + 1) * SITE_COUNT + 1];
+  struct op *op = world->list;
+  int n_rows = world->step.n_rows, z = point_index((struct point){1, SITE_ATTN_Z}), post = point_index((struct point){1, SITE_MLP_POST});
+  struct edit_item edits[2] = {{.kind = EDIT_ROW_ADD, .rows = {1, n_rows - 1}, .column_begin = 3, .column_end = 37, .value = 0.7f, .v = world->vectors},
+                               {.kind = EDIT_ROW_PROJECT, .rows = {2, n_rows}, .column_begin = 0, .column_end = 40, .value = -0.5f, .v = world->vectors}};
+  for (int p = 0; p <= point_count(MAX_LAYERS); p++) begin[p] = (kind % 2 && p > z) + (kind / 2 && p > post);
+  world->step.edits = kind == 2 ? edits + 1 : edits;
+  world->step.edit_begin = kind ? begin : NULL;
+  memset(logits, 0, MAX_ROWS * 64 * sizeof *logits);
+  if (whole)
+    for (int i = 0; i < (kind == 3 ? 3 : 1); i++) world_run(world); /* launched, recorded and repeated */
+  for (size_t i = 0; i < world->count && !whole; i++, op++)
+    assert_int_equal(world->backend->ops->run(world->backend, op, 1, &world->step, NULL), 0);
+  must_read(world->backend, logits, world->logits, (size_t)(world->step.n_logit_rows * world->shape.vocabulary));
+}
+
+static void check_narrow(const struct shape *shape, int rows, bool single, bool bias, bool room) {
+  static float whole[MAX_ROWS * 64], apart[MAX_ROWS * 64];
+  struct world *world = world_new("cuda", 1, shape);
+  for (size_t i = 0; i < world->count; i++) {
+    if (world->list[i].code != OP_LINEAR) continue;
+    if (!bias) world->list[i].u.linear.bias.memory = NULL;
+    if (!room) world->list[i].u.linear.room = 0;
+  }
+  narrow_step(world, rows, single);
+  for (int kind = rows > 256 ? 3 : 0; kind < NARROW_KINDS; kind++) { /* large steps are slow here */
+    narrow_run(world, kind, true, whole);
+    long whole_nodes = kind == 3 && emulated.launches ? count_launches(NODES) : 0;
+    narrow_run(world, kind, false, apart);
+    assert_true(isfinite(apart[0]));
+    /* Of a layer q k v, attention, o, rows, up (and gate), the point of mlp_post, down, rows: as for one row. */
+    if (whole_nodes && single && shape->dtype != DTYPE_F32) assert_true(whole_nodes <= 8 * shape->n_layer + 4);
+    same_bits("a list and its ops one by one", whole, apart, (size_t)(rows * shape->vocabulary));
+  }
+  world_free(world);
+}
+
+/* By our kernel up to 256 rows (matrices are small here), by the library beyond, and for weights in f32. */
+static void test_narrow_rows(void **state) {
+  (void)state;
+  check_narrow(&narrow_shapes[0], 40, true, true, true);
+  check_narrow(&narrow_shapes[0], 70, false, false, true);
+  check_narrow(&narrow_shapes[0], 258, false, false, true);
+  check_narrow(&narrow_shapes[1], 40, true, true, true);
+  check_narrow(&narrow_shapes[2], 40, false, false, true);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_single_rows)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_single_rows), cmocka_unit_test(test_narrow_rows)};
   return find_library() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
 }

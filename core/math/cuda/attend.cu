@@ -331,6 +331,11 @@ static __device__ __forceinline__ bool comes_last(unsigned *count, unsigned n) {
   return last;
 }
 
+static __device__ __forceinline__ void put_z(const attend_args &a, int row, int64_t i, float z) {
+  row_at(a.z, row)[i] = z;
+  if (a.point < 0) narrow_element(a.narrow, row, i, z); /* else there may be edits to come */
+}
+
 /* z of the unit's heads from what was left of their chunks. */
 static __device__ __forceinline__ void join_chunks(const attend_args &a, const unit &u, const room &r) {
   float *keep = r.weights, *take = r.weights + JOINED; /* [heads][2][JOINED]; first the largest scores and the weights */
@@ -364,11 +369,10 @@ static __device__ __forceinline__ void join_chunks(const attend_args &a, const u
   }
   if ((int)threadIdx.x < u.heads) r.desk[threadIdx.x] = weight;
   __syncthreads();
-  float *z = row_at(a.z, u.row) + (int64_t)u.head * a.d_head;
 #pragma unroll 1
   for (int at = threadIdx.x; at < u.heads * a.d_head; at += blockDim.x) {
     int head = at / a.d_head, i = at % a.d_head;
-    z[at] = r.sums[head * a.kv_width + i] / r.desk[head];
+    put_z(a, u.row, (int64_t)u.head * a.d_head + at, r.sums[head * a.kv_width + i] / r.desk[head]);
   }
 }
 
@@ -389,9 +393,10 @@ template <int G>
 static __device__ __forceinline__ void finish_heads(const attend_args &a, const unit &u, const room &r, const chunk_state<G> &all) {
 #pragma unroll
   for (int g = 0; g < G; g++) {
-    float *z = row_at(a.z, u.row) + (int64_t)(u.head + g) * a.d_head;
+    int64_t first = (int64_t)(u.head + g) * a.d_head;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < a.d_head && g < u.heads; i += blockDim.x) z[i] = r.sums[g * a.kv_width + i] / all.weight[g];
+    for (int i = threadIdx.x; i < a.d_head && g < u.heads; i += blockDim.x)
+      put_z(a, u.row, first + i, r.sums[g * a.kv_width + i] / all.weight[g]);
   }
 }
 
@@ -435,6 +440,7 @@ template <int TYPE, int G> static __global__ void __launch_bounds__(MOST_THREADS
   if (a.point < 0 || !comes_last(count + gridDim.y, gridDim.y)) return;
   block_team team = {shared};
   point_row(team, a.table, a.point, u.row, row_at(a.z, u.row), 0, (int64_t)a.n_head * a.d_head);
+  narrow_row(team, a.narrow, u.row, row_at(a.z, u.row), (int64_t)a.n_head * a.d_head);
 }
 
 /* Threads: one for each position of a chunk; where edits and taps follow, as many as wherever else this point is looked at. */

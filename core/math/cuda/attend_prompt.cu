@@ -247,12 +247,17 @@ template <int D> static __device__ __forceinline__ void put_rows(const attend_ar
     l.weight[i] += __shfl_xor_sync(FULL_WARP, l.weight[i], 2);
     int x = (int)threadIdx.x / 32 * 16 + (int)threadIdx.x % 32 / 4 + 8 * i, row = x / s.heads;
     if (row >= s.rows) continue;
-    float *z = row_at(a.z, s.row + row) + (int64_t)(s.first_head + x % s.heads) * a.d_head, part_of_one = 1 / l.weight[i];
+    int64_t first = (int64_t)(s.first_head + x % s.heads) * a.d_head;
+    float *z = row_at(a.z, s.row + row) + first, part_of_one = 1 / l.weight[i];
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
 #pragma unroll
-      for (int k = 0; k < 2; k++)
-        if (8 * n + 2 * part + k < a.d_head) z[8 * n + 2 * part + k] = out[n][2 * i + k] * part_of_one;
+      for (int k = 0; k < 2; k++) {
+        int column = 8 * n + 2 * part + k;
+        if (column >= a.d_head) continue;
+        z[column] = out[n][2 * i + k] * part_of_one;
+        narrow_element(a.narrow, s.row + row, first + column, out[n][2 * i + k] * part_of_one);
+      }
   }
 }
 

@@ -19,6 +19,7 @@
  * when that grows. */
 enum scratch_name {
   SCRATCH_NARROW,  /* x of a product in the type of the weights */
+  SCRATCH_NARROW_NEXT, /* that of the product behind it, which may be made while it reads its own */
   SCRATCH_SUMS,    /* sums of a product of the library */
   SCRATCH_PARTIAL, /* chunks of attention */
   SCRATCH_ARRIVED, /* blocks of attention that are done; begins as zeros, and every kernel leaves zeros */
@@ -236,8 +237,18 @@ void pages_forget(struct cuda_backend *cuda); /* what was sent may not have arri
 
 /* Whether a product of so many rows is one of our kernels, not the library. */
 bool cuda_product_few(const struct cuda_backend *cuda, int64_t rows, int32_t dtype);
-/* y = cap(act(x W^T + bias)) for at most `rows` rows; `narrowed`: x lies in SCRATCH_NARROW already. */
-int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_args *args, bool narrowed,
+/* Whether so many rows go to our kernel for small matrices (launch_product_narrowed): only where they are not few. */
+bool cuda_product_small(int64_t rows, const struct device_matrix *w);
+/* Where a product of rows [0, rows) that are not few reads them in the type of its weights. */
+int cuda_narrow_rows(struct cuda_backend *cuda, enum scratch_name in, int64_t rows, const struct device_matrix *w, struct narrow_rows *out,
+                     struct error *error) MUST_CHECK;
+/* x as cuda_narrow_rows has it; there: it has been put there, else the product sees to it where it must. */
+struct narrow_x {
+  enum scratch_name in;
+  bool there;
+};
+/* y = cap(act(x W^T + bias)) for at most `rows` rows. */
+int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_args *args, struct narrow_x narrowed,
                  struct error *error) MUST_CHECK;
 
 /* ---- run.c ---- */

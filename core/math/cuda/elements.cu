@@ -10,6 +10,11 @@ static __device__ __forceinline__ void embed_element(const element_args &a, int 
   row_at(a.y, row)[i] = here && a.places ? a.places[t->position[row] * a.width + i] : 0;
 }
 
+static __device__ __forceinline__ void put(const element_args &a, int row, int64_t i, float value) {
+  row_at(a.y, row)[i] = value;
+  narrow_element(a.narrow, row, i, value);
+}
+
 static __global__ void elements_kernel(element_args a) {
   const table *t = a.table;
   int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
@@ -19,9 +24,9 @@ static __global__ void elements_kernel(element_args a) {
   if (i >= a.width || !within) return;
   float *y = row_at(a.y, row) + i;
   switch (a.code) {
-    case OP_GATE: *y = activate(a.act, row_at(a.x, row)[i]) * (a.up.at ? row_at(a.up, row)[i] : 1.0f); return;
-    case OP_PLACE: *y = row_at(a.x, row)[i] + a.places[t->position[row] * a.width + i]; return;
-    case OP_GATHER: *y = row_at(a.x, t->logit_row[row])[i]; return;
+    case OP_GATE: put(a, row, i, activate(a.act, row_at(a.x, row)[i]) * (a.up.at ? row_at(a.up, row)[i] : 1.0f)); return;
+    case OP_PLACE: put(a, row, i, row_at(a.x, row)[i] + a.places[t->position[row] * a.width + i]); return;
+    case OP_GATHER: put(a, row, i, row_at(a.x, t->logit_row[row])[i]); return;
     case OP_COPY: *y = row_at(a.x, row)[i]; return;
     case OP_KEEP: *y = i >= a.begin && i < a.end ? row_at(a.x, row)[i] : 0; return;
     case OP_CAP: *y = soft_capped(*y, a.scale); return;

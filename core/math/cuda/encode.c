@@ -86,8 +86,9 @@ static int centre(struct encoding *e, int64_t first, int64_t rows, struct device
 
 int encoding_run(struct encoding *e, int64_t first, int64_t rows, struct error *error) {
   const struct encode_args *args = e->args;
-  struct product_args product = {.n = rows, .w = cuda_matrix_view(args->w), .y = {e->choose.p, e->ld}}; /* who chooses adds the bias */
-  if (centre(e, first, rows, &product.x, error) != 0 || cuda_product(e->cuda, rows, &product, false, error) != 0) return -1;
+  struct product_args product = {.n = rows, .w = cuda_matrix_view(args->w), .y = {e->choose.p, e->ld}, .room = (int32_t)rows};
+  struct narrow_x x = {SCRATCH_NARROW, false};
+  if (centre(e, first, rows, &product.x, error) != 0 || cuda_product(e->cuda, rows, &product, x, error) != 0) return -1; /* who chooses adds the bias */
   return cuda_check(e->cuda, launch_choose(e->cuda->stream, rows, &e->choose), "choosing features", error);
 }
 

@@ -88,6 +88,14 @@ struct device_rows {
   int64_t ld;
 };
 
+/* Rows that are put down once more where they are made, in the type of the weights that they are multiplied by next. at NULL:
+ * nobody asks for them. */
+struct narrow_rows {
+  void *at;
+  int64_t ld;
+  int32_t dtype; /* enum dtype: F16 or BF16 */
+};
+
 struct device_norm {
   int32_t kind; /* enum norm_kind */
   float eps;
@@ -123,6 +131,7 @@ struct row_args {
   int32_t norm_set, norm_layer;
   struct device_norm norm;
   struct device_rows y;
+  struct narrow_rows narrow; /* of y */
 };
 cudaError_t launch_rows(cudaStream_t stream, const struct bucket *bucket, const struct row_args *args);
 
@@ -134,6 +143,7 @@ struct point_args {
   struct device_rows x;
   bool part, taps; /* part: the edits [first, last) of the point's, and its taps where `taps` */
   int32_t first, last;
+  struct narrow_rows narrow; /* of x */
 };
 cudaError_t launch_point(cudaStream_t stream, const struct bucket *bucket, const struct point_args *args);
 
@@ -144,6 +154,7 @@ struct norm_args {
   int64_t width;
   struct device_rows x, y, scale;
   struct device_norm norm;
+  struct narrow_rows narrow; /* of y, of an OP_NORM of one part */
 };
 cudaError_t launch_norm(cudaStream_t stream, const struct bucket *bucket, const struct norm_args *args);
 
@@ -167,6 +178,7 @@ struct element_args {
   const float *places;
   float scale; /* soft cap or scale of the embedding */
   struct device_matrix embed;
+  struct narrow_rows narrow; /* of y, of GATE, PLACE and GATHER */
 };
 cudaError_t launch_elements(cudaStream_t stream, const struct bucket *bucket, const struct element_args *args);
 
@@ -191,6 +203,8 @@ struct product_args {
   const float *bias, *gate_bias;
   int32_t act;
   float soft_cap;
+  int32_t room; /* as of OP_LINEAR */
+  struct narrow_rows narrow; /* of y */
 };
 /* By reading the weights once and x as it is: for few rows, and where the order of sums must not depend on how many there
  * are. _few is for weights in f32, _tensor for those of 16 bits. Both take any number of rows, some at a time. */
@@ -203,7 +217,11 @@ static inline bool product_takes_gate(const struct device_matrix *w, const struc
   return w->dtype != DTYPE_F32 && w->n_in % 8 == 0 && x->ld % 4 == 0 && (uintptr_t)x->at % 16 == 0;
 }
 
-/* Around a product of a library over `rows` rows: x in the weights' type, zero beyond the rows of the step, into
+/* For matrices that are small beside what a launch costs, from 33 rows on: x as launch_product_narrow leaves it, all else as
+ * _tensor. */
+cudaError_t launch_product_narrowed(cudaStream_t stream, int64_t rows, const struct product_args *args, const void *x);
+
+/* Around a product of a library over rows [0, rows): x in the weights' type, zero where the step has no such row, into
  * to [rows][w.ld]; and what becomes of its sums [rows][ld]. */
 cudaError_t launch_product_narrow(cudaStream_t stream, int64_t rows, const struct product_args *args, void *to);
 cudaError_t launch_product_finish(cudaStream_t stream, int64_t rows, const struct product_args *args, const float *sums,
@@ -234,6 +252,7 @@ struct attend_args {
   struct device_norm q_norm, k_norm; /* RMS or NONE */
   int32_t dims, pairing;             /* as of rotate_args; at most 2 * ATTEND_CHUNK, 0: they are not turned */
   const float *turns;
+  struct narrow_rows narrow;         /* of z, behind the edits of `point` */
   bool prompts;                      /* slots of PROMPT_ROWS rows and more are launch_attend_prompt's */
   /* OP_PATTERN: scratch [rows][n_head * keys] of rows [first, ...) */
   float *scratch;

@@ -4,7 +4,6 @@
  * output: a lane adds its pieces of 16 bytes in order, then the lanes are added in one tree. That order does not depend on
  * how many rows there are, nor on which stand beside. */
 #include "core/math/cuda/product.cuh"
-#include "core/math/cuda/types.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
@@ -87,12 +86,11 @@ struct narrow_args {
 static __global__ void narrow_kernel(narrow_args n) {
   const product_args &a = n.product;
   row_range rows = product_rows(a);
-  int row = rows.begin + (int)blockIdx.x;
-  int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
+  int row = blockIdx.x;
+  int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x, at = row * a.w.ld + i;
   grid_follow();
   if (i >= a.w.ld) return;
-  float value = row < rows.end && i < a.w.n_in ? row_at(a.x, row)[i] : 0;
-  int64_t at = (int64_t)blockIdx.x * a.w.ld + i;
+  float value = row_within(rows, row) && i < a.w.n_in ? row_at(a.x, row)[i] : 0;
   if (a.w.dtype == DTYPE_F32)
     ((float *)n.to)[at] = value;
   else
@@ -114,10 +112,10 @@ struct finish_args {
 static __global__ void finish_kernel(finish_args f) {
   const product_args &a = f.product;
   row_range rows = product_rows(a);
-  int row = rows.begin + (int)blockIdx.x;
+  int row = blockIdx.x;
   int64_t out = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
   grid_follow();
-  if (row < rows.end && out < a.w.n_out) finish(a, row, out, f.sums[(int64_t)blockIdx.x * f.ld + out]);
+  if (row_within(rows, row) && out < a.w.n_out) finish(a, row, out, f.sums[row * f.ld + out]);
 }
 
 extern "C" cudaError_t launch_product_finish(cudaStream_t stream, int64_t rows, const product_args *args, const float *sums,

@@ -6,7 +6,7 @@
 #ifndef STEERD_CORE_MATH_CUDA_ROW_CUH
 #define STEERD_CORE_MATH_CUDA_ROW_CUH
 
-#include "core/math/cuda/device.cuh"
+#include "core/math/cuda/types.cuh"
 
 /* ---- who works on a row ----------------------------------------------------------------------------------------------------- */
 
@@ -175,6 +175,11 @@ static __device__ __forceinline__ void norm_row(T team, const device_norm &norm,
 static __device__ __forceinline__ void fetch_norm(const device_norm &norm, int64_t width) {
   if (threadIdx.x == 0) fetch_floats(norm.gain, width);
   if (threadIdx.x == 1) fetch_floats(norm.bias, width);
+}
+
+/* A row once more, for the product that reads it: each thread the elements that it wrote itself. */
+template <class T> static __device__ __forceinline__ void narrow_row(T team, const narrow_rows &to, int64_t row, const float *y, int64_t width) {
+  if (to.at) team.each(0, width, [=](int i) { return y[i]; }, [&](int i, float own) { narrow_element(to, row, i, own); });
 }
 
 /* ---- edits and taps ---------------------------------------------------------------------------------------------------------------- */

@@ -30,7 +30,9 @@ static __global__ void __launch_bounds__(MOST_ROW_THREADS, 1) rows_kernel(row_ar
     copy_row(team, resid, h, a.width);
   change_row(team, a, stages, row, h, out, items);
   if (h != resid && (stages.sums || begins || has_point(a, stages))) copy_row(team, h, resid, a.width);
-  if (stages.norms) norm_row(team, a.norm, a.width, h, row_at(a.y, row));
+  if (!stages.norms) return;
+  norm_row(team, a.norm, a.width, h, row_at(a.y, row));
+  narrow_row(team, a.narrow, row, row_at(a.y, row), a.width);
 }
 
 extern "C" cudaError_t launch_rows(cudaStream_t stream, const bucket *bucket, const row_args *args) {
@@ -51,6 +53,7 @@ static __global__ void __launch_bounds__(MOST_ROW_THREADS) point_kernel(point_ar
   row = step_row(a.table, a.set, row);
   if (!a.part) {
     point_row(team, a.table, a.point, row, x, a.column, a.width);
+    narrow_row(team, a.narrow, blockIdx.x, x, a.width);
   } else {
     if (a.table->edit_begin) {
       int first = a.table->edit_begin[a.point];
@@ -76,6 +79,7 @@ static __global__ void __launch_bounds__(MOST_ROW_THREADS) norm_kernel(norm_args
   float *y = a.y.at ? row_at(a.y, row) + part * a.width : NULL;
   if (a.code == OP_NORM) {
     norm_row(team, a.norm, a.width, x, y);
+    narrow_row(team, a.narrow, row, y, a.width);
   } else if (a.code == OP_NORM_SCALE) {
     float middle = norm_middle(team, a.norm.kind, a.width, x);
     float scale = norm_scale(team, a.norm, a.width, x, middle);

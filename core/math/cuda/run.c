@@ -33,7 +33,8 @@ struct walk {
   const struct step *step;
   const struct shape *shape;
   const struct table *table; /* on the device */
-  const struct op *narrowed; /* the last product, whose x still lies narrowed */
+  const struct op *narrowed; /* a product whose x lies narrowed, the last or the next one */
+  enum scratch_name narrow_in; /* and where */
 };
 
 static int32_t point_of(const struct op *op, enum site site) { return point_index((struct point){op->layer, site}); }
@@ -42,8 +43,36 @@ static struct device_norm norm_view(const struct norm *norm) {
   return (struct device_norm){(int32_t)norm->kind, norm->eps, span_floats(norm->gain), span_floats(norm->bias)};
 }
 
+static size_t behind(const struct walk *w, const struct op *op) { return (size_t)(op - w->list) + 1; }
+
 static bool same_rows(struct rows a, struct rows b) {
   return a.at.memory == b.at.memory && a.at.offset == b.at.offset && a.ld == b.ld;
+}
+
+/* ---- what the next product reads ------------------------------------------------------------------------------------- */
+
+/* A point that no edit and no tap of the step is at, of those that steps without them do not pass. */
+static bool is_idle(const struct walk *w, const struct op *op) {
+  return op->code == OP_POINT && op->u.point.site == SITE_MLP_POST && !w->shape->mlp_items;
+}
+
+/* Where rows of width `width` at y are to be put once more, narrowed, because what comes at `next` is a product of them; nowhere
+ * otherwise. Whoever asks launches the last kernel that changes them. */
+static int narrow_for(struct walk *w, int32_t set, int32_t layer, size_t next, struct device_rows y, int64_t width, struct narrow_rows *out,
+                      struct error *error) {
+  while (next < w->count && is_idle(w, &w->list[next])) next++;
+  const struct op *product = &w->list[next];
+  *out = (struct narrow_rows){0};
+  if (next >= w->count || product->code != OP_LINEAR || (int32_t)product->set != set || product->layer != layer ||
+      product->u.linear.w->n_in != width)
+    return 0;
+  struct device_rows x = device_rows_of(product->u.linear.x);
+  struct device_matrix m = cuda_matrix_view(product->u.linear.w);
+  if (x.at != y.at || x.ld != y.ld) return 0;
+  int64_t rows = bucket_rows(&w->shape->bucket, product->set);
+  if (m.dtype == DTYPE_F32 || m.ld != width || cuda_product_few(w->cuda, rows, m.dtype)) return 0;
+  w->narrowed = product;
+  return cuda_narrow_rows(w->cuda, w->narrow_in, rows, &m, out, error);
 }
 
 /* ---- the residual: sublayer, begin and norm in one launch ----------------------------------------------------------- */
@@ -53,7 +82,11 @@ static struct row_args no_stages(const struct walk *w, int64_t width, struct row
                            .resid_point = -1, .begin_layer = -1, .begin_point = -1, .norm_layer = -1};
 }
 
-static int launch_stages(const struct walk *w, const struct row_args *args, struct error *error) {
+/* next: the op behind those that it does. */
+static int launch_stages(struct walk *w, struct row_args *args, size_t next, struct error *error) {
+  if (args->norm_layer >= 0 &&
+      narrow_for(w, args->norm_set, args->norm_layer, next, args->y, args->width, &args->narrow, error) != 0)
+    return -1;
   return cuda_check(w->cuda, launch_rows(w->cuda->stream, &w->shape->bucket, args), "a step over rows", error);
 }
 
@@ -93,11 +126,11 @@ static int run_arrivals(struct walk *w, const struct op *op, struct error *error
   struct row_args args = no_stages(w, op->width, op->u.begin.to);
   stage_begin(op, &args);
   args.begin_point = -1;
-  if (launch_stages(w, &args, error) != 0) return -1;
+  if (launch_stages(w, &args, w->count, error) != 0) return -1;
   if (op->u.begin.bare) return 0;
   args.origins = false;
   args.begin_point = point_of(op, SITE_RESID_PRE);
-  return launch_stages(w, &args, error);
+  return launch_stages(w, &args, w->count, error);
 }
 
 static int run_begin(struct walk *w, size_t at, struct error *error) {
@@ -106,7 +139,7 @@ static int run_begin(struct walk *w, size_t at, struct error *error) {
   struct row_args args = no_stages(w, op->width, op->u.begin.to);
   stage_begin(op, &args);
   size_t taken = 1 + take_norm(w, at + 1, op->u.begin.to, op->width, &args);
-  return launch_stages(w, &args, error) != 0 ? -1 : (int)taken;
+  return launch_stages(w, &args, at + taken, error) != 0 ? -1 : (int)taken;
 }
 
 /* A norm of what a sublayer gives, in place, which its sum with the residual follows. */
@@ -136,7 +169,7 @@ static int run_sublayer(struct walk *w, size_t at, const struct norm *out_norm, 
     taken += begins;
     taken += take_norm(w, at + taken, op->u.sublayer.resid, op->width, &args);
   }
-  return launch_stages(w, &args, error) != 0 ? -1 : (int)taken;
+  return launch_stages(w, &args, at + taken, error) != 0 ? -1 : (int)taken;
 }
 
 static int run_norm(struct walk *w, const struct op *op, struct error *error) {
@@ -144,6 +177,9 @@ static int run_norm(struct walk *w, const struct op *op, struct error *error) {
                            .parts = op->u.norm.parts ? op->u.norm.parts : 1, .width = op->width,
                            .x = device_rows_of(op->u.norm.x), .y = device_rows_of(op->u.norm.y),
                            .scale = device_rows_of(op->u.norm.scale), .norm = norm_view(&op->u.norm.norm)};
+  if (op->code == OP_NORM && args.parts == 1 &&
+      narrow_for(w, args.set, args.layer, behind(w, op), args.y, args.width, &args.narrow, error) != 0)
+    return -1;
   return cuda_check(w->cuda, launch_norm(w->cuda->stream, &w->shape->bucket, &args), "a norm", error);
 }
 
@@ -156,8 +192,10 @@ static int run_solu(struct walk *w, const struct op *op, struct error *error) {
 static int run_point(struct walk *w, const struct op *op, struct error *error) {
   struct point_args args = {w->table, (int32_t)op->set, op->layer, point_of(op, op->u.point.site), op->u.point.column,
                             op->width, device_rows_of(op->u.point.x), op->u.point.part, op->u.point.taps, op->u.point.first,
-                            op->u.point.last};
-  if (op->u.point.site == SITE_MLP_POST && !w->shape->mlp_items) return 0;
+                            op->u.point.last, {0}};
+  if (is_idle(w, op)) return 0;
+  if (!args.part && args.column == 0 && narrow_for(w, args.set, args.layer, behind(w, op), args.x, args.width, &args.narrow, error) != 0)
+    return -1;
   return cuda_check(w->cuda, launch_point(w->cuda->stream, &w->shape->bucket, &args), "edits and taps", error);
 }
 
@@ -203,6 +241,8 @@ static int run_elements(struct walk *w, const struct op *op, struct error *error
       if (op->code == OP_GATHER) args.set = ROWS_LOGIT;
       break;
   }
+  bool puts = op->code == OP_GATE || op->code == OP_PLACE || op->code == OP_GATHER;
+  if (puts && narrow_for(w, args.set, args.layer, behind(w, op), args.y, args.width, &args.narrow, error) != 0) return -1;
   return cuda_check(w->cuda, launch_elements(w->cuda->stream, &w->shape->bucket, &args), "a step over elements", error);
 }
 
@@ -215,10 +255,10 @@ static int run_rotate(struct walk *w, const struct op *op, struct error *error) 
 
 /* ---- products and attention ----------------------------------------------------------------------------------------------- */
 
-/* The last op was a product of the same rows by weights of the same type. */
+/* x lies narrowed, for this product or for one before it of the same rows by weights of the same type. */
 static bool narrowed_already(const struct walk *w, const struct op *op) {
   const struct op *last = w->narrowed;
-  return last && last->set == op->set && last->layer == op->layer && same_rows(last->u.linear.x, op->u.linear.x) &&
+  return last && last->u.linear.w->dtype != DTYPE_F32 && last->set == op->set && last->layer == op->layer && same_rows(last->u.linear.x, op->u.linear.x) &&
          last->u.linear.w->n_in == op->u.linear.w->n_in && last->u.linear.w->dtype == op->u.linear.w->dtype;
 }
 
@@ -226,7 +266,7 @@ static struct product_args product_args(const struct walk *w, const struct op *o
   return (struct product_args){.table = w->table, .set = (int32_t)op->set, .layer = op->layer,
                                .w = cuda_matrix_view(op->u.linear.w), .x = device_rows_of(op->u.linear.x),
                                .y = device_rows_of(op->u.linear.y), .bias = span_floats(op->u.linear.bias),
-                               .act = (int32_t)op->u.linear.act, .soft_cap = op->u.linear.soft_cap};
+                               .act = (int32_t)op->u.linear.act, .soft_cap = op->u.linear.soft_cap, .room = op->u.linear.room};
 }
 
 static bool is_plain(const struct op *op) { return op->code == OP_LINEAR && op->u.linear.act == ACT_NONE && op->u.linear.soft_cap == 0; }
@@ -243,8 +283,10 @@ static bool take_gate(const struct walk *w, size_t at, struct product_args *args
       same_rows(up->u.linear.y, gate->u.linear.y) || same_rows(join->u.gate.y, up->u.linear.x))
     return false;
   struct device_matrix v = cuda_matrix_view(up->u.linear.w), g = cuda_matrix_view(gate->u.linear.w);
+  int64_t rows = bucket_rows(&w->shape->bucket, up->set);
+  bool few = cuda_product_few(w->cuda, rows, v.dtype);
   if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out ||
-      !product_takes_gate(&v, &args->x) || !cuda_product_few(w->cuda, bucket_rows(&w->shape->bucket, up->set), v.dtype))
+      !(few ? product_takes_gate(&v, &args->x) : cuda_product_small(rows, &v)))
     return false;
   args->gate = g;
   args->gate_bias = span_floats(gate->u.linear.bias);
@@ -257,10 +299,13 @@ static bool take_gate(const struct walk *w, size_t at, struct product_args *args
 static int run_linear(struct walk *w, size_t at, struct error *error) {
   const struct op *op = &w->list[at];
   struct product_args args = product_args(w, op);
-  bool narrowed = narrowed_already(w, op), gated = take_gate(w, at, &args);
-  w->narrowed = gated ? NULL : op;
-  if (cuda_product(w->cuda, bucket_rows(&w->shape->bucket, op->set), &args, narrowed, error) != 0) return -1;
-  return gated ? 3 : 1;
+  struct narrow_x x = {w->narrow_in, narrowed_already(w, op)};
+  size_t done = take_gate(w, at, &args) ? 3 : 1;
+  w->narrowed = op;
+  w->narrow_in = x.in == SCRATCH_NARROW ? SCRATCH_NARROW_NEXT : SCRATCH_NARROW; /* its kernel still reads x when it writes y */
+  if (narrow_for(w, args.set, args.layer, at + done, args.y, args.w.n_out, &args.narrow, error) != 0) return -1;
+  if (!args.narrow.at) w->narrow_in = x.in;
+  return cuda_product(w->cuda, bucket_rows(&w->shape->bucket, op->set), &args, x, error) != 0 ? -1 : (int)done;
 }
 
 static struct attend_args attend_args(const struct walk *w, const struct op *op) {
@@ -277,7 +322,7 @@ static struct attend_args attend_args(const struct walk *w, const struct op *op)
                                                                  op->u.attend.kv)};
 }
 
-static int run_attend(struct walk *w, struct attend_args args, struct error *error) {
+static int run_attend(struct walk *w, const struct op *op, struct attend_args args, struct error *error) {
   const struct bucket *bucket = &w->shape->bucket;
   cudaStream_t stream = w->cuda->stream;
   int64_t width = (int64_t)args.n_head * args.d_head;
@@ -292,6 +337,8 @@ static int run_attend(struct walk *w, struct attend_args args, struct error *err
   }
   args.count = cuda_scratch(w->cuda, SCRATCH_ARRIVED, attend_counts(&args, bucket->rows) * sizeof *args.count, error);
   if (!args.count) return -1;
+  if (narrow_for(w, ROWS_ACTIVE, args.layer, behind(w, op), args.z, width, z.point == args.point ? &args.narrow : &z.narrow, error) != 0)
+    return -1;
   args.own = w->shape->single;
   args.ahead = args.own && (size_t)bucket->rows * (size_t)w->shape->chunks * args.block_bytes * 2 <= AHEAD_BYTES;
   if (!args.own && cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0) return -1;
@@ -346,7 +393,7 @@ static int run_heads(struct walk *w, size_t at, struct error *error) {
     args.turns = span_floats(op++->u.rotate.table);
   }
   if (op != attend) return 0;
-  return run_attend(w, args, error) != 0 ? -1 : (int)(attend - &w->list[at]) + 1;
+  return run_attend(w, attend, args, error) != 0 ? -1 : (int)(attend - &w->list[at]) + 1;
 }
 
 /* Never in a graph: it is run for the few steps that look at scores, some rows at a time. */
@@ -386,7 +433,7 @@ static int run_norms(struct walk *w, size_t at, struct error *error) {
 static int run_op(struct walk *w, size_t at, struct error *error) {
   const struct op *op = &w->list[at];
   int done;
-  if (op->code != OP_LINEAR) w->narrowed = NULL;
+  if (op->code != OP_LINEAR && !is_idle(w, op)) w->narrowed = NULL;
   switch (op->code) {
     case OP_BEGIN: return run_begin(w, at, error);
     case OP_SUBLAYER: return run_sublayer(w, at, NULL, error);
@@ -397,7 +444,7 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_LINEAR: return run_linear(w, at, error);
     case OP_SOLU: return one(run_solu(w, op, error));
     case OP_ROTATE: done = run_heads(w, at, error); return done ? done : one(run_rotate(w, op, error));
-    case OP_ATTEND: return one(run_attend(w, attend_args(w, op), error));
+    case OP_ATTEND: return one(run_attend(w, op, attend_args(w, op), error));
     case OP_PATTERN: return one(run_pattern(w, op, error));
     case OP_POINT: return one(run_point(w, op, error));
     case OP_HOLD: return one(cuda_hold(w->cuda, w->table, op, error));
@@ -435,7 +482,8 @@ static void name_op(const struct walk *w, const struct op *op) {
 
 int cuda_launch_list(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
                      const struct shape *shape, struct error *error) {
-  struct walk w = {.cuda = cuda, .list = list, .count = count, .step = step, .shape = shape, .table = cuda->tables.device};
+  struct walk w = {.cuda = cuda, .list = list, .count = count, .step = step, .shape = shape, .table = cuda->tables.device,
+                   .narrow_in = SCRATCH_NARROW};
   for (size_t i = 0; i < count;) {
     if (cuda->watch) name_op(&w, &list[i]);
     int done = set_is_empty(&w, &list[i]) ? 1 : run_op(&w, i, error);

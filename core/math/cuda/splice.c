@@ -25,8 +25,8 @@ static int decode(const struct encoding *e, const struct op *op, int64_t first, 
 static int skip(const struct encoding *e, const struct splice *what, int64_t rows, struct error *error) {
   if (!what->skip) return 0;
   struct product_args args = {.n = rows, .w = cuda_matrix_view(what->skip), .x = {e->raw, what->skip->n_in},
-                              .y = {e->skip, what->skip->n_out}};
-  return cuda_product(e->cuda, rows, &args, false, error);
+                              .y = {e->skip, what->skip->n_out}, .room = (int32_t)rows};
+  return cuda_product(e->cuda, rows, &args, (struct narrow_x){SCRATCH_NARROW, false}, error);
 }
 
 int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) {

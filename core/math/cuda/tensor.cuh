@@ -143,13 +143,6 @@ template <bool WIDE> static __device__ __forceinline__ void load_inputs(const fl
   }
 }
 
-/* Gated, every second tile is the gate's: the outputs of two tiles are one. */
-static __device__ __forceinline__ void finish_gated(const product_args &a, int row, int64_t out, float up, float gate) {
-  up += a.bias ? a.bias[out] : 0.0f;
-  gate += a.gate_bias ? a.gate_bias[out] : 0.0f;
-  row_at(a.y, row)[out] = activate(a.act, gate) * up;
-}
-
 /* A lane's weights on their way through shared memory, and later the warps' sums. Every lane reads what it copied itself. */
 template <int TILES, int ROWS> union tensor_shared {
   static const int DEPTH = IN_FLIGHT / TILES, WIDTH = TILES * 8, PITCH = WIDTH + 8;

@@ -51,4 +51,8 @@ static __device__ __forceinline__ unsigned short f16_bits(float value) {
   return (unsigned short)(sign | (bits - 0x38000000 + 0xFFF + (bits >> 13 & 1)) >> 13);
 }
 
+static __device__ __forceinline__ void narrow_element(const narrow_rows &to, int64_t row, int64_t i, float value) {
+  if (to.at) ((unsigned short *)to.at)[row * to.ld + i] = to.dtype == DTYPE_F16 ? f16_bits(value) : bf16_bits(value);
+}
+
 #endif

@@ -361,15 +361,20 @@ static void write_error_reply(struct json_writer *w, const char *status, const c
   jw_close(w, '}');
 }
 
-/* One member of "content": the schema is that of JSON, other types have none. */
-static void write_media(struct json_writer *w, const char *type, size_t length, const char *body) {
+/* One member of "content": the schema is that of JSON, other types have none. OpenAPI 3.1 has no word for what a stream's events
+ * carry, hence one of ours. */
+static void write_media(struct json_writer *w, const char *type, size_t length, const struct shape *shape) {
   char name[64];
   snprintf(name, sizeof name, "%.*s", (int)length, type);
   jw_key(w, name);
   jw_open(w, '{');
-  if (body && strcmp(name, "application/json") == 0) {
+  if (shape->body && strcmp(name, "application/json") == 0) {
     jw_key(w, "schema");
-    shape_write(w, body);
+    shape_write(w, shape->body);
+  }
+  if (strcmp(name, "text/event-stream") == 0) {
+    jw_key(w, "x-event-data");
+    shape_write(w, shape_event(shape));
   }
   jw_close(w, '}');
 }
@@ -386,7 +391,7 @@ static void write_answer(struct json_writer *w, const struct route *row) {
     jw_open(w, '{');
     for (const char *at = shape->types ? shape->types : "application/json"; *at;) {
       size_t n = strcspn(at, " ");
-      write_media(w, at, n, shape->body);
+      write_media(w, at, n, shape);
       at += n;
       at += strspn(at, " ");
     }

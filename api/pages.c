@@ -150,9 +150,15 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   page_escaped(out, row->summary);
   buffer_text(out, ".</p>\n");
   const struct shape *shape = shape_of(row);
+  const char *event = shape ? shape_event(shape) : NULL;
   if (shape && shape->body) {
     buffer_text(out, "<p>Answers ");
     add_shape(out, shape->body);
+    buffer_text(out, "</p>\n");
+  }
+  if (event && (!shape->body || strcmp(event, shape->body) != 0)) {
+    buffer_text(out, "<p>Each event of a stream carries ");
+    add_shape(out, event);
     buffer_text(out, "</p>\n");
   }
   if (!row->handler || !row->fields || !row->fields->name) return;

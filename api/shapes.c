@@ -18,6 +18,7 @@
 #define TEXT_TOKENS "tokens: [text], ids: [integer]"
 #define COMPLETION "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage: @Usage"
 #define EVENTS "application/json text/event-stream"
+#define CHUNK "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage?: @Usage?"
 #define ARRAYS "application/json application/x-npy application/vnd.safetensors"
 #define HTML "text/html"
 
@@ -191,17 +192,19 @@ static const struct shape shapes[] = {
     {job_get, .body = "@Job"},
     {job_delete, .body = "@Job"},
     {job_resume_post, .body = "@Job"},
-    {job_events_get, .types = "text/event-stream"},
+    {job_events_get, .types = "text/event-stream", .event = "@Job"},
 
     {openai_models_get, .body = "{object: text, data: [@OpenAIModel]}"},
     {openai_model_get, .body = "@OpenAIModel"},
     {chat_completions_post,
      .body = "{" COMPLETION ", choices: [{index: integer, message: {role: text, content: text, refusal: null}, "
-             "logprobs: @ChatLogprobs?, finish_reason: text}]}", .types = EVENTS},
+             "logprobs: @ChatLogprobs?, finish_reason: text}]}", .types = EVENTS,
+     .event = "{" CHUNK ", choices: [{index: integer, delta: {role?: text, content?: text}, logprobs: @ChatLogprobs?, finish_reason: text?}]}"},
     {apply_chat_template_post, .body = "{prompt: text, tokens: [integer]}"},
     {completions_post,
      .body = "{" COMPLETION ", choices: [{index: integer, text: text, logprobs: @TextLogprobs?, finish_reason: text}]}",
-     .types = EVENTS},
+     .types = EVENTS,
+     .event = "{" CHUNK ", choices: [{index: integer, text: text, logprobs: @TextLogprobs?, finish_reason: text?}]}"},
 
     {models_get,
      .body = "{models: [{id: text, family: text, dtype: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
@@ -224,6 +227,11 @@ const struct shape *shape_of(const struct route *row) {
   for (size_t i = 0; row->handler && i < sizeof shapes / sizeof shapes[0]; i++)
     if (shapes[i].handler == row->handler) return &shapes[i];
   return NULL;
+}
+
+const char *shape_event(const struct shape *shape) {
+  if (!shape->types || !strstr(shape->types, "text/event-stream")) return NULL;
+  return shape->event ? shape->event : shape->body;
 }
 
 const char *shape_name(size_t i, const char **body) {

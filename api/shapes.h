@@ -20,10 +20,14 @@ struct shape {
   const char *body;  /* of the JSON reply; NULL: the reply is no JSON */
   const char *types; /* content types separated by blanks, first the one that nobody has to ask for; NULL: application/json */
   int status;        /* 0: 200 */
+  const char *event; /* of what an event of a stream carries as its data, where that is no `body` */
 };
 
 /* What a route answers. NULL when it is not built, or nobody has written it down. */
 const struct shape *shape_of(const struct route *row);
+
+/* What the events of a reply carry; NULL: it has no such stream. */
+const char *shape_event(const struct shape *shape);
 
 /* The shape as a JSON schema: one object. */
 void shape_write(struct json_writer *w, const char *body);

@@ -4,6 +4,7 @@ STEERD_BINARY names the program (default build/steerd). The daemon runs in its o
 store. A test that fails shows the end of the daemon's log; a sanitizer report in the log, or an exit status that
 is not 0, is a failure of its own.
 """
+import json
 import os
 import pathlib
 import re
@@ -192,14 +193,22 @@ def breaches(schema, value, spec, where=""):
     return found
 
 
-def reply_schema(spec, method, path, status):
-    """The schema of a JSON reply, or None. Of two paths that fit the one with fewer placeholders is meant."""
+def reply_schema(spec, method, path, status, kind="application/json", member="schema"):
+    """The schema of a JSON reply (or, as x-event-data, of a stream's events), or None. Of two paths that fit the one with fewer
+    placeholders is meant."""
     pattern = lambda template: re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.escape(template)) + "/?"
     fitting = [one for one in spec["paths"] if method.lower() in spec["paths"][one] and re.fullmatch(pattern(one), path)]
     if not fitting:
         return None
     replies = spec["paths"][min(fitting, key=lambda one: one.count("{"))][method.lower()]["responses"]
-    return replies.get(str(status), {}).get("content", {}).get("application/json", {}).get("schema")
+    return replies.get(str(status), {}).get("content", {}).get(kind, {}).get(member)
+
+
+def events_of(text):
+    """What the events of a stream carry, without the words it may end with: an error, [DONE]."""
+    for event in text.split("\n\n"):
+        if event.startswith("data: ") and event != "data: [DONE]":
+            yield json.loads(event[len("data: "):])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -215,15 +224,19 @@ def told_and_done():
 
     def check(reply, request):
         daemon = next((one for one in running if getattr(one, "url", None) and reply.url.startswith(one.url + "/")), None)
-        if not daemon or reply.status_code >= 300 or not reply.headers.get("Content-Type", "").startswith("application/json"):
+        kind = reply.headers.get("Content-Type", "").split(";")[0]
+        if not daemon or reply.status_code >= 300 or kind not in ("application/json", "text/event-stream"):
             return
         if not known.get("spec"):
             known["spec"] = ask_spec(daemon.url)
         spec = known["spec"]
         path = urllib.parse.unquote(urllib.parse.urlsplit(reply.url).path)
-        schema = spec and reply_schema(spec, request.method, path, reply.status_code)
-        found = breaches(schema, reply.json(), spec) if schema else []
-        assert not found, f"{request.method} {path} does not answer what /openapi.json says: {found[:5]}"
+        stream = kind == "text/event-stream"
+        schema = spec and reply_schema(spec, request.method, path, reply.status_code, kind, "x-event-data" if stream else "schema")
+        assert schema or not (spec and stream), f"{request.method} {path}: nobody has told what its events carry (api/shapes.c)"
+        for value in (events_of(reply.content.decode()) if stream else [reply.json()]) if schema else []:
+            found = breaches(schema, value, spec)
+            assert not found, f"{request.method} {path} does not answer what /openapi.json says: {found[:5]}"
 
     def checked(self, request, **arguments):
         reply = send(self, request, **arguments)

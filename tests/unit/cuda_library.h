@@ -4,8 +4,16 @@
 #define STEERD_TESTS_UNIT_CUDA_LIBRARY_H
 
 #include <dlfcn.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#include "tests/unit/ops_world.h"
+#include <cmocka.h>
+
+#include "core/math/ops.h"
 
 /* All NULL where the device is real. */
 static struct {

@@ -2,6 +2,7 @@
  * (STEERD_CUDA_LIBRARY): the emulated one for all of it, a real one for the first half. Formulas are tested where those of the
  * other backends are, and in test_cuda_*.c. */
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 enum { ILLEGAL_ADDRESS = 700, OUT_OF_MEMORY = 2 };
 

@@ -2,6 +2,7 @@
  * real. */
 #include "core/engine/sampler.h"
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 enum { ROWS = 5, FEW_WORDS = 700, WORDS = 9001, STRIDE = WORDS + 3 }; /* of three blocks a row, the last one short */
 

@@ -1,6 +1,7 @@
 /* Keys and values as the CUDA backend keeps them, and attention that reads them, of one row and of prompts, against sums in double.
  * Needs a library (STEERD_CUDA_LIBRARY), emulated or real. */
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 struct heads {
   int n, kv, d, window;

@@ -1,6 +1,7 @@
 /* What the CUDA backend does in one launch is what its single ops do, bit by bit. Needs a library (STEERD_CUDA_LIBRARY),
  * emulated or real. */
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 /* ---- attention of texts with one row each ------------------------------------------------------------------------------------- */
 

@@ -5,6 +5,7 @@
 
 #include "core/math/host.h"
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 /* ---- what is kept, read back --------------------------------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* Which blocks hold a text stays on the device from step to step: what a step sends does not grow with what its texts have behind them,
  * and every text is found where it is, however many come and go. Needs the emulated library (STEERD_CUDA_LIBRARY). */
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 enum { TEXTS = 24, TOGETHER = 3, LAYERS = 2, LONGEST = 300 };
 

@@ -1,6 +1,7 @@
 /* Products of the CUDA backend: by tensor cores, by the library and by plain sums, alone and with their gate, against sums in
  * double. Needs a library (STEERD_CUDA_LIBRARY), emulated or real. */
 #include "tests/unit/cuda_library.h"
+#include "tests/unit/ops_world.h"
 
 struct product {
   const char *name;

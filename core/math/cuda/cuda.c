@@ -247,8 +247,9 @@ static struct backend *cuda_open(const struct cuda_options *options, struct erro
   cuda->device = options->device;
   cuda->deterministic = options->deterministic;
   cuda->serial = options->serial;
-  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s%s", options->device, options->deterministic ? "+deterministic" : "",
-           options->serial ? "+serial" : "");
+  cuda->apart = options->apart;
+  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s%s%s", options->device, options->deterministic ? "+deterministic" : "",
+           options->serial ? "+serial" : "", options->apart ? "+apart" : "");
   cuda->ops = cuda_ops;
   cuda->ops.name = cuda->name;
   cuda->base.ops = &cuda->ops;

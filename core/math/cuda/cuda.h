@@ -22,7 +22,7 @@ enum scratch_name {
   SCRATCH_NARROW_NEXT, /* that of the product behind it, which may be made while it reads its own */
   SCRATCH_SUMS,    /* sums of a product of the library */
   SCRATCH_PARTIAL, /* chunks of attention */
-  SCRATCH_ARRIVED, /* blocks of attention that are done; begins as zeros, and every kernel leaves zeros */
+  SCRATCH_ARRIVED, /* blocks of a kernel that are done; begins as zeros, and every kernel leaves zeros */
   SCRATCH_PATTERN, /* rows of scores */
   SCRATCH_ENCODE,  /* of encode.c */
   SCRATCH_SAMPLE,  /* of sample.c */
@@ -88,7 +88,7 @@ struct cuda_backend {
   struct ops ops; /* a copy, for the name */
   char name[48];
   int device;
-  bool deterministic, serial;
+  bool deterministic, serial, apart;
   bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
   _Atomic(const void *) prepared[MOST_KERNELS]; /* kernels that launch_prepare has seen, by their addresses */
   atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */

@@ -227,6 +227,19 @@ cudaError_t launch_product_narrow(cudaStream_t stream, int64_t rows, const struc
 cudaError_t launch_product_finish(cudaStream_t stream, int64_t rows, const struct product_args *args, const float *sums,
                                   int64_t ld);
 
+/* ---- rows_tensor.cu -------------------------------------------------------------------------------------------------- */
+
+/* The stages of rows and a product of what their norm gives (rows.y, which is written too; product.x is not read) in one launch:
+ * the same bits as one behind the other. The product writes neither rows.resid nor rows.out. */
+struct rows_product_args {
+  struct row_args rows;
+  struct product_args product;
+  uint32_t *count; /* 0, and 0 again afterwards */
+};
+/* Whether it can, and is worth it: weights of 16 bits, few and narrow rows, no more blocks than find room at once. */
+bool rows_take_product(const struct bucket *bucket, const struct rows_product_args *args);
+cudaError_t launch_rows_product(cudaStream_t stream, const struct bucket *bucket, const struct rows_product_args *args);
+
 /* ---- attend.cu ------------------------------------------------------------------------------------------------------- */
 
 #define ATTEND_CHUNK 128 /* positions that a block weighs at a time; its threads */

@@ -27,6 +27,7 @@ struct cuda_options {
   int device;         /* 0, 1, ... */
   bool deterministic; /* every result has the same bits at any load */
   bool serial;        /* no kernel begins before the one before it has ended: to measure what that is worth */
+  bool apart;         /* nor does one do what two can do: the same */
 };
 
 /* Opens a device. ERROR_ARGUMENT when `host` is of another build or the device does not exist, ERROR_DEVICE when it (or

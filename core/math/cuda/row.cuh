@@ -31,6 +31,10 @@ template <class READ, class USE> static __device__ __forceinline__ void each_at_
 /* All threads of the block, which come to every function together. */
 struct block_team {
   float *shared; /* [MAX_WARPS] */
+  static const bool tells = true;
+  static const int WARPS = MAX_WARPS; /* at most */
+
+  static __device__ __forceinline__ int number(void) { return (int)threadIdx.x; }
 
   /* The first element of this thread from `begin` on. */
   static __device__ __forceinline__ int first(int64_t begin) {
@@ -81,6 +85,10 @@ struct block_team {
 #define PLAYED_WIDTH 1024
 struct warp_team {
   int lane;
+  bool tells; /* what it finds at taps; others do the same row */
+  static const int WARPS = 1;
+
+  __device__ __forceinline__ int number(void) const { return lane; }
 
   __device__ __forceinline__ int first(int64_t begin) const {
     int i = (int)begin / 32 * 32 + lane;
@@ -114,10 +122,11 @@ struct warp_team {
     return total;
   }
 
-  template <class F> __device__ __forceinline__ void items(const row_range *rows, int begin, int end, int row, F f) const {
-    for (int base = begin; base < end; base += 32) {
+  template <class F>
+  __device__ __forceinline__ void items(const row_range *rows, int begin, int end, int row, F f, const unsigned *known = NULL) const {
+    for (int base = begin; base < end; base += 32, known = NULL) {
       int item = base + lane;
-      unsigned left = __ballot_sync(FULL_WARP, item < end && row_within(rows[item], row));
+      unsigned left = known ? *known : __ballot_sync(FULL_WARP, item < end && row_within(rows[item], row));
       for (; left; left &= left - 1) f(base + __ffs((int)left) - 1);
     }
   }
@@ -258,7 +267,7 @@ static __device__ inline void point_edits(T team, const table *t, int point, int
 
 template <class T>
 static __device__ inline void point_taps(T team, const table *t, int point, int row, const float *h, int64_t column, int64_t width) {
-  if (!t->tap_begin || point < 0) return;
+  if (!team.tells || !t->tap_begin || point < 0) return;
   taps_between(team, t, t->tap_begin[point], t->tap_begin[point + 1], row, h, column, width);
 }
 
@@ -270,47 +279,48 @@ static __device__ inline void point_row(T team, const table *t, int point, int r
 
 /* ---- items that are found before it is a block's turn ------------------------------------------------------------------------------- */
 
-/* What is done to a row at a point: its items among those of the step, and which of the first of them, one for each thread, cover the
- * row. In shared memory. */
-struct point_items {
+/* What is done to a row at a point: its items among those of the step, and which of the first of them, one for each thread of the team,
+ * cover the row. In shared memory. */
+template <class T> struct point_items {
   int32_t edits, edits_end, taps, taps_end;
-  unsigned edit_mask[MAX_WARPS], tap_mask[MAX_WARPS];
+  unsigned edit_mask[T::WARPS], tap_mask[T::WARPS];
 };
 
-static __device__ __forceinline__ bool any_items(const point_items &p) { return p.edits < p.edits_end || p.taps < p.taps_end; }
+template <class T> static __device__ __forceinline__ bool any_items(const point_items<T> &p) { return p.edits < p.edits_end || p.taps < p.taps_end; }
 
 /* Those of one kind; `begins` is NULL where there are none. True: the one of this thread covers the row. */
-static __device__ __forceinline__ bool look_up(const int32_t *begins, const row_range *rows, int point, int row, int32_t *begin,
-                                               int32_t *end, unsigned mask[MAX_WARPS]) {
-  int first = 0, behind = 0;
+template <class T>
+static __device__ __forceinline__ bool look_up(T team, const int32_t *begins, const row_range *rows, int point, int row, int32_t *begin,
+                                               int32_t *end, unsigned *mask) {
+  int first = 0, behind = 0, number = team.number();
   if (begins) first = __ldcg(begins + point), behind = __ldcg(begins + point + 1);
-  int item = first + (int)threadIdx.x;
-  bool covers = item < behind && row_within(table_range(rows + item), row);
+  bool covers = first + number < behind && row_within(table_range(rows + first + number), row);
   unsigned found = __ballot_sync(FULL_WARP, covers);
-  if (threadIdx.x % 32 == 0) mask[threadIdx.x / 32] = found;
-  if (threadIdx.x == 0) *begin = first, *end = behind;
+  if (number % 32 == 0) mask[number / 32] = found;
+  if (number == 0) *begin = first, *end = behind;
   return covers;
 }
 
 #define FETCHED_EDITS 8 /* of a row; more would push each other out again */
 
 /* In front of grid_follow, and read behind a barrier: the items of a row at a point, none at -1. What edits read is asked for. */
-static __device__ inline void find_point(const table *t, int point, int row, point_items *p) {
+template <class T> static __device__ inline void find_point(T team, const table *t, int point, int row, point_items<T> *p) {
   const int32_t *edits = point < 0 ? NULL : table_pointer(&t->edit_begin), *taps = point < 0 ? NULL : table_pointer(&t->tap_begin);
-  bool covers = look_up(edits, table_pointer(&t->edit_rows), point, row, &p->edits, &p->edits_end, p->edit_mask);
-  if (covers && threadIdx.x < FETCHED_EDITS) {
-    const table_edit *edit = table_pointer(&t->edits) + __ldcg(edits + point) + threadIdx.x;
+  bool covers = look_up(team, edits, table_pointer(&t->edit_rows), point, row, &p->edits, &p->edits_end, p->edit_mask);
+  if (covers && team.tells && team.number() < FETCHED_EDITS) {
+    const table_edit *edit = table_pointer(&t->edits) + __ldcg(edits + point) + team.number();
     int64_t n = __ldcg(&edit->column_end) - __ldcg(&edit->column_begin);
     if (__ldcg(&edit->kind) != EDIT_ROW_REPLACE) fetch_floats(table_pointer(&edit->v), n); /* of those the row's is far off */
     fetch_floats(table_pointer(&edit->enc), n);
   }
-  look_up(taps, table_pointer(&t->tap_rows), point, row, &p->taps, &p->taps_end, p->tap_mask);
+  look_up(team, taps, table_pointer(&t->tap_rows), point, row, &p->taps, &p->taps_end, p->tap_mask);
 }
 
 /* point_row with what was found. */
-static __device__ inline void found_row(block_team team, const table *t, const point_items &p, int row, float *h, int64_t width) {
+template <class T>
+static __device__ inline void found_row(T team, const table *t, const point_items<T> &p, int row, float *h, int64_t width) {
   edits_between(team, t, p.edits, p.edits_end, row, h, 0, width, p.edit_mask);
-  taps_between(team, t, p.taps, p.taps_end, row, h, 0, width, p.tap_mask);
+  if (team.tells) taps_between(team, t, p.taps, p.taps_end, row, h, 0, width, p.tap_mask);
 }
 
 static __device__ inline bool row_is_edited(const table *t, int point, int row) {

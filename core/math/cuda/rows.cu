@@ -7,18 +7,16 @@
 static __global__ void __launch_bounds__(MOST_ROW_THREADS, 1) rows_kernel(row_args a) {
   DYNAMIC_SHARED(float, kept);
   __shared__ float shared[MAX_WARPS];
-  __shared__ point_items found[ROW_POINTS];
+  __shared__ point_items<block_team> found[ROW_POINTS];
+  block_team team = {shared};
   int row = blockIdx.x;
   row_stages stages = stages_of(a, row);
   bool begins = stages.arrives && begins_here(a, row);
-#pragma unroll 1
-  for (int i = 0; i < ROW_POINTS; i++) find_point(a.table, stage_point(a, stages, i), stage_row(a, stages, i, row), &found[i]);
+  find_points(team, a, stages, row, found);
   if (stages.sums) fetch_norm(a.out_norm, a.width);
   if (stages.norms) fetch_norm(a.norm, a.width);
   grid_follow();
   if (!stages.sums && !stages.arrives && !stages.norms) return;
-  block_team team = {shared};
-  early_items items = {found};
   float *resid = row_at(a.resid, row), *out = row_at(a.out, row), *h = a.width <= SHARED_WIDTH ? kept : resid;
   __syncthreads(); /* all is found */
   stages.added = stages.sums && !begins && a.out_norm.kind == NORM_NONE && !any_items(found[OUT_POINT]);
@@ -28,7 +26,7 @@ static __global__ void __launch_bounds__(MOST_ROW_THREADS, 1) rows_kernel(row_ar
     add_rows(team, resid, out, h, a.width);
   else if (h != resid)
     copy_row(team, resid, h, a.width);
-  change_row(team, a, stages, row, h, out, items);
+  change_row(team, a, stages, row, h, out, found);
   if (h != resid && (stages.sums || begins || has_point(a, stages))) copy_row(team, h, resid, a.width);
   if (!stages.norms) return;
   norm_row(team, a.norm, a.width, h, row_at(a.y, row));

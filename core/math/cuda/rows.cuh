@@ -86,31 +86,22 @@ static __device__ __forceinline__ int stage_row(const row_args &a, const row_sta
   return which != BEGIN_POINT && stages.sums ? step_row(a.table, a.sub_set, row) : row;
 }
 
-/* Edits and taps are looked for when it is their turn. */
-struct late_items {
-  template <class T> __device__ __forceinline__ void change(T team, const row_args &a, int, int point, int row, float *h) const {
-    point_row(team, a.table, point, row, h, 0, a.width);
-  }
-};
-
-/* They were found before (find_point), in shared memory. */
-struct early_items {
-  const point_items *found; /* [ROW_POINTS] */
-  __device__ __forceinline__ void change(block_team team, const row_args &a, int which, int, int row, float *h) const {
-    if (any_items(found[which])) found_row(team, a.table, found[which], row, h, a.width);
-  }
-};
+/* In front of grid_follow, and read behind a barrier of the team: all of their items. */
+template <class T>
+static __device__ __forceinline__ void find_points(T team, const row_args &a, const row_stages &stages, int row, point_items<T> found[ROW_POINTS]) {
+#pragma unroll 1
+  for (int i = 0; i < ROW_POINTS; i++) find_point(team, a.table, stage_point(a, stages, i), stage_row(a, stages, i, row), &found[i]);
+}
 
 /* h, the row of the residual, as it is behind its sums and edits. `out`: what the sublayer gave, where the row sums; overwritten. */
-template <class T, class I = late_items>
+template <class T>
 static __device__ __forceinline__ void change_row(T team, const row_args &a, const row_stages &stages, int row, float *h, float *out,
-                                                  I items = I()) {
+                                                  const point_items<T> found[ROW_POINTS]) {
   if (stages.sums && a.out_norm.kind != NORM_NONE) norm_row(team, a.out_norm, a.width, out, out);
 #pragma unroll 1 /* edits are many instructions, which have to come from somewhere too */
   for (int which = 0; which < ROW_POINTS; which++) {
-    int point = stage_point(a, stages, which);
     if (which == RESID_POINT && stages.sums && !stages.added) add_rows(team, h, out, h, a.width);
-    if (point >= 0) items.change(team, a, which, point, stage_row(a, stages, which, row), which == OUT_POINT ? out : h);
+    if (any_items(found[which])) found_row(team, a.table, found[which], stage_row(a, stages, which, row), which == OUT_POINT ? out : h, a.width);
   }
 }
 

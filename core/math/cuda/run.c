@@ -37,6 +37,16 @@ struct walk {
   enum scratch_name narrow_in; /* and where */
 };
 
+/* For who watches: what the next launches are for. */
+static void name_op(const struct walk *w, const struct op *op) {
+  static const char *const names[] = {
+      "begin", "norm", "norm scale", "normalize", "gain", "linear", "gate", "softmax units", "place", "rotate", "attend",
+      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy", "hold", "splice", "put"};
+  _Static_assert(sizeof names / sizeof *names == OP_CODE_COUNT, "an op without a name");
+  watch_op(w->cuda->watch, w->cuda->stream, names[op->code], bucket_rows(&w->shape->bucket, op->set),
+           op->code == OP_LINEAR ? op->u.linear.w : NULL);
+}
+
 static int32_t point_of(const struct op *op, enum site site) { return point_index((struct point){op->layer, site}); }
 
 static struct device_norm norm_view(const struct norm *norm) {
@@ -90,6 +100,20 @@ static int launch_stages(struct walk *w, struct row_args *args, size_t next, str
   return cuda_check(w->cuda, launch_rows(w->cuda->stream, &w->shape->bucket, args), "a step over rows", error);
 }
 
+static size_t take_product(const struct walk *w, size_t at, struct rows_product_args *both);
+
+/* The stages of `taken` ops at `at`, and a product behind them that one kernel does along with them. Returns how many ops that are, or -1. */
+static int finish_stages(struct walk *w, size_t at, size_t taken, struct row_args *args, struct error *error) {
+  struct rows_product_args both = {.rows = *args};
+  size_t more = take_product(w, at + taken, &both);
+  if (!more) return launch_stages(w, args, at + taken, error) != 0 ? -1 : (int)taken;
+  if (w->cuda->watch) name_op(w, &w->list[at + taken]);
+  both.count = cuda_scratch(w->cuda, SCRATCH_ARRIVED, sizeof *both.count, error);
+  if (!both.count) return -1;
+  cudaError_t status = launch_rows_product(w->cuda->stream, &w->shape->bucket, &both);
+  return cuda_check(w->cuda, status, "a step over rows and a product", error) != 0 ? -1 : (int)(taken + more);
+}
+
 static void stage_begin(const struct op *op, struct row_args *args) {
   args->begin_layer = op->layer;
   args->begin_point = op->u.begin.bare ? -1 : point_of(op, SITE_RESID_PRE);
@@ -139,7 +163,7 @@ static int run_begin(struct walk *w, size_t at, struct error *error) {
   struct row_args args = no_stages(w, op->width, op->u.begin.to);
   stage_begin(op, &args);
   size_t taken = 1 + take_norm(w, at + 1, op->u.begin.to, op->width, &args);
-  return launch_stages(w, &args, at + taken, error) != 0 ? -1 : (int)taken;
+  return finish_stages(w, at, taken, &args, error);
 }
 
 /* A norm of what a sublayer gives, in place, which its sum with the residual follows. */
@@ -169,7 +193,7 @@ static int run_sublayer(struct walk *w, size_t at, const struct norm *out_norm, 
     taken += begins;
     taken += take_norm(w, at + taken, op->u.sublayer.resid, op->width, &args);
   }
-  return launch_stages(w, &args, at + taken, error) != 0 ? -1 : (int)taken;
+  return finish_stages(w, at, taken, &args, error);
 }
 
 static int run_norm(struct walk *w, const struct op *op, struct error *error) {
@@ -293,6 +317,22 @@ static bool take_gate(const struct walk *w, size_t at, struct product_args *args
   args->act = (int32_t)join->u.gate.act;
   args->y = device_rows_of(join->u.gate.y);
   return true;
+}
+
+/* The product at `at`, with its gate, if it is of what the norm of these rows gives, and may be done with them. Returns how many ops. */
+static size_t take_product(const struct walk *w, size_t at, struct rows_product_args *both) {
+  const struct row_args *rows = &both->rows;
+  const struct op *op = &w->list[at];
+  if (w->cuda->apart || at >= w->count || op->code != OP_LINEAR || rows->norm_layer < 0 || (int32_t)op->set != rows->norm_set ||
+      op->set == ROWS_LOGIT || op->layer != rows->norm_layer)
+    return 0;
+  both->product = product_args(w, op);
+  const float *x = both->product.x.at;
+  bool gated = take_gate(w, at, &both->product);
+  const float *y = both->product.y.at;
+  bool its = x == rows->y.at && op->u.linear.x.ld == rows->y.ld, aside = y != rows->resid.at && y != rows->out.at && y != x;
+  if (!its || !aside || !rows_take_product(&w->shape->bucket, both)) return 0;
+  return gated ? 3 : 1;
 }
 
 /* How many ops were done, or -1. */
@@ -468,16 +508,6 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
 static bool set_is_empty(const struct walk *w, const struct op *op) {
   bool logit = op->set == ROWS_LOGIT || op->code == OP_GATHER;
   return (logit ? w->shape->bucket.logit_rows : w->shape->bucket.rows) == 0;
-}
-
-/* For who watches: what the next launches are for. */
-static void name_op(const struct walk *w, const struct op *op) {
-  static const char *const names[] = {
-      "begin", "norm", "norm scale", "normalize", "gain", "linear", "gate", "softmax units", "place", "rotate", "attend",
-      "sublayer", "point", "embed", "pattern", "keep", "cap", "delta", "gather", "copy", "hold", "splice", "put"};
-  _Static_assert(sizeof names / sizeof *names == OP_CODE_COUNT, "an op without a name");
-  watch_op(w->cuda->watch, w->cuda->stream, names[op->code], bucket_rows(&w->shape->bucket, op->set),
-           op->code == OP_LINEAR ? op->u.linear.w : NULL);
 }
 
 int cuda_launch_list(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,

@@ -13,6 +13,7 @@ static const struct narrow_model {
 } narrow_models[] = {
     {TINY "model-bf16", 2},
     {TINY "model-f16", 2},
+    {"config/demo", 2}, /* 256 wide: more than one lap of a team */
     {"tests/vectors/families/gemma", 2},            /* a gate, and its own norm */
     {"tests/vectors/families/gemma3", 2},           /* and norms behind sublayers */
     {"tests/vectors/families/stablelm-parallel", 1} /* the MLP reads the same norm as attention */

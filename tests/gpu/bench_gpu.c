@@ -439,14 +439,15 @@ static void trace(struct bench *b, bool tiny) {
   bench_prompt(b, b->shape->prompt);
 }
 
-/* What it is worth that kernels begin before their turn. */
-static void report_serial(struct bench *b, const char *name, const struct shape *shape) {
-  char serial[64];
-  snprintf(serial, sizeof serial, "%s+serial", name);
-  bench_open(b, serial, shape, numbers, n_numbers, effort->tokens);
+/* What something is worth that a device's name switches off: +serial, that kernels begin before their turn; +apart, that rows
+ * and the product behind them are one launch. */
+static void report_without(struct bench *b, const char *name, const char *mode, const struct shape *shape) {
+  char other[64];
+  snprintf(other, sizeof other, "%s%s", name, mode);
+  bench_open(b, other, shape, numbers, n_numbers, effort->tokens);
   struct comparison c = compare(b, 1, NOTHING, TAPS_AND_EDITS);
   puts(report_head);
-  printf("| %s | decode, 1 stream, +serial | ", shape->name);
+  printf("| %s | decode, 1 stream, %s | ", shape->name, mode);
   print_comparison(&c);
   puts(" | | | |");
   report_time(b);
@@ -466,7 +467,9 @@ static void run_model(const char *name, const struct shape *shape, bool tiny) {
   if (tracing) trace(&b, tiny);
   else report_decode(&b), report_prompts(&b), report_time(&b);
   bench_close(&b);
-  if (!tracing && shape->gpt2 && !strncmp(name, "cuda", 4) && !strstr(name, "+serial")) report_serial(&b, name, shape);
+  static const char *const modes[] = {"+serial", "+apart"};
+  for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
+    if (!tracing && shape->gpt2 && !strncmp(name, "cuda", 4) && !strchr(name, '+')) report_without(&b, name, modes[i], shape);
 }
 
 static void run_dictionaries(const char *name, bool tiny) {

@@ -9,7 +9,8 @@
 
 #define MOST_ROWS 8                   /* one for each warp */
 #define MOST_BLOCKS 396               /* about what finds room at once: a second turn of blocks would do the rows a second time */
-#define MOST_SHARED ((size_t)99 << 10) /* what a block may have everywhere from 8.0 on */
+#define MOST_SHARED (99 << 10)        /* what a block may have everywhere from 8.0 on, */
+#define OWN_SHARED (34 << 10)         /* and what this one has beside its rows */
 #define HELD 6                        /* pieces of 16 bytes that a lane asks for at a time, of each of two rows */
 
 /* ---- rows in shared memory ------------------------------------------------------------------------------------------------- */
@@ -37,8 +38,8 @@ static __device__ __forceinline__ held_rows hold_rows(float *memory, int width, 
 
 static __device__ __forceinline__ device_norm hold_norm(const device_norm &norm, int width, const held_rows &held) {
   for (int i = threadIdx.x; i < width; i += THREADS) {
-    held.gain[i] = norm.gain ? norm.gain[i] : 1.0f;
-    held.bias[i] = norm.bias ? norm.bias[i] : 0.0f;
+    held.gain[i] = norm.gain ? __ldcg(norm.gain + i) : 1.0f;
+    held.bias[i] = norm.bias ? __ldcg(norm.bias + i) : 0.0f;
   }
   device_norm here = {norm.kind, norm.eps, held.gain, held.bias};
   return here;
@@ -128,7 +129,9 @@ template <int TYPE, int TILES> static __global__ void __launch_bounds__(THREADS,
 template <int TYPE, int TILES> static cudaError_t launch_tiles(cudaStream_t stream, int32_t rows, const rows_product_args &args) {
   held_args held = {args, rows};
   size_t bytes = held_floats(args.rows.width, rows) * sizeof(float);
-  cudaError_t status = cudaFuncSetAttribute(rows_product_kernel<TYPE, TILES>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+  static_assert(sizeof(tensor_shared<TILES, MOST_ROWS>) + sizeof(point_items<warp_team>[MOST_ROWS][ROW_POINTS]) + 64 <= OWN_SHARED, "");
+  cudaError_t status = /* always the same: graphs that were recorded go on */
+      cudaFuncSetAttribute(rows_product_kernel<TYPE, TILES>, cudaFuncAttributeMaxDynamicSharedMemorySize, MOST_SHARED - OWN_SHARED);
   if (status != cudaSuccess) return status;
   unsigned blocks = tensor_blocks<TILES, MOST_ROWS>(args.product, 1);
   return launch(rows_product_kernel<TYPE, TILES>, held, dim3(blocks), THREADS, bytes, stream);
@@ -149,8 +152,8 @@ static bool in_pieces(const device_rows &rows) { return (uintptr_t)rows.at % 16 
 extern "C" bool rows_take_product(const bucket *bucket, const rows_product_args *args) {
   const row_args &a = args->rows;
   const device_matrix &w = args->product.w;
-  size_t shared = held_floats(a.width, bucket->rows) * sizeof(float) + sizeof(tensor_shared<2, MOST_ROWS>) + (1 << 10);
+  size_t bytes = held_floats(a.width, bucket->rows) * sizeof(float);
   return w.dtype != DTYPE_F32 && bucket->rows <= MOST_ROWS && a.width <= PLAYED_WIDTH && a.width % 8 == 0 && w.n_in == a.width &&
-         in_pieces(a.resid) && (a.sub_layer < 0 || in_pieces(a.out)) && shared <= MOST_SHARED &&
+         in_pieces(a.resid) && (a.sub_layer < 0 || in_pieces(a.out)) && bytes <= MOST_SHARED - OWN_SHARED &&
          tensor_blocks<2, MOST_ROWS>(args->product, 1) <= MOST_BLOCKS;
 }

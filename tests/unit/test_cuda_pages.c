@@ -3,22 +3,22 @@
 #include "tests/unit/cuda_library.h"
 #include "tests/unit/ops_world.h"
 
-enum { TEXTS = 24, TOGETHER = 3, LAYERS = 2, LONGEST = 300 };
+enum { TEXTS = 24, AT_ONCE = 8, TOGETHER = 3, LAYERS = 2, LONGEST = 300 };
 
 /* Numbers of one place (pages.c): all these texts want the same few. */
 static uint64_t serial_of(int text) { return 1 + 256 * (uint64_t)text; }
 
 /* One step of texts, a row each at `position`, told by their own tables or by one of all. */
 static void play(struct world *world, const int *texts, int n, int position, bool own, uint64_t first_serial, float *logits) {
-  struct step_slot slots[MAX_SLOTS];
-  struct kv_pages pages[MAX_SLOTS];
-  int32_t blocks[MAX_SLOTS][LAYERS];
+  struct step_slot slots[AT_ONCE];
+  struct kv_pages pages[AT_ONCE];
+  int32_t blocks[AT_ONCE][LAYERS];
   for (int i = 0; i < n; i++) slots[i] = (struct step_slot){{i, i + 1}, position, 0, LAYERS};
   world_step(world, slots, n);
   for (int i = 0; i < n; i++) {
     world->token[i] = (texts[i] * 7 + position * 5) % world->shape.vocabulary;
     for (int layer = 0; layer < LAYERS; layer++) {
-      blocks[i][layer] = (texts[i] * LAYERS + layer) * 7 % (MAX_SLOTS * MAX_LAYERS * KV_BLOCKS);
+      blocks[i][layer] = (texts[i] * LAYERS + layer) * 7 % (AT_ONCE * LAYERS * KV_BLOCKS);
       for (int b = 0; b < KV_BLOCKS; b++) world->kv_table[(i * LAYERS + layer) * KV_BLOCKS + b] = b ? -1 : blocks[i][layer];
     }
     pages[i] = (struct kv_pages){blocks[i], 1, first_serial + serial_of(texts[i])};
@@ -32,9 +32,9 @@ static void play(struct world *world, const int *texts, int n, int position, boo
 static void test_texts_come_and_go(void **state) {
   (void)state;
   struct world *own = world_new("cuda", 1, &small_shape), *all = world_new("cuda", 1, &small_shape);
-  float a[MAX_SLOTS * 61], b[MAX_SLOTS * 61];
+  float a[AT_ONCE * 61], b[AT_ONCE * 61];
   for (int turn = 0, position[TEXTS] = {0}; turn < 120; turn++) {
-    int texts[MAX_SLOTS], n = 1 + turn % MAX_SLOTS, at = 0;
+    int texts[AT_ONCE], n = 1 + turn % AT_ONCE, at = 0;
     for (int i = 0; i < n; i++) texts[i] = (turn * 5 + i * (1 + turn % 2)) % TEXTS;
     for (int i = 0; i < n; i++) at = position[texts[i]] > at ? position[texts[i]] : at;
     for (int i = 0; i < n; i++) /* the same position for all of a step: who is behind reads on */
@@ -92,7 +92,7 @@ static void test_after_failures(void **state) {
   (void)state;
   if (!emulated.order) skip();
   struct world *own = world_new("cuda", 1, &small_shape), *all = world_new("cuda", 1, &small_shape);
-  float a[MAX_SLOTS * 61], b[MAX_SLOTS * 61];
+  float a[AT_ONCE * 61], b[AT_ONCE * 61];
   int texts[3] = {1, 4, 9}, failures = 0;
   play(all, texts, 3, 0, false, 0, b);
   play(own, texts, 3, 0, true, 0, a);
@@ -101,7 +101,7 @@ static void test_after_failures(void **state) {
     struct kv_pages pages[3];
     int32_t blocks[3][LAYERS];
     for (int i = 0; i < 3; i++) {
-      for (int layer = 0; layer < LAYERS; layer++) blocks[i][layer] = (texts[i] * LAYERS + layer) * 7 % (MAX_SLOTS * MAX_LAYERS * KV_BLOCKS);
+      for (int layer = 0; layer < LAYERS; layer++) blocks[i][layer] = (texts[i] * LAYERS + layer) * 7 % (AT_ONCE * LAYERS * KV_BLOCKS);
       pages[i] = (struct kv_pages){blocks[i], 1, 1000 + 3 * (uint64_t)calls + (uint64_t)i};
     }
     own->step.kv_pages = pages;

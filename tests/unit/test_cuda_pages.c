@@ -10,7 +10,7 @@ static uint64_t serial_of(int text) { return 1 + 256 * (uint64_t)text; }
 
 /* One step of texts, a row each at `position`, told by their own tables or by one of all. */
 static void play(struct world *world, const int *texts, int n, int position, bool own, uint64_t first_serial, float *logits) {
-  struct step_slot slots[AT_ONCE];
+  struct step_slot slots[AT_ONCE] = {0};
   struct kv_pages pages[AT_ONCE];
   int32_t blocks[AT_ONCE][LAYERS];
   for (int i = 0; i < n; i++) slots[i] = (struct step_slot){{i, i + 1}, position, 0, LAYERS};

@@ -190,16 +190,6 @@ static int give_vector(struct process *process, struct weight_set *set, enum wei
   return process->backend->ops->write(process->backend, at, x, bytes, error);
 }
 
-/* The weights own what a backend borrows instead of packing it. */
-static int keep_copy(struct weights *weights, float **w, struct error *error) {
-  void **copies = realloc(weights->copies, (weights->n_copies + 1) * sizeof *copies);
-  if (!copies) return error_memory(error, (weights->n_copies + 1) * sizeof *copies);
-  weights->copies = copies;
-  copies[weights->n_copies++] = *w;
-  *w = NULL;
-  return 0;
-}
-
 static int give_matrix(struct process *process, struct weight_set *set, enum weight_slot slot, struct product *p,
                        struct error *error) {
   struct matrix_part part = {.data = p->w, .dtype = DTYPE_F32, .layout = ROWS_ARE_OUTPUTS, .n_out = p->n_out, .ld = p->n_in};
@@ -209,7 +199,7 @@ static int give_matrix(struct process *process, struct weight_set *set, enum wei
   process->out->bytes += set->matrix[slot]->bytes;
   if (set->matrix[slot]->bytes > 0) return 0;
   process->out->bytes += (size_t)(p->n_out * p->n_in) * sizeof *p->w;
-  return keep_copy(process->out, &p->w, error);
+  return weights_keep_copy(process->out, &p->w, error);
 }
 
 static int give_product(struct process *process, struct weight_set *set, enum weight_slot matrix, enum weight_slot bias,

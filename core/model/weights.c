@@ -249,8 +249,7 @@ static int multiply_table(const struct table_product *p, const struct tensor *ta
   return failed;
 }
 
-/* The weights own what a backend borrows instead of packing it. */
-static int keep_copy(struct weights *weights, float **w, struct error *error) {
+int weights_keep_copy(struct weights *weights, float **w, struct error *error) {
   void **copies = realloc(weights->copies, (weights->n_copies + 1) * sizeof *copies);
   if (!copies) return error_memory(error, (weights->n_copies + 1) * sizeof *copies);
   weights->copies = copies;
@@ -265,7 +264,7 @@ static int give_table(struct loader *loader, float **w, struct matrix **slot, st
   struct matrix_wish wish = {.dtype = loader->keep};
   if (loader->backend->ops->matrix_new_as(loader->backend, &part, 1, width, &wish, slot, error) != 0) return -1;
   loader->out->bytes += (*slot)->bytes ? (*slot)->bytes : (size_t)(rows * width) * sizeof **w;
-  return (*slot)->bytes ? 0 : keep_copy(loader->out, w, error);
+  return (*slot)->bytes ? 0 : weights_keep_copy(loader->out, w, error);
 }
 
 /* A table of tokens times its factor, in f32. */

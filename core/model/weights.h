@@ -54,4 +54,8 @@ int weights_load_as(const struct arch *arch, const struct arch_family *family, c
                     struct backend *backend, enum dtype keep, struct weights *out, struct error *error) MUST_CHECK;
 void weights_free(struct weights *weights, struct backend *backend);
 
+/* The weights own *w from now on, memory that a matrix borrows instead of packing it; *w is NULL then. ERROR_MEMORY leaves it with
+ * the caller. */
+int weights_keep_copy(struct weights *weights, float **w, struct error *error) MUST_CHECK;
+
 #endif

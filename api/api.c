@@ -182,7 +182,7 @@ bool api_put_prepared(const struct api_reply *reply, bool packed, void *prepared
 static bool refuse_head(struct api_call *call, const struct route *allowed) {
   struct api *api = call->api;
   if (!call->route && !allowed)
-    reply_refuse(call, 404, "not_found", TEXT_MISSING);
+    reply_refuse(call, 404, "not_found", call->family == FAMILY_OPENAI ? TEXT_MISSING_OPENAI : TEXT_MISSING);
   else if (!call->route) {
     const struct canned *wrong = &api->wrong_method[allowed - routes];
     call_add_header(call, "Allow", wrong->header.value);

@@ -155,6 +155,9 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 
 /* The sentences of refusals that are given both before and after the body was read. */
 #define TEXT_MISSING "there is nothing at this path; GET /docs lists what there is"
+#define TEXT_MISSING_OPENAI                                                                                            \
+  "there is nothing at this path; of OpenAI's routes this server has /v1/models, /v1/completions and "                \
+  "/v1/chat/completions (the base URL of a client ends in /v1); GET /docs lists what else there is"
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
 #define TEXT_NO_STORE "none; the setting 'store' (--store FILE) keeps statistics and explanations"

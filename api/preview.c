@@ -67,7 +67,7 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
     struct canned *canned;
     struct reply_error what;
   } all[] = {
-      {&api->missing[shape], {404, "not_found", "", TEXT_MISSING}},
+      {&api->missing[shape], {404, "not_found", "", shape ? TEXT_MISSING_OPENAI : TEXT_MISSING}},
       {&api->large[shape], {413, "too_large", "", api->too_large}},
       {&api->kind[shape], {415, "content_type", "", TEXT_KIND}},
       {&api->busy[shape], {503, "busy", "", TEXT_BUSY}},

@@ -93,11 +93,25 @@ void route_id(const struct route *row, char *out) {
   out[n] = '\0';
 }
 
+/* Paths of OpenAI's clients, what is not served here too: they show an error's text only in their own shape. The last two are
+ * those of a client whose base URL lacks /v1. */
+static bool is_openai(const char *path) {
+  static const char *const all[] = {
+      "/v1/models",      "/v1/completions", "/v1/chat",       "/v1/embeddings", "/v1/responses", "/v1/conversations",
+      "/v1/moderations", "/v1/images",      "/v1/audio",      "/v1/files",      "/v1/uploads",   "/v1/batches",
+      "/v1/fine_tuning", "/v1/assistants",  "/v1/threads",    "/v1/videos",     "/v1/vector_stores", "/v1/evals",
+      "/v1/edits",       "/v1/engines",     "/v1/containers", "/completions",   "/chat",
+  };
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (begins(path, all[i])) return true;
+  return false;
+}
+
 enum route_family route_family_of(const char *path) {
   for (size_t i = 0; i < n_routes; i++)
     if (!is_page(&routes[i]) && route_matches(routes[i].path, path)) return routes[i].family;
   if (begins(path, "/api") || begins(path, "/v1/activation") || begins(path, "/v1/steer")) return FAMILY_NEURONPEDIA;
-  if (begins(path, "/v1/models") || begins(path, "/v1/completions") || begins(path, "/v1/chat")) return FAMILY_OPENAI;
+  if (is_openai(path)) return FAMILY_OPENAI;
   if (begins(path, "/v1")) return FAMILY_LAB;
   return FAMILY_OPERATIONS;
 }

@@ -130,6 +130,15 @@ static void write_activation_id(struct json_writer *w, const struct rows_feature
   jw_member_text(w, "id", id);
 }
 
+/* The store has -1 where no interval was asked for (the top group, which binMin tells); a share is null there, because
+ * Neuronpedia's own client refuses a feature with a share that is none. */
+static void member_share(struct json_writer *w, const char *key, float value) {
+  if (value >= 0)
+    jw_member_f32(w, key, value);
+  else
+    jw_member_null(w, key);
+}
+
 static void write_values(struct json_writer *w, const struct store_example *example) {
   member_tokens(w, "tokens", example->tokens, example->n);
   member_values(w, "values", example->values, example->n);
@@ -138,7 +147,7 @@ static void write_values(struct json_writer *w, const struct store_example *exam
   jw_member_f32(w, "minValue", example->min_value);
   jw_member_f32(w, "binMin", example->bin_min);
   jw_member_f32(w, "binMax", example->bin_max);
-  jw_member_f32(w, "binContains", example->bin_contains);
+  member_share(w, "binContains", example->bin_contains);
   member_place(w, "qualifyingTokenIndex", example->qualifying);
 }
 

@@ -66,7 +66,7 @@ static void describe(struct listener *listener, const union address *a) {
 
 static int cannot(const char *address, struct error *error) {
   const char *remedy = errno == EADDRINUSE
-                           ? "; is another steerd running there? choose another port with --listen"
+                           ? "; is another steerd running there? choose another port, such as --listen 127.0.0.1:8081"
                        : errno == EACCES ? "; ports below 1024 need a privilege"
                                          : "";
   return error_set(error, ERROR_IO, "cannot listen on %s: %s%s", address, strerror(errno), remedy);

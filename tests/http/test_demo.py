@@ -114,3 +114,35 @@ def test_a_transcoder_steers_where_it_writes(ask):
     assert reply["STEERED"] != reply["DEFAULT"]
     sources = {s["id"]: s for s in ask("/models")["models"][0]["sources"]}
     assert sources["2-tc-demo"]["pointOut"] == "blocks.2.hook_mlp_out"
+
+
+def commands_of(page):
+    """Every curl of a page's shell blocks, quoted texts over several lines included."""
+    for block in re.findall(r"^```sh\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S):
+        yield from re.findall(r"^curl (?:'[^']*'|[^'\n])*$", block, re.M)
+
+
+def test_commands_of_the_api_page(printed):
+    """docs/api.md says that they run as they stand; what they need of the reader (a file, a job that runs) is told there too."""
+    url = re.search(r"^ready (\S+)$", printed, re.M)[1]
+    commands = [c for c in commands_of("docs/api.md") if not re.search(r"/data/|/saes/|/v1/jobs/1|-X DELETE", c)]
+    assert len(commands) > 20
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command.replace("http://127.0.0.1:8080", url)], capture_output=True, text=True,
+                              timeout=30)
+        reply = done.stdout.removeprefix("data: ").split("\n\n")[0] # a stream's first event
+        assert done.returncode == 0 and reply not in ("[]", "") and "error" not in json.loads(reply), (command, done.stdout[:300])
+
+
+def test_a_port_that_is_taken(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {**os.environ, "DEMO_LISTEN": "127.0.0.1:%d" % taken.getsockname()[1],
+                       "DEMO_STORE": str(tmp_path / "demo.sqlite")}
+        binary = os.environ.get("STEERD_BINARY", str(ROOT / "build" / "steerd"))
+        done = subprocess.run([ROOT / "tests" / "tools" / "demo.sh", binary], capture_output=True, text=True, cwd=ROOT,
+                              env=environment, timeout=READY_SECONDS)
+    assert done.returncode == 1 and "Address already in use" in done.stderr
+    told = re.search(r"make demo DEMO_LISTEN=\S+", done.stderr)
+    assert told and told[0] in (ROOT / "README.md").read_text()

@@ -107,7 +107,7 @@ ACTIVATION_FIELDS = {
     "id": str, "modelId": str, "layer": str, "source": str, "index": str, "tokens": list, "values": list,
     "maxValue": NUMBER, "maxValueTokenIndex": int, "minValue": NUMBER, "dfaValues": list, "dfaTargetIndex": None,
     "dfaMaxValue": None, "zQIndices": list, "zKIndices": list, "zValues": list, "lossValues": list,
-    "logitContributions": None, "binMin": NUMBER, "binMax": NUMBER, "binContains": NUMBER, "qualifyingTokenIndex": int,
+    "logitContributions": None, "binMin": NUMBER, "binMax": NUMBER, "binContains": (int, float, type(None)), "qualifyingTokenIndex": int,
     "dataIndex": str, "dataSource": str, "creatorId": None, "createdAt": str, "document": int, "position": int,
 }
 EXPLANATION_FIELDS = {
@@ -182,7 +182,7 @@ def check_examples(feature, lines):
         assert row["dataIndex"] == str(row["document"])
         at = row["values"][row["qualifyingTokenIndex"]]
         if row["binMin"] == -1:
-            assert row["binContains"] == -1 and row["binMax"] == feature["maxActApprox"] and at == row["maxValue"]
+            assert row["binContains"] is None and row["binMax"] == feature["maxActApprox"] and at == row["maxValue"]
         else:
             assert row["binMin"] <= at <= row["binMax"] and 0 < row["binContains"] <= 1
 
@@ -211,13 +211,14 @@ def test_charts(daemon, busiest):
 
 
 def test_what_the_python_client_reads(daemon, busiest):
-    """The keys Feature.get takes from a reply; a missing one is a KeyError there."""
+    """The keys Feature.get takes from a reply; a missing one is a KeyError there, a share outside of 0 to 1 a ValueError."""
     feature = get(daemon, f"/api/feature/{MODEL}/{SOURCE}/{busiest[0]}").json()
     [feature[key] for key in ("modelId", "layer", "index", "frac_nonzero")]
     for row in feature["explanations"]:
         [row[key] for key in ("modelId", "source", "index", "description", "typeName", "explanationModelName")]
     for row in feature["activations"]:
         [row[key] for key in ("modelId", "source", "index", "tokens", "values", "binMin", "binMax", "binContains")]
+        assert row["binContains"] is None or 0 <= row["binContains"] <= 1
 
 
 def test_a_feature_without_statistics(daemon):

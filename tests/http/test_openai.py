@@ -76,6 +76,14 @@ def refused(daemon, status, param, *words, path="/v1/completions", **body):
 # ---- models -----------------------------------------------------------------------------------------------
 
 
+def test_routes_that_are_not_served_are_missed_in_openais_shape(daemon):
+    """Their client shows the text of no other shape."""
+    for path in ("/v1/embeddings", "/v1/responses", "/v1/files", "/chat/completions", "/completions"):
+        reply = daemon.post(path, {})
+        error = reply.json()["error"]
+        assert reply.status_code == 404 and "base URL" in error["message"] and error["code"] == "not_found", reply.text
+
+
 def test_models(daemon):
     listed = daemon.get("/v1/models").json()
     assert listed["object"] == "list" and [m["id"] for m in listed["data"]] == [MODEL]

@@ -160,7 +160,7 @@ def test_top_examples(features, text):
             fits = [c for c in candidates if (names[c["document"]], c["position"]) == (name, at) and may_replace(c, place)]
             assert fits, (want.feature, name, at, names[place["document"]], place["position"])
             assert at == row["maxValueTokenIndex"] and near(row["values"][at], fits[0])
-            assert (row["binContains"], row["binMax"]) == (-1, got["maxActApprox"])
+            assert (row["binContains"], row["binMax"]) == (None, got["maxActApprox"])
         assert not rows or rows[0]["maxValue"] == got["maxActApprox"]
         found = [row["maxValue"] for row in rows]
         assert found == sorted(found, reverse=True)

@@ -2,6 +2,7 @@
 # Starts the demo in the foreground and, once it answers, prints what to open and what to type. `demo.sh STEERD`
 # DEMO_LISTEN chooses another address, DEMO_STORE another file for what it remembers.
 set -euo pipefail
+trap '[ $? -ne 1 ] || echo "where port 8080 is taken: make demo DEMO_LISTEN=127.0.0.1:8081" >&2' EXIT
 steerd=${1:?usage: demo.sh STEERD}
 listen=${DEMO_LISTEN:-127.0.0.1:8080}
 store=${DEMO_STORE:-build/demo.sqlite}

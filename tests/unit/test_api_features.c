@@ -7,7 +7,7 @@
 #define PLACE "\"modelId\":\"tiny\",\"layer\":\"1-res-relu\",\"source\":\"1-res-relu\",\"index\":\"3\""
 #define ACTIVATIONS                                                                                                \
   "[{\"id\":\"tiny/1-res-relu/3/0\"," PLACE ",\"tokens\":[\"a\",\" <b>\",\"\xef\xbf\xbd\"],\"values\":[0,2.5,0.1]," \
-  "\"maxValue\":2.5,\"maxValueTokenIndex\":1,\"minValue\":0,\"binMin\":-1,\"binMax\":2.5,\"binContains\":-1,"       \
+  "\"maxValue\":2.5,\"maxValueTokenIndex\":1,\"minValue\":0,\"binMin\":-1,\"binMax\":2.5,\"binContains\":null,"     \
   "\"qualifyingTokenIndex\":1,\"dfaValues\":[],\"dfaTargetIndex\":null,\"dfaMaxValue\":null,\"zQIndices\":[],"      \
   "\"zKIndices\":[],\"zValues\":[],\"lossValues\":[],\"logitContributions\":null,\"dataIndex\":\"12\","             \
   "\"dataSource\":\"names.txt\",\"document\":12,\"position\":1,\"creatorId\":null,"                                 \

@@ -139,6 +139,8 @@ static void test_pages_hide_no_call(void **state) {
     assert_string_equal(row_of(expected[i][0], expected[i][1]), expected[i][2]);
   assert_int_equal(route_family_of("/v1/nothing"), FAMILY_LAB);
   assert_int_equal(route_family_of("/api/nothing"), FAMILY_NEURONPEDIA);
+  assert_int_equal(route_family_of("/v1/embeddings"), FAMILY_OPENAI); /* not served; its clients read errors in one shape only */
+  assert_int_equal(route_family_of("/v1/embeddingsx"), FAMILY_LAB);
   assert_int_equal(route_family_of("/gpt2-small"), FAMILY_OPERATIONS);
 }
 

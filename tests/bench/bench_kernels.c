@@ -4,6 +4,8 @@
  * found in a cache (160 MiB of them at least), as the layers of a model follow each other. OpenBLAS, where it can
  * be opened, multiplies the same shapes and copies; it packs on every call what we pack once.
  *
+ * With STEERD_THREADS=1 everything is processor time, which neighbours disturb less.
+ *
  *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows; 0: only
  *                                             packing and attention */
 #include <dlfcn.h>
@@ -68,7 +70,7 @@ static void multiply_blas(struct work *work) {
 
 /* Seconds of one product: as many lists as fill 10 ms. */
 static double time_calls(struct work *work, void (*call)(struct work *)) {
-  int64_t start = clock_ns();
+  int64_t start = limits_now();
   int n = 0;
   do {
     call(work);
@@ -155,7 +157,7 @@ static void measure_pack(struct bench *bench, enum matrix_layout layout, enum dt
   for (int i = 0; i < bench->rounds; i++) {
     struct matrix *w = NULL;
     read[i] = limits_read(&bench->limits, bench->limits.all);
-    int64_t start = clock_ns();
+    int64_t start = limits_now();
     if (bench->backend->ops->matrix_new(bench->backend, &part, 1, n_in, &w, NULL) != 0) die("no memory");
     seconds[i] = limits_seconds(start);
     bench->backend->ops->matrix_free(bench->backend, w);
@@ -194,7 +196,7 @@ static void measure_attend(struct bench *bench, int prompt, bool decode) {
   op.u.attend.scale = 0.125f;
   double seconds[32], fma[32];
   for (int i = 0; i < bench->rounds; i++) {
-    int64_t start = clock_ns();
+    int64_t start = limits_now();
     for (int n = 0; n < 10; n++)
       if (backend->ops->run(backend, &op, 1, &step, NULL) != 0) die("attention failed");
     seconds[i] = limits_seconds(start) / 10;
@@ -245,7 +247,8 @@ int main(int argc, char **argv) {
   if (!bench.backend) die(error.text);
   bench.sgemm = find_sgemm(bench.threads);
   limits_open(&bench.limits, bench.threads);
-  printf("%s, %d threads\n", bench.backend->ops->name, bench.threads);
+  limits_by_processor = bench.threads == 1;
+  printf("%s, %d threads%s\n", bench.backend->ops->name, bench.threads, limits_by_processor ? ", processor time" : "");
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
     for (int dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype += DTYPE_BF16)
       for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)

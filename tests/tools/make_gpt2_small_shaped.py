@@ -3,7 +3,7 @@
 the real gpt2-small would do, without a download. NumPy and the standard library only.
 
     make_gpt2_small_shaped.py --out DIR [--layers 12 --width 768 --heads 12 --vocab 50257 --ctx 1024]
-                              [--seed 1] [--dtype f32|bf16] [--tokenizer DIR] [--dictionary F,LAYER,NAME ...]
+                              [--seed 1] [--dtype f32|bf16|f16] [--tokenizer DIR] [--dictionary F,LAYER,NAME ...]
     make_gpt2_small_shaped.py --self-check
 
 Without --tokenizer the vocabulary is synthetic: 256 single bytes, fillers that no text encodes to but that decode to
@@ -24,14 +24,15 @@ import numpy as np
 
 CHUNK = 1 << 22  # elements held at a time
 END = "<|endoftext|>"
-DTYPES = {"f32": ("F32", 4), "bf16": ("BF16", 2)}
+DTYPES = {"f32": ("F32", 4), "bf16": ("BF16", 2), "f16": ("F16", 2)}
+TORCH_NAMES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 def to_bytes(values, dtype):
-    """Little-endian bytes of float32 values; bf16 rounds to nearest, ties to even."""
+    """Little-endian bytes of float32 values; f16 and bf16 round to nearest, ties to even."""
     values = np.ascontiguousarray(values, "<f4")
-    if dtype == "f32":
-        return values.tobytes()
+    if dtype != "bf16":
+        return values.astype({"f32": "<f4", "f16": "<f2"}[dtype]).tobytes()
     bits = values.view("<u4")
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
 
@@ -101,7 +102,7 @@ def write_config(args):
     config = {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "bos_token_id": args.vocab - 1,
               "eos_token_id": args.vocab - 1, "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": args.ctx,
               "n_embd": args.width, "n_head": args.heads, "n_inner": None, "n_layer": args.layers, "n_positions": args.ctx,
-              "tie_word_embeddings": True, "torch_dtype": {"f32": "float32", "bf16": "bfloat16"}[args.dtype],
+              "tie_word_embeddings": True, "torch_dtype": TORCH_NAMES[args.dtype],
               "vocab_size": args.vocab}
     with open(os.path.join(args.out, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file, indent=1)
@@ -148,7 +149,7 @@ def write_dictionary(args, spec):
     os.makedirs(folder, exist_ok=True)
     write_safetensors(os.path.join(folder, "sae_weights.safetensors"), dictionary_tensors(args, n_feat, layer, name), args.dtype)
     config = {"architecture": "standard", "d_in": args.width, "d_sae": n_feat, "device": "cpu",
-              "dtype": {"f32": "float32", "bf16": "bfloat16"}[args.dtype], "apply_b_dec_to_input": True,
+              "dtype": TORCH_NAMES[args.dtype], "apply_b_dec_to_input": True,
               "normalize_activations": "none", "reshape_activations": "none",
               "metadata": {"sae_lens_version": "6.0.0", "model_name": "gpt2-small", "hook_name": f"blocks.{layer}.hook_resid_pre",
                            "hook_head_index": None, "prepend_bos": True, "context_size": min(128, args.ctx)}}

@@ -41,9 +41,12 @@ struct ahead {
   size_t stride, step;
 };
 
-/* c[r][0 .. 16 panels) (+)= sum over k < n of x[k][r] w[k], for a tile of rows packed as x [n][rows]. Panels of
- * w are panel_floats apart. `add`: go on from what c holds, else from zero. */
-typedef void tile_fn(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, bool add,
+/* c[r][0 .. 16 panels) (+)= sum over k < n of x[k][r] w[k], for a tile of rows packed as x [n][rows]; weights as they are
+ * kept, panel_bytes from panel to panel. `add`: go on from what c holds, else from zero. wide, not for F32: the weights in f32 are
+ * written there too, panels WIDE_FLOATS apart, n <= BLOCK_INPUTS; may be NULL. */
+#define BLOCK_INPUTS 128 /* inputs of a block that several tiles share */
+#define WIDE_FLOATS (BLOCK_INPUTS * LANES)
+typedef void tile_fn(int64_t n, const unsigned char *w, size_t panel_bytes, const float *x, float *c, bool add, float *wide,
                      const struct ahead *ahead);
 
 struct attend_unit {
@@ -55,15 +58,14 @@ struct attend_unit {
 
 struct kernels {
   const char *name;
-  /* tile[i][rows - 1]: kernel of 2^i panels; tile_rows[i]: the tallest there is, 0 when none. */
-  tile_fn *const *tile[3];
+  /* tile[dtype of the weights][i][rows - 1]: kernel of 2^i panels; tile_rows[i]: the tallest there is, 0 when none. */
+  tile_fn *const *tile[DTYPE_BF16 + 1][3];
   int tile_rows[3];
   int many; /* the i for more rows than any tile holds */
   /* c[0 .. 16 panels) = x W^T of one row, weights as they are kept; 1 <= panels <= STREAM_PANELS. next: panels
    * that will be wanted after these. */
   void (*stream)(enum dtype dtype, int64_t n, const unsigned char *w, size_t panel_bytes, int panels,
                  const unsigned char *next, const float *x, float *c);
-  void (*widen)(enum dtype dtype, int64_t n_vectors, const void *from, float *to); /* F16 or BF16 to f32 */
   /* sums[r] += sum over k < n of x[r * ld + k] w[k], for each of some rows; the bits of a product's output. */
   void (*chain)(int64_t n, const float *w, const float *x, int64_t ld, int64_t rows, float *sums);
   /* What becomes of finished sums c [rows][16 panels]: see struct product. */

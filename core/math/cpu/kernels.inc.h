@@ -14,22 +14,30 @@
 #include "core/math/cpu/rows.inc.h"
 #include "core/math/cpu/attend.inc.h"
 
-TILES_1(TILE)
-TILES_2(TILE)
-TILES_4(TILE)
+#define TILES(dtype) TILES_1(TILE_##dtype) TILES_2(TILE_##dtype) TILES_4(TILE_##dtype)
+TILES(F32)
+TILES(F16)
+TILES(BF16)
 
-#define TILE_NAME(panels, rows) tile_##panels##x##rows,
-static tile_fn *const tiles_1[] = {TILES_1(TILE_NAME) NULL};
-static tile_fn *const tiles_2[] = {TILES_2(TILE_NAME) NULL};
-static tile_fn *const tiles_4[] = {TILES_4(TILE_NAME) NULL};
+#define NAME_F32(panels, rows) tile_F32_##panels##x##rows,
+#define NAME_F16(panels, rows) tile_F16_##panels##x##rows,
+#define NAME_BF16(panels, rows) tile_BF16_##panels##x##rows,
+#define NAMES(dtype)                                                           \
+  static tile_fn *const tiles_1_##dtype[] = {TILES_1(NAME_##dtype) NULL};       \
+  static tile_fn *const tiles_2_##dtype[] = {TILES_2(NAME_##dtype) NULL};       \
+  static tile_fn *const tiles_4_##dtype[] = {TILES_4(NAME_##dtype) NULL};
+NAMES(F32)
+NAMES(F16)
+NAMES(BF16)
 
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
-    .tile = {tiles_1, tiles_2, tiles_4},
+    .tile = {[DTYPE_F32] = {tiles_1_F32, tiles_2_F32, tiles_4_F32},
+             [DTYPE_F16] = {tiles_1_F16, tiles_2_F16, tiles_4_F16},
+             [DTYPE_BF16] = {tiles_1_BF16, tiles_2_BF16, tiles_4_BF16}},
     .tile_rows = {TILE_ROWS_1, TILE_ROWS_2, TILE_ROWS_4},
     .many = TILE_MANY,
     .stream = stream,
-    .widen = widen,
     .chain = chain,
     .finish_linear = finish_linear,
     .finish_encode = finish_encode,

@@ -9,7 +9,6 @@
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
 
-#define BLOCK_INPUTS 128 /* inputs of a block */
 #define BLOCK_ROWS 192   /* rows of a unit: 192 packed rows of a block are 96 KiB */
 #define UNIT_TILES (BLOCK_ROWS / TILE_ROWS)
 #define MAX_PANELS 4     /* of the widest tile */
@@ -135,23 +134,6 @@ static float *unit_sums(const struct unit *unit, int64_t panel, int64_t tile, in
   return unit->sums + ((panel - unit->panel) * rows + (tile_row(&unit->tiling, tile) - first) * panels) * LANES;
 }
 
-/* Weights of `panels` panels, inputs [begin, begin + n), as f32; *stride is from panel to panel in floats. */
-static const float *unit_weights(const struct unit *unit, int64_t panel, int panels, int64_t begin, int64_t n,
-                                 size_t *stride) {
-  const struct cpu_matrix *w = unit->product->w;
-  size_t size = dtype_size(w->base.dtype);
-  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * LANES * size;
-  if (w->base.dtype == DTYPE_F32) {
-    *stride = w->panel_bytes / sizeof(float);
-    return (const float *)(const void *)data;
-  }
-  *stride = BLOCK_INPUTS * LANES;
-  for (int p = 0; p < panels; p++)
-    unit->product->kernels->widen(w->base.dtype, n, data + (size_t)p * w->panel_bytes,
-                                  unit->block + (size_t)p * *stride);
-  return unit->block;
-}
-
 /* What tile number i of a block fetches: its share of the block that comes next. Without it a core waits for
  * memory at the start of every block; the prefetchers of the hardware stop at the end of a page. */
 static struct ahead ahead_of(const struct unit *unit, int64_t panel, int64_t begin, int64_t n, int64_t i) {
@@ -166,21 +148,32 @@ static struct ahead ahead_of(const struct unit *unit, int64_t panel, int64_t beg
   return (struct ahead){at + (size_t)i * ((size_t)n * line / tiles), w->panel_bytes, line / tiles};
 }
 
+/* The first tile reads the weights as they are kept and leaves them in f32 for the others. */
+static void unit_panels(const struct unit *unit, int64_t panel, int shift, int64_t begin, int64_t n) {
+  const struct cpu_matrix *w = unit->product->w;
+  enum dtype dtype = w->base.dtype;
+  int panels = 1 << shift;
+  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * LANES * dtype_size(dtype);
+  size_t stride = w->panel_bytes;
+  for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
+    int height = tile_height(&unit->tiling, tile);
+    const float *x = unit->product->tiles + tile_row(&unit->tiling, tile) * w->base.n_in + begin * height;
+    struct ahead ahead = ahead_of(unit, panel + panels, begin, n, tile - unit->tile);
+    bool shared = dtype != DTYPE_F32 && tile + 1 < unit->tile_end;
+    unit->product->kernels->tile[dtype][shift][height - 1](n, data, stride, x, unit_sums(unit, panel, tile, panels), begin > 0,
+                                                           tile == unit->tile && shared ? unit->block : NULL, &ahead);
+    if (!shared || tile > unit->tile) continue;
+    dtype = DTYPE_F32;
+    data = (const unsigned char *)unit->block;
+    stride = WIDE_FLOATS * sizeof(float);
+  }
+}
+
 static void unit_block(const struct unit *unit, int64_t begin, int64_t n) {
-  const struct product *product = unit->product;
-  int64_t n_in = product->w->base.n_in;
   for (int64_t panel = unit->panel; panel < unit->panel_end;) {
-    int shift = tile_shift(unit, panel), panels = 1 << shift;
-    size_t stride;
-    const float *w = unit_weights(unit, panel, panels, begin, n, &stride);
-    for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
-      int height = tile_height(&unit->tiling, tile);
-      const float *x = product->tiles + tile_row(&unit->tiling, tile) * n_in + begin * height;
-      struct ahead ahead = ahead_of(unit, panel + panels, begin, n, tile - unit->tile);
-      product->kernels->tile[shift][height - 1](n, w, stride, x, unit_sums(unit, panel, tile, panels), begin > 0,
-                                                &ahead);
-    }
-    panel += panels;
+    int shift = tile_shift(unit, panel);
+    unit_panels(unit, panel, shift, begin, n);
+    panel += 1 << shift;
   }
 }
 

@@ -9,8 +9,19 @@
 #define TILE_MAX_PANELS 4
 #define CHAIN_ROWS 8
 
-VF void tile_body(const int panels, const int rows, int64_t n, const float *w, size_t panel_floats, const float *x,
-                  float *c, bool add, const struct ahead *ahead) {
+#define LOAD_F32(p) vf_load((const float *)(const void *)(p))
+#define LOAD_F16(p) vf_load_f16((const uint16_t *)(const void *)(p))
+#define LOAD_BF16(p) vf_load_bf16((const uint16_t *)(const void *)(p))
+
+VF vf load_weights(const enum dtype dtype, const unsigned char *p) {
+  if (dtype == DTYPE_F32) return LOAD_F32(p);
+  return dtype == DTYPE_F16 ? LOAD_F16(p) : LOAD_BF16(p);
+}
+
+/* The weights are widened where they are met: beside 24 multiply-adds nothing waits for that. `wide` is there where other tiles
+ * follow. */
+VF void tile_body(const enum dtype dtype, const bool keep, const int panels, const int rows, int64_t n, const unsigned char *w,
+                  size_t panel_bytes, const float *x, float *c, bool add, float *wide, const struct ahead *ahead) {
   const unsigned char *fetch = ahead->at;
   size_t fetch_stride = ahead->stride, fetch_step = ahead->step;
   vf sum[TILE_ROWS][TILE_MAX_PANELS];
@@ -21,7 +32,8 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
   for (int64_t k = 0; k < n; k++) {
     vf weight[TILE_MAX_PANELS];
     UNROLL for (int p = 0; p < panels; p++) {
-      weight[p] = vf_load(w + (size_t)p * panel_floats);
+      weight[p] = load_weights(dtype, w + (size_t)p * panel_bytes);
+      if (keep) vf_store(wide + (size_t)p * WIDE_FLOATS, weight[p]);
       __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 3);
     }
     fetch += fetch_step;
@@ -29,7 +41,8 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
       vf value = vf_set1(x[r]);
       UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(value, weight[p], sum[r][p]);
     }
-    w += LANES;
+    w += LANES * (dtype == DTYPE_F32 ? 4 : 2);
+    if (keep) wide += LANES;
     x += rows;
   }
   UNROLL for (int r = 0; r < rows; r++) {
@@ -37,15 +50,17 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
   }
 }
 
-#define TILE(panels, rows)                                                                                    \
-  static void tile_##panels##x##rows(int64_t n, const float *w, size_t panel_floats, const float *x, float *c, \
-                                     bool add, const struct ahead *ahead) {                                   \
-    tile_body(panels, rows, n, w, panel_floats, x, c, add, ahead);                                            \
+#define TILE_OF(dtype, panels, rows)                                                                               \
+  static void tile_##dtype##_##panels##x##rows(int64_t n, const unsigned char *w, size_t panel_bytes, const float *x, float *c, \
+                                               bool add, float *wide, const struct ahead *ahead) {                  \
+    if (DTYPE_##dtype != DTYPE_F32 && wide)                                                                        \
+      tile_body(DTYPE_##dtype, true, panels, rows, n, w, panel_bytes, x, c, add, wide, ahead);                      \
+    else                                                                                                           \
+      tile_body(DTYPE_##dtype, false, panels, rows, n, w, panel_bytes, x, c, add, NULL, ahead);                     \
   }
-
-#define STREAM_LOAD_F32(p) vf_load((const float *)(const void *)(p))
-#define STREAM_LOAD_F16(p) vf_load_f16((const uint16_t *)(const void *)(p))
-#define STREAM_LOAD_BF16(p) vf_load_bf16((const uint16_t *)(const void *)(p))
+#define TILE_F32(panels, rows) TILE_OF(F32, panels, rows)
+#define TILE_F16(panels, rows) TILE_OF(F16, panels, rows)
+#define TILE_BF16(panels, rows) TILE_OF(BF16, panels, rows)
 
 /* One row: every panel is a stream of its own from memory, and a chain of its own, so that several of them hide
  * the latency of the multiply-add and keep many fetches under way. The streams fetch STREAM_AHEAD bytes ahead of
@@ -64,7 +79,7 @@ VF void tile_body(const int panels, const int rows, int64_t n, const float *w, s
       for (; k < end; k++) {                                                                                   \
         vf value = vf_set1(x[k]);                                                                              \
         UNROLL for (int p = 0; p < panels; p++) {                                                               \
-          sum[p] = vf_fma(value, STREAM_LOAD_##dtype(w + (size_t)p * panel_bytes), sum[p]);                     \
+          sum[p] = vf_fma(value, LOAD_##dtype(w + (size_t)p * panel_bytes), sum[p]);                     \
           __builtin_prefetch(fetch + (size_t)p * panel_bytes, 0, 3);                                            \
         }                                                                                                      \
         w += LANES * size;                                                                                     \
@@ -95,14 +110,6 @@ static void stream(enum dtype dtype, int64_t n, const unsigned char *w, size_t p
     stream_F16(n, w, panel_bytes, panels, next, x, c);
   else
     stream_BF16(n, w, panel_bytes, panels, next, x, c);
-}
-
-static void widen(enum dtype dtype, int64_t n_vectors, const void *from, float *to) {
-  const uint16_t *half = from;
-  if (dtype == DTYPE_F16)
-    for (int64_t i = 0; i < n_vectors; i++) vf_store(to + i * LANES, vf_load_f16(half + i * LANES));
-  else
-    for (int64_t i = 0; i < n_vectors; i++) vf_store(to + i * LANES, vf_load_bf16(half + i * LANES));
 }
 
 /* The bias of a panel is added to the finished sum, and then the activation is taken. */

@@ -44,9 +44,22 @@ else
   echo
 fi
 
+# llama.cpp as a peer: its llama-batched-bench, built by whoever has it, and a Python with gguf and numpy that writes its files.
+if [ -n "${STEERD_LLAMA_BATCHED_BENCH:-}" ] && [ -n "${STEERD_LLAMA_PYTHON:-}" ]; then
+  for dtype in f32 bf16; do
+    [ -f "$data/llama-$dtype/config.json" ] ||
+      /usr/bin/python3 tests/tools/make_llama_shaped.py --out "$data/llama-$dtype" --dtype "$dtype"
+  done
+  run "$STEERD_LLAMA_PYTHON" tests/bench/peer_llama.py --peer "$STEERD_LLAMA_BATCHED_BENCH" --bench "$build/bench/bench_streams" \
+    "$data/f32" "$data/bf16" "$data/llama-f32" "$data/llama-bf16"
+else
+  echo "skip: the llama.cpp peer (set STEERD_LLAMA_BATCHED_BENCH to its program, STEERD_LLAMA_PYTHON to a Python that has gguf and numpy)"
+  echo
+fi
+
 for program in "$build"/bench/bench_*; do
   case $(basename "$program") in
-    bench_limits | bench_kernels | bench_encode | bench_dict | bench_model | bench_stats | bench_lab | *.d | *.log) continue ;;
+    bench_limits | bench_kernels | bench_encode | bench_dict | bench_model | bench_stats | bench_lab | bench_streams | *.d | *.log) continue ;;
   esac
   [ -x "$program" ] && run "$program"
 done

@@ -9,6 +9,7 @@
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
 
+#define FAR 4096        /* bytes that a panel is fetched ahead where one tile meets it */
 #define BLOCK_ROWS 192   /* rows of a unit: 192 packed rows of a block are 96 KiB */
 #define UNIT_TILES (BLOCK_ROWS / TILE_ROWS)
 #define MAX_PANELS 4     /* of the widest tile */
@@ -190,10 +191,41 @@ static void unit_finish(const struct unit *unit) {
   }
 }
 
-static void unit_run(const struct unit *unit) {
+/* One tile: its panels go by as those of a single row do, each fetched FAR bytes ahead of itself, and over its last piece the
+ * beginnings of those that follow. */
+static void stream_panels(const struct unit *unit, int64_t panel, int shift, int64_t next) {
+  const struct product *product = unit->product;
+  const struct cpu_matrix *w = product->w;
+  size_t line = LANES * dtype_size(w->base.dtype);
+  int64_t far = FAR / (int64_t)line, n_in = w->base.n_in, first = n_in > far ? n_in - far : 0;
+  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes, *follow = w->data + (size_t)next * w->panel_bytes;
+  const float *x = product->tiles + tile_row(&unit->tiling, unit->tile) * n_in;
+  int height = tile_height(&unit->tiling, unit->tile);
+  float *sums = unit_sums(unit, panel, unit->tile, 1 << shift);
+  tile_fn *tile = product->kernels->tile[w->base.dtype][shift][height - 1];
+  tile(first, data, w->panel_bytes, x, sums, false, NULL, &(struct ahead){data + FAR, w->panel_bytes, line});
+  tile(n_in - first, data + (size_t)first * line, w->panel_bytes, x + first * height, sums, true, NULL,
+       &(struct ahead){follow, w->panel_bytes, line});
+}
+
+/* after: the panel that this thread will most likely take behind those of the unit. */
+static void unit_stream(const struct unit *unit, int64_t after) {
+  for (int64_t panel = unit->panel; panel < unit->panel_end;) {
+    int shift = tile_shift(unit, panel);
+    int64_t next = panel + (1 << shift), most = unit->product->w->n_panels - 1;
+    if (next >= unit->panel_end) next = after;
+    stream_panels(unit, panel, shift, next < most ? next : most);
+    panel += 1 << shift;
+  }
+}
+
+static void unit_run(const struct unit *unit, int64_t after) {
   int64_t n_in = unit->product->w->base.n_in;
-  for (int64_t begin = 0; begin < n_in; begin += BLOCK_INPUTS)
-    unit_block(unit, begin, begin + BLOCK_INPUTS < n_in ? BLOCK_INPUTS : n_in - begin);
+  if (unit->tile_end - unit->tile == 1)
+    unit_stream(unit, after);
+  else
+    for (int64_t begin = 0; begin < n_in; begin += BLOCK_INPUTS)
+      unit_block(unit, begin, begin + BLOCK_INPUTS < n_in ? BLOCK_INPUTS : n_in - begin);
   unit_finish(unit);
 }
 
@@ -220,7 +252,7 @@ static void walk_tiles(const struct product *product, struct pool_worker *worker
     unit.panel_end = unit.panel + group < n_panels ? unit.panel + group : n_panels;
     unit.tile = unit.tiling.n_tiles * rows / row_blocks;
     unit.tile_end = unit.tiling.n_tiles * (rows + 1) / row_blocks;
-    unit_run(&unit);
+    unit_run(&unit, unit.panel + group * worker->threads);
   }
 }
 

@@ -51,7 +51,7 @@ static int compare_tokens(const void *a, const void *b) {
 
 static int token_normalize(struct added_token *token, const struct normalizer *normalizer, struct error *error) {
   struct buffer text;
-  int result = normalizer_run(normalizer, token->content, token->content_length, &text, error);
+  int result = normalizer_run(normalizer, token->content, token->content_length, true, &text, error);
   if (result == 0 && text.data) {
     token->text = text.data;
     token->length = text.length;
@@ -65,7 +65,7 @@ static int token_normalize(struct added_token *token, const struct normalizer *n
 int added_tokens_finish(struct added_tokens *set, const struct normalizer *normalizer, struct error *error) {
   for (size_t i = 0; i < set->count; i++) {
     struct added_token *token = &set->tokens[i];
-    if (normalizer && token_normalize(token, normalizer, error) != 0) return -1;
+    if (normalizer && !token->exact && token_normalize(token, normalizer, error) != 0) return -1;
     if (token->length == 0 || token->length > ADDED_TOKEN_BYTES)
       return error_set(error, ERROR_FORMAT, "the added token with id %d has %zu bytes, allowed are 1 to %d",
                        token->id, token->length, ADDED_TOKEN_BYTES);
@@ -118,6 +118,12 @@ static const struct added_token *longest_at(const struct added_tokens *set, cons
       best = token;
   }
   return best;
+}
+
+size_t added_tokens_longest(const struct added_tokens *set, const char *text, size_t length) {
+  const struct added_token *token =
+      length > 0 && set->starts[(unsigned char)*text] ? longest_at(set, text, length) : NULL;
+  return token ? token->length : 0;
 }
 
 /* Whether no character of a word touches text[begin..end). */

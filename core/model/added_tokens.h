@@ -26,6 +26,7 @@ struct added_token {
   bool special;        /* matched only where the caller asks for special tokens */
   bool lstrip, rstrip; /* swallow the white space in front, behind */
   bool single_word;
+  bool exact; /* sought as written, also where the texts are normalized */
 };
 
 struct added_tokens {
@@ -54,7 +55,10 @@ int added_tokens_add(struct added_tokens *set, struct added_token token, const c
 /* The token of an id, or NULL. Linear: for loading. */
 struct added_token *added_tokens_of(const struct added_tokens *set, int32_t id);
 
-/* Sorts. With a normalizer, what is sought are the normalized contents. ERROR_FORMAT: an empty or too long
+/* Bytes of the longest token that text[0..length) begins with; 0: none does. Of a finished set. */
+size_t added_tokens_longest(const struct added_tokens *set, const char *text, size_t length);
+
+/* Sorts. With a normalizer, what is sought are the normalized contents, but of exact ones. ERROR_FORMAT: an empty or too long
  * text, or one that stands twice. */
 int added_tokens_finish(struct added_tokens *set, const struct normalizer *normalizer,
                         struct error *error) MUST_CHECK;

@@ -205,6 +205,39 @@ bool bpe_table_merge_all(struct bpe_table *table, const struct bpe_join *joins, 
   return found;
 }
 
+void bpe_table_find_all(const struct bpe_table *table, const struct bpe_text *texts, size_t count, int32_t *ids) {
+  uint64_t hash[BPE_JOINS];
+  for (size_t i = 0; i < count; i++) {
+    hash[i] = text_hash(texts[i].text, texts[i].length);
+    __builtin_prefetch(&table->index[hash[i] & table->index_mask]);
+  }
+  for (size_t i = 0; i < count; i++) {
+    const struct bpe_entry *entry = &table->index[hash[i] & table->index_mask];
+    if (entry->id >= 0 && entry->tag == (uint32_t)(hash[i] >> 32)) __builtin_prefetch(table->texts.bytes.data + entry->offset);
+  }
+  for (size_t i = 0; i < count; i++) ids[i] = entry_find(table, texts[i].text, texts[i].length, hash[i])->id;
+}
+
+/* The merges known how many, their table has its size. */
+int bpe_table_set_merges(struct bpe_table *table, const struct bpe_merge *merges, size_t count, struct error *error) {
+  size_t size;
+  if (!table_size(count, &size))
+    return error_memory(error, SIZE_MAX);
+  struct bpe_merge *slots = malloc(size * sizeof *slots);
+  if (!slots)
+    return error_memory(error, size * sizeof *slots);
+  memset(slots, 0xFF, size * sizeof *slots); /* every result -1 */
+  free(table->merges);
+  table->merges = slots;
+  table->merge_mask = size - 1;
+  for (size_t i = 0; i < count; i++) {
+    size_t ahead = i + BPE_JOINS / 4;
+    if (ahead < count) __builtin_prefetch(&slots[merge_slot(table, merges[ahead].left, merges[ahead].right)], 1);
+    merge_put(table, (int32_t[]){merges[i].left, merges[i].right, merges[i].result}, merges[i].rank);
+  }
+  return 0;
+}
+
 const struct bpe_merge *bpe_table_pair(const struct bpe_table *table, int32_t left, int32_t right) {
   const struct bpe_merge *merge = merge_find(table, left, right);
   return merge->result >= 0 ? merge : NULL;

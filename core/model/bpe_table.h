@@ -66,7 +66,19 @@ struct bpe_join {
   size_t left_length, length; /* of the left piece, of both; each piece has at most BPE_PIECE_BYTES */
 };
 
-/* The same for `count` merges (at most BPE_JOINS) of the ranks from `rank` on, in their order. False when a piece is missing: bpe_table_merge says which. */
+/* A text that is looked up. */
+struct bpe_text {
+  const char *text;
+  size_t length;
+};
+
+/* bpe_table_find of `count` texts, at most BPE_JOINS. */
+void bpe_table_find_all(const struct bpe_table *table, const struct bpe_text *texts, size_t count, int32_t *ids);
+
+/* All merges at once, by ids, of a table that was made for none. */
+int bpe_table_set_merges(struct bpe_table *table, const struct bpe_merge *merges, size_t count, struct error *error) MUST_CHECK;
+
+/* As bpe_table_merge, for `count` merges (at most BPE_JOINS) of the ranks from `rank` on, in their order. False when a piece is missing: bpe_table_merge says which. */
 bool bpe_table_merge_all(struct bpe_table *table, const struct bpe_join *joins, size_t count, uint32_t rank) MUST_CHECK;
 
 /* The merge of two ids, or NULL. */

@@ -1,10 +1,14 @@
-/* normalizer.c: owns the steps of a normalizer; what Unicode says is core/base/unicode.h. */
+/* normalizer.c: owns the steps of a normalizer; what Unicode says is core/base/unicode.h, what the map of a SentencePiece model
+ * says charsmap.h. */
 #include "core/model/normalizer.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/unicode.h"
+#include "core/base/utf8.h"
+#include "core/model/added_tokens.h"
+#include "core/model/charsmap.h"
 #include "core/model/pattern.h"
 
 /* Published files have up to three. */
@@ -15,6 +19,9 @@
 
 /* Bytes that one Replace may put for one match: enough for every character. */
 #define CONTENT_BYTES 64
+
+/* What SentencePiece writes for a space. */
+#define SPACE "\xE2\x96\x81"
 
 enum step_kind { STEP_FORM, STEP_LOWER, STEP_STRIP, STEP_PREPEND, STEP_REPLACE };
 
@@ -30,6 +37,9 @@ struct step {
 struct normalizer {
   struct step steps[STEPS_MAX];
   int count;
+  bool by_rules;                 /* and not by steps */
+  struct normalizer_rules rules; /* without its map */
+  struct charsmap *map;          /* NULL: characters stay */
 };
 
 /* ---- running ---- */
@@ -56,6 +66,52 @@ static int run_strip(const struct step *step, const char *text, size_t length, s
   return 0;
 }
 
+/* What stands at the front of text[0..length) and becomes one thing: *out. Returns how many bytes of the text it is. */
+static size_t next_unit(const struct normalizer *n, const char *text, size_t length, const char **out, size_t *out_length) {
+  size_t whole = n->rules.whole ? added_tokens_longest(n->rules.whole, text, length) : 0;
+  size_t found = whole == 0 && n->map ? charsmap_find(n->map, text, length, out, out_length) : 0;
+  uint32_t point;
+  if (found > 0) return found;
+  *out = text;
+  *out_length = whole > 0 ? whole : (size_t)utf8_next(text, length, &point);
+  return *out_length;
+}
+
+static void put_unit(const struct normalizer *n, const char *text, size_t length, struct buffer *out) {
+  for (size_t i = 0; i < length; i++) {
+    if (n->rules.escape && text[i] == ' ')
+      buffer_text(out, SPACE);
+    else
+      buffer_char(out, text[i]);
+  }
+}
+
+static void drop_spaces_behind(struct buffer *out, const char *space) {
+  size_t length = strlen(space);
+  while (out->length >= length && memcmp(out->data + out->length - length, space, length) == 0) out->length -= length;
+}
+
+/* In SentencePiece's order: a text of nothing but spaces, where they are squeezed, gets none in front; what is squeezed at the
+ * end are spaces as they are written then, so U+2581 of the text as well. A text that goes on behind something, where only the
+ * first one gets a space, has begun. */
+static int run_rules(const struct normalizer *n, const char *text, size_t length, bool first, struct buffer *out,
+                     struct error *error) {
+  const char *space = n->rules.escape ? SPACE : " ", *unit;
+  bool squeeze = n->rules.squeeze, begun = n->rules.prefix_first && !first, spaced = !begun;
+  size_t unit_length;
+  for (size_t at = 0, used; at < length && !out->failed; at += used) {
+    used = next_unit(n, text + at, length - at, &unit, &unit_length);
+    if (squeeze && !begun && unit_length == 1 && *unit == ' ') continue;
+    if (!begun && n->rules.prefix) buffer_text(out, space);
+    begun = true;
+    while (squeeze && spaced && unit_length > 0 && *unit == ' ') unit++, unit_length--;
+    put_unit(n, unit, unit_length, out);
+    if (unit_length > 0) spaced = unit[unit_length - 1] == ' ';
+  }
+  if (squeeze) drop_spaces_behind(out, space);
+  return buffer_check(out, error);
+}
+
 static int run_step(const struct step *step, const char *text, size_t length, struct buffer *out,
                     struct error *error) {
   struct replacement replacement = {step, text, out};
@@ -70,11 +126,15 @@ static int run_step(const struct step *step, const char *text, size_t length, st
   }
 }
 
-int normalizer_run(const struct normalizer *n, const char *text, size_t length, struct buffer *out,
+int normalizer_run(const struct normalizer *n, const char *text, size_t length, bool first, struct buffer *out,
                    struct error *error) {
   struct buffer before;
   int result = 0;
   buffer_init(&before, 0);
+  if (n->by_rules) {
+    buffer_init(out, TEXT_BYTES_MAX);
+    return run_rules(n, text, length, first, out, error);
+  }
   for (int i = 0; i < n->count && result == 0; i++) {
     struct buffer next;
     buffer_init(&next, TEXT_BYTES_MAX);
@@ -176,8 +236,22 @@ int normalizer_parse(const struct json_node *part, struct normalizer **out, stru
   return failed;
 }
 
+struct normalizer *normalizer_of_rules(const struct normalizer_rules *rules, struct error *error) {
+  struct normalizer *n = calloc(1, sizeof *n);
+  if (!n) return error_memory(error, sizeof *n), NULL;
+  n->rules = *rules;
+  n->rules.charsmap = NULL;
+  n->by_rules = true;
+  if (rules->charsmap_length == 0) return n;
+  n->map = charsmap_open(rules->charsmap, rules->charsmap_length, error);
+  if (n->map) return n;
+  normalizer_free(n);
+  return NULL;
+}
+
 void normalizer_free(struct normalizer *n) {
   if (!n) return;
+  charsmap_free(n->map);
   for (int i = 0; i < n->count; i++) pattern_free(n->steps[i].pattern);
   free(n);
 }

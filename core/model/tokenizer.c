@@ -102,7 +102,7 @@ static int encode_part(const struct tokenizer *t, int level, bool special, const
 static int encode_normalized(const struct tokenizer *t, bool special, const struct text_part *part,
                              struct id_list *ids, struct error *error) {
   struct buffer text;
-  int result = normalizer_run(t->normalizer, part->text, part->length, &text, error);
+  int result = normalizer_run(t->normalizer, part->text, part->length, part->offset == 0, &text, error);
   if (result == 0) {
     struct text_part changed = {text.data, text.length, part->offset, true, part->plain, part->n_plain};
     result = encode_part(t, 1, special, &changed, ids, error);

@@ -1,8 +1,8 @@
 /* tokenizer.h: text to token ids and back.
  *
  * Kinds: byte-pair encoding from a Hugging Face folder (tokenizer.json; or vocab.json + merges.txt), byte-level as
- * GPT-2's and its descendants', or of characters with byte fallback as SentencePiece's; the same from llama2.c's
- * tokenizer.bin; and characters from a text file (the workshop's scheme). docs/tokenizers.md lists what is
+ * GPT-2's and its descendants', or of characters with byte fallback as SentencePiece's; the same from SentencePiece's own
+ * tokenizer.model, or llama2.c's tokenizer.bin; and characters from a text file (the workshop's scheme). docs/tokenizers.md lists what is
  * served. Immutable after loading and safe to share between threads. */
 #ifndef STEERD_CORE_MODEL_TOKENIZER_H
 #define STEERD_CORE_MODEL_TOKENIZER_H
@@ -15,7 +15,7 @@
 
 struct tokenizer;
 
-/* From a folder: tokenizer.json if it is there, else vocab.json + merges.txt or encoder.json + vocab.bpe. What
+/* From a folder: tokenizer.json if it is there, else vocab.json + merges.txt or encoder.json + vocab.bpe, else tokenizer.model. What
  * steerd does not build (Unigram, WordPiece, a normalizer that is not served ...) is refused by name. */
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) MUST_CHECK;
 

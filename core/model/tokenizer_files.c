@@ -1,5 +1,5 @@
 /* tokenizer_files.c: finds and reads the files of a Hugging Face folder: tokenizer.json, or vocab.json +
- * merges.txt, and the settings beside them that name BOS and EOS. */
+ * merges.txt, or tokenizer.model, and the settings beside them that name BOS and EOS. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "core/model/tokenizer_vocabulary.h"
 
 #define VOCABULARY_BYTES_MAX ((size_t)64 << 20)
+#define MODEL_BYTES_MAX ((size_t)16 << 20)
 #define SETTINGS_BYTES_MAX ((size_t)4 << 20)
 #define SETTINGS_DEPTH 64
 #define MERGE_LINE_BYTES (2 * BPE_PIECE_BYTES + 1)
@@ -124,6 +125,8 @@ fail:
 
 struct settings {
   struct json_node *tokenizer, *special, *generation, *model; /* NULL: no such file */
+  struct json_node *added; /* added_tokens.json, read where a SentencePiece model is; else NULL */
+  bool overrule;           /* names of tokens here count more than the vocabulary file's */
 };
 
 static int load_setting(const char *folder, const char *name, struct json_node **out, struct error *error) {
@@ -151,6 +154,7 @@ static void settings_clear(struct settings *s) {
   json_free(s->special);
   json_free(s->generation);
   json_free(s->model);
+  json_free(s->added);
 }
 
 /* "bos_token" is a text, or an object with the text as its content. */
@@ -159,17 +163,19 @@ static const char *token_text(const struct json_node *node) {
   return text ? text : json_text(json_get(node, "content"), NULL);
 }
 
-/* Marks the token that a settings file names; *id stays when it names none. *settled: the matter is decided,
+/* Marks the token that a settings file names; *id stays when it names none, or an empty one. *settled: the matter is decided,
  * also by an explicit null. */
 static int token_by_text(struct tokenizer *t, const struct json_node *file, const char *key, int32_t *id,
                          bool *settled, struct error *error) {
   const struct json_node *node = json_get(file, key);
-  if (!node || *settled)
+  const char *text = token_text(node);
+  if (!node || *settled || (text && !*text))
     return 0;
   *settled = true;
-  if (json_kind(node) == JSON_KIND_NULL)
+  if (json_kind(node) == JSON_KIND_NULL) {
+    *id = -1;
     return 0;
-  const char *text = token_text(node);
+  }
   int32_t found = text ? pieces_find(&t->pieces, text, strlen(text)) : -1;
   if (found < 0)
     return error_set(error, ERROR_FORMAT, "the %s '%.64s' of the settings is not in the vocabulary", key,
@@ -199,15 +205,16 @@ static int token_by_id(struct tokenizer *t, const struct json_node *file, const 
   return length == 0 ? 0 : tokenizer_mark_special(t, *id, text, length, error);
 }
 
-/* Who decides, in this order: the tokenizer's settings by text, the model's by id, GPT-2's habit. */
+/* Who decides, in this order: tokenizer.json, the tokenizer's settings by text, a SentencePiece model, the model's settings by id,
+ * GPT-2's habit. */
 static int settle_token(struct tokenizer *t, const struct settings *s, const char *key, const char *id_key,
                         int32_t *id, struct error *error) {
-  bool settled = *id >= 0;
+  bool settled = *id >= 0 && !s->overrule;
   if (token_by_text(t, s->tokenizer, key, id, &settled, error) != 0)
     return -1;
   if (token_by_text(t, s->special, key, id, &settled, error) != 0)
     return -1;
-  if (settled)
+  if (settled || *id >= 0)
     return 0;
   if (token_by_id(t, s->generation, id_key, id, error) != 0 ||
       token_by_id(t, s->model, id_key, id, error) != 0)
@@ -311,52 +318,83 @@ out:
   return t;
 }
 
-/* Folders of SentencePiece models that nobody converted: reading them would need that library's own way of merging. */
-static int refuse_folder(const char *folder, struct error *error) {
-  static const char *const names[] = {"tokenizer.model", "spiece.model", "sentencepiece.bpe.model"};
-  char path[PATH_BYTES];
-  for (int i = 0; i < 3; i++) {
-    if (file_path(path, folder, names[i], error) != 0)
-      return -1;
-    if (path_is_file(path))
-      return error_set(error, ERROR_UNSUPPORTED,
-                       "'%s' has a SentencePiece model (%s) and no tokenizer.json, which is what is read; transformers writes "
-                       "it: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
-                       folder, names[i]);
-  }
-  return error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt",
-                   folder);
+/* transformers' settings of such a tokenizer: "legacy": false puts a space in front of a text's beginning only. */
+static struct tokenizer *parse_model(const char *data, size_t length, const struct settings *s, struct error *error) {
+  const struct json_node *prefix = json_get(s->tokenizer, "add_prefix_space");
+  struct added_list added;
+  struct tokenizer *t = NULL;
+  struct sentencepiece_settings settings = {.added = &added,
+                                            .prefix = json_kind(prefix) == JSON_KIND_BOOL ? json_bool_or(prefix, false) : -1,
+                                            .prefix_first = !json_bool_or(json_get(s->tokenizer, "legacy"), true)};
+  if (added_list_read(&added, s->tokenizer, s->added, s->special, error) == 0)
+    t = tokenizer_parse_sentencepiece(data, length, &settings, error);
+  added_list_clear(&added);
+  return t;
 }
 
-/* Which files a folder has: 0 tokenizer.json, 1 and 2 those of vocabulary_names; -1 none. */
-static int which_files(const char *folder) {
+static struct tokenizer *open_model(const char *folder, struct settings *s, struct error *error) {
+  char path[PATH_BYTES], *data = NULL;
+  size_t length;
+  struct tokenizer *t = NULL;
+  s->overrule = true;
+  if (load_setting(folder, "added_tokens.json", &s->added, error) != 0 ||
+      file_path(path, folder, "tokenizer.model", error) != 0 || file_read(path, MODEL_BYTES_MAX, &data, &length, error) != 0)
+    return NULL;
+  t = parse_model(data, length, s, error);
+  free(data);
+  if (!t)
+    error_prefix(error, "'%s'", path);
+  return t;
+}
+
+/* Other names of SentencePiece models: those of encoders and of Unigram vocabularies, some with ids shifted by their class. */
+static void refuse_folder(const char *folder, struct error *error) {
+  static const char *const names[] = {"spiece.model", "sentencepiece.bpe.model"};
   char path[PATH_BYTES];
-  static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json"};
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 2; i++)
+    if (file_path(path, folder, names[i], error) == 0 && path_is_file(path))
+      error_set(error, ERROR_UNSUPPORTED,
+                "'%s' has a SentencePiece model of the name %s and no tokenizer.json; read are tokenizer.json and tokenizer.model. "
+                "transformers writes the first: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)",
+                folder, names[i]);
+  error_set(error, ERROR_NOT_FOUND, "'%s' has neither tokenizer.json nor vocab.json and merges.txt nor tokenizer.model", folder);
+}
+
+/* What a folder's vocabulary lies in, the first that is there; FILES_VOCABULARY and the next are those of vocabulary_names. */
+enum files { FILES_NONE = -1, FILES_JSON, FILES_VOCABULARY, FILES_ENCODER, FILES_MODEL };
+
+static enum files which_files(const char *folder) {
+  char path[PATH_BYTES];
+  static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json", "tokenizer.model"};
+  for (int i = 0; i < 4; i++)
     if (file_path(path, folder, names[i], NULL) == 0 && path_is_file(path))
-      return i;
-  return -1;
+      return (enum files)i;
+  return FILES_NONE;
 }
 
-bool tokenizer_folder_has(const char *folder) { return which_files(folder) >= 0; }
+bool tokenizer_folder_has(const char *folder) { return which_files(folder) != FILES_NONE; }
 
-static int find_files(const char *folder, struct error *error) {
+static enum files find_files(const char *folder, struct error *error) {
+  enum files files = FILES_NONE;
   if (!path_is_directory(folder))
-    return error_set(error, ERROR_NOT_FOUND, "'%s' is not a folder", folder);
-  int files = which_files(folder);
-  return files >= 0 ? files : refuse_folder(folder, error);
+    error_set(error, ERROR_NOT_FOUND, "'%s' is not a folder", folder);
+  else if ((files = which_files(folder)) == FILES_NONE)
+    refuse_folder(folder, error);
+  return files;
 }
 
 struct tokenizer *tokenizer_open_folder(const char *folder, struct error *error) {
   char path[PATH_BYTES];
   struct settings settings = {0};
   struct tokenizer *t = NULL;
-  int files = find_files(folder, error);
-  if (files < 0 || settings_load(&settings, folder, error) != 0)
+  enum files files = find_files(folder, error);
+  if (files == FILES_NONE || settings_load(&settings, folder, error) != 0)
     goto out;
   if (file_path(path, folder, "tokenizer.json", error) != 0)
     goto out;
-  t = files == 0 ? open_json(path, error) : open_vocabulary(folder, &settings, files - 1, error);
+  t = files == FILES_JSON    ? open_json(path, error)
+      : files == FILES_MODEL ? open_model(folder, &settings, error)
+                             : open_vocabulary(folder, &settings, files - FILES_VOCABULARY, error);
   if (t && (settings_apply(t, &settings, error) != 0 || chat_apply(t, folder, &settings, error) != 0 ||
             tokenizer_finish(t, error) != 0)) {
     error_prefix(error, "'%s'", folder);

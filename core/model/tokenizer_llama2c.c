@@ -1,28 +1,18 @@
 /* tokenizer_llama2c.c: reads the tokenizer.bin of llama2.c: the pieces of a SentencePiece vocabulary and their
- * scores, without merges. Two neighbours merge when their join is a piece, the best score first: that makes each
- * way to cut a piece in two a merge, at the rank of the piece's score. */
+ * scores, of which scored_merges.h makes merges. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mapfile.h"
 #include "core/base/utf8.h"
+#include "core/model/scored_merges.h"
 #include "core/model/tokenizer_bpe.h"
 
 #define FILE_BYTES_MAX ((size_t)16 << 20)
 
-/* Each way to cut a piece is tried, so the work is the square of its bytes. Published ones have up to 50. */
-#define PIECE_BYTES_MAX 256
-
 /* SentencePiece's first three: <unk>, then these, which the file writes between line ends. */
 enum { ID_UNKNOWN, ID_BOS, ID_EOS, ID_FIRST };
-
-struct scored {
-  const char *text; /* in the file */
-  size_t length;
-  float score;
-  int32_t id;
-};
 
 /* ---- the file ----------------------------------------------------------------------------------- */
 
@@ -40,15 +30,15 @@ static bool take(struct cursor *c, void *out, size_t length) {
 }
 
 /* A float32 score, an int32 length, the bytes. */
-static int read_piece(struct cursor *c, struct scored *piece, struct error *error) {
+static int read_piece(struct cursor *c, struct scored_piece *piece, struct error *error) {
   int32_t length = 0;
   size_t begin = c->at, bad;
   if (!take(c, &piece->score, 4) || !take(c, &length, 4) || length < 0 || (size_t)length > c->size - c->at)
     return error_set(error, ERROR_FORMAT, "piece %d at byte %zu does not fit the file of %zu bytes", piece->id,
                      begin, c->size);
-  if (length > PIECE_BYTES_MAX || !isfinite(piece->score))
+  if (length > SCORED_PIECE_BYTES || !isfinite(piece->score))
     return error_set(error, ERROR_FORMAT, "piece %d has %d bytes and score %g; at most %d and a number are allowed",
-                     piece->id, length, (double)piece->score, PIECE_BYTES_MAX);
+                     piece->id, length, (double)piece->score, SCORED_PIECE_BYTES);
   piece->text = c->data + c->at;
   piece->length = (size_t)length;
   c->at += piece->length;
@@ -58,15 +48,16 @@ static int read_piece(struct cursor *c, struct scored *piece, struct error *erro
 }
 
 /* Behind the longest piece's length, which nobody needs, the pieces up to the end. Each has at least 8 bytes. */
-static struct scored *read_pieces(const char *data, size_t size, int32_t *count, struct error *error) {
+static struct scored_piece *read_pieces(const char *data, size_t size, int32_t *count, struct error *error) {
   struct cursor c = {data, size, 4};
   size_t room = size / 8 + 1;
-  struct scored *pieces = malloc(room * sizeof *pieces);
+  struct scored_piece *pieces = malloc(room * sizeof *pieces);
   *count = 0;
   if (!pieces)
     return error_memory(error, room * sizeof *pieces), NULL;
   for (; c.at < c.size; ++*count) {
     pieces[*count].id = *count;
+    pieces[*count].merges = *count >= ID_FIRST;
     if (read_piece(&c, &pieces[*count], error) != 0)
       goto fail;
   }
@@ -81,39 +72,7 @@ fail:
 
 /* ---- the tokenizer ------------------------------------------------------------------------------ */
 
-static int by_score(const void *a, const void *b) {
-  const struct scored *x = a, *y = b;
-  return x->score != y->score ? (x->score < y->score ? 1 : -1) : (x->id > y->id) - (x->id < y->id);
-}
-
-/* All ways to cut the piece in two. Without `table` they are only counted. */
-static size_t add_cuts(struct bpe_table *pieces, const struct scored *piece, uint32_t rank, bool merge,
-                       struct error *error) {
-  size_t count = 0;
-  for (size_t cut = 1; cut < piece->length; cut++) {
-    const char *right = piece->text + cut;
-    if (bpe_table_find(pieces, piece->text, cut) < 0 || bpe_table_find(pieces, right, piece->length - cut) < 0)
-      continue;
-    count++;
-    if (merge && bpe_table_merge(pieces, piece->text, cut, right, piece->length - cut, rank, error) != 0)
-      return SIZE_MAX;
-  }
-  return count;
-}
-
-/* Pieces of the same score have the same rank: of these the leftmost goes first, as in llama2.c. */
-static int add_merges(struct bpe_table *table, struct scored *pieces, int32_t count, struct error *error) {
-  uint32_t rank = 0;
-  qsort(pieces, (size_t)count, sizeof *pieces, by_score);
-  for (int32_t i = 0; i < count; i++) {
-    rank += i > 0 && pieces[i].score < pieces[i - 1].score;
-    if (pieces[i].id >= ID_FIRST && add_cuts(table, &pieces[i], rank, true, error) == SIZE_MAX)
-      return -1;
-  }
-  return 0;
-}
-
-static int add_piece(struct tokenizer *t, struct bpe_table *table, const struct scored *piece,
+static int add_piece(struct tokenizer *t, struct bpe_table *table, const struct scored_piece *piece,
                      struct error *error) {
   static const char *const names[] = {"<unk>", "<s>", "</s>"};
   int byte = decoder_fallback_byte(piece->text, piece->length);
@@ -127,21 +86,6 @@ static int add_piece(struct tokenizer *t, struct bpe_table *table, const struct 
     return -1;
   return byte < 0 ? pieces_set(&t->pieces, piece->id, piece->text, piece->length, error)
                   : pieces_set(&t->pieces, piece->id, &raw, 1, error);
-}
-
-/* Room for the merges is known when the pieces are there: they are added to a table without any first. */
-static size_t count_merges(const struct scored *pieces, int32_t count, struct error *error) {
-  struct bpe_table table;
-  size_t total = bpe_table_init(&table, count, (size_t)count, 0, error) == 0 ? 0 : SIZE_MAX;
-  for (int32_t i = ID_FIRST; i < count && total != SIZE_MAX; i++)
-    if (bpe_table_add(&table, pieces[i].id, pieces[i].text, pieces[i].length, error) != 0)
-      total = SIZE_MAX;
-  if (total != SIZE_MAX && bpe_table_settle(&table, error) != 0)
-    total = SIZE_MAX;
-  for (int32_t i = ID_FIRST; i < count && total != SIZE_MAX; i++)
-    total += add_cuts(&table, &pieces[i], 0, false, error);
-  bpe_table_clear(&table);
-  return total;
 }
 
 /* A space in front of the text unless it is there already is SentencePiece's habit; llama2.c always adds one. */
@@ -160,8 +104,8 @@ static int set_options(struct tokenizer *t, struct error *error) {
   return tokenizer_finish(t, error);
 }
 
-static int fill(struct tokenizer *t, struct scored *pieces, int32_t count, size_t merges, struct error *error) {
-  t->state = bpe_new(&t->pieces, (size_t)count, merges, error);
+static int fill(struct tokenizer *t, const struct scored_piece *pieces, int32_t count, struct error *error) {
+  t->state = bpe_new(&t->pieces, (size_t)count, 0, error);
   if (!t->state)
     return -1;
   t->kind = &bpe_kind;
@@ -169,21 +113,18 @@ static int fill(struct tokenizer *t, struct scored *pieces, int32_t count, size_
     if (add_piece(t, bpe_table_of(t->state), &pieces[i], error) != 0)
       return -1;
   if (bpe_table_settle(bpe_table_of(t->state), error) != 0 ||
-      add_merges(bpe_table_of(t->state), pieces, count, error) != 0)
+      scored_merges_add(bpe_table_of(t->state), pieces, count, error) != 0)
     return -1;
   return set_options(t, error);
 }
 
 struct tokenizer *tokenizer_parse_llama2c(const char *data, size_t size, struct error *error) {
   int32_t count;
-  struct tokenizer *t = NULL;
-  struct scored *pieces = read_pieces(data, size, &count, error);
+  struct scored_piece *pieces = read_pieces(data, size, &count, error);
   if (!pieces)
     return NULL;
-  size_t merges = count_merges(pieces, count, error);
-  if (merges != SIZE_MAX)
-    t = tokenizer_new(count, error);
-  if (t && fill(t, pieces, count, merges, error) != 0) {
+  struct tokenizer *t = tokenizer_new(count, error);
+  if (t && fill(t, pieces, count, error) != 0) {
     tokenizer_free(t);
     t = NULL;
   }

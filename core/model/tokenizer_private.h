@@ -2,7 +2,7 @@
 #ifndef STEERD_CORE_MODEL_TOKENIZER_PRIVATE_H
 #define STEERD_CORE_MODEL_TOKENIZER_PRIVATE_H
 
-#include "core/model/added_tokens.h"
+#include "core/model/added_list.h"
 #include "core/model/chat.h"
 #include "core/model/decoder.h"
 #include "core/model/normalizer.h"
@@ -56,5 +56,16 @@ struct tokenizer *tokenizer_parse_vocabulary(const char *vocab, size_t vocab_len
                                              size_t merges_length, bool prefix_space,
                                              struct error *error) MUST_CHECK;
 struct tokenizer *tokenizer_parse_llama2c(const char *data, size_t size, struct error *error) MUST_CHECK;
+
+/* What the settings beside a SentencePiece model say. */
+struct sentencepiece_settings {
+  struct added_list *added; /* as read; the reader settles it */
+  int prefix;               /* whether a text gets a space in front; -1: the file says */
+  bool prefix_first;        /* not again behind an added token */
+};
+
+/* BOS and EOS are those that the file names, unless settings know better. */
+struct tokenizer *tokenizer_parse_sentencepiece(const char *data, size_t size, const struct sentencepiece_settings *settings,
+                                                struct error *error) MUST_CHECK;
 
 #endif

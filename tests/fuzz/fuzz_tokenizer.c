@@ -1,6 +1,6 @@
 /* fuzz_tokenizer.c: the first byte picks what the others are: a tokenizer.json, the parts of one around a fixed
- * vocabulary, merges.txt under a fixed vocabulary, a tokenizer.bin, or a text to encode and decode with one of
- * several tokenizers. Whatever loads must encode, and where nothing is changed on the way, ids must give the text
+ * vocabulary, merges.txt under a fixed vocabulary, a tokenizer.bin, a SentencePiece model, settings beside a fixed one,
+ * or a text to encode and decode with one of several tokenizers. Whatever loads must encode, and where nothing is changed on the way, ids must give the text
  * back. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,17 +155,38 @@ static void fuzz_parts(const char *text, size_t size) {
   buffer_clear(&json);
 }
 
+/* "<u>" "<s>" U+2581 "a" "aa" by BPE, with "b" defined by the user. */
+static const char model[] = "\012\014\012\003<u>\025\0\0\0\0\030\002\012\014\012\003<s>\025\0\0\0\0\030\003\012\012\012\003\342\226\201\025\0\0\200\277"
+                            "\012\010\012\001a\025\0\0\200\277\012\011\012\002aa\025\0\0\200\277\012\012\012\001b\025\0\0\0\0\030\004\022\002\030\002";
+
+static void fuzz_model(const char *data, size_t size, const struct json_node *config) {
+  struct added_list added;
+  struct sentencepiece_settings settings = {.added = &added, .prefix = -1, .prefix_first = size % 2};
+  if (added_list_read(&added, config, config, config, NULL) == 0)
+    fuzz_loaded(tokenizer_parse_sentencepiece(data, size, &settings, NULL));
+  added_list_clear(&added);
+}
+
+static void fuzz_settings(const char *text, size_t size) {
+  struct json_node *config = json_parse(text, size, 8, NULL);
+  if (config)
+    fuzz_model(model, sizeof model - 1, config);
+  json_free(config);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   if (size == 0)
     return 0;
   const char *text = (const char *)data + 1;
   size--;
-  switch (data[0] % 5) {
+  switch (data[0] % 7) {
     case 0: fuzz_loaded(tokenizer_parse_json(text, size, NULL)); break;
     case 1: fuzz_loaded(tokenizer_parse_vocabulary(vocab, sizeof vocab - 1, text, size, data[0] & 8, NULL)); break;
     case 2: fuzz_parts(text, size); break;
     case 3: fuzz_loaded(tokenizer_parse_llama2c(text, size, NULL)); break;
-    default: fuzz_text(text, size, data[0] / 5 % 4);
+    case 5: fuzz_model(text, size, NULL); break;
+    case 6: fuzz_settings(text, size); break;
+    default: fuzz_text(text, size, data[0] / 7 % 4);
   }
   return 0;
 }

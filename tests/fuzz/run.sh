@@ -53,6 +53,12 @@ seeds() {
         { printf '\000'; cat "$kind"; } >"$seed.json"
         { printf '\002'; sed -e 's/,"model":.*//' -e 's/^{//' "$kind"; } >"$seed.parts"
       done
+      for kind in tests/vectors/tokenizer/pieces/*/tokenizer.model; do
+        { printf '\005'; cat "$kind"; } >"$to/$(basename "$(dirname "$kind")").model"
+      done
+      for kind in tests/vectors/tokenizer/pieces/*/*.json; do
+        case $kind in */cases.json) ;; *) { printf '\006'; cat "$kind"; } >"$to/$(echo "$kind" | tr / _)" ;; esac
+      done
       printf "\004a's  12\n\xc3\xa9e\xcc\x81 <s>" >"$to/text"
       printf '\003aaaa\000\000\000\000\001\000\000\000u\000\000\000\000\001\000\000\000s\000\000\000\000\001\000\000\000t\000\000\000\000\001\000\000\000a' >"$to/bin" ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;

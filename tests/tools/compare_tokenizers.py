@@ -1,9 +1,9 @@
-"""Compares steerd's tokenizer with the `tokenizers` library on hard and random texts.
+"""Compares steerd's tokenizer with the `tokenizers` library, or with `sentencepiece`, on hard and random texts.
 
     make build/release/tools/tokenize
     python tests/tools/compare_tokenizers.py [--count 100000] [--seed 1] FOLDER [FOLDER...]
 
-A FOLDER holds tokenizer.json, or vocab.json + merges.txt (taken as GPT-2's). Every text is encoded twice, special
+A FOLDER holds tokenizer.json, or vocab.json + merges.txt (taken as GPT-2's), or tokenizer.model. Every text is encoded twice, special
 tokens as ordinary text and as themselves, and decoded again token by token; ids and text must be equal. Prints one line
 a folder; exit status 1 when anything differs. Differences in texts with characters newer than Unicode 14 are counted apart: the
 library knows some of them as letters or digits, steerd's PCRE2 does not.
@@ -12,9 +12,11 @@ import argparse
 import json
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
+import types
 import unicodedata
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -67,10 +69,92 @@ def texts(count, seed, added):
         yield "".join(parts)
 
 
+SPACES = r"(?:(?![\x1c-\x1f])\s)*"  # white space as Rust has it
+
+
+class Pieces:
+    """A SentencePiece model and the tokens that the settings beside it add, with the methods of a Tokenizer that are used here.
+    Between added tokens stands what `sentencepiece` itself makes of the text, as transformers' slow tokenizers have it."""
+
+    def __init__(self, folder):
+        from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
+        config = self.load(f"{folder}/tokenizer_config.json")
+        proto = sentencepiece_model_pb2.ModelProto()
+        with open(f"{folder}/tokenizer.model", "rb") as file:
+            proto.ParseFromString(file.read())
+        self.prefix = config.get("add_prefix_space", proto.normalizer_spec.add_dummy_prefix)
+        self.every, self.strip = config.get("legacy", True), self.prefix or proto.normalizer_spec.remove_extra_whitespaces
+        proto.normalizer_spec.add_dummy_prefix = self.prefix and self.every
+        self.sp = SentencePieceProcessor(model_proto=proto.SerializeToString())
+        proto.normalizer_spec.add_dummy_prefix = self.prefix
+        self.begin = SentencePieceProcessor(model_proto=proto.SerializeToString())
+        self.tokens, self.encode_special_tokens = {}, False
+        ids = {piece.piece: i for i, piece in enumerate(proto.pieces)}
+        for i, piece in enumerate(proto.pieces):
+            if piece.type in (2, 3):
+                self.tokens[i] = AddedToken(piece.piece, special=True, normalized=False)
+        self.add(config, folder, ids)
+        self.pattern = re.compile("|".join(re.escape(t.content) for t in sorted(self.tokens.values(), key=lambda t: -len(t.content))))
+        self.ids = {t.content: i for i, t in self.tokens.items()}
+        self.shown = {i: p.piece.replace("\u2581", " ").encode() if p.type != 6 else bytes([int(p.piece[3:5], 16)]) for i, p in enumerate(proto.pieces)}
+        self.shown.update({i: t.content.encode() for i, t in self.tokens.items() if i >= len(proto.pieces) or proto.pieces[i].piece != t.content})
+
+    @staticmethod
+    def load(path):
+        return json.load(open(path, encoding="utf-8")) if os.path.exists(path) else {}
+
+    def add(self, config, folder, ids):
+        listed = config.get("added_tokens_decoder")
+        names = dict(config) if listed else {**config, **self.load(f"{folder}/special_tokens_map.json")}
+        special = [names.get(f"{kind}_token") for kind in ("bos", "eos", "unk", "sep", "pad", "cls", "mask")] + names.get("additional_special_tokens", [])
+        special = {t if isinstance(t, str) else t["content"] for t in special if t}
+        for i, token in (listed or {}).items():
+            self.tokens[int(i)] = AddedToken(**{**token, "special": token.get("special", False) or token["content"] in special})
+        if not listed:
+            for content, i in self.load(f"{folder}/added_tokens.json").items():
+                self.tokens[i] = AddedToken(content, special=content in special, normalized=False)
+        for content in special:
+            if content in ids and content not in [t.content for t in self.tokens.values()]:
+                self.tokens[ids[content]] = AddedToken(content, special=True, normalized=False)
+
+    def get_vocab_size(self):
+        return max(self.shown) + 1
+
+    def get_added_tokens_decoder(self):
+        return self.tokens
+
+    def stretch(self, text, first):
+        return (self.begin if first and not self.every else self.sp).encode(text) if text else []
+
+    def ids_of(self, text):
+        """`encode_special_tokens`, as in the library, means that special ones stay text."""
+        ids, start = [], 0
+        for match in self.pattern.finditer(text):
+            token = self.tokens[self.ids[match.group()]]
+            if token.special and self.encode_special_tokens:
+                continue
+            before = text[start:match.start()]
+            ids += self.stretch(re.sub(f"{SPACES}$", "", before) if token.lstrip else before, start == 0) + [self.ids[match.group()]]
+            start = re.compile(SPACES).match(text, match.end()).end() if token.rstrip else match.end()
+        return ids + self.stretch(text[start:], start == 0)
+
+    def encode_batch_fast(self, batch, add_special_tokens=False):
+        return [types.SimpleNamespace(ids=self.ids_of(text)) for text in batch]
+
+    def encode(self, text, add_special_tokens=False):
+        return types.SimpleNamespace(ids=self.ids_of(text))
+
+    def decode(self, ids, skip_special_tokens=False):
+        text = b"".join(self.shown[i] for i in ids).decode("utf-8", "replace")
+        return text[1:] if self.strip and text.startswith(" ") else text
+
+
 def reference(folder):
     path = f"{folder}/tokenizer.json"
     if os.path.exists(path):
         return Tokenizer.from_file(path)
+    if os.path.exists(f"{folder}/tokenizer.model"):
+        return Pieces(folder)
     made = Tokenizer(models.BPE.from_file(f"{folder}/vocab.json", f"{folder}/merges.txt"))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()

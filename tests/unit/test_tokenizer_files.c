@@ -273,9 +273,11 @@ static void test_refused_folders(void **state) {
   expect_folder_error("/nowhere/at/all", ERROR_NOT_FOUND, "not a folder");
   char *folder = temporary_folder();
   expect_folder_error(folder, ERROR_NOT_FOUND, "neither tokenizer.json nor vocab.json");
-  write_file(folder, "tokenizer.model", "");
-  expect_folder_error(folder, ERROR_UNSUPPORTED, "a SentencePiece model (tokenizer.model) and no tokenizer.json");
+  write_file(folder, "spiece.model", "");
+  expect_folder_error(folder, ERROR_UNSUPPORTED, "a SentencePiece model of the name spiece.model and no tokenizer.json");
   expect_folder_error(folder, ERROR_UNSUPPORTED, "save_pretrained(FOLDER)");
+  write_file(folder, "tokenizer.model", "");
+  expect_folder_error(folder, ERROR_FORMAT, "tokenizer.model': 0 of its 0 pieces");
   write_file(folder, "vocab.json", SMALL_VOCAB);
   expect_folder_error(folder, ERROR_NOT_FOUND, "merges.txt");
   write_file(folder, "merges.txt", SMALL_MERGES);

@@ -84,7 +84,7 @@ static inline void remove_folder(const char *folder) {
       "tokenizer.json",         "vocab.json",        "merges.txt",
       "tokenizer_config.json",  "config.json",       "special_tokens_map.json",
       "generation_config.json", "added_tokens.json", "corpus.txt",
-      "tokenizer.model"};
+      "tokenizer.model",        "spiece.model"};
   char path[512];
   for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
     snprintf(path, sizeof path, "%s/%s", folder, names[i]);

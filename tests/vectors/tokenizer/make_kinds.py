@@ -94,12 +94,12 @@ def kinds():
         pre_tokenizers.Split(Regex("[aou]"), "merged_with_previous"), pre_tokenizers.Split(Regex(r"\p{L}+"), "removed", invert=True)]), decoders.Fuse(), fallback=False, size=200)
 
 
-def cases(t, name):
+def cases(t, name, more=()):
     rng = random.Random(name)
     prose = open("training.txt", encoding="utf-8").read().split(" ")
     added = [a.content for a in t.get_added_tokens_decoder().values() if not a.content.startswith("<0x")]
     batch = [text if len(text) < 120 else text[:120] for text in WRITTEN]
-    for content in added:
+    for content in added + list(more):
         batch += [content, f"a{content}b", f" {content}  x", f"{content}{content}", f"\n {content}_"]
     for _ in range(110):
         parts = []

@@ -82,7 +82,7 @@ static int answer_job(struct api_call *call, int64_t id, struct error *error) {
 static int path_job(struct api_call *call, int64_t *id, struct error *error) {
   const char *text = call_part(call, "id", error);
   if (!text) return -1;
-  if (text[strspn(text, "0123456789")] == '\0' && number_parse_int(text, id)) return 0;
+  if (text[strspn(text, "0123456789")] == '\0' && number_parse_int(text, id) && *id > 0) return 0; /* they count from 1 */
   return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job '%.32s'", text);
 }
 

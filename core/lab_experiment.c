@@ -100,6 +100,10 @@ int experiment_position(int64_t position, size_t n_tokens, const char *field, si
 
 int experiment_positions(struct experiment *e, const int64_t *given, size_t n_given, size_t n, int64_t **out, size_t *n_out,
                          struct error *error) {
+  int64_t context = e->model->arch.n_ctx;
+  if ((int64_t)n_given > context) /* one named again is reported again, but no request grows by that without end */
+    return error_set_field(error, ERROR_LIMIT, "positions", "'positions' names %zu tokens, a text has at most %" PRId64, n_given,
+                           context);
   *n_out = n_given ? n_given : n;
   *out = arena_array(&e->arena, *n_out, sizeof **out, error);
   for (size_t i = 0; *out && i < *n_out; i++) {

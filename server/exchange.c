@@ -479,14 +479,14 @@ static void check_growth(struct exchange *x, size_t size) {
   if (total <= x->body_limit || ask_preview(x, total)) return;
   x->body_limit = x->all->rules.max_batch_body;
   if (total > x->body_limit)
-    guard_refuse(&x->refusal, 413, "limit", false, "the body has more than %zu bytes, the most that is read",
+    guard_refuse(&x->refusal, 413, "too_large", false, "the body has more than %zu bytes, the most that is read",
                  x->body_limit);
 }
 
 static enum MHD_Result swallow(struct exchange *x) {
   buffer_clear(&x->body);
   if (x->received <= x->all->rules.max_batch_body + SWALLOW_MOST) return MHD_YES;
-  print_raw(x, x->peer->fd, 413, "limit", "the body has more bytes than are read here");
+  print_raw(x, x->peer->fd, 413, "too_large", "the body has more bytes than are read here");
   return MHD_NO;
 }
 

@@ -72,7 +72,7 @@ static int job_by_id(struct connection *connection, int64_t id, struct arena *ar
 static int job_require(struct connection *connection, int64_t id, struct arena *arena, struct store_job *out,
                        struct error *error) {
   int got = job_by_id(connection, id, arena, out, error);
-  if (got == 0) return error_set(error, ERROR_NOT_FOUND, "there is no job %lld", (long long)id);
+  if (got == 0) return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld", (long long)id);
   return got == 1 ? 0 : -1;
 }
 
@@ -176,7 +176,7 @@ static int job_resume(struct connection *writer, int64_t id, struct arena *arena
   char now[25];
   if (job_require(writer, id, arena, &job, error) != 0) return -1;
   if (job.state == STORE_DONE)
-    return error_set(error, ERROR_ARGUMENT, "job %lld is done: start a new one", (long long)id);
+    return error_set_field(error, ERROR_ARGUMENT, "id", "job %lld is done: start a new one", (long long)id);
   job_enter(&job, STORE_QUEUED, NULL);
   job.cancel = false;
   job.error = NULL;

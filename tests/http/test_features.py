@@ -380,6 +380,15 @@ def test_a_job_is_cancelled_and_resumed(daemon, tmp_path):
     assert [row["id"] for row in listed] == sorted((row["id"] for row in listed), reverse=True)
 
 
+@pytest.mark.parametrize("job", ["0", "9999", "x", "-1"])
+def test_jobs_that_are_not_there(daemon, job):
+    """Job 0 in particular, which is what an idle runner has."""
+    place = f"{daemon.url}/v1/jobs/{job}"
+    for reply in (requests.get(place, timeout=TIMEOUT), requests.delete(place, timeout=TIMEOUT),
+                  requests.post(place + "/resume", timeout=TIMEOUT), requests.get(place + "/events", timeout=TIMEOUT)):
+        assert (reply.status_code, reply.json()["code"], reply.json()["field"]) == (404, "not_found", "id"), reply.text
+
+
 def test_a_job_that_can_only_fail_again_is_not_resumed(daemon, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("the middle of the universe is far away\n" * 50000)

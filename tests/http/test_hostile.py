@@ -5,6 +5,8 @@ allowed, except 501 for transfer codings. After every 20 cases an ordinary reque
 the very bytes it was answered with at the start.
 """
 import json
+import pathlib
+import re
 import socket
 import time
 
@@ -12,6 +14,7 @@ import pytest
 
 from conftest import MODEL
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CLOSED = None
 WAIT = 20  # seconds; a reply comes at once, sanitizer builds on a busy machine included
 
@@ -551,3 +554,12 @@ def test_memory_stays_bounded(daemon, canary):
     resident = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
     # 600 MB hold a sanitizer build's quarantine (256 MB) and shadow; a plain build stays far below.
     assert resident < 600_000, f"{resident} kB"
+
+
+def test_every_word_of_a_refusal_is_in_the_table():
+    """docs/api.md lists the `code` of every error; a client that goes by it must find none that is not told there."""
+    table = (ROOT / "docs/api.md").read_text().partition("### Errors")[2].partition("\n## ")[0]
+    source = "".join((ROOT / path).read_text() for path in ("server/guard.c", "server/exchange.c"))
+    told = set(re.findall(r"`(\w+)`", "".join(line.split("|")[2] for line in table.splitlines() if line.startswith("| "))))
+    sent = set(re.findall(r'\b[1-5]\d\d, "(\w+)"', source))
+    assert len(sent) > 8 and sent <= told, sent - told

@@ -70,3 +70,13 @@ def test_anything_is_answered(daemon, seed):
         assert reply.status_code == 200 or reply.json()["field"], (verb, body, reply.text)
     assert counts[200] > 20 and counts[400] > 20
     assert daemon.alive()
+
+
+@pytest.mark.parametrize("verb, body", [
+    ("run", {"text": TEXT, "points": ["z.0"]}), ("lens", {"text": TEXT}),
+    ("patch", {"clean": {"text": TEXT}, "corrupted": {"text": TEXT}, "answers": ["a", "b"], "metric": "logprob"})])
+def test_positions_named_again_and_again(daemon, verb, body):
+    """A list of a few bytes each must not become a run of the model each."""
+    reply = daemon.post(f"/v1/lab/{verb}", {**body, "positions": [0] * 5000})
+    assert (reply.status_code, reply.json()["code"], reply.json()["field"]) == (400, "limit", "positions"), reply.text
+    assert "names 5000 tokens" in reply.json()["error"]

@@ -165,7 +165,7 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   const char *what = route_takes_query(row) ? "query parameters" : "fields";
   buffer_printf(out, "<p>Unknown %s are %s.</p>\n", what, row->flags & ROUTE_STRICT ? "refused" : "ignored");
   if (row->fields->bare) buffer_text(out, "<p>The body may also be the array itself.</p>\n");
-  buffer_printf(out, "<table><tr><th>%s</th>", route_takes_query(row) ? "query parameter" : "field");
+  buffer_printf(out, "<table class=\"fields\"><tr><th>%s</th>", route_takes_query(row) ? "query parameter" : "field");
   buffer_text(out, "<th>allowed</th><th>when left out</th><th></th></tr>\n");
   add_rows(out, row->fields, "", options);
   buffer_text(out, "</table>\n");

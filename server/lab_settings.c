@@ -144,7 +144,7 @@ const char *lab_settings_device(struct options *o, struct error *error) {
 }
 
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
-  *out = (struct lab_options){.store = o->store,
+  *out = (struct lab_options){.store = strcmp(o->store, "auto") == 0 ? "" : o->store,
                               .backend = lab_settings_device(o, error),
                               .threads = (int)o->threads,
                               .max_queue = (int)o->max_queue,

@@ -108,7 +108,8 @@ static int open_lab(struct daemon *d, struct error *error) {
   struct lab_options lab;
   if (lab_settings(&d->options, &lab, error)) return -1;
   bool demo = d->options.model.count == 0 && d->options.source.count == 0;
-  if (demo && !*d->options.store && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
+  bool anywhere = strcmp(d->options.store, "auto") == 0;
+  if (demo && anywhere && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
   lab.holder = "serve";
   lab.run_jobs = true;
   lab.load_statistics = true;

@@ -31,8 +31,9 @@ static const struct option table[] = {
    "Names of models and their repositories; auto finds the table that came with the program, empty is none.", AT(aliases)},
   {"releases", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FILE",
    "Names of published dictionaries; auto finds the table that came with the program, empty is none.", AT(releases)},
-  {"store", "what is served", OPTION_TEXT, "", 0, 0, "", "FILE",
-   "SQLite file for statistics, explanations and shared results; empty keeps nothing.", AT(store)},
+  {"store", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FILE",
+   "SQLite file for statistics, explanations and shared results; empty keeps nothing, and so does auto, but where the demo is "
+   "served (~/.cache/steerd).", AT(store)},
   {"static", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FOLDER",
    "The dashboard's files; auto finds those that came with the program, empty serves none.", AT(static_folder)},
 

@@ -65,6 +65,12 @@ export async function text(address, signal) {
   return (await send('GET', address, undefined, signal)).text();
 }
 
+/** Browsers call it a network error, which tells a reader nothing. */
+function brokenOff(error) {
+  if (error.name === 'AbortError') throw error;
+  throw new ApiError(0, { message: 'the answer broke off: the server does not answer any more' });
+}
+
 /** Server-sent events, each parsed: their data, or a throw where the server reports an error on the way. */
 export async function* events(method, address, body, signal) {
   const reply = await send(method, address, body, signal);
@@ -72,7 +78,7 @@ export async function* events(method, address, body, signal) {
   let waiting = '';
   try {
     for (;;) {
-      const { value, done } = await reader.read();
+      const { value, done } = await reader.read().catch(brokenOff);
       if (done) return;
       const parts = (waiting + value).split('\n\n');
       waiting = parts.pop();
@@ -100,7 +106,7 @@ function parseEvent(part) {
 let loaded;
 /** The loaded models with their sources; asked once a page. */
 export function models() {
-  loaded ??= get('/models').then((reply) => reply.models);
+  loaded ??= get('/models').then((reply) => reply.models, (error) => { loaded = undefined; throw error; }); // to be asked again
   return loaded;
 }
 

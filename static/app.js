@@ -47,10 +47,6 @@ function frame() {
 
 async function draw() {
   const main = document.getElementById('main');
-  useTheme(savedTheme());
-  if (embedded) document.body.classList.add('embed');
-  else frame();
-  startTips();
   try {
     await (await page).draw(main, fixed[parts[0]] ? parts.slice(1) : parts, query);
   } catch (error) {
@@ -61,4 +57,10 @@ async function draw() {
   }
 }
 
+useTheme(savedTheme());
+if (embedded) document.body.classList.add('embed');
+else frame();
+startTips();
 draw();
+// A setup that is pasted over this one's, or gone back to, is drawn; pages keep their own by replaceState, which is not told here.
+if (fixed[parts[0]]) addEventListener('hashchange', () => location.hash.includes('=') && draw());

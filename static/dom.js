@@ -169,6 +169,14 @@ export function num(value, digits = 3) {
   return String(Number(value.toPrecision(Math.max(digits, Math.ceil(Math.log10(size + 1))))));
 }
 
+/** Numbers that stand beneath each other: as many decimals for each as the largest needs for three digits. */
+export function column(values) {
+  const most = Math.max(...values.filter(isNumber).map(Math.abs), 0);
+  if (most < 1e-3 || most >= 1e6) return values.map((value) => num(value));
+  const decimals = Math.max(0, 2 - Math.floor(Math.log10(most)));
+  return values.map((value) => (isNumber(value) ? value.toFixed(decimals) : '–'));
+}
+
 export const count = (value) => (isNumber(value) ? value.toLocaleString('en') : '–');
 
 export function percent(share) {

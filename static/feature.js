@@ -48,8 +48,8 @@ function plots(feature, height) {
   const bars = (what) => ({ heights: feature[`${what}_data_bar_heights`] ?? [], values: feature[`${what}_data_bar_values`] ?? [] });
   const activity = bars('freq_hist'), logits = bars('logits_hist');
   return [
-    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Activations above 0 (log scale)' }),
-    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Effect on all logits' }),
+    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Tokens by the strength it fires with (counts on a log scale)' }),
+    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Tokens by what it adds to their logits' }),
   ].filter(Boolean);
 }
 
@@ -61,20 +61,24 @@ function logits(feature, most = 10) {
     logitList('Pushes down', clip(feature.neg_str, most), clip(feature.neg_values, most)));
 }
 
+const LOGITS = 'What one unit of it adds to the logit of a token, straight from its place to the output.';
+
 /** One of the source's features as a line: its address, its meaning when it comes, a bar. */
 function neighbourLine(at, index, cosine) {
   const meaning = h('span', { class: 'soft' });
   explanationOf(at.model.id, at.source.id, index).then((told) => { show(meaning, told ?? ''); });
   return h('li', {}, h('a', { href: featurePath(at.model.id, at.source.id, index) }, h('div', { class: 'row line' },
-    h('span', {}, h('span', { class: 'name' }, index), ' ', meaning), h('span', { class: 'number soft' }, num(cosine, 2)))));
+    h('span', {}, h('span', { class: 'name' }, index), ' ', meaning), h('span', { class: 'number soft' }, cosine.toFixed(2)))));
 }
+
+const COSINES = 'By the cosine of what the two write: 1 is the same direction, 0 has nothing in common.';
 
 /** Nearest decoder rows: from the feature itself where they are stored, else asked for. */
 function neighbours(at, feature) {
   const list = (indices, values) => (indices.length ? h('ul', { class: 'list' }, indices.map((index, i) => neighbourLine(at, index, values[i]))) : empty('No neighbours.'));
   if (feature.topkCosSimIndices?.length) {
     const pairs = feature.topkCosSimIndices.map((index, i) => [index, feature.topkCosSimValues[i]]).filter(([index]) => index !== at.index);
-    return card('Nearest features', list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
+    return card('Nearest features', h('p', { class: 'hint' }, COSINES), list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
   }
   const out = h('div', {});
   load(out, async () => {
@@ -82,7 +86,7 @@ function neighbours(at, feature) {
     const rows = (reply.topkDecoderCossimFeatures ?? []).filter((row) => Number(row.feature.index) !== at.index);
     return list(rows.map((row) => Number(row.feature.index)), rows.map((row) => row.cosineSimilarity));
   });
-  return card('Nearest features', out);
+  return card('Nearest features', h('p', { class: 'hint' }, COSINES), out);
 }
 
 // ---- examples -------------------------------------------------------------------------------------------
@@ -130,7 +134,7 @@ function examples(feature, { view = 'compact', most = 12 } = {}) {
 // ---- the test box ---------------------------------------------------------------------------------------
 
 function testBox(at, feature, { text = '', run = false } = {}) {
-  const input = h('input', { placeholder: 'Try a text…', 'aria-label': 'Text to try this feature on', maxlength: 2000, spellcheck: 'false' });
+  const input = h('input', { placeholder: 'Try a text…', 'aria-label': 'Text to try this feature on', spellcheck: 'false' });
   const out = h('div', { 'aria-live': 'polite' });
   input.value = text;
   const attempt = () => {
@@ -185,7 +189,7 @@ function drawWhole(main, at, told) {
     const stored = plots(feature);
     show(left, explanationCard(at, feature, refresh),
       card('How it fires', figures(feature), stored.length ? h('div', { class: 'plots' }, stored) : h('p', { class: 'state' }, 'No statistics are stored for this feature.')),
-      card('What it promotes', logits(feature) ?? h('p', { class: 'state' }, at.source.promotes === false ? 'Nothing by itself: its rows are queries, keys or values, which only say what attention looks at or carries.' : 'Not known.')),
+      card('What it promotes', feature.pos_str?.length ? h('p', { class: 'hint' }, LOGITS) : null, logits(feature) ?? h('p', { class: 'state' }, at.source.promotes === false ? 'Nothing by itself: its rows are queries, keys or values, which only say what attention looks at or carries.' : 'Not known.')),
       neighbours(at, feature));
   };
   headline(null);

@@ -43,12 +43,13 @@ function tokenPicker(state, rows, overview) {
 
 function overTextCard(state) {
   const out = h('div', { 'aria-live': 'polite' }, h('p', { class: 'state' }, 'Choose a feature by number, by words, or from a token of the text.'));
+  const own = { model: state.model, source: state.source }; // the picker's choice is not that of the page
   const run = (index, source = state.source.id) => load(out, async () => {
     const reply = await post('/api/activation/new', { feature: { modelId: state.model.id, source, index: String(index) }, customText: state.text() });
-    return h('div', { class: 'stack tight' }, h('h3', {}, named(state, index)), overText(reply.tokens, reply.values, `Feature ${index} over the text`),
+    return h('div', { class: 'stack tight' }, h('h3', {}, named({ model: state.model, source: { id: source } }, index)), overText(reply.tokens, reply.values, `Feature ${index} over the text`),
       tokenLine(reply.tokens, reply.values, { every: true, focus: reply.maxValue > 0 ? reply.maxValueTokenIndex : -1 }));
   }, 'Reading…');
-  const node = card('One feature over the text', picker(state, null, (row) => run(row.index, row.source), { verb: 'Show' }), out);
+  const node = card('One feature over the text', picker(own, null, (row) => run(row.index, row.source), { verb: 'Show' }), out);
   return { node, run: (index) => { run(index); node.scrollIntoView({ block: 'nearest', behavior: 'smooth' }); } };
 }
 
@@ -70,7 +71,7 @@ async function differences(state, a, b) {
 }
 
 function compareCard(state) {
-  const other = h('textarea', { rows: 2, maxlength: 10000, spellcheck: 'false', required: true });
+  const other = h('textarea', { rows: 2, spellcheck: 'false', required: true });
   const out = h('div', { 'aria-live': 'polite' });
   const line = (max) => (row) => h('tr', {}, h('td', { class: 'wide' }, named(state, row.index)),
     h('td', {}, h('span', { class: 'number' }, num(row.a)), meter(row.a, max)), h('td', {}, h('span', { class: 'number' }, num(row.b)), meter(row.b, max, true)));
@@ -92,7 +93,7 @@ const head = () => h('div', { class: 'head' }, h('h1', {}, 'What does the model 
 function build(main, all, hash) {
   const state = { model: all.find((one) => one.id === hash.get('model')) ?? all[0] };
   state.source = state.model.sources.find((one) => one.id === hash.get('source')) ?? state.model.sources[0];
-  const prompt = h('textarea', { rows: 3, maxlength: 10000, spellcheck: 'false', required: true });
+  const prompt = h('textarea', { rows: 3, spellcheck: 'false', required: true });
   prompt.value = hash.get('prompt') ?? (state.model.family === 'workshop' ? 'saint-jean' : state.model.vocabulary > 1000 ? 'Once upon a time there was a rabbit who lived in the garden.' : 'Once upon a time');
   state.text = () => prompt.value;
   const options = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));

@@ -114,7 +114,7 @@ function patchGrid(reply) {
 }
 
 function patchCard(model) {
-  const [clean, corrupted, right, wrong] = PAIR.map((value) => h('input', { value, required: true, maxlength: 2000, spellcheck: 'false' }));
+  const [clean, corrupted, right, wrong] = PAIR.map((value) => h('input', { value, required: true, spellcheck: 'false' }));
   const point = select(POINTS, 'resid_pre');
   const out = h('div', { 'aria-live': 'polite' });
   const run = () => load(out, async () => {
@@ -152,15 +152,24 @@ function textCards(state) {
     lens: card('What each layer would say', h('p', { class: 'hint' }, 'The residual stream after each layer, read as if the model ended there.'), lens) };
 }
 
+/** The changes that an address holds; one that no form here could have written is left out, and the server judges the rest. */
+function editsOf(text) {
+  try {
+    return [JSON.parse(text ?? '[]')].flat().filter((one) => (one?.op === 'zero' ? one.point : ['add', 'clamp', 'ablate'].includes(one?.op) && one.source));
+  } catch {
+    return [];
+  }
+}
+
 function build(main, all, hash) {
   const model = all.find((one) => one.id === hash.get('model')) ?? all[0];
-  const prompt = h('textarea', { rows: 3, maxlength: 2000, spellcheck: 'false', required: true });
+  const prompt = h('textarea', { rows: 3, spellcheck: 'false', required: true });
   prompt.value = hash.get('prompt') ?? (model.family === 'workshop' ? 'saint-jean' : model.vocabulary > 1000 ? 'Once upon a time, there was a little girl named' : 'Once upon a time');
-  const edits = [];
+  const edits = editsOf(hash.get('edits'));
   const state = { model, body: () => ({ modelId: model.id, text: prompt.value, ...(edits.length ? { edits } : {}) }) };
   const cards = textCards(state);
   const run = () => {
-    history.replaceState(null, '', `#${new URLSearchParams({ model: model.id, prompt: prompt.value })}`);
+    history.replaceState(null, '', `#${new URLSearchParams({ model: model.id, prompt: prompt.value, ...(edits.length ? { edits: JSON.stringify(edits) } : {}) })}`);
     cards.run();
   };
   const choice = select(all.map((one) => [one.id, one.id]), model.id);

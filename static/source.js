@@ -1,6 +1,6 @@
 // source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
 
-import { bytes, card, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
+import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
 import { explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
 import { explanationSearch } from './search.js';
@@ -10,12 +10,18 @@ import { randomFeature } from './home.js';
 const PAGE = 25;
 const COLUMNS = [['index', 'Feature', true], ['rate', 'Density', false], ['max', 'Max', false], ['mean', 'Mean', false]];
 
+const UNITS = { folded: 'Folded: an activation is told times the length of its decoder row, so that it means as much in every feature.',
+  raw: 'Raw: activations are told as the dictionary makes them.' };
+const WELL = 'L0: how many features fire at once. Explained variance: 1 is a perfect copy of the rows, 0 no better than their mean.';
+const KEPT = ' Cross-entropy: how badly the next token is foreseen, in nats; 100 % is kept where the copy does no harm.';
+
 const labOf = (at) => '/v1/lab/dictionaries' + path(at.model.id, at.source.id);
 
 function dictionaryFacts(at) {
   const { source } = at;
-  return facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
-    ['Width', count(source.width)], ['Units', source.folded ? 'folded' : 'raw'], ['Memory', bytes(source.bytes)]]);
+  const units = source.folded ? 'folded' : 'raw';
+  return [facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
+    ['Width', count(source.width)], ['Units', units], ['Memory', bytes(source.bytes)]]), h('p', { class: 'hint' }, UNITS[units])];
 }
 
 /** What was measured of it, where the server knows: statistics' conventions and reconstruction quality. */
@@ -33,10 +39,10 @@ function quality(told) {
     ? facts([['Over', `${e.corpus}, ${count(e.tokens)} positions`], ['Features a position (L0)', num(e.l0)], ['Explained variance', num(e.explainedVariance)],
       ['Squared error', num(e.mse)], ['Never fire', count(e.dead)], ['Model’s cross-entropy', num(ce.raw)], ['Through the dictionary', num(ce.spliced)],
       ['Its error put back', num(ce.withError)], ['Zeros in its place', num(ce.zero)], ['Share kept', percent(ce.kept)]])
-    : test ? facts([['Over', `a built-in text, ${count(test.tokens)} tokens`], ['Features a token (L0)', num(test.l0)], ['Promised', known(test.promisedL0) ? num(test.promisedL0) : null],
+    : test ? facts([['Over', `a built-in text, ${count(test.tokens)} tokens`], ['Features a token (L0)', num(test.l0)], ['By its configuration', known(test.promisedL0) ? num(test.promisedL0) : null],
       ['Explained variance', num(test.explainedVariance)]]) : null;
   if (!shown && !test?.warning) return null;
-  return card('How well it explains', test?.warning ? h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, test.warning)) : null, shown);
+  return card('How well it explains', test?.warning ? h('div', { class: 'notice bad', role: 'alert' }, h('p', {}, test.warning)) : null, shown, shown && h('p', { class: 'hint' }, e ? WELL + KEPT : WELL));
 }
 
 function density(at) {
@@ -56,8 +62,8 @@ function featureTable(at) {
   const go = (change) => { Object.assign(state, change); fill(); };
   const head = ([key, title, left]) => h('th', { scope: 'col', class: left ? null : 'right', 'aria-sort': state.order === key ? (state.descending ? 'descending' : 'ascending') : null },
     h('button', { type: 'button', onclick: () => go({ order: key, descending: state.order === key ? !state.descending : key !== 'index', offset: 0 }) }, title));
-  const line = (row) => h('tr', {}, h('td', {}, h('a', { href: featurePath(at.model.id, at.source.id, row.index) }, row.index)),
-    h('td', { class: 'right' }, percent(row.rate)), h('td', { class: 'right' }, num(row.max)), h('td', { class: 'right' }, num(row.mean)), h('td', { class: 'wide' }, row.description ?? h('span', { class: 'soft' }, '–')));
+  const line = (most, means) => (row, i) => h('tr', {}, h('td', {}, h('a', { href: featurePath(at.model.id, at.source.id, row.index) }, row.index)),
+    h('td', { class: 'right' }, percent(row.rate)), h('td', { class: 'right' }, most[i]), h('td', { class: 'right' }, means[i]), h('td', { class: 'wide' }, row.description ?? h('span', { class: 'soft' }, '–')));
   const pager = (shown, total) => h('div', { class: 'row apart' },
     h('button', { type: 'button', disabled: state.offset === 0, onclick: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, 'Previous'),
     h('span', { class: 'soft number' }, `${count(state.offset + 1)} to ${count(state.offset + shown)} of ${count(total)}`),
@@ -66,7 +72,8 @@ function featureTable(at) {
     const reply = await get(`${labOf(at)}/features` + queryOf({ order: state.order, descending: state.descending, offset: state.offset, limit: PAGE }));
     const rows = reply.features ?? [];
     if (!rows.length) return empty('No feature has statistics yet.', 'Each has its own page all the same: ', h('a', { href: featurePath(at.model.id, at.source.id, 0) }, 'feature 0'), '.');
-    return [h('table', {}, h('caption', { class: 'unseen' }, `Features of ${at.source.id}`), h('thead', {}, h('tr', {}, COLUMNS.map(head), h('th', { scope: 'col' }, 'Explanation'))), h('tbody', {}, rows.map(line))),
+    const [most, means] = ['max', 'mean'].map((name) => column(rows.map((row) => row[name])));
+    return [h('table', {}, h('caption', { class: 'unseen' }, `Features of ${at.source.id}`), h('thead', {}, h('tr', {}, COLUMNS.map(head), h('th', { scope: 'col' }, 'Explanation'))), h('tbody', {}, rows.map(line(most, means)))),
       pager(rows.length, reply.total ?? reply.totalCount ?? at.source.features)];
   });
   fill();
@@ -80,7 +87,7 @@ function byNumber(at) {
 
 /** The strongest features over a typed text, each with its strength at every token. */
 export function strongest(at) {
-  const input = h('textarea', { rows: 2, maxlength: 10000, spellcheck: 'false', required: true, placeholder: 'Type a text…' });
+  const input = h('textarea', { rows: 2, spellcheck: 'false', required: true, placeholder: 'Type a text…' });
   const out = h('div', { 'aria-live': 'polite' });
   const run = () => load(out, async () => {
     const reply = await post('/api/search-all', { modelId: at.model.id, sourceSet: at.source.set, selectedLayers: [at.source.id], text: input.value, sortIndexes: [], numResults: 12 });

@@ -129,7 +129,7 @@ function controls(setup, state, all, changed, rebuild) {
   const list = h('ul', { class: 'stack tight' });
   const model = select(all.map((one) => [one.id, one.id]), setup.model);
   model.addEventListener('change', () => { setup.model = model.value; setup.features = []; rebuild(); });
-  const prompt = h('textarea', { rows: 3, maxlength: 10000, spellcheck: 'false' });
+  const prompt = h('textarea', { rows: 3, required: true, spellcheck: 'false' });
   prompt.value = setup.prompt;
   prompt.addEventListener('input', () => { setup.prompt = prompt.value; changed(); });
   const hint = h('p', { class: 'hint' });
@@ -198,6 +198,7 @@ function build(main, all, setup, given) {
     say(words);
     for (const one of [plain, steered]) { one.text.classList.remove('caret'); one.text.removeAttribute('aria-busy'); }
   };
+  const invite = () => [plain, steered].forEach((one) => show(one.text, h('span', { class: 'given' }, 'Press Steer, or Ctrl and Enter.')));
   const write = (reply, prompt, complete) => {
     const a = (reply.DEFAULT ?? '').slice(prompt.length), b = (reply.STEERED ?? '').slice(prompt.length);
     const parted = whereParted(a, b, complete);
@@ -207,7 +208,7 @@ function build(main, all, setup, given) {
   };
 
   async function steer() {
-    if (running) return;
+    if (running || !main.querySelector('textarea').reportValidity()) return;
     changed();
     const control = (running = new AbortController());
     const { prompt } = setup;
@@ -231,6 +232,7 @@ function build(main, all, setup, given) {
       if (error.name === 'AbortError') return idle(`Stopped after ${count(frames)} steps`);
       show(notes, failure(error, steer));
       idle('');
+      if (!frames) invite();
     }
   }
 
@@ -258,7 +260,7 @@ function build(main, all, setup, given) {
         shared,
         code.node)));
   if (given) write(setup.includesPrompt ? given : { DEFAULT: setup.prompt + given.DEFAULT, STEERED: setup.prompt + given.STEERED }, setup.prompt, true);
-  else for (const one of [plain, steered]) show(one.text, h('span', { class: 'given' }, 'Press Steer, or Ctrl and Enter.'));
+  else invite();
   document.onkeydown = (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); steer(); } };
 }
 

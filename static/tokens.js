@@ -1,7 +1,7 @@
 // tokens.js: tokens with the strength of a feature: highlighted text, small bars, lists of logits. Token text comes
 // from files and strangers: it is shown as it is, each token isolated, with invisible characters made visible.
 
-import { h, num, say, tipAt, visible } from './dom.js';
+import { column, h, num, say, tipAt, visible } from './dom.js';
 
 const shown = (text) => visible(text).replace(/\n/g, '↵\n');
 
@@ -80,6 +80,7 @@ export function meter(value, max, cool) {
 }
 
 export function logitList(title, tokens, values) {
+  const told = column(values);
   return h('div', {}, h('h3', {}, title), h('ol', {}, tokens.map((token, i) =>
-    h('li', {}, tokenChip(token), h('span', { class: 'number soft' }, num(values[i]))))));
+    h('li', {}, tokenChip(token), h('span', { class: 'number soft' }, told[i])))));
 }

@@ -410,6 +410,36 @@ def test_setup_is_changed_by_hand(browser, site):
     wait(browser, lambda: count(browser, ".feature") == 1)
 
 
+@pytest.mark.parametrize("page", ["/steer", "/inspect", "/lab"])
+def test_a_setup_is_followed_by_address_and_back(browser, site, page):
+    """A link to a setup that is pasted over another one differs behind # only, and a browser loads nothing anew for that."""
+    open_page(browser, site + page + "#" + urllib.parse.urlencode({"prompt": "The first"}))
+    wait(browser, lambda: find(browser, "textarea").get_attribute("value") == "The first")
+    browser.execute_script("location.hash = 'prompt=The+second'")
+    wait(browser, lambda: find(browser, "textarea").get_attribute("value") == "The second")
+    browser.back()
+    wait(browser, lambda: find(browser, "textarea").get_attribute("value") == "The first")
+    browser.execute_script("document.querySelector('.skip').click()")  # '#main' is no setup
+    assert find(browser, "textarea").get_attribute("value") == "The first"
+
+
+def test_a_prompt_is_asked_for(browser, site):
+    open_page(browser, site + "/steer")
+    prompt = find(browser, "textarea")
+    prompt.clear()
+    button(browser, "Steer").click()
+    assert browser.execute_script("return document.querySelector('textarea').matches(':invalid')")
+    assert not text_of(browser, "main [role=alert]") and "Press Steer" in text_of(browser)
+
+
+@pytest.mark.allow_errors("400")
+def test_a_long_prompt_is_not_cut_in_silence(browser, site):
+    open_page(browser, site + "/steer#" + urllib.parse.urlencode({"prompt": "a " * 10000}))
+    button(browser, "Steer").click()
+    has(browser, "found 20000 characters")
+    has(browser, "Press Steer")
+
+
 def test_features_of_the_prompt_are_offered(browser, site):
     steer_page(browser, site, feature=f"{SOURCE}/1@5")
     find(browser, "select[aria-label=Source]").send_keys(SOURCE)
@@ -481,6 +511,19 @@ def test_inspect(browser, site):
     wait(browser, lambda: count(browser, "tbody tr") > 3)
 
 
+def test_a_feature_of_another_dictionary_is_its_own(browser, site):
+    """The dictionary of the feature over the text is chosen beside it, and is not that of the page."""
+    open_page(browser, f"{site}/inspect#{urllib.parse.urlencode({'model': MODEL, 'source': SOURCE, 'prompt': 'Hello there you'})}")
+    wait(browser, lambda: count(browser, ".pick button") > 2)
+    other = browser.execute_script("const s = document.querySelector('select[aria-label=Source]'); s.value = [...s.options].find((o) => o.value !== s.value).value; "
+                                   "s.dispatchEvent(new Event('change')); return s.value")
+    find(browser, "input[aria-label^='Feature number']").send_keys("5" + Keys.ENTER)
+    wait(browser, lambda: count(browser, f"h3 a[href='/{MODEL}/{other}/5']") == 1)
+    button(browser, "Look inside").click()
+    wait(browser, lambda: count(browser, ".pick button") > 2)
+    assert urllib.parse.parse_qs(urllib.parse.urlparse(browser.current_url).fragment)["source"] == [SOURCE]
+
+
 # ---- the laboratory -------------------------------------------------------------------------------------
 
 
@@ -507,6 +550,22 @@ def test_lab_runs_a_text_with_changes(browser, demo):
     has(browser, "With the changes")
     find(browser, "button[aria-label^='Take back']").click()
     wait(browser, lambda: "With the changes" not in text_of(browser) and count(browser, ".grid") == 2)
+
+
+def test_a_link_to_the_laboratory_holds_its_changes(browser, demo):
+    open_page(browser, f"{demo.url}/lab")
+    button(browser, "Add this change").click()
+    wait(browser, lambda: "edits=" in browser.current_url)
+    link = browser.current_url
+    browser.get("about:blank")
+    open_page(browser, link)
+    has(browser, "With the changes")
+    has(browser, "push 2-res-demo/0 by 10")
+    for wrong in ("%7B", "%5B3%2Cnull%2C%7B%22op%22%3A%22zero%22%7D%5D", "%22add%22"):
+        browser.get("about:blank")
+        open_page(browser, f"{demo.url}/lab#edits={wrong}")
+        has(browser, "As it is")
+        assert "With the changes" not in text_of(browser) and not count(browser, "[role=alert]")
 
 
 def test_lab_patches_and_is_read_by_keys(browser, demo):

@@ -12,7 +12,7 @@ import urllib.parse
 import pytest
 import requests
 
-from conftest import MODEL, REQUEST_SECONDS, START_SECONDS, model_options, run_steerd
+from conftest import MODEL, REQUEST_SECONDS, START_SECONDS, Daemon, model_options, run_steerd
 
 SLACK = 2.5  # seconds on top of a deadline: the watcher looks every 50 ms, the machine may be busy
 
@@ -170,6 +170,15 @@ def test_layers_of_settings(start_daemon, tmp_path):
     assert one.post("/api/steer", steer_body(junk="x" * 6000)).status_code != 413
     assert one.post("/api/steer", steer_body(junk="x" * 9000)).status_code == 413
     assert one.get("/health", headers={f"X-{i}": "1" for i in range(30)}).status_code == 431
+
+
+@pytest.mark.parametrize("store, kept", [("auto", True), ("", False)])
+def test_the_demo_keeps_nothing_where_told_to(tmp_path, store, kept):
+    """Left out, its store is in the user's cache; an empty one is a word of its own."""
+    one = Daemon(environment={"XDG_CACHE_HOME": str(tmp_path)}, store=store)
+    assert ("X-Store" not in one.get("/explanations?q=little").headers) == kept
+    assert (tmp_path / "steerd" / "demo.sqlite").exists() == kept
+    one.finish()
 
 
 def test_small_verbs():

@@ -69,7 +69,7 @@ static void defaults(void **state) {
   assert_int_equal(o.max_body, 1048576);
   assert_int_equal(o.header_timeout, 10000); /* milliseconds */
   assert_int_equal(o.model.count, 0);
-  assert_string_equal(o.store, "");
+  assert_string_equal(o.store, "auto");
   assert_false(o.insecure);
   options_clear(&o);
 }

@@ -165,7 +165,7 @@ $(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emul
 	$(SAY) LINK $@
 	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_draws cuda_launches cuda_nodes codes splice ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -202,7 +202,7 @@ $(GPU_B)/limits-sm_$(SM) $(GPU_B)/bundle/limits: tests/gpu/limits.cu
 	$(Q)$(NVCC) -std=c++17 -O3 $(LIMITS_ARCH) -Wno-deprecated-gpu-targets -o $@ $<
 $(GPU_B)/bundle/limits: LIMITS_ARCH := $(CUDA_ARCH_real)
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
-GPU_BUNDLE_TESTS := cuda_rows splice plan families family_points points instrument engine_points engine_flight dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
+GPU_BUNDLE_TESTS := cuda_rows splice splice_live plan families family_points points instrument engine_points engine_flight dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
 GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
 $(B)/libsteerd.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)

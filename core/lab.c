@@ -154,12 +154,18 @@ static int start_engine(struct lab *lab, const struct lab_options *options, stru
   struct engine_options engine = {.max_queue = options->max_queue, .max_sessions = options->max_sessions,
                                   .max_step_rows = options->max_step_rows, .kv_bytes = options->kv_bytes,
                                   .queue_timeout_ms = options->queue_timeout_ms,
-                                  .generation_timeout_ms = options->generation_timeout_ms};
+                                  .generation_timeout_ms = options->generation_timeout_ms, .budget = lab->budget};
   const struct model **models = calloc(lab->n_models, sizeof *models);
-  if (!models) return error_memory(error, lab->n_models * sizeof *models);
-  for (size_t i = 0; i < lab->n_models; i++) models[i] = lab->models[i].model;
-  lab->engine = engine_new(lab->backend, models, lab->n_models, &engine, error);
+  int64_t *aside = calloc(lab->n_models, sizeof *aside);
+  int failed = models && aside ? 0 : error_memory(error, lab->n_models * sizeof *models);
+  for (size_t i = 0; !failed && i < lab->n_models; i++) {
+    models[i] = lab->models[i].model;
+    aside[i] = sources_aside(&lab->models[i]);
+  }
+  engine.aside = aside;
+  if (!failed) lab->engine = engine_new(lab->backend, models, lab->n_models, &engine, error);
   free(models);
+  free(aside);
   return lab->engine ? 0 : -1;
 }
 

@@ -46,11 +46,18 @@ static bool was_cancelled(struct lab_load *load) {
   return cancelled;
 }
 
+/* Before anybody can name it. */
+static void plan_splices(struct lab *lab, const struct lab_source *source) {
+  const struct lab_model *model = lab_model_named(lab, source->model_id);
+  if (source_aside(source)) engine_make_aside(lab->engine, model->model, sources_aside(model) + source_aside(source));
+}
+
 static int bring(struct lab *lab, struct lab_load *load, struct error *error) {
   struct lab_source_spec spec = {load->model_id, load->source_id, load->path};
   int64_t begin = clock_ns();
   struct lab_source *source = source_open(lab, &spec, true, error);
   if (!source) return -1;
+  plan_splices(lab, source);
   if (archive_put_source(lab, source, lab->options.load_statistics, error) != 0 || sources_add(lab, source, error) != 0) {
     source_close(source);
     return -1;

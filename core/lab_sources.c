@@ -255,6 +255,17 @@ struct lab_source *lab_source_of(const struct lab *lab, const struct lab_source_
   return (struct lab_source *)(uintptr_t)info;
 }
 
+int64_t source_aside(const struct lab_source *source) {
+  return dict_splices(source->dict) ? dict_splice_aside(source->dict) : 0;
+}
+
+int64_t sources_aside(const struct lab_model *model) {
+  const struct lab_source_list *list = atomic_load(&model->sources);
+  int64_t floats = 0;
+  for (size_t i = 0; i < list->n; i++) floats += source_aside(lab_source_of(NULL, list->items[i]));
+  return floats;
+}
+
 size_t lab_sources(const struct lab *lab, const struct lab_model_info *model, const struct lab_source_info *const **out) {
   const struct lab_source_list *list = list_of(lab, model);
   *out = list->items;

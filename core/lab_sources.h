@@ -66,6 +66,10 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
                                struct error *error) MUST_CHECK;
 void source_close(struct lab_source *source); /* NULL is fine */
 
+/* Floats of a row that wait between the points that sources read and write, where all of a model, or one, are spliced on the backend. */
+int64_t sources_aside(const struct lab_model *model);
+int64_t source_aside(const struct lab_source *source);
+
 /* From here on it is found, and belongs to the registry. ERROR_CONFLICT when its name is taken. */
 int sources_add(struct lab *lab, struct lab_source *source, struct error *error) MUST_CHECK;
 

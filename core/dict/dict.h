@@ -57,6 +57,9 @@ struct dict_budget_stats {
 };
 void dict_budget_stats(struct dict_budget *budget, struct dict_budget_stats *out);
 
+/* Drops those used longest ago while there is too much, as the use of any of them does. Worker only, between steps. */
+void dict_budget_trim(struct dict_budget *budget);
+
 /* How an encoder is kept. */
 struct dict_memory {
   struct dict_budget *budget; /* borrowed; NULL: what is prepared stays prepared. One that finds no room is prepared at its
@@ -199,6 +202,12 @@ bool dict_splices(const struct dict *dict);
 /* Bytes that the matrices of a dictionary take there, and the most that all may take; 0: any number. */
 size_t dict_splice_bytes(const struct dict *dict);
 size_t dict_splice_limit(const struct dict *dict);
+/* Floats of a row that wait while what is between the points it reads and writes is computed; 0 where it reads where it writes. */
+int64_t dict_splice_aside(const struct dict *dict);
+/* What an edit of activations needs on the backend, wherever it is done: the encoder and, where it is spliced there, the other matrices.
+ * dict_splice_prepare is dict_prepare of all of them: any thread. */
+bool dict_splice_prepared(const struct dict *dict);
+int dict_splice_prepare(const struct dict *dict, struct error *error) MUST_CHECK;
 /* Brings its matrices to the backend. *out stays until dict_splice_release, which belongs to each hold; *serial never is that of
  * other weights. */
 int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_t *serial, struct error *error) MUST_CHECK;

@@ -63,6 +63,7 @@ void resident_free(struct resident *resident); /* NULL is fine */
 
 /* Any thread: prepares it by itself if it is not. */
 int resident_prepare(struct resident *resident, struct error *error) MUST_CHECK;
+bool resident_prepared(const struct resident *resident); /* any thread */
 
 /* Worker only: prepares it if it is not; *out stays until the next call for any dictionary of the budget. */
 int resident_use(struct resident *resident, const struct matrix **out, struct error *error) MUST_CHECK;
@@ -85,16 +86,17 @@ struct encode_args dict_encode_args(const struct dict *dict, const struct matrix
 int dict_decoder_part(const struct dict *dict, int64_t first, int64_t count, struct matrix_part *out,
                       struct error *error) MUST_CHECK;
 
-/* splice.c: what is made when the first splice comes. */
+/* splice.c: what splices need beside the encoder. */
 #define SPLICED_PARTS 3
 struct spliced {
-  struct resident *decoder; /* NULL: there was none yet */
-  struct resident *skip;    /* NULL: nor this, or the dictionary has none */
+  struct resident *decoder; /* NULL: it is not spliced on the backend */
+  struct resident *skip;    /* NULL: nor that, or it has none */
   struct memory *memory;
   struct splice splice;
   uint64_t parts[SPLICED_PARTS], serial; /* of the encoder, the decoder and the skip, and of all together */
 };
-int spliced_open(struct dict *dict, struct error *error) MUST_CHECK; /* its vectors, where it can be spliced; counted in info.bytes */
+/* Where it can be spliced: its vectors, counted in info.bytes; its matrices are not prepared yet (most dictionaries are never spliced). */
+int spliced_open(struct dict *dict, struct error *error) MUST_CHECK;
 void spliced_clear(struct spliced *spliced, struct backend *backend);
 
 /* decode.c: |W_dec[f]| of every feature into norms, or ERROR_FORMAT for a row that is not finite. */

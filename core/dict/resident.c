@@ -186,28 +186,52 @@ void resident_free(struct resident *r) {
 
 size_t resident_bytes(const struct resident *r) { return atomic_load(&((struct resident *)(uintptr_t)r)->bytes); }
 
-/* The one used longest ago, while there is too much; NULL when there is not. Neither the one in use, nor one that is held, nor the
- * newest, which somebody has just prepared to use it. */
-static struct matrix *drop_oldest(struct dict_budget *budget, const struct resident *used) {
+/* Drops the one used longest ago; false: there is none. Neither the one in use, nor one that is held, nor the newest, which somebody
+ * has just prepared to use it. */
+static bool drop_oldest(struct dict_budget *budget, const struct resident *used, bool only_above) {
   struct matrix *matrix = NULL;
+  struct backend *backend = NULL;
   pthread_mutex_lock(&budget->mutex);
-  struct resident *victim = budget->oldest;
+  bool above = budget->stats.limit && budget->stats.bytes > budget->stats.limit;
+  struct resident *victim = above || !only_above ? budget->oldest : NULL;
   while (victim && (victim == used || victim->held)) victim = victim->newer;
-  if (budget->stats.limit && budget->stats.bytes > budget->stats.limit && victim && victim != budget->newest) {
+  if (victim && victim != budget->newest) {
+    backend = victim->backend;
     matrix = take_out(budget, victim);
     budget->stats.dropped++;
   }
   pthread_mutex_unlock(&budget->mutex);
-  return matrix;
+  if (matrix) backend->ops->matrix_free(backend, matrix);
+  return matrix != NULL;
+}
+
+void dict_budget_trim(struct dict_budget *budget) {
+  while (drop_oldest(budget, NULL, true)) continue;
+}
+
+bool resident_prepared(const struct resident *r) {
+  lock(r);
+  bool prepared = r->matrix != NULL;
+  unlock(r);
+  return prepared;
 }
 
 int resident_prepare(struct resident *r, struct error *error) { return touch(r, 0) ? 0 : prepare(r, true, error); }
 
+/* Where the backend has no room, others make it, whatever the limit says. */
+static int prepare_somehow(struct resident *r, struct error *error) {
+  struct error why = ERROR_INIT;
+  while (prepare(r, false, &why) != 0) {
+    if (why.code != ERROR_MEMORY || !r->budget || !drop_oldest(r->budget, r, false)) return error_set(error, why.code, "%s", why.text);
+    error_clear(&why);
+  }
+  return 0;
+}
+
 static int use(struct resident *r, int hold, const struct matrix **out, struct error *error) {
   while (!(*out = touch(r, hold)))
-    if (prepare(r, false, error) != 0) return -1;
-  for (struct matrix *matrix; r->budget && (matrix = drop_oldest(r->budget, r));)
-    r->backend->ops->matrix_free(r->backend, matrix);
+    if (prepare_somehow(r, error) != 0) return -1;
+  while (r->budget && drop_oldest(r->budget, r, true)) continue;
   return 0;
 }
 

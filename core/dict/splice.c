@@ -1,4 +1,4 @@
-/* splice.c: what a backend needs for a dictionary inside a step: its matrices, which are noted when it is first asked for (most dictionaries
+/* splice.c: what a backend needs for a dictionary inside a step: its matrices, which come when they are first asked for (most dictionaries
  * are never spliced), and the vectors of the way back, which it has from the beginning. Knows no step. */
 #include <assert.h>
 #include <stdatomic.h>
@@ -36,11 +36,10 @@ bool dict_splices(const struct dict *dict) {
          !(info->skip && gapped(&dict->skip)) && fits(dict, resident_limit(dict->resident));
 }
 
-/* The decoder and the linear path, which are not prepared before they are held. */
+/* The decoder and the linear path. */
 static int note_decoder(const struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
   struct matrix_part part;
-  if (dict->spliced->decoder) return 0;
   if (dict_decoder_part(dict, 0, info->n_feat, &part, error) != 0) return -1;
   dict->spliced->decoder = resident_beside(dict->resident, &part, decoder_width(info), error);
   return dict->spliced->decoder ? 0 : -1;
@@ -49,7 +48,7 @@ static int note_decoder(const struct dict *dict, struct error *error) {
 static int note_skip(const struct dict *dict, struct error *error) {
   const struct tensor *w = &dict->skip;
   struct matrix_part part = {.data = w->data, .dtype = w->dtype, .layout = ROWS_ARE_INPUTS, .n_out = dict->info.d_out, .ld = w->stride[0]};
-  if (!dict->info.skip || dict->spliced->skip) return 0;
+  if (!dict->info.skip) return 0;
   if (w->stride[1] != 1) { /* the transposed view of [d_out, d_in] */
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
@@ -91,7 +90,25 @@ int spliced_open(struct dict *dict, struct error *error) {
   int failed = write_vectors(dict, vectors, bytes, error);
   if (!failed) dict->info.bytes += bytes;
   free(vectors);
-  return failed;
+  return failed || note_decoder(dict, error) != 0 ? -1 : note_skip(dict, error);
+}
+
+int64_t dict_splice_aside(const struct dict *dict) {
+  const struct dict_info *info = &dict->info;
+  if (point_index(info->in) == point_index(info->out)) return 0;
+  return info->cross ? decoder_width(info) : info->d_in;
+}
+
+bool dict_splice_prepared(const struct dict *dict) {
+  const struct spliced *s = dict->spliced;
+  return resident_prepared(dict->resident) && (!s->decoder || resident_prepared(s->decoder)) && (!s->skip || resident_prepared(s->skip));
+}
+
+int dict_splice_prepare(const struct dict *dict, struct error *error) {
+  struct resident *residents[SPLICED_PARTS] = {dict->resident, dict->spliced->decoder, dict->spliced->skip};
+  for (int i = 0; i < SPLICED_PARTS; i++)
+    if (residents[i] && resident_prepare(residents[i], error) != 0) return -1;
+  return 0;
 }
 
 static bool is_framed(const struct dict_info *info) {
@@ -117,9 +134,7 @@ int dict_splice_hold(const struct dict *dict, const struct splice **out, uint64_
   const struct matrix *held[SPLICED_PARTS];
   uint64_t parts[SPLICED_PARTS];
   assert(dict_splices(dict));
-  if (note_decoder(dict, error) != 0 || note_skip(dict, error) != 0 ||
-      hold_parts(dict, held, parts, error) != 0)
-    return -1;
+  if (hold_parts(dict, held, parts, error) != 0) return -1;
   if (memcmp(parts, s->parts, sizeof parts) != 0) s->serial = atomic_fetch_add(&serials, 1) + 1;
   memcpy(s->parts, parts, sizeof parts);
   s->splice.encode = dict_encode_args(dict, held[0]);

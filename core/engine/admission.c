@@ -71,7 +71,7 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
     engine->queue_tail = task;
     task->queued = !task->background;
     engine->n_queued += task->queued;
-    pthread_cond_signal(&engine->changed);
+    pthread_cond_signal(task->warmth == TASK_COLD ? &engine->grown_cold : &engine->changed);
   }
   pthread_mutex_unlock(&engine->mutex);
   return failed;
@@ -83,6 +83,7 @@ int engine_submit(struct engine *engine, const struct engine_task_args *args, st
   struct runner *runner = runner_of(engine, args->model);
   assert(runner && args->n_sequences >= 1);
   if (task_new(runner, args, &task, error) != 0) return -1;
+  if (preparer_needed(task)) task->warmth = TASK_COLD;
   *out = task; /* before the worker can end it */
   if (check_fits(engine, task, error) == 0 && enqueue(engine, task, error) == 0) return 0;
   *out = NULL;
@@ -145,18 +146,29 @@ void admission_time_out(const struct engine *engine, struct engine_task *task) {
   error_set(&task->error, ERROR_TIMEOUT, "the request waited %d ms in the queue", engine->options.queue_timeout_ms);
 }
 
+bool admission_waits(const struct engine *engine) {
+  const struct engine_task *task = engine->queue_head;
+  while (task && task->warmth != TASK_READY && !(task->warmth == TASK_COLD && (engine->stop || atomic_load(&task->cancelled))))
+    task = task->next;
+  return task != NULL;
+}
+
 /* Unlinks the first task that can leave the queue: to run, or to end. NULL when none can. A task that waits for
- * room holds back later ones of its model and kind only, so that nobody overtakes it for ever. */
+ * room holds back later ones of its model and kind only, so that nobody overtakes it for ever; one whose dictionaries are not there
+ * holds back nobody. */
 static struct engine_task *dequeue(struct engine *engine) {
   struct engine_task *before = NULL, *task;
   pthread_mutex_lock(&engine->mutex);
   for (size_t r = 0; r < engine->n_runners; r++) memset(engine->runners[r].blocked, 0, sizeof engine->runners[r].blocked);
   for (task = engine->queue_head; task; before = task, task = task->next) {
+    if (task->warmth == TASK_PREPARING) continue;
     if (engine->stop) error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
     if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
     admission_time_out(engine, task);
     bool *blocked = &task->runner->blocked[task->background];
-    if (task->error.code || task->work || (!*blocked && has_room(task))) break; /* work waits for its slice, not for room */
+    if (task->error.code || task->work) break; /* work waits for its slice, not for room */
+    if (task->warmth == TASK_COLD) continue;
+    if (!*blocked && has_room(task)) break;
     *blocked = true;
   }
   if (task) {

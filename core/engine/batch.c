@@ -65,7 +65,7 @@ int batch_open(struct runner *runner, struct error *error) {
   ALLOCATE(t->pages, runner->max_sessions);
   ALLOCATE(t->edit_begin, n_points(runner) + 1);
   ALLOCATE(t->tap_begin, n_points(runner) + 1);
-  return slots_open(&runner->slots, runner->backend, n_points(runner), runner->max_rows, error);
+  return slots_open(&runner->slots, n_points(runner), runner->max_rows, error);
 }
 
 void batch_close(struct runner *runner) {

@@ -143,6 +143,12 @@ int edit_list_add(struct edit_list *list, const struct edit *edit, struct error 
 
 size_t edit_list_count(const struct edit_list *list) { return list ? list->count : 0; }
 
+/* One that keeps the error and changes nothing is not done at all. */
+const struct dict *edit_list_dict(const struct edit_list *list, size_t i) {
+  const struct edit *edit = &list->edits[i].edit;
+  return edit->with_error && !edit->n_features ? NULL : edit->dict;
+}
+
 int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer) {
   int32_t first = n_layer;
   for (size_t i = 0; i < edit_list_count(list); i++)

@@ -57,6 +57,9 @@ struct edit_list *edit_list_share(struct edit_list *list);
 int edit_list_add(struct edit_list *list, const struct edit *edit, struct error *error) MUST_CHECK;
 size_t edit_list_count(const struct edit_list *list); /* 0 for NULL */
 
+/* The dictionary whose matrices edit i, below the count, needs; NULL: none. */
+const struct dict *edit_list_dict(const struct edit_list *list, size_t i);
+
 /* The first layer that an edit of the list touches; n_layer for an empty list or NULL. */
 int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
 

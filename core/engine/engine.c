@@ -378,14 +378,20 @@ static void cancel_all(struct runner *runner) {
     error_set(&task->error, ERROR_CANCELLED, "the server is shutting down");
 }
 
+/* Under the mutex. */
+static bool is_idle(const struct engine *engine) {
+  return !admission_waits(engine) && !engine->overfull && atomic_load(&engine->running) + atomic_load(&engine->working) == 0;
+}
+
 /* Sleeps until there is something to do; false when the engine stops and nothing is left. */
 static bool wait_for_work(struct engine *engine) {
   pthread_mutex_lock(&engine->mutex);
-  while (!engine->stop && !engine->queue_head && atomic_load(&engine->running) + atomic_load(&engine->working) == 0)
-    pthread_cond_wait(&engine->changed, &engine->mutex);
+  while (is_idle(engine) && !(engine->stop && !engine->queue_head)) pthread_cond_wait(&engine->changed, &engine->mutex);
   bool go_on = !engine->stop || engine->queue_head || atomic_load(&engine->running) + atomic_load(&engine->working) > 0;
-  bool stop = engine->stop;
+  bool stop = engine->stop, overfull = engine->overfull;
+  engine->overfull = false;
   pthread_mutex_unlock(&engine->mutex);
+  if (overfull && engine->options.budget) dict_budget_trim(engine->options.budget);
   for (size_t r = 0; stop && r < engine->n_runners; r++) cancel_all(&engine->runners[r]);
   return go_on;
 }
@@ -442,15 +448,37 @@ static int open_kv(struct runner *runner, size_t room, struct error *error) {
   return 0;
 }
 
-static int runner_open(struct runner *runner, struct engine *engine, const struct model *model, size_t kv_room,
-                       struct error *error) {
-  struct backend *backend = engine->backend;
-  const struct arch *arch = &model->arch;
+static void make_aside(struct runner *runner, int64_t floats) {
+  struct error error = ERROR_INIT;
+  size_t bytes = 0;
+  if (splices_make_aside(&runner->slots.spliced, runner->backend, floats, &bytes, &error) != 0)
+    log_warn("model %s: splices of some sources go through the host, which is slow: rows of theirs would wait between two points, and %s "
+             "(a smaller kv_mib or max_step_rows leaves more room)", runner->model->id, error.text);
+  else if (bytes)
+    log_info("model %s: %zu MiB for rows that wait between the points of splices", runner->model->id, bytes >> 20);
+}
+
+void engine_make_aside(struct engine *engine, const struct model *model, int64_t floats) {
+  for (size_t i = 0; i < engine->n_runners; i++)
+    if (engine->runners[i].model == model) make_aside(&engine->runners[i], floats);
+}
+
+/* What is taken before the rest is shared out. */
+static int runner_begin(struct runner *runner, struct engine *engine, const struct model *model, int64_t aside, struct error *error) {
   runner->engine = engine;
   runner->model = model;
-  runner->backend = backend;
+  runner->backend = engine->backend;
   runner->max_sessions = engine->options.max_sessions;
   runner->max_rows = engine->options.max_step_rows;
+  if (batch_open(runner, error) != 0) return -1;
+  make_aside(runner, aside);
+  return 0;
+}
+
+static int runner_open(struct runner *runner, size_t kv_room, struct error *error) {
+  const struct model *model = runner->model;
+  struct backend *backend = runner->backend;
+  const struct arch *arch = &model->arch;
   int64_t widest = arch->d_mlp > arch->d_model ? arch->d_mlp : arch->d_model;
   runner->tap_elements = TAP_STEPS * (int64_t)runner->max_rows * widest;
   for (int site = 0; site < SITE_COUNT; site++) { /* any one point can be looked at */
@@ -465,9 +493,7 @@ static int runner_open(struct runner *runner, struct engine *engine, const struc
   runner->drawn = calloc((size_t)runner->max_sessions, sizeof *runner->drawn);
   if (!runner->running || !runner->logits || !runner->desk || !runner->draws || !runner->drawn)
     return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
-  if (!(runner->plan = plan_new(model, limits, error)) || open_kv(runner, kv_room, error) != 0 ||
-      batch_open(runner, error) != 0)
-    return -1;
+  if (!(runner->plan = plan_new(model, limits, error)) || open_kv(runner, kv_room, error) != 0) return -1;
   size_t tap_bytes = (size_t)runner->tap_elements * sizeof(float);
   if (backend->ops->alloc(backend, tap_bytes, &runner->tap_memory, error) != 0) return -1;
   log_info("model %s: buffers %zu MiB, keys and values %zu MiB, taps %zu MiB", model->id,
@@ -488,27 +514,40 @@ static void runner_close(struct runner *runner) {
   free(runner->drawn);
 }
 
+static int open_runners(struct engine *engine, const struct model *const *models, size_t n_models, struct error *error) {
+  const int64_t *aside = engine->options.aside;
+  int failed = 0;
+  for (size_t i = 0; i < n_models && !failed; i++) {
+    engine->n_runners++;
+    failed = runner_begin(&engine->runners[i], engine, models[i], aside ? aside[i] : 0, error);
+  }
+  /* half of what is left for keys and values of all models; the rest is for requests and the pages of files */
+  size_t kv_room = backend_room(engine->backend) / 2 / (n_models ? n_models : 1);
+  for (size_t i = 0; i < n_models && !failed; i++) {
+    failed = runner_open(&engine->runners[i], kv_room, error);
+    if (failed) error_prefix(error, "model '%s'", models[i]->id);
+  }
+  engine->options.aside = NULL; /* borrowed for the call */
+  return failed;
+}
+
 struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,
                           const struct engine_options *options, struct error *error) {
   struct engine *engine = calloc(1, sizeof *engine);
   if (!engine) return error_memory(error, sizeof *engine), NULL;
   pthread_mutex_init(&engine->mutex, NULL);
   pthread_cond_init(&engine->changed, NULL);
+  pthread_cond_init(&engine->grown_cold, NULL);
   engine->backend = backend;
   engine->options = *options;
   if (engine->options.max_step_rows < engine->options.max_sessions)
     engine->options.max_step_rows = engine->options.max_sessions;
   engine->runners = calloc(n_models ? n_models : 1, sizeof *engine->runners);
-  /* half of what is left for keys and values of all models; the rest is for requests and the pages of files */
-  size_t kv_room = backend_room(backend) / 2 / (n_models ? n_models : 1);
-  int failed = engine->runners ? 0 : error_memory(error, n_models * sizeof *engine->runners);
-  for (; !failed && engine->n_runners < n_models; engine->n_runners++) {
-    failed = runner_open(&engine->runners[engine->n_runners], engine, models[engine->n_runners], kv_room, error);
-    if (failed) error_prefix(error, "model '%s'", models[engine->n_runners]->id);
-  }
+  int failed = engine->runners ? open_runners(engine, models, n_models, error) : error_memory(error, n_models * sizeof *engine->runners);
   if (!failed && pthread_create(&engine->thread, NULL, worker, engine) != 0)
     failed = error_set(error, ERROR_IO, "the engine's thread could not be started");
   engine->started = !failed;
+  if (!failed) failed = preparer_start(engine, error);
   if (!failed) return engine;
   engine_free(engine);
   return NULL;
@@ -519,11 +558,14 @@ void engine_free(struct engine *engine) {
   pthread_mutex_lock(&engine->mutex);
   engine->stop = true;
   pthread_cond_signal(&engine->changed);
+  pthread_cond_signal(&engine->grown_cold);
   pthread_mutex_unlock(&engine->mutex);
+  preparer_join(engine);
   if (engine->started) pthread_join(engine->thread, NULL);
   for (size_t i = 0; i < engine->n_runners; i++) runner_close(&engine->runners[i]);
   free(engine->runners);
   pthread_cond_destroy(&engine->changed);
+  pthread_cond_destroy(&engine->grown_cold);
   pthread_mutex_destroy(&engine->mutex);
   free(engine);
 }

@@ -1,4 +1,5 @@
-/* engine.h: the worker. One thread owns the models, the KV memory and the device; everyone else hands it a task.
+/* engine.h: the worker. One thread owns the models, the KV memory and the device; everyone else hands it a task. A second one brings the
+ * dictionaries that edits of a task need, while the task waits in the queue and others run.
  *
  * A TASK is one or more sequences over one model that end together: STEERED and DEFAULT of a steer request, or the
  * texts of an activations request. A SEQUENCE is a prompt, an edit list, taps, and optionally tokens to generate.
@@ -38,7 +39,13 @@ struct engine_options {
   int max_step_rows;         /* rows in a step, >= max_sessions */
   size_t kv_bytes;           /* per model; 0: chosen by model and by the memory that is left (core/engine/kv.h) */
   int queue_timeout_ms, generation_timeout_ms; /* 0: none */
+  struct dict_budget *budget; /* of the dictionaries that edits name; NULL: none */
+  const int64_t *aside;       /* [n_models] of engine_make_aside, to begin with; NULL: none. Borrowed for the call */
 };
+
+/* For splices that read at other points than they write: memory of the backend for so many `floats` of each row of a step, and some more.
+ * Called as sources are loaded; what splices put aside beyond it goes through the host, which is slower. It never shrinks. Any thread. */
+void engine_make_aside(struct engine *engine, const struct model *model, int64_t floats);
 
 /* Starts the worker. models[0..n): borrowed, on the same backend, which from now on belongs to the worker. */
 struct engine *engine_new(struct backend *backend, const struct model *const *models, size_t n_models,

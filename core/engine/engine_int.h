@@ -41,13 +41,17 @@ struct sequence {
   bool on_reserve;          /* runs in the blocks that its task kept back */
 };
 
+/* Whether the dictionaries of a task's edits are on the backend, as far as the queue goes. */
+enum task_warmth { TASK_READY, TASK_COLD, TASK_PREPARING /* the preparer's: nobody else touches it */ };
+
 struct engine_task {
   struct engine_task *next; /* in the queue */
   struct runner *runner;
   const struct engine_events *events; /* of sequences; NULL for work */
   const struct engine_work *work;     /* NULL for sequences */
   void *context;
-  bool queued;              /* counted among those that wait; guarded by the engine's mutex */
+  bool queued;              /* counted among those that wait; guarded by the engine's mutex, and so is warmth */
+  enum task_warmth warmth;
   bool background, continues;
   struct sequence *sequences;
   int n_sequences, n_running;
@@ -67,13 +71,15 @@ struct engine {
   struct engine_options options;
   struct runner *runners;
   size_t n_runners;
-  pthread_t thread;
-  bool started;
-  pthread_mutex_t mutex; /* guards the queue, the stop flags and nothing else; no callback runs under it */
-  pthread_cond_t changed;
+  pthread_t thread, preparer;
+  bool started, prepares; /* that they run */
+  pthread_mutex_t mutex; /* guards the queue, the flags below and nothing else; no callback runs under it */
+  pthread_cond_t changed;    /* the worker has something to do */
+  pthread_cond_t grown_cold; /* and the preparer */
   struct engine_task *queue_head, *queue_tail;
   int n_queued;
   bool stop, draining;
+  bool overfull; /* dictionaries were prepared beside those that there are */
   atomic_int running, working; /* sequences; tasks that are work */
   _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
   _Atomic double mean_service;
@@ -89,6 +95,9 @@ void engine_finish(struct engine *engine, struct engine_task *task);
 /* Starts or ends every task of the queue that can leave it. */
 void admission_admit(struct engine *engine);
 
+/* Under the mutex: whether there is a task that is not the preparer's affair. */
+bool admission_waits(const struct engine *engine);
+
 /* Sequences of IN TURN tasks take what room is left, but never before a task that waits in the queue. */
 void admission_start_turns(struct engine *engine, struct runner *runner);
 
@@ -97,6 +106,12 @@ void admission_time_out(const struct engine *engine, struct engine_task *task);
 
 /* It waits no more. Work leaves the queue at once, but waits until its first slice. */
 void admission_uncount(struct engine *engine, struct engine_task *task);
+
+/* ---- preparer.c ---- */
+
+bool preparer_needed(const struct engine_task *task); /* any thread, before the task is queued */
+int preparer_start(struct engine *engine, struct error *error) MUST_CHECK;
+void preparer_join(struct engine *engine); /* the engine stops */
 
 /* ---- sequence.c ---- */
 

@@ -33,7 +33,7 @@ void task_give_back(struct engine_task *task) {
 
 void task_free(struct engine_task *task) {
   if (!task) return;
-  task->runner->reserved -= task->kept;
+  if (task->kept) task->runner->reserved -= task->kept; /* of a task that never ran it is none, and this no thread of the worker's */
   for (int i = 0; i < task->n_sequences; i++) sequence_free(&task->sequences[i], task->runner);
   free(task->sequences);
   free(task);

@@ -8,8 +8,9 @@
 
 #include "core/base/checked.h"
 
-int slots_open(struct slots *slots, struct backend *backend, int32_t n_points, int32_t max_rows, struct error *error) {
-  splices_open(&slots->spliced, backend, max_rows);
+int slots_open(struct slots *slots, int32_t n_points, int32_t max_rows, struct error *error) {
+  slots->spliced.max_rows = max_rows;
+  atomic_init(&slots->spliced.coming, NULL);
   slots->begin = calloc((size_t)n_points + 1, sizeof *slots->begin);
   return slots->begin ? 0 : error_memory(error, (size_t)n_points * sizeof *slots->begin);
 }

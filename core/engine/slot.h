@@ -4,6 +4,8 @@
 #ifndef STEERD_CORE_ENGINE_SLOT_H
 #define STEERD_CORE_ENGINE_SLOT_H
 
+#include <stdatomic.h>
+
 #include "core/engine/edit.h"
 #include "core/model/plan.h"
 
@@ -28,6 +30,12 @@ struct slot_edit {
   int32_t aside;       /* where what is between reading and writing is put, one row behind the other: floats in front of it */
 };
 
+/* Memory for what waits between two points. */
+struct aside {
+  struct memory *memory;
+  int64_t share; /* floats for each row of a step */
+};
+
 /* The list of a step with splices, while it is made (splice.c). Capacities are bytes. */
 struct spliced_step {
   struct op *ops;
@@ -44,9 +52,11 @@ struct spliced_step {
   size_t held_bytes; /* of dicts */
   size_t capacity[10];
   struct memory *aside;
-  size_t aside_bytes;
   uint64_t aside_serial; /* another whenever aside is */
-  int64_t aside_share;   /* floats that a row may put there */
+  int64_t aside_share;   /* floats of it that a row may have */
+  int32_t max_rows;
+  int64_t made_share;    /* of what was made last; not the worker's */
+  _Atomic(struct aside *) coming; /* that, until the worker has taken it */
 };
 
 struct slots {
@@ -60,7 +70,7 @@ struct slots {
 };
 
 /* max_rows: of a step. */
-int slots_open(struct slots *slots, struct backend *backend, int32_t n_points, int32_t max_rows, struct error *error) MUST_CHECK;
+int slots_open(struct slots *slots, int32_t n_points, int32_t max_rows, struct error *error) MUST_CHECK;
 void slots_close(struct slots *slots, struct backend *backend);
 
 /* Forgets the marks of the last step. */
@@ -79,7 +89,12 @@ int slots_run_mark(struct slots *slots, const struct slot_mark *mark, struct bac
 
 /* splice.c: as ops of the step's list: 1. 0: there is nothing to splice so; nothing has been run. */
 int splices_run(struct slots *slots, struct plan *plan, const struct step *step, struct error *error) MUST_CHECK;
-void splices_open(struct spliced_step *spliced, struct backend *backend, int32_t max_rows);
+
+/* Makes room for `floats` of each row that wait between points, for some more, and never for more than a small part of the device's memory;
+ * *bytes: what it took, 0 where there was enough. What a row puts aside beyond the room goes through the host. -1: it stays as it was. One
+ * thread at a time, beside the worker. */
+int splices_make_aside(struct spliced_step *spliced, struct backend *backend, int64_t floats, size_t *bytes,
+                       struct error *error) MUST_CHECK;
 void splices_close(struct spliced_step *spliced, struct backend *backend);
 
 #endif

@@ -6,7 +6,7 @@
  * about the same rows. What a cross-layer transcoder writes is worked out for all its points where it reads, and waits aside; at a
  * point all that waits for it goes together, whichever layers it is of. The list is run in pieces where a dictionary comes up that
  * the backend cannot splice, or whose matrices do not fit beside those of the list so far. How an edit is done depends on its
- * dictionary, and on what else its own rows put aside, never on the company. */
+ * dictionary, on what else its own rows put aside, and on the room that is made when sources are loaded, never on the company. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +17,8 @@
 enum { OPS, ROWS, GROUPS, DICTS, SPLICES, SERIALS, MARK, TAKEN, MARKED, OF_ROW }; /* of capacity */
 #define MOST_ASIDE ((size_t)1 << 30) /* floats, whatever the steps: places are counted in 32 bits */
 #define ASIDE_SHARE 32               /* and no more than this part of a device's memory */
+#define ASIDE_TIMES 2                /* as often may a row be spliced by all that there is */
+#define LEAST_ASIDE ((int64_t)1 << 24) /* floats, of all rows */
 
 struct making {
   struct slots *slots;
@@ -39,11 +41,17 @@ static void *grown(struct spliced_step *list, int which, void *array, size_t cou
   return bigger;
 }
 
+static void free_aside(struct aside *aside, struct backend *backend) {
+  if (aside) backend->ops->free(backend, aside->memory);
+  free(aside);
+}
+
 void splices_close(struct spliced_step *list, struct backend *backend) {
   void *all[] = {list->ops, list->rows, list->groups, list->dicts, list->splices, list->serials, list->mark, list->taken, list->marked,
                  list->of_row};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
   backend->ops->free(backend, list->aside);
+  free_aside(atomic_exchange(&list->coming, NULL), backend);
 }
 
 /* ---- running what there is ---- */
@@ -112,24 +120,50 @@ static int hold_one(struct making *m, const struct dict *dict, size_t *place, st
 
 /* ---- rows that wait between two points ---- */
 
-void splices_open(struct spliced_step *list, struct backend *backend, int32_t max_rows) {
+/* Floats of a row that there may be room for at most. */
+static int64_t most_aside(struct backend *backend, int32_t max_rows) {
   size_t left, total, most = MOST_ASIDE;
   struct error ignored = ERROR_INIT;
   if (backend->ops->room && backend->ops->room(backend, &left, &total, &ignored) == 0)
     most = size_min(most, total / ASIDE_SHARE / sizeof(float));
-  list->aside_share = (int64_t)(most / (size_t)max_rows);
+  return (int64_t)(most / (size_t)max_rows);
 }
 
-/* What waits of a row: the row as it was read, or of a layer of a cross-layer transcoder all that it writes. */
-static int64_t aside_width(const struct slot_edit *edit) {
-  const struct dict_info *info = dict_info(edit->what.dict);
-  return info->cross ? info->n_targets * info->d_out : info->d_in;
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+int splices_make_aside(struct spliced_step *list, struct backend *backend, int64_t floats, size_t *bytes, struct error *error) {
+  int64_t limit = backend->ops->splices ? most_aside(backend, list->max_rows) : 0;
+  *bytes = 0;
+  if (least(floats, limit) <= list->made_share) return 0;
+  struct aside *aside = calloc(1, sizeof *aside);
+  if (!aside) return error_memory(error, sizeof *aside);
+  aside->share = least(most(ASIDE_TIMES * floats, LEAST_ASIDE / list->max_rows), limit);
+  *bytes = (size_t)aside->share * (size_t)list->max_rows * sizeof(float);
+  if (backend->ops->alloc(backend, *bytes, &aside->memory, error) != 0) {
+    free(aside);
+    return -1;
+  }
+  list->made_share = aside->share;
+  free_aside(atomic_exchange(&list->coming, aside), backend);
+  return 0;
 }
 
-/* Rows of memory for an edit that reads at another point than it writes, from *aside on; where that is more than the share of any of
+/* Between two steps: nothing reads what was there. */
+static void take_coming(struct spliced_step *list, struct backend *backend) {
+  struct aside *coming = atomic_exchange(&list->coming, NULL);
+  if (!coming) return;
+  backend->ops->free(backend, list->aside);
+  list->aside = coming->memory;
+  list->aside_share = coming->share;
+  list->aside_serial++;
+  free(coming);
+}
+
+/* Memory for the rows of an edit that reads at another point than it writes, from *aside on; where that is more than the share of any of
  * its rows, the edit is the host's. of_row: what each row has so far. */
 static void take_aside(struct making *m, struct slot_edit *edit, int64_t *aside) {
-  int64_t width = aside_width(edit), *of_row = m->list->of_row;
+  int64_t width = dict_splice_aside(edit->what.dict), *of_row = m->list->of_row;
   for (int32_t row = edit->rows.begin; row < edit->rows.end; row++) edit->on_host |= width > m->list->aside_share - of_row[row];
   if (edit->on_host) return;
   for (int32_t row = edit->rows.begin; row < edit->rows.end; row++) of_row[row] += width;
@@ -137,24 +171,10 @@ static void take_aside(struct making *m, struct slot_edit *edit, int64_t *aside)
   *aside += width * (edit->rows.end - edit->rows.begin);
 }
 
-static int make_aside(struct making *m, int64_t floats, struct error *error) {
-  struct spliced_step *list = m->list;
-  struct backend *backend = m->backend;
-  size_t bytes = (size_t)floats * sizeof(float);
-  if (bytes <= list->aside_bytes) return 0;
-  backend->ops->free(backend, list->aside);
-  list->aside = NULL;
-  list->aside_bytes = 0;
-  if (backend->ops->alloc(backend, bytes + bytes / 4, &list->aside, error) != 0) return -1;
-  list->aside_bytes = bytes + bytes / 4;
-  list->aside_serial++;
-  return 0;
-}
-
 /* ---- tables ---- */
 
-/* Which item has which mark, and how many floats wait aside: *aside. */
-static int note_marks(struct making *m, int64_t *aside, struct error *error) {
+/* Which item has which mark, and where what it reads waits. */
+static int note_marks(struct making *m, struct error *error) {
   struct spliced_step *list = m->list;
   int32_t points = point_count(m->step->n_layer);
   size_t items = (size_t)m->step->edit_begin[points], rows = (size_t)m->step->n_rows;
@@ -168,13 +188,13 @@ static int note_marks(struct making *m, int64_t *aside, struct error *error) {
   memset(list->taken, 0, items * sizeof *list->taken);
   memset(list->marked, 0, (size_t)points * sizeof *list->marked);
   memset(list->of_row, 0, rows * sizeof *list->of_row);
-  *aside = 0;
+  int64_t aside = 0;
   for (int32_t i = 0; i < m->slots->n_marks; i++) {
     const struct slot_mark *mark = &m->slots->marks[i];
     struct slot_edit *edit = &m->slots->edits[mark->edit];
     list->mark[mark->item] = i;
     list->marked[mark->point] = true;
-    if (mark->mark == MARK_READ && !edit->on_host) take_aside(m, edit, aside);
+    if (mark->mark == MARK_READ && !edit->on_host) take_aside(m, edit, &aside);
   }
   return 0;
 }
@@ -285,7 +305,7 @@ static struct splice_row row_of(const struct making *m, int32_t item, int32_t i)
   const struct slot_edit *edit = edit_of(m, item);
   const struct slot_mark *mark = mark_of(m, item);
   const struct dict_info *info = dict_info(edit->what.dict);
-  int32_t row = edit->rows.begin + i, aside = edit->aside + i * (int32_t)aside_width(edit);
+  int32_t row = edit->rows.begin + i, aside = edit->aside + i * (int32_t)dict_splice_aside(edit->what.dict);
   if (code_of(m, item) == OP_PUT)
     return (struct splice_row){.x = aside + mark->target * (int32_t)info->d_out, .y = row,
                                .with_error = edit->what.with_error || mark->target > 0};
@@ -446,8 +466,8 @@ static int make_op(struct making *m, const struct op *op, struct error *error) {
 static int make_list(struct making *m, struct plan *plan, struct error *error) {
   const struct op *ops;
   size_t count;
-  int64_t aside;
-  if (note_marks(m, &aside, error) != 0 || make_aside(m, aside, error) != 0 || plan_ops(plan, m->step, &ops, &count, error) != 0) return -1;
+  take_coming(m->list, m->backend);
+  if (note_marks(m, error) != 0 || plan_ops(plan, m->step, &ops, &count, error) != 0) return -1;
   m->list->count = m->list->n_rows = m->list->n_groups = 0;
   for (size_t i = 0; i < count; i++)
     if (make_op(m, &ops[i], error) != 0) return -1;

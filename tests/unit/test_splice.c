@@ -396,7 +396,7 @@ static void test_no_splice_in_front_of_what_is_read(void **state) {
 /* A row that puts aside more than its part of the memory for it: the edits behind go through the host, between those before. */
 static void test_more_than_may_wait_aside(void **state) {
   (void)state;
-  enum { MANY = 24, STEP_ROWS = 16384 }; /* the emulated device has 4 GiB: 2,000 floats for each row of a step, and each edit takes 144 */
+  enum { MANY = 24, STEP_ROWS = 16384 }; /* sources of 800 floats are loaded: room for twice as many of each row, and each edit takes 144 */
   struct lab *fast = open_lab_of("cpu", 0, STEP_ROWS), *plain = open_lab("ref", 0);
   struct lab_edit edits[MANY];
   for (int i = 0; i < MANY; i++) edits[i] = (struct lab_edit)CLAMP("0-jump", i, 1 + 0.25 * i, true);

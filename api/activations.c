@@ -2,7 +2,9 @@
  *
  *   one feature      the values of one (source, index) at every token   POST /api/activation/new
  *   top by token     the strongest features of one source per token     POST /api/search-topk-by-token
- *   top over text    the strongest features of a set over the text      POST /api/search-all */
+ *   top over text    the strongest features of a set over the text      POST /api/search-all
+ * and of a fourth that it leaves alone, because an answer of it may be large:
+ *   all              every feature of a source that fires, and where    POST /api/activation/source */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +35,14 @@ const struct field activation_new_fields[] = {
     {"customText", "text prompt", FIELD_TEXTS, .required = true, .min = 1, .cap = CAP_PROMPT,
      .text = "One text, or an array of texts; an array is answered by an array."},
     BOS_ROW(BOS_DEFAULT ".") , {.name = NULL}};
+
+const struct field activation_source_fields[] = {
+    MODEL_ROW,
+    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"customText", "text prompt", FIELD_TEXTS, .required = true, .min = 1, .cap = CAP_PROMPT,
+     .text = "One text, or an array of texts; either is answered by {results: [...]}."},
+    BOS_ROW("true leaves the BOS position out, and positions count without it; left out or false: it is shown."),
+    {.name = NULL}};
 
 const struct field search_topk_fields[] = {
     MODEL_ROW,
@@ -385,6 +395,87 @@ int search_all_post(struct api_call *call, struct error *error) {
   if (!plan->args.model) return -1;
   plan->args.most_density = values_number(call->values, "densityThreshold");
   return start_over_text(call, plan, (int)values_int(call->values, "numResults"), error);
+}
+
+/* ---- all that fire ------------------------------------------------------------------------------------ */
+
+struct firing {
+  int64_t feature, position;
+  float value;
+};
+
+static int by_feature(const void *a, const void *b) {
+  const struct firing *x = a, *y = b;
+  if (x->feature != y->feature) return x->feature < y->feature ? -1 : 1;
+  return (x->position > y->position) - (x->position < y->position);
+}
+
+/* The rows of the tokens, turned: by feature, and by position within one. NULL on failure. */
+static struct firing *turn(struct api_call *call, const struct lab_text_activations *text, size_t *n, struct error *error) {
+  *n = 0;
+  for (size_t i = 0; i < text->n_tokens; i++) *n += (size_t)text->n_top[i];
+  struct firing *all = arena_array(&call->arena, *n, sizeof *all, error);
+  size_t at = 0;
+  for (size_t i = 0; all && i < text->n_tokens; i++)
+    for (int k = 0; k < text->n_top[i]; k++)
+      all[at++] = (struct firing){text->top[i][k].index, (int64_t)i, text->top[i][k].value};
+  if (all) qsort(all, *n, sizeof *all, by_feature);
+  return all;
+}
+
+/* {"feature": [[position, value], ...], ...} */
+static void write_firing(struct json_writer *w, const struct firing *all, size_t n) {
+  jw_open(w, '{');
+  for (size_t i = 0; i < n; i++) {
+    char name[24];
+    snprintf(name, sizeof name, "%lld", (long long)all[i].feature);
+    bool opens = i == 0 || all[i - 1].feature != all[i].feature, closes = i + 1 == n || all[i + 1].feature != all[i].feature;
+    if (opens) {
+      jw_key(w, name);
+      jw_open(w, '[');
+    }
+    jw_open(w, '[');
+    jw_int(w, all[i].position);
+    jw_f32(w, all[i].value);
+    jw_close(w, ']');
+    if (closes) jw_close(w, ']');
+  }
+  jw_close(w, '}');
+}
+
+static int finish_all(struct api_call *call, struct error *error) {
+  size_t n_texts;
+  const struct lab_text_activations *texts = lab_activations_result(call->job, &n_texts);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_key(&w, "results");
+  jw_open(&w, '[');
+  for (size_t t = 0; t < n_texts; t++) {
+    size_t n;
+    const struct firing *all = turn(call, &texts[t], &n, error);
+    if (!all) return -1;
+    jw_open(&w, '{');
+    reply_texts(&w, "tokens", texts[t].tokens, texts[t].n_tokens);
+    jw_key(&w, "activeFeatures");
+    write_firing(&w, all, n);
+    jw_close(&w, '}');
+  }
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
+int activation_source_post(struct api_call *call, struct error *error) {
+  struct activations_plan *plan = new_plan(call, "customText", error);
+  if (!plan) return -1;
+  plan->args.model = call_model(call, call->values, "modelId", error);
+  if (!plan->args.model) return -1;
+  plan->args.form = LAB_ALL_BY_TOKEN;
+  plan->args.n_results = 1;
+  if (plan->args.ignore_bos == LAB_BOS_DEFAULT) plan->args.ignore_bos = LAB_BOS_NO; /* positions are upstream's */
+  if (set_source(call, plan, values_text(call->values, "source", NULL), "source", error) != 0) return -1;
+  return start(call, plan, finish_all, error);
 }
 
 /* ---- POST /activations: which of the three is meant ---------------------------------------------------- */

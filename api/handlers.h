@@ -25,11 +25,12 @@ extern const struct field steer_chat_fields[];
 HANDLER(steer_chat_post);
 
 /* activations.c */
-extern const struct field activations_fields[], activation_new_fields[], search_all_fields[], search_topk_fields[];
+extern const struct field activations_fields[], activation_new_fields[], activation_source_fields[], search_all_fields[], search_topk_fields[];
 HANDLER(activations_post);
 HANDLER(activation_new_post);
 HANDLER(search_all_post);
 HANDLER(search_topk_post);
+HANDLER(activation_source_post);
 
 /* openai_models.c, openai_completions.c, openai_chat.c */
 extern const struct field completions_fields[], chat_completions_fields[], apply_chat_template_fields[];
@@ -124,6 +125,7 @@ extern const struct field model_list_fields[], model_get_fields[];
 HANDLER(models_get);
 HANDLER(model_list_post);
 HANDLER(model_get_post);
+HANDLER(source_set_get);
 
 /* operations.c */
 HANDLER(health_get);

@@ -77,15 +77,19 @@ int models_get(struct api_call *call, struct error *error) {
 
 /* ---- Neuronpedia's shapes ----------------------------------------------------------------------------- */
 
-/* The set of sources[first]: those of that name. */
-static void write_set(struct json_writer *w, const struct lab_source_info *const *sources, size_t n, size_t first) {
-  jw_open(w, '{');
-  rows_set_members(w, sources[first]);
+/* Those of the set of sources[first]. */
+static void write_sources(struct json_writer *w, const struct lab_source_info *const *sources, size_t n, size_t first) {
   jw_key(w, "sources");
   jw_open(w, '[');
   for (size_t i = 0; i < n; i++)
     if (strcmp(sources[i]->set, sources[first]->set) == 0) rows_source(w, sources[i]);
   jw_close(w, ']');
+}
+
+static void write_set(struct json_writer *w, const struct lab_source_info *const *sources, size_t n, size_t first) {
+  jw_open(w, '{');
+  rows_set_members(w, sources[first]);
+  write_sources(w, sources, n, first);
   jw_close(w, '}');
 }
 
@@ -127,5 +131,28 @@ int model_get_post(struct api_call *call, struct error *error) {
   struct json_writer w;
   jw_init(&w, &call->body);
   write_web_model(&w, call->api->lab, model);
+  return 0;
+}
+
+int source_set_get(struct api_call *call, struct error *error) {
+  const char *id = call_part(call, "model", error), *name = call_part(call, "name", error);
+  const struct lab_model_info *model = id && name ? lab_find_model(call->api->lab, id, error) : NULL;
+  const struct lab_source_info *const *sources;
+  if (!model) return -1;
+  size_t n = lab_sources(call->api->lab, model, &sources), first = 0;
+  while (first < n && strcmp(sources[first]->set, name) != 0) first++;
+  if (first == n)
+    return error_set_field(error, ERROR_NOT_FOUND, "name", "model '%.64s' has no source set '%.64s'; POST /api/model/get lists them",
+                           model->id, name);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  rows_set_members(&w, sources[first]);
+  jw_member_null(&w, "description"); /* nobody can have written one; the client reads both */
+  jw_key(&w, "urls");
+  jw_open(&w, '[');
+  jw_close(&w, ']');
+  write_sources(&w, sources, n, first);
+  jw_close(&w, '}');
   return 0;
 }

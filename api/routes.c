@@ -26,7 +26,8 @@ const struct route routes[] = {
      activation_new_post, ROUTE_ENGINE},
     {"POST", "/api/activation/get", "Stored activations of a feature", FAMILY_NEURONPEDIA, activation_get_fields,
      activation_get_post, ROUTE_READS},
-    {"POST", "/api/activation/source", "All active features of a source over a text", FAMILY_NEURONPEDIA, PLANNED},
+    {"POST", "/api/activation/source", "All active features of a source over a text", FAMILY_NEURONPEDIA,
+     activation_source_fields, activation_source_post, ROUTE_ENGINE},
     {"POST", "/api/activation/upload-batch", "Store activations", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/api/search-all", "The strongest features of a source set over a text", FAMILY_NEURONPEDIA,
      search_all_fields, search_all_post, ROUTE_ENGINE},
@@ -72,7 +73,7 @@ const struct route routes[] = {
     {"POST", "/api/similarity-matrix-pred", "Predicted similarities of tokens", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/api/lens/prompt", "What each layer would predict", FAMILY_NEURONPEDIA, PLANNED},
     {"POST", "/api/source-set/new", "Register a source set", FAMILY_NEURONPEDIA, PLANNED},
-    {"GET", "/api/source-set/{model}/{name}", "One source set", FAMILY_NEURONPEDIA, PLANNED},
+    {"GET", "/api/source-set/{model}/{name}", "One source set", FAMILY_NEURONPEDIA, NULL, source_set_get, 0},
     {"POST", "/api/list/{verb}", "Lists of features", FAMILY_NEURONPEDIA, PLANNED},
 
     /* Neuronpedia's inference API */

@@ -302,6 +302,7 @@ int lab_steer_read(struct lab_job *job, int output, struct arena *arena, struct 
 enum lab_activation_form {
   LAB_ONE_FEATURE,   /* one source, one index: its value at every token */
   LAB_TOP_BY_TOKEN,  /* one source: the strongest features at every token */
+  LAB_ALL_BY_TOKEN,  /* one source: every feature that fires, at every token */
   LAB_TOP_OVER_TEXT  /* one or more sources: the strongest features over the whole text */
 };
 
@@ -317,7 +318,7 @@ struct lab_activations_args {
   int64_t index;             /* LAB_ONE_FEATURE */
   const struct lab_text *texts;
   size_t n_texts;
-  int n_results;             /* top features per token or over the text */
+  int n_results;             /* top features per token or over the text; at least 1, without a meaning for ALL_BY_TOKEN */
   enum lab_bos ignore_bos;   /* YES: the BOS position is left out; NO: it is shown (value 0 where the source does
                                 not count it); DEFAULT: left out unless the source counts it */
   double most_density;       /* in (0, 1): features known to fire at a larger share of positions are passed over; else: none */
@@ -348,7 +349,8 @@ struct lab_text_activations {
   int64_t position_offset;   /* position of tokens[0] in the full prompt: 1 when BOS was left out */
   const struct lab_feature_values *features; /* ONE_FEATURE: 1; TOP_OVER_TEXT: n_features, best first */
   size_t n_features;
-  const struct lab_token_feature *const *top; /* TOP_BY_TOKEN: [n_tokens][n_top[t]], strongest first, > 0 */
+  const struct lab_token_feature *const *top; /* TOP_BY_TOKEN: [n_tokens][n_top[t]], strongest first, > 0;
+                                               * ALL_BY_TOKEN: in the order of their indices, not 0 */
   const int *n_top;
 };
 /* The result of a LAB_JOB_DONE activations job, one entry per text; owned by the job. */

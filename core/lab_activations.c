@@ -225,13 +225,31 @@ static int show_top_of_token(struct activations_job *a, const struct text_state 
   return 0;
 }
 
+static int show_all_of_token(struct activations_job *a, const struct text_state *text, size_t position,
+                             const struct lab_token_feature **out, int *n_out, struct error *error) {
+  const struct sparse *codes = &text->codes[0];
+  size_t first = codes->start[position], end = codes->start[position + 1];
+  struct lab_token_feature *all = arena_array(&a->arena, end - first, sizeof *all, error);
+  if (!all) return -1;
+  int n = 0;
+  for (size_t i = first; i < end && !is_silent(a, text, 0, position); i++)
+    if (codes->value[i] != 0) all[n++] = (struct lab_token_feature){codes->index[i], codes->value[i]};
+  *out = all;
+  *n_out = n;
+  return 0;
+}
+
 static int show_by_token(struct activations_job *a, const struct text_state *text, struct lab_text_activations *out,
                          struct error *error) {
   const struct lab_token_feature **top = arena_array(&a->arena, out->n_tokens, sizeof *top, error);
   int *n_top = arena_array(&a->arena, out->n_tokens, sizeof *n_top, error);
   if (!top || !n_top) return -1;
-  for (size_t i = 0; i < out->n_tokens; i++)
-    if (show_top_of_token(a, text, i + (size_t)out->position_offset, &top[i], &n_top[i], error) != 0) return -1;
+  for (size_t i = 0; i < out->n_tokens; i++) {
+    size_t position = i + (size_t)out->position_offset;
+    if ((a->form == LAB_ALL_BY_TOKEN ? show_all_of_token(a, text, position, &top[i], &n_top[i], error)
+                                     : show_top_of_token(a, text, position, &top[i], &n_top[i], error)) != 0)
+      return -1;
+  }
   out->top = top;
   out->n_top = n_top;
   return 0;
@@ -295,9 +313,9 @@ static int make_result(struct activations_job *a, struct error *error) {
     const struct text_state *text = &a->texts[t];
     struct lab_text_activations *out = &a->result[t];
     if (show_tokens(a, text, out, error) != 0) return -1;
-    int failed = a->form == LAB_ONE_FEATURE     ? show_one(a, text, out, error)
-                 : a->form == LAB_TOP_BY_TOKEN ? show_by_token(a, text, out, error)
-                                               : show_over_text(a, text, out, error);
+    int failed = a->form == LAB_ONE_FEATURE      ? show_one(a, text, out, error)
+                 : a->form == LAB_TOP_OVER_TEXT ? show_over_text(a, text, out, error)
+                                                : show_by_token(a, text, out, error);
     if (failed) return -1;
   }
   return 0;

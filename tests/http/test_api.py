@@ -195,6 +195,40 @@ def test_top_by_token(daemon, model, source):
     assert len(many["results"]) == 2 and many["results"][0] == one
 
 
+def test_all_that_fire(daemon, model, source):
+    """Every feature that fires, turned: its values are those of one feature asked for alone, and none is missing."""
+    where = {"modelId": model["id"], "source": source["id"]}
+    one = post(daemon, "/api/activation/source", {**where, "customText": TEXT}).json()
+    assert set(one) == {"results"} and len(one["results"]) == 1
+    got = one["results"][0]
+    dense = {index: [0.0] * len(got["tokens"]) for index in got["activeFeatures"]}
+    for index, pairs in got["activeFeatures"].items():
+        assert pairs == sorted(pairs) and len({at for at, _ in pairs}) == len(pairs) > 0
+        for at, value in pairs:
+            dense[index][at] = value
+    assert list(dense) == sorted(dense, key=int) and dense
+    tops = post(daemon, "/api/search-topk-by-token", {**where, "text": TEXT, "numResults": 20}).json()["results"]
+    for row in tops:
+        for feature in row["topFeatures"]:
+            assert dense[str(feature["featureIndex"])][row["position"]] == feature["activationValue"]
+    for row in tops:  # and nothing beside, where the twenty strongest are not all there is
+        firing = sum(values[row["position"]] > 0 for values in dense.values())
+        assert len(row["topFeatures"]) == min(20, firing)
+    many = post(daemon, "/api/activation/source", {**where, "customText": [TEXT, "you"], "ignoreBos": True}).json()["results"]
+    shifted = {index: [[at - 1, value] for at, value in pairs if at] for index, pairs in got["activeFeatures"].items()}
+    assert len(many) == 2 and many[0]["tokens"] == got["tokens"][1:]
+    assert many[0]["activeFeatures"] == {index: pairs for index, pairs in shifted.items() if pairs}
+    expect_error(post(daemon, "/api/activation/source", {**where, "source": "none", "customText": TEXT}), 404, "not_found", "source")
+
+
+def test_one_source_set(daemon, model, source):
+    got = get(daemon, f"/api/source-set/{model['id']}/{source['set']}").json()
+    assert (got["modelId"], got["name"], got["description"], got["urls"]) == (model["id"], source["set"], None, [])
+    assert source["id"] in [one["id"] for one in got["sources"]] and {one["setName"] for one in got["sources"]} == {source["set"]}
+    expect_error(get(daemon, f"/api/source-set/{model['id']}/none"), 404, "not_found", "name")
+    expect_error(get(daemon, f"/api/source-set/none/{source['set']}"), 404, "not_found", "modelId")
+
+
 def test_top_over_text(daemon, model, source):
     body = {"modelId": model["id"], "sourceSet": source["set"], "text": TEXT, "selectedLayers": [source["id"]],
             "sortIndexes": [], "ignoreBos": True, "densityThreshold": -1, "numResults": 6}

@@ -14,6 +14,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
+#include "core/base/nearest.h"
 #include "core/core.h"
 #include "server/access_log.h"
 #include "server/archive_command.h"
@@ -331,7 +332,11 @@ static const struct verb *find_verb(const char *name) {
 }
 
 static int unknown_verb(const char *name) {
-  fprintf(stderr, "steerd: unknown verb '%.100s'; steerd help lists them\n", name);
+  const char *names[VERBS];
+  for (size_t i = 0; i < VERBS; i++) names[i] = verbs[i].name;
+  const char *near = nearest_name(name, names, VERBS);
+  fprintf(stderr, "steerd: unknown verb '%.100s'%s%s%s\n", name, near ? "; did you mean '" : "; steerd help lists them",
+          near ? near : "", near ? "'?" : "");
   return EXIT_USAGE;
 }
 
@@ -342,7 +347,7 @@ static int help_verb(const struct verb *verb) {
   else if (verb->run == run_eval) help_eval();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();
-  else printf("steerd %s %s\n\n%s\n", verb->name, verb->arguments, verb->text);
+  else printf("steerd %s%s%s\n\n%s\n", verb->name, *verb->arguments ? " " : "", verb->arguments, verb->text);
   return EXIT_DONE;
 }
 

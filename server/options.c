@@ -164,6 +164,9 @@ static size_t distance(const char *a, const char *b) {
 }
 
 const char *option_nearest(const char *name) {
+  static const char *const others_say[] = {"port", "host", "bind", "address"}; /* for `listen`, which no letter of them resembles */
+  for (size_t i = 0; i < sizeof others_say / sizeof *others_say; i++)
+    if (!strcmp(name, others_say[i])) return "listen";
   const char *best = NULL;
   size_t least = strlen(name) / 3 + 2; /* "lisen" yes, "colour" no */
   for (size_t i = 0; i < option_count(); i++) {

@@ -128,7 +128,9 @@ def test_used_port_gives_one_line_and_status_1(daemon):
     (["serve", "--listen", "0.0.0.0:0"], ["0.0.0.0:0", "keys", "--insecure"]),
     (["serve", "--listen", "127.0.0.1:0", "--keys", "sha256:12"], ["keys", "64 hexadecimal"]),
     (["serve", "--max-body", "4096", "--max-batch-body", "2048"], ["max_batch_body", "2048", "4096"]),
-    (["dance"], ["unknown verb 'dance'"]),
+    (["serve", "--port", "8081"], ["unknown flag '--port'", "--listen"]),
+    (["dance"], ["unknown verb 'dance'", "steerd help lists them"]),
+    (["expert"], ["unknown verb 'expert'", "did you mean 'export'"]),
     (["version", "now"], ["takes no arguments"]),
 ])
 def test_bad_usage_exits_2_and_says_why(arguments, words):

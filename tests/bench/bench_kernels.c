@@ -7,7 +7,7 @@
  * With STEERD_THREADS=1 everything is processor time, which neighbours disturb less.
  *
  *   bench_kernels [BACKEND [ROUNDS [ROWS]]]     ROWS: only that number of rows; 0: only
- *                                             packing and attention */
+ *                                             packing and attention; attend: attention alone */
 #include <dlfcn.h>
 
 #include "core/math/ops.h"
@@ -210,11 +210,14 @@ static void measure_attend(struct bench *bench, int prompt, bool decode) {
   backend->ops->free(backend, kv.memory);
 }
 
-static void measure_rest(struct bench *bench) {
+static void measure_packs(struct bench *bench) {
   measure_pack(bench, ROWS_ARE_OUTPUTS, DTYPE_F32);
   measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_F32);
   measure_pack(bench, ROWS_ARE_OUTPUTS, DTYPE_BF16);
   measure_pack(bench, ROWS_ARE_INPUTS, DTYPE_BF16);
+}
+
+static void measure_attention(struct bench *bench) {
   measure_attend(bench, 128, false);
   measure_attend(bench, 512, false);
   measure_attend(bench, 512, true);
@@ -254,7 +257,8 @@ int main(int argc, char **argv) {
       for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         if (argc < 4 || atoi(argv[3]) == rows[r])
           measure(&bench, shapes[s][0], shapes[s][1], rows[r], (enum dtype)dtype);
-  if (argc < 4 || atoi(argv[3]) == 0) measure_rest(&bench);
+  if (argc < 4 || strcmp(argv[3], "0") == 0) measure_packs(&bench);
+  if (argc < 4 || atoi(argv[3]) == 0) measure_attention(&bench);
   limits_close(&bench.limits);
   backend_close(bench.backend);
   return 0;

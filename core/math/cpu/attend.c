@@ -4,6 +4,7 @@
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
+#include "core/math/cpu/turn.h"
 #include "core/math/explicit.h"
 
 #define UNIT_QUERIES 24 /* queries of a unit: enough that its keys and values are loaded once for many */
@@ -28,7 +29,8 @@ static int unit_rows(const struct op *op) {
 
 size_t attend_scratch_floats(const struct op *op) {
   int group = op->u.attend.n_head / op->u.attend.n_kv_head;
-  return (size_t)(unit_rows(op) * group) * (QUERY_FLOATS + (size_t)value_width(op->u.attend.d_head));
+  size_t n = (size_t)(unit_rows(op) * group);
+  return n * (QUERY_FLOATS + (size_t)value_width(op->u.attend.d_head)) + (n + ATTEND_TALLEST) * (size_t)op->u.attend.d_head;
 }
 
 /* ---- numbering ----------------------------------------------------------------------------------------- */
@@ -65,23 +67,19 @@ static struct place find_unit(const struct op *op, const struct step *step, bool
 
 /* ---- keys and values into the cache --------------------------------------------------------------------- */
 
-static void store_position(const struct op *op, const float *qkv, int kv_head, float *keys, int at) {
-  int d_head = op->u.attend.d_head;
-  const float *k = qkv + op->u.attend.k + kv_head * d_head, *v = qkv + op->u.attend.v + kv_head * d_head;
-  for (int i = 0; i < d_head; i++) keys[i * KV_BLOCK + at] = k[i];
-  memcpy(keys + (int64_t)KV_BLOCK * d_head + at * value_width(d_head), v, (size_t)d_head * sizeof *v);
-}
-
 /* One KV head, the positions of one slot that fall into one block. */
 static void store_unit(const struct op *op, const struct step *step, struct place place) {
   const struct step_slot *slot = &step->slots[place.slot];
-  int block = slot->position / KV_BLOCK + place.piece;
-  float *keys = kv_keys(op, step, place.slot, block, place.kv_head);
-  for (int at = 0; at < KV_BLOCK; at++) {
-    int32_t row = slot->rows.begin + block * KV_BLOCK + at - slot->position;
-    if (row >= slot->rows.begin && row < slot->rows.end)
-      store_position(op, rows_at(op->u.attend.qkv, row), place.kv_head, keys, at);
-  }
+  int d_head = op->u.attend.d_head, block = slot->position / KV_BLOCK + place.piece;
+  int at = block * KV_BLOCK > slot->position ? 0 : slot->position - block * KV_BLOCK;
+  int32_t row = slot->rows.begin + block * KV_BLOCK + at - slot->position;
+  int rows = slot->rows.end - row < KV_BLOCK - at ? slot->rows.end - row : KV_BLOCK - at;
+  int64_t ld = op->u.attend.qkv.ld, width = value_width(d_head);
+  float *keys = kv_keys(op, step, place.slot, block, place.kv_head), *values = keys + (int64_t)KV_BLOCK * d_head + at * width;
+  const float *qkv = rows_at(op->u.attend.qkv, row);
+  const float *k = qkv + op->u.attend.k + place.kv_head * d_head, *v = qkv + op->u.attend.v + place.kv_head * d_head;
+  turn_rows(k, ld, rows, d_head, keys + at, KV_BLOCK);
+  for (int r = 0; r < rows; r++) memcpy(values + r * width, v + r * ld, (size_t)d_head * sizeof *v);
 }
 
 void attend_store(const struct op *op, const struct step *step, struct pool_worker *worker) {

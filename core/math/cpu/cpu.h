@@ -201,8 +201,10 @@ size_t cpu_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_
  * table has no block. */
 float *kv_keys(const struct op *op, const struct step *step, int slot, int block, int kv_head);
 
-/* Floats of scratch of a unit of attention: a struct query and a row of values for each of its queries. */
+/* Floats of scratch of a unit of attention: a struct query, a row of values and the query's elements for each of its queries,
+ * the last in tiles. */
 #define QUERY_FLOATS 24
+#define ATTEND_TALLEST 8 /* queries of a tile, at most */
 size_t attend_scratch_floats(const struct op *op);
 /* The two phases of OP_ATTEND; a barrier belongs between them. */
 void attend_store(const struct op *op, const struct step *step, struct pool_worker *worker);

@@ -2,11 +2,13 @@
  *   KERNELS          the name of the table        KERNELS_NAME   the name of the backend
  *   TILES_1/2/4(T)   T(panels, rows) for each tile shape, from one row up   TILE_ROWS_1/2/4  how many
  *   TILE_MANY        log2 of the panels of the tile for many rows
- *   ATTEND_TILE, SCORE_VECTORS, SCORE_ONE_VECTORS, VALUE_VECTORS, VALUE_ONE_VECTORS   shapes of attention */
+ *   ATTEND_TILES(T)  T(queries) from one up        ATTEND_TILE  how many
+ *   SCORE_VECTORS, SCORE_ONE_VECTORS, VALUE_VECTORS, VALUE_ONE_VECTORS   shapes of attention */
 #include <math.h>
 #include <string.h>
 
 #include "core/math/cpu/cpu.h"
+#include "core/math/cpu/turn.h"
 
 #include "core/math/cpu/math.inc.h"
 #include "core/math/cpu/product.inc.h"

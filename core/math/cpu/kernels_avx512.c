@@ -12,6 +12,7 @@
 #define TILE_ROWS_4 6
 #define TILE_MANY 1
 #define ATTEND_TILE 6
+#define ATTEND_TILES(T) T(1) T(2) T(3) T(4) T(5) T(6)
 #define SCORE_VECTORS 4
 #define SCORE_ONE_VECTORS 4
 #define VALUE_VECTORS 4

@@ -12,6 +12,7 @@
 #define TILE_ROWS_4 0
 #define TILE_MANY 0
 #define ATTEND_TILE 2
+#define ATTEND_TILES(T) T(1) T(2)
 #define SCORE_VECTORS 1
 #define SCORE_ONE_VECTORS 2
 #define VALUE_VECTORS 1

@@ -11,6 +11,7 @@
 
 #include "core/base/checked.h"
 #include "core/math/cpu/cpu.h"
+#include "core/math/cpu/turn.h"
 
 /* A unit of packing: this many panels by this many inputs, so that a file whose rows are inputs is read in runs
  * of 2 KiB and one whose rows are outputs in runs of 2 KiB as well. */
@@ -82,19 +83,6 @@ static void pack_columns(struct origin from, size_t size, int64_t begin, int64_t
 
 /* Rows of the file are outputs: sixteen of them are read side by side and turned, a square at a time. */
 #if defined(__SSE2__)
-static void turn_4x4(const unsigned char *source, size_t ld, unsigned char *to) {
-  __m128 r0 = _mm_loadu_ps((const float *)(const void *)source);
-  __m128 r1 = _mm_loadu_ps((const float *)(const void *)(source + ld));
-  __m128 r2 = _mm_loadu_ps((const float *)(const void *)(source + 2 * ld));
-  __m128 r3 = _mm_loadu_ps((const float *)(const void *)(source + 3 * ld));
-  _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-  float *out = (float *)(void *)to;
-  _mm_store_ps(out, r0);
-  _mm_store_ps(out + LANES, r1);
-  _mm_store_ps(out + 2 * LANES, r2);
-  _mm_store_ps(out + 3 * LANES, r3);
-}
-
 static void turn_8x8(const unsigned char *source, size_t ld, unsigned char *to) {
   __m128i row[8], pair[8];
   for (int i = 0; i < 8; i++) row[i] = _mm_loadu_si128((const __m128i *)(const void *)(source + (size_t)i * ld));
@@ -122,8 +110,11 @@ static void pack_rows(struct origin from, size_t size, int64_t begin, int64_t en
   const int square = size == 4 ? 4 : 8;
   for (; in + square <= end; in += square)
     for (int lane = 0; lane < LANES; lane += square)
-      (size == 4 ? turn_4x4 : turn_8x8)(source + (size_t)lane * ld + (size_t)in * size, ld,
-                                        to + (size_t)in * line + (size_t)lane * size);
+      if (size == 4)
+        turn_4x4((const float *)(const void *)(source + (size_t)lane * ld) + in, ld / size, (float *)(void *)to + in * LANES + lane,
+                 LANES);
+      else
+        turn_8x8(source + (size_t)lane * ld + (size_t)in * size, ld, to + (size_t)in * line + (size_t)lane * size);
 #endif
   for (; in < end; in++)
     for (int lane = 0; lane < LANES; lane++)

@@ -165,7 +165,7 @@ $(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emul
 	$(SAY) LINK $@
 	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -178,7 +178,7 @@ GPU_B     := build/gpu
 GPU_SRC   := $(wildcard core/math/*.c core/math/ref/*.c core/math/cpu/*.c) $(addprefix core/base/,error.c random.c pool.c log.c \
              clock.c room.c utf8.c unicode.c buffer.c) $(addprefix core/model/,plan.c instrument.c rotary.c arch.c) core/engine/sampler.c
 GPU_OBJ   := $(GPU_SRC:%.c=$(GPU_B)/%.o)
-GPU_TESTS := ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_launches cuda_draws ops codes kernels
+GPU_TESTS := ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws ops codes kernels
 GPU_BIN   := $(GPU_TESTS:%=$(GPU_B)/test_%) $(GPU_B)/bench_gpu
 GPU_CMOCKA := -Itests/gpu/without_cmocka -Werror=implicit-function-declaration
 GPU_LINK  := -O2 -g -pie -Wl,--gc-sections -Wl,--wrap=backend_open

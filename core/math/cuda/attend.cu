@@ -2,7 +2,7 @@
  *
  * Positions are weighed in chunks of ATTEND_CHUNK at absolute places; chunks are brought together in their order by one formula,
  * whether one block took them in turn or each had its own, so that a row has the same bits alone, in a batch, in a prompt
- * read whole and in one read in pieces. Keys and values are read from the cache as they are kept (cache.cuh), those of this step
+ * read whole and in one read in pieces. Which of the two it is stands in the step's tables (work.c). Keys and values are read from the cache as they are kept (cache.cuh), those of this step
  * too.
  *
  * Where every text has one row in the step (attend_args.own), one launch does all that is attention's: norms and turns of the heads
@@ -36,13 +36,14 @@ extern "C" cudaError_t launch_attend_store(cudaStream_t stream, const bucket *bu
 
 /* ---- what a block has to do -------------------------------------------------------------------------------------------------- */
 
-/* Some query heads of one KV head, of one row, and its chunks [chunk, last]: all that it sees, or one of them. */
+/* Some query heads of one KV head, of one row, and the chunks that it sees from `chunk` on, or that one alone. */
 struct unit {
   int row, slot, position, begin; /* it sees positions [begin, position] */
   int kv_head, head, heads;
   int first, final; /* the chunks that it sees */
-  int chunk, last;
-  bool own; /* the row's own key and value are this block's */
+  int chunk;
+  bool own;    /* the row's own key and value are this block's */
+  int place;   /* where what is found of chunk 0 would be left; -1: the row is this block's alone */
   unsigned char *part[PARTS]; /* keys of the KV head in the blocks of the current chunk; where it sees none of them, NULL */
 };
 
@@ -61,24 +62,27 @@ static __device__ __forceinline__ void find_parts(const attend_args &a, unit *u)
 template <int G> static __device__ __forceinline__ bool find_unit(const attend_args &a, unit *u) {
   const table *t = a.table;
   int group = a.n_head / a.n_kv_head, tiles = (group + G - 1) / G, before = (int)blockIdx.y % tiles * G;
-  u->row = blockIdx.x;
+  int at = (int)blockIdx.x + (a.prompts ? __ldcg(&t->n_prompt_work) : 0);
   u->kv_head = (int)blockIdx.y / tiles;
   u->head = u->kv_head * group + before;
   u->heads = group - before < G ? group - before : G;
-  if (u->row >= __ldcg(&t->n_rows)) return false;
-  u->slot = __ldcg(table_pointer(&t->slot) + u->row);
+  if (at >= __ldcg(&t->n_work)) return false;
+  int4 work = __ldcg((const int4 *)(table_pointer(&t->work) + at)); /* struct table_work */
+  u->row = work.x;
+  u->slot = work.y;
   const step_slot *s = table_pointer(&t->slots) + u->slot;
   if (a.layer < __ldcg(&s->first) || a.layer >= __ldcg(&s->last)) return false;
-  if (a.prompts && __ldcg(&s->rows.end) - __ldcg(&s->rows.begin) >= PROMPT_ROWS) return false;
   u->position = __ldcg(&s->position) + u->row - __ldcg(&s->rows.begin);
   u->begin = first_seen(u->position, a.window);
   u->first = u->chunk = u->begin / CHUNK;
-  u->final = u->last = u->position / CHUNK;
-  if (a.partial) {
-    if ((int)blockIdx.z < u->first || (int)blockIdx.z > u->final) return false;
-    u->chunk = u->last = blockIdx.z;
+  u->final = u->position / CHUNK;
+  u->place = -1;
+  if (work.z >= 0) {
+    if (work.z < u->first) return false; /* the layer looks back less far */
+    u->chunk = work.z;
+    if (u->first < u->final) u->place = work.w;
   }
-  u->own = a.own && u->last == u->final;
+  u->own = a.own && (u->place < 0 || u->chunk == u->final);
   find_parts(a, u);
   return true;
 }
@@ -297,12 +301,14 @@ static __device__ __forceinline__ void join(float *most, float *weight, float fr
 
 /* ---- chunks that blocks weighed for one another ---------------------------------------------------------------------------------- */
 
-static __device__ __forceinline__ float *partial_at(const attend_args &a, int row, int head, int chunk) {
-  return a.partial + (((int64_t)row * a.n_head + head) * a.chunks + chunk) * (a.d_head + 2);
+static __device__ __forceinline__ int64_t partial_stride(const attend_args &a) { return (int64_t)a.n_head * (a.d_head + 2); }
+
+static __device__ __forceinline__ float *partial_at(const attend_args &a, const unit &u, int head, int chunk) {
+  return a.partial + (u.place + chunk) * partial_stride(a) + (int64_t)head * (a.d_head + 2);
 }
 
-extern "C" size_t attend_partial_floats(const attend_args *args, int32_t rows) {
-  return (size_t)rows * (size_t)args->n_head * (size_t)args->chunks * (size_t)(args->d_head + 2);
+extern "C" size_t attend_partial_floats(const attend_args *args, int32_t places) {
+  return (size_t)places * (size_t)args->n_head * (size_t)(args->d_head + 2);
 }
 
 template <int G>
@@ -310,7 +316,7 @@ static __device__ __forceinline__ void leave_chunk(const attend_args &a, const u
 #pragma unroll
   for (int g = 0; g < G; g++) {
     if (g >= u.heads) continue;
-    float *part = partial_at(a, u.row, u.head + g, u.chunk);
+    float *part = partial_at(a, u, u.head + g, u.chunk);
     if (threadIdx.x == 0) part[a.d_head] = fresh.most[g], part[a.d_head + 1] = fresh.weight[g];
 #pragma unroll 1
     for (int i = threadIdx.x; i < a.d_head; i += blockDim.x) part[i] = fresh_at<G>(a, r, g, i);
@@ -344,7 +350,7 @@ static __device__ __forceinline__ void join_chunks(const attend_args &a, const u
     int n = u.final - base + 1 < JOINED ? u.final - base + 1 : JOINED, g = threadIdx.x;
 #pragma unroll 1
     for (int at = threadIdx.x; at < u.heads * n; at += blockDim.x) { /* all at once: one thread would wait for each of them */
-      const float *part = partial_at(a, u.row, u.head + at / n, base + at % n) + a.d_head;
+      const float *part = partial_at(a, u, u.head + at / n, base + at % n) + a.d_head;
       keep[at / n * 2 * JOINED + at % n] = __ldcg(part);
       take[at / n * 2 * JOINED + at % n] = __ldcg(part + 1);
     }
@@ -358,11 +364,11 @@ static __device__ __forceinline__ void join_chunks(const attend_args &a, const u
 #pragma unroll 1
     for (int at = threadIdx.x; at < u.heads * a.d_head; at += blockDim.x) {
       int head = at / a.d_head, i = at % a.d_head;
-      const float *part = partial_at(a, u.row, u.head + head, base) + i;
+      const float *part = partial_at(a, u, u.head + head, base) + i;
       float sum = r.sums[head * a.kv_width + i];
 #pragma unroll 8
       for (int c = 0; c < n; c++)
-        sum = fmaf(sum, keep[head * 2 * JOINED + c], __ldcg(part + (int64_t)c * (a.d_head + 2)) * take[head * 2 * JOINED + c]);
+        sum = fmaf(sum, keep[head * 2 * JOINED + c], __ldcg(part + c * partial_stride(a)) * take[head * 2 * JOINED + c]);
       r.sums[head * a.kv_width + i] = sum;
     }
     __syncthreads();
@@ -419,18 +425,17 @@ template <int TYPE, int G> static __global__ void __launch_bounds__(MOST_THREADS
   if (!works) return;
   unsigned *count = a.count + (int64_t)u.row * (gridDim.y + 1);
   make_heads<G>(a, u, r, cosine, sine);
-  bool shared_out = a.partial && u.first < u.final;
   chunk_state<G> all, fresh;
   for (int g = 0; g < G; g++) all.most[g] = -INFINITY, all.weight[g] = 0;
   while (true) {
     weigh_chunk<TYPE, G>(a, u, r, &fresh);
-    if (shared_out) break;
+    if (u.place >= 0) break;
     add_chunk<G>(a, r, &all, fresh);
-    if (u.chunk == u.last) break;
+    if (u.chunk == u.final) break;
     u.chunk++;
     find_parts(a, &u);
   }
-  if (shared_out) {
+  if (u.place >= 0) {
     leave_chunk<G>(a, u, r, fresh);
     if (!comes_last(count + blockIdx.y, (unsigned)(u.final - u.first + 1))) return;
     join_chunks(a, u, r);
@@ -444,26 +449,26 @@ template <int TYPE, int G> static __global__ void __launch_bounds__(MOST_THREADS
 }
 
 /* Threads: one for each position of a chunk; where edits and taps follow, as many as wherever else this point is looked at. */
-template <int TYPE, int G> static cudaError_t launch_group(cudaStream_t stream, const bucket *bucket, const attend_args &args) {
+template <int TYPE, int G> static cudaError_t launch_group(cudaStream_t stream, const attend_args &args) {
   int group = args.n_head / args.n_kv_head, tiles = (group + G - 1) / G;
   int threads = args.point < 0 ? CHUNK : row_threads((int64_t)args.n_head * args.d_head);
-  dim3 grid((unsigned)bucket->rows, (unsigned)(args.n_kv_head * tiles), (unsigned)(args.partial ? args.chunks : 1));
+  dim3 grid((unsigned)args.work, (unsigned)(args.n_kv_head * tiles));
   return launch(attend_kernel<TYPE, G>, args, grid, threads, room_floats<G>(args.kv_width) * sizeof(float), stream);
 }
 
 extern "C" size_t attend_counts(const attend_args *args, int32_t rows) { return (size_t)rows * (size_t)(args->n_head + 1); }
 
-template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, const bucket *bucket, const attend_args &args) {
+template <int TYPE> static cudaError_t launch_type(cudaStream_t stream, const attend_args &args) {
   int group = args.n_head / args.n_kv_head;
   bool narrow = args.d_head <= 256; /* 8 heads of 256 stay below 48 KiB of shared memory */
-  if (group == 1 || args.d_head > 1024) return launch_group<TYPE, 1>(stream, bucket, args);
-  if (group == 2 || args.d_head > 512) return launch_group<TYPE, 2>(stream, bucket, args);
-  if (group <= 4 || !narrow) return launch_group<TYPE, 4>(stream, bucket, args);
-  return launch_group<TYPE, MAX_GROUP>(stream, bucket, args);
+  if (group == 1 || args.d_head > 1024) return launch_group<TYPE, 1>(stream, args);
+  if (group == 2 || args.d_head > 512) return launch_group<TYPE, 2>(stream, args);
+  if (group <= 4 || !narrow) return launch_group<TYPE, 4>(stream, args);
+  return launch_group<TYPE, MAX_GROUP>(stream, args);
 }
 
-extern "C" cudaError_t launch_attend(cudaStream_t stream, const bucket *bucket, const attend_args *args) {
-  if (args->kv_type == DTYPE_F32) return launch_type<DTYPE_F32>(stream, bucket, *args);
-  if (args->kv_type == DTYPE_F16) return launch_type<DTYPE_F16>(stream, bucket, *args);
-  return launch_type<DTYPE_BF16>(stream, bucket, *args);
+extern "C" cudaError_t launch_attend(cudaStream_t stream, const attend_args *args) {
+  if (args->kv_type == DTYPE_F32) return launch_type<DTYPE_F32>(stream, *args);
+  if (args->kv_type == DTYPE_F16) return launch_type<DTYPE_F16>(stream, *args);
+  return launch_type<DTYPE_BF16>(stream, *args);
 }

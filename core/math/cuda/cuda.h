@@ -225,6 +225,16 @@ struct device_matrix cuda_matrix_view(const struct matrix *matrix);
 
 int cuda_tables_fill(struct cuda_backend *cuda, const struct step *step, struct error *error) MUST_CHECK;
 
+/* ---- work.c ---- */
+
+#define WORK_MOST_SPREAD 8192 /* chunks of a step that go to blocks of their own: as much as they leave needs room */
+enum work_kind { WORK_PROMPT, WORK_WALKED, WORK_SPREAD, WORK_KINDS }; /* rows of prompts, other rows, chunks of other rows */
+struct work_size {
+  int32_t n[WORK_KINDS];
+};
+struct work_size cuda_work_size(const struct step *step);
+void cuda_work_fill(const struct step *step, const struct work_size *size, struct table_work *to);
+
 /* ---- pages.c ---- */
 
 struct pages *pages_new(struct error *error) MUST_CHECK;
@@ -260,8 +270,9 @@ int cuda_run(struct backend *backend, const struct op *list, size_t count, const
 /* What launches depend on beside the list: a recorded graph serves every step with the same shape. */
 struct shape {
   struct bucket bucket;
-  int32_t chunks;  /* of attention, spread over blocks; 1: one block takes them in turn */
-  bool prompts, others; /* slots of PROMPT_ROWS rows and more, and of fewer */
+  int32_t work;    /* blocks of attention for each head, but for rows of prompts */
+  bool spread;     /* some of them have a chunk each */
+  bool prompts;    /* slots of PROMPT_ROWS rows and more */
   bool arrivals;   /* rows that begin above layer 0 */
   bool single;     /* one row for each text */
   bool z_items, mlp_items; /* edits or taps at attn_z, at mlp_post, of any layer */

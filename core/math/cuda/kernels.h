@@ -53,6 +53,14 @@ struct table_pages {
   int32_t stride;
 };
 
+/* A part of a step's attention, for all heads: a row, or one chunk of its positions. What is found of a chunk is left at `place`
+ * + chunk for who brings the row's chunks together. */
+struct table_work {
+  int32_t row, slot;
+  int32_t chunk; /* -1: all that the row sees */
+  int32_t place;
+};
+
 /* A `struct step`, at the front of the block that holds its arrays. NULL where the step has none. */
 struct table {
   int32_t n_layer, n_rows, n_slots, n_logit_rows;
@@ -73,6 +81,8 @@ struct table {
   const int32_t *tap_begin;
   const struct row_range *splice_groups;
   const struct table_splice *splices;
+  int32_t n_prompt_work, n_work; /* those of rows of prompts stand in front (work.c) */
+  const struct table_work *work;
 };
 
 /* How large a launch is made: at least the rows of the step. */
@@ -253,10 +263,8 @@ struct attend_args {
   int64_t q, k, v;
   size_t block_bytes;
   int32_t kv_type, kv_width, kv_element; /* enum dtype of the cache, elements of a head there, bytes of one (cache.cuh) */
-  /* Where chunks are spread over blocks: [rows][n_head][chunks] of d_head sums, the largest score and the weight. NULL:
-   * one block takes all chunks of a row in turn. */
-  float *partial;
-  int32_t chunks;
+  int32_t work;   /* blocks for each head: at least as many as the step has for this kernel */
+  float *partial; /* where rows are spread over blocks: [places][n_head] of d_head sums, the largest score and the weight */
   int32_t point;   /* attn_z, of at most ATTEND_POINT_WIDTH columns; -1: another launch's, or nobody's in this step */
   uint32_t *count; /* attend_counts of them, 0: blocks of a row that have done their part */
   bool ahead;      /* little enough is read to be asked for before it is this kernel's turn */
@@ -271,11 +279,11 @@ struct attend_args {
   float *scratch;
   int32_t first, most_keys, scores_point, pattern_point;
 };
-size_t attend_partial_floats(const struct attend_args *args, int32_t rows);
+size_t attend_partial_floats(const struct attend_args *args, int32_t places);
 size_t attend_counts(const struct attend_args *args, int32_t rows);
 /* Where rows are not `own`: keys and values of the step, before anybody attends to them. */
 cudaError_t launch_attend_store(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
-cudaError_t launch_attend(cudaStream_t stream, const struct bucket *bucket, const struct attend_args *args);
+cudaError_t launch_attend(cudaStream_t stream, const struct attend_args *args);
 /* attend_prompt.cu: for keys and values of 16 bits and heads of up to PROMPT_HEAD elements. Edits and taps are another launch's. */
 #define PROMPT_ROWS 32 /* of a slot in a step: fewer have more blocks, and read no more, one by one */
 #define PROMPT_HEAD 256

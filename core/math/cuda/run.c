@@ -8,7 +8,6 @@
 #include "core/base/checked.h"
 #include "core/math/cuda/cuda.h"
 
-#define SPREAD_UNITS 1024 /* rows by KV heads: with more, every processor has work without spreading chunks */
 #define PATTERN_BYTES ((size_t)64 << 20)
 #define HEAD_WIDTH 1024                 /* of heads that attention norms itself: as wide as norms with its number of threads */
 #define AHEAD_BYTES ((size_t)16 << 20) /* of keys and values that are asked for before their turn: part of any cache they go to */
@@ -355,7 +354,7 @@ static struct attend_args attend_args(const struct walk *w, const struct op *op)
                               .window = op->u.attend.window, .scale = op->u.attend.scale,
                               .soft_cap = op->u.attend.soft_cap, .qkv = device_rows_of(op->u.attend.qkv),
                               .z = device_rows_of(op->u.attend.z), .q = op->u.attend.q, .k = op->u.attend.k,
-                              .v = op->u.attend.v, .chunks = 1, .point = op->u.attend.bare ? -1 : point_of(op, SITE_ATTN_Z),
+                              .v = op->u.attend.v, .point = op->u.attend.bare ? -1 : point_of(op, SITE_ATTN_Z),
                               .kv_type = (int32_t)kept, .kv_width = (int32_t)kept_width(op->u.attend.d_head, kept),
                               .kv_element = (int32_t)dtype_size(kept),
                               .block_bytes = cuda_kv_block_bytes(&w->cuda->base, op->u.attend.n_kv_head, op->u.attend.d_head,
@@ -370,9 +369,10 @@ static int run_attend(struct walk *w, const struct op *op, struct attend_args ar
                          .width = width, .x = args.z};
   args.prompts = w->shape->prompts && args.kv_type != DTYPE_F32 && args.d_head <= PROMPT_HEAD;
   args.point = width <= ATTEND_POINT_WIDTH && !args.prompts ? z.point : -1;
-  if (w->shape->chunks > 1 && (int64_t)bucket->rows * args.n_kv_head <= SPREAD_UNITS) {
-    args.chunks = w->shape->chunks;
-    args.partial = cuda_scratch(w->cuda, SCRATCH_PARTIAL, attend_partial_floats(&args, bucket->rows) * sizeof(float), error);
+  args.work = w->shape->work + (w->shape->prompts && !args.prompts ? bucket->rows : 0);
+  if (w->shape->spread) {
+    size_t places = size_min((size_t)w->shape->work, WORK_MOST_SPREAD);
+    args.partial = cuda_scratch(w->cuda, SCRATCH_PARTIAL, attend_partial_floats(&args, (int32_t)places) * sizeof(float), error);
     if (!args.partial) return -1;
   }
   args.count = cuda_scratch(w->cuda, SCRATCH_ARRIVED, attend_counts(&args, bucket->rows) * sizeof *args.count, error);
@@ -380,11 +380,10 @@ static int run_attend(struct walk *w, const struct op *op, struct attend_args ar
   if (narrow_for(w, ROWS_ACTIVE, args.layer, behind(w, op), args.z, width, z.point == args.point ? &args.narrow : &z.narrow, error) != 0)
     return -1;
   args.own = w->shape->single;
-  args.ahead = args.own && (size_t)bucket->rows * (size_t)w->shape->chunks * args.block_bytes * 2 <= AHEAD_BYTES;
+  args.ahead = args.own && (size_t)w->shape->work * args.block_bytes * 2 <= AHEAD_BYTES;
   if (!args.own && cuda_check(w->cuda, launch_attend_store(stream, bucket, &args), "keeping keys and values", error) != 0) return -1;
   if (args.prompts && cuda_check(w->cuda, launch_attend_prompt(stream, bucket, &args), "attention of prompts", error) != 0) return -1;
-  bool others = !args.prompts || w->shape->others;
-  if (others && cuda_check(w->cuda, launch_attend(stream, bucket, &args), "attention", error) != 0) return -1;
+  if (args.work && cuda_check(w->cuda, launch_attend(stream, &args), "attention", error) != 0) return -1;
   return z.point == args.point ? 0 : cuda_check(w->cuda, launch_point(stream, bucket, &z), "edits and taps", error);
 }
 
@@ -538,6 +537,12 @@ static int32_t bucket_of(int32_t rows) {
   return rows <= 256 ? (rows + 63) / 64 * 64 : rows;
 }
 
+/* The same for blocks of attention, which grow with every text; those that find nothing to do cost a little each. */
+static int32_t work_bucket(int32_t n, int32_t rows) {
+  int32_t power = power_above(n), part = power <= 1024 ? power : power / 8;
+  return rows <= 256 ? (n + part - 1) / part * part : n;
+}
+
 static bool any_items(const struct step *step, enum site site) {
   for (int32_t layer = 0; layer < step->n_layer; layer++) {
     struct point_items items = point_items(step, layer, site);
@@ -548,21 +553,19 @@ static bool any_items(const struct step *step, enum site site) {
 
 static struct shape shape_of(const struct step *step) {
   struct shape shape;
-  int32_t last = 0;
+  struct work_size work = cuda_work_size(step);
   memset(&shape, 0, sizeof shape); /* shapes are compared as bytes */
   shape.single = true;
   shape.bucket.rows = bucket_of(step->n_rows);
   shape.bucket.logit_rows = bucket_of(step->n_logit_rows);
   for (int i = 0; i < step->n_slots; i++) {
     const struct step_slot *s = &step->slots[i];
-    int32_t end = s->position + s->rows.end - s->rows.begin - 1;
-    if (end > last) last = end;
     shape.arrivals |= s->first > 0;
     shape.single &= s->rows.end - s->rows.begin == 1;
     shape.prompts |= s->rows.end - s->rows.begin >= PROMPT_ROWS;
-    shape.others |= s->rows.end - s->rows.begin < PROMPT_ROWS;
   }
-  shape.chunks = step->n_rows <= 64 ? power_above(last / ATTEND_CHUNK + 1) : 1;
+  shape.work = work_bucket(work.n[WORK_WALKED] + work.n[WORK_SPREAD], step->n_rows);
+  shape.spread = work.n[WORK_SPREAD] > 0;
   shape.z_items = any_items(step, SITE_ATTN_Z);
   shape.mlp_items = any_items(step, SITE_MLP_POST);
   return shape;

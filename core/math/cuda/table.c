@@ -113,6 +113,15 @@ static void put_splices(struct cutter *c, const struct step *step, struct table 
   }
 }
 
+static void put_work(struct cutter *c, const struct step *step, struct table *t) {
+  struct work_size size = cuda_work_size(step);
+  t->n_prompt_work = size.n[WORK_PROMPT];
+  t->n_work = size.n[WORK_PROMPT] + size.n[WORK_WALKED] + size.n[WORK_SPREAD];
+  struct place place = cut(c, (size_t)t->n_work * sizeof(struct table_work));
+  t->work = place.device;
+  if (place.host) cuda_work_fill(step, &size, place.host);
+}
+
 /* The same cuts in the same order, whether it measures or fills. */
 static void lay_out(struct cutter *c, const struct step *step, struct table *t) {
   size_t rows = (size_t)step->n_rows, layers = (size_t)step->n_layer + 1;
@@ -128,6 +137,7 @@ static void lay_out(struct cutter *c, const struct step *step, struct table *t) 
   t->arriving = cut_copy(c, step->arriving, layers * sizeof *step->arriving);
   t->keys = cut_copy(c, step->keys, (size_t)step->n_slots * sizeof(int32_t));
   put_slots(c, step, t);
+  put_work(c, step, t);
   put_cache(c, step, t);
   put_edits(c, step, t);
   put_taps(c, step, t);

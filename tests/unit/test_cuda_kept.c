@@ -221,11 +221,50 @@ static void test_beyond_f16(void **state) {
   backend_close(backend);
 }
 
+/* Values of KV head 0, element 3, that are no finite numbers (an edit can make them): rows that see one get no finite number there, and
+ * all else has the bits that it has without them. Some rows of a tile see them and others not yet, or no more. */
+static void check_odd_values(struct backend *backend, const struct heads *heads, enum dtype type) {
+  static const struct { int position; float value; } odd[] = {{20, INFINITY}, {45, NAN}, {70, -INFINITY}, {109, NAN}, {130, NAN}};
+  int width = heads->n * heads->d, group = heads->n / heads->kv;
+  float *clean = malloc((size_t)(TEXT * width) * sizeof *clean);
+  struct texts t;
+  texts_open(&t, backend, *heads, type);
+  for (int turn = 0; turn < 2; turn++) {
+    for (size_t i = 0; turn && i < sizeof odd / sizeof *odd; i++)
+      t.qkv[odd[i].position * qkv_width(heads) + width + heads->kv * heads->d + 3] = type == DTYPE_F16 ? NAN : odd[i].value; /* f16 keeps no infinity */
+    texts_step(&t, (const int[TEXTS][2]){{0, 110}});
+    texts_step(&t, (const int[TEXTS][2]){{110, TEXT}, {0, 35}});
+    if (!turn) memcpy(clean, t.z, (size_t)(TEXT * width) * sizeof *clean);
+  }
+  for (int row = 0; row < TEXT; row++)
+    for (int i = 0; i < width; i++) {
+      bool sees = false;
+      for (size_t k = 0; k < sizeof odd / sizeof *odd; k++)
+        sees |= odd[k].position <= row && (!heads->window || odd[k].position > row - heads->window);
+      sees = sees && i / heads->d < group && i % heads->d == 3;
+      float got = t.z[row * width + i], was = clean[row * width + i];
+      if (sees ? isfinite(got) : memcmp(&got, &was, sizeof got) != 0)
+        fail_msg("%s, heads of %d: row %d element %d: %.9g, was %.9g", dtype_name(type), heads->d, row, i, got, was);
+    }
+  texts_close(&t);
+  free(clean);
+}
+
+static void test_odd_values(void **state) {
+  (void)state;
+  static const struct heads heads[] = {{4, 1, 64, 0, 0}, {4, 2, 24, 15, 0}, {2, 2, 128, 70, 0}, {2, 1, 200, 40, 30}};
+  struct backend *backend = must_open("cuda", 1);
+  for (size_t i = 0; i < sizeof heads / sizeof *heads; i++)
+    for (int half = 0; half < 2; half++) check_odd_values(backend, &heads[i], half ? DTYPE_F16 : DTYPE_BF16);
+  backend_close(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_kept_types),
       cmocka_unit_test(test_prompts),
       cmocka_unit_test(test_beyond_f16),
+      cmocka_unit_test(test_odd_values),
       cmocka_unit_test(test_nothing_is_left),
   };
   return find_library() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;

@@ -7,8 +7,10 @@
  * (cache.cuh): a word there is a word of an operand.
  *
  * The order of sums depends on where tiles begin, so this is for plain mode. Short slots of the same step (decodes) and all
- * else are attend.cu's. A value that no row may see but that a later row of the same 64 positions has is weighed by 0: where
- * it is no number, neither is what an earlier row gets. */
+ * else are attend.cu's.
+ *
+ * A position that a row does not see has weight 0, and 0 times infinity or NaN is NaN. So where some rows see a block of positions only in
+ * part, values that are no finite numbers are looked for: what sees them gets them added as they are, and for the products they are 0. */
 #include "core/math/cuda/cache.cuh"
 #include "core/math/cuda/ptx.cuh"
 
@@ -20,6 +22,7 @@
 /* Two elements as a word, and products of such words. */
 template <int TYPE> struct half_type;
 template <> struct half_type<DTYPE_BF16> {
+  static const unsigned EXPONENT = 0x7F80;
   static __device__ __forceinline__ unsigned pack(float low, float high) { return pack_bf16(low, high); }
   static __device__ __forceinline__ float low(unsigned word) { return __uint_as_float(word << 16); }
   static __device__ __forceinline__ float high(unsigned word) { return __uint_as_float(word & 0xFFFF0000u); }
@@ -29,6 +32,7 @@ template <> struct half_type<DTYPE_BF16> {
   }
 };
 template <> struct half_type<DTYPE_F16> {
+  static const unsigned EXPONENT = 0x7C00;
   static __device__ __forceinline__ unsigned pack(float low, float high) { return pack_f16(low, high); }
   static __device__ __forceinline__ float low(unsigned word) { return __half2float(__ushort_as_half((unsigned short)word)); }
   static __device__ __forceinline__ float high(unsigned word) { return __half2float(__ushort_as_half((unsigned short)(word >> 16))); }
@@ -37,6 +41,12 @@ template <> struct half_type<DTYPE_F16> {
     mma_f16(d, a.x, a.y, a.z, a.w, b0, b1);
   }
 };
+
+/* Bits 15 and 31 say whether one of the two is no finite number. */
+template <int TYPE> static __device__ __forceinline__ unsigned odd_bits(unsigned word) {
+  const unsigned exponent = half_type<TYPE>::EXPONENT, lowest = exponent & (0u - exponent);
+  return (word & (exponent << 16 | exponent)) + (lowest << 16 | lowest);
+}
 
 /* Two neighbours, and what their first pieces leave. */
 template <int TYPE> static __device__ __forceinline__ void cut_pair(float x, float y, unsigned *first, unsigned *rest) {
@@ -59,6 +69,7 @@ template <int TYPE, int D, int WARPS> struct tile {
   uint4 keys[D / 8][KV_BLOCK], values[KV_BLOCK / 8][D]; /* pieces, as in the cache */
   uint4 queries[2][STEPS][THREADS];                     /* operands, each lane's own */
   span_of_rows span;
+  int odd; /* the last block of positions where somebody found values that are no finite numbers; -1: there was none */
 };
 
 /* What a lane has of its two queries, those of rows `group` and group + 8 of its warp. */
@@ -134,6 +145,45 @@ template <int TYPE, int D, int WARPS> static __device__ __forceinline__ void cle
     int place = from + i / D;
     ((unsigned short *)&t.values[place / 8][i % D])[place % 8] = 0;
   }
+}
+
+/* Of the values that this thread has copied, which it has waited for. */
+template <int TYPE, int D, int WARPS> static __device__ __forceinline__ bool copied_odd(const tile<TYPE, D, WARPS> &t) {
+  unsigned found = 0;
+#pragma unroll 1
+  for (int i = threadIdx.x; i < KV_BLOCK / 8 * D; i += t.THREADS) {
+    uint4 v = ((const uint4 *)t.values)[i];
+    found |= odd_bits<TYPE>(v.x) | odd_bits<TYPE>(v.y) | odd_bits<TYPE>(v.z) | odd_bits<TYPE>(v.w);
+  }
+  return (found & 0x80008000u) != 0;
+}
+
+/* Values that are no finite numbers are added to what sees them, whatever their weights, and become 0. */
+template <int TYPE, int D, int WARPS>
+static __device__ __forceinline__ void take_odd(const lane_queries &l, int base, tile<TYPE, D, WARPS> &t, float out[D / 8][4]) {
+  int part = threadIdx.x % 4;
+#pragma unroll 1
+  for (int place = 0; place < KV_BLOCK; place++) {
+    bool sees[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) sees[i] = l.begin[i] <= base + place && base + place <= l.end[i];
+#pragma unroll
+    for (int n = 0; n < t.COLUMNS; n++)
+#pragma unroll
+      for (int k = 0; k < 2; k++) {
+        unsigned bits = ((const unsigned short *)&t.values[place / 8][8 * n + 2 * part + k])[place % 8];
+        if (!(odd_bits<TYPE>(bits) & 0x8000u)) continue;
+        if (sees[0]) out[n][k] += half_type<TYPE>::low(bits);
+        if (sees[1]) out[n][2 + k] += half_type<TYPE>::low(bits);
+      }
+  }
+  __syncthreads();
+#pragma unroll 1
+  for (int i = threadIdx.x; i < KV_BLOCK * D; i += t.THREADS) {
+    unsigned short *value = (unsigned short *)t.values + i;
+    if (odd_bits<TYPE>(*value) & 0x8000u) *value = 0;
+  }
+  __syncthreads();
 }
 
 /* ---- 64 positions ------------------------------------------------------------------------------------------------------------ */
@@ -277,6 +327,7 @@ static __device__ __forceinline__ void attend_span(const attend_args &a, tile<TY
   for (; block <= last / KV_BLOCK; block++) {
     int base = block * KV_BLOCK;
     bool sees = sees_from < base + KV_BLOCK && base <= sees_to;
+    bool edge = base + KV_BLOCK - 1 > s.position || base < first_seen(last, a.window); /* some row does not see all of it */
     float scores[KV_BLOCK / 8][4], keep[2];
     copy_wait<0>();
     __syncthreads(); /* the keys are there, and nobody reads the values before them any more */
@@ -287,12 +338,14 @@ static __device__ __forceinline__ void attend_span(const attend_args &a, tile<TY
       weigh_scores(l, scores, keep);
     }
     copy_wait<0>();
+    if (edge && copied_odd(t)) atomicMax(&t.odd, block);
     __syncthreads(); /* the values are there, and nobody reads the keys any more */
     if (block < last / KV_BLOCK) start_keys(a, t, keys_at(a, s.slot, block + 1, s.kv_head));
     if (last < base + KV_BLOCK - 1) {
       clear_values(t, last + 1 - base);
       __syncthreads();
     }
+    if (edge && t.odd == block) take_odd(l, base, t, out);
     if (sees) add_values(t, scores, keep, out);
   }
   put_rows<D>(a, s, l, out);
@@ -318,6 +371,7 @@ template <int TYPE, int D, int WARPS, int BLOCKS> static __global__ void __launc
       if (threadIdx.x == 0) {
         span_of_rows span = {slot, row, next - row, s.position + row - s.rows.begin, heads, kv_head * group + first, kv_head};
         t.span = span;
+        t.odd = -1;
       }
       __syncthreads();
       attend_span(a, t);

@@ -144,11 +144,26 @@ struct lab_eval_args {
 /* Creates the job and starts it, as lab_stats_start does. Its figures go to the store (store_evaluation_list). */
 int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *id, struct error *error) MUST_CHECK;
 
+/* One layer of a cross-layer transcoder: its features, and the output of its layer, which all layers up to it write. */
+struct lab_eval_layer {
+  int layer;
+  const char *source_id;
+  int64_t n_features, n_dead;
+  double l0, mse, explained;
+};
+
+struct lab_eval_found {
+  struct store_evaluation evaluation; /* of the source; of a layer of a cross-layer transcoder the cross-entropies are those of layers 0 to it
+                                         replaced together */
+  struct lab_eval_layer *layers;      /* [n_layers], the source's the last; NULL and 0 for others */
+  size_t n_layers;
+};
+
 /* The same in the calling thread, for the command line, also without a store; texts of *out in the arena. `tell` as in
  * lab_stats_run. */
 int lab_eval_run(struct lab *lab, const struct lab_eval_args *args,
                  bool (*tell)(void *context, const struct lab_progress *progress), void *context, struct arena *arena,
-                 struct store_evaluation *out, struct error *error) MUST_CHECK;
+                 struct lab_eval_found *out, struct error *error) MUST_CHECK;
 
 /* Progress of jobs, from the store plus the running job's latest figures. */
 struct lab_progress {

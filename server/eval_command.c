@@ -16,6 +16,7 @@ void help_eval(void) {
        "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --ends             the end of each document is predicted too (the model's EOS)\n"
        "  --max-tokens N     stop with the document that reaches so many tokens; it is read to its end (0: the whole text)\n\n"
+       "SOURCE may be a layer of a cross-layer transcoder: it is evaluated with the layers below it, which need a --source each.\n\n"
        "Every setting of 'steerd serve' works too (--model, --source, --store, --threads ...).");
 }
 
@@ -55,9 +56,20 @@ static void print(const struct job_command *command, const struct store_evaluati
          (long long)e->below[0], (long long)e->below[1], (long long)e->below[2], (long long)e->below[3]);
 }
 
+static void print_layers(const struct lab_eval_found *found) {
+  if (!found->n_layers) return;
+  printf("\n  layers that are replaced together: the features of each, and its output, which all layers up to it write\n");
+  printf("    layer   source              L0       EV         FVU        MSE          never fire\n");
+  for (size_t i = 0; i < found->n_layers; i++) {
+    const struct lab_eval_layer *layer = &found->layers[i];
+    printf("    %-7d %-17s %8.5g   %.6f   %.6f   %-10.6g   %lld of %lld\n", layer->layer, layer->source_id, layer->l0, layer->explained,
+           1 - layer->explained, layer->mse, (long long)layer->n_dead, (long long)layer->n_features);
+  }
+}
+
 static int evaluate(struct job_command *job, struct options *options, struct error *error) {
   struct lab_options settings;
-  struct store_evaluation evaluation;
+  struct lab_eval_found found = {0};
   struct arena arena;
   if (lab_settings(options, &settings, error)) return -1;
   struct lab *lab = job_command_open(job, &settings, error);
@@ -66,9 +78,12 @@ static int evaluate(struct job_command *job, struct options *options, struct err
                                .lines = job->lines, .max_tokens = job->max_tokens,
                                .ends = ((const struct eval_command *)job)->ends};
   arena_init(&arena, 0);
-  int failed = lab_eval_run(lab, &args, progress_tell, NULL, &arena, &evaluation, error);
+  int failed = lab_eval_run(lab, &args, progress_tell, NULL, &arena, &found, error);
   progress_end();
-  if (!failed) print(job, &evaluation);
+  if (!failed) {
+    print(job, &found.evaluation);
+    print_layers(&found);
+  }
   arena_clear(&arena);
   lab_close(lab);
   return failed;

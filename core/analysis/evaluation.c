@@ -1,5 +1,5 @@
 /* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model, taps what
- * the dictionary reads and writes, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
+ * the dictionaries read and write, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
  * included. Sums are kept for each document and added in the documents' order. */
 #include "core/analysis/evaluation.h"
 
@@ -9,27 +9,36 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/base/checked.h"
+
 #define MOST 64 /* documents of a batch */
+#define PIECE 64 /* rows whose errors are made at a time */
 #define FIRST_RUNS 3
 #define LOOK_NS 100000000 /* somebody who wants it to stop waits no longer */
+
+/* What the raw model showed of one dictionary. */
+struct part {
+  struct sparse codes;
+  float *x, *y; /* [n] rows of the two points; y = x where they are one; x NULL where nothing needs it */
+};
 
 struct document {
   int64_t number;
   int32_t *ids;
   int32_t n;
-  struct sparse codes;
-  float *x, *y;  /* [n] rows of the two points; y = x where they are one */
+  struct part *parts; /* [n_dicts] */
   double loss[EVALUATION_RUNS];
 };
 
 struct batch {
   const struct evaluation *what;
-  const struct dict_info *info;
+  const struct dict_info *info; /* of the last dictionary; they differ in their layers */
   struct document documents[MOST]; /* those that are not empty */
   int n_documents;
   int runs;        /* of the task that is under way: sequence s is run s % runs of document s / runs, ... */
   int first_run;   /* ... counted from here */
   float *logits;   /* [vocabulary] */
+  float *errors;   /* [PIECE, d_out] */
   int32_t eos;
   bool done;
   struct error error;
@@ -39,13 +48,18 @@ struct batch {
 
 /* ---- from the engine ---- */
 
+static int taps_each(const struct batch *b) { return b->info->transcoder ? 2 : 1; }
+
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
   struct batch *b = context;
   struct document *d = &b->documents[sequence / b->runs];
-  size_t row = (size_t)tapped->width, count = (size_t)tapped->n_rows * row;
-  float *to = (tapped->tap ? d->y : d->x) + (size_t)tapped->position * row;
-  if (tapped->backend->ops->read(tapped->backend, to, tapped->rows.at, count * sizeof *to, error) != 0) return -1;
-  return tapped->tap ? 0 : dict_encode(b->what->dict, tapped->rows, tapped->n_rows, &d->codes, error);
+  size_t row = (size_t)tapped->width, count = (size_t)tapped->n_rows * row, at = (size_t)tapped->position * row;
+  int which = tapped->tap / taps_each(b);
+  bool written = tapped->tap % taps_each(b) != 0;
+  struct part *part = &d->parts[which];
+  float *rows = written ? part->y : part->x;
+  if (rows && tapped->backend->ops->read(tapped->backend, rows + at, tapped->rows.at, count * sizeof *rows, error) != 0) return -1;
+  return written ? 0 : dict_encode(b->what->dicts[which], tapped->rows, tapped->n_rows, &part->codes, error);
 }
 
 /* -1: nothing is predicted at this position. */
@@ -80,6 +94,34 @@ static void on_done(void *context, const struct error *error) {
 
 static const struct engine_events events = {.tapped = on_tapped, .logits = on_logits, .done = on_done};
 
+/* ---- errors ---- */
+
+/* x^ of rows [first, first + n) of the output of layer `which` of a cross-layer transcoder: what the features of all layers up
+ * to it write there. */
+static void sum_layers(const struct batch *b, const struct document *d, int which, size_t first, size_t n, float *out) {
+  const struct dict *dict = b->what->dicts[which];
+  size_t width = (size_t)b->info->d_out;
+  for (size_t r = 0; r < n; r++) memcpy(out + r * width, dict_output_bias(dict), width * sizeof *out);
+  for (int layer = 0; layer <= which; layer++)
+    dict_target_add(b->what->dicts[layer], &d->parts[layer].codes, first, n, which - layer, out);
+  if (b->info->skip) dict_skip_add(dict, d->parts[which].x + first * (size_t)b->info->in_width, n, out);
+}
+
+/* What is left out of rows [first, first + n) of what dictionary `which` writes, [n, d_out]. */
+static void make_errors(const struct batch *b, const struct document *d, int which, size_t first, size_t n, float *out) {
+  const struct part *part = &d->parts[which];
+  size_t width = (size_t)b->info->d_out, in = (size_t)b->info->in_width, row = (size_t)b->info->out_width;
+  if (!b->info->cross) {
+    dict_errors(b->what->dicts[which], &part->codes, first, n, part->x + first * in, part->y + first * row, out);
+    return;
+  }
+  sum_layers(b, d, which, first, n, out);
+  for (size_t r = 0; r < n; r++) {
+    const float *y = part->y + (first + r) * row + b->info->out_column;
+    for (size_t i = 0; i < width; i++) out[r * width + i] = y[i] - out[r * width + i];
+  }
+}
+
 /* ---- edits ---- */
 
 /* Byte masks of the positions that are changed: all, or all but the first. */
@@ -91,13 +133,15 @@ static uint8_t *make_mask(const struct batch *b, int32_t n, struct error *error)
   return mask;
 }
 
-static int add_edit(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d,
+/* Of layers that go together each writes those that are replaced and no others. */
+static int add_edit(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d, int which,
                     const float *rows, const uint8_t *mask, struct error *error) {
-  struct edit edit = {.point = b->info->out, .column_begin = (int32_t)b->info->out_column,
-                      .column_end = (int32_t)(b->info->out_column + b->info->d_out), .prompt = true, .mask = mask,
-                      .n_mask = d->n};
+  const struct dict_info *info = dict_info(b->what->dicts[which]);
+  struct edit edit = {.point = info->out, .column_begin = (int32_t)info->out_column,
+                      .column_end = (int32_t)(info->out_column + info->d_out), .prompt = true, .mask = mask, .n_mask = d->n};
   if (run == EVALUATE_SPLICED) {
-    edit.dict = b->what->dict;
+    edit.dict = b->what->dicts[which];
+    edit.n_targets = info->cross ? b->what->n_dicts - which : 0;
   } else if (run == EVALUATE_ZERO) {
     edit.kind = EDIT_ROW_FILL;
   } else {
@@ -108,14 +152,14 @@ static int add_edit(struct edit_list *list, const struct batch *b, enum evaluati
 }
 
 /* (y - error) + error for the changed positions: y but for rounding. */
-static float *put_back(const struct batch *b, const struct document *d, struct error *error) {
-  size_t width = (size_t)b->info->d_out, in = (size_t)b->info->in_width, out = (size_t)b->info->out_width;
+static float *put_back(const struct batch *b, const struct document *d, int which, struct error *error) {
+  size_t width = (size_t)b->info->d_out, out = (size_t)b->info->out_width;
   size_t skip = b->what->skip_first, n = (size_t)d->n - skip;
   float *rows = malloc((n * width + 1) * sizeof *rows);
   if (!rows) return error_memory(error, n * width * sizeof *rows), NULL;
-  dict_errors(b->what->dict, &d->codes, skip, n, d->x + skip * in, d->y + skip * out, rows);
+  make_errors(b, d, which, skip, n, rows);
   for (size_t r = 0; r < n; r++) {
-    const float *y = d->y + (r + skip) * out + b->info->out_column;
+    const float *y = d->parts[which].y + (r + skip) * out + b->info->out_column;
     for (size_t i = 0; i < width; i++) {
       volatile float left = y[i] - rows[r * width + i]; /* rounded to f32, as what is spliced is */
       rows[r * width + i] = left + rows[r * width + i];
@@ -124,16 +168,26 @@ static float *put_back(const struct batch *b, const struct document *d, struct e
   return rows;
 }
 
+/* Higher layers first, as the engine wants those of a cross-layer transcoder. */
+static int add_edits(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d,
+                     const uint8_t *mask, struct error *error) {
+  int failed = 0;
+  for (int which = b->what->n_dicts - 1; which >= 0 && !failed; which--) {
+    float *rows = run == EVALUATE_ERROR ? put_back(b, d, which, error) : NULL;
+    failed = rows || run != EVALUATE_ERROR ? add_edit(list, b, run, d, which, rows, mask, error) : -1;
+    free(rows);
+  }
+  return failed;
+}
+
 /* A document of which no position is changed needs no edit, and REPLACE would take none. */
 static int make_edits(const struct batch *b, enum evaluation_run run, const struct document *d, struct edit_list **out,
                       struct error *error) {
   *out = NULL;
   if (run == EVALUATE_RAW || d->n <= b->what->skip_first) return 0;
   uint8_t *mask = make_mask(b, d->n, error);
-  float *rows = mask && run == EVALUATE_ERROR ? put_back(b, d, error) : NULL;
-  struct edit_list *list = mask && (rows || run != EVALUATE_ERROR) ? edit_list_new(error) : NULL;
-  int failed = list ? add_edit(list, b, run, d, rows, mask, error) : -1;
-  free(rows);
+  struct edit_list *list = mask ? edit_list_new(error) : NULL;
+  int failed = list ? add_edits(list, b, run, d, mask, error) : -1;
   free(mask);
   if (failed) edit_list_free(list, NULL);
   else *out = list;
@@ -150,7 +204,7 @@ static int fill(const struct batch *b, struct engine_sequence *sequences, const 
                                             .logits = LOGITS_ALL, .eos = -1, .n_logprobs = -1};
     if (run == EVALUATE_RAW) {
       sequences[s].taps = taps;
-      sequences[s].n_taps = b->info->transcoder ? 2 : 1;
+      sequences[s].n_taps = b->what->n_dicts * taps_each(b);
     }
     if (make_edits(b, run, d, &sequences[s].edits, error) != 0) {
       while (s-- > 0) edit_list_free(sequences[s].edits, NULL);
@@ -176,18 +230,28 @@ static void wait_for(struct batch *b, struct engine_task *task) {
 }
 
 static int run_task(struct batch *b, int first_run, int runs, struct error *error) {
-  const struct point taps[] = {b->info->in, b->info->out};
   struct engine_task *task;
   b->first_run = first_run;
   b->runs = runs;
   b->done = false;
+  size_t n_taps = (size_t)(b->what->n_dicts * taps_each(b));
   struct engine_sequence *sequences = calloc((size_t)(b->n_documents * runs), sizeof *sequences);
-  if (!sequences) return error_memory(error, (size_t)(b->n_documents * runs) * sizeof *sequences);
+  struct point *taps = malloc(n_taps * sizeof *taps);
+  if (!sequences || !taps) {
+    free(sequences);
+    free(taps);
+    return error_memory(error, (size_t)(b->n_documents * runs) * sizeof *sequences);
+  }
+  for (size_t i = 0; i < n_taps; i++) {
+    const struct dict_info *info = dict_info(b->what->dicts[i / (size_t)taps_each(b)]);
+    taps[i] = i % (size_t)taps_each(b) ? info->out : info->in;
+  }
   struct engine_task_args args = {.model = b->what->model, .sequences = sequences, .n_sequences = b->n_documents * runs,
                                   .events = &events, .context = b, .background = true, .in_turn = true};
   int failed = fill(b, sequences, taps, error);
   if (!failed) failed = engine_submit(b->what->engine, &args, &task, error);
   free(sequences);
+  free(taps);
   if (failed) return -1;
   wait_for(b, task);
   return b->error.code ? error_set(error, b->error.code, "%s", b->error.text) : 0;
@@ -196,22 +260,34 @@ static int run_task(struct batch *b, int first_run, int runs, struct error *erro
 /* ---- batches ---- */
 
 static void close_document(const struct batch *b, struct document *d) {
-  (void)b;
-  if (d->y != d->x) free(d->y);
-  free(d->x);
+  for (int i = 0; d->parts && i < b->what->n_dicts; i++) {
+    struct part *part = &d->parts[i];
+    if (part->y != part->x) free(part->y);
+    free(part->x);
+    sparse_clear(&part->codes);
+  }
+  free(d->parts);
   free(d->ids);
-  sparse_clear(&d->codes);
   memset(d, 0, sizeof *d);
+}
+
+/* What a cross-layer transcoder reads is needed where it has a skip, and what others read always. */
+static int open_part(const struct batch *b, struct part *part, size_t n, struct error *error) {
+  bool reads = !b->info->cross || b->info->skip;
+  sparse_init(&part->codes);
+  if (reads) part->x = malloc(n * (size_t)b->info->in_width * sizeof *part->x);
+  part->y = b->info->transcoder ? malloc(n * (size_t)b->info->out_width * sizeof *part->y) : part->x;
+  return (part->x || !reads) && part->y ? 0 : error_memory(error, n * (size_t)b->info->in_width * sizeof *part->x);
 }
 
 static int open_document(struct batch *b, int64_t number, int32_t n, struct error *error) {
   struct document *d = &b->documents[b->n_documents++];
   *d = (struct document){.number = number, .n = n};
-  sparse_init(&d->codes);
   d->ids = malloc((size_t)n * sizeof *d->ids);
-  d->x = malloc((size_t)n * (size_t)b->info->in_width * sizeof *d->x);
-  d->y = b->info->transcoder ? malloc((size_t)n * (size_t)b->info->out_width * sizeof *d->y) : d->x;
-  if (!d->ids || !d->x || !d->y) return error_memory(error, (size_t)n * (size_t)b->info->in_width * sizeof *d->x);
+  d->parts = calloc((size_t)b->what->n_dicts, sizeof *d->parts);
+  if (!d->ids || !d->parts) return error_memory(error, (size_t)b->what->n_dicts * sizeof *d->parts);
+  for (int i = 0; i < b->what->n_dicts; i++)
+    if (open_part(b, &d->parts[i], (size_t)n, error) != 0) return -1;
   corpus_ids(b->what->corpus, number, d->ids);
   return 0;
 }
@@ -230,26 +306,36 @@ static int64_t open_batch(struct batch *b, int64_t first, struct error *error) {
   return at;
 }
 
-static int add_batch(struct batch *b, struct quality *quality, struct evaluation_sums *sums, struct error *error) {
-  for (int i = 0; i < b->n_documents; i++) {
-    const struct document *d = &b->documents[i];
-    size_t skip = b->what->skip_first, in = (size_t)b->info->in_width, out = (size_t)b->info->out_width;
-    for (int run = 0; run < EVALUATION_RUNS; run++) sums->loss[run] += d->loss[run];
-    sums->n_predicted += d->n - 1 + b->what->ends;
-    if (quality_add(quality, &d->codes, skip, (size_t)d->n - skip, d->x + skip * in, d->y + skip * out, error) != 0)
-      return -1;
+/* Rows [first, first + n) of a document, n at most PIECE. */
+static int add_rows(struct batch *b, struct quality *const *qualities, const struct document *d, size_t first, size_t n,
+                    struct error *error) {
+  for (int i = 0; i < b->what->n_dicts; i++) {
+    const float *y = d->parts[i].y + first * (size_t)b->info->out_width;
+    make_errors(b, d, i, first, n, b->errors);
+    if (quality_add_errors(qualities[i], &d->parts[i].codes, first, n, y, b->errors, error) != 0) return -1;
   }
   return 0;
 }
 
-static int run_batches(struct batch *b, struct quality *quality, struct evaluation_sums *sums, struct error *error) {
+static int add_batch(struct batch *b, struct quality *const *qualities, struct evaluation_sums *sums, struct error *error) {
+  for (int i = 0; i < b->n_documents; i++) {
+    const struct document *d = &b->documents[i];
+    for (int run = 0; run < EVALUATION_RUNS; run++) sums->loss[run] += d->loss[run];
+    sums->n_predicted += d->n - 1 + b->what->ends;
+    for (size_t at = b->what->skip_first; at < (size_t)d->n; at += PIECE)
+      if (add_rows(b, qualities, d, at, size_min(PIECE, (size_t)d->n - at), error) != 0) return -1;
+  }
+  return 0;
+}
+
+static int run_batches(struct batch *b, struct quality *const *qualities, struct evaluation_sums *sums, struct error *error) {
   int64_t all = corpus_documents(b->what->corpus);
   while (sums->next_document < all) {
     int64_t next = open_batch(b, sums->next_document, error);
     int result = next < 0 ? -1 : 0;
     if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW, FIRST_RUNS, error);
     if (!result && b->n_documents) result = run_task(b, EVALUATE_ERROR, 1, error);
-    if (!result) result = add_batch(b, quality, sums, error);
+    if (!result) result = add_batch(b, qualities, sums, error);
     for (int i = 0; i < b->n_documents; i++) close_document(b, &b->documents[i]);
     b->n_documents = 0;
     if (!result) sums->next_document = next;
@@ -259,20 +345,22 @@ static int run_batches(struct batch *b, struct quality *quality, struct evaluati
   return 0;
 }
 
-int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_sums *sums,
+int evaluation_run(const struct evaluation *evaluation, struct quality *const *qualities, struct evaluation_sums *sums,
                    struct error *error) {
   struct batch *b = calloc(1, sizeof *b);
-  size_t bytes = (size_t)evaluation->model->arch.vocabulary * sizeof(float);
   if (!b) return error_memory(error, sizeof *b);
   b->what = evaluation;
-  b->info = dict_info(evaluation->dict);
+  b->info = dict_info(evaluation->dicts[evaluation->n_dicts - 1]);
   b->eos = tokenizer_eos(evaluation->model->tokenizer);
+  size_t bytes = (size_t)evaluation->model->arch.vocabulary * sizeof(float), width = (size_t)b->info->d_out * sizeof(float);
   b->logits = malloc(bytes);
+  b->errors = malloc(PIECE * width);
   pthread_mutex_init(&b->mutex, NULL);
   pthread_cond_init(&b->changed, NULL);
-  int result = b->logits ? run_batches(b, quality, sums, error) : error_memory(error, bytes);
+  int result = b->logits && b->errors ? run_batches(b, qualities, sums, error) : error_memory(error, bytes + PIECE * width);
   pthread_cond_destroy(&b->changed);
   pthread_mutex_destroy(&b->mutex);
+  free(b->errors);
   free(b->logits);
   free(b);
   return result;

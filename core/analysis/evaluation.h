@@ -4,7 +4,10 @@
  * Every document is run four times: as it is; with x^ in place of the rows of the output point; with x^ + (y - x^), which must
  * predict as the first (it measures rounding, and that splicing does what it says); with 0 in place of them. Cross-entropy is the
  * mean over all predicted tokens of -ln p(next), in nats: positions 0..n-2 of every document, and with `ends` also the
- * model's EOS behind the last. Position 0 is left as it is in every run where it holds a BOS that the source does not count. */
+ * model's EOS behind the last. Position 0 is left as it is in every run where it holds a BOS that the source does not count.
+ *
+ * Of a cross-layer transcoder layers 0 to K are evaluated together: what stands for the output of layer M is what the features of all layers up
+ * to M write there, as they fire in the model as it is; and in place of the rows means the outputs of all K + 1 layers at once. */
 #ifndef STEERD_CORE_ANALYSIS_EVALUATION_H
 #define STEERD_CORE_ANALYSIS_EVALUATION_H
 
@@ -17,7 +20,8 @@ enum evaluation_run { EVALUATE_RAW, EVALUATE_SPLICED, EVALUATE_ZERO, EVALUATE_ER
 struct evaluation {
   struct engine *engine;
   const struct model *model;
-  const struct dict *dict;
+  const struct dict *const *dicts; /* [n_dicts] one, or the layers of a cross-layer transcoder from 0 on */
+  int n_dicts;
   const struct corpus *corpus;
   bool skip_first;  /* position 0 is not counted and not changed */
   bool ends;        /* the model has an EOS, and it is predicted */
@@ -45,10 +49,10 @@ struct evaluation_result {
   double ce[EVALUATION_RUNS];
 };
 
-/* Blocks the calling thread, not the engine. `quality` keeps how often each feature fired; it and the sums move together, a batch
- * at a time, also where the run fails. The same text gives the same bits in any batches, in any number of runs. 0, a value of
+/* Blocks the calling thread, not the engine. `qualities`, one for each dictionary, keep how often each feature fired; they and the
+ * sums move together, a batch at a time, also where the run fails. The same text gives the same bits in any batches, in any number of runs. 0, a value of
  * `progress`, or -1 with an error. */
-int evaluation_run(const struct evaluation *evaluation, struct quality *quality, struct evaluation_sums *sums,
+int evaluation_run(const struct evaluation *evaluation, struct quality *const *qualities, struct evaluation_sums *sums,
                    struct error *error) MUST_CHECK;
 
 void evaluation_read(const struct evaluation_sums *sums, const struct quality *quality, struct evaluation_result *out);

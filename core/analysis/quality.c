@@ -16,6 +16,7 @@ struct quality {
   double *mean, *away; /* [d_out]: running mean of y, and sum of squared distances from it (Welford) */
   float *errors;       /* [PIECE, d_out] */
   int64_t *fired;      /* [n_feat] */
+  bool alone;          /* rows came of which nobody knew the errors */
 };
 
 struct quality *quality_new(const struct dict *dict, struct error *error) {
@@ -64,20 +65,30 @@ static void add_row(struct quality *q, const float *y, const float *errors) {
   }
 }
 
+int quality_add_errors(struct quality *q, const struct sparse *codes, size_t first, size_t n, const float *y, const float *errors,
+                       struct error *error) {
+  const struct dict_info *info = dict_info(q->dict);
+  if (first + n > codes->n_rows) return error_set(error, ERROR_BUG, "rows without codes");
+  if (n) add_codes(q, codes, first, n);
+  for (size_t r = 0; r < n; r++) add_row(q, y + r * (size_t)info->out_width, errors + r * (size_t)info->d_out);
+  return 0;
+}
+
 int quality_add(struct quality *q, const struct sparse *codes, size_t first, size_t n, const float *x, const float *y,
                 struct error *error) {
   const struct dict_info *info = dict_info(q->dict);
-  size_t in = (size_t)info->in_width, out = (size_t)info->out_width, width = (size_t)info->d_out;
+  size_t in = (size_t)info->in_width, out = (size_t)info->out_width;
   if (first + n > codes->n_rows) return error_set(error, ERROR_BUG, "rows without codes");
-  if (n) add_codes(q, codes, first, n);
   if (info->cross) {
+    if (n) add_codes(q, codes, first, n);
     q->rows += (int64_t)n;
+    q->alone = true;
     return 0;
   }
   for (size_t at = 0; at < n; at += PIECE) {
     size_t count = size_min(PIECE, n - at);
     dict_errors(q->dict, codes, first + at, count, x + at * in, y + at * out, q->errors);
-    for (size_t r = 0; r < count; r++) add_row(q, y + (at + r) * out, q->errors + r * width);
+    if (quality_add_errors(q, codes, first + at, count, y + at * out, q->errors, error) != 0) return -1;
   }
   return 0;
 }
@@ -86,7 +97,7 @@ void quality_read(const struct quality *q, struct quality_figures *out) {
   double away = 0, rows = q->rows ? (double)q->rows : (double)NAN;
   for (int64_t i = 0; i < dict_info(q->dict)->d_out; i++) away += q->away[i];
   double unexplained = away > 0 ? q->error2 / away : (double)NAN;
-  double mse = dict_info(q->dict)->cross ? (double)NAN : q->error2 / rows;
+  double mse = q->alone ? (double)NAN : q->error2 / rows;
   *out = (struct quality_figures){q->rows, (double)q->entries / rows, mse, 1 - unexplained, unexplained};
 }
 
@@ -96,6 +107,11 @@ struct saved {
   int64_t rows, entries;
   double error2;
 };
+
+size_t quality_bytes(const struct quality *q) {
+  const struct dict_info *info = dict_info(q->dict);
+  return sizeof(struct saved) + 2 * (size_t)info->d_out * sizeof *q->mean + (size_t)info->n_feat * sizeof *q->fired;
+}
 
 void quality_save(const struct quality *q, struct buffer *out) {
   const struct dict_info *info = dict_info(q->dict);
@@ -108,10 +124,11 @@ void quality_save(const struct quality *q, struct buffer *out) {
 int quality_load(struct quality *q, const void *data, size_t bytes, struct error *error) {
   const struct dict_info *info = dict_info(q->dict);
   size_t means = 2 * (size_t)info->d_out * sizeof *q->mean, fired = (size_t)info->n_feat * sizeof *q->fired;
+  size_t wanted = quality_bytes(q);
   const char *at = data;
   struct saved head;
-  if (bytes != sizeof head + means + fired)
-    return error_set(error, ERROR_FORMAT, "the saved figures have %zu bytes, expected %zu", bytes, sizeof head + means + fired);
+  if (bytes != wanted)
+    return error_set(error, ERROR_FORMAT, "the saved figures have %zu bytes, expected %zu", bytes, wanted);
   memcpy(&head, at, sizeof head);
   memcpy(q->mean, at + sizeof head, means);
   memcpy(q->fired, at + sizeof head + means, fired);

@@ -4,7 +4,8 @@
  *   L0   mean number of features that fire
  *   MSE  mean of |y - x^|^2, summed over the width (as SAELens has it)
  *   EV   1 - sum |y - x^|^2 / sum |y - m|^2, m the mean row over the counted rows; FVU = 1 - EV
- * A layer of a cross-layer transcoder stands for no rows by itself: of it L0 is known and nothing else (NaN).
+ * A layer of a cross-layer transcoder stands for no rows by itself: of it L0 is known and nothing else (NaN), unless the errors
+ * are given that all layers up to it leave of its output.
  * Sums are in double, in the order rows are added. Not thread-safe. */
 #ifndef STEERD_CORE_ANALYSIS_QUALITY_H
 #define STEERD_CORE_ANALYSIS_QUALITY_H
@@ -22,6 +23,10 @@ void quality_free(struct quality *quality); /* NULL is fine */
 int quality_add(struct quality *quality, const struct sparse *codes, size_t first, size_t n, const float *x, const float *y,
                 struct error *error) MUST_CHECK;
 
+/* The same with the errors y - x^ [n, d_out] that somebody else made. */
+int quality_add_errors(struct quality *quality, const struct sparse *codes, size_t first, size_t n, const float *y,
+                       const float *errors, struct error *error) MUST_CHECK;
+
 struct quality_figures {
   int64_t rows;
   double l0, mse, explained, unexplained; /* NaN without rows; the last two also where the rows do not vary */
@@ -30,6 +35,7 @@ void quality_read(const struct quality *quality, struct quality_figures *out);
 
 /* Everything added so far as plain bytes of this machine, and back into a new one of the same dictionary, which then goes on as if
  * it had been there from the start, to the bit. ERROR_FORMAT. */
+size_t quality_bytes(const struct quality *quality); /* what they take */
 void quality_save(const struct quality *quality, struct buffer *out);
 int quality_load(struct quality *quality, const void *data, size_t bytes, struct error *error) MUST_CHECK;
 

@@ -22,12 +22,15 @@
 
 static char folder[] = "/tmp/steerd-eval-XXXXXX";
 static const struct lab_model_spec model = {"tiny", TINY "model"};
-static const struct lab_source_spec source = {"tiny", "1-res-relu", TINY "sources/1-res-relu"};
+#define CLT "tests/vectors/dict-clt/jump"
+static const struct lab_source_spec sources[] = {{"tiny", "1-res-relu", TINY "sources/1-res-relu"},
+                                                 {"tiny", "2-jump", CLT}, {"tiny", "0-jump", CLT}, {"tiny", "1-jump", CLT}};
 static const struct lab_eval_args args = {.model_id = "tiny", .source_id = "1-res-relu", .corpus = TINY "corpus.txt", .lines = true};
+static const struct lab_eval_args layers = {.model_id = "tiny", .source_id = "2-jump", .corpus = TINY "corpus.txt", .lines = true};
 
 static struct lab *open_lab(const char *store, bool run_jobs) {
   struct error error = ERROR_INIT;
-  struct lab_options options = {.models = &model, .n_models = 1, .sources = &source, .n_sources = 1, .threads = 1,
+  struct lab_options options = {.models = &model, .n_models = 1, .sources = sources, .n_sources = 4, .threads = 1,
                                 .store = store, .holder = "test", .run_jobs = run_jobs, .checkpoint_ms = 1,
                                 .max_queue = 8, .max_step_rows = 128, .max_sessions = 8, .queue_timeout_ms = 60000,
                                 .generation_timeout_ms = 60000};
@@ -42,8 +45,8 @@ static const char *store_path(const char *name) {
   return path;
 }
 
-/* Every figure, bit for bit; when it was made is another matter. */
-static char *dump(struct lab *lab) {
+/* Every figure of a source (1 and 2 are evaluated here), bit for bit; when it was made is another matter. */
+static char *dump_source(struct lab *lab, int64_t source) {
   struct error error = ERROR_INIT;
   struct arena arena;
   struct store_evaluation *rows;
@@ -51,7 +54,7 @@ static char *dump(struct lab *lab) {
   size_t n;
   arena_init(&arena, 0);
   buffer_init(&out, 0);
-  if (store_evaluation_list(lab_store(lab), 1, &arena, &rows, &n, &error) != 0) fail_msg("%s", error.text);
+  if (store_evaluation_list(lab_store(lab), source, &arena, &rows, &n, &error) != 0) fail_msg("%s", error.text);
   for (size_t i = 0; i < n; i++) {
     const struct store_evaluation *e = &rows[i];
     buffer_printf(&out, "%s %s %lld %lld %lld %a %a %a %lld %a %a %a %a %lld %lld %lld\n", e->corpus, e->corpus_hash,
@@ -64,6 +67,8 @@ static char *dump(struct lab *lab) {
   return out.data;
 }
 
+static char *dump(struct lab *lab) { return dump_source(lab, 1); }
+
 static bool go_on(void *context, const struct lab_progress *progress) {
   (void)context;
   (void)progress;
@@ -71,18 +76,23 @@ static bool go_on(void *context, const struct lab_progress *progress) {
 }
 
 /* By the caller's thread, which is no job of the store. */
-static char *unbroken(void) {
-  static char *text;
+static char *run_unbroken(const struct lab_eval_args *what, int64_t source, size_t n_layers) {
   struct error error = ERROR_INIT;
-  struct store_evaluation out;
+  struct lab_eval_found out;
   struct arena arena;
-  if (text) return text;
   arena_init(&arena, 0);
   struct lab *lab = open_lab(store_path("unbroken"), false);
-  if (lab_eval_run(lab, &args, go_on, NULL, &arena, &out, &error) != 0) fail_msg("%s", error.text);
-  text = dump(lab);
+  if (lab_eval_run(lab, what, go_on, NULL, &arena, &out, &error) != 0) fail_msg("%s", error.text);
+  assert_int_equal(out.n_layers, n_layers);
+  char *text = dump_source(lab, source);
   lab_close(lab);
   arena_clear(&arena);
+  return text;
+}
+
+static char *unbroken(void) {
+  static char *text;
+  if (!text) text = run_unbroken(&args, 1, 0);
   return text;
 }
 
@@ -144,13 +154,12 @@ static void test_tells_how_far_it_is(void **state) {
 }
 
 /* Cancelled in the middle, again and again; what was done is not done again. */
-static void test_cancelled_and_resumed(void **state) {
-  (void)state;
+static void cancel_and_resume(const char *store, const struct lab_eval_args *what, int64_t source, const char *want) {
   struct error error = ERROR_INIT;
   int64_t id, kept = 0;
   int cancels = 0;
-  struct lab *lab = open_lab(store_path("cancelled"), true);
-  assert_int_equal(lab_eval_start(lab, &args, &id, &error), 0);
+  struct lab *lab = open_lab(store_path(store), true);
+  assert_int_equal(lab_eval_start(lab, what, &id, &error), 0);
   for (;;) {
     struct seen seen = look(lab, id);
     assert_true(seen.state != STORE_FAILED);
@@ -167,10 +176,24 @@ static void test_cancelled_and_resumed(void **state) {
     usleep(200);
   }
   assert_true(cancels > 0 && kept > 0);
-  char *text = dump(lab);
-  assert_string_equal(text, unbroken());
+  char *text = dump_source(lab, source);
+  assert_string_equal(text, want);
   free(text);
   lab_close(lab);
+}
+
+static void test_cancelled_and_resumed(void **state) {
+  (void)state;
+  cancel_and_resume("cancelled", &args, 1, unbroken());
+}
+
+/* The layers of a cross-layer transcoder keep their sums together. */
+static void test_layers_are_resumed(void **state) {
+  (void)state;
+  char *want = run_unbroken(&layers, 2, 3);
+  assert_true(*want != '\0');
+  cancel_and_resume("layers", &layers, 2, want);
+  free(want);
 }
 
 /* A process that runs jobs until none is left, killed after so many microseconds; true when it ended by itself. */
@@ -238,6 +261,7 @@ static int remove_folder(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_tells_how_far_it_is), cmocka_unit_test(test_cancelled_and_resumed),
+                                     cmocka_unit_test(test_layers_are_resumed),
                                      cmocka_unit_test(test_killed)};
   return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

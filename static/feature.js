@@ -48,8 +48,8 @@ function plots(feature, height) {
   const bars = (what) => ({ heights: feature[`${what}_data_bar_heights`] ?? [], values: feature[`${what}_data_bar_values`] ?? [] });
   const activity = bars('freq_hist'), logits = bars('logits_hist');
   return [
-    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Tokens by the strength it fires with (counts on a log scale)' }),
-    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Tokens by what it adds to their logits' }),
+    activity.heights.length > 0 && histogram({ ...activity, label: 'Activations above zero', warm: true, log: true, height, caption: 'Strength where it fires (log scale)' }),
+    logits.heights.length > 0 && histogram({ ...logits, label: 'Effect on the logits of all tokens', height, caption: 'Added to the logits of all tokens' }),
   ].filter(Boolean);
 }
 
@@ -106,7 +106,7 @@ function groupsOf(activations) {
 
 function exampleLine(row, max, view) {
   const focus = row.qualifyingTokenIndex >= 0 && known(row.qualifyingTokenIndex) ? row.qualifyingTokenIndex : row.maxValueTokenIndex;
-  return h('li', { class: 'example' }, tokenLine(row.tokens, row.values, { max, view, focus }), h('span', { class: 'number soft', title: 'strongest activation' }, num(row.maxValue)));
+  return h('li', { class: 'example' }, tokenLine(row.tokens, row.values, { max, view, focus }), h('span', { class: 'number soft', title: 'activation at the marked token' }, num(row.values[focus])));
 }
 
 function examples(feature, { view = 'compact', most = 12 } = {}) {

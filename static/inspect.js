@@ -79,7 +79,7 @@ function compareCard(state) {
     const rows = await differences(state, state.text(), other.value);
     if (!rows.length) return empty('Nothing fires on either text.');
     const max = Math.max(...rows.map((row) => Math.max(row.a, row.b)));
-    return h('div', { class: 'scroll' }, h('table', {}, h('caption', { class: 'unseen' }, 'Features whose strongest values differ most'),
+    return h('div', { class: 'scroll' }, h('p', { class: 'hint' }, 'By how far their strongest values in the two texts are apart.'), h('table', {}, h('caption', { class: 'unseen' }, 'Features whose strongest values differ most'),
       h('thead', {}, h('tr', {}, ['Feature', 'This text', 'Other text'].map((title) => h('th', { scope: 'col' }, title)))), h('tbody', {}, rows.map(line(max)))));
   }, 'Comparing…');
   return card('Against another text', h('form', { class: 'stack tight', onsubmit: (event) => { event.preventDefault(); run(); } },

@@ -149,7 +149,7 @@ function textCards(state) {
     attention.run();
   };
   return { run, next: card('What comes next', next), attention: attention.node,
-    lens: card('What each layer would say', h('p', { class: 'hint' }, 'The residual stream after each layer, read as if the model ended there.'), lens) };
+    lens: card('What each layer would say', h('p', { class: 'hint' }, 'The residual stream after each layer, read as if the model ended there; the warmer, the likelier.'), lens) };
 }
 
 /** The changes that an address holds; one that no form here could have written is left out, and the server judges the rest. */

@@ -46,6 +46,8 @@ def example(model, source, index, slot, most, low, high, share):
     values[peak] = high * (0.97 - 0.05 * random_.random()) if low >= 0 else most * (1 - 0.04 * slot)
     for offset in (1, 2, 3):
         values[peak - offset] = values[peak] * random_.random() * 0.6
+    if low >= 0:
+        values[2] = most  # an example of an interval may fire harder elsewhere
     for k in range(slot % 3):
         tokens[peak - 8 - k] = random_.choice(HOSTILE)
         tokens[peak - 1 - k] = HOSTILE[slot % len(HOSTILE)]
@@ -60,7 +62,7 @@ def example(model, source, index, slot, most, low, high, share):
 def examples_of(model, source, index, most):
     if most == 0:
         return []
-    rows = [example(model, source, index, i, most, -1, most, -1) for i in range(16)]
+    rows = [example(model, source, index, i, most, -1, most, None) for i in range(16)]
     top = 2 ** math.ceil(math.log2(most))
     for k in range(8):
         low, high = top / 8 * (7 - k), top / 8 * (8 - k)

@@ -236,6 +236,11 @@ def test_example_views_and_intervals(browser, site):
     chosen.send_keys(options[1])
     wait(browser, lambda: 0 < count(browser, ".example") < 12)
     has(browser, options[1])
+    low, high = (float(word) for word in options[2].split(" to "))
+    chosen.find_elements(By.TAG_NAME, "option")[2].click()
+    wait(browser, lambda: options[2] in text_of(browser, ".card h3.soft"))
+    shown = [float(one.text) for one in browser.find_elements(By.CSS_SELECTOR, ".example > .number")]
+    assert shown and all(low <= value <= high for value in shown), (low, shown, high)  # of the marked token, not of the text
 
 
 def test_values_show_on_hover_and_by_arrows(browser, site):

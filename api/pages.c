@@ -173,7 +173,7 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
 
 static void add_shapes(struct buffer *out) {
   const char *name, *body;
-  page_element(out, "h2", "Shapes of answers");
+  buffer_text(out, "<h2 id=\"shapes\">Shapes of answers</h2>\n");
   buffer_text(out, "<p>In braces the members of an object, in brackets an array's elements; a name with ? may be missing, a value "
                    "with ? may be null, ... says that there may be more.</p>\n<table><tr><th>name</th><th>shape</th></tr>\n");
   for (size_t i = 0; (name = shape_name(i, &body)); i++) {
@@ -201,10 +201,20 @@ static void add_links(struct buffer *out, int family) {
   buffer_text(out, "</ul>\n");
 }
 
+static const char *const family_titles[FAMILY_COUNT] = {"The short four", "As Neuronpedia", "As OpenAI", "The laboratory",
+                                                        "Operations"};
+
+/* The page is long: its parts, at the top. */
+static void add_contents(struct buffer *out) {
+  buffer_text(out, "<ul class=\"links\">\n");
+  for (int family = 0; family < FAMILY_COUNT; family++)
+    buffer_printf(out, "<li><a href=\"#family-%s\">%s</a></li>\n", route_family_word((enum route_family)family),
+                  family_titles[family]);
+  buffer_text(out, "<li><a href=\"#shapes\">Shapes of answers</a></li>\n</ul>\n");
+}
+
 int docs_get(struct api_call *call, struct error *error) {
   (void)error;
-  static const char *const titles[FAMILY_COUNT] = {"The short four", "As Neuronpedia", "As OpenAI", "The laboratory",
-                                                   "Operations"};
   struct buffer *out = &call->body;
   page_open(call, "steerd: what can be asked");
   buffer_text(out, "<p>JSON in, JSON out. Field names may be written in camelCase or snake_case; a trailing slash changes "
@@ -214,9 +224,9 @@ int docs_get(struct api_call *call, struct error *error) {
   if (call->api->files.count)
     buffer_text(out, "<p>The <a href=\"/\">dashboard</a> shows the same in pages: <a href=\"/steer\">steer</a>, "
                      "<a href=\"/inspect\">inspect</a>, <a href=\"/lab\">lab</a>, <a href=\"/jobs\">jobs</a>.</p>\n");
+  add_contents(out);
   for (int family = 0; family < FAMILY_COUNT; family++) {
-    page_element(out, "h2", titles[family]);
-    buffer_char(out, '\n');
+    buffer_printf(out, "<h2 id=\"family-%s\">%s</h2>\n", route_family_word((enum route_family)family), family_titles[family]);
     add_links(out, family);
     for (size_t i = 0; i < n_routes; i++)
       if ((int)routes[i].family == family) add_route(out, &routes[i], &call->api->options);

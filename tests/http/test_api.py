@@ -342,6 +342,12 @@ def test_openapi_tells_what_is_answered(daemon):
     assert breaches(shape, {name: right[name] for name in list(right)[1:]}, spec) == [": 'STEERED' is missing"]
 
 
+def test_the_page_of_calls_leads_to_its_parts(daemon):
+    docs = get(daemon, "/docs").text
+    heads, links = re.findall(r'<h2 id="([^"]+)"', docs), re.findall(r'href="#([^"]+)"', docs)
+    assert links[:len(heads)] == heads and len(heads) == docs.count("<h2") == 6
+
+
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_pages(daemon, path):
     reply = get(daemon, path)

@@ -77,7 +77,7 @@ static int mark_end_of_text(struct tokenizer *t, struct error *error) {
 }
 
 /* vocab.json as a whole is the object of pieces. */
-static struct tokenizer *read_vocabulary(const char *text, size_t length, size_t merge_count,
+static struct tokenizer *read_vocabulary(const char *text, size_t length, size_t merge_count, struct added_list *added,
                                          struct error *error) {
   static const struct decoder decoder = {.byte_level = true};
   struct vocabulary vocabulary;
@@ -93,18 +93,20 @@ static struct tokenizer *read_vocabulary(const char *text, size_t length, size_t
   if (kind != JSON_KIND_OBJECT && kind != JSON_KIND_NONE)
     error_set(error, ERROR_FORMAT, "the vocabulary is %s, not an object of pieces and ids", json_kind_word(kind));
   else if (vocabulary_scan(&reader, &vocabulary, error) == 0 && json_reader_end(&reader, error) == 0)
-    t = vocabulary_open(&vocabulary, NULL, merge_count, error);
+    t = vocabulary_open(&vocabulary, NULL, added, merge_count, error);
   json_reader_clear(&reader);
-  if (t && vocabulary_read(t, &vocabulary, &decoder, error) == 0 && mark_end_of_text(t, error) == 0)
+  if (t && vocabulary_read(t, &vocabulary, &decoder, error) == 0 && vocabulary_add_list(t, added, &decoder, error) == 0 &&
+      mark_end_of_text(t, error) == 0)
     return t;
   tokenizer_free(t);
   return NULL;
 }
 
 struct tokenizer *tokenizer_parse_vocabulary(const char *vocab, size_t vocab_length, const char *merges,
-                                             size_t merges_length, bool prefix_space, struct error *error) {
+                                             size_t merges_length, bool prefix_space, struct added_list *added,
+                                             struct error *error) {
   struct bpe_options options = {.byte_level = true, .unknown = -1};
-  struct tokenizer *t = read_vocabulary(vocab, vocab_length, count_lines(merges, merges_length), error);
+  struct tokenizer *t = read_vocabulary(vocab, vocab_length, count_lines(merges, merges_length), added, error);
   if (!t)
     return error_prefix(error, "vocab.json"), NULL;
   if (read_merge_lines(t, merges, merges_length, error) != 0) {
@@ -125,7 +127,7 @@ fail:
 
 struct settings {
   struct json_node *tokenizer, *special, *generation, *model; /* NULL: no such file */
-  struct json_node *added; /* added_tokens.json, read where a SentencePiece model is; else NULL */
+  struct json_node *added; /* added_tokens.json, read where there is no tokenizer.json; else NULL */
   bool overrule;           /* names of tokens here count more than the vocabulary file's */
 };
 
@@ -279,27 +281,24 @@ static struct tokenizer *open_json(const char *path, struct error *error) {
   return t;
 }
 
-/* Older folders list further tokens in a file of their own. */
-static int check_added_tokens(const char *folder, struct error *error) {
-  char path[PATH_BYTES];
-  if (file_path(path, folder, "added_tokens.json", error) != 0)
+/* What the settings add to a vocabulary that lies in other files; older folders have a file of their own for it. */
+static int read_added(const char *folder, struct settings *s, struct added_list *added, struct error *error) {
+  *added = (struct added_list){0};
+  if (load_setting(folder, "added_tokens.json", &s->added, error) != 0)
     return -1;
-  if (!path_is_file(path))
-    return 0;
-  return error_set(error, ERROR_UNSUPPORTED,
-                   "'%s' beside vocab.json is not supported; save the tokenizer as tokenizer.json", path);
+  return added_list_read(added, s->tokenizer, s->added, s->special, error);
 }
 
 /* The two files under the names of transformers, or those of the first release of GPT-2. */
 static const char *const vocabulary_names[][2] = {{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}};
 
-static struct tokenizer *open_vocabulary(const char *folder, const struct settings *s, int names,
-                                         struct error *error) {
+static struct tokenizer *open_vocabulary(const char *folder, struct settings *s, int names, struct error *error) {
   char path[PATH_BYTES], *vocab = NULL, *merges = NULL;
   size_t vocab_length, merges_length;
+  struct added_list added = {0};
   struct tokenizer *t = NULL;
   bool prefix_space = json_bool_or(json_get(s->tokenizer, "add_prefix_space"), false);
-  if (check_added_tokens(folder, error) != 0)
+  if (read_added(folder, s, &added, error) != 0)
     goto out;
   if (file_path(path, folder, vocabulary_names[names][0], error) != 0)
     goto out;
@@ -309,24 +308,25 @@ static struct tokenizer *open_vocabulary(const char *folder, const struct settin
     goto out;
   if (file_read(path, VOCABULARY_BYTES_MAX, &merges, &merges_length, error) != 0)
     goto out;
-  t = tokenizer_parse_vocabulary(vocab, vocab_length, merges, merges_length, prefix_space, error);
+  t = tokenizer_parse_vocabulary(vocab, vocab_length, merges, merges_length, prefix_space, &added, error);
   if (!t)
     error_prefix(error, "'%s'", folder);
 out:
+  added_list_clear(&added);
   free(vocab);
   free(merges);
   return t;
 }
 
 /* transformers' settings of such a tokenizer: "legacy": false puts a space in front of a text's beginning only. */
-static struct tokenizer *parse_model(const char *data, size_t length, const struct settings *s, struct error *error) {
+static struct tokenizer *parse_model(const char *folder, const char *data, size_t length, struct settings *s, struct error *error) {
   const struct json_node *prefix = json_get(s->tokenizer, "add_prefix_space");
   struct added_list added;
   struct tokenizer *t = NULL;
   struct sentencepiece_settings settings = {.added = &added,
                                             .prefix = json_kind(prefix) == JSON_KIND_BOOL ? json_bool_or(prefix, false) : -1,
                                             .prefix_first = !json_bool_or(json_get(s->tokenizer, "legacy"), true)};
-  if (added_list_read(&added, s->tokenizer, s->added, s->special, error) == 0)
+  if (read_added(folder, s, &added, error) == 0)
     t = tokenizer_parse_sentencepiece(data, length, &settings, error);
   added_list_clear(&added);
   return t;
@@ -337,10 +337,9 @@ static struct tokenizer *open_model(const char *folder, struct settings *s, stru
   size_t length;
   struct tokenizer *t = NULL;
   s->overrule = true;
-  if (load_setting(folder, "added_tokens.json", &s->added, error) != 0 ||
-      file_path(path, folder, "tokenizer.model", error) != 0 || file_read(path, MODEL_BYTES_MAX, &data, &length, error) != 0)
+  if (file_path(path, folder, "tokenizer.model", error) != 0 || file_read(path, MODEL_BYTES_MAX, &data, &length, error) != 0)
     return NULL;
-  t = parse_model(data, length, s, error);
+  t = parse_model(folder, data, length, s, error);
   free(data);
   if (!t)
     error_prefix(error, "'%s'", path);

@@ -273,7 +273,7 @@ static struct tokenizer *read_outline(const struct outline *outline, struct erro
     goto fail;
   if (normalizer_parse(json_get(root, "normalizer"), &normalizer, error) != 0)
     goto fail;
-  t = vocabulary_open(&outline->vocabulary, json_get(root, "added_tokens"), outline->merge_count, error);
+  t = vocabulary_open(&outline->vocabulary, json_get(root, "added_tokens"), NULL, outline->merge_count, error);
   if (!t || read_parts(t, outline, &decoder, &options, error) != 0)
     goto fail;
   t->normalizer = normalizer;

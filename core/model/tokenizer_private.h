@@ -50,10 +50,11 @@ int tokenizer_mark_special(struct tokenizer *t, int32_t id, const char *content,
 /* What a text's beginning loses when it is decoded. */
 struct decoder_start tokenizer_start(const struct tokenizer *t);
 
-/* The readers on text in memory, without the settings that other files of a folder add; not finished. */
+/* The readers on text in memory, without the settings that other files of a folder add, but for the tokens in `added` (which the reader
+ * settles); not finished. */
 struct tokenizer *tokenizer_parse_json(const char *text, size_t length, struct error *error) MUST_CHECK;
 struct tokenizer *tokenizer_parse_vocabulary(const char *vocab, size_t vocab_length, const char *merges,
-                                             size_t merges_length, bool prefix_space,
+                                             size_t merges_length, bool prefix_space, struct added_list *added,
                                              struct error *error) MUST_CHECK;
 struct tokenizer *tokenizer_parse_llama2c(const char *data, size_t size, struct error *error) MUST_CHECK;
 

@@ -63,12 +63,13 @@ static int measure_added(const struct json_node *token, int64_t limit, int64_t *
 }
 
 /* How many ids there are: the largest one and 1. */
-static int measure(const struct vocabulary *v, const struct json_node *added, int32_t *size,
+static int measure(const struct vocabulary *v, const struct json_node *added, const struct added_list *listed, int32_t *size,
                    struct error *error) {
-  int64_t limit = ID_LIMIT(v->count + json_count(added)), most = v->most;
+  size_t count = v->count + json_count(added) + (listed ? listed->count : 0);
+  int64_t limit = ID_LIMIT(count), most = listed && added_list_last(listed) > v->most ? added_list_last(listed) : v->most;
   if (most >= limit)
     return error_set(error, ERROR_FORMAT, "the id %lld is outside 0 to %lld, the most %zu pieces allow",
-                     (long long)most, (long long)limit - 1, v->count + json_count(added));
+                     (long long)most, (long long)limit - 1, count);
   for (size_t i = 0; i < json_count(added); i++)
     if (measure_added(json_at(added, i), limit, &most, error) != 0)
       return -1;
@@ -79,9 +80,9 @@ static int measure(const struct vocabulary *v, const struct json_node *added, in
 }
 
 struct tokenizer *vocabulary_open(const struct vocabulary *v, const struct json_node *added,
-                                  size_t merge_count, struct error *error) {
+                                  const struct added_list *listed, size_t merge_count, struct error *error) {
   int32_t size = 0;
-  if (measure(v, added, &size, error) != 0)
+  if (measure(v, added, listed, &size, error) != 0)
     return NULL;
   struct tokenizer *t = tokenizer_new(size, error);
   if (!t)
@@ -239,4 +240,16 @@ int vocabulary_add(struct tokenizer *t, const char *text, size_t length, struct 
     return -1;
   t->pieces.at[token.id].special = token.special;
   return added_tokens_add(&t->added[normalized ? 1 : 0], token, text, length, error);
+}
+
+int vocabulary_add_list(struct tokenizer *t, struct added_list *list, const struct decoder *decoder, struct error *error) {
+  for (size_t i = 0; i < list->count; i++) /* those that are named only */
+    if (list->at[i].token.id < 0)
+      list->at[i].token.id = vocabulary_find(t, list->at[i].text, list->at[i].length, decoder->byte_level);
+  if (added_list_settle(list, error) != 0)
+    return -1;
+  for (size_t i = 0; i < list->count; i++)
+    if (vocabulary_add(t, list->at[i].text, list->at[i].length, list->at[i].token, false, decoder, error) != 0)
+      return -1;
+  return 0;
 }

@@ -20,11 +20,14 @@ struct vocabulary {
  * for the number of pieces (checked against the added ones by vocabulary_open). */
 int vocabulary_scan(struct json_reader *reader, struct vocabulary *vocabulary, struct error *error) MUST_CHECK;
 
-/* A tokenizer with room for the ids of the vocabulary and of `added` (an array of {id, content} or NULL), and
+/* A tokenizer with room for the ids of the vocabulary, of `added` (an array of {id, content} or NULL) and of `listed` (or NULL), and
  * its empty bpe for `merge_count` merges, which it owns. ERROR_FORMAT: an id that is no integer, is negative, or
  * is so large that most ids below it would be unused. */
 struct tokenizer *vocabulary_open(const struct vocabulary *vocabulary, const struct json_node *added,
-                                  size_t merge_count, struct error *error) MUST_CHECK;
+                                  const struct added_list *listed, size_t merge_count, struct error *error) MUST_CHECK;
+
+/* Adds the tokens of a list, which is settled here. ERROR_FORMAT as vocabulary_add. */
+int vocabulary_add_list(struct tokenizer *t, struct added_list *list, const struct decoder *decoder, struct error *error) MUST_CHECK;
 
 /* The bpe of a tokenizer from vocabulary_open. */
 struct bpe *vocabulary_bpe(const struct tokenizer *t);

@@ -181,7 +181,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   size--;
   switch (data[0] % 7) {
     case 0: fuzz_loaded(tokenizer_parse_json(text, size, NULL)); break;
-    case 1: fuzz_loaded(tokenizer_parse_vocabulary(vocab, sizeof vocab - 1, text, size, data[0] & 8, NULL)); break;
+    case 1: fuzz_loaded(tokenizer_parse_vocabulary(vocab, sizeof vocab - 1, text, size, data[0] & 8, &(struct added_list){0}, NULL)); break;
     case 2: fuzz_parts(text, size); break;
     case 3: fuzz_loaded(tokenizer_parse_llama2c(text, size, NULL)); break;
     case 5: fuzz_model(text, size, NULL); break;

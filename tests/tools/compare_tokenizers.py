@@ -158,6 +158,8 @@ def reference(folder):
     made = Tokenizer(models.BPE.from_file(f"{folder}/vocab.json", f"{folder}/merges.txt"))
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
+    for content, _ in sorted(Pieces.load(f"{folder}/added_tokens.json").items(), key=lambda item: item[1]):
+        made.add_tokens([AddedToken(content, normalized=False)])
     if made.token_to_id("<|endoftext|>") is not None:
         made.add_special_tokens([AddedToken("<|endoftext|>", normalized=False)])
     return made

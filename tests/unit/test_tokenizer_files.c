@@ -268,6 +268,29 @@ static void expect_folder_error(const char *folder, enum error_code code, const 
     fail_msg("(%d) '%s' does not say '%s'", (int)error.code, error.text, reason);
 }
 
+/* Tokens of added_tokens.json, or of the settings, stand beside the vocabulary; what is named without an id is its piece. */
+static void test_added_tokens(void **state) {
+  (void)state;
+  char *folder = temporary_folder();
+  write_file(folder, "vocab.json", SMALL_VOCAB);
+  write_file(folder, "merges.txt", SMALL_MERGES);
+  write_file(folder, "added_tokens.json", "{\"<x>\":8,\"<y>\":6}");
+  write_file(folder, "special_tokens_map.json", "{\"pad_token\":\"<x>\",\"sep_token\":\"<s>\",\"unk_token\":\"" END "\",\"mask_token\":\"<m>\"}");
+  struct tokenizer *t = open_folder(folder);
+  assert_int_equal(tokenizer_size(t), 9);
+  EXPECT_IDS(t, "ab<x>b<y><s>" END, TOKENIZE_SPECIAL, 3, 8, 1, 6, 5, 4);
+  assert_true(tokenizer_is_special(t, 8) && tokenizer_is_special(t, 5) && tokenizer_is_special(t, 4) && !tokenizer_is_special(t, 6));
+  expect_encode_error(t, "<x>", 3, "U+003C"); /* special ones stay text */
+  tokenizer_free(t);
+  write_file(folder, "tokenizer_config.json", "{\"added_tokens_decoder\":{\"7\":{\"content\":\"<x>\",\"lstrip\":true}}}");
+  t = open_folder(folder); /* which takes the place of the older files */
+  assert_int_equal(tokenizer_size(t), 8);
+  EXPECT_IDS(t, "ab  <x>b", TOKENIZE_SPECIAL, 3, 7, 1);
+  assert_false(tokenizer_is_special(t, 7));
+  tokenizer_free(t);
+  remove_folder(folder);
+}
+
 static void test_refused_folders(void **state) {
   (void)state;
   expect_folder_error("/nowhere/at/all", ERROR_NOT_FOUND, "not a folder");
@@ -286,8 +309,10 @@ static void test_refused_folders(void **state) {
   write_file(folder, "tokenizer_config.json", "{");
   expect_folder_error(folder, ERROR_FORMAT, "tokenizer_config.json");
   write_file(folder, "tokenizer_config.json", "{}");
-  write_file(folder, "added_tokens.json", "{\"<x>\":6}");
-  expect_folder_error(folder, ERROR_UNSUPPORTED, "added_tokens.json");
+  write_file(folder, "added_tokens.json", "{\"<x>\":3}");
+  expect_folder_error(folder, ERROR_FORMAT, "'<x>' has id 3, which another piece has");
+  write_file(folder, "added_tokens.json", "[1]");
+  tokenizer_free(open_folder(folder));
   remove_folder(folder);
 }
 
@@ -303,6 +328,7 @@ int main(void) {
       cmocka_unit_test(test_settings),        cmocka_unit_test(test_prefix_space_setting),
       cmocka_unit_test(test_refused_json),    cmocka_unit_test(test_refused_merges),
       cmocka_unit_test(test_wrong_merge_among_many),
+      cmocka_unit_test(test_added_tokens),
       cmocka_unit_test(test_refused_folders),
   };
   return cmocka_run_group_tests_name("tokenizer_files", tests, NULL, NULL);

@@ -149,10 +149,12 @@ $(B)/emulated/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(SAY) CC '$< (emulated)'
 	$(Q)$(CC) $(EMULATED_C) -c -o $@ $<
+# TSan knows no fibers: what runs on them goes without. One thread at a time runs kernels anyway.
 $(B)/emulated/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX '$< (emulated)'
-	$(Q)$(CXX) $(EMULATED_CXX) $(EMULATED_UB) -fvisibility=hidden -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(filter-out -fsanitize=thread,$(EMULATED_CXX)) $(EMULATED_UB) -fvisibility=hidden -x c++ -c -o $@ $<
+$(B)/emulated/%/blocks.cpp.o: EMULATED_CXX := $(filter-out -fsanitize=thread,$(EMULATED_CXX))
 $(B)/emulated/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
@@ -166,6 +168,8 @@ $(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emul
 	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+# Of these, those in which several threads ask for something.
+CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -310,11 +314,12 @@ check: WERROR := 1
 check: check-layers check-warnings build unit
 
 asan:
-	@$(MAKE) --no-print-directory VARIANT=asan unit build/asan/steerd
+	@$(MAKE) --no-print-directory VARIANT=asan unit unit-emulated build/asan/steerd
 	@STEERD_BINARY=$(abspath build/asan)/steerd $(PYTHON) -m pytest -q tests/http
 
 tsan:
 	@$(MAKE) --no-print-directory VARIANT=tsan unit
+	@$(MAKE) --no-print-directory VARIANT=tsan CUDA_TESTS='$(CUDA_THREADED)' unit-emulated
 
 clang:
 	@$(MAKE) --no-print-directory VARIANT=clang CC=clang build/clang/steerd

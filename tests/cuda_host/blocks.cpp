@@ -86,9 +86,9 @@ static void seed_once() {
   if (seeded) return;
   const char *seed = getenv("STEERD_EMULATOR_SEED");
   uint64_t number = seed ? strtoull(seed, nullptr, 0) : 1;
-  seeded = true;
   ordered = number == 0;
   dice = number * 0x9E3779B97F4A7C15u + 1;
+  seeded = true;
 }
 
 bool in_order() {
@@ -379,6 +379,10 @@ void begin_early(const kernel_call &call) {
   ahead.statics.assign(__start_emulated_shared, __stop_emulated_shared);
   now = &usual;
   here = nullptr;
+}
+
+void give_up(const kernel_call &call) {
+  if (ahead.call == &call) ahead.call = nullptr;
 }
 
 /* Blocks at every `stride`-th place, around and around, come to each place once. */

@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "emulator.h"
@@ -25,9 +27,10 @@ using namespace emulated;
 
 static std::mutex guard;
 static long fail_in = -1; /* calls until the next one fails */
-static cudaError_t fail_with = cudaSuccess, sticky = cudaSuccess;
-static unsigned long losses; /* what was asked for before a loss is never done */
-static long n_calls, n_launches, n_replays, n_captures, n_waits, n_overlaps, n_nodes;
+static cudaError_t fail_with = cudaSuccess;
+static std::atomic<cudaError_t> sticky{cudaSuccess};
+static std::atomic<unsigned long> losses; /* what was asked for before a loss is never done */
+static std::atomic<long> n_calls, n_launches, n_replays, n_captures, n_waits, n_overlaps, n_nodes;
 static thread_local cudaError_t last_error;
 
 static bool is_sticky(cudaError_t error) { return error == cudaErrorIllegalAddress || error == cudaErrorLaunchFailure; }
@@ -40,7 +43,7 @@ cudaError_t emulated::say(cudaError_t error) {
 cudaError_t emulated::called() {
   std::lock_guard<std::mutex> lock(guard);
   n_calls++;
-  if (sticky != cudaSuccess) return say(sticky);
+  if (sticky != cudaSuccess) return say(sticky.load());
   if (fail_in < 0 || fail_in-- > 0) return cudaSuccess;
   if (is_sticky(fail_with)) sticky = fail_with, losses++;
   return say(fail_with);
@@ -101,18 +104,33 @@ struct cuda_event {
   double seconds;
 };
 
-/* One device: one piece of work at a time, whoever asked for it. */
-static std::recursive_mutex device;
-static std::vector<cudaStream_t> streams;
+/* One device: one piece of work at a time, whoever asked for it. A thread may take it again while it has it. */
+struct turns {
+  std::recursive_mutex mutex;
+  std::atomic<int> waiting;
+
+  void lock() {
+    if (mutex.try_lock()) return;
+    waiting++;
+    mutex.lock();
+    waiting--;
+  }
+  void unlock() { mutex.unlock(); }
+};
+/* These are never destroyed: where a test fails, threads may still work with them while the program ends. */
+static turns &device = *new turns();
+static std::vector<cudaStream_t> &streams = *new std::vector<cudaStream_t>();
+typedef std::lock_guard<turns> device_turn;
 static thread_local std::shared_ptr<recording> own_capture; /* begun by this thread, which may not do what would wait */
 
 cudaStream_t emulated::known_stream(cudaStream_t stream) {
   static thread_local cudaStream_t own;
   static cudaStream_t legacy;
   if (stream && stream != cudaStreamPerThread) return stream;
+  if (stream && own) return own;
+  device_turn turn(device);
   cudaStream_t *place = stream ? &own : &legacy;
   if (!*place) {
-    std::lock_guard<std::recursive_mutex> lock(device);
     *place = new cuda_stream();
     streams.push_back(*place);
   }
@@ -125,6 +143,7 @@ static void run_kernel(const kernel_call &call);
 static void do_one(cudaStream_t stream) {
   task next = std::move(stream->waiting.front());
   stream->waiting.pop_front();
+  if (next.what.kernel && next.loss != losses) give_up(*next.what.kernel);
   if (next.loss == losses || next.always) {
     const kernel_call *after = stream->waiting.empty() ? nullptr : stream->waiting.front().what.kernel.get();
     if (next.what.kernel && after && after->overlaps && after != next.what.kernel.get() && below(2)) begin_early(*after);
@@ -134,16 +153,16 @@ static void do_one(cudaStream_t stream) {
   stream->done++;
 }
 static void do_until(cudaStream_t stream, uint64_t at) {
-  std::lock_guard<std::recursive_mutex> lock(device);
+  device_turn turn(device);
   while (stream->done < at && !stream->waiting.empty()) do_one(stream);
 }
 void emulated::do_all(cudaStream_t stream) {
-  std::lock_guard<std::recursive_mutex> lock(device);
+  device_turn turn(device);
   n_waits++;
   while (!stream->waiting.empty()) do_one(stream);
 }
 void emulated::do_everything() {
-  std::lock_guard<std::recursive_mutex> lock(device);
+  device_turn turn(device);
   n_waits++;
   for (cudaStream_t stream : streams) do_until(stream, stream->asked);
 }
@@ -156,13 +175,13 @@ static bool idle() {
 
 static cudaError_t put_off(cudaStream_t which, job work, bool always) {
   cudaStream_t stream = known_stream(which);
+  device_turn turn(device);
   if (stream->capture) {
     if (stream->capture->spoilt) return say(cudaErrorStreamCaptureInvalidated);
     stream->capture->calls.push_back(std::move(work));
     return cudaSuccess;
   }
   if (idle() && !always) return cudaSuccess;
-  std::lock_guard<std::recursive_mutex> lock(device);
   if (!which) do_everything(); /* the legacy stream waits for the others */
   stream->waiting.push_back(task{std::move(work), losses, always});
   stream->asked++;
@@ -192,6 +211,7 @@ cudaError_t emulated::unsafe() {
 }
 
 cudaError_t emulated::unsafe_on(cudaStream_t stream) {
+  device_turn turn(device);
   if (!stream->capture) return cudaSuccess;
   stream->capture->spoilt = true;
   return say(cudaErrorStreamCaptureUnsupported);
@@ -201,13 +221,13 @@ extern "C" {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned) {
   CALLED();
-  std::lock_guard<std::recursive_mutex> lock(device);
+  device_turn turn(device);
   *out = new cuda_stream();
   streams.push_back(*out);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  std::lock_guard<std::recursive_mutex> lock(device);
+  device_turn turn(device);
   do_all(stream);
   for (size_t i = 0; i < streams.size(); i++)
     if (streams[i] == stream) streams.erase(streams.begin() + (long)i--);
@@ -227,15 +247,26 @@ cudaError_t cudaDeviceSynchronize(void) {
   do_everything();
   return cudaSuccess;
 }
+}
+
+/* Some of what waits is done: whether nothing does any more. */
+static bool did_some(cudaStream_t stream) {
+  device_turn turn(device);
+  if (stream->capture) return true;
+  for (unsigned n = 1 + below(8); !stream->waiting.empty() && (n || in_order()); n--) do_one(stream);
+  return stream->waiting.empty();
+}
+
+extern "C" {
+
 /* Once in a step: the place where tests of the whole server break the device, by making a file. */
 cudaError_t cudaStreamQuery(cudaStream_t which) {
   const char *file = getenv("STEERD_EMULATED_LOSS");
   if (file && access(file, F_OK) == 0) cuda_emulated_fail(0, cudaErrorIllegalAddress);
   cudaStream_t stream = known_stream(which);
-  std::lock_guard<std::recursive_mutex> lock(device);
-  if (!stream->capture) {
-    for (unsigned n = 1 + below(8); !stream->waiting.empty() && (n || in_order()); n--) do_one(stream);
-    if (!stream->waiting.empty()) return cudaErrorNotReady; /* to ask again is not another call */
+  if (!did_some(stream)) {
+    if (device.waiting) std::this_thread::yield(); /* a mutex knows no order: who asks again and again would keep others out */
+    return cudaErrorNotReady;                      /* to ask again is not another call */
   }
   CALLED();
   n_waits++;
@@ -248,6 +279,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t which, enum cudaStreamCaptureMod
   CALLED();
   if (!which) return say(cudaErrorStreamCaptureUnsupported);
   cudaStream_t stream = known_stream(which);
+  device_turn turn(device);
   if (stream->capture) return say(cudaErrorInvalidValue);
   stream->capture = std::make_shared<recording>();
   if (mode != cudaStreamCaptureModeRelaxed) own_capture = stream->capture;
@@ -256,9 +288,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t which, enum cudaStreamCaptureMod
 cudaError_t cudaStreamEndCapture(cudaStream_t which, cudaGraph_t *out) {
   cudaError_t error = emulated::called(); /* a failed capture ends too */
   cudaStream_t stream = known_stream(which);
+  device_turn turn(device);
   std::shared_ptr<recording> capture = stream->capture;
   *out = nullptr;
-  std::lock_guard<std::recursive_mutex> lock(device);
   if (!capture) return say(cudaErrorInvalidValue);
   for (cudaStream_t other : streams)
     if (other->capture == capture) other->capture = nullptr;
@@ -278,6 +310,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   CALLED();
   n_replays++;
   if (idle()) return cudaSuccess;
+  device_turn turn(device); /* what another thread asks for comes before or behind it */
   for (auto &work : exec->calls) {
     cudaError_t error = put_off(stream, work, false);
     if (error != cudaSuccess) return error;
@@ -303,6 +336,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags) {
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t which) {
   CALLED();
   cudaStream_t stream = known_stream(which);
+  device_turn turn(device);
   event->capture = stream->capture;
   event->recorded = true;
   cudaError_t error = submit(which, [=]() {
@@ -318,6 +352,7 @@ static bool is_done(cudaEvent_t event) { return !event->recorded || event->strea
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   CALLED();
   UNSAFE_IN_CAPTURE();
+  device_turn turn(device);
   if (event->capture) return say(cudaErrorCapturedEvent);
   if (!is_done(event) && below(2)) do_until(event->stream, event->stream->done + 1);
   return is_done(event) ? cudaSuccess : cudaErrorNotReady;
@@ -325,6 +360,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   CALLED();
   UNSAFE_IN_CAPTURE();
+  device_turn turn(device);
   if (event->capture) return say(cudaErrorCapturedEvent);
   if (event->recorded) do_until(event->stream, event->at);
   return cudaSuccess;
@@ -332,6 +368,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 /* An event that was recorded in a capture takes the stream into it. */
 cudaError_t cudaStreamWaitEvent(cudaStream_t which, cudaEvent_t event, unsigned) {
   CALLED();
+  device_turn turn(device);
   cudaStream_t stream = known_stream(which), other = event->stream;
   uint64_t at = event->at;
   if (!event->recorded) return cudaSuccess;
@@ -343,6 +380,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t which, cudaEvent_t event, unsigned)
 }
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   CALLED();
+  device_turn turn(device);
   if (!begin->timed || !end->timed || !begin->recorded || !end->recorded) return say(cudaErrorInvalidResourceHandle);
   if (!is_done(begin) || !is_done(end)) return cudaErrorNotReady;
   *milliseconds = (float)((end->seconds - begin->seconds) * 1e3);
@@ -358,7 +396,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 /* ---- launches ------------------------------------------------------------------------------------------------------ */
 
-static std::map<const void *, size_t> allowed; /* dynamic shared memory, by kernel */
+static std::map<const void *, size_t> &allowed = *new std::map<const void *, size_t>(); /* dynamic shared memory, by kernel */
 
 cudaError_t emulated::set_attribute(const void *kernel, cudaFuncAttribute attribute, int value) {
   CALLED();
@@ -447,7 +485,7 @@ const char *cudaGetErrorString(cudaError_t error) {
   }
 }
 const char *cudaGetErrorName(cudaError_t error) { return cudaGetErrorString(error); }
-cudaError_t cudaPeekAtLastError(void) { return sticky != cudaSuccess ? sticky : last_error; }
+cudaError_t cudaPeekAtLastError(void) { return sticky != cudaSuccess ? sticky.load() : last_error; }
 cudaError_t cudaGetLastError(void) {
   cudaError_t error = cudaPeekAtLastError();
   last_error = cudaSuccess;

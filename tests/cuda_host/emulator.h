@@ -29,6 +29,7 @@ struct kernel_call {
 void run_grid(const kernel_call &call);
 /* A block of the kernel that comes next begins; the call stays where it is until its turn has come. */
 void begin_early(const kernel_call &call);
+void give_up(const kernel_call &call); /* its turn will not come */
 /* The kernel that runs on this thread, or NULL. */
 const char *running_kernel();
 /* Numbers that the seed chooses; below(n): one of 0 ... n - 1. The seed 0 gives 0 for ever: everything in order and at once. */

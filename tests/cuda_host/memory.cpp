@@ -26,7 +26,7 @@
 using namespace emulated;
 
 static std::mutex guard;
-static size_t capacity = (size_t)4 << 30, in_use; /* with what pools keep */
+static std::atomic<size_t> capacity{(size_t)4 << 30}, in_use; /* with what pools keep */
 
 extern "C" void cuda_emulated_capacity(size_t bytes) { capacity = bytes; }
 size_t emulated::memory_capacity() { return capacity; }
@@ -46,12 +46,13 @@ struct block {
   size_t bytes;
   unsigned char *begin, *end; /* of its pages; a page before and a page behind may not be touched */
 };
-static std::map<void *, block> blocks;
+/* No map is ever destroyed: where a test fails, threads may still work while the program ends. */
+static std::map<void *, block> &blocks = *new std::map<void *, block>();
 struct cuda_pool {
   size_t used, held;
 };
-static std::map<void *, size_t> locked;
-static std::deque<std::pair<void *, size_t>> freed; /* addresses that nobody gets again for a while */
+static std::map<void *, size_t> &locked = *new std::map<void *, size_t>();
+static std::deque<std::pair<void *, size_t>> &freed = *new std::deque<std::pair<void *, size_t>>(); /* addresses that nobody gets again for a while */
 
 static void fault(int signal, siginfo_t *info, void *) {
   const char *kernel = emulated::running_kernel();
@@ -64,22 +65,25 @@ static void fault(int signal, siginfo_t *info, void *) {
   sigaction(signal, &plain, nullptr);
 }
 
+/* In the place of whoever watches (cmocka, anew for each test): it would go on with the next test on the thread that failed, which has
+ * the device. Sanitizers say more than we could. */
 static void watch_faults() {
-  static bool watched;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   struct sigaction was;
-  if (watched || sigaction(SIGSEGV, nullptr, &was) != 0 || was.sa_handler != SIG_DFL) return;
-  watched = true;
+  if (sigaction(SIGSEGV, nullptr, &was) != 0 || was.sa_sigaction == fault) return;
   struct sigaction mine = {};
   mine.sa_sigaction = fault;
   mine.sa_flags = SA_SIGINFO;
   sigaction(SIGSEGV, &mine, nullptr);
+#else
+  (void)fault;
+#endif
 }
 
 extern "C" {
 
 /* The block ends where its pages end, but for what makes it begin at a multiple of 16 bytes. `more`: of the device's memory. */
-static cudaError_t take(void **out, size_t bytes, size_t more) {
-  std::lock_guard<std::mutex> lock(guard);
+static cudaError_t take(void **out, size_t bytes, size_t more) { /* under the guard */
   size_t room = (bytes + PAGE - 1) / PAGE * PAGE + (bytes ? 0 : PAGE);
   if (in_use > capacity || more > capacity - in_use) return say(cudaErrorMemoryAllocation);
   unsigned char *at = (unsigned char *)mmap(nullptr, room + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -124,6 +128,7 @@ static size_t give(void *at) {
 cudaError_t cudaMalloc(void **out, size_t bytes) {
   CALLED();
   UNSAFE_IN_CAPTURE();
+  std::lock_guard<std::mutex> lock(guard);
   return take(out, bytes, bytes);
 }
 /* Waits for the device, as CUDA's does. */
@@ -139,9 +144,9 @@ cudaError_t cudaFree(void *at) {
 
 /* Pools: blocks of their own, full of NaN again each time, which go when the stream comes to it. What is given back is kept: it is
  * nobody else's before the pool is trimmed. */
-static std::map<void *, cudaMemPool_t> pooled;
+static std::map<void *, cudaMemPool_t> &pooled = *new std::map<void *, cudaMemPool_t>();
 static cuda_pool default_pool;
-static std::vector<cudaMemPool_t> pools = {&default_pool};
+static std::vector<cudaMemPool_t> &pools = *new std::vector<cudaMemPool_t>{&default_pool};
 
 } // extern "C"
 
@@ -157,10 +162,11 @@ extern "C" {
 cudaError_t cudaMallocFromPoolAsync(void **out, size_t bytes, cudaMemPool_t pool, cudaStream_t stream) {
   CALLED();
   cudaError_t error = unsafe_on(known_stream(stream));
-  size_t rest = pool->held - pool->used, more = bytes > rest ? bytes - rest : 0;
-  if (error == cudaSuccess) error = take(out, bytes, more);
   if (error != cudaSuccess) return error;
   std::lock_guard<std::mutex> lock(guard);
+  size_t rest = pool->held - pool->used, more = bytes > rest ? bytes - rest : 0;
+  error = take(out, bytes, more);
+  if (error != cudaSuccess) return error;
   pooled[*out] = pool;
   pool->used += bytes;
   pool->held += more;

@@ -187,7 +187,7 @@ struct runner {
   struct memory *saved;     /* [max_rows, d_model] rows that sequences resume from */
   struct batch_tables *tables;
   float *logits;            /* [vocabulary] host copy of one row */
-  struct sampler_candidate *desk; /* [vocabulary] scratch of draws */
+  struct draw_candidate *desk; /* [vocabulary] scratch of draws */
   struct sample_draw *draws;      /* [max_sessions] for the backend, and what it drew */
   struct sample_result *drawn;
 };

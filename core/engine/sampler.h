@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #include "core/base/error.h"
-#include "core/math/ops.h"
+#include "core/math/draw.h"
 
 /* Added to one token's logit before every draw. */
 struct sampler_bias {
@@ -35,14 +35,9 @@ struct sampler *sampler_new(const struct sampler_options *options, int64_t vocab
                             struct error *error) MUST_CHECK;
 void sampler_free(struct sampler *sampler); /* NULL is fine */
 
-struct sampler_candidate {
-  float logit;
-  int32_t token;
-};
-
 /* Draws the token for generated position 0, 1, 2, ... from logits [vocabulary] f32. The token is counted for
  * later penalties. desk: [vocabulary] of scratch, which samplers that draw one after the other may share. */
-int32_t sampler_draw(struct sampler *sampler, const float *logits, struct sampler_candidate *desk);
+int32_t sampler_draw(struct sampler *sampler, const float *logits, struct draw_candidate *desk);
 
 /* The next draw as a backend can make it (ops.sample), all but its row, and without log-probabilities. Its lists are the sampler's,
  * until the token that comes of it is told: with sampler_take in place of sampler_draw. */

@@ -511,7 +511,7 @@ struct ops {
   int (*fetch)(struct backend *backend, struct span from, size_t bytes, struct error *error);
 
   /* Optional, NULL: whoever wants a token reads the logits. Draws from rows of logits [., vocabulary], as many results, which are
-   * there behind the next wait. Within rounding of probabilities, the tokens that core/engine/sampler.c draws. */
+   * there behind the next wait. Within rounding of probabilities, the tokens that core/math/draw.c draws. */
   int (*sample)(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                 struct sample_result *results, struct error *error);
 

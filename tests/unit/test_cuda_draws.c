@@ -31,7 +31,7 @@ static void compare_likely(const float *logits, int64_t words, int n, const stru
 /* Draws of one position after the other, by the device and by the sampler of the engine, from the same rows: the same tokens.
  * Amounts of a device are whole numbers of 2^-40, so a draw differs only where its number falls so close to a border. */
 static void compare_draws(const struct draws *d, struct sampler_options options, int n_likely) {
-  static struct sampler_candidate desk[WORDS];
+  static struct draw_candidate desk[WORDS];
   struct sampler *a[ROWS], *b[ROWS];
   struct error error = ERROR_INIT;
   for (int row = 0; row < ROWS; row++, options.stream++) {
@@ -115,7 +115,7 @@ static void test_draws_from_the_longest_rows(void **state) {
   struct backend *backend = must_open("cuda", 1);
   struct error error = ERROR_INIT;
   float *logits = malloc(LONG * sizeof *logits);
-  struct sampler_candidate *desk = malloc(LONG * sizeof *desk);
+  struct draw_candidate *desk = malloc(LONG * sizeof *desk);
   fill(logits, LONG, 41, 2);
   struct span at = must_put(backend, logits, LONG);
   for (int kind = 0; kind < 2; kind++) {

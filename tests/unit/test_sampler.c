@@ -27,7 +27,7 @@ static struct sampler *make(struct sampler_options options) {
 }
 
 static int32_t draw(struct sampler *sampler) {
-  static struct sampler_candidate desk[V];
+  static struct draw_candidate desk[V];
   return sampler_draw(sampler, logits, desk);
 }
 

@@ -25,6 +25,7 @@ static const struct ops cpu_ops = {
     .kv_block_bytes = cpu_kv_block_bytes,
     .run = cpu_run,
     .encode = cpu_encode,
+    .sample = cpu_sample,
     .close = cpu_close,
 };
 

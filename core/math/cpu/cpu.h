@@ -185,6 +185,8 @@ void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float
 
 int cpu_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,
             struct error *error);
+int cpu_sample(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
+               struct sample_result *results, struct error *error);
 int cpu_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
 
 /* Edits and taps of columns [column, column + width) of a point on row `row`; these elements are at h. */

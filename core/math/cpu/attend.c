@@ -89,6 +89,17 @@ void attend_store(const struct op *op, const struct step *step, struct pool_work
 
 /* ---- queries --------------------------------------------------------------------------------------------- */
 
+/* Asks for the keys that a unit of a single row meets first: a text's blocks were last touched a step ago, and such a unit is over before
+ * memory answers. */
+static void fetch_keys(const struct op *op, const struct step *step, struct place place) {
+  const struct step_slot *slot = &step->slots[place.slot];
+  if (slot->rows.end - slot->rows.begin > 1) return;
+  int block = window_begin(slot->position, op->u.attend.window) / KV_BLOCK, seen = slot->position - block * KV_BLOCK + 1;
+  const float *keys = kv_keys(op, step, place.slot, block, place.kv_head);
+  for (int d = 0; d < op->u.attend.d_head; d++)
+    for (int at = 0; at < KV_BLOCK && at < seen; at += LANES) __builtin_prefetch(keys + d * KV_BLOCK + at, 0, 3);
+}
+
 /* Units are taken from the last to the first: later rows see more positions, and the long units should not be
  * the ones that are left over. */
 void attend_walk(const struct op *op, const struct step *step, const struct kernels *kernels,
@@ -99,6 +110,8 @@ void attend_walk(const struct op *op, const struct step *step, const struct kern
     struct row_range rows = step->slots[place.slot].rows;
     rows.begin += place.piece * unit_rows(op);
     if (rows.end > rows.begin + unit_rows(op)) rows.end = rows.begin + unit_rows(op);
+    size_t next = at + (size_t)worker->threads;
+    if (next < total) fetch_keys(op, step, find_unit(op, step, false, total - 1 - next));
     kernels->attend(&(struct attend_unit){op, step, place.slot, place.kv_head, rows}, scratch);
   }
 }

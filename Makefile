@@ -206,7 +206,7 @@ $(GPU_B)/limits-sm_$(SM) $(GPU_B)/bundle/limits: tests/gpu/limits.cu
 	$(Q)$(NVCC) -std=c++17 -O3 $(LIMITS_ARCH) -Wno-deprecated-gpu-targets -o $@ $<
 $(GPU_B)/bundle/limits: LIMITS_ARCH := $(CUDA_ARCH_real)
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
-GPU_BUNDLE_TESTS := cuda_rows splice splice_live plan families family_points points instrument engine_points engine_flight dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
+GPU_BUNDLE_TESTS := cuda_rows splice splice_live plan families family_points points instrument engine_points engine_flight prefix dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
 GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
 $(B)/libsteerd.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)

@@ -81,6 +81,8 @@ static void write_engine(struct buffer *out, const struct lab_stats *s) {
   metric(out, "steerd_engine_cancelled_total", "counter", "Engine requests whose client went away.",
          (double)s->requests_cancelled);
   metric(out, "steerd_prompt_tokens_total", "counter", "Tokens read.", (double)s->prompt_tokens);
+  metric(out, "steerd_spared_tokens_total", "counter", "Tokens of prompts that were remembered, and not read again.",
+         (double)s->spared_tokens);
   metric(out, "steerd_new_tokens_total", "counter", "Tokens generated.", (double)s->new_tokens);
   metric(out, "steerd_steps_total", "counter", "Batches computed.", (double)s->steps);
   metric(out, "steerd_step_rows_total", "counter", "Rows computed in them.", (double)s->step_rows);

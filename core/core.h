@@ -50,6 +50,7 @@ struct lab_options {
   size_t kv_bytes;          /* memory for keys and values of all sessions of a model; 0 = chosen by model */
   int queue_timeout_ms;     /* longest wait in the queue */
   int generation_timeout_ms; /* longest generation */
+  bool prefix_cache;        /* prompts that begin as earlier ones did are read from there on; changes no answer */
   bool self_test;           /* dictionaries run over a short text when they are loaded, and are warned about when far off */
   size_t dict_budget;       /* bytes that prepared encoders of dictionaries may take; 0: no limit */
   const char *dict_dtype;   /* how they are kept: "f32", "f16", "bf16"; "file" or NULL: as their files have them */
@@ -132,7 +133,7 @@ struct lab_stats {
   int queued, running;           /* requests waiting / sequences in the batch */
   int max_queue, max_sessions;
   int64_t requests_done, requests_failed, requests_cancelled;
-  int64_t prompt_tokens, new_tokens;
+  int64_t prompt_tokens, spared_tokens, new_tokens; /* spared: of prompts, remembered and not read again */
   int64_t steps, step_rows;      /* steps run and rows computed in them */
   double busy_seconds;           /* time inside steps */
   double mean_service_seconds;   /* of recent requests: for Retry-After */

@@ -154,7 +154,8 @@ static int start_engine(struct lab *lab, const struct lab_options *options, stru
   struct engine_options engine = {.max_queue = options->max_queue, .max_sessions = options->max_sessions,
                                   .max_step_rows = options->max_step_rows, .kv_bytes = options->kv_bytes,
                                   .queue_timeout_ms = options->queue_timeout_ms,
-                                  .generation_timeout_ms = options->generation_timeout_ms, .budget = lab->budget};
+                                  .generation_timeout_ms = options->generation_timeout_ms, .budget = lab->budget,
+                                  .remember = options->prefix_cache};
   const struct model **models = calloc(lab->n_models, sizeof *models);
   int64_t *aside = calloc(lab->n_models, sizeof *aside);
   int failed = models && aside ? 0 : error_memory(error, lab->n_models * sizeof *models);
@@ -268,7 +269,7 @@ void lab_stats(const struct lab *lab, struct lab_stats *out) {
                             .threads = lab->threads, .queued = e.queued, .running = e.running,
                             .max_queue = lab->options.max_queue, .max_sessions = lab->options.max_sessions,
                             .requests_done = e.tasks_done, .requests_failed = e.tasks_failed,
-                            .requests_cancelled = e.tasks_cancelled, .prompt_tokens = e.prompt_tokens,
+                            .requests_cancelled = e.tasks_cancelled, .prompt_tokens = e.prompt_tokens, .spared_tokens = e.spared_tokens,
                             .new_tokens = e.new_tokens, .steps = e.steps, .step_rows = e.step_rows,
                             .busy_seconds = e.busy_seconds, .mean_service_seconds = e.mean_service_seconds,
                             .kv_bytes = e.kv_bytes, .kv_used_bytes = e.kv_used_bytes,

@@ -154,7 +154,8 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_budget = (size_t)o->dict_budget,
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
-                              .generation_timeout_ms = (int)o->generation_timeout};
+                              .generation_timeout_ms = (int)o->generation_timeout,
+                              .prefix_cache = o->prefix_cache};
   if (!out->backend || find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
   return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -54,6 +54,9 @@ static const struct option table[] = {
   {"kv_mib", "engine", OPTION_INT, "0", 0, 1 << 20, "MiB", "",
    "Memory for keys and values of all sessions of a model; 0 takes eight contexts (64 MiB to 1 GiB) or one long one, but no more "
    "than half of what the machine, its control groups and ulimit leave. Texts that do not fit are refused.", AT(kv_mib)},
+  {"prefix_cache", "engine", OPTION_FLAG, "yes", 0, 0, "", "yes|no",
+   "Texts that begin as earlier ones did, under the same edits, are read from where they part: keys and values stay in kv_mib as long "
+   "as nobody needs the room. No answer changes, but how soon it comes tells whether somebody asked the same.", AT(prefix_cache)},
   {"dict_budget", "engine", OPTION_INT, "0", 0, 1LL << 50, "bytes", "",
    "Memory for the prepared encoders of dictionaries; the one used longest ago is dropped and comes back when it is used. "
    "0 is no limit on the processor, a quarter of its memory on a CUDA device.",

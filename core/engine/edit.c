@@ -15,6 +15,7 @@ struct kept {
   int32_t *rank;      /* REPLACE: [n_mask] the row of v that belongs to a position */
   struct edit_feature *features;
   bool has_v, has_enc; /* the copies go as they are uploaded */
+  struct digest content; /* what it does to a row that it selects */
   int32_t n_rows;     /* of v: 1 but for REPLACE */
   size_t offset;      /* bytes of v in the list's memory; enc follows, 64-byte aligned */
 };
@@ -111,6 +112,22 @@ static int copy_features(const struct edit *edit, struct edit_feature **to, stru
   return failed;
 }
 
+/* Rows of other runs are as many as they like, and a dictionary may go and another come to its place. */
+static bool has_name(const struct kept *kept) { return !kept->edit.dict && kept->edit.kind != EDIT_ROW_REPLACE; }
+
+static struct digest name_content(const struct kept *kept, size_t n) {
+  const struct edit *e = &kept->edit;
+  const int32_t place[] = {point_index(e->point), (int32_t)e->kind, e->column_begin, e->column_end, kept->has_v, kept->has_enc};
+  const float numbers[] = {e->value, e->bias, e->threshold, e->fold};
+  struct digester digester;
+  digest_begin(&digester, NULL);
+  digest_add(&digester, place, sizeof place);
+  digest_add(&digester, numbers, sizeof numbers);
+  if (kept->v) digest_add(&digester, kept->v, n * sizeof *kept->v);
+  if (kept->enc) digest_add(&digester, kept->enc, n * sizeof *kept->enc);
+  return digest_end(&digester);
+}
+
 static int make_room(struct edit_list *list, struct error *error) {
   if (list->count < list->capacity) return 0;
   size_t capacity = size_max(8, list->capacity * 2);
@@ -134,6 +151,7 @@ int edit_list_add(struct edit_list *list, const struct edit *edit, struct error 
   }
   kept.has_v = kept.v != NULL;
   kept.has_enc = kept.enc != NULL;
+  if (has_name(&kept)) kept.content = name_content(&kept, n);
   kept.edit.v = kept.edit.enc = NULL;
   kept.edit.mask = kept.mask;
   kept.edit.features = kept.features;
@@ -154,6 +172,15 @@ int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer) {
   for (size_t i = 0; i < edit_list_count(list); i++)
     if (list->edits[i].edit.point.layer < first) first = list->edits[i].edit.point.layer;
   return first;
+}
+
+int32_t edit_list_next_layer(const struct edit_list *list, int32_t layer) {
+  int32_t next = INT32_MAX;
+  for (size_t i = 0; i < edit_list_count(list); i++) {
+    int32_t at = list->edits[i].edit.point.layer;
+    if (at > layer && at < next) next = at;
+  }
+  return next;
 }
 
 /* ---- upload ---- */
@@ -226,6 +253,25 @@ static bool selects(const struct kept *kept, int32_t position, int32_t n_prompt)
   if (!(generated ? edit->generated : edit->prompt)) return false;
   if (!edit->mask || (generated && !kept->rank)) return true;
   return position < edit->n_mask && edit->mask[position];
+}
+
+bool edit_list_digest(const struct edit_list *list, int32_t layer, int32_t position, int32_t n, int32_t n_prompt,
+                      struct digest *out) {
+  struct digester digester;
+  assert(n <= 64);
+  digest_begin(&digester, NULL);
+  for (size_t i = 0; i < edit_list_count(list); i++) {
+    const struct kept *kept = &list->edits[i];
+    uint64_t where = 0;
+    for (int32_t at = 0; kept->edit.point.layer <= layer && at < n; at++)
+      where |= (uint64_t)selects(kept, position + at, n_prompt) << at;
+    if (!where) continue;
+    if (!has_name(kept)) return false;
+    digest_add(&digester, &where, sizeof where);
+    digest_add(&digester, &kept->content, sizeof kept->content);
+  }
+  *out = digester.length ? digest_end(&digester) : (struct digest){{0, 0}};
+  return true;
 }
 
 static struct edit_item make_item(const struct edit_list *list, const struct kept *kept, struct row_range rows,

@@ -20,6 +20,7 @@
 
 #include <stdbool.h>
 
+#include "core/base/digest.h"
 #include "core/dict/dict.h"
 #include "core/math/ops.h"
 
@@ -62,6 +63,15 @@ const struct dict *edit_list_dict(const struct edit_list *list, size_t i);
 
 /* The first layer that an edit of the list touches; n_layer for an empty list or NULL. */
 int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
+
+/* The lowest layer above `layer` that an edit of the list touches; INT32_MAX: none. */
+int32_t edit_list_next_layer(const struct edit_list *list, int32_t layer);
+
+/* Names what the edits at layers <= `layer` do at positions [position, position + n), n <= 64, of a sequence whose prompt has n_prompt
+ * tokens: lists that do the same there, bit for bit, have the same name, all zeros for nothing. False: it has none (given rows, and
+ * dictionary edits, which are large or may be dropped). */
+bool edit_list_digest(const struct edit_list *list, int32_t layer, int32_t position, int32_t n, int32_t n_prompt,
+                      struct digest *out);
 
 /* Goes on copying the vectors into backend memory, at most *budget bytes of them, which it takes off *budget. Worker only, between
  * runs. */

@@ -240,6 +240,7 @@ static int deliver(struct runner *runner, const struct batch_part *part, struct 
     if ((s->leader && sequence_detach(s, error) != 0) || draw_twins(runner, part, error) != 0) return -1;
     if (!s->sampler) sequence_end(s, "length");
   }
+  if (runner->prefixes && !s->leader) prefix_remember(runner->prefixes, s);
   return s->sampler && part->logit >= 0 ? draw(runner, part, error) : 0;
 }
 
@@ -494,6 +495,7 @@ static int runner_open(struct runner *runner, size_t kv_room, struct error *erro
   if (!runner->running || !runner->logits || !runner->desk || !runner->draws || !runner->drawn)
     return error_memory(error, (size_t)arch->vocabulary * sizeof(float));
   if (!(runner->plan = plan_new(model, limits, error)) || open_kv(runner, kv_room, error) != 0) return -1;
+  if (runner->engine->options.remember && !(runner->prefixes = prefixes_new(runner->kv, (int32_t)arch->n_layer, error))) return -1;
   size_t tap_bytes = (size_t)runner->tap_elements * sizeof(float);
   if (backend->ops->alloc(backend, tap_bytes, &runner->tap_memory, error) != 0) return -1;
   log_info("model %s: buffers %zu MiB, keys and values %zu MiB, taps %zu MiB", model->id,
@@ -505,6 +507,7 @@ static void runner_close(struct runner *runner) {
   if (!runner->backend) return;
   batch_close(runner);
   runner->backend->ops->free(runner->backend, runner->tap_memory);
+  prefixes_free(runner->prefixes);
   kv_pool_free(runner->kv);
   plan_free(runner->plan);
   free(runner->running);
@@ -581,6 +584,7 @@ void engine_stats(struct engine *engine, struct engine_stats *out) {
   out->tasks_failed = atomic_load(&engine->failed);
   out->tasks_cancelled = atomic_load(&engine->cancelled);
   out->prompt_tokens = atomic_load(&engine->prompt_tokens);
+  out->spared_tokens = atomic_load(&engine->spared_tokens);
   out->new_tokens = atomic_load(&engine->new_tokens);
   out->steps = atomic_load(&engine->steps);
   out->step_rows = atomic_load(&engine->step_rows);

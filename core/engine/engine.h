@@ -11,6 +11,9 @@
  *
  * TWINS draw several texts from one prompt: it is read once, with its edits, and its keys and values are shared.
  *
+ * REMEMBERED. With `remember`, a sequence that begins as an earlier one did, under the same edits, shares its keys and values and
+ * reads only what follows (prefix.h). No taps, no logits of all rows, not IN TURN, not BACKGROUND.
+ *
  * IN TURN. A task may hold more sequences than run at once: they then start in their order as room allows and give their
  * memory back as they end. One that RESUMES begins in the middle of sequence 0: at a layer and a position, with given
  * residual rows; what it attends to before that position is what sequence 0 left there. It costs the layers above and
@@ -41,6 +44,7 @@ struct engine_options {
   int queue_timeout_ms, generation_timeout_ms; /* 0: none */
   struct dict_budget *budget; /* of the dictionaries that edits name; NULL: none */
   const int64_t *aside;       /* [n_models] of engine_make_aside, to begin with; NULL: none. Borrowed for the call */
+  bool remember;             /* what was read is not read again (core/engine/prefix.h) */
 };
 
 /* For splices that read at other points than they write: memory of the backend for so many `floats` of each row of a step, and some more.
@@ -152,7 +156,9 @@ void engine_cancel(struct engine *engine, struct engine_task *task);
 struct engine_stats {
   int queued, running;           /* tasks waiting, sequences running */
   int64_t tasks_done, tasks_failed, tasks_cancelled;
-  int64_t prompt_tokens, new_tokens, steps, step_rows;
+  int64_t prompt_tokens; /* read */
+  int64_t spared_tokens; /* of prompts, not read because they were remembered */
+  int64_t new_tokens, steps, step_rows;
   double busy_seconds, mean_service_seconds;
   size_t kv_bytes, kv_used_bytes;
   bool draining;

@@ -8,6 +8,7 @@
 
 #include "core/engine/engine.h"
 #include "core/engine/kv.h"
+#include "core/engine/prefix.h"
 #include "core/engine/slot.h"
 #include "core/model/plan.h"
 
@@ -31,6 +32,7 @@ struct sequence {
   int32_t *blocks;          /* [n_layer][n_blocks], -1: none */
   int32_t n_blocks;
   uint64_t pages;           /* names what is in `blocks` (kv_pages.serial) */
+  struct prefix_cursor *prefix; /* how far it is remembered; NULL: not at all */
   struct sampler *sampler;  /* NULL: no generation */
   int32_t eos;
   int n_logprobs;
@@ -81,7 +83,7 @@ struct engine {
   bool stop, draining;
   bool overfull; /* dictionaries were prepared beside those that there are */
   atomic_int running, working; /* sequences; tasks that are work */
-  _Atomic int64_t done, failed, cancelled, prompt_tokens, new_tokens, steps, step_rows, busy_ns;
+  _Atomic int64_t done, failed, cancelled, prompt_tokens, spared_tokens, new_tokens, steps, step_rows, busy_ns;
   _Atomic double mean_service;
 };
 
@@ -141,6 +143,11 @@ int task_start_next(struct engine_task *task, struct error *error) MUST_CHECK;
 /* IN TURN: an ended sequence gives back what it holds. */
 void sequence_release(struct sequence *sequence);
 
+/* The KV block of a layer that holds positions [block * KV_BLOCK, (block + 1) * KV_BLOCK). */
+static inline int32_t *sequence_block(struct sequence *s, int32_t layer, int32_t block) {
+  return &s->blocks[layer * s->n_blocks + block];
+}
+
 /* Rows it wants in its next step: prompt left, or 1. */
 static inline int32_t sequence_pending(const struct sequence *s) { return s->n_tokens - s->done; }
 static inline bool sequence_decodes(const struct sequence *s) { return s->done >= s->n_prompt; }
@@ -172,6 +179,7 @@ struct runner {
   struct backend *backend;
   struct plan *plan;
   struct kv_pool *kv;
+  struct prefixes *prefixes; /* NULL: nothing is remembered */
   struct memory *tap_memory;
   int64_t tap_elements;     /* room for taps in one step */
   struct sequence **running; /* [max_sessions] */

@@ -1,6 +1,7 @@
 /* kv.h: memory for keys and values of one model: a pool of blocks, each holding one layer's keys and values of
  * KV_BLOCK positions for all KV heads. A block may be shared by several sequences (a common prefix) and goes
- * back to the pool with its last owner. Worker only, except kv_pool_blocks_free. */
+ * back to the pool with its last owner. One that is KEPT counts as free from then on, but what is in it stays until no other
+ * block is left; of those the one dropped longest ago goes first. Worker only, except kv_pool_blocks_free. */
 #ifndef STEERD_CORE_ENGINE_KV_H
 #define STEERD_CORE_ENGINE_KV_H
 
@@ -31,8 +32,12 @@ int32_t kv_pool_blocks_free(const struct kv_pool *pool); /* any thread: a recent
 
 /* One block with one owner, or -1 when the pool is empty. */
 int32_t kv_block_take(struct kv_pool *pool);
-void kv_block_share(struct kv_pool *pool, int32_t block); /* one owner more */
+void kv_block_share(struct kv_pool *pool, int32_t block); /* one owner more; of a kept one the first again */
 void kv_block_drop(struct kv_pool *pool, int32_t block);  /* one owner less; -1 is fine */
+
+/* An owned block is kept from now on. `taken` hears of each such block that is given to somebody else. */
+void kv_block_keep(struct kv_pool *pool, int32_t block);
+void kv_pool_tell(struct kv_pool *pool, void (*taken)(void *context, int32_t block), void *context);
 
 /* Copies a whole block. */
 int kv_block_copy(struct kv_pool *pool, int32_t to, int32_t from, struct error *error) MUST_CHECK;

@@ -9,16 +9,18 @@
 #include "core/engine/engine_int.h"
 #include "core/model/point_shape.h"
 
+/* The last positions first: of remembered blocks those go first too (kv.h), and a beginning is of use without its end. */
 static void drop_blocks(struct sequence *s, struct runner *runner) {
-  int32_t n = s->blocks ? s->n_blocks * runner->model->arch.n_layer : 0;
-  for (int32_t i = 0; i < n; i++) {
-    kv_block_drop(runner->kv, s->blocks[i]);
-    s->blocks[i] = -1;
-  }
+  for (int32_t b = s->blocks ? s->n_blocks : 0; b-- > 0;)
+    for (int32_t l = 0; l < runner->model->arch.n_layer; l++) {
+      kv_block_drop(runner->kv, *sequence_block(s, l, b));
+      *sequence_block(s, l, b) = -1;
+    }
 }
 
 static void sequence_free(struct sequence *s, struct runner *runner) {
   drop_blocks(s, runner);
+  if (s->prefix) prefix_leave(runner->prefixes, s);
   edit_list_free(s->edits, runner->backend);
   sampler_free(s->sampler);
   free(s->tokens);
@@ -180,10 +182,6 @@ int task_new_work(struct runner *runner, const struct engine_work *work, void *c
 
 /* ---- running ---- */
 
-static int32_t *block_at(struct sequence *s, int32_t layer, int32_t block) {
-  return &s->blocks[layer * s->n_blocks + block];
-}
-
 /* Its blocks are others than before. */
 static void name_blocks(struct sequence *s) {
   static atomic_uint_least64_t serials;
@@ -196,18 +194,18 @@ static void keep_back(struct engine_task *task, int32_t blocks) {
   task->runner->reserved += blocks;
 }
 
-/* All blocks at once, so that a running sequence never waits for memory. */
+/* All other blocks at once, so that a running sequence never waits for memory. */
 static int take_blocks(struct sequence *s, struct error *error) {
   name_blocks(s);
   for (int32_t l = s->resume_rows ? s->first : 0; l < s->last; l++)
     for (int32_t b = 0; b < s->n_blocks; b++) {
+      if (*sequence_block(s, l, b) >= 0) continue; /* a remembered one */
       int32_t block = kv_block_take(s->task->runner->kv);
       if (block < 0) return error_set(error, ERROR_BUG, "key-value memory that was kept back is not there");
-      *block_at(s, l, b) = block;
+      *sequence_block(s, l, b) = block;
     }
   return 0;
 }
-
 
 static void go_on_reserve(struct sequence *s) {
   s->task->reserve_used = s->on_reserve = true;
@@ -220,6 +218,8 @@ int task_admit(struct engine_task *task, struct error *error) {
   task->n_started = task->in_turn ? 1 : task->n_sequences;
   keep_back(task, task->reserve);
   if (task->in_turn && !task->resumes) go_on_reserve(&task->sequences[0]); /* it is what is kept back, the first time */
+  struct prefixes *prefixes = task->runner->prefixes;
+  if (prefixes) atomic_fetch_add(&task->runner->engine->spared_tokens, prefix_begin(prefixes, task));
   for (int i = 0; i < task->n_started; i++)
     if (take_blocks(&task->sequences[i], error) != 0) return -1;
   return 0;
@@ -235,11 +235,11 @@ static int resume_blocks(struct sequence *s, struct error *error) {
   name_blocks(s);
   for (int32_t l = s->first; l < s->last; l++) {
     for (int32_t b = 0; b < whole; b++) {
-      kv_block_drop(kv, *block_at(s, l, b));
-      *block_at(s, l, b) = *block_at(base, l, b);
-      kv_block_share(kv, *block_at(s, l, b));
+      kv_block_drop(kv, *sequence_block(s, l, b));
+      *sequence_block(s, l, b) = *sequence_block(base, l, b);
+      kv_block_share(kv, *sequence_block(s, l, b));
     }
-    if (rest && kv_block_copy(kv, *block_at(s, l, whole), *block_at(base, l, whole), error) != 0) return -1;
+    if (rest && kv_block_copy(kv, *sequence_block(s, l, whole), *sequence_block(base, l, whole), error) != 0) return -1;
   }
   return 0;
 }
@@ -277,13 +277,13 @@ static int share_prompt(struct sequence *s, struct sequence *with, int32_t layer
   name_blocks(s);
   for (int32_t l = 0; l < layers; l++) {
     for (int32_t b = 0; b < whole; b++) {
-      kv_block_drop(kv, *block_at(s, l, b));
-      *block_at(s, l, b) = *block_at(with, l, b);
-      kv_block_share(kv, *block_at(s, l, b));
+      kv_block_drop(kv, *sequence_block(s, l, b));
+      *sequence_block(s, l, b) = *sequence_block(with, l, b);
+      kv_block_share(kv, *sequence_block(s, l, b));
     }
   }
   for (int32_t l = 0; rest && l < layers; l++)
-    if (kv_block_copy(kv, *block_at(s, l, whole), *block_at(with, l, whole), error) != 0) return -1;
+    if (kv_block_copy(kv, *sequence_block(s, l, whole), *sequence_block(with, l, whole), error) != 0) return -1;
   return 0;
 }
 

@@ -26,6 +26,18 @@ static int file_path(char path[PATH_BYTES], const char *folder, const char *name
   return 0;
 }
 
+/* Clones without Git LFS have a few lines of text in the place of their large files. */
+static int read_large(const char *path, size_t limit, char **data, size_t *length, struct error *error) {
+  static const char pointer[] = "version https://git-lfs";
+  if (file_read(path, limit, data, length, error) != 0)
+    return -1;
+  if (*length < sizeof pointer - 1 || memcmp(*data, pointer, sizeof pointer - 1) != 0)
+    return 0;
+  free(*data);
+  *data = NULL;
+  return error_set(error, ERROR_FORMAT, "'%s' is a Git LFS pointer; fetch its content first (git lfs pull)", path);
+}
+
 /* ---- vocab.json + merges.txt -------------------------------------------------------------------- */
 
 static size_t line_length(const char *text, size_t length) {
@@ -272,7 +284,7 @@ static int chat_apply(struct tokenizer *t, const char *folder, const struct sett
 static struct tokenizer *open_json(const char *path, struct error *error) {
   char *text;
   size_t length;
-  if (file_read(path, VOCABULARY_BYTES_MAX, &text, &length, error) != 0)
+  if (read_large(path, VOCABULARY_BYTES_MAX, &text, &length, error) != 0)
     return NULL;
   struct tokenizer *t = tokenizer_parse_json(text, length, error);
   free(text);
@@ -337,7 +349,7 @@ static struct tokenizer *open_model(const char *folder, struct settings *s, stru
   size_t length;
   struct tokenizer *t = NULL;
   s->overrule = true;
-  if (file_path(path, folder, "tokenizer.model", error) != 0 || file_read(path, MODEL_BYTES_MAX, &data, &length, error) != 0)
+  if (file_path(path, folder, "tokenizer.model", error) != 0 || read_large(path, MODEL_BYTES_MAX, &data, &length, error) != 0)
     return NULL;
   t = parse_model(folder, data, length, s, error);
   free(data);

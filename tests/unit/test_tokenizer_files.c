@@ -301,6 +301,8 @@ static void test_refused_folders(void **state) {
   expect_folder_error(folder, ERROR_UNSUPPORTED, "save_pretrained(FOLDER)");
   write_file(folder, "tokenizer.model", "");
   expect_folder_error(folder, ERROR_FORMAT, "tokenizer.model': 0 of its 0 pieces");
+  write_file(folder, "tokenizer.model", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n");
+  expect_folder_error(folder, ERROR_FORMAT, "tokenizer.model' is a Git LFS pointer");
   write_file(folder, "vocab.json", SMALL_VOCAB);
   expect_folder_error(folder, ERROR_NOT_FOUND, "merges.txt");
   write_file(folder, "merges.txt", SMALL_MERGES);

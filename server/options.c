@@ -315,6 +315,20 @@ static void print_allowed(const struct option *o, FILE *out) {
 
 static bool starts_group(size_t i) { return i == 0 || strcmp(table[i].group, table[i - 1].group) != 0; }
 
+/* A text in lines of a terminal's width, each behind `margin`. Words are never cut. */
+static void print_wrapped(const char *margin, const char *text, FILE *out) {
+  enum { WIDTH = 100 };
+  size_t at = 0;
+  for (const char *word = text; *word; word += strspn(word, " ")) {
+    size_t length = strcspn(word, " "), room = WIDTH - strlen(margin);
+    bool breaks = at == 0 || at + 1 + length > room;
+    fprintf(out, "%s%s%.*s", at && breaks ? "\n" : "", breaks ? margin : " ", (int)length, word);
+    at = breaks ? length : at + 1 + length;
+    word += length;
+  }
+  fputc('\n', out);
+}
+
 void options_print_help(FILE *out) {
   for (size_t i = 0; i < option_count(); i++) {
     const struct option *o = &table[i];
@@ -323,9 +337,10 @@ void options_print_help(FILE *out) {
     for (const char *p = o->name; *p; p++) fputc(*p == '_' ? '-' : *p, out);
     fputc(' ', out);
     print_allowed(o, out);
-    fprintf(out, "\n      %s", o->text);
-    if (*o->fallback) fprintf(out, " Default: %s.", o->fallback);
+    char text[1024];
+    snprintf(text, sizeof text, "%s%s%s%s", o->text, *o->fallback ? " Default: " : "", o->fallback, *o->fallback ? "." : "");
     fputc('\n', out);
+    print_wrapped("      ", text, out);
   }
 }
 
@@ -337,7 +352,9 @@ void options_print_ini(FILE *out) {
   for (size_t i = 0; i < option_count(); i++) {
     const struct option *o = &table[i];
     if (starts_group(i)) fprintf(out, "\n[%s]\n", o->group);
-    fprintf(out, "\n; %s\n; ", o->text);
+    fputc('\n', out);
+    print_wrapped("; ", o->text, out);
+    fputs("; ", out);
     print_allowed(o, out);
     fprintf(out, "\n%s =%s%s\n", o->name, *o->fallback ? " " : "", o->fallback);
   }

@@ -190,6 +190,7 @@ def test_small_verbs():
     for arguments in (["help", "serve"], ["serve", "--help"], ["--listen", "127.0.0.1:0", "--help"]):
         status, out, err = run_steerd(*arguments)
         assert status == 0 and "--max-body" in out and "--drain-timeout" in out and err == ""
+        assert max(map(len, out.splitlines())) <= 110, "a terminal of usual width"
     status, out, _ = run_steerd("routes")
     assert status == 0 and re.search(r"^GET +/health\b", out, re.M)
     assert "max_body = 1048576" in run_steerd("config")[1]

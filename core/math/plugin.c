@@ -22,11 +22,11 @@ static bool take(const char **at, const char *word) {
   return stands;
 }
 
-/* "cuda[:N][+deterministic][+serial][+apart]" */
+/* "cuda[:N][+deterministic][+serial][+apart][+library]" */
 static int read_name(const char *name, struct cuda_options *options, struct error *error) {
   const char *at = name + 4;
   char *end;
-  *options = (struct cuda_options){0, false, false, false};
+  *options = (struct cuda_options){0, false, false, false, false};
   if (*at == ':') {
     long device = strtol(at + 1, &end, 10);
     if (end == at + 1 || at[1] < '0' || at[1] > '9' || device > 1023)
@@ -37,6 +37,7 @@ static int read_name(const char *name, struct cuda_options *options, struct erro
   options->deterministic = take(&at, "+deterministic");
   options->serial = take(&at, "+serial");
   options->apart = take(&at, "+apart");
+  options->library = take(&at, "+library");
   if (!*at) return 0;
   return error_set(error, ERROR_ARGUMENT, "backend '%.64s' is not known; CUDA devices are cuda, cuda:0, cuda:1, ...", name);
 }

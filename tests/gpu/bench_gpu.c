@@ -440,17 +440,17 @@ static void trace(struct bench *b, bool tiny) {
 }
 
 /* What something is worth that a device's name switches off: +serial, that kernels begin before their turn; +apart, that rows
- * and the product behind them are one launch. */
-static void report_without(struct bench *b, const char *name, const char *mode, const struct shape *shape) {
+ * and the product behind them are one launch; +library, that small matrices have a kernel of ours for 33 rows and more. */
+static void report_without(struct bench *b, const char *name, const char *mode, int streams, const struct shape *shape) {
   char other[64];
   snprintf(other, sizeof other, "%s%s", name, mode);
   bench_open(b, other, shape, numbers, n_numbers, effort->tokens);
-  struct comparison c = compare(b, 1, NOTHING, TAPS_AND_EDITS);
+  struct comparison c = compare(b, streams, NOTHING, TAPS_AND_EDITS);
   puts(report_head);
-  printf("| %s | decode, 1 stream, %s | ", shape->name, mode);
+  printf("| %s | decode, %d stream%s, %s | ", shape->name, streams, streams > 1 ? "s" : "", mode);
   print_comparison(&c);
   puts(" | | | |");
-  report_time(b);
+  if (streams == 1) report_time(b);
   bench_close(b);
 }
 
@@ -467,9 +467,13 @@ static void run_model(const char *name, const struct shape *shape, bool tiny) {
   if (tracing) trace(&b, tiny);
   else report_decode(&b), report_prompts(&b), report_time(&b);
   bench_close(&b);
-  static const char *const modes[] = {"+serial", "+apart"};
-  for (size_t i = 0; i < sizeof modes / sizeof *modes; i++)
-    if (!tracing && shape->gpt2 && !strncmp(name, "cuda", 4) && !strchr(name, '+')) report_without(&b, name, modes[i], shape);
+  static const struct {
+    const char *mode;
+    int streams;
+  } without[] = {{"+serial", 1}, {"+apart", 1}, {"+library", 64}};
+  for (size_t i = 0; i < sizeof without / sizeof *without; i++)
+    if (!tracing && shape->gpt2 && !strncmp(name, "cuda", 4) && !strchr(name, '+'))
+      report_without(&b, name, without[i].mode, without[i].streams, shape);
 }
 
 static void run_dictionaries(const char *name, bool tiny) {

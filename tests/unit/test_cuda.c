@@ -99,6 +99,42 @@ static void test_repeated_steps(void **state) {
   if (emulated.counts) assert_true(count(REPLAYS) - before >= 3 * 8);
 }
 
+/* Steps of 36 to 59 rows, all one graph: products of the library in it (of weights of 16 bits: x narrowed, sums finished, or y written as it
+ * is) read and write what is this step's. Nodes of the graph. */
+static long compare_many_rows(const char *name, const struct shape *shape) {
+  struct world *want = world_new("ref", 1, shape), *got = world_new(name, 1, shape);
+  float *a = malloc((size_t)(64 * shape->vocabulary) * sizeof *a), *b = malloc((size_t)(64 * shape->vocabulary) * sizeof *b);
+  for (int turn = 0, at = 0; turn < 5; turn++) {
+    int rows = 36 + turn * 23 % 29;
+    struct step_slot slots[] = {{{0, rows - 3}, at, 0, 2}, {{rows - 3, rows}, 3 * turn, 0, 2}};
+    at += rows - 3;
+    world_step(want, slots, 2);
+    world_step(got, slots, 2);
+    world_run(want);
+    world_run(got);
+    must_read(want->backend, a, want->logits, (size_t)(rows * shape->vocabulary));
+    must_read(got->backend, b, got->logits, (size_t)(rows * shape->vocabulary));
+    close_to(name, b, a, (size_t)(rows * shape->vocabulary), HALF_TOLERANCE);
+  }
+  world_free(want);
+  world_free(got);
+  free(a);
+  free(b);
+  return emulated.counts ? count_launches(NODES) : 0;
+}
+
+static void test_products_of_the_library(void **state) {
+  (void)state;
+  static const enum dtype dtypes[] = {DTYPE_BF16, DTYPE_F16};
+  for (int i = 0; i < 2; i++) {
+    struct shape shape = gated_shape;
+    long before = emulated.counts ? count(REPLAYS) : 0;
+    shape.dtype = dtypes[i];
+    long ours = compare_many_rows("cuda", &shape), library = compare_many_rows("cuda+library", &shape);
+    if (emulated.counts) assert_true(count(REPLAYS) - before >= 2 * 3 && library >= ours + 2 * 4); /* a sum and its finish, for each product of a layer */
+  }
+}
+
 /* More kinds of steps than there is room for graphs: the one used longest ago goes, and comes back. */
 static void test_many_kinds_of_steps(void **state) {
   (void)state;
@@ -257,6 +293,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_names),
       cmocka_unit_test(test_repeated_steps),
+      cmocka_unit_test(test_products_of_the_library),
       cmocka_unit_test(test_many_kinds_of_steps),
       cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_one_wait),

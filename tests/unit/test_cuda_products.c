@@ -1,4 +1,4 @@
-/* Products of the CUDA backend: by tensor cores, by the library and by plain sums, alone and with their gate, against sums in
+/* Products of the CUDA backend: by tensor cores, by the library ("+library": small matrices too) and by plain sums, alone and with their gate, against sums in
  * double. Needs a library (STEERD_CUDA_LIBRARY), emulated or real. */
 #include "tests/unit/cuda_library.h"
 #include "tests/unit/ops_world.h"
@@ -100,6 +100,8 @@ static void test_shapes_of_products(void **state) {
   check_product_of((struct product){"cuda", DTYPE_F32, 41, 208, 80, false, 64});
   check_product_of((struct product){"cuda", DTYPE_F32, 70, 208, 80, false, 127});
   check_product_of((struct product){"cuda", DTYPE_BF16, 300, 208, 80, false, 300});
+  check_product_of((struct product){"cuda+library", DTYPE_BF16, 41, 208, 80, false, 64});
+  check_product_of((struct product){"cuda+library", DTYPE_F16, 70, 203, 77, false, 0});
 }
 
 static void test_products(void **state) {
@@ -161,6 +163,7 @@ static void test_gates(void **state) {
     check_gate("cuda", DTYPE_F32, rows[r], false, r % 2);
   }
   check_gate("cuda", DTYPE_BF16, 33, false, true);
+  check_gate("cuda+library", DTYPE_F16, 33, false, true);
   check_gate("cuda+deterministic", DTYPE_BF16, 33, true, true);
 }
 

@@ -248,8 +248,9 @@ static struct backend *cuda_open(const struct cuda_options *options, struct erro
   cuda->deterministic = options->deterministic;
   cuda->serial = options->serial;
   cuda->apart = options->apart;
-  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s%s%s", options->device, options->deterministic ? "+deterministic" : "",
-           options->serial ? "+serial" : "", options->apart ? "+apart" : "");
+  cuda->library = options->library;
+  snprintf(cuda->name, sizeof cuda->name, "cuda:%d%s%s%s%s", options->device, options->deterministic ? "+deterministic" : "",
+           options->serial ? "+serial" : "", options->apart ? "+apart" : "", options->library ? "+library" : "");
   cuda->ops = cuda_ops;
   cuda->ops.name = cuda->name;
   cuda->base.ops = &cuda->ops;

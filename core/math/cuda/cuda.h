@@ -88,7 +88,7 @@ struct cuda_backend {
   struct ops ops; /* a copy, for the name */
   char name[48];
   int device;
-  bool deterministic, serial, apart;
+  bool deterministic, serial, apart, library;
   bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
   _Atomic(const void *) prepared[MOST_KERNELS]; /* kernels that launch_prepare has seen, by their addresses */
   atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
@@ -248,7 +248,7 @@ void pages_forget(struct cuda_backend *cuda); /* what was sent may not have arri
 /* Whether a product of so many rows is one of our kernels, not the library. */
 bool cuda_product_few(const struct cuda_backend *cuda, int64_t rows, int32_t dtype);
 /* Whether so many rows go to our kernel for small matrices (launch_product_narrowed): only where they are not few. */
-bool cuda_product_small(int64_t rows, const struct device_matrix *w);
+bool cuda_product_small(const struct cuda_backend *cuda, int64_t rows, const struct device_matrix *w);
 /* Where a product of rows [0, rows) that are not few reads them in the type of its weights. */
 int cuda_narrow_rows(struct cuda_backend *cuda, enum scratch_name in, int64_t rows, const struct device_matrix *w, struct narrow_rows *out,
                      struct error *error) MUST_CHECK;

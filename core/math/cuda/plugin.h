@@ -8,7 +8,7 @@
 
 #include "core/math/ops.h"
 
-#define CUDA_PLUGIN_VERSION 5
+#define CUDA_PLUGIN_VERSION 6
 #define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
 
 struct cuda_plugin_host {
@@ -28,6 +28,7 @@ struct cuda_options {
   bool deterministic; /* every result has the same bits at any load */
   bool serial;        /* no kernel begins before the one before it has ended: to measure what that is worth */
   bool apart;         /* nor does one do what two can do: the same */
+  bool library;       /* products of many rows are the library's, however small the matrix is: the same */
 };
 
 /* Opens a device. ERROR_ARGUMENT when `host` is of another build or the device does not exist, ERROR_DEVICE when it (or

@@ -40,9 +40,9 @@ bool cuda_product_few(const struct cuda_backend *cuda, int64_t rows, int32_t dty
   return cuda->deterministic || rows <= (dtype == DTYPE_F32 ? PRODUCT_FEW_F32 : PRODUCT_FEW);
 }
 
-bool cuda_product_small(int64_t rows, const struct device_matrix *w) {
+bool cuda_product_small(const struct cuda_backend *cuda, int64_t rows, const struct device_matrix *w) {
   int64_t bytes = w->n_out * w->ld * 2, times = (rows + SMALL_ROWS - 1) / SMALL_ROWS;
-  return w->dtype != DTYPE_F32 && rows <= MOST_SMALL && bytes * times <= SMALL_BYTES;
+  return !cuda->library && w->dtype != DTYPE_F32 && rows <= MOST_SMALL && bytes * times <= SMALL_BYTES;
 }
 
 int cuda_narrow_rows(struct cuda_backend *cuda, enum scratch_name in, int64_t rows, const struct device_matrix *w, struct narrow_rows *out,
@@ -94,6 +94,6 @@ int cuda_product(struct cuda_backend *cuda, int64_t rows, const struct product_a
     return cuda_check(cuda, status, "a product", error);
   }
   if (find_x(cuda, rows, args, narrowed, &x, error) != 0) return -1;
-  if (!cuda_product_small(rows, w)) return multiply_rows(cuda, rows, args, x, error);
+  if (!cuda_product_small(cuda, rows, w)) return multiply_rows(cuda, rows, args, x, error);
   return cuda_check(cuda, launch_product_narrowed(cuda->stream, rows, args, x.at), "a product", error);
 }

@@ -309,7 +309,7 @@ static bool take_gate(const struct walk *w, size_t at, struct product_args *args
   int64_t rows = bucket_rows(&w->shape->bucket, up->set);
   bool few = cuda_product_few(w->cuda, rows, v.dtype);
   if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out ||
-      !(few ? product_takes_gate(&v, &args->x) : cuda_product_small(rows, &v)))
+      !(few ? product_takes_gate(&v, &args->x) : cuda_product_small(w->cuda, rows, &v)))
     return false;
   args->gate = g;
   args->gate_bias = span_floats(gate->u.linear.bias);

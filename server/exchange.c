@@ -468,7 +468,8 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
   bool body = has_body(x);
   if (!refused(x) && !x->framing.chunked) peer_expect(x->peer, head_bytes(x) + x->framing.length);
   if (body && !peer_enter(x->peer, PEER_BODY, x)) return MHD_NO;
-  if (!refused(x) || !body) return refused(x) ? send_refusal(x) : MHD_YES;
+  if (!refused(x)) return MHD_YES;
+  /* What is answered before the end of the request closes the connection, so even one without a body is let come to it. */
   bool swallow = !x->refusal.close && !x->framing.waits && x->framing.length <= SWALLOW_MOST;
   return swallow ? MHD_YES : send_refusal(x);
 }

@@ -424,6 +424,17 @@ def test_keep_alive_and_pipelining(daemon):
         assert until_closed(s, 20).count(b"HTTP/1.1 200") == 11
 
 
+def test_a_refusal_keeps_the_connection(daemon):
+    """A wrong path, a wrong method, a wrong origin: what has no body to be thrown away leaves nothing to close for."""
+    ask = b"%s %s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+    with raw(daemon, b"".join([ask % (b"GET", b"/v1/none", b""), ask % (b"GET", b"/a/b/c/d", b""), ask % (b"DELETE", b"/health", b""),
+                               ask % (b"GET", b"/models", b"Origin: http://evil.example\r\n"),
+                               ask % (b"GET", b"/health", b"Connection: close\r\n")])) as s:
+        replies = until_closed(s, 10)
+    assert re.findall(rb"HTTP/1.1 (\d+)", replies) == [b"404", b"404", b"405", b"403", b"200"], replies
+    assert replies.count(b"Connection: close") == 1
+
+
 def test_expect_100_continue(daemon):
     body = json.dumps(steer_body()).encode()
     head = f"POST /api/steer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"

@@ -16,13 +16,15 @@ Printed: medians of the rounds (quartiles) of tokens a second and a processor se
 machine with other work only one thread's processor time says much (--threads 1): the peer's threads wait for each other by asking, which
 takes the processor from whoever is waited for."""
 import argparse
+import glob
 import json
 import os
 import statistics
 import subprocess
 import sys
 
-GRIDS = (((512, 128, 512), (1,)), ((16,), (8, 1, 8, 32)))  # prompts, streams; what comes again counts the last time: the first pays for loading
+# Prompts, streams. What comes again counts the last time: the first pays for loading. The last is nobody's: the peer ends behind it.
+GRIDS = (((512, 128, 512, 8), (1,)), ((16,), (8, 1, 8, 32, 2)))
 NEW = 32       # tokens that each stream draws
 CONTEXT = 2048
 ROWS = [("prompt of 128", 128, 1, "pp"), ("prompt of 512", 512, 1, "pp"), ("one stream at 16", 16, 1, "tg"),
@@ -152,14 +154,17 @@ def write_gguf(folder):
 def processor_of(pid):
     """Seconds of all threads that live, as the kernel tells them of another process."""
     total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as text:
-            total += int(text.read().split()[0])
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        try:
+            with open(path, encoding="ascii") as text:
+                total += int(text.read().split()[0])
+        except FileNotFoundError:
+            pass  # it has just ended
     return total * 1e-9
 
 
 def lines_of(command, env=None):
-    """(a line, processor seconds of the program so far) of each line that is JSON."""
+    """(a line, processor seconds of the program so far) of each line that is JSON. nan is what the peer calls the rate of nothing."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env) as process:
         for line in process.stdout:
             if line.startswith("{"):

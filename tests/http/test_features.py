@@ -1,6 +1,7 @@
 """Features over HTTP: statistics are made by the daemon over a small text, and every field of /feature is compared with
 what the daemon's own activations say, or with its documented shape."""
 import json
+import os
 import re
 import shutil
 
@@ -17,7 +18,8 @@ SOURCE = "1-res-relu"
 LINES = ["the ship is at sea", "a <b> in the middle", "", "galactic centre", "the the the", "so it goes, and so it went",
          "one two three four", "a ship and a <b>", "middle of the universe", "it is what it is"]
 # Sums of float32 over at most 48 terms may run in another order when texts are read together or alone.
-CLOSE = dict(rel=1e-5, abs=1e-6)
+# One feature is worked out on the host: as a whole encode does on a processor, within docs/decisions.md 18 of it on a device.
+CLOSE = dict(rel=1e-4, abs=1e-5) if "STEERD_TEST_CUDA" in os.environ else dict(rel=1e-5, abs=1e-6)
 
 
 @pytest.fixture(scope="module")

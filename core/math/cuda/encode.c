@@ -150,8 +150,8 @@ static int append(struct encoding *e, int64_t rows, struct sparse *out, struct e
   size_t all = (size_t)start[rows], here = size_min(all, (size_t)c->first), left = all - here;
   if (sparse_room(out, (size_t)rows, all, error) != 0) return -1;
   size_t used = out->start[out->n_rows], *ends = out->start + out->n_rows + 1;
-  memcpy(out->index + used, on_host(e, c->index), here * sizeof *out->index);
-  memcpy(out->value + used, on_host(e, c->value), here * sizeof *out->value);
+  if (here) memcpy(out->index + used, on_host(e, c->index), here * sizeof *out->index); /* else there may be no room at all yet */
+  if (here) memcpy(out->value + used, on_host(e, c->value), here * sizeof *out->value);
   for (int64_t row = 0; row < rows; row++) ends[row] = used + (size_t)start[row + 1];
   used += here;
   if (fetch_more(e, c->more_index, out->index + used, left * sizeof *out->index, error) != 0 ||

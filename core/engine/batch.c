@@ -426,6 +426,7 @@ int batch_build(struct runner *runner, struct error *error) {
   }
   struct step *step = &batch->step;
   struct batch_tables *t = runner->tables;
+  step->plan = plan_number(runner->plan);
   step->n_layer = runner->model->arch.n_layer;
   step->n_rows = batch->n_rows;
   step->token = t->token;

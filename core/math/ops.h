@@ -178,6 +178,8 @@ struct splice_row {
 /* All that changes from step to step. Arrays are host memory, borrowed for the call. */
 struct step {
   int32_t n_layer;           /* layers of the model; a stride of kv_table */
+  uint64_t plan;             /* whose buffers the ops use: a number that nobody else ever has, also when the memory is given back and
+                                somebody's buffers come to the same place. 0: nobody's who goes */
   uint64_t list;             /* names what it is run with: lists under one number are parts of one array that never changes, so
                                 that the same beginning and count are the same ops. 0: a list that nothing is known of */
   int32_t n_rows;

@@ -549,6 +549,7 @@ int plan_run(struct plan *plan, const struct step *step, struct error *error) {
   if (plan_ops(plan, step, &ops, &count, error) != 0) return -1;
   struct backend *backend = plan->model->backend;
   struct step numbered = *step;
+  numbered.plan = plan->number;
   numbered.list = ops == plan->mixed.ops ? 0 : plan->number;
   return count ? backend->ops->run(backend, ops, count, &numbered, error) : 0;
 }
@@ -557,6 +558,7 @@ int plan_head(struct plan *plan, const struct step *step, const int32_t *rows, i
   assert(n >= 1 && n <= plan->limits.max_logit_rows);
   int32_t head_segment = plan->model->arch.n_layer;
   struct step head = *step;
+  head.plan = plan->number;
   head.n_logit_rows = n;
   head.logit_row = rows;
   if (mix(plan, &head, head_segment, head_segment + 1, head_segment, error) != 0) return -1;
@@ -636,4 +638,5 @@ const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *
   return plan->ops + plan->segment[segment];
 }
 
+uint64_t plan_number(const struct plan *plan) { return plan->number; }
 size_t plan_bytes(const struct plan *plan) { return plan->bytes; }

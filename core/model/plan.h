@@ -70,6 +70,7 @@ struct rows plan_logits(const struct plan *plan);
 /* The list of one segment: 0..n_layer-1, and n_layer for the head. For tests and for backends that capture. */
 const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count);
 
+uint64_t plan_number(const struct plan *plan); /* for step.plan of steps that are run in pieces */
 size_t plan_bytes(const struct plan *plan); /* of all buffers */
 
 #endif

@@ -127,6 +127,31 @@ static void test_taps_of_a_generation(void **state) {
   bench_close(&b);
 }
 
+/* What an engine's backend remembers of its steps is of no use to the next one's, whose buffers may have taken the places of the first's. */
+static void test_engines_one_after_the_other(void **state) {
+  (void)state;
+  struct bench b;
+  struct error error = ERROR_INIT;
+  int32_t ids[N_PROMPT], first[N_NEW];
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  for (int i = 0; i < N_PROMPT; i++) ids[i] = (i * 31 + 5) % 512;
+  for (int round = 0; round < 4; round++) {
+    struct engine *engine = open_engine(&b);
+    struct heard heard = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct engine_sequence sequence = {.tokens = ids, .n_tokens = N_PROMPT, .last_layer = 3, .max_new = N_NEW, .eos = -1, .n_logprobs = -1};
+    struct engine_task_args args = {.model = b.model, .sequences = &sequence, .n_sequences = 1, .events = &events, .context = &heard};
+    struct engine_task *task;
+    if (engine_submit(engine, &args, &task, &error) != 0) fail_msg("%s", error.text);
+    heard_wait(&heard);
+    engine_free(engine);
+    assert_int_equal(heard.n_tokens[0], N_NEW);
+    if (round == 0) memcpy(first, heard.tokens[0], sizeof first);
+    assert_memory_equal(heard.tokens[0], first, sizeof first);
+    heard_free(&heard);
+  }
+  bench_close(&b);
+}
+
 /* One fork of a prompt whose pattern is edited: the leader keeps its bits, the follower does not. */
 static void test_an_edited_fork(void **state) {
   (void)state;
@@ -270,6 +295,7 @@ static void test_too_many_points(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_taps_of_a_generation), cmocka_unit_test(test_an_edited_fork),
+                                     cmocka_unit_test(test_engines_one_after_the_other),
                                      cmocka_unit_test(test_large_edits_hold_nobody_up), cmocka_unit_test(test_too_many_points)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

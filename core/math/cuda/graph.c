@@ -1,7 +1,8 @@
 /* graph.c: steps that were recorded once and are repeated by one call.
  *
- * A graph belongs to a list of ops and a shape. Lists are told apart by their number and place, and those without a number by
- * content: instrumented lists are made anew for each step. The
+ * A graph belongs to a list of ops of one plan and a shape. Lists are told apart by their number and place, and those without a number
+ * by content: instrumented lists are made anew for each step. Content alone would do for no other plan's: ops name memory by handles,
+ * which come again when memory is given back, and what is recorded holds addresses. The
  * first step of a kind is launched op by op, which lets scratch memory grow; the second is recorded; from then on it is
  * replayed, until its place is needed for another. What is replayed reads the step from the tables. */
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 
 struct recorded {
   struct op *list; /* a copy */
+  uint64_t plan;   /* step.plan */
   uint64_t number; /* step.list, and where the list stood then */
   const struct op *place;
   size_t count;
@@ -61,7 +63,7 @@ static bool can_be_recorded(const struct op *list, size_t count) {
 }
 
 static bool is_of(const struct recorded *r, const struct op *list, size_t count, const struct step *step, const struct shape *shape) {
-  if (!r->used || r->count != count || memcmp(&r->shape, shape, sizeof *shape) != 0) return false;
+  if (!r->used || r->plan != step->plan || r->count != count || memcmp(&r->shape, shape, sizeof *shape) != 0) return false;
   if (r->number && r->number == step->list) return r->place == list;
   return memcmp(r->list, list, count * sizeof *list) == 0;
 }
@@ -88,6 +90,7 @@ static int note(struct graphs *graphs, const struct op *list, size_t count, cons
   r->list = malloc(count * sizeof *list);
   if (!r->list) return error_memory(error, count * sizeof *list);
   memcpy(r->list, list, count * sizeof *list);
+  r->plan = step->plan;
   r->number = step->list;
   r->place = list;
   r->count = count;

@@ -30,12 +30,12 @@ static const struct family {
   int per_layer;
 } families[] = {
     {"gpt2-crfm", 7},  /* q k v, attention, o, rows, in, out, rows */
-    {"llama", 9},      /* + gate and the two multiplied */
-    {"mistral", 9},
+    {"llama", 7},      /* gate, in and the two multiplied are one */
+    {"mistral", 9},    /* 16 bits, and rows that are no whole pieces of 16 bytes: three launches for that */
     {"qwen2", 9},
-    {"qwen3", 9},      /* norms of q and k are attention's */
-    {"gemma2", 9},     /* norms behind sublayers are done with the rows */
-    {"gemma3", 9},
+    {"qwen3", 7},      /* norms of q and k are attention's */
+    {"gemma2", 7},     /* norms behind sublayers are done with the rows */
+    {"gemma3", 5},     /* rows are done by the products behind them */
     {"gpt_neox", 8},     /* the MLP has a norm of its own beside attention */
     {"phi3", 9},
 };

@@ -160,11 +160,12 @@ static void test_gates(void **state) {
   for (int r = 0; r < 4; r++) {
     check_gate("cuda", DTYPE_BF16, rows[r], true, r % 2);
     check_gate("cuda", DTYPE_F16, rows[r], true, !(r % 2));
-    check_gate("cuda", DTYPE_F32, rows[r], false, r % 2);
+    check_gate("cuda", DTYPE_F32, rows[r], rows[r] <= 8, r % 2);
   }
   check_gate("cuda", DTYPE_BF16, 33, false, true);
   check_gate("cuda+library", DTYPE_F16, 33, false, true);
   check_gate("cuda+deterministic", DTYPE_BF16, 33, true, true);
+  check_gate("cuda+deterministic", DTYPE_F32, 33, true, true);
 }
 
 /* Kernels begin before their turn where the device can (device 0 of the emulator, not device 1) and nobody asked otherwise. */

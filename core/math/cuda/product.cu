@@ -35,38 +35,52 @@ template <int ROWS> static __device__ __forceinline__ float fold_lanes(float sum
   return sum[0];
 }
 
-template <int ROWS, bool WIDE> static __global__ void __launch_bounds__(THREADS) few_kernel(product_args a) {
+static __device__ __forceinline__ float add_piece(float sum, const float4 &w, const float4 &x) {
+  return fmaf(w.w, x.w, fmaf(w.z, x.z, fmaf(w.y, x.y, fmaf(w.x, x.x, sum))));
+}
+
+/* GATED: two matrices, each with the sums that it would have alone. */
+template <int ROWS, bool WIDE, bool GATED> static __global__ void __launch_bounds__(THREADS) few_kernel(product_args a) {
   row_range rows = product_rows(a);
   int first = rows.begin + (int)blockIdx.y * ROWS, lane = threadIdx.x % 32;
   int64_t out = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
   grid_follow();
   if (first >= rows.end || out >= a.w.n_out) return;
   const float *x[ROWS];
-  float sum[ROWS];
+  float sum[ROWS], gate[ROWS];
   for (int r = 0; r < ROWS; r++) {
     x[r] = row_at(a.x, first + r < rows.end ? first + r : first);
-    sum[r] = 0;
+    sum[r] = gate[r] = 0;
   }
-  const float *weights = (const float *)a.w.data + out * a.w.ld;
-#pragma unroll 4
+  const float *weights = (const float *)a.w.data + out * a.w.ld, *gates = (const float *)a.gate.data + out * a.w.ld;
+#pragma unroll (GATED ? 2 : 4)
   for (int64_t in = lane * PIECE; in < a.w.ld; in += 32 * PIECE) {
-    float4 w = *(const float4 *)(weights + in);
+    float4 w = *(const float4 *)(weights + in), g = GATED ? *(const float4 *)(gates + in) : w;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
       float4 v = load_row<WIDE>(x[r], in, a.w.n_in);
-      sum[r] = fmaf(w.w, v.w, fmaf(w.z, v.z, fmaf(w.y, v.y, fmaf(w.x, v.x, sum[r]))));
+      sum[r] = add_piece(sum[r], w, v);
+      if (GATED) gate[r] = add_piece(gate[r], g, v);
     }
   }
-  float total = fold_lanes<ROWS>(sum, lane);
+  float total = fold_lanes<ROWS>(sum, lane), gate_total = GATED ? fold_lanes<ROWS>(gate, lane) : 0;
   int row = first + lane * ROWS / 32;
-  if (lane % (32 / ROWS) == 0 && row < rows.end) finish(a, row, out, total);
+  if (lane % (32 / ROWS) != 0 || row >= rows.end) return;
+  if (GATED)
+    finish_gated(a, row, out, total, gate_total);
+  else
+    finish(a, row, out, total);
+}
+
+template <int ROWS, bool GATED> static cudaError_t launch_few_of(cudaStream_t stream, int64_t rows, const product_args &args) {
+  dim3 grid((unsigned)((args.w.n_out + WARPS - 1) / WARPS), (unsigned)((rows + ROWS - 1) / ROWS));
+  bool wide = (uintptr_t)args.x.at % 16 == 0 && args.x.ld % 4 == 0;
+  return wide ? launch(few_kernel<ROWS, true, GATED>, args, grid, THREADS, 0, stream)
+              : launch(few_kernel<ROWS, false, GATED>, args, grid, THREADS, 0, stream);
 }
 
 template <int ROWS> static cudaError_t launch_few(cudaStream_t stream, int64_t rows, const product_args &args) {
-  dim3 grid((unsigned)((args.w.n_out + WARPS - 1) / WARPS), (unsigned)((rows + ROWS - 1) / ROWS));
-  bool wide = (uintptr_t)args.x.at % 16 == 0 && args.x.ld % 4 == 0;
-  return wide ? launch(few_kernel<ROWS, true>, args, grid, THREADS, 0, stream)
-              : launch(few_kernel<ROWS, false>, args, grid, THREADS, 0, stream);
+  return args.gate.data ? launch_few_of<ROWS, true>(stream, rows, args) : launch_few_of<ROWS, false>(stream, rows, args);
 }
 
 extern "C" cudaError_t launch_product_few(cudaStream_t stream, int64_t rows, const product_args *args) {

@@ -308,8 +308,8 @@ static bool take_gate(const struct walk *w, size_t at, struct product_args *args
   struct device_matrix v = cuda_matrix_view(up->u.linear.w), g = cuda_matrix_view(gate->u.linear.w);
   int64_t rows = bucket_rows(&w->shape->bucket, up->set);
   bool few = cuda_product_few(w->cuda, rows, v.dtype);
-  if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out ||
-      !(few ? product_takes_gate(&v, &args->x) : cuda_product_small(w->cuda, rows, &v)))
+  bool takes = few ? v.dtype == DTYPE_F32 || product_takes_gate(&v, &args->x) : cuda_product_small(w->cuda, rows, &v);
+  if (v.n_out != g.n_out || v.n_in != g.n_in || v.dtype != g.dtype || join->width != v.n_out || !takes)
     return false;
   args->gate = g;
   args->gate_bias = span_floats(gate->u.linear.bias);

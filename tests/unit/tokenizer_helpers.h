@@ -106,4 +106,13 @@ static inline void expect_encode_error(const struct tokenizer *t, const char *te
   assert_int_equal(count, 0);
 }
 
+/* Two readings of one vocabulary give the same ids. */
+static inline void expect_same_ids(struct tokenizer *a, struct tokenizer *b, const char *const *texts, size_t n) {
+  for (size_t i = 0; i < n; i++) {
+    struct ids ids = encode(a, texts[i], strlen(texts[i]), TOKENIZE_BOS);
+    expect_ids(b, texts[i], TOKENIZE_BOS, ids.at, ids.count);
+    free(ids.at);
+  }
+}
+
 #endif

@@ -71,6 +71,7 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
     engine->queue_tail = task;
     task->queued = !task->background;
     engine->n_queued += task->queued;
+    if (task->warmth == TASK_COLD && !preparer_start(engine)) task->warmth = TASK_READY; /* the worker brings them itself */
     pthread_cond_signal(task->warmth == TASK_COLD ? &engine->grown_cold : &engine->changed);
   }
   pthread_mutex_unlock(&engine->mutex);

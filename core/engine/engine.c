@@ -550,7 +550,6 @@ struct engine *engine_new(struct backend *backend, const struct model *const *mo
   if (!failed && pthread_create(&engine->thread, NULL, worker, engine) != 0)
     failed = error_set(error, ERROR_IO, "the engine's thread could not be started");
   engine->started = !failed;
-  if (!failed) failed = preparer_start(engine, error);
   if (!failed) return engine;
   engine_free(engine);
   return NULL;

@@ -112,7 +112,8 @@ void admission_uncount(struct engine *engine, struct engine_task *task);
 /* ---- preparer.c ---- */
 
 bool preparer_needed(const struct engine_task *task); /* any thread, before the task is queued */
-int preparer_start(struct engine *engine, struct error *error) MUST_CHECK;
+/* Under the mutex: there is one from now on; false: no thread is to be had. */
+bool preparer_start(struct engine *engine);
 void preparer_join(struct engine *engine); /* the engine stops */
 
 /* ---- sequence.c ---- */

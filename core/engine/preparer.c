@@ -85,9 +85,10 @@ static void *preparer_main(void *argument) {
   return NULL;
 }
 
-int preparer_start(struct engine *engine, struct error *error) {
-  engine->prepares = pthread_create(&engine->preparer, NULL, preparer_main, engine) == 0;
-  return engine->prepares ? 0 : error_set(error, ERROR_IO, "the thread that prepares dictionaries could not be started");
+/* With the first task that needs it, which few daemons ever see: a thread takes tens of MiB of address space. */
+bool preparer_start(struct engine *engine) {
+  if (!engine->prepares) engine->prepares = pthread_create(&engine->preparer, NULL, preparer_main, engine) == 0;
+  return engine->prepares;
 }
 
 void preparer_join(struct engine *engine) {

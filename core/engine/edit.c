@@ -112,8 +112,12 @@ static int copy_features(const struct edit *edit, struct edit_feature **to, stru
   return failed;
 }
 
-/* Rows of other runs are as many as they like, and a dictionary may go and another come to its place. */
-static bool has_name(const struct kept *kept) { return !kept->edit.dict && kept->edit.kind != EDIT_ROW_REPLACE; }
+/* Rows of other runs are as many as they like, a dictionary may go and another come to its place, and which head and key a column of
+ * scores or a pattern is depends on how long the text may become. */
+static bool has_name(const struct kept *kept) {
+  const struct edit *e = &kept->edit;
+  return !e->dict && e->kind != EDIT_ROW_REPLACE && e->point.site != SITE_SCORES && e->point.site != SITE_PATTERN;
+}
 
 static struct digest name_content(const struct kept *kept, size_t n) {
   const struct edit *e = &kept->edit;

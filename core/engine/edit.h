@@ -68,8 +68,8 @@ int32_t edit_list_first_layer(const struct edit_list *list, int32_t n_layer);
 int32_t edit_list_next_layer(const struct edit_list *list, int32_t layer);
 
 /* Names what the edits at layers <= `layer` do at positions [position, position + n), n <= 64, of a sequence whose prompt has n_prompt
- * tokens: lists that do the same there, bit for bit, have the same name, all zeros for nothing. False: it has none (given rows, and
- * dictionary edits, which are large or may be dropped). */
+ * tokens: lists that do the same there, bit for bit, have the same name, all zeros for nothing. False: it has none (given rows,
+ * dictionary edits, and edits of scores and patterns, whose columns mean other keys in another text). */
 bool edit_list_digest(const struct edit_list *list, int32_t layer, int32_t position, int32_t n, int32_t n_prompt,
                       struct digest *out);
 

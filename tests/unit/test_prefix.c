@@ -107,7 +107,7 @@ static struct engine_stats stats(const struct world *w) {
 
 /* ---- requests ---- */
 
-enum edit_shape { NO_EDIT, ADDED, SCALED, GIVEN_ROWS, ADDED_BEFORE };
+enum edit_shape { NO_EDIT, ADDED, SCALED, GIVEN_ROWS, ADDED_BEFORE, PATTERN_FILLED };
 
 /* One edit at resid_post of a layer, or at resid_pre. */
 struct change {
@@ -186,6 +186,9 @@ static struct edit_list *edits_of(const struct change *change, int32_t n_tokens,
   if (change->end) edit.mask = mask, edit.n_mask = n_tokens;
   if (change->shape == SCALED) edit.kind = EDIT_ROW_SCALE, edit.v = NULL;
   if (change->shape == GIVEN_ROWS) edit.kind = EDIT_ROW_REPLACE;
+  if (change->shape == PATTERN_FILLED) /* columns 280 to 290: which head's, and which keys', depends on how many keys there are */
+    edit = (struct edit){.point = {change->layer, SITE_PATTERN}, .kind = EDIT_ROW_FILL, .column_begin = 280, .column_end = 290,
+                         .value = change->value, .prompt = true};
   assert_int_equal(edit_list_add(list, &edit, &error), 0);
   return list;
 }
@@ -322,6 +325,16 @@ static void test_what_has_no_name(void **state) {
   for (int i = 0; i < 3; i++) assert_int_equal(spared_by(&given, NULL), i ? 64 : 0);
 }
 
+/* Columns of a pattern are another head's and other keys' where a text has room for more. */
+static void test_edits_of_patterns(void **state) {
+  (void)state;
+  forget_all(0);
+  struct request r = {.n_tokens = 140, .changes = {{PATTERN_FILLED, 1, 0.5f, .end = 0}}};
+  assert_int_equal(spared_by(&r, NULL), 0);
+  r.max_new = 20;
+  assert_int_equal(spared_by(&r, NULL), 0);
+}
+
 /* An edit of generated tokens alone: what is generated under it begins no plain text, and the next turn under it is its own. */
 static void test_edits_of_what_is_generated(void **state) {
   (void)state;
@@ -438,7 +451,7 @@ static void test_anything(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_digest), cmocka_unit_test(test_the_same_again), cmocka_unit_test(test_what_was_generated),
-      cmocka_unit_test(test_edits), cmocka_unit_test(test_what_has_no_name), cmocka_unit_test(test_edits_of_what_is_generated),
+      cmocka_unit_test(test_edits), cmocka_unit_test(test_what_has_no_name), cmocka_unit_test(test_edits_of_patterns), cmocka_unit_test(test_edits_of_what_is_generated),
       cmocka_unit_test(test_forks), cmocka_unit_test(test_twins), cmocka_unit_test(test_who_takes_no_part),
       cmocka_unit_test(test_the_oldest_goes_first), cmocka_unit_test(test_anything),
   };

@@ -57,10 +57,17 @@ static struct backend *open_any(const char *suffix, int threads, struct error *e
   return backend_open("cpu", threads, error);
 }
 
+/* What was asked for by name is not replaced by anything else. */
+static struct backend *open_named(const char *name, struct error *error) {
+  struct backend *backend = plugin_open(name, error);
+  if (!backend) error_prefix(error, "device '%s' ('auto' and 'cpu' do without)", name);
+  return backend;
+}
+
 struct backend *backend_open(const char *name, int threads, struct error *error) {
   if (strcmp(name, "ref") == 0) return ref_open(error);
   if (strcmp(name, "auto") == 0 || strcmp(name, "auto+deterministic") == 0) return open_any(name + 4, threads, error);
-  if (plugin_names(name)) return plugin_open(name, error);
+  if (plugin_names(name)) return open_named(name, error);
   for (size_t i = 0; i < ROWS; i++)
     if (table[i].runs_here() && (strcmp(name, "cpu") == 0 || strcmp(name, table[i].kernels->name) == 0))
       return cpu_open(table[i].kernels, threads, error);

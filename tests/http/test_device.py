@@ -84,7 +84,7 @@ def run(*arguments, environment=None):
 
 def test_a_device_that_is_not_there():
     ended = run("--device", "cuda", environment={"STEERD_CUDA_LIBRARY": "/nowhere/steerd-cuda.so"})
-    assert ended.returncode != 0 and "could not be opened" in ended.stderr
+    assert ended.returncode != 0 and "device 'cuda' ('auto' and 'cpu' do without): " in ended.stderr and "could not be opened" in ended.stderr
     ended = run("--device", "abacus")
     assert ended.returncode != 0 and "known: auto, cpu, cuda:N" in ended.stderr
     if LIBRARY.exists():

@@ -27,8 +27,8 @@
  * from any thread at any time, and so may write to memory that no run uses yet: that is how a dictionary is loaded while
  * others are served.
  *
- * vjp is reserved for gradients: the backward of an op, given the same op, the step, and a buffer of output
- * cotangents. NULL until it is built. */
+ * GRADIENTS. vjp is the backward of one op. Whoever walks back runs the ops one by one, in memory of his own where every op finds
+ * what it read when it ran: nothing that an op reads is overwritten later, but by an op that says so below. */
 #ifndef STEERD_CORE_MATH_OPS_H
 #define STEERD_CORE_MATH_OPS_H
 
@@ -344,7 +344,7 @@ struct op {
       float soft_cap;                    /* scores = cap * tanh(scores / cap); 0: none */
       enum dtype kv;                     /* the wish that the pool's blocks were measured with (kv_block_bytes) */
     } attend;
-    struct { /* site of `out`, then site of `resid` (0: it has none); y = norm(resid) unless norm.kind is
+    struct { /* site of `out`, then site of `resid` (0: they have none); y = norm(resid) unless norm.kind is
                 NORM_NONE */
       struct rows out, resid, y;
       enum site out_site, resid_site;
@@ -472,6 +472,24 @@ struct sample_result {
   struct sample_likely likely[SAMPLE_MOST_LIKELY]; /* in their order */
 };
 
+/* ---- gradients ------------------------------------------------------------------------------------------ */
+
+/* A way back through some ops. The cotangent of the float at byte b of `values` is the float at byte b of `cotangents`; all rows of the
+ * ops lie in `values`, and no table or weight does. The cotangents of what an op writes are taken (they are 0 then), and what comes of
+ * them is added to those of what it reads, both in the op's own rows of the step; of OP_ATTEND also in the rows of the positions that
+ * these see: position p of a slot is row rows.begin + p - position, also in front of rows.begin.
+ *
+ * Of a product neither the activation nor the soft cap: they are ops of their own (OP_GATE without `up`, OP_CAP). Of OP_SUBLAYER the
+ * addition alone: no sites, no norm. OP_ATTEND is bare. Of OP_POINT the edits; where one is not linear, u.point.before holds the rows
+ * in front of them all. OP_ROTATE, OP_CAP, OP_SUBLAYER and OP_POINT work in place; the others read other rows than they write.
+ * OP_BEGIN gives its cotangent to `embedded` and `placed` where these are there; else it stays. Tables end the way: OP_EMBED.
+ * Not there: OP_PATTERN, OP_HOLD, OP_SPLICE, OP_PUT. */
+struct vjp {
+  struct memory *values, *cotangents;
+  bool hold_norms;   /* what a norm divides by is a constant */
+  bool hold_pattern; /* what attention looks at is: cotangents go to values only */
+};
+
 /* ---- the backend ------------------------------------------------------------------------------------ */
 
 struct ops {
@@ -521,9 +539,9 @@ struct ops {
    * without sites); where not, whoever splices takes the step apart. */
   bool splices;
 
-  /* Reserved: NULL. */
-  int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, struct rows cotangent,
-             struct error *error);
+  /* Optional, NULL: no gradients. The backward of one op (struct vjp). Sums begin in an order that depends on the shapes of the model and
+   * of the step alone. */
+  int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, const struct vjp *vjp, struct error *error);
 
   /* Optional, NULL: the host's memory. Bytes that may still be had, of how many. Any thread. */
   int (*room)(struct backend *backend, size_t *left, size_t *total, struct error *error);

@@ -26,6 +26,7 @@ static const struct ops cpu_ops = {
     .run = cpu_run,
     .encode = cpu_encode,
     .sample = cpu_sample,
+    .vjp = cpu_vjp,
     .close = cpu_close,
 };
 

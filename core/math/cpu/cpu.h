@@ -15,6 +15,7 @@
 #include "core/base/pool.h"
 #include "core/math/host.h"
 #include "core/math/sparse.h"
+#include "core/math/vjp.h"
 
 #define LANES 16 /* outputs of a panel, floats of a `vf` */
 
@@ -25,6 +26,17 @@ struct cpu_matrix {
   const unsigned char *data;
   int64_t n_panels;
   size_t panel_bytes; /* from panel to panel; a little more than the panel where that would be a power of two */
+};
+
+/* The way back through attention: some rows of a text, all heads of one KV head. */
+struct attend_back {
+  const struct op *op;
+  const struct vjp *vjp;
+  int32_t first; /* row of position 0 */
+  struct row_range rows;
+  int kv_head;
+  int64_t room;  /* floats of each of the three parts of scratch: for all that a row sees, whole vectors */
+  bool hold_pattern;
 };
 
 /* ---- kernels ----------------------------------------------------------------------------------------- */
@@ -88,6 +100,12 @@ struct kernels {
   void (*attend)(const struct attend_unit *unit, float *scratch);
   /* The k-th largest of n values >= 0, padded to a whole vector by zeros; 1 <= k <= n. known: at least k are not below it; 0 will do. */
   float (*kth_largest)(const float *value, int64_t n, int64_t k, float known);
+
+  /* Ways back (back.inc.h). g: the cotangents of what the op has written, which norm_back changes. */
+  void (*gate_back)(enum activation act, int64_t n, const float *x, const float *up, const float *g, float *to, float *to_up);
+  void (*norm_back)(const struct norm *norm, int64_t n, const float *x, float *g, bool hold, float *to);
+  void (*attend_back)(const struct attend_back *unit, float *scratch);
+  void (*widen)(enum dtype dtype, int64_t n, const unsigned char *from, float *to); /* n: a multiple of LANES */
 };
 
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
@@ -120,6 +138,11 @@ size_t product_scratch_floats(void);
 /* Both are called by all threads of a run. pack ends with a barrier; walk does not. */
 void product_pack(const struct product *product, struct pool_worker *worker);
 void product_walk(const struct product *product, struct pool_worker *worker, float *scratch);
+
+/* to [rows][n_in] += g W, where product->x is g [rows][n_out] and product->w holds W; floats of tiles as for rows of n_out, of scratch
+ * as for walk. All threads; both as pack and walk. (product_back.c) */
+void product_back_pack(const struct product *product, struct pool_worker *worker);
+void product_back_walk(const struct product *product, float *to, int64_t ld, struct pool_worker *worker, float *scratch);
 
 /* The tiles that rows are cut into. */
 int64_t product_tiles(const struct product *product);
@@ -188,6 +211,7 @@ int cpu_run(struct backend *backend, const struct op *list, size_t count, const 
 int cpu_sample(struct backend *backend, struct rows logits, int64_t vocabulary, const struct sample_draw *draws, int32_t n,
                struct sample_result *results, struct error *error);
 int cpu_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
+int cpu_vjp(struct backend *backend, const struct op *op, const struct step *step, const struct vjp *vjp, struct error *error);
 
 /* Edits and taps of columns [column, column + width) of a point on row `row`; these elements are at h. */
 void point_row(const struct kernels *kernels, const struct point_items *items, int32_t row, float *h, int64_t column,

@@ -15,6 +15,7 @@
 #include "core/math/cpu/keep.inc.h"
 #include "core/math/cpu/rows.inc.h"
 #include "core/math/cpu/attend.inc.h"
+#include "core/math/cpu/back.inc.h"
 
 #define TILES(dtype) TILES_1(TILE_##dtype) TILES_2(TILE_##dtype) TILES_4(TILE_##dtype)
 TILES(F32)
@@ -56,4 +57,8 @@ const struct kernels KERNELS = {
     .gate = gate_row,
     .attend = attend_rows,
     .kth_largest = kth_largest,
+    .gate_back = gate_back,
+    .norm_back = norm_back,
+    .attend_back = attend_back_rows,
+    .widen = widen,
 };

@@ -205,7 +205,7 @@ static void run_gate(struct walk *walk, const struct op *op, struct row_range al
 static void run_sublayer(struct walk *walk, const struct op *op, struct row_range all) {
   struct row_range rows = enter_rows(walk, op, all);
   struct rows out = op->u.sublayer.out, resid = op->u.sublayer.resid;
-  run_points(walk, op, op->u.sublayer.out_site, out, rows);
+  if (op->u.sublayer.out_site) run_points(walk, op, op->u.sublayer.out_site, out, rows);
   for (int32_t row = rows.begin; row < rows.end; row++)
     walk->kernels->add_scaled(rows_at(resid, row), 1.0f, rows_at(out, row), op->width);
   if (op->u.sublayer.resid_site) run_points(walk, op, op->u.sublayer.resid_site, resid, rows);

@@ -189,7 +189,7 @@ static void run_copy(const struct op *op, struct row_range rows) {
 }
 
 static void run_sublayer(const struct op *op, const struct step *step, struct row_range rows) {
-  ref_point(op, step, op->u.sublayer.out_site, op->u.sublayer.out, rows);
+  if (op->u.sublayer.out_site) ref_point(op, step, op->u.sublayer.out_site, op->u.sublayer.out, rows);
   for (int32_t row = rows.begin; row < rows.end; row++) {
     float *resid = rows_at(op->u.sublayer.resid, row);
     const float *out = rows_at(op->u.sublayer.out, row);
@@ -281,6 +281,7 @@ static const struct ops ref_ops = {
     .kv_block_bytes = ref_kv_block_bytes,
     .run = ref_run,
     .encode = ref_encode,
+    .vjp = ref_vjp,
     .close = ref_close,
 };
 

@@ -40,6 +40,9 @@ size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_
 void ref_attend(const struct op *op, const struct step *step);
 int ref_pattern(const struct op *op, const struct step *step, struct error *error);
 
+/* vjp.c */
+int ref_vjp(struct backend *backend, const struct op *op, const struct step *step, const struct vjp *vjp, struct error *error);
+
 /* encode.c */
 int ref_encode(struct backend *backend, const struct encode_args *args, struct sparse *out, struct error *error);
 

@@ -32,6 +32,23 @@ HANDLER(search_all_post);
 HANDLER(search_topk_post);
 HANDLER(activation_source_post);
 
+/* inference_status.c, inference_activation.c, inference_capture.c */
+extern const struct field inference_capabilities_fields[];
+extern const struct field inference_single_fields[], inference_single_batch_fields[], inference_all_fields[];
+extern const struct field inference_all_batch_fields[], inference_topk_fields[], inference_topk_batch_fields[];
+extern const struct field inference_source_fields[], inference_raw_fields[], inference_attention_fields[];
+HANDLER(inference_capabilities_get);
+HANDLER(inference_health_get);
+HANDLER(inference_single_post);
+HANDLER(inference_single_batch_post);
+HANDLER(inference_all_post);
+HANDLER(inference_all_batch_post);
+HANDLER(inference_topk_post);
+HANDLER(inference_topk_batch_post);
+HANDLER(inference_source_post);
+HANDLER(inference_raw_post);
+HANDLER(inference_attention_post);
+
 /* openai_models.c, openai_completions.c, openai_chat.c */
 extern const struct field completions_fields[], chat_completions_fields[], apply_chat_template_fields[];
 HANDLER(openai_models_get);

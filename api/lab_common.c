@@ -71,10 +71,7 @@ int lab_write_texts(struct api_call *call, size_t n, void (*write)(struct json_w
 
 void lab_write_tokens(struct json_writer *w, const char *const *tokens, const int32_t *ids, size_t n) {
   reply_texts(w, "tokens", tokens, n);
-  jw_key(w, "ids");
-  jw_open(w, '[');
-  for (size_t i = 0; i < n; i++) jw_int(w, ids[i]);
-  jw_close(w, ']');
+  reply_ids(w, "ids", ids, n);
 }
 
 static void write_token(struct json_writer *w, const struct lab_token *token) {

@@ -140,3 +140,17 @@ void reply_texts(struct json_writer *w, const char *key, const char *const *text
   for (size_t i = 0; i < count; i++) jw_text(w, texts[i]);
   jw_close(w, ']');
 }
+
+void reply_flags(struct json_writer *w, const char *key, const bool *flags, size_t count) {
+  jw_key(w, key);
+  jw_open(w, '[');
+  for (size_t i = 0; i < count; i++) jw_bool(w, flags[i]);
+  jw_close(w, ']');
+}
+
+void reply_ids(struct json_writer *w, const char *key, const int32_t *ids, size_t count) {
+  jw_key(w, key);
+  jw_open(w, '[');
+  for (size_t i = 0; i < count; i++) jw_int(w, ids[i]);
+  jw_close(w, ']');
+}

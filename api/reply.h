@@ -38,6 +38,8 @@ int reply_success(struct api_call *call);
 /* Writers of the small shapes that several endpoints share. */
 void reply_digits(struct json_writer *w, const char *key, int64_t number); /* as a string */
 void reply_json(struct json_writer *w, const char *key, const char *text); /* JSON text as it is read; NULL: null */
+void reply_ids(struct json_writer *w, const char *key, const int32_t *ids, size_t count);
+void reply_flags(struct json_writer *w, const char *key, const bool *flags, size_t count);
 void reply_texts(struct json_writer *w, const char *key, const char *const *texts, size_t count);
 
 #endif

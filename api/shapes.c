@@ -21,6 +21,9 @@
 #define CHUNK "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage?: @Usage?"
 #define ARRAYS "application/json application/x-npy application/vnd.safetensors"
 #define HTML "text/html"
+#define TOP_FEATURES "[{activationValue: number, featureIndex: integer}]"
+#define INFERENCE_VALUES \
+  "values: [number], maxValue: number, maxValueIndex: integer, dfaValues: [number]?, dfaTargetIndex: integer?, dfaMaxValue: number?"
 
 static const struct {
   const char *name, *body;
@@ -36,8 +39,7 @@ static const struct {
      "{tokens: [text], values: [number], maxValue: number, minValue: number, " AT_FEATURE ", creatorId: null, dataIndex: null, "
      "dataSource: text, maxValueTokenIndex: integer, createdAt: text}"},
     {"TopByToken",
-     "{source: text, results: [{position: integer, token: text, isSpecial: boolean, "
-     "topFeatures: [{activationValue: number, featureIndex: integer}]}]}"},
+     "{source: text, results: [{position: integer, token: text, isSpecial: boolean, topFeatures: " TOP_FEATURES "}]}"},
     {"TopOverText",
      "{tokens: [text], result: [{" AT_FEATURE ", values: [number], maxValue: number, maxValueIndex: integer}], "
      "sortIndexes: [integer]}"},
@@ -115,6 +117,12 @@ static const struct {
      "{corpus: text, corpusHash: text, lines: boolean, ends: boolean, documents: integer, tokens: integer, l0: number, mse: number?, "
      "explainedVariance: number?, fvu: number?, crossEntropy: {tokens: integer, raw: number?, spliced: number?, withError: number?, "
      "zero: number?, kept: number?}, dead: integer, shares: " SHARE_ROWS ", madeAt: text}"},
+    {"ActiveFeatures", "{tokens: [text], activeFeatures: {*: [[number]]}}"},
+    {"InferenceSingle", "{activation: {" INFERENCE_VALUES "}, tokens: [text], tokensIsSpecial: [boolean]}"},
+    {"InferenceAll",
+     "{activations: [{source: text, index: integer, sumValues: number, " INFERENCE_VALUES "}], tokens: [text], counts: null}"},
+    {"InferenceTopk",
+     "{results: [{tokenPosition: integer, token: text, isSpecial: boolean, topFeatures: " TOP_FEATURES "}], tokens: [text]}"},
     {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
     {"Done", "{message: text}"},
 };
@@ -129,7 +137,7 @@ static const struct shape shapes[] = {
     {activation_new_post, .body = "@FeatureValues|[@FeatureValues]"},
     {activation_get_post, .body = "[@Activation]"},
     {search_all_post, .body = "@TopOverText|{results: [@TopOverText]}"},
-    {activation_source_post, .body = "{results: [{tokens: [text], activeFeatures: {*: [[number]]}}]}"},
+    {activation_source_post, .body = "{results: [@ActiveFeatures]}"},
     {source_set_get, .body = "{modelId: text, name: text, visibility: text, description: null, urls: [text], sources: [@SourceRow]}"},
     {search_topk_post, .body = "@TopByToken|{results: [@TopByToken]}"},
     {tokenize_post, .body = "@Tokens"},
@@ -155,6 +163,31 @@ static const struct shape shapes[] = {
     {vector_list_post, .body = "{vectors: [@Vector]}"},
     {vector_delete_post, .body = "@Done"},
     {cossim_post, .body = "{feature: @FeatureName, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
+
+    {inference_capabilities_get,
+     .body = "{model: text, models: [text], backend: text, device: text?, max_concurrent_requests: integer, max_tokens: integer?, "
+     "token_limit: integer, lens_token_limit: integer, activation_token_limit: integer, vram_budget_bytes: integer, "
+     "vram_budget_available_bytes: integer, max_num_results: integer, grad_support: text, hooks_available: boolean, "
+     "graph_replay: boolean, generation_only: boolean, static_points: [text], static_writes: [text], frozen_points: [text], "
+     "writes_available: [text], num_layers: integer, sae_sets: [text], endpoints: {*: boolean}, sae_cache: {enabled: boolean, "
+     "budget_bytes: integer, resident_bytes: integer, resident_count: integer, registered_count: integer, host_bytes: integer, "
+     "pinned_bytes: integer, hits: integer?, misses: integer, evictions: integer}, capture_points: [text]}"},
+    {inference_health_get,
+     .body = "{stats: {backend: text, threads: integer, running_requests: integer, waiting_requests: integer, max_running: integer, "
+     "max_waiting: integer, kv_cache_bytes: integer, kv_cache_used_bytes: integer, prompt_tokens: integer, "
+     "generated_tokens: integer}, summary: text}"},
+    {inference_single_post, .body = "@InferenceSingle"},
+    {inference_single_batch_post, .body = "{results: [@InferenceSingle]}"},
+    {inference_all_post, .body = "@InferenceAll"},
+    {inference_all_batch_post, .body = "{results: [@InferenceAll]}"},
+    {inference_topk_post, .body = "@InferenceTopk"},
+    {inference_topk_batch_post, .body = "{results: [@InferenceTopk]}"},
+    {inference_source_post, .body = "{results: [@ActiveFeatures]}"},
+    {inference_raw_post,
+     .body = "{hookPoint: text, type: text, dtype: text, device: text, results: [{tokenStrings: [text], tokenIds: [integer], "
+             "activations: [{layer: integer, tokenIndices: [integer], values: [[number?]]}]}]}"},
+    {inference_attention_post,
+     .body = "{seqLen: integer, attentionIndices: [integer], attentionValues: [number], maxActivation: number, tokens: [text]}"},
 
     {lab_run_post, .body = "@Run|{results: [@Run]}", .types = ARRAYS},
     {lab_next_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},

@@ -1,6 +1,7 @@
 /* tokenize.c: text in, tokens out. Neuronpedia's web API calls the text `prompt`, its inference server `text`. */
 #include "api/call.h"
 #include "api/handlers.h"
+#include "api/reply.h"
 
 #define BOS_ROW                                                                                          \
   {"prependBos", NULL, FIELD_BOOL, .text = "Whether a BOS token stands in front; left out: as the model wants it."}
@@ -17,10 +18,7 @@ const struct field tokenize_v1_fields[] = {
 
 static void write_tokens(struct json_writer *w, const struct lab_tokens *tokens) {
   jw_open(w, '{');
-  jw_key(w, "tokens");
-  jw_open(w, '[');
-  for (size_t i = 0; i < tokens->count; i++) jw_int(w, tokens->ids[i]);
-  jw_close(w, ']');
+  reply_ids(w, "tokens", tokens->ids, tokens->count);
   jw_key(w, "tokenStrings");
   jw_open(w, '[');
   for (size_t i = 0; i < tokens->count; i++) jw_text(w, tokens->texts[i]);

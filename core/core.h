@@ -322,12 +322,19 @@ struct lab_activations_args {
   int n_results;             /* top features per token or over the text; at least 1, without a meaning for ALL_BY_TOKEN */
   enum lab_bos ignore_bos;   /* YES: the BOS position is left out; NO: it is shown (value 0 where the source does
                                 not count it); DEFAULT: left out unless the source counts it */
+  enum lab_bos bos_values;   /* of a BOS position that is shown. DEFAULT: 0 where the source does not count it; NO: 0; YES: what
+                                comes out, whatever the source counts */
+  bool silent;               /* as many results as are asked for: features that do not fire stand behind the others with 0, lower
+                                source and index first */
+  bool origins;              /* LAB_ONE_FEATURE, LAB_TOP_OVER_TEXT: also lab_feature_values.origins */
   double most_density;       /* in (0, 1): features known to fire at a larger share of positions are passed over; else: none */
   const int64_t *sort_positions; /* LAB_TOP_OVER_TEXT: rank by the sum of the values at these token positions */
-  size_t n_sort_positions;       /* 0: rank by maximum. Positions count in the tokens shown */
+  size_t n_sort_positions;       /* 0: rank by maximum. Positions count in the tokens shown; one named twice counts twice */
+  const char *text_field, *sort_field, *count_field; /* static: what they are called in errors; NULL: "text", "sortIndexes",
+                                                        "numResults" */
 };
 
-/* Fields: "source", "index", "text" or "text[i]", "sortIndexes[i]". */
+/* Fields: "source", "index", "text" or "text[i]", "sortIndexes[i]", "numResults". */
 int lab_activations(struct lab *lab, const struct lab_activations_args *args, struct lab_waker waker,
                     struct lab_job **out, struct error *error) MUST_CHECK;
 
@@ -337,6 +344,9 @@ struct lab_feature_values {
   const float *values;   /* [n_tokens], folded units */
   float max, sum;        /* sum over sort_positions (0 without) */
   int64_t max_position;  /* first maximum */
+  const float *origins;  /* [n_tokens] what each token's value vectors add to the pre-activation at max_position; NULL: not
+                            asked for, or the source does not read what the heads bring together */
+  float origins_max;
 };
 struct lab_token_feature {
   int64_t index;

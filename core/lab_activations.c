@@ -7,44 +7,13 @@
 #include <string.h>
 
 #include "core/base/checked.h"
-#include "core/lab_sources.h"
+#include "core/lab_activations.h"
 #include "core/store/features.h"
 
 /* Entries kept for one request, all of its texts and sources together, while the strongest features are looked for: 256 MiB. A
  * dictionary of 24,576 features where 100 fire at a token keeps 0.1 M for a text of 1,024 tokens. */
 #define MAX_ENTRIES ((size_t)32 << 20)
-
-struct text_state {
-  int32_t *ids;
-  size_t n_ids;
-  struct sparse *codes; /* [n_sources]; rows are positions of the full prompt */
-  float *values;        /* [n_ids] LAB_ONE_FEATURE */
-};
-
-struct activations_job {
-  struct lab_job job;
-  struct lab_warm warm;                 /* before the first task, where an encoder was dropped */
-  struct lab_model *opened;
-  enum lab_activation_form form;
-  const struct lab_source_info **infos; /* [n_sources] */
-  struct dict **dicts;                  /* [n_sources] */
-  size_t n_sources;
-  struct point *taps;                   /* distinct points of the sources */
-  int *tap_of;                          /* [n_sources] */
-  bool **dense;                         /* [n_sources][n_feat]: fires too often to be shown; NULL: none does */
-  int n_taps;
-  int64_t index;
-  int n_results;
-  enum lab_bos ignore_bos;
-  int64_t *sort;
-  size_t n_sort;
-  struct text_state *texts;
-  size_t n_texts;
-  size_t entries;                       /* in all of their codes */
-  size_t first, n_running;              /* texts of the task that runs: as many as there are sessions at most */
-  struct arena arena;                   /* the result */
-  struct lab_text_activations *result;
-};
+#define MAX_RESULT ((size_t)128 << 20) /* bytes of values in the results of all texts */
 
 static struct activations_job *activations_job(struct lab_job *job) { return (struct activations_job *)job; }
 
@@ -55,7 +24,11 @@ static void destroy(struct lab_job *job) {
     free(a->texts[t].codes);
     free(a->texts[t].ids);
     free(a->texts[t].values);
+    origins_clear(&a->texts[t].origins);
   }
+  free(a->layer_of);
+  free(a->origin_layers);
+  free(a->origin_taps);
   free(a->texts);
   free(a->infos);
   free(a->dicts);
@@ -93,7 +66,7 @@ static int all_features(struct activations_job *a, struct text_state *text, size
   if (dict_encode(a->dicts[source], tapped->rows, tapped->n_rows, codes, error) != 0) return -1;
   a->entries += codes->start[codes->n_rows] - before;
   if (a->entries > MAX_ENTRIES)
-    return error_set_field(error, ERROR_LIMIT, "text",
+    return error_set_field(error, ERROR_LIMIT, a->text_field,
                            "more than %zu activations in one request (now those of source '%s'); send fewer or shorter texts, "
                            "or fewer sources", MAX_ENTRIES, a->infos[source]->id);
   for (int32_t i = 0; text->values && i < tapped->n_rows; i++)
@@ -114,228 +87,49 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
   return 0;
 }
 
-/* ---- the result: tokens shown ---- */
-
-static bool bos_is_shown(const struct activations_job *a) {
-  if (a->ignore_bos == LAB_BOS_YES) return false;
-  if (a->ignore_bos == LAB_BOS_NO) return true;
-  for (size_t s = 0; s < a->n_sources; s++)
-    if (a->infos[s]->bos_counts) return true;
-  return false;
-}
-
-static bool begins_with_bos(const struct activations_job *a, const struct text_state *text) {
-  return text->ids[0] == tokenizer_bos(a->opened->model->tokenizer);
-}
-
-/* The position's value counts as 0: a BOS that the source was not trained on. */
-static bool is_silent(const struct activations_job *a, const struct text_state *text, size_t source, size_t position) {
-  return !a->infos[source]->bos_counts && text->ids[position] == tokenizer_bos(a->opened->model->tokenizer);
-}
-
-static int show_tokens(struct activations_job *a, const struct text_state *text, struct lab_text_activations *out,
-                       struct error *error) {
-  const struct tokenizer *tokenizer = a->opened->model->tokenizer;
-  size_t skip = begins_with_bos(a, text) && !bos_is_shown(a) ? 1 : 0;
-  size_t n = text->n_ids - skip;
-  const char **tokens = arena_array(&a->arena, n, sizeof *tokens, error);
-  int32_t *ids = arena_array(&a->arena, n, sizeof *ids, error);
-  bool *special = arena_array(&a->arena, n, sizeof *special, error);
-  if (!tokens || !ids || !special) return -1;
-  for (size_t i = 0; i < n; i++) {
-    ids[i] = text->ids[i + skip];
-    special[i] = tokenizer_is_special(tokenizer, ids[i]);
-    if (!(tokens[i] = lab_token_text(tokenizer, ids[i], &a->arena, error))) return -1;
-  }
-  *out = (struct lab_text_activations){.n_tokens = n, .tokens = tokens, .ids = ids, .special = special,
-                                       .position_offset = (int64_t)skip};
-  return 0;
-}
-
-/* ---- the result: features ---- */
-
-static void summarise(const struct activations_job *a, struct lab_feature_values *out, size_t n) {
-  for (size_t i = 0; i < n; i++) {
-    if (i && out->values[i] <= out->max) continue;
-    out->max = out->values[i];
-    out->max_position = (int64_t)i;
-  }
-  for (size_t i = 0; i < a->n_sort; i++)
-    if (a->sort[i] < (int64_t)n) out->sum += out->values[a->sort[i]];
-}
-
-static int feature_values(struct activations_job *a, const struct text_state *text, size_t source, int64_t index,
-                          const struct lab_text_activations *shown, struct lab_feature_values *out,
-                          struct error *error) {
-  size_t n = shown->n_tokens, skip = (size_t)shown->position_offset;
-  float *values = arena_array(&a->arena, n, sizeof *values, error);
-  if (!values) return -1;
-  for (size_t i = 0; i < n; i++) {
-    if (is_silent(a, text, source, i + skip)) continue;
-    values[i] = text->values ? text->values[i + skip] : sparse_find(&text->codes[source], i + skip, (int32_t)index);
-  }
-  *out = (struct lab_feature_values){.source = a->infos[source], .index = index, .values = values};
-  summarise(a, out, n);
-  return 0;
-}
-
-static int show_one(struct activations_job *a, const struct text_state *text, struct lab_text_activations *out,
-                    struct error *error) {
-  struct lab_feature_values *values = arena_array(&a->arena, 1, sizeof *values, error);
-  if (!values) return -1;
-  out->features = values;
-  out->n_features = 1;
-  return feature_values(a, text, 0, a->index, out, values, error);
-}
-
-/* A short list of the strongest, strongest first; ties keep the order of arrival (lower source, lower index). */
-struct ranked {
-  float key;
-  size_t source;
-  int32_t index;
-};
-
-static void rank(struct ranked *list, int *count, int most, struct ranked candidate) {
-  int at = *count;
-  if (at == most && !(candidate.key > list[most - 1].key)) return;
-  if (at == most) at--;
-  else (*count)++;
-  for (; at > 0 && candidate.key > list[at - 1].key; at--) list[at] = list[at - 1];
-  list[at] = candidate;
-}
-
-static bool is_dense(const struct activations_job *a, size_t source, size_t index) {
-  return a->dense && a->dense[source] && a->dense[source][index];
-}
-
-static int show_top_of_token(struct activations_job *a, const struct text_state *text, size_t position,
-                             const struct lab_token_feature **out, int *n_out, struct error *error) {
-  const struct sparse *codes = &text->codes[0];
-  struct ranked *list = arena_array(&a->arena, (size_t)a->n_results, sizeof *list, error);
-  struct lab_token_feature *top = arena_array(&a->arena, (size_t)a->n_results, sizeof *top, error);
-  if (!list || !top) return -1;
-  int n = 0;
-  bool silent = is_silent(a, text, 0, position);
-  for (size_t i = codes->start[position]; !silent && i < codes->start[position + 1]; i++)
-    if (!is_dense(a, 0, (size_t)codes->index[i]))
-      rank(list, &n, a->n_results, (struct ranked){codes->value[i], 0, codes->index[i]});
-  for (int i = 0; i < n; i++) top[i] = (struct lab_token_feature){list[i].index, list[i].key};
-  *out = top;
-  *n_out = n;
-  return 0;
-}
-
-static int show_all_of_token(struct activations_job *a, const struct text_state *text, size_t position,
-                             const struct lab_token_feature **out, int *n_out, struct error *error) {
-  const struct sparse *codes = &text->codes[0];
-  size_t first = codes->start[position], end = codes->start[position + 1];
-  struct lab_token_feature *all = arena_array(&a->arena, end - first, sizeof *all, error);
-  if (!all) return -1;
-  int n = 0;
-  for (size_t i = first; i < end && !is_silent(a, text, 0, position); i++)
-    if (codes->value[i] != 0) all[n++] = (struct lab_token_feature){codes->index[i], codes->value[i]};
-  *out = all;
-  *n_out = n;
-  return 0;
-}
-
-static int show_by_token(struct activations_job *a, const struct text_state *text, struct lab_text_activations *out,
-                         struct error *error) {
-  const struct lab_token_feature **top = arena_array(&a->arena, out->n_tokens, sizeof *top, error);
-  int *n_top = arena_array(&a->arena, out->n_tokens, sizeof *n_top, error);
-  if (!top || !n_top) return -1;
-  for (size_t i = 0; i < out->n_tokens; i++) {
-    size_t position = i + (size_t)out->position_offset;
-    if ((a->form == LAB_ALL_BY_TOKEN ? show_all_of_token(a, text, position, &top[i], &n_top[i], error)
-                                     : show_top_of_token(a, text, position, &top[i], &n_top[i], error)) != 0)
-      return -1;
-  }
-  out->top = top;
-  out->n_top = n_top;
-  return 0;
-}
-
-static bool is_sort_position(const struct activations_job *a, int64_t position) {
-  for (size_t i = 0; i < a->n_sort; i++)
-    if (a->sort[i] == position) return true;
-  return false;
-}
-
-/* Per feature its maximum over the shown tokens, or its sum over the asked ones. */
-static void feature_keys(const struct activations_job *a, const struct text_state *text, size_t source,
-                         const struct lab_text_activations *shown, float *key) {
-  const struct sparse *codes = &text->codes[source];
-  for (size_t i = 0; i < shown->n_tokens; i++) {
-    size_t row = i + (size_t)shown->position_offset;
-    if (is_silent(a, text, source, row)) continue;
-    bool counts = a->n_sort == 0 || is_sort_position(a, (int64_t)i);
-    for (size_t e = codes->start[row]; counts && e < codes->start[row + 1]; e++) {
-      float *k = &key[codes->index[e]];
-      if (a->n_sort)
-        *k += codes->value[e];
-      else if (codes->value[e] > *k)
-        *k = codes->value[e];
-    }
-  }
-}
-
-static int rank_source(const struct activations_job *a, const struct text_state *text, size_t source,
-                       const struct lab_text_activations *shown, struct ranked *list, int *n, struct error *error) {
-  size_t n_feat = (size_t)a->infos[source]->n_feat;
-  float *key = calloc(n_feat, sizeof *key);
-  if (!key) return error_memory(error, n_feat * sizeof *key);
-  feature_keys(a, text, source, shown, key);
-  for (size_t f = 0; f < n_feat; f++)
-    if (key[f] > 0 && !is_dense(a, source, f)) rank(list, n, a->n_results, (struct ranked){key[f], source, (int32_t)f});
-  free(key);
-  return 0;
-}
-
-static int show_over_text(struct activations_job *a, const struct text_state *text, struct lab_text_activations *out,
-                          struct error *error) {
-  struct ranked *list = arena_array(&a->arena, (size_t)a->n_results, sizeof *list, error);
-  struct lab_feature_values *features = arena_array(&a->arena, (size_t)a->n_results, sizeof *features, error);
-  int n = 0;
-  if (!list || !features) return -1;
-  for (size_t s = 0; s < a->n_sources; s++)
-    if (rank_source(a, text, s, out, list, &n, error) != 0) return -1;
-  for (int i = 0; i < n; i++)
-    if (feature_values(a, text, list[i].source, list[i].index, out, &features[i], error) != 0) return -1;
-  out->features = features;
-  out->n_features = (size_t)n;
-  return 0;
-}
-
-static int make_result(struct activations_job *a, struct error *error) {
-  a->result = arena_array(&a->arena, a->n_texts, sizeof *a->result, error);
-  if (!a->result) return -1;
-  for (size_t t = 0; t < a->n_texts; t++) {
-    const struct text_state *text = &a->texts[t];
-    struct lab_text_activations *out = &a->result[t];
-    if (show_tokens(a, text, out, error) != 0) return -1;
-    int failed = a->form == LAB_ONE_FEATURE      ? show_one(a, text, out, error)
-                 : a->form == LAB_TOP_OVER_TEXT ? show_over_text(a, text, out, error)
-                                                : show_by_token(a, text, out, error);
-    if (failed) return -1;
-  }
-  return 0;
-}
+/* ---- between tasks ---- */
 
 static int next_task(struct activations_job *a, bool continues, struct error *error);
 
+/* The result, or what a second pass over some texts adds to it. */
+static int take(struct activations_job *a, struct error *error) {
+  if (a->origins) return activations_take_origins(a, error);
+  a->origins = a->n_origin_layers > 0;
+  a->first = 0;
+  return activations_make_result(a, error);
+}
+
+static int finish(struct lab_job *job, struct error *error) {
+  struct activations_job *a = activations_job(job);
+  if (take(a, error) != 0) return -1;
+  if (a->origins && a->first < a->n_texts) return next_task(a, true, error);
+  job_done(job, NULL);
+  return 0;
+}
+
+/* What is made of many texts may take longer than a step: not the engine's thread. */
 static void on_done(void *context, const struct error *error) {
   struct activations_job *a = activations_job(context);
   struct error own = ERROR_INIT;
-  a->first += a->n_running;
-  if (!error && a->first < a->n_texts) {
+  if (!error && !a->origins && a->first + a->n_running < a->n_texts) {
+    a->first += a->n_running;
     if (next_task(a, true, &own) == 0) return;
     error = &own;
   }
-  if (!error && make_result(a, &own) != 0) error = &own;
-  job_done(context, error);
+  if (error)
+    job_done(context, error);
+  else
+    stager_put(&a->job, finish);
 }
 
 static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
+
+static int on_origins_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
+  struct activations_job *a = activations_job(context);
+  return origins_tapped(&a->texts[a->first + (size_t)sequence].origins, tapped, error);
+}
+
+static const struct engine_events origins_events = {.tapped = on_origins_tapped, .reads_tapped = true, .done = on_done};
 
 /* ---- the asker's side ---- */
 
@@ -392,8 +186,8 @@ static bool wants_bos(const struct activations_job *a) {
 static int prepare_text(struct activations_job *a, const struct lab_activations_args *args, size_t t,
                         struct error *error) {
   struct text_state *text = &a->texts[t];
-  char field[32] = "text";
-  if (args->n_texts > 1) snprintf(field, sizeof field, "text[%zu]", t);
+  char field[64];
+  snprintf(field, sizeof field, args->n_texts > 1 ? "%.40s[%zu]" : "%.40s", a->text_field, t);
   if (lab_encode(a->opened->model, args->texts[t].text, args->texts[t].length, wants_bos(a), 0, field, &text->ids,
                  &text->n_ids, error) != 0)
     return -1;
@@ -408,16 +202,25 @@ static int prepare_text(struct activations_job *a, const struct lab_activations_
 static int check_sort(const struct activations_job *a, struct error *error) {
   for (size_t t = 0; t < a->n_texts; t++) {
     const struct text_state *text = &a->texts[t];
-    int64_t shown = (int64_t)text->n_ids - (begins_with_bos(a, text) && !bos_is_shown(a) ? 1 : 0);
+    int64_t shown = (int64_t)text->n_ids - (activations_begin_with_bos(a, text) && !activations_show_bos(a) ? 1 : 0);
     for (size_t i = 0; i < a->n_sort; i++) {
       if (a->sort[i] >= 0 && a->sort[i] < shown) continue;
-      char field[40];
-      snprintf(field, sizeof field, "sortIndexes[%zu]", i);
+      char field[64];
+      snprintf(field, sizeof field, "%.40s[%zu]", a->sort_field, i);
       return error_set_field(error, ERROR_ARGUMENT, field, "%s is %lld, the text has tokens 0 to %lld", field,
                              (long long)a->sort[i], (long long)shown - 1);
     }
   }
   return 0;
+}
+
+static int check_size(const struct activations_job *a, struct error *error) {
+  size_t each = a->form == LAB_TOP_OVER_TEXT ? sizeof(float) : sizeof(struct lab_token_feature), tokens = 0;
+  for (size_t t = 0; t < a->n_texts; t++) tokens += a->texts[t].n_ids;
+  size_t most = MAX_RESULT / each / size_max(tokens, 1);
+  if ((a->form != LAB_TOP_OVER_TEXT && a->form != LAB_TOP_BY_TOKEN) || (size_t)a->n_results <= most) return 0;
+  return error_set_field(error, ERROR_LIMIT, a->count_field, "%d results of texts with %zu tokens in all are more than one reply holds; "
+                         "at most %zu of them", a->n_results, tokens, most);
 }
 
 static int prepare(struct lab *lab, const struct lab_activations_args *args, struct activations_job *a,
@@ -431,22 +234,23 @@ static int prepare(struct lab *lab, const struct lab_activations_args *args, str
   if (a->n_sort) memcpy(a->sort, args->sort_positions, a->n_sort * sizeof *a->sort);
   for (size_t t = 0; t < a->n_texts; t++)
     if (prepare_text(a, args, t, error) != 0) return -1;
-  return check_sort(a, error);
+  if (args->origins && activations_find_origins(a, error) != 0) return -1;
+  return check_sort(a, error) != 0 ? -1 : check_size(a, error);
 }
 
-static int32_t layers_needed(const struct activations_job *a) {
+static int32_t layers_needed(const struct point *taps, int n_taps) {
   int32_t last = 0;
-  for (int i = 0; i < a->n_taps; i++)
-    if (point_layers(a->taps[i]) > last) last = point_layers(a->taps[i]);
+  for (int i = 0; i < n_taps; i++)
+    if (point_layers(taps[i]) > last) last = point_layers(taps[i]);
   return last;
 }
 
-/* How many of the texts from `first` on can run together; one at least. */
+/* How many of the texts from `first` on can run together; one at least. Second passes keep patterns. */
 static size_t count_next(const struct activations_job *a) {
-  enum { MOST = 64 };
+  enum { MOST = 64, MOST_ORIGINS = 4 };
   int32_t positions[MOST];
-  int n = 0;
-  for (; n < MOST && a->first + (size_t)n < a->n_texts; n++)
+  int n = 0, most = a->origins ? MOST_ORIGINS : MOST;
+  for (; n < most && a->first + (size_t)n < a->n_texts; n++)
     positions[n] = (int32_t)a->texts[a->first + (size_t)n].n_ids;
   int fitting = engine_fitting(a->job.lab->engine, a->opened->model, positions, n);
   return fitting > 0 ? (size_t)fitting : 1;
@@ -455,7 +259,11 @@ static size_t count_next(const struct activations_job *a) {
 /* Texts from `first` on, as many as run at once. The first task makes the job the engine's too; when it cannot be
  * queued the job is gone. */
 static int next_task(struct activations_job *a, bool continues, struct error *error) {
+  const struct point *taps = a->origins ? a->origin_taps : a->taps;
+  int n_taps = a->origins ? a->n_origin_layers * ORIGINS_TAPS : a->n_taps;
   a->n_running = count_next(a);
+  for (size_t t = a->first; a->origins && t < a->first + a->n_running; t++)
+    if (activations_begin_origins(a, t, error) != 0) return -1;
   struct engine_sequence *sequences = calloc(a->n_running, sizeof *sequences);
   if (!sequences) {
     if (!continues) destroy(&a->job);
@@ -464,12 +272,12 @@ static int next_task(struct activations_job *a, bool continues, struct error *er
   for (size_t t = 0; t < a->n_running; t++) {
     const struct text_state *text = &a->texts[a->first + t];
     sequences[t] = (struct engine_sequence){.tokens = text->ids, .n_tokens = (int32_t)text->n_ids,
-                                            .last_layer = layers_needed(a), .taps = a->taps, .n_taps = a->n_taps,
+                                            .last_layer = layers_needed(taps, n_taps), .taps = taps, .n_taps = n_taps,
                                             .eos = -1, .n_logprobs = -1};
   }
   struct engine_task_args task = {.model = a->opened->model, .sequences = sequences,
-                                  .n_sequences = (int)a->n_running, .events = &events, .context = &a->job,
-                                  .continues = continues && a->first > 0};
+                                  .n_sequences = (int)a->n_running, .events = a->origins ? &origins_events : &events,
+                                  .context = &a->job, .continues = continues && (a->first > 0 || a->origins)};
   int failed = continues ? job_continue(&a->job, &task, error) : job_submit(&a->job, &task, error);
   free(sequences);
   return failed;
@@ -505,6 +313,11 @@ int lab_activations(struct lab *lab, const struct lab_activations_args *args, st
   a->index = args->index;
   a->n_results = args->n_results;
   a->ignore_bos = args->ignore_bos;
+  a->bos_values = args->bos_values;
+  a->silent = args->silent;
+  a->text_field = args->text_field ? args->text_field : "text";
+  a->sort_field = args->sort_field ? args->sort_field : "sortIndexes";
+  a->count_field = args->count_field ? args->count_field : "numResults";
   if (prepare(lab, args, a, error) != 0) {
     destroy(&a->job);
     return -1;

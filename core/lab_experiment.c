@@ -55,7 +55,8 @@ int experiment_texts(struct experiment *e, const struct lab_input *inputs, size_
   for (size_t t = 0; t < n; t++) {
     char field[32];
     snprintf(field, sizeof field, list ? "%s[%zu]" : "%s", inputs[t].ids ? "tokens" : "text", t);
-    if (lab_input_ids(e->opened, &inputs[t], bos, 0, field, &e->arena, &e->texts[t], error) != 0) return -1;
+    const char *name = inputs[t].field ? inputs[t].field : field;
+    if (lab_input_ids(e->opened, &inputs[t], bos, 0, name, &e->arena, &e->texts[t], error) != 0) return -1;
     e->job.prompt_tokens += (int64_t)e->texts[t].n;
   }
   e->n_texts = n;

@@ -165,6 +165,14 @@ static int prepare_positions(struct run *run, const struct lab_run_args *args, s
   return 0;
 }
 
+static int prepare_special(struct run *run, struct lab_run_text *text, struct error *error) {
+  bool *special = arena_array(&run->e.arena, text->n_tokens, sizeof *special, error);
+  for (size_t i = 0; special && i < text->n_tokens; i++)
+    special[i] = tokenizer_is_special(run->e.model->tokenizer, text->ids[i]);
+  text->special = special;
+  return special ? 0 : -1;
+}
+
 static int prepare_text(struct run *run, const struct lab_run_args *args, size_t t, struct error *error) {
   struct lab_run_text *text = &run->texts[t];
   struct arena *arena = &run->e.arena;
@@ -172,7 +180,9 @@ static int prepare_text(struct run *run, const struct lab_run_args *args, size_t
   text->ids = ids->ids;
   text->n_tokens = ids->n;
   text->loss = NAN;
-  if (experiment_tokens(&run->e, ids, &text->tokens, error) != 0 || prepare_positions(run, args, t, error) != 0) return -1;
+  if (experiment_tokens(&run->e, ids, &text->tokens, error) != 0 || prepare_special(run, text, error) != 0 ||
+      prepare_positions(run, args, t, error) != 0)
+    return -1;
   text->offsets = arena_array(arena, (size_t)run->n_points, sizeof *text->offsets, error);
   if (args->loss) text->losses = arena_array(arena, ids->n, sizeof *text->losses, error);
   if (args->top_k) text->top = arena_array(arena, text->n_positions * (size_t)args->top_k, sizeof *text->top, error);

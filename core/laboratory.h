@@ -20,6 +20,7 @@ struct lab_input {
   size_t length;
   const int64_t *ids;
   size_t n_ids;
+  const char *field; /* what it is called in errors; NULL: as each verb says below */
 };
 
 /* ---- edits ------------------------------------------------------------------------------------------ */
@@ -147,6 +148,7 @@ struct lab_tensor {
 struct lab_run_text {
   const int32_t *ids;
   const char *const *tokens;
+  const bool *special;        /* BOS, EOS, turns of chats, ... */
   size_t n_tokens;
   const int64_t *positions;   /* reported */
   size_t n_positions;

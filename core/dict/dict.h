@@ -172,6 +172,9 @@ int dict_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, s
                         struct error *error) MUST_CHECK;
 float dict_decoder_factor(const struct dict *dict, int64_t index);
 
+/* Column f of W_enc times n_f, f32 [d_in]: what a feature reads, in folded units; norms, centring and biases are no part of it. */
+void dict_encoder_column(const struct dict *dict, int64_t index, float *out);
+
 /* Whether one feature can be had without the others (RELU, JUMPRELU, GATED): dict_feature_values. */
 bool dict_features_independent(const struct dict *dict);
 

@@ -50,6 +50,11 @@ bool dict_features_independent(const struct dict *dict) {
   return dict->info.kind != DICT_TOPK && dict->info.kind != DICT_GROUPMAX;
 }
 
+void dict_encoder_column(const struct dict *dict, int64_t index, float *out) {
+  assert(index >= 0 && index < dict->info.n_feat);
+  for (int64_t i = 0; i < dict->info.d_in; i++) out[i] = encoder_weight(dict, i, index) * dict->norms[index];
+}
+
 bool dict_has_encoder_row(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
   return (info->kind == DICT_RELU || info->kind == DICT_JUMPRELU) &&

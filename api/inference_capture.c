@@ -1,0 +1,310 @@
+/* inference_capture.c: rows of points in the shapes of Neuronpedia's inference server: POST /v1/activation/raw, attention, and
+ * /v1/activation/single with a vector. Each is one run of the laboratory (lab_run), told in another way. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/handlers.h"
+#include "api/inference.h"
+#include "api/reply.h"
+#include "core/laboratory.h"
+
+const struct field inference_raw_fields[] = {
+    INFERENCE_PROMPTS_ROW, INFERENCE_MODEL_ROW,
+    {"layers", NULL, FIELD_INTS, .max = 4096, .text = "Only these layers; [] or left out: all."},
+    {"hookPoint", NULL, FIELD_CHOICE, .fallback = "residual_stream", .choices = "residual_stream",
+     .text = "What is given: the residual stream behind a layer. POST /v1/lab/run has every other point."},
+    {"type", NULL, FIELD_CHOICE, .fallback = "final_output_token", .choices = "final_output_token",
+     .text = "Where: at the last token of each text."},
+    {.name = NULL}};
+
+const struct field inference_attention_fields[] = {
+    INFERENCE_PROMPT_ROW, INFERENCE_MODEL_ROW,
+    {"layer", NULL, FIELD_INT, .required = true, .max = 4096, .text = "The layer, from 0."},
+    {"head", NULL, FIELD_INT, .required = true, .max = 65535, .text = "The head that looks, from 0."},
+    {.name = NULL}};
+
+/* ---- a run -------------------------------------------------------------------------------------------- */
+
+/* The texts as inputs that errors call by the names they have here. */
+static int read_texts(struct api_call *call, const char *texts, bool many, struct lab_run_args *args, struct error *error) {
+  const struct values *values = call->values;
+  size_t n = values_count(values, texts);
+  struct lab_input *inputs = arena_array(&call->arena, n, sizeof *inputs, error);
+  args->model = call_model(call, values, "model", error);
+  if (!inputs || !args->model) return -1;
+  for (size_t i = 0; i < n; i++) {
+    inputs[i].text = values_text_at(values, texts, i, &inputs[i].length);
+    inputs[i].field = many ? arena_printf(&call->arena, error, "%s[%zu]", texts, i) : texts;
+    if (!inputs[i].field) return -1;
+  }
+  args->inputs = inputs;
+  args->n_inputs = n;
+  args->stop_at_layer = INT64_MIN;
+  return 0;
+}
+
+/* One row of a point of a text, into `row`. */
+static int read_row(struct api_call *call, const struct lab_run_result *result, size_t text, size_t tensor, size_t at, float *row,
+                    struct error *error) {
+  int64_t bytes = result->tensors[tensor].width * (int64_t)sizeof *row;
+  return lab_run_read(call->job, result->texts[text].offsets[tensor] + (int64_t)at * bytes, row, (size_t)bytes, error);
+}
+
+static float *new_row(struct api_call *call, const struct lab_run_result *result, struct error *error) {
+  int64_t most = 1;
+  for (size_t i = 0; i < result->n_tensors; i++)
+    if (result->tensors[i].width > most) most = result->tensors[i].width;
+  return arena_array(&call->arena, (size_t)most, sizeof(float), error);
+}
+
+/* ---- a vector in place of a feature ------------------------------------------------------------------- */
+
+struct vector_plan {
+  const float *vector;
+  size_t n;
+  bool many;
+};
+
+static int write_products(struct api_call *call, struct json_writer *w, const struct lab_run_result *result, size_t t, float *row,
+                          struct error *error) {
+  const struct vector_plan *plan = call->plan;
+  const struct lab_run_text *text = &result->texts[t];
+  float *values = arena_array(&call->arena, text->n_tokens, sizeof *values, error);
+  struct lab_feature_values out = {.values = values};
+  if (!values) return -1;
+  for (size_t i = 0; i < text->n_tokens; i++) {
+    double sum = 0;
+    if (read_row(call, result, t, 0, i, row, error) != 0) return -1;
+    for (size_t k = 0; k < plan->n; k++) sum += (double)row[k] * (double)plan->vector[k];
+    values[i] = (float)sum;
+    if (i && values[i] <= out.max) continue;
+    out.max = values[i];
+    out.max_position = (int64_t)i;
+  }
+  inference_write_single(w, &out, text->tokens, text->special, text->n_tokens);
+  return 0;
+}
+
+static int finish_vector(struct api_call *call, struct error *error) {
+  const struct vector_plan *plan = call->plan;
+  const struct lab_run_result *result = lab_run_result(call->job);
+  float *row = new_row(call, result, error);
+  if (!row) return -1;
+  if ((size_t)result->tensors[0].width != plan->n || result->tensors[0].square)
+    return error_set_field(error, ERROR_ARGUMENT, "vector", "'vector' has %zu numbers, a row of '%s' %lld", plan->n,
+                           result->tensors[0].name, (long long)result->tensors[0].width);
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  if (plan->many) {
+    jw_open(&w, '{');
+    jw_key(&w, "results");
+    jw_open(&w, '[');
+  }
+  for (size_t t = 0; t < result->n_texts; t++)
+    if (write_products(call, &w, result, t, row, error) != 0) return -1;
+  if (plan->many) {
+    jw_close(&w, ']');
+    jw_close(&w, '}');
+  }
+  return 0;
+}
+
+static struct vector_plan *read_vector(struct api_call *call, bool many, struct error *error) {
+  const struct values *values = call->values;
+  struct vector_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
+  size_t n = values_count(values, "vector");
+  float *vector = arena_array(&call->arena, n, sizeof *vector, error);
+  if (!plan || !vector) return NULL;
+  for (size_t i = 0; i < n; i++) vector[i] = (float)values_number_at(values, "vector", i);
+  *plan = (struct vector_plan){vector, n, many};
+  return plan;
+}
+
+int inference_start_vector(struct api_call *call, const char *texts, bool many, struct error *error) {
+  const char *hook = values_text(call->values, "hook", NULL);
+  struct lab_run_args args = {.points = &hook, .n_points = 1};
+  struct vector_plan *plan = read_vector(call, many, error);
+  if (!plan || read_texts(call, texts, many, &args, error) != 0) return -1;
+  if (strpbrk(hook, "*?"))
+    return error_set_field(error, ERROR_ARGUMENT, "hook", "'hook' must be one point, found '%.64s'", hook);
+  bool bos = values_has(call->values, "prependBos") ? values_bool(call->values, "prependBos") : args.model->prepends_bos;
+  args.bos = bos ? LAB_BOS_YES : LAB_BOS_NO;
+  call->plan = plan;
+  call->finish = finish_vector;
+  struct error own = ERROR_INIT;
+  if (lab_run(call->api->lab, &args, call->waker, &call->job, &own) == 0) return 0;
+  bool point = strncmp(own.field, "points", 6) == 0;
+  return error_set_field(error, own.code, point ? "hook" : own.field, "%s", own.text);
+}
+
+/* ---- raw ---------------------------------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b) {
+  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* Each layer once, lowest first. */
+static int64_t *read_layers(struct api_call *call, const struct lab_model_info *model, size_t *n, struct error *error) {
+  size_t given = values_count(call->values, "layers"), all = (size_t)model->n_layer;
+  int64_t *layers = arena_array(&call->arena, given ? given : all, sizeof *layers, error);
+  for (size_t i = 0; layers && i < (given ? given : all); i++) {
+    char field[32];
+    layers[i] = given ? values_int_at(call->values, "layers", i) : (int64_t)i;
+    snprintf(field, sizeof field, "layers[%zu]", i);
+    if (layers[i] < model->n_layer) continue;
+    error_set_field(error, ERROR_ARGUMENT, field, "'%s' is %lld, the model has layers 0 to %d", field, (long long)layers[i],
+                    model->n_layer - 1);
+    return NULL;
+  }
+  if (!layers) return NULL;
+  qsort(layers, given, sizeof *layers, by_number);
+  *n = given ? 1 : all;
+  for (size_t i = 1; i < given; i++)
+    if (layers[i] != layers[*n - 1]) layers[(*n)++] = layers[i];
+  return layers;
+}
+
+static int write_rows(struct api_call *call, struct json_writer *w, const struct lab_run_result *result, size_t t, float *row,
+                      struct error *error) {
+  const int64_t *layers = call->plan;
+  const struct lab_run_text *text = &result->texts[t];
+  jw_key(w, "activations");
+  jw_open(w, '[');
+  for (size_t i = 0; i < result->n_tensors; i++) {
+    if (read_row(call, result, t, i, 0, row, error) != 0) return -1;
+    jw_open(w, '{');
+    jw_member_int(w, "layer", layers[i]);
+    jw_key(w, "tokenIndices");
+    jw_open(w, '[');
+    jw_int(w, text->positions[0]);
+    jw_close(w, ']');
+    jw_key(w, "values");
+    jw_open(w, '[');
+    jw_f32_array(w, row, (size_t)result->tensors[i].width);
+    jw_close(w, ']');
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+  return 0;
+}
+
+static int finish_raw(struct api_call *call, struct error *error) {
+  const struct lab_run_result *result = lab_run_result(call->job);
+  float *row = new_row(call, result, error);
+  if (!row) return -1;
+  struct json_writer w;
+  struct lab_stats stats;
+  lab_stats(call->api->lab, &stats);
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_text(&w, "hookPoint", values_text(call->values, "hookPoint", NULL));
+  jw_member_text(&w, "type", values_text(call->values, "type", NULL));
+  jw_member_text(&w, "dtype", "float32");
+  jw_member_text(&w, "device", stats.backend);
+  jw_key(&w, "results");
+  jw_open(&w, '[');
+  for (size_t t = 0; t < result->n_texts; t++) {
+    const struct lab_run_text *text = &result->texts[t];
+    jw_open(&w, '{');
+    reply_texts(&w, "tokenStrings", text->tokens, text->n_tokens);
+    reply_ids(&w, "tokenIds", text->ids, text->n_tokens);
+    if (write_rows(call, &w, result, t, row, error) != 0) return -1;
+    jw_close(&w, '}');
+  }
+  jw_close(&w, ']');
+  jw_close(&w, '}');
+  return 0;
+}
+
+int inference_raw_post(struct api_call *call, struct error *error) {
+  static const int64_t last = -1;
+  struct lab_run_args args = {.positions = &last, .n_positions = 1};
+  if (read_texts(call, "prompts", true, &args, error) != 0) return -1;
+  int64_t *layers = read_layers(call, args.model, &args.n_points, error);
+  const char **points = layers ? arena_array(&call->arena, args.n_points, sizeof *points, error) : NULL;
+  if (!points) return -1;
+  for (size_t i = 0; i < args.n_points; i++)
+    if (!(points[i] = arena_printf(&call->arena, error, "blocks.%d.hook_resid_post", (int)layers[i]))) return -1;
+  args.points = points;
+  call->plan = layers;
+  call->finish = finish_raw;
+  return lab_run(call->api->lab, &args, call->waker, &call->job, error);
+}
+
+/* ---- attention ---------------------------------------------------------------------------------------- */
+
+enum { KEYS_MOST = 8 };       /* of one row that are told */
+#define WEIGHT_LEAST 0.005f   /* what is below is left out */
+
+/* Whether key k is among the strongest of its row: those before it that are as strong come first. */
+static bool is_strong(const float *row, size_t n, size_t k) {
+  int before = 0;
+  for (size_t j = 0; j < n; j++) before += row[j] > row[k] || (row[j] == row[k] && j < k);
+  return before < KEYS_MOST;
+}
+
+struct weights {
+  int64_t *indices;
+  float *values;
+  size_t n;
+  float most;
+};
+
+/* Row q of the pattern: its strongest keys, and the maximum without BOS. */
+static void take_row(struct weights *weights, const float *row, size_t q, size_t n) {
+  for (size_t k = 0; k <= q; k++) {
+    if (q && k && row[k] > weights->most) weights->most = row[k];
+    if (row[k] < WEIGHT_LEAST || !is_strong(row, q + 1, k)) continue;
+    weights->indices[weights->n] = (int64_t)(q * n + k);
+    weights->values[weights->n++] = row[k];
+  }
+}
+
+static int finish_attention(struct api_call *call, struct error *error) {
+  const struct lab_run_result *result = lab_run_result(call->job);
+  const struct lab_run_text *text = &result->texts[0];
+  size_t n = text->n_tokens;
+  struct weights weights = {.indices = arena_array(&call->arena, n * KEYS_MOST, sizeof *weights.indices, error),
+                            .values = arena_array(&call->arena, n * KEYS_MOST, sizeof *weights.values, error)};
+  float *row = new_row(call, result, error);
+  if (!weights.indices || !weights.values || !row) return -1;
+  for (size_t q = 0; q < n; q++) {
+    if (read_row(call, result, 0, 0, q, row, error) != 0) return -1;
+    take_row(&weights, row, q, n);
+  }
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  jw_open(&w, '{');
+  jw_member_int(&w, "seqLen", (int64_t)n);
+  jw_key(&w, "attentionIndices");
+  jw_open(&w, '[');
+  for (size_t i = 0; i < weights.n; i++) jw_int(&w, weights.indices[i]);
+  jw_close(&w, ']');
+  jw_key(&w, "attentionValues");
+  jw_f32_array(&w, weights.values, weights.n);
+  jw_member_f32(&w, "maxActivation", weights.most);
+  reply_texts(&w, "tokens", text->tokens, n);
+  jw_close(&w, '}');
+  return 0;
+}
+
+static int check_below(int64_t number, int64_t end, const char *field, struct error *error) {
+  if (number < end) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, field, "'%s' is %lld, the model has %ss 0 to %lld", field, (long long)number, field,
+                         (long long)end - 1);
+}
+
+int inference_attention_post(struct api_call *call, struct error *error) {
+  int64_t layer = values_int(call->values, "layer"), head = values_int(call->values, "head");
+  struct lab_run_args args = {.n_points = 1, .heads = &head, .n_heads = 1};
+  if (read_texts(call, "prompt", false, &args, error) != 0 || check_below(layer, args.model->n_layer, "layer", error) != 0 ||
+      check_below(head, args.model->n_head, "head", error) != 0)
+    return -1;
+  const char *point = arena_printf(&call->arena, error, "blocks.%d.attn.hook_pattern", (int)layer);
+  if (!point) return -1;
+  args.points = &point;
+  call->finish = finish_attention;
+  return lab_run(call->api->lab, &args, call->waker, &call->job, error);
+}

@@ -106,8 +106,8 @@ static void test_unknown_paths(void **state) {
 static void test_planned(void **state) {
   (void)state;
   need_house();
-  expect_error("GET", "/v1/capabilities", NULL, 501, "unsupported", NULL, "What this server can do");
-  expect_error("POST", "/v1/lab/attribute", "{}", 501, "unsupported", NULL, "not built");
+  expect_error("POST", "/api/umap", "{}", 501, "unsupported", NULL, "A map of a source's features");
+  expect_error("POST", "/api/model/new", "{}", 501, "unsupported", NULL, "not built");
 }
 
 /* OpenAI's shape: the field in `param`, nothing where there is none. */

@@ -139,7 +139,8 @@ cuda-native: $(CUDA_ONE)/steerd-cuda.so
 
 # The same sources for the processor, against the emulator of tests/cuda_host: never shipped.
 EMULATED     := $(B)/emulated/steerd-cuda-emulated.so
-EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) $(wildcard tests/cuda_host/*.cpp))
+EMULATOR     := $(filter-out %/races.cpp,$(wildcard tests/cuda_host/*.cpp))
+EMULATED_OBJ := $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_CU) $(CUDA_OWN) $(EMULATOR))
 EMULATED_C   := $(BASE) $(CFLAGS_$(VARIANT)) -fPIC -fvisibility=hidden -Itests/cuda_host
 # Not -O3: gcc 12 then fuses products with sums by twos (vfmaddsub), whatever -ffp-contract says, and bits differ.
 EMULATED_CXX := -std=c++17 -I. -Itests/cuda_host -MMD -MP -Wall -Wextra -Wno-unknown-pragmas $(CFLAGS_$(VARIANT)) -O2 -fPIC -ffp-contract=off -pthread $(if $(shell grep -o -m1 -w fma /proc/cpuinfo 2>/dev/null),-mfma)
@@ -153,19 +154,42 @@ $(B)/emulated/%.c.o: %.c
 $(B)/emulated/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(SAY) CXX '$< (emulated)'
-	$(Q)$(CXX) $(filter-out -fsanitize=thread,$(EMULATED_CXX)) $(EMULATED_UB) -fvisibility=hidden -x c++ -c -o $@ $<
+	$(Q)$(CXX) $(filter-out -fsanitize=thread,$(EMULATED_CXX)) $(EMULATED_UB) -fdata-sections -fvisibility=hidden -x c++ -c -o $@ $<
 $(B)/emulated/%/blocks.cpp.o: EMULATED_CXX := $(filter-out -fsanitize=thread,$(EMULATED_CXX))
 $(B)/emulated/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
 	$(SAY) CXX $<
 	$(Q)$(CXX) $(EMULATED_CXX) -c -o $@ $<
-$(EMULATED): $(EMULATED_OBJ)
+EMULATED_LINK := $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -Wl,-T,tests/cuda_host/shared.ld
+$(EMULATED): $(EMULATED_OBJ) tests/cuda_host/shared.ld
 	$(SAY) LINK $@
-	$(Q)$(CXX) -shared $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
+	$(Q)$(CXX) -shared -o $@ $(EMULATED_OBJ) $(EMULATED_LINK) -lpthread -lm
 # To see that it runs.
-$(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emulated/%.o,$(wildcard tests/cuda_host/*.cpp) core/math/dtype.c)
+$(B)/emulated/limits: $(B)/emulated/tests/gpu/limits.cu.o $(patsubst %,$(B)/emulated/%.o,$(EMULATOR) core/math/dtype.c)
 	$(SAY) LINK $@
-	$(Q)$(CXX) $(filter -fsanitize=%,$(LDFLAGS_$(VARIANT)) $(EMULATED_UB)) -o $@ $^ -lpthread -lm
+	$(Q)$(CXX) -o $@ $^ $(EMULATED_LINK) -lpthread -lm
+# The same with kernels that say what they read and write, and a detector of races that is told (tests/cuda_host/races.cpp): gcc's
+# instrumentation without its library.
+RACES       := $(B)/races/steerd-cuda-races.so
+RACES_OBJ   := $(patsubst %,$(B)/races/%.o,$(CUDA_CU) $(EMULATOR) tests/cuda_host/races.cpp)
+RACES_CXX   := $(filter-out -fsanitize=%,$(EMULATED_CXX)) -DEMULATED_RACES -Wno-tsan
+RACES_WATCH := -fsanitize=thread --param tsan-instrument-func-entry-exit=0 -fdata-sections -fvisibility=hidden
+$(B)/races/%.cu.o: %.cu
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (watched)'
+	$(Q)$(CXX) $(RACES_CXX) $(RACES_WATCH) -x c++ -c -o $@ $<
+$(B)/races/%.cpp.o: %.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (races)'
+	$(Q)$(CXX) $(RACES_CXX) -c -o $@ $<
+$(RACES): $(RACES_OBJ) $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_OWN)) tests/cuda_host/shared.ld
+	$(SAY) LINK $@
+	$(Q)$(CXX) -shared -o $@ $(filter %.o,$^) -Wl,-T,tests/cuda_host/shared.ld -lpthread -lm -ldl
+# Kernels that are wrong, to see that it finds them.
+HAZARDS     := $(B)/races/hazards
+$(HAZARDS): $(filter-out %.cu.o,$(RACES_OBJ)) $(B)/races/tests/cuda_host/hazards.cu.o $(B)/emulated/core/math/dtype.c.o tests/cuda_host/shared.ld
+	$(SAY) LINK $@
+	$(Q)$(CXX) -o $@ $(filter %.o,$^) -Wl,-T,tests/cuda_host/shared.ld -lpthread -lm -ldl
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
@@ -239,8 +263,15 @@ gpu-all:
 gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
 	@tests/gpu/rehearse.sh
 
-.PHONY: cuda-quick cuda-native emulated unit-emulated cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
+.PHONY: cuda-quick cuda-native emulated unit-emulated racecheck cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
+# Every kernel comes up in these.
+RACE_TESTS := ops ops_rows codes splice cuda_draws cuda_rows
+racecheck: $(RACES) $(HAZARDS) $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
+	@$(HAZARDS)
+	@for backend in cuda cuda+deterministic; do \
+	  STEERD_CUDA_LIBRARY=$(abspath $(RACES)) STEERD_TEST_BACKEND=$$backend tests/tools/run_unit.sh $(RACE_TESTS:%=$(B)/tests-cuda/test_%) || exit 1; \
+	done
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)

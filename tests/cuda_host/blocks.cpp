@@ -22,6 +22,9 @@
 extern "C" {
 extern unsigned char __start_emulated_shared[] __attribute__((weak, visibility("hidden")));
 extern unsigned char __stop_emulated_shared[] __attribute__((weak, visibility("hidden")));
+/* Those of templates (shared.ld). */
+extern unsigned char emulated_templates_begin[] __attribute__((visibility("hidden")));
+extern unsigned char emulated_templates_end[] __attribute__((visibility("hidden")));
 }
 
 namespace emulated {
@@ -151,6 +154,7 @@ static void leave(bool forever) {
 static void enter(fiber *next) {
   current = next;
   here = &next->at;
+  thread_goes_on(next->index, next->stack, STACK_BYTES);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&scheduler_fake, next->stack, STACK_BYTES);
 #endif
@@ -166,6 +170,7 @@ static void enter(fiber *next) {
 
 static void release_block() {
   if (!now->n_live || now->n_at_block < now->n_live) return;
+  block_joined();
   for (int i = 0; i < now->n_warps; i++) {
     now->warps[i].ready |= now->warps[i].at_block;
     now->warps[i].at_block = 0;
@@ -182,6 +187,7 @@ static void thread_main() {
 #endif
   now->call->thread();
   if (!here->followed) fail("a thread ends that has not waited for the grid before (grid_follow)", 0, 0);
+  thread_ends(here->copies.size());
   now->n_live--;
   own_warp()->ended |= own_bit();
   release_block();
@@ -217,7 +223,7 @@ void wait_block(int line) {
     leave(false);
 }
 
-const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders) {
   int own = current->index & 31, turn;
   warp *w = own_warp();
   if (!(mask >> own & 1)) fail("a lane takes part in an exchange that does not name it", line, 0);
@@ -229,6 +235,7 @@ const uint64_t *exchange(unsigned mask, uint64_t bits, int line) {
   w->value[turn][own] = bits;
   w->arrived |= 1u << own;
   if (w->arrived == mask) {
+    if (orders) warp_joined(current->index / 32, mask);
     w->arrived = 0;
     w->turn ^= 1;
     w->ready |= w->at_warp;
@@ -314,7 +321,35 @@ static void go_on() {
   }
 }
 
-static size_t statics_bytes() { return (size_t)(__stop_emulated_shared - __start_emulated_shared); }
+/* Byte by byte where a sanitizer has put space between variables that nobody may touch. */
+static __attribute__((no_sanitize("address"))) void fill(unsigned char *at, const unsigned char *end) {
+#if defined(__SANITIZE_ADDRESS__)
+  while (at < end) *(volatile unsigned char *)at++ = 0xFF;
+#else
+  memset(at, 0xFF, (size_t)(end - at));
+#endif
+}
+static __attribute__((no_sanitize("address"))) unsigned char *copied(unsigned char *to, const unsigned char *from, size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  for (size_t i = 0; i < bytes; i++) ((volatile unsigned char *)to)[i] = from[i];
+#else
+  memcpy(to, from, bytes);
+#endif
+  return to + bytes;
+}
+
+/* Both kinds of `__shared__` variables. */
+static const size_t plain_bytes = (size_t)(__stop_emulated_shared - __start_emulated_shared);
+static const size_t template_bytes = (size_t)(emulated_templates_end - emulated_templates_begin);
+static void save_statics(std::vector<unsigned char> *to) {
+  to->resize(plain_bytes + template_bytes);
+  copied(copied(to->data(), __start_emulated_shared, plain_bytes), emulated_templates_begin, template_bytes);
+}
+static void put_statics_back(const std::vector<unsigned char> &from) {
+  copied(__start_emulated_shared, from.data(), plain_bytes);
+  copied(emulated_templates_begin, from.data() + plain_bytes, template_bytes);
+}
+
 static size_t shared_bytes(const kernel_call &call) { return (call.shared + 64) / 64 * 64; }
 
 /* Puts in place what the threads of the scene see. */
@@ -326,6 +361,7 @@ static void show(scene *s) {
   block_index = dim3((unsigned)(s->place % call.grid.x), (unsigned)(s->place / call.grid.x % call.grid.y),
                      (unsigned)(s->place / call.grid.x / call.grid.y));
   dynamic_shared = s->dynamic_shared;
+  block_goes_on(s == &ahead);
 }
 
 static void set_scene(scene *s, const kernel_call *call) {
@@ -341,11 +377,13 @@ static void begin_block(scene *s, uint64_t place) {
   s->place = place;
   show(s);
   memset(dynamic_shared, 0xFF, shared_bytes(*s->call));
-  memset(__start_emulated_shared, 0xFF, statics_bytes());
+  fill(__start_emulated_shared, __stop_emulated_shared);
+  if (below(16) == 0) fill(emulated_templates_begin, emulated_templates_end); /* a megabyte */
   memset(s->warps, 0, sizeof s->warps);
   s->n_live = s->n_threads = (int)(block_size.x * block_size.y * block_size.z);
   s->n_warps = (s->n_threads + 31) / 32;
   s->n_at_block = 0;
+  block_begins(s == &ahead, place, s->n_threads, dynamic_shared, shared_bytes(*s->call));
   for (int i = 0; i < s->n_threads; i++) make_ready(i);
   if (s->n_threads % 32) s->warps[s->n_warps - 1].ended = ~0u << s->n_threads % 32;
 }
@@ -354,7 +392,8 @@ static void begin_block(scene *s, uint64_t place) {
 static void resume() {
   show(&ahead);
   ahead.early = false;
-  memcpy(__start_emulated_shared, ahead.statics.data(), ahead.statics.size());
+  block_has_turn();
+  put_statics_back(ahead.statics);
   for (int i = 0; i < ahead.n_warps; i++) {
     ahead.warps[i].ready |= ahead.warps[i].at_grid;
     ahead.warps[i].at_grid = 0;
@@ -376,7 +415,7 @@ void begin_early(const kernel_call &call) {
   ahead.early = true;
   begin_block(&ahead, some_block(blocks_of(call)));
   go_on();
-  ahead.statics.assign(__start_emulated_shared, __stop_emulated_shared);
+  save_statics(&ahead.statics);
   now = &usual;
   here = nullptr;
 }
@@ -390,6 +429,7 @@ void run_grid(const kernel_call &call) {
   uint64_t all = blocks_of(call), stride = 1 + below(1u << 20), at = some_block(all);
   bool begun = ahead.call == &call;
   set_scene(&usual, &call);
+  grid_begins(call);
   while (common_divisor(stride, all) != 1) stride++;
   for (uint64_t i = 0; i < all; i++, at = (at + stride) % all) {
     if (begun && at == ahead.place) {
@@ -403,5 +443,6 @@ void run_grid(const kernel_call &call) {
   }
   usual.call = nullptr;
   here = nullptr;
+  grid_ends();
 }
 } // namespace emulated

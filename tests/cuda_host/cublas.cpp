@@ -72,6 +72,7 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
     return CUBLAS_STATUS_EXECUTION_FAILED;
   cudaError_t status = emulated::submit(handle->stream, [=]() {
     emulated::count_launch();
+    for (int row = 0; row < n; row++) emulated::memory_written((float *)c + (size_t)row * (size_t)ldc, (size_t)m * sizeof(float));
     for (int row = 0; row < n; row++)
       for (int out = 0; out < m; out++) {
         float sum = 0;

@@ -16,6 +16,7 @@
 #include <functional>
 
 #include "cuda_runtime_api.h"
+#include "races.h"
 
 #define __global__
 #define __device__
@@ -75,8 +76,9 @@ extern dim3 block_index, block_size, grid_size;
 extern unsigned char *dynamic_shared;
 /* line: of the caller; threads that wait at different lines wait in a way that a device need not understand. */
 void wait_block(int line);
-/* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. */
-const uint64_t *exchange(unsigned mask, uint64_t bits, int line);
+/* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. `orders`: what
+ * the lanes did to memory before is seen by them behind it, which shuffles and votes do not promise. */
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders = false);
 void wait_grid();
 void misaligned(const void *at, size_t bytes);
 int lane();
@@ -105,7 +107,7 @@ inline dim3 &blockDim = emulated::block_size, &gridDim = emulated::grid_size; /*
 #define __builtin_assume(what) ((void)0)
 #define LINE int line = __builtin_LINE()
 static inline void __syncthreads(LINE) { emulated::wait_block(line); }
-static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, LINE) { emulated::exchange(mask, 0, line); }
+static inline void __syncwarp(unsigned mask = 0xFFFFFFFFu, LINE) { emulated::exchange(mask, 0, line, true); }
 /* A lane that is not named gives nothing: what is read of it is undefined, here NaN or a number nobody means. */
 template <class T> static inline T from_lane(unsigned mask, const uint64_t *all, int from) {
   return emulated::unpack<T>(mask >> (from & 31) & 1 ? all[from & 31] : ~(uint64_t)0);
@@ -140,8 +142,7 @@ static inline int __any_sync(unsigned mask, int predicate, LINE) { return __ball
 static inline int __all_sync(unsigned mask, int predicate, LINE) { return __ballot_sync(mask, predicate, line) == mask; }
 static inline unsigned __activemask() { return 0xFFFFFFFFu; }
 /* Fibers of one thread see each other's writes at once. */
-static inline void __threadfence() {}
-static inline void __threadfence_block() {}
+static inline void __threadfence() { emulated::fence_passed(); }
 static inline int __ffs(int bits) { return __builtin_ffs(bits); }
 /* Byte i of the result is byte (selector >> 4 i & 7) of b and a, a the lower four. */
 static inline unsigned __byte_perm(unsigned a, unsigned b, unsigned selector) {
@@ -156,35 +157,34 @@ static inline void cudaGridDependencySynchronize() { emulated::wait_grid(); }
 static inline void cudaTriggerProgrammaticLaunchCompletion() {}
 static inline float __uint_as_float(unsigned bits) { return emulated::unpack<float>(bits); }
 static inline unsigned __float_as_uint(float value) { return (unsigned)emulated::pack(value); }
-template <class T> static inline T atomicAdd(T *at, T value) {
-  T was = *at;
-  *at = was + value;
+namespace emulated {
+template <class T> UNWATCHED T peek(const T *at) { return *at; }
+template <class T> UNWATCHED void poke(T *at, T value) { *at = value; }
+/* One step for all other threads: *at becomes what `next` makes of it. */
+template <class T, class F> static inline T change(T *at, F next) {
+  accessed_atomically(at, sizeof *at);
+  T was = peek(at);
+  poke(at, next(was));
   return was;
+}
+} // namespace emulated
+template <class T> static inline T atomicAdd(T *at, T value) {
+  return emulated::change(at, [=](T was) { return was + value; });
 }
 template <class T> static inline T atomicExch(T *at, T value) {
-  T was = *at;
-  *at = value;
-  return was;
+  return emulated::change(at, [=](T) { return value; });
 }
 template <class T> static inline T atomicMax(T *at, T value) {
-  T was = *at;
-  if (was < value) *at = value;
-  return was;
+  return emulated::change(at, [=](T was) { return was < value ? value : was; });
 }
 template <class T> static inline T atomicMin(T *at, T value) {
-  T was = *at;
-  if (value < was) *at = value;
-  return was;
+  return emulated::change(at, [=](T was) { return value < was ? value : was; });
 }
 template <class T> static inline T atomicOr(T *at, T value) {
-  T was = *at;
-  *at = was | value;
-  return was;
+  return emulated::change(at, [=](T was) { return was | value; });
 }
 template <class T> static inline T atomicCAS(T *at, T expected, T value) {
-  T was = *at;
-  if (was == expected) *at = value;
-  return was;
+  return emulated::change(at, [=](T was) { return was == expected ? value : was; });
 }
 static inline int __clz(int bits) { return bits ? __builtin_clz((unsigned)bits) : 32; }
 static inline float __fdividef(float x, float y) { return x / y; }
@@ -193,6 +193,7 @@ template <class T> static inline T __ldg(const T *at) { return *at; }
 template <class T> static inline T __ldcg(const T *at) {
   T value;
   if ((uintptr_t)at % sizeof value) emulated::misaligned(at, sizeof value);
+  emulated::was_read(at, sizeof value);
   memcpy(&value, at, sizeof value);
   return value;
 }

@@ -147,6 +147,7 @@ static void do_one(cudaStream_t stream) {
   if (next.loss == losses || next.always) {
     const kernel_call *after = stream->waiting.empty() ? nullptr : stream->waiting.front().what.kernel.get();
     if (next.what.kernel && after && after->overlaps && after != next.what.kernel.get() && below(2)) begin_early(*after);
+    stream_turns(stream, next.what.kernel != nullptr);
     if (next.what.kernel) run_kernel(*next.what.kernel);
     else next.what.work();
   }

@@ -97,6 +97,7 @@ static cudaError_t take(void **out, size_t bytes, size_t more) { /* under the gu
   ASAN_POISON_MEMORY_REGION(b.begin, (size_t)(place - b.begin));
   ASAN_POISON_MEMORY_REGION(place + bytes, (size_t)(b.end - place) - bytes);
   blocks[place] = b;
+  memory_begins(place, bytes, false);
   in_use += more;
   *out = place;
   return cudaSuccess;
@@ -116,6 +117,7 @@ static size_t give(void *at) {
   if (found == blocks.end()) die("what is freed was not allocated");
   block b = found->second;
   check_fences((unsigned char *)at, b);
+  memory_ends(at);
   blocks.erase(found);
   size_t room = (size_t)(b.end - b.begin);
   madvise(b.begin, room, MADV_DONTNEED);
@@ -273,7 +275,7 @@ static cudaError_t copy(unsigned char *to, size_t to_pitch, const unsigned char 
   }
   cudaError_t error = submit(which, [=]() {
     (void)taken;
-    for (size_t row = 0; row < height; row++) memmove(to + row * to_pitch, from + row * from_pitch, width);
+    for (size_t row = 0; row < height; row++) memmove(to + row * to_pitch, from + row * from_pitch, width), memory_written(to + row * to_pitch, width);
   });
   if (error == cudaSuccess && into_pages) do_all(stream);
   return error;
@@ -289,6 +291,7 @@ cudaError_t cudaMallocHost(void **out, size_t bytes) {
   std::lock_guard<std::mutex> lock(guard);
   memset(*out, 0xFF, bytes);
   locked[*out] = bytes;
+  memory_begins(*out, bytes, true);
   return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) { return cudaMallocHost(out, bytes); }
@@ -298,13 +301,14 @@ cudaError_t cudaFreeHost(void *at) {
   do_everything();
   std::lock_guard<std::mutex> lock(guard);
   if (!locked.erase(at)) die("what is freed was not locked memory");
+  memory_ends(at);
   free(at);
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *at, int value, size_t bytes, cudaStream_t stream) {
   CALLED();
   if (!emulated::on_device(at, bytes)) return say(cudaErrorInvalidValue);
-  return submit(stream, [=]() { memset(at, value, bytes); });
+  return submit(stream, [=]() { memset(at, value, bytes), memory_written(at, bytes); });
 }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
   CALLED();

@@ -27,7 +27,7 @@ struct fragment {
 };
 
 /* Sums are added one by one in f32, and cut to 24 bits, as tensor cores do. */
-static inline float cut_sum(float x, double term) {
+static UNWATCHED float cut_sum(float x, double term) {
   if (term == 0) return x;
   double sum = (double)x + term;
   float rounded = (float)sum;
@@ -37,7 +37,7 @@ static inline float cut_sum(float x, double term) {
 template <int K> struct matrices {
   float a[16][K], b[K][8];
 
-  void multiply(const fragment *const lanes[32]) const {
+  UNWATCHED void multiply(const fragment *const lanes[32]) const {
     for (int laneid = 0; laneid < 32; laneid++) {
       int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
       for (int i = 0; i < 4; i++) {
@@ -49,12 +49,12 @@ template <int K> struct matrices {
   }
 };
 
-static inline float half_of(const unsigned *words, int i, bool f16) {
+static UNWATCHED float half_of(const unsigned *words, int i, bool f16) {
   unsigned short bits = (unsigned short)(words[i / 2] >> (i % 2 ? 16 : 0));
   return f16 ? f16_to_f32(bits) : bf16_to_f32(bits);
 }
 
-static inline void fill(matrices<16> &all, const fragment *const lanes[32]) {
+static UNWATCHED void fill(matrices<16> &all, const fragment *const lanes[32]) {
   for (int laneid = 0; laneid < 32; laneid++) {
     int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
     for (int i = 0; i < 8; i++) {
@@ -70,9 +70,9 @@ static inline void fill(matrices<16> &all, const fragment *const lanes[32]) {
 }
 
 /* The low 13 bits of an operand have to be 0: what becomes of others is not said. They are made NaN here. */
-static inline float tf32_of(unsigned bits) { return bits & 0x1FFF ? NAN : unpack<float>(bits); }
+static UNWATCHED float tf32_of(unsigned bits) { return bits & 0x1FFF ? NAN : unpack<float>(bits); }
 
-static inline void fill(matrices<8> &all, const fragment *const lanes[32]) {
+static UNWATCHED void fill(matrices<8> &all, const fragment *const lanes[32]) {
   for (int laneid = 0; laneid < 32; laneid++) {
     int group_id = laneid >> 2, thread_id_in_group = laneid % 4;
     for (int i = 0; i < 4; i++) {
@@ -115,22 +115,32 @@ static inline unsigned pack_f16(float low, float high) { return (unsigned)f32_to
 static inline float power_of_2(float x) { return x < -126 ? 0 : exp2f(x); }
 
 /* Copies that were started: the bytes come when they are waited for, and are NaN until then. */
-static inline void copy_start(void *to, const void *from, bool wanted) {
+static UNWATCHED void copy_put_off(void *to, const void *from, bool wanted) {
   if ((uintptr_t)to % 16) emulated::misaligned(to, 16);
   if ((uintptr_t)from % 16) emulated::misaligned(from, 16);
   memset(to, 0xFF, 16);
   emulated::here->copies.push_back({to, wanted ? from : nullptr, emulated::here->groups});
 }
+static inline void copy_start(void *to, const void *from, bool wanted) {
+  emulated::copy_begins(to, wanted ? from : nullptr);
+  copy_put_off(to, from, wanted);
+}
 static inline void copy_group() { emulated::here->groups++; }
-template <int N> static inline void copy_wait() {
+/* The next of those that are to be done by now, done; false: there is none. */
+static UNWATCHED bool copy_next(int groups, emulated::pending_copy *copy) {
   auto &copies = emulated::here->copies;
-  while (!copies.empty() && copies.front().group < emulated::here->groups - N) {
-    if (copies.front().from)
-      memcpy(copies.front().to, copies.front().from, 16);
-    else
-      memset(copies.front().to, 0, 16);
-    copies.pop_front();
-  }
+  if (copies.empty() || copies.front().group >= emulated::here->groups - groups) return false;
+  *copy = copies.front();
+  copies.pop_front();
+  if (copy->from)
+    memcpy(copy->to, copy->from, 16);
+  else
+    memset(copy->to, 0, 16);
+  return true;
+}
+template <int N> static inline void copy_wait() {
+  emulated::pending_copy copy;
+  while (copy_next(N, &copy)) emulated::copy_ends(copy.to, copy.from);
 }
 
 #endif

@@ -41,11 +41,6 @@ static int read_record(struct api_call *call, const struct lab_source_info *sour
   return found < 0 ? -1 : 0;
 }
 
-static void write_place(struct json_writer *w, const struct lab_source_info *source) {
-  jw_member_text(w, "modelId", source->model_id);
-  jw_member_text(w, "source", source->id);
-}
-
 /* ---- density ------------------------------------------------------------------------------------------ */
 
 /* Firing rates of all features, NaN where there are none. */
@@ -141,7 +136,7 @@ int density_get(struct api_call *call, struct error *error) {
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_place(&w, t.place.source);
+  rows_place(&w, t.place.source);
   jw_member_int(&w, "features", t.place.source->n_feat);
   member_tokens_counted(&w, &t.record);
   write_density(&w, t.rates, n, t.known);
@@ -157,7 +152,7 @@ int density_get(struct api_call *call, struct error *error) {
 /* ---- what it is --------------------------------------------------------------------------------------- */
 
 static void write_shape(struct json_writer *w, const struct lab_source_info *source) {
-  write_place(w, source);
+  rows_place(w, source);
   source_members(w, source);
 }
 
@@ -286,7 +281,7 @@ static void write_list(struct api_call *call, const struct lab_source_info *sour
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_place(&w, source);
+  rows_place(&w, source);
   jw_member_int(&w, "total", page->total);
   jw_member_int(&w, "offset", page->offset);
   jw_key(&w, "features");
@@ -336,7 +331,7 @@ int dictionary_random_get(struct api_call *call, struct error *error) {
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_place(&w, place.source);
+  rows_place(&w, place.source);
   jw_member_int(&w, "index", index);
   jw_close(&w, '}');
   return 0;

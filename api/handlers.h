@@ -109,6 +109,12 @@ HANDLER(sources_get);
 HANDLER(sources_post);
 HANDLER(source_delete);
 
+/* logits.c, lab_token_score.c */
+extern const struct field logit_stats_fields[], enrichment_fields[], token_score_fields[];
+HANDLER(logit_stats_get);
+HANDLER(enrichment_post);
+HANDLER(token_score_post);
+
 /* lab_run.c, lab_next.c, lab_compare.c, lab_patch.c, lab_ablate.c, lab_lens.c */
 extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_patch_fields[];
 extern const struct field lab_ablate_fields[], lab_lens_fields[], lab_components_fields[];

@@ -14,6 +14,11 @@
 
 /* ---- models, sources, sets ---------------------------------------------------------------------------- */
 
+void rows_place(struct json_writer *w, const struct lab_source_info *source) {
+  jw_member_text(w, "modelId", source->model_id);
+  jw_member_text(w, "source", source->id);
+}
+
 void rows_model_members(struct json_writer *w, const struct lab_model_info *model) {
   jw_member_text(w, "id", model->id);
   jw_member_text(w, "displayName", model->id);

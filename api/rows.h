@@ -6,6 +6,9 @@
 #include "core/archive.h"
 #include "core/base/json_writer.h"
 
+/* "modelId" and "source": which one a reply is about. */
+void rows_place(struct json_writer *w, const struct lab_source_info *source);
+
 /* The members of a row, without the braces. */
 void rows_model_members(struct json_writer *w, const struct lab_model_info *model);
 void rows_set_members(struct json_writer *w, const struct lab_source_info *source); /* of the set it is in */

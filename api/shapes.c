@@ -216,6 +216,15 @@ static const struct shape shapes[] = {
     {dictionary_features_get,
      .body = "{" AT_SOURCE ", total: integer, offset: integer, features: [{index: integer, rate: number?, nFired: integer?, max: number?, "
      "mean: number?, description: text?}]}"},
+    {logit_stats_get,
+     .body = "{" AT_SOURCE ", features: integer, total: integer, offset: integer, "
+     "rows: [{index: integer, mean: number?, std: number?, skewness: number?, kurtosis: number?, rate: number?}]}"},
+    {enrichment_post,
+     .body = "{" AT_SOURCE ", vocabulary: integer, features: integer, sets: [{name: text, tokens: integer, examples: [text], "
+     "top: [{index: integer, score: number, enrichment: number?, end: text}], scores?: [number?]}]}"},
+    {token_score_post,
+     .body = "{" AT_SOURCE ", positions: {on: integer, elsewhere: integer}, missing: [text], features: [{index: integer, score: number?, "
+     "meanOn: number, meanElsewhere: number?, firedOn: integer, firedElsewhere: integer}]}"},
     {dictionary_random_get, .body = "{" AT_SOURCE ", index: integer}"},
     {sources_get,
      .body = "{encoderBytes: integer, budget: integer?, "

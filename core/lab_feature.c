@@ -36,6 +36,7 @@ static void merge(struct store_feature *to, const struct store_feature *made) {
     to->top = made->top;
     to->bottom = made->bottom;
     to->logits = made->logits;
+    to->moments = made->moments;
   }
   if (made->groups & STORE_NEIGHBOURS) {
     to->neighbours = made->neighbours;

@@ -11,10 +11,12 @@ static int slice_logits(struct table_work *work, struct plan *plan, struct error
   int64_t left = work->n - work->done_logits;
   int most = plan_max_logit_rows(plan), n = left < most ? (int)left : most;
   struct feature_logits *made = calloc((size_t)n, sizeof *made);
-  if (!made) return error_memory(error, (size_t)n * sizeof *made);
-  int failed = tables_logits(work->source->dict, plan, tokenizer_size(work->model->tokenizer),
-                             work->first + work->done_logits, n, made, error);
+  uint32_t *features = calloc((size_t)n, sizeof *features);
+  int failed = made && features ? 0 : error_memory(error, (size_t)n * sizeof *made);
+  for (int i = 0; !failed && i < n; i++) features[i] = (uint32_t)(work->first + work->done_logits + i);
+  if (!failed) failed = tables_logits(work->source->dict, plan, tokenizer_size(work->model->tokenizer), features, n, made, error);
   for (int i = 0; !failed && i < n; i++) work->rows[work->done_logits + i].logits = made[i];
+  free(features);
   free(made);
   work->done_logits += n;
   return failed;
@@ -161,6 +163,8 @@ int table_store(const struct table_work *work, const struct table_row *row, stru
   const struct feature_logits *logits = &row->logits;
   if (work->logits) out->groups |= STORE_LOGITS; /* also where it is known that there are none */
   if (work->logits && work->source->info.promotes) {
+    out->groups |= STORE_MOMENTS;
+    out->moments = (struct store_moments){logits->moments.mean, logits->moments.std, logits->moments.skewness, logits->moments.kurtosis};
     if (store_tokens(work, logits->top, logits->top_value, logits->n, arena, &out->top, error) != 0 ||
         store_tokens(work, logits->bottom, logits->bottom_value, logits->n, arena, &out->bottom, error) != 0)
       return -1;

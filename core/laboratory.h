@@ -275,6 +275,100 @@ struct lab_patch_result {
 };
 const struct lab_patch_result *lab_patch_result(const struct lab_job *job);
 
+/* ---- the logits of features -------------------------------------------------------------------------- */
+
+/* Mean, standard deviation, skewness and kurtosis (3 for a normal distribution) of the logits that each feature's row gives the
+ * tokens of the vocabulary, of the whole population. */
+struct lab_moments {
+  double mean, std, skewness, kurtosis; /* NaN: its logits are not finite, or all equal */
+};
+
+/* Of all features of a source, as a job: at once where the store has them; else computed in the engine's background and, with a
+ * store, kept. ERROR_ARGUMENT "source": its rows do not reach the logits. */
+int lab_logit_stats(struct lab *lab, const struct lab_source_info *source, struct lab_waker waker, struct lab_job **out,
+                    struct error *error) MUST_CHECK;
+const struct lab_moments *lab_logit_stats_result(const struct lab_job *job); /* [n_feat] */
+
+/* Tokens by words, ids, or how they are written. */
+struct lab_token_set {
+  const char *name;
+  const char *const *words; /* all tokens of each word */
+  size_t n_words;
+  const int64_t *ids;
+  size_t n_ids;
+  bool prepend_space;       /* before words that do not begin with one */
+};
+struct lab_token_sets {
+  const struct lab_token_set *sets;
+  size_t n_sets;
+  const char *const *classes; /* built-in sets (core/analysis/token_classes.h), "all" for every one */
+  size_t n_classes;
+};
+
+/* How far each set's tokens stand together among all tokens sorted by the logit that a feature gives them. */
+struct lab_enrichment_args {
+  const struct lab_source_info *source;
+  struct lab_token_sets sets;
+  const int64_t *features; /* none: all */
+  size_t n_features;
+  int top_k;               /* features of each set, highest score first */
+};
+/* Fields: "builtin[i]", "sets[i].name", "sets[i].words[j]", "sets[i].ids[j]", "features[i]", "source". */
+int lab_enrichment(struct lab *lab, const struct lab_enrichment_args *args, struct lab_waker waker, struct lab_job **out,
+                   struct error *error) MUST_CHECK;
+
+struct lab_enriched {
+  uint32_t index; /* of the feature */
+  float score;    /* 0 to 1; negative: the set stands with the smallest logits */
+};
+struct lab_enrichment_set {
+  const char *name;
+  int64_t size;                    /* tokens */
+  const char *const *examples;     /* some of them, by id */
+  size_t n_examples;
+  const struct lab_enriched *top;  /* largest |score| first, lower index among equals */
+  size_t n_top;
+  const float *scores;             /* [n_features] as lab_enriched.score; NaN: none */
+};
+struct lab_enrichment_result {
+  const struct lab_enrichment_set *sets;
+  size_t n_sets;
+  const uint32_t *features;        /* [n_features] */
+  size_t n_features;
+  int64_t vocabulary;
+};
+const struct lab_enrichment_result *lab_enrichment_result(const struct lab_job *job);
+
+/* ---- features that prefer words ---------------------------------------------------------------------- */
+
+struct lab_token_score_args {
+  const struct lab_model_info *model;
+  const struct lab_source_info *source;
+  const struct lab_input *inputs;
+  size_t n_inputs;
+  enum lab_bos bos;
+  struct lab_token_set set; /* words: positions of a text where all tokens of one stand behind each other; name unused */
+  int top_k;
+};
+/* Fields: "text[i]", "words[j]", "ids[j]". ERROR_ARGUMENT "words" where the texts have none of them. */
+int lab_token_score(struct lab *lab, const struct lab_token_score_args *args, struct lab_waker waker, struct lab_job **out,
+                    struct error *error) MUST_CHECK;
+
+struct lab_token_scored {
+  int32_t index;
+  double score;                    /* mean on the set over mean elsewhere; NaN: it fires nowhere else */
+  double mean_on, mean_off;        /* of its activations that are not 0 */
+  int64_t n_on, n_off;             /* positions where it fires */
+};
+struct lab_token_score_result {
+  int64_t n_on, n_off;             /* positions of the set, and others; those that the source leaves out (BOS) are in neither */
+  const struct lab_token_scored *features; /* that fire on the set: those that fire nowhere else first, by mean_on, then by score */
+  size_t n_features;
+  const char *const *missing;      /* words that no text has */
+  size_t n_missing;
+};
+const struct lab_token_score_result *lab_token_score_result(const struct lab_job *job);
+
 /* ---- heads ------------------------------------------------------------------------------------------ */
 
 struct lab_heads_args {

@@ -42,6 +42,7 @@ static void summarise(const float *logits, int64_t n, struct feature_logits *out
   }
   out->n = top;
   for (int i = 0; i < bottom; i++) out->bottom_value[i] = -out->bottom_value[i];
+  logit_moments(logits, n, &out->moments);
   histogram(logits, n, bottom ? out->bottom_value[0] : 0, top ? out->top_value[0] : 0, out);
 }
 
@@ -95,25 +96,41 @@ static int to_stream(const struct dict *dict, struct plan *plan, float *rows, in
   return failed;
 }
 
-int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
-                  struct feature_logits *out, struct error *error) {
+int tables_each(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
+                void (*see)(void *context, int i, const float *logits), void *context, struct error *error) {
   size_t width = (size_t)dict_info(dict)->d_out, stream = (size_t)plan_model(plan)->arch.d_model;
   assert(tables_has_logits(dict, (int64_t)stream));
   struct backend *backend = plan_backend(plan);
   float *rows = malloc((size_t)n * (width > stream ? width : stream) * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
   int failed = rows && logits ? 0 : error_memory(error, (size_t)vocabulary * sizeof *logits);
-  for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, first + i, rows + (size_t)i * width);
+  for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, features[i], rows + (size_t)i * width);
   if (!failed) failed = to_stream(dict, plan, rows, n, error);
   if (!failed) failed = plan_unembed(plan, rows, n, error);
   struct rows all = plan_logits(plan);
   for (int i = 0; !failed && i < n; i++) {
     struct span at = span_at(all.at, (size_t)i * (size_t)all.ld * sizeof(float));
     failed = backend->ops->read(backend, logits, at, (size_t)vocabulary * sizeof(float), error);
-    if (!failed) summarise(logits, vocabulary, &out[i]);
+    if (!failed) see(context, i, logits);
   }
   free(rows);
   free(logits);
   return failed;
+}
+
+struct summaries {
+  int64_t vocabulary;
+  struct feature_logits *out;
+};
+
+static void see_summary(void *context, int i, const float *logits) {
+  struct summaries *s = context;
+  summarise(logits, s->vocabulary, &s->out[i]);
+}
+
+int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
+                  struct feature_logits *out, struct error *error) {
+  struct summaries summaries = {vocabulary, out};
+  return tables_each(dict, plan, vocabulary, features, n, see_summary, &summaries, error);
 }
 
 /* ---- neighbours ---- */

@@ -3,6 +3,7 @@
 #ifndef STEERD_CORE_ANALYSIS_TABLES_H
 #define STEERD_CORE_ANALYSIS_TABLES_H
 
+#include "core/analysis/logit_shape.h"
 #include "core/dict/dict.h"
 #include "core/model/plan.h"
 
@@ -16,6 +17,7 @@ struct feature_logits {
   float top_value[TABLE_LOGITS], bottom_value[TABLE_LOGITS];
   int n;                                           /* of each: less than TABLE_LOGITS for a tiny vocabulary */
   float bars[TABLE_LOGIT_BARS], centres[TABLE_LOGIT_BARS];
+  struct logit_moments moments;
 };
 
 /* Whether rows of a dictionary reach the logits by themselves: not those that are queries, keys or values, scores or a pattern, which
@@ -23,11 +25,16 @@ struct feature_logits {
  * model's. */
 bool tables_has_logits(const struct dict *dict, int64_t d_model);
 
-/* Logits of features [first, first + n), n <= plan_max_logit_rows, of a dictionary that has them. Rows that are not of
+/* Logits of n features, n <= plan_max_logit_rows, of a dictionary that has them: see(context, i, logits [vocabulary]) for each
+ * in turn. Rows that are not of
  * the residual stream count as what they add to it: those of attn.hook_z through W_O, those inside the MLP through W_out
  * (an activation function between is taken for the identity), those of a cross-layer transcoder all together. vocabulary: tokens of the tokenizer (padded rows of the
  * embedding do not count). */
-int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, int64_t first, int n,
+int tables_each(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
+                void (*see)(void *context, int i, const float *logits), void *context, struct error *error) MUST_CHECK;
+
+/* What is kept of them: out [n]. */
+int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
                   struct feature_logits *out, struct error *error) MUST_CHECK;
 
 struct feature_neighbours {

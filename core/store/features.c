@@ -75,6 +75,7 @@ static int feature_put(struct connection *writer, int64_t source, const struct s
   unsigned groups = feature->groups;
   if (groups & STORE_STATISTICS && statistics_put(writer, key, feature, error) != 0) return -1;
   if (groups & STORE_LOGITS && logits_put(writer, key, feature, error) != 0) return -1;
+  if (groups & STORE_MOMENTS && moments_put(writer, key, &feature->moments, error) != 0) return -1;
   if (groups & STORE_NEIGHBOURS && neighbours_put(writer, key, feature, error) != 0) return -1;
   if (groups & STORE_EXTRA && extra_put(writer, key, feature, error) != 0) return -1;
   if (!(groups & STORE_EXAMPLES)) return 0;

@@ -13,7 +13,8 @@ enum store_group {
   STORE_LOGITS = 2,
   STORE_NEIGHBOURS = 4,
   STORE_EXTRA = 8,
-  STORE_EXAMPLES = 16
+  STORE_EXAMPLES = 16,
+  STORE_MOMENTS = 32 /* put with the others, read by store_moments_list */
 };
 
 /* Bars of a histogram: two arrays f32 [n]. */
@@ -48,6 +49,11 @@ struct store_example {
   const char *extra;              /* further fields of an imported row as a JSON object; or NULL */
 };
 
+/* Of all logits of a feature; NaN: they have none (core/analysis/logit_shape.h). */
+struct store_moments {
+  double mean, std, skewness, kurtosis;
+};
+
 #define STORE_SLOT_MAX 4096
 #define STORE_TOKENS_MAX 65536
 
@@ -65,6 +71,9 @@ struct store_feature {
   /* STORE_LOGITS: the decoder row through the unembedding */
   struct store_tokens top, bottom; /* largest first; smallest first */
   struct store_histogram logits;
+
+  /* STORE_MOMENTS */
+  struct store_moments moments;
 
   /* STORE_NEIGHBOURS: nearest decoder rows, nearest first */
   const uint32_t *neighbours; /* [n_neighbours] */
@@ -144,5 +153,13 @@ int store_feature_random(struct store *store, int64_t source, double unit, uint3
  * many there are. One query. */
 int store_density(struct store *store, int64_t source, float *rates, size_t n, size_t *known,
                   struct error *error) MUST_CHECK;
+
+/* Moments of features 0..n-1 into out [n]; has[i]: whether those of i are there; *known is how many are. One query. */
+int store_moments_list(struct store *store, int64_t source, struct store_moments *out, bool *has, size_t n, size_t *known,
+                       struct error *error) MUST_CHECK;
+
+/* Writes those of features 0..n-1, a few thousand in a transaction: what is killed on the way has whole features. */
+int store_moments_put(struct store *store, int64_t source, const struct store_moments *moments, size_t n,
+                      struct error *error) MUST_CHECK;
 
 #endif

@@ -87,7 +87,12 @@ static const char schema_3[] =
     "  below_1 INTEGER, below_2 INTEGER, below_3 INTEGER, below_4 INTEGER, made_at TEXT, seal INTEGER,"
     "  PRIMARY KEY(source, corpus_hash, ends)) WITHOUT ROWID;";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3};
+/* The logits of a feature as a whole (core/analysis/logit_shape.h). */
+static const char schema_4[] =
+    "CREATE TABLE feature_moments("
+    "  id INTEGER PRIMARY KEY, mean REAL, std REAL, skewness REAL, kurtosis REAL, seal INTEGER);";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

@@ -293,6 +293,7 @@ static int features_clear(struct connection *writer, int64_t source, struct erro
       "DELETE FROM features WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_activity WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_logits WHERE id BETWEEN ?1 AND ?2",
+      "DELETE FROM feature_moments WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_neighbours WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_extra WHERE id BETWEEN ?1 AND ?2",
   };

@@ -36,6 +36,7 @@ int explanations_of(struct connection *reader, int64_t source, uint32_t index, s
                     const struct store_explanation **out, size_t *n, struct error *error) MUST_CHECK;
 int explanations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 int evaluations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
+int moments_put(struct connection *writer, int64_t feature, const struct store_moments *moments, struct error *error) MUST_CHECK;
 int job_change(struct connection *writer, int64_t id, const struct store_job_update *update,
                struct error *error) MUST_CHECK;
 int job_parts_put(struct connection *writer, int64_t id, const struct store_job_part *parts, size_t n,

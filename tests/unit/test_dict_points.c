@@ -148,7 +148,9 @@ static void logits_as_recorded(void **state) {
     struct dict *dict = dict_open(sources[s].path, sources[s].source_id, &host, backend, &error);
     if (!dict) fail_msg("%s", error.text);
     static struct feature_logits made[RECORDED];
-    if (tables_logits(dict, plan, (int64_t)(count / RECORDED), 0, RECORDED, made, &error) != 0) fail_msg("%s", error.text);
+    uint32_t features[RECORDED];
+    for (uint32_t i = 0; i < RECORDED; i++) features[i] = i;
+    if (tables_logits(dict, plan, (int64_t)(count / RECORDED), features, RECORDED, made, &error) != 0) fail_msg("%s", error.text);
     for (int i = 0; i < RECORDED; i++) check_logits(&made[i], want + (size_t)i * (count / RECORDED), count / RECORDED);
     dict_close(dict);
     free(want);

@@ -50,9 +50,12 @@ static void make_tables(struct bench *b) {
   struct decoder_table *table = decoder_table_new(b->dict, 0, dict_info(b->dict)->n_feat, b->backend, &error);
   check(!table, &error);
   float *query = malloc((size_t)width * sizeof *query);
-  for (int64_t f = 0; f < n; f += 16)
-    check(tables_logits(b->dict, plan, tokenizer_size(b->model->tokenizer), f, n - f < 16 ? (int)(n - f) : 16,
+  for (int64_t f = 0; f < n; f += 16) {
+    uint32_t features[16];
+    for (uint32_t i = 0; i < 16; i++) features[i] = (uint32_t)f + i;
+    check(tables_logits(b->dict, plan, tokenizer_size(b->model->tokenizer), features, n - f < 16 ? (int)(n - f) : 16,
                         b->logits + f, &error), &error);
+  }
   for (int64_t f = 0; f < n; f++) {
     dict_decoder_row(b->dict, f, query);
     check(decoder_table_nearest(table, query, &f, 1, TABLE_NEIGHBOURS, &b->neighbours[f], &error), &error);

@@ -92,6 +92,42 @@ static void test_special_numbers(void **state) {
   world_end(&world);
 }
 
+static void test_moments(void **state) {
+  struct world world;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = world_source(&world, "7-res", 5000), other = world_source(&world, "8-res", 5000);
+  static struct store_moments made[5000], got[5000]; /* more than a transaction has */
+  static bool has[5000];
+  size_t known = 9;
+  for (int i = 0; i < 5000; i++) made[i] = (struct store_moments){i, 1.0 / (i + 1), i % 2 ? -0.25 * i : (double)NAN, INFINITY};
+  must(store_moments_list(world.store, source, got, has, 5000, &known, &error));
+  assert_int_equal(known, 0);
+  must(store_moments_put(world.store, source, made, 5000, &error));
+  must_fail(ERROR_NOT_FOUND, store_moments_put(world.store, 77, made, 1, &error));
+  world_close(&world);
+  world_open(&world);
+  must(store_moments_list(world.store, source, got, has, 5000, &known, &error));
+  assert_int_equal(known, 5000);
+  for (int i = 0; i < 5000; i++) {
+    assert_true(has[i] && got[i].mean == i && got[i].std == 1.0 / (i + 1) && got[i].kurtosis == INFINITY);
+    assert_true(i % 2 ? got[i].skewness == -0.25 * i : isnan(got[i].skewness));
+  }
+  must(store_moments_list(world.store, source, got, has, 10, &known, &error)); /* a smaller dictionary asks for its own */
+  assert_int_equal(known, 10);
+  struct store_feature feature = {.index = 3, .groups = STORE_MOMENTS, .moments = {1, 2, 3, 4}};
+  must(store_batch_put(world.store, &(struct store_batch){.source = other, .features = &feature, .n_features = 1}, &error));
+  must(store_moments_list(world.store, other, got, has, 5000, &known, &error));
+  assert_true(known == 1 && has[3] && !has[2] && got[3].kurtosis == 4);
+  must(store_source_clear(world.store, source, &error));
+  must(store_moments_list(world.store, source, got, has, 5000, &known, &error));
+  assert_int_equal(known, 0);
+  must(store_moments_list(world.store, other, got, has, 5000, &known, &error));
+  assert_int_equal(known, 1);
+  world_end(&world);
+}
+
 static void test_examples(void **state) {
   struct world world;
   struct made made;
@@ -257,7 +293,7 @@ int main(void) {
       cmocka_unit_test(test_feature_round_trip),
       cmocka_unit_test(test_groups_are_independent),
       cmocka_unit_test(test_special_numbers),
-      cmocka_unit_test(test_examples),
+      cmocka_unit_test(test_moments), cmocka_unit_test(test_examples),
       cmocka_unit_test(test_feature_lists),
       cmocka_unit_test(test_random_and_density),
       cmocka_unit_test(test_batch_is_whole),

@@ -86,6 +86,13 @@ def test_top_features(url):
     assert "princess" in text and re.search(r"^feature \d+ at '.*': \S", text, re.M)
 
 
+def test_logit_weights(url):
+    lines = output(url, "logit_weights.py").splitlines()
+    skewness = [float(line.split()[3]) for line in lines[2:7]]
+    assert skewness == sorted(skewness, reverse=True) and skewness[-1] > 1
+    assert [line.split(":")[0] for line in lines[7:]] == ["all_digits", "starts_with_capital", "girls", "boys"]
+
+
 def test_max_activating(url):
     lines = output(url, "max_activating.py").splitlines()
     values = [float(line.split()[0]) for line in lines[2:]]

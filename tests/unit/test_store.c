@@ -437,7 +437,7 @@ static void migrate_from(int schema) {
   must(store_verify(world.store, STORE_CHECK_FULL, &error));
   world_close(&world);
   assert_int_equal(schema_of(world.path, NULL), store_schema());
-  assert_true(store_schema() >= 3);
+  assert_true(store_schema() >= 4);
   world_open(&world);
   must(store_feature_get(world.store, source, 2, 9, &world.arena, &got, &error));
   assert_true(same_feature(&got, &made.feature));

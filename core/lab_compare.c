@@ -58,14 +58,7 @@ static int merge(struct compare *compare, struct error *error) {
 static int on_stage(struct experiment *e, int stage, struct error *error) {
   struct compare *compare = compare_of(e);
   if (stage > 0) return merge(compare, error);
-  struct pass *passes = experiment_passes(e, 2, error);
-  for (size_t i = 0; passes && i < 2; i++) {
-    if (experiment_plain(e, &passes[i], i, false, error) != 0) return -1;
-    passes[i].last_layer = point_layers(compare->point);
-    passes[i].taps = &compare->point;
-    passes[i].n_taps = 1;
-  }
-  return passes ? 0 : -1;
+  return experiment_tapped(e, &compare->point, error);
 }
 
 static const struct experiment_verb verb = {.tapped = on_tapped, .stage = on_stage, .clear = clear};

@@ -90,6 +90,17 @@ int experiment_tokens(struct experiment *e, const struct lab_ids *ids, const cha
   return 0;
 }
 
+int experiment_tapped(struct experiment *e, const struct point *point, struct error *error) {
+  struct pass *passes = experiment_passes(e, e->n_texts, error);
+  for (size_t i = 0; passes && i < e->n_texts; i++) {
+    if (experiment_plain(e, &passes[i], i, false, error) != 0) return -1;
+    passes[i].last_layer = point_layers(*point);
+    passes[i].taps = point;
+    passes[i].n_taps = 1;
+  }
+  return passes ? 0 : -1;
+}
+
 int experiment_position(int64_t position, size_t n_tokens, const char *field, size_t i, int64_t *out, struct error *error) {
   char name[64];
   *out = position < 0 ? position + (int64_t)n_tokens : position;

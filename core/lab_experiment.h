@@ -72,6 +72,9 @@ struct pass *experiment_passes(struct experiment *e, size_t n, struct error *err
 /* A pass over text t from the first layer to the last, without taps; edited or as it is. */
 int experiment_plain(struct experiment *e, struct pass *pass, size_t t, bool edited, struct error *error) MUST_CHECK;
 
+/* The passes of a stage: each text as it is, as far as a point that stays where it is, tapped there. */
+int experiment_tapped(struct experiment *e, const struct point *point, struct error *error) MUST_CHECK;
+
 /* A position counted from either end: -1 is the last. ERROR_ARGUMENT with `field`[i], or `field` for SIZE_MAX, when
  * it is outside. */
 int experiment_position(int64_t position, size_t n_tokens, const char *field, size_t i, int64_t *out,

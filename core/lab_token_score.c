@@ -85,14 +85,7 @@ static int finish(struct score *score, struct error *error) {
 static int on_stage(struct experiment *e, int stage, struct error *error) {
   struct score *score = score_of(e);
   if (stage > 0) return finish(score, error);
-  struct pass *passes = experiment_passes(e, e->n_texts, error);
-  for (size_t i = 0; passes && i < e->n_texts; i++) {
-    if (experiment_plain(e, &passes[i], i, false, error) != 0) return -1;
-    passes[i].last_layer = point_layers(score->point);
-    passes[i].taps = &score->point;
-    passes[i].n_taps = 1;
-  }
-  return passes ? 0 : -1;
+  return experiment_tapped(e, &score->point, error);
 }
 
 static const struct experiment_verb verb = {.tapped = on_tapped, .stage = on_stage, .clear = clear};

@@ -10,6 +10,7 @@
 #include "api/reply.h"
 #include "api/rows.h"
 #include "core/base/number.h"
+#include "core/base/unicode.h"
 
 #define EXPORT_SOURCE_ROW                                                                                    \
   {"saeId", "source layer sourceId", FIELD_SOURCE, .text = "The source, such as \"7-res-jb\"; left out: all of " \
@@ -175,12 +176,20 @@ int explanation_get(struct api_call *call, struct error *error) {
   return text ? write_one(call, path_number(text), text, error) : -1;
 }
 
+/* White space alone would rank before what is known of the feature, and show nothing. */
+static int check_description(const struct values *values, struct error *error) {
+  size_t length;
+  const char *text = values_text(values, "description", &length);
+  if (unicode_space_prefix(text, length) < length) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, "description", "'description' is nothing but white space; say what the feature means");
+}
+
 int explanation_new_post(struct api_call *call, struct error *error) {
   const struct values *values = call->values;
   struct place place;
   int64_t index = values_int(values, "index"), id;
   if (call_place(call, values, "modelId", "layer", "", &place, error) != 0 ||
-      call_check_index(place.source, index, "index", error) != 0)
+      call_check_index(place.source, index, "index", error) != 0 || check_description(values, error) != 0)
     return -1;
   struct store *store = lab_store(call->api->lab);
   if (!store) return lab_needs_store(error);

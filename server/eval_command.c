@@ -90,7 +90,8 @@ static int evaluate(struct job_command *job, struct options *options, struct err
 }
 
 int run_eval(int argc, char **argv) {
+  static const char *const flags[] = {"ends"};
   struct eval_command command = {
-      .job = {.verb = "eval", .help = help_eval, .take_flag = take_flag, .run = evaluate}};
+      .job = {.verb = "eval", .help = help_eval, .take_flag = take_flag, .flags = flags, .n_flags = 1, .run = evaluate}};
   return job_command_main(&command.job, argc, argv);
 }

@@ -1,11 +1,13 @@
 /* job_command.c: arguments and frame of the verbs that run a long job. Knows no job. */
 #include "server/job_command.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
+#include "core/base/nearest.h"
 #include "core/base/number.h"
 #include "server/command.h"
 #include "server/config.h"
@@ -37,9 +39,27 @@ static int take_flag(struct job_command *c, const char *word, const char *value,
   return c->corpus = value, 2;
 }
 
+/* "max-tokens" of "--max-tokens=5"; false where that is no name of a setting. */
+static bool is_setting(const char *word, char name[64]) {
+  snprintf(name, 64, "%.*s", (int)strcspn(word + 2, "="), word + 2);
+  return option_find(name) || !strcmp(name, "config") || !strcmp(name, "help");
+}
+
+/* A flag that nobody knows, which the arguments behind it would be blamed for otherwise. */
+static int refuse_flag(const struct job_command *c, const char *name, struct error *error) {
+  static const char *const common[] = {"corpus", "lines", "max-tokens"};
+  const char *near = nearest_name(name, common, sizeof common / sizeof *common);
+  if (!near) near = nearest_name(name, c->flags, c->n_flags);
+  if (!near) near = option_nearest(name);
+  if (!near) return error_set(error, ERROR_ARGUMENT, "unknown flag '--%s'; steerd help %s lists them", name, c->verb);
+  return error_set(error, ERROR_ARGUMENT, "unknown flag '--%s'; did you mean '--%s'?", name, near);
+}
+
 /* MODEL, SOURCE, or a setting and, unless it is --name=value, its value. How many arguments that was. */
-static int take_other(struct job_command *c, struct rest *rest, char **at, bool last) {
+static int take_other(struct job_command *c, struct rest *rest, char **at, bool last, struct error *error) {
   bool word = at[0][0] != '-';
+  char name[64];
+  if (!strncmp(at[0], "--", 2) && !is_setting(at[0], name)) return refuse_flag(c, name, error);
   if (word && rest->positional < 2) {
     *(rest->positional++ == 0 ? &c->model_id : &c->source_id) = at[0];
     return 1;
@@ -50,14 +70,26 @@ static int take_other(struct job_command *c, struct rest *rest, char **at, bool 
   return 2;
 }
 
+/* A flag of the verb's own, as "--name value" or "--name=value". How many arguments that was; 0: it is none. */
+static int take_own(struct job_command *c, char **at, bool last, struct error *error) {
+  char word[64];
+  const char *equals = strncmp(at[0], "--", 2) ? NULL : strchr(at[0], '=');
+  if (!equals) return take_flag(c, at[0], last ? NULL : at[1], error);
+  snprintf(word, sizeof word, "%.*s", (int)(equals - at[0]), at[0]);
+  int taken = take_flag(c, word, equals + 1, error);
+  if (taken == 1) return error_set(error, ERROR_ARGUMENT, "%s takes no value, found '%.100s'", word, equals + 1);
+  return taken == 2 ? 1 : taken;
+}
+
 static int read_arguments(struct job_command *c, struct rest *rest, int argc, char **argv, struct error *error) {
   rest->argv = calloc((size_t)argc + 1, sizeof *rest->argv);
   if (!rest->argv) return error_memory(error, (size_t)argc * sizeof *rest->argv);
   for (int i = 0; i < argc;) {
     bool last = i + 1 == argc;
-    int taken = take_flag(c, argv[i], last ? NULL : argv[i + 1], error);
+    int taken = take_own(c, argv + i, last, error);
+    if (!taken) taken = take_other(c, rest, argv + i, last, error);
     if (taken < 0) return -1;
-    i += taken ? taken : take_other(c, rest, argv + i, last);
+    i += taken;
   }
   if (rest->positional == 2 && c->corpus) return 0;
   return error_set(error, ERROR_ARGUMENT, "%s needs MODEL, SOURCE and --corpus FILE; steerd help %s says more", c->verb,

@@ -15,6 +15,8 @@ struct job_command {
   /* A flag of this verb: 1 when it has no value, 2 when it took `value` (NULL: nothing follows), 0 when it is none of its own,
    * -1 with an error. --corpus, --lines and --max-tokens are taken for all. */
   int (*take_flag)(struct job_command *command, const char *word, const char *value, struct error *error);
+  const char *const *flags; /* their names, for "did you mean": [n_flags] */
+  size_t n_flags;
   int (*run)(struct job_command *command, struct options *options, struct error *error);
   /* What all verbs are told. */
   const char *model_id, *source_id, *corpus;

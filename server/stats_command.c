@@ -71,7 +71,10 @@ static int count(struct job_command *job, struct options *options, struct error 
 }
 
 int run_stats(int argc, char **argv) {
+  static const char *const flags[] = {"top", "quantile", "window", "no-logits", "no-neighbours", "no-explain"};
   struct stats_command command = {
-      .job = {.verb = "stats", .help = help_stats, .take_flag = take_flag, .run = count}, .args = LAB_STATS_DEFAULTS};
+      .job = {.verb = "stats", .help = help_stats, .take_flag = take_flag, .flags = flags, .n_flags = sizeof flags / sizeof *flags,
+              .run = count},
+      .args = LAB_STATS_DEFAULTS};
   return job_command_main(&command.job, argc, argv);
 }

@@ -306,6 +306,12 @@ def test_search_finds_what_was_written(daemon):
     assert get(daemon, "/explanations?q=quok").json() == []
 
 
+@pytest.mark.parametrize("text", [" ", "\n\t ", "\u3000"])
+def test_an_explanation_says_something(daemon, text):
+    refused = post(daemon, "/api/explanation/new", {"modelId": MODEL, "layer": SOURCE, "index": "4", "description": text}, 400)
+    assert refused["field"] == "description" and "white space" in refused["error"]
+
+
 def test_empty_answers_without_a_store_say_why(daemon, start_daemon):
     bare = start_daemon(store="")
     assert "no store:" in bare.log()

@@ -115,10 +115,10 @@ int64_t *read_integers(struct api_call *call, const struct values *values, const
   return out;
 }
 
-static float *read_vector(struct api_call *call, const struct values *values, size_t *n, struct error *error) {
-  *n = values_count(values, "vector");
+float *read_floats(struct api_call *call, const struct values *values, const char *name, size_t *n, struct error *error) {
+  *n = values_count(values, name);
   float *out = arena_array(&call->arena, *n, sizeof *out, error);
-  for (size_t i = 0; out && i < *n; i++) out[i] = (float)values_number_at(values, "vector", i);
+  for (size_t i = 0; out && i < *n; i++) out[i] = (float)values_number_at(values, name, i);
   return out;
 }
 
@@ -233,7 +233,7 @@ static int read_edit(struct api_call *call, const struct values *values, const c
                             .include_error = values_bool(values, "includeError"), .over = edits_over(values),
                             .per_position = values_bool(values, "perPosition")};
   edit->uniform = values_has(values, "value") && (edit->op == LAB_EDIT_ADD || edit->op == LAB_EDIT_SET);
-  const float *vector = read_vector(call, values, &edit->n_vector, error);
+  const float *vector = read_floats(call, values, "vector", &edit->n_vector, error);
   if (!vector) return -1;
   if (edit->n_vector) edit->vector = vector;
   if (!(edit->heads = read_integers(call, values, "heads", &edit->n_heads, error)) ||

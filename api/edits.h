@@ -24,6 +24,9 @@ int edits_texts(struct api_call *call, const struct values *values, struct lab_e
 /* Integers of a list, in the call's arena. */
 int64_t *read_integers(struct api_call *call, const struct values *values, const char *name, size_t *n, struct error *error);
 
+/* Numbers of a list as floats, likewise. */
+float *read_floats(struct api_call *call, const struct values *values, const char *name, size_t *n, struct error *error);
+
 /* One text or one list of tokens, from two fields of which one is needed. */
 int read_input(struct api_call *call, const struct values *values, const char *text, const char *tokens, const char *prefix,
                struct lab_input *out, struct error *error) MUST_CHECK;

@@ -32,11 +32,14 @@ HANDLER(search_all_post);
 HANDLER(search_topk_post);
 HANDLER(activation_source_post);
 
-/* inference_status.c, inference_activation.c, inference_capture.c */
+/* inference_status.c, inference_activation.c, inference_capture.c, inference_steer.c */
 extern const struct field inference_capabilities_fields[];
 extern const struct field inference_single_fields[], inference_single_batch_fields[], inference_all_fields[];
 extern const struct field inference_all_batch_fields[], inference_topk_fields[], inference_topk_batch_fields[];
 extern const struct field inference_source_fields[], inference_raw_fields[], inference_attention_fields[];
+extern const struct field inference_completion_fields[], inference_completion_chat_fields[];
+HANDLER(inference_completion_post);
+HANDLER(inference_completion_chat_post);
 HANDLER(inference_capabilities_get);
 HANDLER(inference_health_get);
 HANDLER(inference_single_post);
@@ -95,6 +98,13 @@ HANDLER(vector_delete_post);
 /* cossim.c */
 extern const struct field cossim_fields[];
 HANDLER(cossim_post);
+extern const struct field inference_cossim_fields[];
+HANDLER(inference_cossim_post);
+
+/* inference_util.c */
+extern const struct field inference_vector_fields[], inference_similarity_fields[];
+HANDLER(inference_vector_post);
+HANDLER(inference_similarity_post);
 
 /* dictionaries.c */
 extern const struct field dictionary_fields[], density_fields[], dictionary_features_fields[];

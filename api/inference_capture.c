@@ -4,10 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/edits.h"
 #include "api/handlers.h"
 #include "api/inference.h"
 #include "api/reply.h"
-#include "core/laboratory.h"
 
 const struct field inference_raw_fields[] = {
     INFERENCE_PROMPTS_ROW, INFERENCE_MODEL_ROW,
@@ -110,26 +110,16 @@ static int finish_vector(struct api_call *call, struct error *error) {
   return 0;
 }
 
-static struct vector_plan *read_vector(struct api_call *call, bool many, struct error *error) {
-  const struct values *values = call->values;
-  struct vector_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
-  size_t n = values_count(values, "vector");
-  float *vector = arena_array(&call->arena, n, sizeof *vector, error);
-  if (!plan || !vector) return NULL;
-  for (size_t i = 0; i < n; i++) vector[i] = (float)values_number_at(values, "vector", i);
-  *plan = (struct vector_plan){vector, n, many};
-  return plan;
-}
-
 int inference_start_vector(struct api_call *call, const char *texts, bool many, struct error *error) {
   const char *hook = values_text(call->values, "hook", NULL);
   struct lab_run_args args = {.points = &hook, .n_points = 1};
-  struct vector_plan *plan = read_vector(call, many, error);
-  if (!plan || read_texts(call, texts, many, &args, error) != 0) return -1;
+  struct vector_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
+  if (!plan || !(plan->vector = read_floats(call, call->values, "vector", &plan->n, error)) || read_texts(call, texts, many, &args, error) != 0) return -1;
   if (strpbrk(hook, "*?"))
     return error_set_field(error, ERROR_ARGUMENT, "hook", "'hook' must be one point, found '%.64s'", hook);
   bool bos = values_has(call->values, "prependBos") ? values_bool(call->values, "prependBos") : args.model->prepends_bos;
   args.bos = bos ? LAB_BOS_YES : LAB_BOS_NO;
+  plan->many = many;
   call->plan = plan;
   call->finish = finish_vector;
   struct error own = ERROR_INIT;

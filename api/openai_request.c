@@ -37,19 +37,13 @@ const struct field response_format_fields[] = {
 
 /* ---- steering ----------------------------------------------------------------------------------------- */
 
-/* A vector is the edit of its method. */
 static int read_vector(struct api_call *call, const struct values *values, const struct lab_steering *steering,
                        struct lab_edit *out, struct error *error) {
-  static const enum lab_edit_op ops[] = {
-      [LAB_STEER_ADD] = LAB_EDIT_ADD, [LAB_STEER_ORTHOGONAL] = LAB_EDIT_PROJECT, [LAB_STEER_CAP] = LAB_EDIT_CAP};
-  size_t n = values_count(values, "vector");
-  float *vector = arena_array(&call->arena, n, sizeof *vector, error);
-  for (size_t i = 0; vector && i < n; i++) vector[i] = (float)values_number_at(values, "vector", i);
-  *out = (struct lab_edit){.op = ops[steering->method], .point = values_text(values, "point", NULL), .index = -1,
-                           .vector = vector, .n_vector = n,
-                           .strength = values_number(values, "strength") * steering->strength_multiplier,
-                           .special = steering->special_tokens, .include_error = true};
-  return vector ? 0 : -1;
+  size_t n;
+  float *vector = read_floats(call, values, "vector", &n, error);
+  if (!vector) return -1;
+  *out = steer_vector(steering, values_text(values, "point", NULL), vector, n, values_number(values, "strength"));
+  return 0;
 }
 
 static int read_vectors(struct api_call *call, const struct values *values, struct lab_steering *out, struct error *error) {

@@ -33,7 +33,8 @@ static const struct {
      "{" TEXTS_MEMBERS ", limit: null, modelId: text, inputText: text, outputTextIncludesPrompt: boolean, "
      "features: [{" AT_FEATURE ", strength: number}], temperature: number, n_tokens: integer, freq_penalty: number, seed: integer, "
      "strength_multiplier: number, steer_method: text, steer_special_tokens: boolean, top_k: integer, top_p: number, createdAt: text}"},
-    {"SteeredChat", "{raw: text, chatTemplate: [{content: text, role: text}], logprobs: [@TokenLogprob]?}"},
+    {"Turn", "{content: text, role: text}"},
+    {"SteeredChat", "{raw: text, chatTemplate: [@Turn], logprobs: [@TokenLogprob]?}"},
     {"TokenLogprob", "{token: text, logprob: number, topLogprobs: [{token: text, logprob: number}]}"},
     {"FeatureValues",
      "{tokens: [text], values: [number], maxValue: number, minValue: number, " AT_FEATURE ", creatorId: null, dataIndex: null, "
@@ -176,6 +177,14 @@ static const struct shape shapes[] = {
      .body = "{stats: {backend: text, threads: integer, running_requests: integer, waiting_requests: integer, max_running: integer, "
      "max_waiting: integer, kv_cache_bytes: integer, kv_cache_used_bytes: integer, prompt_tokens: integer, "
      "generated_tokens: integer}, summary: text}"},
+    {inference_vector_post, .body = "{vector: [number], hookName: text, encoderVector: [number], encoderHookName: text}"},
+    {inference_cossim_post,
+     .body = "{feature: @FeatureName?, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
+    {inference_similarity_post, .body = "{similarityMatrix: [[number]], tokens: [text]}"},
+    {inference_completion_post, .body = "{outputs: [{output: text, type: text, logprobs?: [@TokenLogprob]}]}", .types = EVENTS},
+    {inference_completion_chat_post,
+     .body = "{outputs: [{raw: text, chatTemplate: [@Turn], type: text, logprobs?: [@TokenLogprob]}], "
+             "input: {raw: text, chatTemplate: [@Turn]}}", .types = EVENTS},
     {inference_single_post, .body = "@InferenceSingle"},
     {inference_single_batch_post, .body = "{results: [@InferenceSingle]}"},
     {inference_all_post, .body = "@InferenceAll"},

@@ -1,4 +1,5 @@
 /* steer.c: POST /steer: a prompt and features in, the steered text beside the plain one out. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -48,6 +49,17 @@ struct steer_plan {
 enum lab_steer_method steer_method(const char *word) {
   if (strcmp(word, "ORTHOGONAL_DECOMP") == 0) return LAB_STEER_ORTHOGONAL;
   return strcmp(word, "PROJECTION_CAP") == 0 ? LAB_STEER_CAP : LAB_STEER_ADD;
+}
+
+struct lab_edit steer_vector(const struct lab_steering *steering, const char *point, float *vector, size_t n, double strength) {
+  static const enum lab_edit_op ops[] = {
+      [LAB_STEER_ADD] = LAB_EDIT_ADD, [LAB_STEER_ORTHOGONAL] = LAB_EDIT_PROJECT, [LAB_STEER_CAP] = LAB_EDIT_CAP};
+  double square = 0;
+  for (size_t i = 0; i < n; i++) square += (double)vector[i] * (double)vector[i];
+  for (size_t i = 0; steering->unit && square > 0 && i < n; i++) vector[i] = (float)((double)vector[i] / sqrt(square));
+  return (struct lab_edit){.op = ops[steering->method], .point = point, .index = -1, .vector = vector, .n_vector = n,
+                           .strength = strength * steering->strength_multiplier, .special = steering->special_tokens,
+                           .include_error = true};
 }
 
 static void read_types(const struct values *values, bool want[LAB_STEER_OUTPUTS]) {

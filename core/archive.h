@@ -47,10 +47,19 @@ struct lab_feature {
  * calling thread. */
 const struct lab_feature *lab_feature_result(struct lab_job *job);
 
+/* What a feature reads and what it writes, in the arena: its column of W_enc in folded units [n_encoder], columns of source->point, and
+ * its steering row [n_decoder], columns of source->point_out (of a cross-layer transcoder the sum of its rows). Field: "index". */
+struct lab_feature_vectors {
+  const float *encoder, *decoder;
+  size_t n_encoder, n_decoder;
+};
+int lab_feature_vectors(const struct lab *lab, const struct lab_source_info *source, int64_t index, struct arena *arena,
+                        struct lab_feature_vectors *out, struct error *error) MUST_CHECK;
+
 /* The n (at most 128) features of `target` whose decoder rows are nearest to the decoder row of (source, index), or to vector
- * [d_out] when it is not NULL; as a job. Largest cosine first, lower index among equals; the
+ * [n_vector] when it is not NULL; as a job. Fields: "index", "vector", "targetSourceId". Largest cosine first, lower index among equals; the
  * feature itself is one of them where source and target are the same. */
-int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector,
+int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector, size_t n_vector,
                const struct lab_source_info *target, int n, struct lab_waker waker, struct lab_job **out,
                struct error *error) MUST_CHECK;
 struct lab_neighbours {

@@ -248,6 +248,7 @@ struct lab_steering {
   size_t n_edits;
   enum lab_steer_method method;
   double strength_multiplier;
+  bool unit;                /* each row that a feature adds is brought to length 1 (where folding is on it has it) */
   bool special_tokens;      /* false: features leave special tokens of the prompt (BOS) alone */
   const char *prefix;       /* in front of fields in errors: "" or "steering." */
   const char *source_field; /* what a feature's source is called there: "layer" or "source" */

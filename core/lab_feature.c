@@ -131,6 +131,22 @@ const struct lab_feature *lab_feature_result(struct lab_job *job) {
   return &f->result;
 }
 
+/* ---- its vectors ---- */
+
+int lab_feature_vectors(const struct lab *lab, const struct lab_source_info *source, int64_t index, struct arena *arena,
+                        struct lab_feature_vectors *out, struct error *error) {
+  if (check_index(source, index, error) != 0) return -1;
+  const struct dict *dict = lab_source_of(lab, source)->dict;
+  const struct dict_info *info = dict_info(dict);
+  float *encoder = arena_array(arena, (size_t)info->d_in, sizeof *encoder, error);
+  float *decoder = arena_array(arena, (size_t)info->d_out, sizeof *decoder, error);
+  if (!encoder || !decoder) return -1;
+  dict_encoder_column(dict, index, encoder);
+  dict_decoder_row(dict, index, decoder);
+  *out = (struct lab_feature_vectors){encoder, decoder, (size_t)info->d_in, (size_t)info->d_out};
+  return 0;
+}
+
 /* ---- cossim ---- */
 
 struct cossim_job {
@@ -162,9 +178,12 @@ static void cossim_done(void *context, const struct error *error) {
 
 static const struct engine_work cossim_work = {cossim_slice, cossim_done, true};
 
-static int make_query(struct cossim_job *c, const struct dict *from, int64_t index, const float *vector,
+static int make_query(struct cossim_job *c, const struct dict *from, int64_t index, const float *vector, size_t n_vector,
                       struct error *error) {
   size_t width = (size_t)dict_info(c->target->dict)->d_out;
+  if (vector && n_vector != width)
+    return error_set_field(error, ERROR_ARGUMENT, "vector", "'vector' has %zu numbers, the rows of source '%s' have %zu", n_vector,
+                           c->target->id, width);
   if (!vector && dict_info(from)->d_out != (int64_t)width)
     return error_set_field(error, ERROR_ARGUMENT, "targetSourceId", "the rows have %lld elements, those of the target %zu",
                            (long long)dict_info(from)->d_out, width);
@@ -177,7 +196,7 @@ static int make_query(struct cossim_job *c, const struct dict *from, int64_t ind
   return 0;
 }
 
-int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector,
+int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t index, const float *vector, size_t n_vector,
                const struct lab_source_info *target, int n, struct lab_waker waker, struct lab_job **out,
                struct error *error) {
   if (!vector && check_index(source, index, error) != 0) return -1;
@@ -187,7 +206,7 @@ int lab_cossim(struct lab *lab, const struct lab_source_info *source, int64_t in
   c->target = lab_source_of(lab, target);
   c->n = n < TABLE_NEIGHBOURS_MOST ? n : TABLE_NEIGHBOURS_MOST;
   c->skip = -1; /* the feature itself stands first, as Neuronpedia has it */
-  if (make_query(c, vector ? NULL : lab_source_of(lab, source)->dict, index, vector, error) != 0) {
+  if (make_query(c, vector ? NULL : lab_source_of(lab, source)->dict, index, vector, n_vector, error) != 0) {
     cossim_destroy(&c->job);
     return -1;
   }

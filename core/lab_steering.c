@@ -39,11 +39,12 @@ static double vector_norm(const float *v, int64_t n) {
   return sqrt(sum);
 }
 
-/* PROJECT and CAP need a direction; ADD takes the row as it is (unit length where folding is on). */
+/* PROJECT and CAP need a direction; ADD takes the row as it is (unit length where folding is on), unless a unit is asked for. */
 static int prepare_vector(const struct lab_steering *asked, const char *field, float *v, int64_t n,
                           struct error *error) {
-  if (asked->method == LAB_STEER_ADD) return 0;
+  if (asked->method == LAB_STEER_ADD && !asked->unit) return 0;
   double norm = vector_norm(v, n);
+  if (norm == 0 && asked->method == LAB_STEER_ADD) return 0; /* adds nothing */
   if (norm == 0)
     return error_set_field(error, ERROR_ARGUMENT, field,
                            "%s: this feature's decoder row is zero, so it has no direction to project on", field);

@@ -149,6 +149,8 @@ const struct field enrichment_fields[] = {
      .example = "{\"name\": \"colours\", \"words\": [\"red\", \"green\"]}", .text = "Sets of your own."},
     {"features", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Which features to look at; left out: all."},
     {"topK", "numResults", FIELD_INT, .fallback = "10", .max = 1000, .text = "Features of each set, highest score first."},
+    {"end", NULL, FIELD_CHOICE, .fallback = "any", .choices = "any top bottom",
+     .text = "Of these only features where the set stands with the largest logits (top), or the smallest (bottom)."},
     {"scores", NULL, FIELD_BOOL, .fallback = "false", .text = "Also the score of every feature that was looked at."},
     {.name = NULL}};
 
@@ -243,9 +245,13 @@ static int check_scores(const struct api_call *call, const struct lab_enrichment
                          "sets, or without 'scores'", (long long)features, (long long)sets, MOST_SCORES);
 }
 
+static enum lab_end end_of(const char *word) {
+  return strcmp(word, "top") == 0 ? LAB_TOP_END : strcmp(word, "bottom") == 0 ? LAB_BOTTOM_END : LAB_EITHER_END;
+}
+
 int enrichment_post(struct api_call *call, struct error *error) {
   struct place *place = arena_alloc(&call->arena, sizeof *place, error);
-  struct lab_enrichment_args args = {.top_k = (int)values_int(call->values, "topK")};
+  struct lab_enrichment_args args = {.top_k = (int)values_int(call->values, "topK"), .end = end_of(values_text(call->values, "end", NULL))};
   if (!place || call_path_place(call, place, error) != 0 || read_sets(call, &args.sets, error) != 0) return -1;
   args.source = place->source;
   args.features = read_integers(call, call->values, "features", &args.n_features, error);

@@ -26,6 +26,7 @@ struct scan {
   struct enrichment_room room;
   float *scores;               /* [sets][n] */
   int top_k;
+  enum lab_end end;
   struct lab_enrichment_result result;
 };
 
@@ -171,6 +172,11 @@ static bool ranks_above(const struct lab_enriched *a, const struct lab_enriched 
   return x != y ? x > y : a->index < b->index;
 }
 
+static bool is_wanted(const struct scan *scan, float score) {
+  if (isnan(score)) return false;
+  return scan->end == LAB_EITHER_END || (scan->end == LAB_TOP_END) == (score >= 0);
+}
+
 static int rank_set(struct scan *scan, int s, struct lab_enrichment_set *out, struct error *error) {
   size_t most = (size_t)scan->top_k < (size_t)scan->n ? (size_t)scan->top_k : (size_t)scan->n;
   struct lab_enriched *top = arena_array(&scan->arena, most, sizeof *top, error);
@@ -178,7 +184,7 @@ static int rank_set(struct scan *scan, int s, struct lab_enrichment_set *out, st
   out->scores = scan->scores + (int64_t)s * scan->n;
   for (int64_t i = 0; i < scan->n && most; i++) {
     struct lab_enriched one = {scan->features[i], out->scores[i]};
-    if (isnan(one.score) || (out->n_top == most && !ranks_above(&one, &top[most - 1]))) continue;
+    if (!is_wanted(scan, one.score) || (out->n_top == most && !ranks_above(&one, &top[most - 1]))) continue;
     size_t at = out->n_top < most ? out->n_top++ : most - 1;
     for (; at > 0 && ranks_above(&one, &top[at - 1]); at--) top[at] = top[at - 1];
     top[at] = one;
@@ -226,6 +232,7 @@ static int prepare(struct scan *scan, const struct lab_enrichment_args *args, st
   size_t n = (size_t)scan->sets.sets.n * (size_t)scan->n;
   scan->scores = calloc(n, sizeof *scan->scores);
   scan->top_k = args->top_k;
+  scan->end = args->end;
   scan->see = see_sets;
   return scan->scores ? 0 : error_memory(error, n * sizeof *scan->scores);
 }

@@ -305,6 +305,8 @@ struct lab_token_sets {
   size_t n_classes;
 };
 
+enum lab_end { LAB_EITHER_END, LAB_TOP_END, LAB_BOTTOM_END };
+
 /* How far each set's tokens stand together among all tokens sorted by the logit that a feature gives them. */
 struct lab_enrichment_args {
   const struct lab_source_info *source;
@@ -312,6 +314,7 @@ struct lab_enrichment_args {
   const int64_t *features; /* none: all */
   size_t n_features;
   int top_k;               /* features of each set, highest score first */
+  enum lab_end end;        /* of these only those where the set stands there */
 };
 /* Fields: "builtin[i]", "sets[i].name", "sets[i].words[j]", "sets[i].ids[j]", "features[i]", "source". */
 int lab_enrichment(struct lab *lab, const struct lab_enrichment_args *args, struct lab_waker waker, struct lab_job **out,

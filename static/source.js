@@ -3,6 +3,7 @@
 import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
 import { explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
+import { promoters, skewed } from './logits.js';
 import { explanationSearch } from './search.js';
 import { meter, tokenLine } from './tokens.js';
 import { randomFeature } from './home.js';
@@ -108,13 +109,13 @@ export function strongest(at) {
 export async function draw(main, [modelId, sourceId]) {
   const at = await findSource(modelId, sourceId);
   setTitle(at.source.id, at.model.id);
-  const told = h('div', {}), well = h('div', {});
+  const told = h('div', {}), well = h('div', {}), moves = at.source.promotes !== false; // queries, keys and values reach no logit
   get(labOf(at)).then((reply) => { show(told, measured(reply)); show(well, quality(reply)); }).catch(() => {}); // the facts above stand alone
   show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, at.source.id)),
     h('div', { class: 'columns side' },
-      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), well, density(at), featureTable(at)),
+      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
       h('div', { class: 'stack' },
         card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), byNumber(at),
           h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),
-        strongest(at))));
+        strongest(at), moves && promoters(at))));
 }

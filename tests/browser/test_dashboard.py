@@ -167,6 +167,23 @@ def test_text_turns_features_on(browser, site):
 # ---- a feature ------------------------------------------------------------------------------------------
 
 
+def test_words_are_moved_by_features(browser, demo):
+    """Features that raise words, and those whose logits lean, as the API tells them."""
+    open_page(browser, f"{demo.url}/demo/2-res-demo")
+    button(browser, "Find features").click()
+    has(browser, "No words yet.")
+    find(browser, "input[placeholder^='girl']").send_keys("girl, Lily" + Keys.ENTER)
+    wait(browser, lambda: "2 tokens: girl, Lily." in text_of(browser))
+    told = demo.post("/v1/lab/dictionaries/demo/2-res-demo/enrichment", {"sets": [{"name": "x", "words": ["girl", "Lily"]}], "topK": 12, "end": "top"}).json()
+    card = next(c for c in browser.find_elements(By.CSS_SELECTOR, "section.card") if "What moves words" in c.text)
+    assert [a.text for a in card.find_elements(By.CSS_SELECTOR, "a.name")] == [str(top["index"]) for top in told["sets"][0]["top"]]
+    button(browser, "Show the most skewed").click()
+    wait(browser, lambda: "Kurtosis: how much of it" in text_of(browser))
+    rows = demo.get("/v1/lab/dictionaries/demo/2-res-demo/logit-stats?order=skewness&descending=true&limit=12").json()["rows"]
+    table = next(t for t in browser.find_elements(By.CSS_SELECTOR, "table") if "Skewness" in t.text)
+    assert [a.text for a in table.find_elements(By.CSS_SELECTOR, "a.name")] == [str(row["index"]) for row in rows]
+
+
 def test_feature_shows_everything(browser, site):
     open_page(browser, site + f"/{MODEL}/{SOURCE}/12")
     for words in ("quotation marks after said", "Fires on", "Pushes up", "Pushes down", "Nearest features", "Examples", "Test"):

@@ -134,6 +134,13 @@ def test_enrichment(own, logits):
             assert top["end"] == ("top" if want[top["index"]] > 0 else "bottom")
 
 
+def test_one_end(own):
+    every = ask(own, "enrichment", {"builtin": ["a"], "topK": 1000})["sets"][0]["top"]
+    for end in ("top", "bottom"):
+        got = ask(own, "enrichment", {"builtin": ["a"], "topK": 1000, "end": end})["sets"][0]["top"]
+        assert got == [one for one in every if one["end"] == end] and 0 < len(got) < len(every)
+
+
 def test_listed_features(own):
     every = ask(own, "enrichment", {"builtin": ["all"], "scores": True})
     some = ask(own, "enrichment", {"builtin": ["all"], "scores": True, "features": [7, 2, 30]})

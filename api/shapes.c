@@ -16,6 +16,7 @@
 #define TEXTS_MEMBERS \
   "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"
 #define TEXT_TOKENS "tokens: [text], ids: [integer]"
+#define SHARE "total: number, features: number, bias: number, error: number, active: integer, top: [@FeatureShare]"
 #define COMPLETION "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage: @Usage"
 #define EVENTS "application/json text/event-stream"
 #define CHUNK "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage?: @Usage?"
@@ -100,6 +101,11 @@ static const struct {
      "{" TEXT_TOKENS ", positions: [integer], loss?: number?, tokenLosses?: [number?], top?: [[@Prediction]], "
      "activations: {*: [[number?]|[[number?]]]}}"},
     {"PatchedRun", "{" TEXT_TOKENS ", value: number}"},
+    {"FeatureShare", "{index: integer, activation: number, against?: number, attribution: number}"},
+    {"Attribution",
+     "{" TEXT_TOKENS ", metric: text, position: integer?, answers: [@Answer], value: number, against: @PatchedRun?, positions: [integer], "
+     "attributions: {*: [number|[number]]}, normalized?: {*: [number?|[number?]]}, gradients?: {*: [[number?]|[[number?]]]}, "
+     "sources: [{source: text, point: text, " SHARE ", positions: [{position: integer, " SHARE "}]}]}"},
     {"NextTokens", "{top: [@Prediction], answers: [@Prediction], loss: number?}"},
     {"BeforeAfter", "{" TEXT_TOKENS ", before: @NextTokens, after: @NextTokens?}"},
     {"Lens",
@@ -207,6 +213,7 @@ static const struct shape shapes[] = {
     {lab_patch_post,
      .body = "{point: text, axes: text, answers: [@Answer], clean: @PatchedRun, corrupted: @PatchedRun, layers: [integer], "
              "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
+    {lab_attribute_post, .body = "@Attribution", .types = ARRAYS},
     {lab_lens_post, .body = "@Lens|{results: [@Lens]}"},
     {lab_components_post, .body = "@Components|{results: [@Components]}"},
     {lab_heads_post,

@@ -241,7 +241,8 @@ const struct lab_compare_result *lab_compare_result(const struct lab_job *job);
 
 /* ---- patch ------------------------------------------------------------------------------------------ */
 
-enum lab_metric { LAB_LOGIT_DIFFERENCE, LAB_LOGPROB, LAB_PROBABILITY };
+/* LOGIT, LOSS (the mean over the text's own tokens): of lab_attribute alone. */
+enum lab_metric { LAB_LOGIT_DIFFERENCE, LAB_LOGPROB, LAB_PROBABILITY, LAB_LOGIT, LAB_LOSS };
 enum lab_axes { LAB_LAYER_POSITION, LAB_LAYER_HEAD, LAB_LAYER };
 
 struct lab_patch_args {
@@ -471,5 +472,84 @@ struct lab_components_result {
   int n_layer, n_head;
 };
 const struct lab_components_result *lab_components_result(const struct lab_job *job);
+
+/* ---- attribute -------------------------------------------------------------------------------------- */
+
+struct lab_attribute_args {
+  const struct lab_model_info *model;
+  struct lab_input input;
+  struct lab_input against;      /* as many tokens; neither text nor ids: none */
+  enum lab_bos bos;
+  enum lab_metric metric;
+  int64_t position;              /* whose prediction is measured; -1 is the last. Not of LOSS */
+  struct lab_input answers[2];   /* the right one, and for a difference the wrong one; none for LOSS */
+  bool prepend_space;
+  const char *const *points;     /* names, or globs */
+  size_t n_points;
+  const char *const *sources;
+  size_t n_sources;
+  const struct lab_edit *edits;  /* of the input's run: gradients go through them. None at scores or patterns, none that needs a whole
+                                    encode (splices, TopK, without the error) */
+  size_t n_edits;
+  const int64_t *positions;      /* reported; none: all */
+  size_t n_positions;
+  int top_k;                     /* features of a source, at each position and over the text */
+  bool gradients;                /* themselves, to be read with lab_attribute_read */
+  bool hold_norms, hold_pattern; /* constants: what norms divide by, what attention looks at */
+};
+
+/* Fields: "text", "tokens", "against.text", "points[i]", "sources[i]", "edits[i]...", "position", "positions[i]", "answers". A device that
+ * has no gradients: ERROR_UNSUPPORTED. */
+int lab_attribute(struct lab *lab, const struct lab_attribute_args *args, struct lab_waker waker, struct lab_job **out,
+                  struct error *error) MUST_CHECK;
+
+/* Gradient times activation, or times its difference from the other text, summed over the columns of a row or of each head. */
+struct lab_attribution {
+  struct lab_tensor tensor;      /* of the gradients: [n_positions][dims...] */
+  int64_t offset;                /* of these, where asked for */
+  int32_t heads;                 /* 0: none */
+  const double *values;          /* [n_positions][heads, or 1] */
+};
+
+struct lab_feature_share {
+  int32_t index;
+  float activation, against;     /* over the text: the largest of each */
+  double attribution;
+};
+
+/* features + bias + error = total, which is the attribution of the columns that the source writes. bias: what it makes of a row without
+ * any feature (b_dec, means, a skip). */
+struct lab_share {
+  int64_t position;              /* -1: over the text */
+  double total, features, bias, error;
+  const struct lab_feature_share *top; /* largest |attribution| first */
+  size_t n_top, n_active;
+};
+
+struct lab_attributed_source {
+  const struct lab_source_info *source;
+  const char *point;             /* that it writes */
+  struct lab_share text;         /* over all positions */
+  const struct lab_share *positions; /* [n_positions] */
+};
+
+struct lab_attribute_result {
+  const int32_t *ids[2];         /* of the input, of the other text (or NULL) */
+  const char *const *tokens[2];
+  size_t n_tokens;
+  struct lab_token answers[2];   /* id and text; -1 without */
+  int64_t position;              /* -1 of LOSS */
+  double value[2];               /* the metric */
+  const int64_t *positions;
+  size_t n_positions;
+  const struct lab_attribution *points;
+  size_t n_points;
+  const struct lab_attributed_source *sources;
+  size_t n_sources;
+  bool differs;                  /* there is another text */
+  int64_t bytes;                 /* of the gradients */
+};
+const struct lab_attribute_result *lab_attribute_result(const struct lab_job *job);
+int lab_attribute_read(struct lab_job *job, int64_t offset, void *to, size_t n, struct error *error) MUST_CHECK;
 
 #endif

@@ -126,6 +126,10 @@ static bool normalises_by_row(const struct dict_info *info) {
   return info->norm == DICT_NORM_LENGTH || info->norm == DICT_NORM_STANDARD;
 }
 
+double dict_decode_scale(const struct dict *dict, const float *x) {
+  return normalises_by_row(&dict->info) && !dict->info.transcoder ? row_frame(dict, x + dict->info.in_column).back : 1;
+}
+
 bool dict_decode_needs_input(const struct dict *dict) {
   return dict->info.skip || (normalises_by_row(&dict->info) && !dict->info.transcoder);
 }

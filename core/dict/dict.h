@@ -222,6 +222,8 @@ void dict_splice_release(const struct dict *dict);
  * x^ - c to x. */
 void dict_decode(const struct dict *dict, const struct sparse *codes, size_t first, size_t n_rows, const float *x,
                  float *out);
+/* What each A_f D_f / n_f is multiplied with in x^ of the row x [in_width]: 1, but for DICT_NORM_LENGTH and _STANDARD of an SAE. */
+double dict_decode_scale(const struct dict *dict, const float *x);
 bool dict_decode_needs_input(const struct dict *dict); /* normalised by row, or a skip transcoder */
 
 /* The error term, f32 [n_rows, d_out]: what the dictionary leaves out of the rows y [n_rows, out_width] of its output

@@ -26,6 +26,7 @@ enum buffer_name {
   BUFFER_COLD_SCALE, BUFFER_COLD_NORMED, BUFFER_COLD_RESID, BUFFER_COLD_HEADS, BUFFER_COLD_QKV, /* instrument.h */
   BUFFER_COUNT
 };
+static_assert(BUFFER_COUNT == PLAN_BUFFERS, "plan.h tells how many");
 
 /* A table of rotary positions. Rows are written when a step first comes to their positions: the context of a model
  * may be far longer than any text it meets. */
@@ -636,6 +637,27 @@ struct rows plan_logits(const struct plan *plan) { return plan->buffer[BUFFER_LO
 const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count) {
   *count = plan->segment[segment + 1] - plan->segment[segment];
   return plan->ops + plan->segment[segment];
+}
+
+int plan_instrumented(const struct plan *plan, int32_t segment, struct site_sets sets, struct op_list *list, struct error *error) {
+  size_t count;
+  const struct op *hot = plan_segment(plan, segment, &count);
+  if (!site_sets_cold(sets)) return op_list_append(list, hot, count, error);
+  return instrument_segment(&plan->instrument, hot, count, sets, list, error);
+}
+
+/* Buffers lie one behind the other, in their order; some models have no use for some of them. */
+struct plan_place plan_place(const struct plan *plan, struct rows rows) {
+  int buffer = BUFFER_COUNT - 1;
+  while (buffer > 0 && (plan->buffer[buffer].ld == 0 || plan->buffer[buffer].at.offset > rows.at.offset)) buffer--;
+  assert(rows.at.memory == plan->memory && rows.ld == plan->buffer[buffer].ld);
+  return (struct plan_place){buffer, (int64_t)((rows.at.offset - plan->buffer[buffer].at.offset) / sizeof(float)),
+                             buffer_width(&plan->model->arch, (enum buffer_name)buffer)};
+}
+
+int plan_positions(struct plan *plan, int32_t n, struct error *error) {
+  assert(n >= 1 && n <= plan->model->arch.n_ctx);
+  return fill_turns(plan, &plan->turns[0], n - 1, error) != 0 ? -1 : fill_turns(plan, &plan->turns[1], n - 1, error);
 }
 
 uint64_t plan_number(const struct plan *plan) { return plan->number; }

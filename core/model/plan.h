@@ -23,6 +23,7 @@
 #define STEERD_CORE_MODEL_PLAN_H
 
 #include "core/math/ops.h"
+#include "core/model/instrument.h"
 #include "core/model/model.h"
 
 struct plan;
@@ -69,6 +70,18 @@ struct rows plan_logits(const struct plan *plan);
 
 /* The list of one segment: 0..n_layer-1, and n_layer for the head. For tests and for backends that capture. */
 const struct op *plan_segment(const struct plan *plan, int32_t segment, size_t *count);
+
+/* For runs in buffers of somebody else's (backward.h). The list of a segment as it is where edits and taps are at these sites; the
+ * buffer that rows lie in, from which of its columns on, and the width of its rows; and tables of positions [0, n). */
+int plan_instrumented(const struct plan *plan, int32_t segment, struct site_sets sets, struct op_list *list,
+                      struct error *error) MUST_CHECK;
+#define PLAN_BUFFERS 14
+struct plan_place {
+  int buffer; /* below PLAN_BUFFERS */
+  int64_t column, width;
+};
+struct plan_place plan_place(const struct plan *plan, struct rows rows);
+int plan_positions(struct plan *plan, int32_t n, struct error *error) MUST_CHECK;
 
 uint64_t plan_number(const struct plan *plan); /* for step.plan of steps that are run in pieces */
 size_t plan_bytes(const struct plan *plan); /* of all buffers */

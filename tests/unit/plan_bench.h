@@ -35,6 +35,7 @@ struct bench {
   /* What the next runs do; all sites are tapped and nothing is edited to begin with. */
   site_set tapped;              /* in all layers */
   const struct edit_item *edit; /* at edit_point; NULL: none */
+  int32_t more_edits;           /* behind it, at the same point */
   struct point edit_point;
   int32_t edit_begin[MAX_POINTS + 1];
   int32_t last; /* layers [0, last) run, without logits; 0: all */
@@ -97,10 +98,10 @@ static inline void bench_tables(struct bench *b, struct step *step) {
   for (int p = 0; p < points; p++) {
     b->tap_begin[p] = taps;
     taps += (b->tapped & site_bit((enum site)(p % SITE_COUNT))) != 0;
-    b->edit_begin[p] = p > point_index(b->edit_point);
+    b->edit_begin[p] = p > point_index(b->edit_point) ? 1 + b->more_edits : 0;
   }
   b->tap_begin[points] = taps;
-  b->edit_begin[points] = 1;
+  b->edit_begin[points] = 1 + b->more_edits;
   if (taps) step->taps = b->tap_items, step->tap_begin = b->tap_begin;
   if (b->edit) step->edits = b->edit, step->edit_begin = b->edit_begin;
 }

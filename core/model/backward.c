@@ -1,0 +1,418 @@
+/* backward.c: runs the unfolded layers of a plan there and back, a piece at a time. Knows ops only by what they cost; what a gradient is of,
+ * and what is made of it, is its caller's. */
+#include "core/model/backward.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/checked.h"
+#include "core/base/clock.h"
+#include "core/model/unfold.h"
+
+#define SLICE_NS 8000000             /* after which a slice ends, once its piece is done */
+#define PIECE ((int64_t)1 << 29)     /* products of two numbers in a piece: about 10 ms of two processors */
+#define PIECE_ROWS 16                /* or that many rows, if they cost more */
+#define HEAD_ROWS 8                  /* rows of logits at a time */
+#define ZEROS ((size_t)1 << 20)
+
+enum phase { THERE, HEAD, AGAIN, CLEAR, BACK, DONE };
+
+struct layer {
+  struct unfolded tape;
+  struct memory *values;
+};
+
+struct backward {
+  struct plan *plan;
+  const struct model *model;
+  struct backend *backend;
+  struct backward_args args;
+  int32_t n_texts, rows, lowest; /* rows: of all texts */
+  bool keeps;                    /* the values of all layers */
+  struct layer *layers;          /* [n_layer + 1], the head last */
+  struct memory *values, *cotangents, *head, *head_cotangents, *streams, *carry, *kv;
+  size_t most;                   /* bytes of the largest layer */
+  struct step step, plain;       /* plain: without edits */
+  int32_t *token, *position, *source, *blocks[2], logit_row[HEAD_ROWS];
+  uint8_t *origin;
+  struct row_range *active;
+  struct step_slot slot;
+  struct kv_pages pages;
+  float *logits, *gradient, *zeros;
+  /* where it is */
+  enum phase phase;
+  int32_t layer, row;
+  size_t op;
+  int text;
+};
+
+bool backward_has(enum site site) {
+  static const site_set none = (site_set)1 << SITE_SCORES | (site_set)1 << SITE_PATTERN | (site_set)1 << SITE_RESULT |
+                               (site_set)1 << SITE_HEAD_IN | (site_set)1 << SITE_Q_IN | (site_set)1 << SITE_K_IN | (site_set)1 << SITE_V_IN;
+  return site < SITE_FINAL_SCALE && !(none & site_bit(site));
+}
+
+static size_t width_of(const struct backward *b) { return (size_t)b->model->arch.d_model; }
+static int32_t n_layer_of(const struct backward *b) { return b->model->arch.n_layer; }
+
+/* ---- opening ---- */
+
+static struct site_sets sets_of(const struct backward *b, int32_t layer) {
+  struct step edits = {.n_layer = n_layer_of(b), .edits = b->args.edits, .edit_begin = b->args.edit_begin};
+  struct site_sets sets = step_sites(&edits, layer);
+  for (int i = 0; i < b->args.n_points; i++)
+    if (b->args.points[i].layer == layer) sets.tapped |= site_bit(b->args.points[i].site);
+  return sets;
+}
+
+static int unfold(struct backward *b, int32_t layer, struct memory *memory, struct error *error) {
+  bool head = layer == n_layer_of(b);
+  return unfold_segment(b->plan, layer, sets_of(b, layer), memory, head ? HEAD_ROWS : b->rows, b->rows, &b->layers[layer].tape, error);
+}
+
+/* Lists in no memory yet: their sizes are what is asked. */
+static int measure(struct backward *b, size_t *all, struct error *error) {
+  struct memory *some = plan_logits(b->plan).at.memory;
+  *all = 0;
+  for (int32_t l = 0; l <= n_layer_of(b); l++) {
+    if (unfold(b, l, some, error) != 0) return -1;
+    if (l == n_layer_of(b)) break;
+    b->most = size_max(b->most, b->layers[l].tape.bytes);
+    *all += b->layers[l].tape.bytes;
+  }
+  return 0;
+}
+
+static size_t kv_bytes(const struct backward *b, int32_t *blocks) {
+  const struct arch *arch = &b->model->arch;
+  *blocks = (b->args.n_tokens + KV_BLOCK - 1) / KV_BLOCK;
+  return (size_t)b->n_texts * (size_t)*blocks *
+         b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(b->model));
+}
+
+static int refuse_size(const struct backward *b, size_t bytes, struct error *error) {
+  size_t each = bytes / (size_t)b->args.n_tokens + 1;
+  return error_set(error, ERROR_LIMIT, "the way back through %d tokens takes %zu MiB, at most %zu are allowed, which is about %zu tokens",
+                   b->args.n_tokens, bytes >> 20, b->args.most_bytes >> 20, b->args.most_bytes / each);
+}
+
+static int take(struct backward *b, struct memory **out, size_t bytes, struct error *error) {
+  return b->backend->ops->alloc(b->backend, size_max(bytes, 64), out, error);
+}
+
+static int take_memory(struct backward *b, struct error *error) {
+  int32_t n_layer = n_layer_of(b), blocks;
+  size_t all, stream = (size_t)b->rows * width_of(b) * sizeof(float), kv = kv_bytes(b, &blocks);
+  if (measure(b, &all, error) != 0) return -1;
+  size_t head = b->layers[n_layer].tape.bytes, rest = b->most + 2 * head + ((size_t)n_layer + 2) * stream + kv;
+  b->keeps = all <= BACKWARD_KEPT && all + rest <= b->args.most_bytes;
+  if (rest + b->most > b->args.most_bytes) return refuse_size(b, rest + b->most, error);
+  if (!b->keeps && take(b, &b->values, b->most, error) != 0) return -1;
+  if (take(b, &b->cotangents, b->most, error) != 0 || take(b, &b->head, head, error) != 0 ||
+      take(b, &b->head_cotangents, head, error) != 0 || take(b, &b->streams, ((size_t)n_layer + 1) * stream, error) != 0 ||
+      take(b, &b->carry, stream, error) != 0 || take(b, &b->kv, kv, error) != 0)
+    return -1;
+  for (int32_t l = 0; l < n_layer; l++) {
+    b->layers[l].values = b->values;
+    if (b->keeps && take(b, &b->layers[l].values, b->layers[l].tape.bytes, error) != 0) return -1;
+    if (unfold(b, l, b->layers[l].values, error) != 0) return -1;
+  }
+  return unfold(b, n_layer, b->head, error);
+}
+
+static int take_tables(struct backward *b, struct error *error) {
+  int32_t n_layer = n_layer_of(b), blocks;
+  size_t n = (size_t)b->rows, vocabulary = (size_t)b->model->arch.vocabulary;
+  (void)kv_bytes(b, &blocks);
+  size_t each = (size_t)n_layer * (size_t)blocks;
+  b->token = calloc(n, sizeof *b->token);
+  b->position = calloc(n, sizeof *b->position);
+  b->source = calloc(n, sizeof *b->source);
+  b->origin = calloc(n, sizeof *b->origin);
+  b->active = calloc((size_t)n_layer + 1, sizeof *b->active);
+  b->logits = calloc(vocabulary, sizeof *b->logits);
+  b->gradient = calloc(vocabulary, sizeof *b->gradient);
+  b->zeros = calloc(ZEROS, 1);
+  if (!b->token || !b->position || !b->source || !b->origin || !b->active || !b->logits || !b->gradient || !b->zeros)
+    return error_memory(error, vocabulary * sizeof *b->logits);
+  for (int t = 0; t < b->n_texts; t++) {
+    if (!(b->blocks[t] = calloc(each, sizeof **b->blocks))) return error_memory(error, each * sizeof **b->blocks);
+    for (size_t i = 0; i < each; i++) b->blocks[t][i] = t * blocks + (int32_t)(i % (size_t)blocks); /* every layer has the same */
+    for (int32_t p = 0; p < b->args.n_tokens; p++) {
+      int32_t row = t * b->args.n_tokens + p;
+      b->token[row] = b->args.ids[t][p];
+      b->position[row] = p;
+      b->source[row] = row;
+    }
+    b->pages = (struct kv_pages){b->blocks[t], blocks, 0};
+  }
+  return 0;
+}
+
+static void make_step(struct backward *b) {
+  b->step = (struct step){.n_layer = n_layer_of(b), .n_rows = b->rows, .token = b->token, .position = b->position, .origin = b->origin,
+                          .source = b->source, .slots = &b->slot, .active = b->active, .arriving = b->active, .kv = {b->kv, 0},
+                          .kv_pages = &b->pages, .logit_row = b->logit_row};
+  b->plain = b->step;
+  b->step.edits = b->args.edits;
+  b->step.edit_begin = b->args.edit_begin;
+}
+
+struct backward *backward_new(struct plan *plan, const struct backward_args *args, struct error *error) {
+  assert(args->n_points > 0 && args->n_tokens > 0 && args->first <= args->last);
+  if (!plan_backend(plan)->ops->vjp)
+    return error_set(error, ERROR_UNSUPPORTED, "the device '%s' has no gradients; steerd with --device cpu has", plan_backend(plan)->ops->name),
+           NULL;
+  struct backward *b = calloc(1, sizeof *b);
+  if (!b) return error_memory(error, sizeof *b), NULL;
+  b->plan = plan;
+  b->model = plan_model(plan);
+  b->backend = plan_backend(plan);
+  b->args = *args;
+  b->n_texts = args->ids[1] ? 2 : 1;
+  b->rows = b->n_texts * args->n_tokens;
+  b->lowest = INT32_MAX;
+  for (int i = 0; i < args->n_points; i++)
+    if (args->points[i].layer < b->lowest) b->lowest = args->points[i].layer;
+  b->layers = calloc((size_t)n_layer_of(b) + 1, sizeof *b->layers);
+  int failed = b->layers ? plan_positions(plan, args->n_tokens, error) : error_memory(error, sizeof *b->layers);
+  if (!failed && take_memory(b, error) == 0 && take_tables(b, error) == 0) {
+    make_step(b);
+    return b;
+  }
+  backward_free(b);
+  return NULL;
+}
+
+void backward_free(struct backward *b) {
+  if (!b) return;
+  struct memory *all[] = {b->values, b->cotangents, b->head, b->head_cotangents, b->streams, b->carry, b->kv};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->backend->ops->free(b->backend, all[i]);
+  for (int32_t l = 0; b->layers && l <= n_layer_of(b); l++) {
+    free(b->layers[l].tape.list.ops);
+    if (b->keeps) b->backend->ops->free(b->backend, b->layers[l].values);
+  }
+  free(b->layers);
+  free(b->token);
+  free(b->position);
+  free(b->source);
+  free(b->origin);
+  free(b->active);
+  free(b->logits);
+  free(b->gradient);
+  free(b->zeros);
+  for (int t = 0; t < 2; t++) free(b->blocks[t]);
+  free(b);
+}
+
+/* ---- rows ---- */
+
+static int copy_rows(struct backward *b, struct rows to, struct rows from, int32_t n, struct error *error) {
+  size_t bytes = width_of(b) * sizeof(float);
+  for (int32_t row = 0; row < n; row++) {
+    struct span at = span_at(to.at, (size_t)row * (size_t)to.ld * sizeof(float));
+    if (b->backend->ops->copy(b->backend, at, span_at(from.at, (size_t)row * (size_t)from.ld * sizeof(float)), bytes, error) != 0)
+      return -1;
+  }
+  return 0;
+}
+
+/* The residual stream as a layer begins, in front of its edits. */
+static struct rows stream_at(const struct backward *b, int32_t layer) {
+  size_t bytes = (size_t)b->rows * width_of(b) * sizeof(float);
+  return (struct rows){{b->streams, (size_t)layer * bytes}, (int64_t)width_of(b)};
+}
+
+static struct rows in_memory(struct rows rows, struct memory *memory) {
+  rows.at.memory = memory;
+  return rows;
+}
+
+static struct rows carried(const struct backward *b) { return (struct rows){{b->carry, 0}, (int64_t)width_of(b)}; }
+
+static int clear(struct backward *b, struct memory *memory, size_t bytes, struct error *error) {
+  for (size_t at = 0; at < bytes; at += ZEROS)
+    if (b->backend->ops->write(b->backend, (struct span){memory, at}, b->zeros, size_min(ZEROS, bytes - at), error) != 0) return -1;
+  return 0;
+}
+
+/* ---- pieces ---- */
+
+static int64_t row_cost(const struct backward *b, const struct op *op) {
+  if (op->code == OP_LINEAR) return op->u.linear.w->n_in * op->u.linear.w->n_out;
+  if (op->code == OP_ATTEND) return 2 * b->args.n_tokens * op->width;
+  return 16 * op->width; /* memory and a power or so */
+}
+
+/* Where the piece ends that begins at a row: pieces of nearly one size, none across two texts. */
+static int32_t piece_end(const struct backward *b, const struct op *op, int32_t row, int times) {
+  int32_t n = b->args.n_tokens, text = row / n, end = (text + 1) * n;
+  int64_t pieces = (times * row_cost(b, op) * n + PIECE - 1) / PIECE, most = (n + pieces - 1) / (pieces ? pieces : 1);
+  if (most < PIECE_ROWS) most = PIECE_ROWS;
+  return row + most < end ? (int32_t)(row + most) : end;
+}
+
+/* Rows of one text as the step of an op of a layer. */
+static void set_rows(struct backward *b, int32_t layer, int32_t begin, int32_t end) {
+  int32_t text = begin / b->args.n_tokens;
+  b->slot = (struct step_slot){{begin, end}, b->position[begin], layer, layer + 1};
+  b->pages.block = b->blocks[text];
+  b->active[layer] = (struct row_range){begin, end};
+  b->step.n_slots = b->plain.n_slots = 1;
+}
+
+/* Rows of all texts, for the op that brings the residual of a layer. */
+static int run_begin(struct backward *b, const struct op *op, struct error *error) {
+  struct step *step = &b->plain;
+  memset(b->origin, op->layer == 0 ? ORIGIN_EMBED : ORIGIN_SAVED, (size_t)b->rows);
+  b->slot = (struct step_slot){{0, b->rows}, 0, op->layer, op->layer + 1};
+  b->active[op->layer] = (struct row_range){0, b->rows};
+  step->n_slots = 1;
+  step->saved = stream_at(b, op->layer).at;
+  return b->backend->ops->run(b->backend, op, 1, step, error);
+}
+
+/* A piece of a layer on the way there; 1 when it was the last. */
+static int there(struct backward *b, struct error *error) {
+  const struct unfolded *tape = &b->layers[b->layer].tape;
+  const struct op *op = &tape->list.ops[b->op];
+  int32_t end = b->rows;
+  if (op->code == OP_BEGIN || op->code == OP_EMBED) {
+    if (run_begin(b, op, error) != 0) return -1;
+  } else {
+    end = piece_end(b, op, b->row, 1);
+    set_rows(b, b->layer, b->row, end);
+    if (b->backend->ops->run(b->backend, op, 1, &b->step, error) != 0) return -1;
+  }
+  b->row = end < b->rows ? end : 0;
+  if (b->row == 0) b->op++;
+  if (b->op < tape->list.count) return 0;
+  b->op = 0;
+  return 1;
+}
+
+static bool is_seen(const struct backward *b, const struct op *op) {
+  for (int i = 0; i < b->args.n_points; i++)
+    if (b->args.points[i].layer == op->layer && b->args.points[i].site == op->u.point.site) return true;
+  return false;
+}
+
+static int show(struct backward *b, const struct op *op, struct error *error) {
+  struct backward_seen seen = {{op->layer, op->u.point.site}, op->u.point.x, in_memory(op->u.point.x, b->cotangents), op->width};
+  return is_seen(b, op) ? b->args.events->seen(b->args.context, &seen, error) : 0;
+}
+
+/* A piece of a layer on the way back, which b->op counts from behind; 1 when it was the last. */
+static int back(struct backward *b, struct error *error) {
+  const struct layer *layer = &b->layers[b->layer];
+  const struct op *op = &layer->tape.list.ops[layer->tape.list.count - 1 - b->op];
+  struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern};
+  int32_t end = piece_end(b, op, b->row, op->code == OP_ATTEND ? 8 : 1);
+  int more = op->code == OP_POINT && b->row == 0 ? show(b, op, error) : 0;
+  if (more) return more < 0 ? -1 : 0;
+  set_rows(b, b->layer, b->row, end);
+  if (b->backend->ops->vjp(b->backend, op, &b->step, &vjp, error) != 0) return -1;
+  b->row = end < b->args.n_tokens ? end : 0;
+  if (b->row == 0) b->op++;
+  if (b->op < layer->tape.list.count) return 0;
+  b->op = 0;
+  return 1;
+}
+
+/* ---- the head ---- */
+
+static int ask_row(struct backward *b, struct rows logits, int32_t i, struct error *error) {
+  size_t bytes = (size_t)b->model->arch.vocabulary * sizeof *b->logits;
+  struct span at = span_at(logits.at, (size_t)i * (size_t)logits.ld * sizeof(float));
+  int32_t position = b->position[b->logit_row[i]];
+  memset(b->gradient, 0, bytes);
+  if (b->backend->ops->read(b->backend, b->logits, at, bytes, error) != 0 ||
+      b->args.events->logits(b->args.context, b->text, position, b->logits, b->text ? NULL : b->gradient, error) != 0)
+    return -1;
+  at.memory = b->head_cotangents;
+  return b->text ? 0 : b->backend->ops->write(b->backend, at, b->gradient, bytes, error);
+}
+
+/* Some rows of logits there, and for the first text back; 1 when they were the last. */
+static int head(struct backward *b, struct error *error) {
+  const struct unfolded *tape = &b->layers[n_layer_of(b)].tape;
+  struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern};
+  int32_t first = b->args.first + b->row, n = b->args.last + 1 - first;
+  if (n > HEAD_ROWS) n = HEAD_ROWS;
+  for (int32_t i = 0; i < n; i++) b->logit_row[i] = b->text * b->args.n_tokens + first + i;
+  b->step.n_logit_rows = n;
+  if (b->backend->ops->run(b->backend, tape->list.ops, tape->list.count, &b->step, error) != 0) return -1;
+  const struct op *last = &tape->list.ops[tape->list.count - 1]; /* a product, its cap, or their edits */
+  for (int32_t i = 0; i < n; i++)
+    if (ask_row(b, last->code == OP_POINT ? last->u.point.x : last->u.linear.y, i, error) != 0) return -1;
+  for (size_t i = tape->list.count; b->text == 0 && i-- > 0;)
+    if (b->backend->ops->vjp(b->backend, &tape->list.ops[i], &b->step, &vjp, error) != 0) return -1;
+  b->row += n;
+  if (b->args.first + b->row <= b->args.last) return 0;
+  b->row = 0;
+  return ++b->text == b->n_texts;
+}
+
+/* ---- phases ---- */
+
+static int end_there(struct backward *b, struct error *error) {
+  if (copy_rows(b, stream_at(b, b->layer + 1), b->layers[b->layer].tape.end, b->rows, error) != 0) return -1;
+  if (++b->layer < n_layer_of(b)) return 0;
+  b->phase = HEAD;
+  return copy_rows(b, b->layers[b->layer].tape.begin, stream_at(b, b->layer), b->rows, error);
+}
+
+static void next_back(struct backward *b) {
+  b->phase = --b->layer < b->lowest ? DONE : b->keeps ? CLEAR : AGAIN;
+}
+
+static int end_head(struct backward *b, struct error *error) {
+  struct rows from = in_memory(b->layers[b->layer].tape.begin, b->head_cotangents);
+  next_back(b);
+  return copy_rows(b, carried(b), from, b->args.n_tokens, error);
+}
+
+static int begin_back(struct backward *b, struct error *error) {
+  const struct unfolded *tape = &b->layers[b->layer].tape;
+  b->phase = BACK;
+  if (clear(b, b->cotangents, tape->bytes, error) != 0) return -1;
+  return copy_rows(b, in_memory(tape->end, b->cotangents), carried(b), b->args.n_tokens, error);
+}
+
+static int end_back(struct backward *b, struct error *error) {
+  struct rows from = in_memory(b->layers[b->layer].tape.begin, b->cotangents);
+  next_back(b);
+  return b->phase == DONE ? 0 : copy_rows(b, carried(b), from, b->args.n_tokens, error);
+}
+
+static int piece(struct backward *b, struct error *error) {
+  int ended;
+  switch (b->phase) {
+    case THERE: return (ended = there(b, error)) > 0 ? end_there(b, error) : ended;
+    case HEAD: return (ended = head(b, error)) > 0 ? end_head(b, error) : ended;
+    case AGAIN:
+      if ((ended = there(b, error)) > 0) b->phase = CLEAR;
+      return ended < 0 ? -1 : 0;
+    case CLEAR: return begin_back(b, error);
+    case BACK: return (ended = back(b, error)) > 0 ? end_back(b, error) : ended;
+    case DONE: break;
+  }
+  return 0;
+}
+
+int backward_slice(struct backward *b, struct error *error) {
+  int64_t until = clock_ns() + SLICE_NS;
+  do {
+    if (piece(b, error) != 0) return -1;
+  } while (b->phase != DONE && clock_ns() < until);
+  return b->phase != DONE;
+}
+
+struct rows backward_values(const struct backward *b, struct point point) {
+  const struct op_list *list = &b->layers[point.layer].tape.list;
+  for (size_t i = 0; i < list->count; i++)
+    if (list->ops[i].code == OP_POINT && list->ops[i].u.point.site == point.site) return list->ops[i].u.point.x;
+  assert(!"a point that nobody asked to see");
+  return (struct rows){{NULL, 0}, 0};
+}

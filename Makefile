@@ -190,10 +190,34 @@ HAZARDS     := $(B)/races/hazards
 $(HAZARDS): $(filter-out %.cu.o,$(RACES_OBJ)) $(B)/races/tests/cuda_host/hazards.cu.o $(B)/emulated/core/math/dtype.c.o tests/cuda_host/shared.ld
 	$(SAY) LINK $@
 	$(Q)$(CXX) -o $@ $(filter %.o,$^) -Wl,-T,tests/cuda_host/shared.ld -lpthread -lm -ldl
+# The same library again, but a launch runs what nvcc has made of the kernel: its PTX, translated (tests/cuda_ptx). Never shipped.
+PTX_FROM  := build/cuda/sm_90
+PTX       := $(B)/ptx/steerd-cuda-ptx.so
+PTX_MADE  := $(patsubst %.cu,$(B)/ptx/%.o,$(CUDA_CU))
+PTX_OWN   := $(patsubst %.cpp,$(B)/ptx/%.o,$(wildcard tests/cuda_ptx/*.cpp))
+PTX_CXX   := $(filter-out -fsanitize=% -O2,$(EMULATED_CXX)) -fno-math-errno
+$(PTX_FROM)/%.ptx: $(PTX_FROM)/%.o ;
+$(B)/ptx/%.cpp: $(PTX_FROM)/%.ptx $(wildcard tests/cuda_ptx/*.py)
+	@mkdir -p $(@D)
+	$(SAY) PTX $<
+	$(Q)$(PYTHON) tests/cuda_ptx/translate.py $< $@
+$(B)/ptx/tests/%.o: tests/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX $<
+	$(Q)$(CXX) $(PTX_CXX) -O2 -fvisibility=hidden -c -o $@ $<
+$(B)/ptx/%.o: $(B)/ptx/%.cpp
+	$(SAY) CXX $<
+	$(Q)$(CXX) $(PTX_CXX) -g0 -O1 -w -fvisibility=hidden -c -o $@ $<
+$(PTX): $(EMULATED_OBJ) $(PTX_MADE) $(PTX_OWN) tests/cuda_host/shared.ld
+	$(SAY) LINK $@
+	$(Q)$(CXX) -shared -o $@ $(filter %.o,$^) $(EMULATED_LINK) -lpthread -lm -ldl
+.SECONDARY: $(PTX_MADE:.o=.cpp)
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
 CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
+# Those whose bounds hold in plain mode too, and that say what they test by names of their own.
+CUDA_PLAIN     := ops_rows codes
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -263,7 +287,7 @@ gpu-all:
 gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
 	@tests/gpu/rehearse.sh
 
-.PHONY: cuda-quick cuda-native emulated unit-emulated racecheck cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
+.PHONY: cuda-quick cuda-native emulated unit-emulated racecheck ptx unit-ptx cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
 # Every kernel comes up in these.
 RACE_TESTS := ops ops_rows codes splice cuda_draws cuda_rows
@@ -275,6 +299,17 @@ racecheck: $(RACES) $(HAZARDS) $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
+ptx:
+ifeq ($(NVCC),)
+	@echo 'skip: kernels as nvcc translates them (no nvcc found)'
+else
+	@$(MAKE) --no-print-directory SM=90 $(PTX)
+endif
+unit-ptx: ptx $(CUDA_TEST_BIN)
+ifneq ($(NVCC),)
+	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
+	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda tests/tools/run_unit.sh $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
+endif
 
 build/steerd: $(B)/steerd
 	$(Q)ln -sfn $(VARIANT)/steerd $@

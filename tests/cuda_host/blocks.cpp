@@ -71,7 +71,7 @@ static fiber *current;
 
 const char *running_kernel() { return now->call ? now->call->name : nullptr; }
 
-static void fail(const char *what, int line, int other) {
+void fail(const char *what, int line, int other) {
   fprintf(stderr, "emulated CUDA: %s, block %u %u %u of a grid of %u %u %u, thread %u: %s", now->call->name, block_index.x, block_index.y,
           block_index.z, grid_size.x, grid_size.y, grid_size.z, here ? here->thread.x : 0, what);
   if (line) fprintf(stderr, " (line %d%s", line, other ? "" : ")");
@@ -338,9 +338,9 @@ static __attribute__((no_sanitize("address"))) unsigned char *copied(unsigned ch
   return to + bytes;
 }
 
-/* Both kinds of `__shared__` variables. */
-static const size_t plain_bytes = (size_t)(__stop_emulated_shared - __start_emulated_shared);
-static const size_t template_bytes = (size_t)(emulated_templates_end - emulated_templates_begin);
+/* Both kinds of `__shared__` variables; kernels of nvcc have theirs beside what the launch gives. */
+static const size_t plain_bytes = translate ? 0 : (size_t)(__stop_emulated_shared - __start_emulated_shared);
+static const size_t template_bytes = translate ? 0 : (size_t)(emulated_templates_end - emulated_templates_begin);
 static void save_statics(std::vector<unsigned char> *to) {
   to->resize(plain_bytes + template_bytes);
   copied(copied(to->data(), __start_emulated_shared, plain_bytes), emulated_templates_begin, template_bytes);
@@ -377,8 +377,8 @@ static void begin_block(scene *s, uint64_t place) {
   s->place = place;
   show(s);
   memset(dynamic_shared, 0xFF, shared_bytes(*s->call));
-  fill(__start_emulated_shared, __stop_emulated_shared);
-  if (below(16) == 0) fill(emulated_templates_begin, emulated_templates_end); /* a megabyte */
+  fill(__start_emulated_shared, __start_emulated_shared + plain_bytes);
+  if (below(16) == 0) fill(emulated_templates_begin, emulated_templates_begin + template_bytes); /* a megabyte */
   memset(s->warps, 0, sizeof s->warps);
   s->n_live = s->n_threads = (int)(block_size.x * block_size.y * block_size.z);
   s->n_warps = (s->n_threads + 31) / 32;

@@ -83,7 +83,7 @@ void wait_grid();
 void misaligned(const void *at, size_t bytes);
 int lane();
 /* kernel: whose attributes hold. */
-cudaError_t launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config);
+cudaError_t launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config, const void *args, size_t bytes);
 cudaError_t set_attribute(const void *kernel, cudaFuncAttribute attribute, int value);
 
 template <class T> inline uint64_t pack(T value) {
@@ -227,7 +227,7 @@ template <class A>
 static inline cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(A), const A &args) {
   static_assert(sizeof(A) <= 32764, "arguments of a kernel");
   A copy = args;
-  return emulated::launch(__PRETTY_FUNCTION__, (const void *)kernel, [=]() { kernel(copy); }, config);
+  return emulated::launch(__PRETTY_FUNCTION__, (const void *)kernel, [=]() { kernel(copy); }, config, &args, sizeof args);
 }
 
 #include "ptx.h"

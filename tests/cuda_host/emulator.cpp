@@ -429,7 +429,8 @@ static void run_kernel(const kernel_call &call) {
   snapshot_compare(after, call.name);
 }
 
-cudaError_t emulated::launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config) {
+cudaError_t emulated::launch(const char *name, const void *kernel, std::function<void()> thread, const cudaLaunchConfig_t *config, const void *args,
+                             size_t bytes) {
   CALLED();
   dim3 grid = config->gridDim, block = config->blockDim;
   size_t threads = (size_t)block.x * block.y * block.z, shared = config->dynamicSmemBytes;
@@ -444,7 +445,13 @@ cudaError_t emulated::launch(const char *name, const void *kernel, std::function
       grid.z > 65535)
     return say(cudaErrorInvalidConfiguration);
   if (shared > allowed_shared(kernel)) return say(cudaErrorInvalidValue);
-  return submit_kernel(config->stream, kernel_call{name, thread, grid, block, shared, overlaps});
+  kernel_call call{name, thread, grid, block, shared, overlaps};
+  if (translate) {
+    size_t most = allowed_shared(kernel) > STATIC_SHARED ? LARGEST_SHARED : STATIC_SHARED;
+    if (shared + translated_statics(kernel) > most) return say(cudaErrorInvalidValue);
+    translate(kernel, args, bytes, &call);
+  }
+  return submit_kernel(config->stream, std::move(call));
 }
 
 extern "C" {

@@ -2,6 +2,7 @@
 #ifndef STEERD_TESTS_CUDA_HOST_EMULATOR_H
 #define STEERD_TESTS_CUDA_HOST_EMULATOR_H
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,6 +33,8 @@ void begin_early(const kernel_call &call);
 void give_up(const kernel_call &call); /* its turn will not come */
 /* The kernel that runs on this thread, or NULL. */
 const char *running_kernel();
+/* Ends the program with the kernel, the block and the thread that runs; other: another line, or 0. */
+[[noreturn]] void fail(const char *what, int line, int other);
 /* Numbers that the seed chooses; below(n): one of 0 ... n - 1. The seed 0 gives 0 for ever: everything in order and at once. */
 unsigned below(unsigned n);
 bool in_order();
@@ -55,7 +58,18 @@ cudaError_t say(cudaError_t error);
 cudaError_t unsafe();
 cudaError_t unsafe_on(cudaStream_t stream); /* the same for a stream that records */
 
+/* ---- tests/cuda_ptx: in a library that has it, kernels run as nvcc has translated them ---- */
+
+/* Puts the thread of nvcc's kernel, its name, and the shared memory of its variables beside that of the launch into the call. */
+__attribute__((weak)) void translate(const void *kernel, const void *args, size_t bytes, kernel_call *call);
+__attribute__((weak)) size_t translated_statics(const void *kernel); /* bytes of shared memory that it has without asking */
+
 /* ---- memory.cpp ---- */
+
+/* Another one whenever a block of the device, or locked memory, is no longer there. */
+extern std::atomic<unsigned long> memory_version;
+/* The block of the device, or of locked memory, in which the bytes lie whole. */
+bool memory_around(const void *at, size_t bytes, uint64_t *begin, uint64_t *end);
 
 /* The bytes lie whole in one block of device memory. */
 bool on_device(const void *at, size_t bytes);

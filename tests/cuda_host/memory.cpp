@@ -25,6 +25,7 @@
 
 using namespace emulated;
 
+std::atomic<unsigned long> emulated::memory_version{1};
 static std::mutex guard;
 static std::atomic<size_t> capacity{(size_t)4 << 30}, in_use; /* with what pools keep */
 
@@ -119,6 +120,7 @@ static size_t give(void *at) {
   check_fences((unsigned char *)at, b);
   memory_ends(at);
   blocks.erase(found);
+  memory_version++;
   size_t room = (size_t)(b.end - b.begin);
   madvise(b.begin, room, MADV_DONTNEED);
   mprotect(b.begin, room, PROT_NONE);
@@ -242,6 +244,14 @@ template <class B> static bool within(const std::map<void *, B> &map, const void
 
 static size_t block_size_of(const block &b) { return b.bytes; }
 static size_t locked_size_of(const size_t &bytes) { return bytes; }
+bool emulated::memory_around(const void *at, size_t bytes, uint64_t *begin, uint64_t *end) {
+  std::lock_guard<std::mutex> lock(guard);
+  auto held = blocks.upper_bound((void *)(uintptr_t)at);
+  auto own = locked.upper_bound((void *)(uintptr_t)at);
+  uint64_t place = (uint64_t)(uintptr_t)at;
+  if (held != blocks.begin() && (--held, *begin = (uint64_t)(uintptr_t)held->first, *end = *begin + held->second.bytes, place + bytes <= *end)) return true;
+  return own != locked.begin() && (--own, *begin = (uint64_t)(uintptr_t)own->first, *end = *begin + own->second, place + bytes <= *end);
+}
 bool emulated::on_device(const void *at, size_t bytes) { return within(blocks, at, bytes, block_size_of); }
 static bool is_locked(const void *at, size_t bytes) { return within(locked, at, bytes, locked_size_of); }
 
@@ -302,6 +312,7 @@ cudaError_t cudaFreeHost(void *at) {
   std::lock_guard<std::mutex> lock(guard);
   if (!locked.erase(at)) die("what is freed was not locked memory");
   memory_ends(at);
+  memory_version++;
   free(at);
   return cudaSuccess;
 }

@@ -1,6 +1,7 @@
 """What the compiler made of the kernels of the CUDA backend: fails where one keeps arrays in local memory, has more shared memory than
 every device gives, cannot be launched with the blocks that the host asks for, or touches memory through the first cache before it has waited
-for the kernel in front of it (device.cuh, grid_follow); names those that put a few registers aside.
+for the kernel in front of it (device.cuh, grid_follow), or adds and multiplies in a way that ptxas may fuse; names those that put a few
+registers aside.
 Reads what `make cuda-quick` left beside its objects (ptxas -v, PTX); needs no device.
 
     audit.py build/cuda/sm_90 [--table]
@@ -53,6 +54,17 @@ def early(ptx):
             yield name, f"does {access} before it waits for the kernel in front of it"
 
 
+def fusible(ptx):
+    """(mangled name, instruction) where a sum or product does not say how it is rounded: ptxas may make one fma of two such, in some kernels
+    and not in others, and the same row would no longer have the same bits in all of them (-fmad=false says it everywhere)."""
+    name = None
+    for line in ptx.read_text().splitlines():
+        if entry := re.match(r"\s*(?:\.visible\s+|\.weak\s+)?\.(?:entry|func)\s+(?:\([^)]*\)\s*)?([\w$]+)", line):
+            name = entry[1]
+        elif found := re.match(r"\s*(?:@!?%p\d+\s+)?((?:add|sub|mul|mad)(?:\.ftz|\.sat)*\.f(?:32|64)|(?:add|sub|mul)(?:\.ftz|\.sat)*\.(?:f16|bf16)\S*)\s", line):
+            yield name, found[1]
+
+
 def plain(names):
     shown = subprocess.run(["c++filt", "-p"], input="\n".join(names), capture_output=True, text=True, check=True).stdout.split("\n")
     return [name.replace("void ", "") for name in shown]
@@ -76,6 +88,7 @@ def main():
                 faults.append(f"{source}: {shown} takes {registers} registers a thread: blocks of {LARGEST_BLOCK} do not start; bound them")
     for ptx in sorted(folder.glob("core/math/cuda/*.ptx")):
         found = list(early(ptx))
+        found += [(name, f"does {what}, which may be fused") for name, what in dict.fromkeys(fusible(ptx))]
         faults += [f"{ptx.stem}.cu: {shown} {what}" for shown, (_, what) in zip(plain([name for name, _ in found]), found)]
     if "--table" in sys.argv:
         print("| file | kernel | registers | shared | stack |\n| --- | --- | --- | --- | --- |")

@@ -101,6 +101,11 @@ HANDLER(cossim_post);
 extern const struct field inference_cossim_fields[];
 HANDLER(inference_cossim_post);
 
+/* inference_lens.c */
+extern const struct field inference_lens_fields[], lens_prompt_fields[];
+HANDLER(inference_lens_post);
+HANDLER(lens_prompt_post);
+
 /* inference_util.c */
 extern const struct field inference_vector_fields[], inference_similarity_fields[];
 HANDLER(inference_vector_post);

@@ -15,6 +15,9 @@
 
 enum { INFERENCE_RESULTS_MOST = 1000 };
 
+/* The row `layers`: each once, lowest first; none given: all. last: the last one in any case. NULL with an error. (inference_capture.c) */
+int64_t *inference_layers(struct api_call *call, const struct lab_model_info *model, bool last, size_t *n, struct error *error) MUST_CHECK;
+
 /* A vector in place of a feature, at the point `hook`: the dot product with its row at every token (inference_capture.c). */
 int inference_start_vector(struct api_call *call, const char *texts, bool many, struct error *error) MUST_CHECK;
 

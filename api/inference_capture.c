@@ -135,24 +135,25 @@ static int by_number(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Each layer once, lowest first. */
-static int64_t *read_layers(struct api_call *call, const struct lab_model_info *model, size_t *n, struct error *error) {
-  size_t given = values_count(call->values, "layers"), all = (size_t)model->n_layer;
-  int64_t *layers = arena_array(&call->arena, given ? given : all, sizeof *layers, error);
-  for (size_t i = 0; layers && i < (given ? given : all); i++) {
+int64_t *inference_layers(struct api_call *call, const struct lab_model_info *model, bool last, size_t *n, struct error *error) {
+  int64_t n_layer = model->n_layer, *given = read_integers(call, call->values, "layers", n, error);
+  bool all = given && *n == 0;
+  size_t count = all ? (size_t)n_layer : *n + last;
+  int64_t *layers = given ? arena_array(&call->arena, count, sizeof *layers, error) : NULL;
+  for (size_t i = 0; layers && i < count; i++) {
     char field[32];
-    layers[i] = given ? values_int_at(call->values, "layers", i) : (int64_t)i;
+    layers[i] = all ? (int64_t)i : i < *n ? given[i] : n_layer - 1;
     snprintf(field, sizeof field, "layers[%zu]", i);
-    if (layers[i] < model->n_layer) continue;
-    error_set_field(error, ERROR_ARGUMENT, field, "'%s' is %lld, the model has layers 0 to %d", field, (long long)layers[i],
-                    model->n_layer - 1);
+    if (layers[i] < n_layer) continue;
+    error_set_field(error, ERROR_ARGUMENT, field, "'%s' is %lld, the model has layers 0 to %lld", field, (long long)layers[i],
+                    (long long)n_layer - 1);
     return NULL;
   }
   if (!layers) return NULL;
-  qsort(layers, given, sizeof *layers, by_number);
-  *n = given ? 1 : all;
-  for (size_t i = 1; i < given; i++)
-    if (layers[i] != layers[*n - 1]) layers[(*n)++] = layers[i];
+  qsort(layers, count, sizeof *layers, by_number);
+  *n = 0;
+  for (size_t i = 0; i < count; i++)
+    if (!i || layers[i] != layers[*n - 1]) layers[(*n)++] = layers[i];
   return layers;
 }
 
@@ -212,7 +213,7 @@ int inference_raw_post(struct api_call *call, struct error *error) {
   static const int64_t last = -1;
   struct lab_run_args args = {.positions = &last, .n_positions = 1};
   if (read_texts(call, "prompts", true, &args, error) != 0) return -1;
-  int64_t *layers = read_layers(call, args.model, &args.n_points, error);
+  int64_t *layers = inference_layers(call, args.model, false, &args.n_points, error);
   const char **points = layers ? arena_array(&call->arena, args.n_points, sizeof *points, error) : NULL;
   if (!points) return -1;
   for (size_t i = 0; i < args.n_points; i++)

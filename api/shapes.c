@@ -22,6 +22,7 @@
 #define CHUNK "id: text, object: text, created: integer, model: text, system_fingerprint: text, usage?: @Usage?"
 #define ARRAYS "application/json application/x-npy application/vnd.safetensors"
 #define HTML "text/html"
+#define LINES "application/x-ndjson application/json"
 #define TOP_FEATURES "[{activationValue: number, featureIndex: integer}]"
 #define INFERENCE_VALUES \
   "values: [number], maxValue: number, maxValueIndex: integer, dfaValues: [number]?, dfaTargetIndex: integer?, dfaMaxValue: number?"
@@ -124,6 +125,12 @@ static const struct {
      "{corpus: text, corpusHash: text, lines: boolean, ends: boolean, documents: integer, tokens: integer, l0: number, mse: number?, "
      "explainedVariance: number?, fvu: number?, crossEntropy: {tokens: integer, raw: number?, spliced: number?, withError: number?, "
      "zero: number?, kept: number?}, dead: integer, shares: " SHARE_ROWS ", madeAt: text}"},
+    {"LensFrames",
+     "{meta: {kind: text, model: text, types: [text], layers_by_type: {*: [integer]}, top_n: integer, prompt_len: integer, "
+     "num_completion_tokens: integer, temperature: number, prepend_bos: boolean, reuse_len: integer}, tokens: [{kind: text, "
+     "position: integer, token: text, id: integer, is_generated: boolean, is_char_continuation: boolean, "
+     "results: [{type: text, top_tokens: [[text]], top_probs: [[number]]}], message_index: null, role: null, channel: null, "
+     "section: null}], done: {kind: text, seq_len: integer, prompt_len: integer, vocab_size: integer, completion: text}}"},
     {"ActiveFeatures", "{tokens: [text], activeFeatures: {*: [[number]]}}"},
     {"InferenceSingle", "{activation: {" INFERENCE_VALUES "}, tokens: [text], tokensIsSpecial: [boolean]}"},
     {"InferenceAll",
@@ -183,6 +190,8 @@ static const struct shape shapes[] = {
      .body = "{stats: {backend: text, threads: integer, running_requests: integer, waiting_requests: integer, max_running: integer, "
      "max_waiting: integer, kv_cache_bytes: integer, kv_cache_used_bytes: integer, prompt_tokens: integer, "
      "generated_tokens: integer}, summary: text}"},
+    {inference_lens_post, .body = "@LensFrames", .types = LINES},
+    {lens_prompt_post, .body = "@LensFrames", .types = LINES},
     {inference_vector_post, .body = "{vector: [number], hookName: text, encoderVector: [number], encoderHookName: text}"},
     {inference_cossim_post,
      .body = "{feature: @FeatureName?, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},

@@ -185,7 +185,7 @@ static int need_passes(struct experiment *e, struct error *error) {
 }
 
 static int count_rows(struct experiment *e, struct error *error) {
-  for (size_t i = 0; i < e->n_passes; i++) e->rows += (int64_t)e->passes[i].ids.n - e->passes[i].resume_position;
+  for (size_t i = 0; i < e->n_passes; i++) e->rows += (int64_t)e->passes[i].ids.n - e->passes[i].resume_position + e->passes[i].max_new;
   if (e->rows <= LABORATORY_MAX_ROWS) return 0;
   return error_set(error, ERROR_LIMIT, "the request computes %" PRId64 " token positions in all, at most %" PRId64
                    " are allowed; take shorter or fewer texts", e->rows, LABORATORY_MAX_ROWS);
@@ -203,6 +203,14 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
   struct experiment *e = experiment_of(context);
   if (e->stage < 0) return edits_tapped(&e->edits, (size_t)sequence, tapped, error);
   return e->verb->tapped(e, sequence, tapped, error);
+}
+
+static bool on_token(void *context, int sequence, const struct engine_token *token) {
+  struct experiment *e = experiment_of(context);
+  pthread_mutex_lock(&e->job.mutex);
+  e->job.new_tokens++;
+  pthread_mutex_unlock(&e->job.mutex);
+  return e->verb->token(e, sequence, token->token);
 }
 
 /* Row by row through host memory, so that it takes one vocabulary at a time. */
@@ -240,7 +248,7 @@ static void on_done(void *context, const struct error *error) {
     job_done(context, error ? error : &own);
 }
 
-static const struct engine_events events = {.tapped = on_tapped, .reads_tapped = true, .logits = on_logits, .done = on_done};
+static const struct engine_events events = {.token = on_token, .tapped = on_tapped, .reads_tapped = true, .logits = on_logits, .done = on_done};
 
 static int on_slice(void *context, struct plan *plan, struct error *error) {
   struct experiment *e = experiment_of(context);
@@ -267,7 +275,8 @@ static int submit(struct experiment *e, bool continues, struct error *error) {
                                             .last_layer = p->last_layer, .taps = p->taps, .n_taps = p->n_taps,
                                             .logits = p->logits, .resume_rows = p->resume_rows,
                                             .resume_layer = p->resume_layer, .resume_position = p->resume_position,
-                                            .eos = -1, .n_logprobs = -1};
+                                            .max_new = p->max_new, .sampling = p->sampling, .n_logprobs = -1,
+                                            .eos = p->max_new ? tokenizer_eos(e->model->tokenizer) : -1};
     p->edits = NULL;
   }
   struct engine_task_args task = {.model = e->model, .sequences = sequences, .n_sequences = (int)e->n_passes,

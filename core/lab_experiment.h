@@ -20,6 +20,8 @@ struct pass {
   enum engine_logits logits;
   const float *resume_rows;
   int32_t resume_layer, resume_position;
+  int32_t max_new;         /* tokens to generate, told to verb->token; only where nothing is tapped and no logits are asked for */
+  struct sampler_options sampling;
 };
 
 struct experiment;
@@ -27,6 +29,7 @@ struct experiment_verb {
   /* Worker. Rows and logits of the passes of the verb's own stages. */
   int (*tapped)(struct experiment *e, int pass, const struct engine_tapped *tapped, struct error *error);
   int (*logits)(struct experiment *e, int pass, int32_t position, const float *logits, struct error *error);
+  bool (*token)(struct experiment *e, int pass, int32_t token); /* worker; false: the text ends in front of it */
   /* Worker, or for stage 0 the asker or the thread between tasks: fills passes for stage 0, 1, ...; none (n_passes 0): the result stands. */
   int (*stage)(struct experiment *e, int stage, struct error *error);
   /* A slice of work between two stages, in place of a task, when the stage set e->work; 1 while there is more. */

@@ -139,6 +139,15 @@ void job_done(void *context, const struct error *error);
 int lab_encode(const struct model *model, const char *text, size_t length, bool bos, int64_t room, const char *field,
                int32_t **ids, size_t *count, struct error *error) MUST_CHECK;
 
+/* Tokens decoded together, valid UTF-8, in the arena. */
+char *lab_tokens_text(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct arena *arena,
+                      struct error *error) MUST_CHECK;
+
+/* Tokens as text shows them, in the arena: each decoded alone, but a character that several make up stands at each of them, and
+ * continued[i] at all but the first. */
+int lab_token_texts(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct arena *arena, const char *const **texts,
+                    const bool **continued, struct error *error) MUST_CHECK;
+
 /* A token decoded alone, valid UTF-8, in the arena. */
 char *lab_token_text(const struct tokenizer *tokenizer, int32_t id, struct arena *arena, struct error *error) MUST_CHECK;
 

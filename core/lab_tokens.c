@@ -32,19 +32,60 @@ int lab_encode(const struct model *model, const char *text, size_t length, bool 
   return with_field(error, &inner, field);
 }
 
-char *lab_token_text(const struct tokenizer *tokenizer, int32_t id, struct arena *arena, struct error *error) {
+char *lab_tokens_text(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct arena *arena, struct error *error) {
   struct detokenizer d;
+  int failed = 0;
   detokenizer_init(&d, tokenizer);
-  int failed = detokenizer_push(&d, id);
+  for (size_t i = 0; !failed && i < n; i++) failed = detokenizer_push(&d, ids[i]);
   detokenizer_finish(&d);
-  if (failed || buffer_check(&d.text, error) != 0) {
+  char *text = NULL;
+  if (failed || buffer_check(&d.text, error) != 0)
     error_memory(error, d.text.length);
-    detokenizer_clear(&d);
-    return NULL;
-  }
-  char *text = arena_text(arena, d.text.data ? d.text.data : "", d.text.length, error);
+  else
+    text = arena_text(arena, d.text.data ? d.text.data : "", d.text.length, error);
   detokenizer_clear(&d);
   return text;
+}
+
+char *lab_token_text(const struct tokenizer *tokenizer, int32_t id, struct arena *arena, struct error *error) {
+  return lab_tokens_text(tokenizer, &id, 1, arena, error);
+}
+
+static bool is_whole(const char *text) { return !strstr(text, "\xEF\xBF\xBD"); }
+
+/* How many tokens from the first on are one whole text; 1, whatever that shows, where none are. No character has more than four
+ * bytes, and one that is not complete after so many tokens never is. */
+static int find_run(const struct tokenizer *tokenizer, const int32_t *ids, size_t most, struct arena *arena, char **text, size_t *n,
+                    struct error *error) {
+  enum { RUN_MOST = 8 };
+  *n = 1;
+  if (!(*text = lab_tokens_text(tokenizer, ids, 1, arena, error))) return -1;
+  for (size_t i = 2; !is_whole(*text) && i <= RUN_MOST && i <= most; i++) {
+    char *longer = lab_tokens_text(tokenizer, ids, i, arena, error);
+    if (!longer) return -1;
+    if (!is_whole(longer)) continue;
+    *text = longer;
+    *n = i;
+  }
+  return 0;
+}
+
+int lab_token_texts(const struct tokenizer *tokenizer, const int32_t *ids, size_t n, struct arena *arena, const char *const **texts,
+                    const bool **continued, struct error *error) {
+  const char **shown = arena_array(arena, n, sizeof *shown, error);
+  bool *behind = arena_array(arena, n, sizeof *behind, error);
+  if (!shown || !behind) return -1;
+  for (size_t i = 0, run; i < n; i += run) {
+    char *text;
+    if (find_run(tokenizer, ids + i, n - i, arena, &text, &run, error) != 0) return -1;
+    for (size_t k = 0; k < run; k++) {
+      shown[i + k] = text;
+      behind[i + k] = k > 0;
+    }
+  }
+  *texts = shown;
+  *continued = behind;
+  return 0;
 }
 
 static int fill(const struct model *model, const int32_t *ids, size_t count, struct arena *arena,

@@ -415,6 +415,12 @@ struct lab_lens_args {
   const struct lab_input *answers;
   size_t n_answers;
   bool prepend_space;
+  int64_t n_tokens;         /* of one text, without positions and edits: so many tokens are generated behind it first, and looked at too */
+  double temperature;       /* of these, as in lab_steer_args */
+  int64_t seed;
+  int32_t ends_turn;        /* a further token that ends the text, as EOS does; -1: none */
+  bool words;               /* top holds words alone (letters and numbers, with ' and - inside), but for the likeliest token of the last
+                               layer; where so few are among the LAB_TOP_MOST likeliest, ids of -1 behind them */
 };
 int lab_lens(struct lab *lab, const struct lab_lens_args *args, struct lab_waker waker, struct lab_job **out,
              struct error *error) MUST_CHECK;
@@ -422,7 +428,10 @@ int lab_lens(struct lab *lab, const struct lab_lens_args *args, struct lab_waker
 struct lab_lens_text {
   const int32_t *ids;
   const char *const *tokens;
-  size_t n_tokens;
+  const char *const *shown;        /* a character that several tokens make up stands at each of them, continued at all but the first */
+  const bool *continued;
+  const char *completion;          /* the text that was generated; "" where none was */
+  size_t n_tokens, n_prompt;       /* n_prompt: of them not generated */
   const int64_t *positions;
   size_t n_positions;
   const struct lab_token *top;     /* [n_layers][n_positions][top_k] */

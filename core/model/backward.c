@@ -11,12 +11,13 @@
 #include "core/model/unfold.h"
 
 #define SLICE_NS 8000000             /* after which a slice ends, once its piece is done */
-#define PIECE ((int64_t)1 << 29)     /* products of two numbers in a piece: about 10 ms of two processors */
+#define PIECE ((int64_t)1 << 28)     /* products of two numbers in a piece: some 5 ms of two processors */
 #define PIECE_ROWS 16                /* or that many rows, if they cost more */
+#define ATTEND_BACK 16               /* times what attention costs there: it goes pair by pair */
 #define HEAD_ROWS 8                  /* rows of logits at a time */
-#define ZEROS ((size_t)1 << 20)
+#define ZEROS ((size_t)4 << 20)      /* bytes that a piece clears */
 
-enum phase { THERE, HEAD, AGAIN, CLEAR, BACK, DONE };
+enum phase { THERE, HEAD, HEAD_BACK, AGAIN, CLEAR, BACK, DONE };
 
 struct layer {
   struct unfolded tape;
@@ -43,7 +44,7 @@ struct backward {
   /* where it is */
   enum phase phase;
   int32_t layer, row;
-  size_t op;
+  size_t op, cleared;
   int text;
 };
 
@@ -231,12 +232,6 @@ static struct rows in_memory(struct rows rows, struct memory *memory) {
 
 static struct rows carried(const struct backward *b) { return (struct rows){{b->carry, 0}, (int64_t)width_of(b)}; }
 
-static int clear(struct backward *b, struct memory *memory, size_t bytes, struct error *error) {
-  for (size_t at = 0; at < bytes; at += ZEROS)
-    if (b->backend->ops->write(b->backend, (struct span){memory, at}, b->zeros, size_min(ZEROS, bytes - at), error) != 0) return -1;
-  return 0;
-}
-
 /* ---- pieces ---- */
 
 static int64_t row_cost(const struct backward *b, const struct op *op) {
@@ -308,7 +303,7 @@ static int back(struct backward *b, struct error *error) {
   const struct layer *layer = &b->layers[b->layer];
   const struct op *op = &layer->tape.list.ops[layer->tape.list.count - 1 - b->op];
   struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern};
-  int32_t end = piece_end(b, op, b->row, op->code == OP_ATTEND ? 8 : 1);
+  int32_t end = piece_end(b, op, b->row, op->code == OP_ATTEND ? ATTEND_BACK : 1);
   int more = op->code == OP_POINT && b->row == 0 ? show(b, op, error) : 0;
   if (more) return more < 0 ? -1 : 0;
   set_rows(b, b->layer, b->row, end);
@@ -334,10 +329,10 @@ static int ask_row(struct backward *b, struct rows logits, int32_t i, struct err
   return b->text ? 0 : b->backend->ops->write(b->backend, at, b->gradient, bytes, error);
 }
 
-/* Some rows of logits there, and for the first text back; 1 when they were the last. */
+/* Some rows of logits, and what the metric says of them; their way back, for the first text, is a piece of its own. 1 when they were the
+ * last. */
 static int head(struct backward *b, struct error *error) {
   const struct unfolded *tape = &b->layers[n_layer_of(b)].tape;
-  struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern};
   int32_t first = b->args.first + b->row, n = b->args.last + 1 - first;
   if (n > HEAD_ROWS) n = HEAD_ROWS;
   for (int32_t i = 0; i < n; i++) b->logit_row[i] = b->text * b->args.n_tokens + first + i;
@@ -346,9 +341,17 @@ static int head(struct backward *b, struct error *error) {
   const struct op *last = &tape->list.ops[tape->list.count - 1]; /* a product, its cap, or their edits */
   for (int32_t i = 0; i < n; i++)
     if (ask_row(b, last->code == OP_POINT ? last->u.point.x : last->u.linear.y, i, error) != 0) return -1;
-  for (size_t i = tape->list.count; b->text == 0 && i-- > 0;)
-    if (b->backend->ops->vjp(b->backend, &tape->list.ops[i], &b->step, &vjp, error) != 0) return -1;
   b->row += n;
+  if (b->text == 0) b->phase = HEAD_BACK;
+  return b->text > 0 && b->args.first + b->row > b->args.last;
+}
+
+static int head_back(struct backward *b, struct error *error) {
+  const struct unfolded *tape = &b->layers[n_layer_of(b)].tape;
+  struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern};
+  for (size_t i = tape->list.count; i-- > 0;)
+    if (b->backend->ops->vjp(b->backend, &tape->list.ops[i], &b->step, &vjp, error) != 0) return -1;
+  b->phase = HEAD;
   if (b->args.first + b->row <= b->args.last) return 0;
   b->row = 0;
   return ++b->text == b->n_texts;
@@ -369,19 +372,28 @@ static void next_back(struct backward *b) {
 
 static int end_head(struct backward *b, struct error *error) {
   struct rows from = in_memory(b->layers[b->layer].tape.begin, b->head_cotangents);
+  b->row = 0;
   next_back(b);
   return copy_rows(b, carried(b), from, b->args.n_tokens, error);
 }
 
 static int begin_back(struct backward *b, struct error *error) {
   const struct unfolded *tape = &b->layers[b->layer].tape;
+  size_t bytes = size_min(ZEROS, tape->bytes - b->cleared);
+  if (b->backend->ops->write(b->backend, (struct span){b->cotangents, b->cleared}, b->zeros, bytes, error) != 0) return -1;
+  b->cleared += bytes;
+  if (b->cleared < tape->bytes) return 0;
+  b->cleared = 0;
   b->phase = BACK;
-  if (clear(b, b->cotangents, tape->bytes, error) != 0) return -1;
   return copy_rows(b, in_memory(tape->end, b->cotangents), carried(b), b->args.n_tokens, error);
 }
 
+/* Giving back all memory at once would hold up others. */
 static int end_back(struct backward *b, struct error *error) {
-  struct rows from = in_memory(b->layers[b->layer].tape.begin, b->cotangents);
+  struct layer *layer = &b->layers[b->layer];
+  struct rows from = in_memory(layer->tape.begin, b->cotangents);
+  if (b->keeps) b->backend->ops->free(b->backend, layer->values);
+  layer->values = NULL;
   next_back(b);
   return b->phase == DONE ? 0 : copy_rows(b, carried(b), from, b->args.n_tokens, error);
 }
@@ -391,6 +403,7 @@ static int piece(struct backward *b, struct error *error) {
   switch (b->phase) {
     case THERE: return (ended = there(b, error)) > 0 ? end_there(b, error) : ended;
     case HEAD: return (ended = head(b, error)) > 0 ? end_head(b, error) : ended;
+    case HEAD_BACK: return (ended = head_back(b, error)) > 0 ? end_head(b, error) : ended;
     case AGAIN:
       if ((ended = there(b, error)) > 0) b->phase = CLEAR;
       return ended < 0 ? -1 : 0;

@@ -135,3 +135,8 @@ static void widen(enum dtype dtype, int64_t n, const unsigned char *from, float 
   size_t size = dtype == DTYPE_F32 ? 4 : 2;
   for (int64_t i = 0; i < n; i += LANES) vf_store(to + i, load_weights(dtype, from + (size_t)i * size));
 }
+
+static void add_lanes(int64_t n, const float *g, const float *w, float *sums) {
+  vf along = vf_load(g);
+  for (int64_t i = 0; i < n * LANES; i += LANES) vf_store(sums + i, vf_fma(along, vf_load(w + i), vf_load(sums + i)));
+}

@@ -105,6 +105,7 @@ struct kernels {
   void (*gate_back)(enum activation act, int64_t n, const float *x, const float *up, const float *g, float *to, float *to_up);
   void (*norm_back)(const struct norm *norm, int64_t n, const float *x, float *g, bool hold, float *to);
   void (*attend_back)(const struct attend_back *unit, float *scratch);
+  void (*add_lanes)(int64_t n, const float *g, const float *w, float *sums); /* sums[i][lane] += g[lane] w[i][lane], i < n */
   void (*widen)(enum dtype dtype, int64_t n, const unsigned char *from, float *to); /* n: a multiple of LANES */
 };
 

@@ -60,5 +60,6 @@ const struct kernels KERNELS = {
     .gate_back = gate_back,
     .norm_back = norm_back,
     .attend_back = attend_back_rows,
+    .add_lanes = add_lanes,
     .widen = widen,
 };

@@ -34,9 +34,14 @@ static void back_linear(const struct way *way, struct pool_worker *worker, float
                             .ld_x = op->u.linear.y.ld,
                             .rows = way->rows.end - way->rows.begin,
                             .tiles = way->tiles};
+  float *to = cotangents_at(way->back.vjp, op->u.linear.x, way->rows.begin);
+  bool packed = product.rows > 1;
   product_back_pack(&product, worker);
+  if (packed) clear_rows(way, op->u.linear.y, op->u.linear.w->n_out, worker);
+  product_back_walk(&product, to, op->u.linear.x.ld, worker, scratch);
+  if (packed) return;
+  pool_barrier(worker);
   clear_rows(way, op->u.linear.y, op->u.linear.w->n_out, worker);
-  product_back_walk(&product, cotangents_at(way->back.vjp, op->u.linear.x, way->rows.begin), op->u.linear.x.ld, worker, scratch);
 }
 
 static void back_gate(const struct way *way, struct pool_worker *worker, float *g) {

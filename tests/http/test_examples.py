@@ -69,6 +69,17 @@ def test_patching(url):
     assert first[1:] == ["0", "0", "0", "1.00", "0.0", "0.0", "0.00", "0.00"]  # all of it is in the one token that differs
 
 
+def test_attribution_patching(url):
+    text = output(url, "attribution_patching.py")
+    rows = [[float(n) for n in line.split()[1:]] for line in text.splitlines() if re.match(r"[0-3] +-?\d", line)]
+    patched, attributed, heads = rows[:4], rows[4:8], rows[8:]
+    # to first order; measured 0.08 at most
+    assert max(abs(a - b) for p, q in zip(patched, attributed) for a, b in zip(p, q)) < 0.15
+    assert max((value, layer, head) for layer, row in enumerate(heads) for head, value in enumerate(row))[1:] == (3, 2)
+    total, features, bias, error = numbers(text.split("resid_pre: ")[1])[:4]
+    assert total == pytest.approx(features + bias + error, abs=2e-3)  # each rounded to three digits
+
+
 def test_ablation_error(url):
     text = output(url, "ablation_error.py")
     assert re.search(r"As it is: ' girl' has rank 0", text) and text.count("error term") == 2

@@ -9,6 +9,7 @@ struct activations_plan {
   struct lab_activations_args args;
   bool many;         /* the texts came as an array, so the answer is one */
   bool hide_special; /* special tokens get no row */
+  bool snake;        /* names of the reply are in snake_case */
 };
 
 /* What a route calls its fields. */

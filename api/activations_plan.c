@@ -138,6 +138,7 @@ int activations_finish(struct api_call *call, activations_write *write, struct e
   const struct lab_text_activations *texts = lab_activations_result(call->job, &n_texts);
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = plan->snake;
   if (plan->many) {
     jw_open(&w, '{');
     jw_key(&w, "results");
@@ -215,7 +216,7 @@ int activations_write_firing(struct api_call *call, struct json_writer *w, const
   if (!all) return -1;
   jw_open(w, '{');
   reply_texts(w, "tokens", text->tokens, text->n_tokens);
-  jw_key(w, "activeFeatures");
+  jw_key_as_it_is(w, "activeFeatures"); /* as it always was */
   write_rows(w, all, n);
   jw_close(w, '}');
   return 0;

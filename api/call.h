@@ -178,6 +178,10 @@ const char *request_header(const struct api_request *request, const char *name);
 /* What stands before the path of a link that the client is to follow: "http://127.0.0.1:8080". NULL only when out of memory. */
 const char *call_base(struct api_call *call, struct error *error) MUST_CHECK;
 
+/* Whether the names of a reply of the inference server's are to be in snake_case, as they were once: where the request's are, or where
+ * it comes from the client that the OpenAPI generator made for Python when they were. */
+bool call_speaks_snake(const struct api_call *call);
+
 /* Counts an ended call, or a reply from memory, for /metrics. */
 void count_call(struct api_call *call);
 void count_reply(struct api *api, enum route_family family, int status, int64_t took);

@@ -28,6 +28,7 @@ enum { NEIGHBOURS_MOST = 128 };
 struct cossim_plan {
   struct place from, to; /* from.source NULL: a vector */
   int64_t index;
+  bool snake;
 };
 
 static void write_feature(struct json_writer *w, const struct place *place, int64_t index) {
@@ -45,6 +46,7 @@ static int finish_cossim(struct api_call *call, struct error *error) {
   const struct lab_neighbours *found = lab_cossim_result(call->job);
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = plan->snake;
   jw_open(&w, '{');
   if (plan->from.source)
     write_feature(&w, &plan->from, plan->index);
@@ -113,6 +115,7 @@ int inference_cossim_post(struct api_call *call, struct error *error) {
   if (!plan || !vector || call_place(call, values, "model", "source", "", &plan->to, error) != 0 ||
       (feature && read_feature(call, feature, plan, error) != 0))
     return -1;
+  plan->snake = call_speaks_snake(call);
   call->plan = plan;
   call->finish = finish_cossim;
   if (lab_cossim(call->api->lab, plan->from.source, plan->index, feature ? NULL : vector, n, plan->to.source,

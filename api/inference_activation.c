@@ -55,7 +55,9 @@ static const struct activations_names several = {.model = "model", .texts = "pro
 /* One text is answered by its object; `prompts` by {results: [...]}, also where it holds one, or is one. */
 static struct activations_plan *new_plan(struct api_call *call, const struct activations_names *names, struct error *error) {
   struct activations_plan *plan = activations_plan_new(call, names, call->values, error);
-  if (plan) plan->many = names == &several;
+  if (!plan) return NULL;
+  plan->many = names == &several;
+  plan->snake = call_speaks_snake(call);
   return plan;
 }
 

@@ -96,6 +96,7 @@ static int finish_vector(struct api_call *call, struct error *error) {
                            result->tensors[0].name, (long long)result->tensors[0].width);
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = call_speaks_snake(call);
   if (plan->many) {
     jw_open(&w, '{');
     jw_key(&w, "results");
@@ -189,6 +190,7 @@ static int finish_raw(struct api_call *call, struct error *error) {
   struct lab_stats stats;
   lab_stats(call->api->lab, &stats);
   jw_init(&w, &call->body);
+  w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_member_text(&w, "hookPoint", values_text(call->values, "hookPoint", NULL));
   jw_member_text(&w, "type", values_text(call->values, "type", NULL));
@@ -267,6 +269,7 @@ static int finish_attention(struct api_call *call, struct error *error) {
   }
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_member_int(&w, "seqLen", (int64_t)n);
   jw_key(&w, "attentionIndices");

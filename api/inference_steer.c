@@ -142,6 +142,7 @@ static int write_outputs(struct api_call *call, struct buffer *out, const struct
   const struct steer_texts *texts = call->plan;
   struct json_writer w;
   jw_init(&w, out);
+  w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_key(&w, "outputs");
   jw_open(&w, '[');
@@ -163,6 +164,7 @@ static int write_chats(struct api_call *call, struct buffer *out, const struct l
   const struct completion_plan *plan = call->plan;
   struct json_writer w;
   jw_init(&w, out);
+  w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_key(&w, "outputs");
   jw_open(&w, '[');

@@ -21,10 +21,12 @@ int inference_vector_post(struct api_call *call, struct error *error) {
     return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_key(&w, "vector");
   jw_f32_array(&w, vectors.decoder, vectors.n_decoder);
-  jw_member_text(&w, "hookName", place.source->point_out);
+  jw_key_as_it_is(&w, "hookName"); /* as it always was */
+  jw_text(&w, place.source->point_out);
   jw_key(&w, "encoderVector");
   jw_f32_array(&w, vectors.encoder, vectors.n_encoder);
   jw_member_text(&w, "encoderHookName", place.source->point);

@@ -66,6 +66,9 @@ double values_weight_at(const struct values *values, const char *name, size_t i)
 /* The spelling of the client when it gave the field and it is not null, else NULL. */
 const char *values_given(const struct values *values, const char *name);
 
+/* Whether the client spelled any of these fields with an underscore. */
+bool values_are_snake(const struct values *values);
+
 /* FIELD_OBJECT (i = 0) and FIELD_OBJECTS; NULL when absent. */
 const struct values *values_at(const struct values *values, const char *name, size_t i);
 

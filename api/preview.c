@@ -140,3 +140,9 @@ size_t api_error_body(const char *path, int status, const char *word, const char
   buffer_clear(&body);
   return length;
 }
+
+bool call_speaks_snake(const struct api_call *call) {
+  const char *agent = request_header(call->request, "User-Agent");
+  if (agent && strncmp(agent, "OpenAPI-Generator/", 18) == 0 && strstr(agent, "/python")) return true;
+  return call->values && values_are_snake(call->values);
+}

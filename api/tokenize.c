@@ -27,7 +27,7 @@ static void write_tokens(struct json_writer *w, const struct lab_tokens *tokens)
   jw_close(w, '}');
 }
 
-static int tokenize(struct api_call *call, const char *text_field, const char *model_field, struct error *error) {
+static int tokenize(struct api_call *call, const char *text_field, const char *model_field, bool snake, struct error *error) {
   const struct values *values = call->values;
   const struct lab_model_info *model = call_model(call, values, model_field, error);
   if (!model) return -1;
@@ -39,10 +39,13 @@ static int tokenize(struct api_call *call, const char *text_field, const char *m
   if (lab_tokenize(call->api->lab, model, text, length, bos, &call->arena, &tokens, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
+  w.snake = snake;
   write_tokens(&w, &tokens);
   return 0;
 }
 
-int tokenize_post(struct api_call *call, struct error *error) { return tokenize(call, "prompt", "modelId", error); }
+int tokenize_post(struct api_call *call, struct error *error) { return tokenize(call, "prompt", "modelId", false, error); }
 
-int tokenize_v1_post(struct api_call *call, struct error *error) { return tokenize(call, "text", "model", error); }
+int tokenize_v1_post(struct api_call *call, struct error *error) {
+  return tokenize(call, "text", "model", call_speaks_snake(call), error);
+}

@@ -124,6 +124,12 @@ const char *values_given(const struct values *values, const char *name) {
   return value->json ? value->given : NULL;
 }
 
+bool values_are_snake(const struct values *values) {
+  for (size_t i = 0; values->rows[i].name; i++)
+    if (values->given[i].given && strchr(values->given[i].given, '_')) return true;
+  return false;
+}
+
 const struct values *values_at(const struct values *values, const char *name, size_t i) {
   const struct value *value = &values->given[find(values, name)];
   return value->json && value->inner ? value->inner[i] : NULL;

@@ -9,8 +9,7 @@
 #include "core/base/utf8.h"
 
 void jw_init(struct json_writer *writer, struct buffer *out) {
-  writer->out = out;
-  writer->comma = false;
+  *writer = (struct json_writer){.out = out};
 }
 
 static void separate(struct json_writer *w) {
@@ -77,7 +76,27 @@ static void write_quoted(struct buffer *out, const char *text, size_t length) {
   buffer_char(out, '"');
 }
 
+/* "maxValue" as "max_value". */
+static void key_in_snake_case(struct json_writer *w, const char *key) {
+  separate(w);
+  buffer_char(w->out, '"');
+  for (; *key; key++) {
+    bool upper = *key >= 'A' && *key <= 'Z';
+    if (upper) buffer_char(w->out, '_');
+    buffer_char(w->out, upper ? (char)(*key - 'A' + 'a') : *key);
+  }
+  buffer_text(w->out, "\":");
+  w->comma = false;
+}
+
 void jw_key(struct json_writer *w, const char *key) {
+  if (w->snake)
+    key_in_snake_case(w, key);
+  else
+    jw_key_as_it_is(w, key);
+}
+
+void jw_key_as_it_is(struct json_writer *w, const char *key) {
   separate(w);
   write_quoted(w->out, key, strlen(key));
   buffer_char(w->out, ':');

@@ -19,12 +19,14 @@ struct json_node;
 struct json_writer {
   struct buffer *out; /* borrowed */
   bool comma;         /* a value was written at this level */
+  bool snake;         /* names are written in snake_case that are given in camelCase; false to begin with */
 };
 
 void jw_init(struct json_writer *writer, struct buffer *out);
 void jw_open(struct json_writer *writer, char bracket);  /* '{' or '[' */
 void jw_close(struct json_writer *writer, char bracket); /* '}' or ']' */
 void jw_key(struct json_writer *writer, const char *key);
+void jw_key_as_it_is(struct json_writer *writer, const char *key); /* also in snake_case */
 void jw_string(struct json_writer *writer, const char *text, size_t length);
 void jw_text(struct json_writer *writer, const char *text); /* NUL-terminated; NULL writes null */
 void jw_int(struct json_writer *writer, int64_t value);

@@ -14,10 +14,10 @@ from test_openai_chat import HELLO, apply, chats  # noqa: F401 (a fixture)
 PATH, CHAT = "/v1/steer/completion", "/v1/steer/completion-chat"
 STEERED = json.loads((VECTORS / MODEL / "expected-sources.json").read_text())["steered"]
 FEATURES = [{"model": MODEL, "source": SOURCE, "index": 3, "strength": 4.0}, {"model": MODEL, "source": SOURCE, "index": 17, "strength": -2.5}]
-# What the SDK sends, key by key.
-BODY = {"prompt": PROMPTS[0], "model": MODEL, "steer_method": "SIMPLE_ADDITIVE", "normalize_steering": False, "types": ["STEERED", "DEFAULT"],
-        "features": FEATURES, "n_completion_tokens": 24, "temperature": 0, "strength_multiplier": 1, "freq_penalty": 0, "seed": 16,
-        "stream": False, "n_logprobs": 0}
+# What the web app sends, key by key.
+BODY = {"prompt": PROMPTS[0], "model": MODEL, "steerMethod": "SIMPLE_ADDITIVE", "normalizeSteering": False, "types": ["STEERED", "DEFAULT"],
+        "features": FEATURES, "nCompletionTokens": 24, "temperature": 0, "strengthMultiplier": 1, "freqPenalty": 0, "seed": 16,
+        "stream": False, "nLogprobs": 0}
 
 
 def complete(daemon, **changes):
@@ -38,11 +38,11 @@ def test_recorded_texts(daemon):
     plain = json.loads((VECTORS / MODEL / "expected.json").read_text())["prompts"][0]["greedy_text"]
     assert complete(daemon) == [{"output": recorded("simple_additive"), "type": "STEERED"}, {"output": plain, "type": "DEFAULT"}]
     orthogonal = [{**FEATURES[0], "strength": 4}]
-    assert complete(daemon, steer_method="ORTHOGONAL_DECOMP", features=orthogonal, types=["STEERED"]) == [
+    assert complete(daemon, steerMethod="ORTHOGONAL_DECOMP", features=orthogonal, types=["STEERED"]) == [
         {"output": recorded("orthogonal_decomp"), "type": "STEERED"}]
     # Half the strengths, twice as much of them.
     halved = [{**f, "strength": f["strength"] / 2} for f in FEATURES]
-    assert complete(daemon, features=halved, strength_multiplier=2)[0]["output"] == recorded("simple_additive")
+    assert complete(daemon, features=halved, strengthMultiplier=2)[0]["output"] == recorded("simple_additive")
 
 
 def test_types_are_told_as_they_are_asked_for(daemon):
@@ -58,22 +58,22 @@ def test_types_are_told_as_they_are_asked_for(daemon):
 @pytest.mark.parametrize("method, cap", [("SIMPLE_ADDITIVE", None), ("ORTHOGONAL_DECOMP", None), ("PROJECTION_CAP", 0.5)])
 def test_vectors_steer_as_features_do(daemon, method, cap):
     features = [{**FEATURES[0], "strength": cap or 4.0}]
-    want = complete(daemon, features=features, steer_method=method, types=["STEERED"])
+    want = complete(daemon, features=features, steerMethod=method, types=["STEERED"])
     [row] = rows_of(3)
     vector = {"steeringVector": row.tolist(), "strength": features[0]["strength"], "hook": "blocks.1.hook_resid_pre"}
-    assert complete(daemon, features=None, vectors=[vector], steer_method=method, types=["STEERED"]) == want
+    assert complete(daemon, features=None, vectors=[vector], steerMethod=method, types=["STEERED"]) == want
     assert want != complete(daemon, types=["DEFAULT"])
     # Of another length: brought to 1 first, or what it is.
     long = {**vector, "steering_vector": (7 * row).tolist()}
     del long["steeringVector"]
-    assert complete(daemon, features=None, vectors=[long], steer_method=method, types=["STEERED"], normalize_steering=True) == want
+    assert complete(daemon, features=None, vectors=[long], steerMethod=method, types=["STEERED"], normalizeSteering=True) == want
     if method == "SIMPLE_ADDITIVE":
         seventh = {**long, "strength": vector["strength"] / 7}
         assert complete(daemon, features=None, vectors=[seventh], types=["STEERED"]) == want
     nothing = {"steeringVector": [0] * 48, "strength": 3, "hook": "resid_post.0"}
     plain = complete(daemon, types=["DEFAULT"])[0]["output"]
     for normalize in (False, True):
-        assert complete(daemon, features=None, vectors=[nothing], normalize_steering=normalize)[0]["output"] == plain
+        assert complete(daemon, features=None, vectors=[nothing], normalizeSteering=normalize)[0]["output"] == plain
 
 
 def test_a_feature_at_length_one(start_daemon, tmp_path):
@@ -83,23 +83,23 @@ def test_a_feature_at_length_one(start_daemon, tmp_path):
     ini.write_text(f"[source 1-res-raw]\nweights = {folder / 'sae_weights.safetensors'}\nkind = relu\npoint = blocks.1.hook_resid_pre\nfold = no\n")
     daemon = start_daemon(models={MODEL: VECTORS / MODEL / "model"}, sources={f"{MODEL}/1-res-raw": ini, f"{MODEL}/{SOURCE}": folder})
     raw = [{**f, "source": "1-res-raw"} for f in FEATURES]
-    assert complete(daemon, features=raw, normalize_steering=True)[0]["output"] == recorded("simple_additive")
+    assert complete(daemon, features=raw, normalizeSteering=True)[0]["output"] == recorded("simple_additive")
     assert complete(daemon, features=raw)[0]["output"] != recorded("simple_additive")
 
 
-@pytest.mark.parametrize("changes", [{}, {"temperature": 0.8, "seed": 3.7}, {"temperature": 1, "freq_penalty": 1.5}, {"steer_method": "ORTHOGONAL_DECOMP"}])
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.8, "seed": 3.7}, {"temperature": 1, "freqPenalty": 1.5}, {"steerMethod": "ORTHOGONAL_DECOMP"}])
 def test_beside_api_steer(daemon, changes):
     got = complete(daemon, **changes)
     body = {**BODY, **changes, "features": [{"layer": f["source"], "index": str(f["index"]), "strength": f["strength"]} for f in FEATURES],
             "n_tokens": 24, "include_prompt": False}
-    want = ask(daemon, "/api/steer", {k: v for k, v in body.items() if k not in ("n_completion_tokens", "n_logprobs")})
+    want = ask(daemon, "/api/steer", {k: v for k, v in body.items() if k not in ("nCompletionTokens", "nLogprobs")})
     assert got == [{"output": want["STEERED"], "type": "STEERED"}, {"output": want["DEFAULT"], "type": "DEFAULT"}]
 
 
 def test_log_probabilities(daemon):
-    got = complete(daemon, n_logprobs=3)
+    got = complete(daemon, nLogprobs=3)
     features = [{"layer": f["source"], "index": f["index"], "strength": f["strength"]} for f in FEATURES]
-    want = ask(daemon, "/api/steer", {"prompt": PROMPTS[0], "features": features, "temperature": 0, "n_tokens": 24, "n_logprobs": 3})
+    want = ask(daemon, "/api/steer", {"prompt": PROMPTS[0], "features": features, "temperature": 0, "n_tokens": 24, "nLogprobs": 3})
     assert [o["logprobs"] for o in got] == [want["steeredLogProbs"], want["defaultLogProbs"]]
     assert "".join(t["token"] for t in got[1]["logprobs"]) == got[1]["output"]
     assert all(len(t["topLogprobs"]) == 3 and t["topLogprobs"][0]["token"] == t["token"] for o in got for t in o["logprobs"])
@@ -118,7 +118,7 @@ def grow(texts):
 
 
 def test_streams_grow_to_the_whole(daemon):
-    for changes in ({}, {"types": ["DEFAULT"]}, {"n_logprobs": 2}):
+    for changes in ({}, {"types": ["DEFAULT"]}, {"nLogprobs": 2}):
         frames = frames_of(daemon.post(PATH, {**BODY, **changes, "stream": True}))
         assert frames[-1] == {"outputs": complete(daemon, **changes)}  # no end marker
         for i in range(len(frames[-1]["outputs"])):
@@ -128,12 +128,12 @@ def test_streams_grow_to_the_whole(daemon):
 @pytest.mark.parametrize("path", [PATH, CHAT])
 def test_streams_come_as_they_grow(chats, path):  # noqa: F811
     """A reader who is slower than the model gets fewer events; not one time after the other."""
-    body = {**CHAT_BODY, "n_completion_tokens": 100, "stream": True, **({} if path == CHAT else {"prompt": "The ship"})}
+    body = {**CHAT_BODY, "nCompletionTokens": 100, "stream": True, **({} if path == CHAT else {"prompt": "The ship"})}
     assert any(len(frames_of(chats.post(path, body))) > 2 for _ in range(20))
 
 
 def test_who_hangs_up_stops_the_work(daemon):
-    reply = daemon.post(PATH, {**BODY, "prompt": "The", "n_completion_tokens": 150, "stream": True}, stream=True)
+    reply = daemon.post(PATH, {**BODY, "prompt": "The", "nCompletionTokens": 150, "stream": True}, stream=True)
     next(reply.iter_content(64))
     reply.close()
     for _ in range(100):
@@ -150,8 +150,8 @@ def test_refusals(daemon):
                                   ({"features": [{**FEATURES[0], "source": "9-no"}]}, 404, "features[0].source"),
                                   ({"features": [{**FEATURES[0], "source": 1}]}, 501, "features[0].source"),
                                   ({"types": []}, 400, "types"), ({"types": ["OTHER"]}, 400, "types[0]"), ({"temperature": -1}, 400, "temperature"),
-                                  ({"n_completion_tokens": 0}, 400, "nCompletionTokens"), ({"n_logprobs": 11}, 400, "nLogprobs"),
-                                  ({"steer_method": "OTHER"}, 400, "steerMethod"), ({"prompt": "ship " * 500}, 400, "prompt"),
+                                  ({"nCompletionTokens": 0}, 400, "nCompletionTokens"), ({"nLogprobs": 11}, 400, "nLogprobs"),
+                                  ({"steerMethod": "OTHER"}, 400, "steerMethod"), ({"prompt": "ship " * 500}, 400, "prompt"),
                                   ({"features": None, "vectors": [{**vector, "hook": "resid_pre.9"}]}, 400, "vectors[0].hook"),
                                   ({"features": None, "vectors": [{**vector, "steeringVector": [1]}]}, 400, "vectors[0].steeringVector"),
                                   ({"model": "other"}, 404, "model")]:
@@ -160,24 +160,24 @@ def test_refusals(daemon):
     # A prompt that nearly fills the context is continued as far as there is room (160 positions).
     long = "the " * 154
     assert len(ask(daemon, "/v1/tokenize", {"text": long, "prependBos": True})["tokens"]) < 160
-    assert complete(daemon, prompt=long, n_completion_tokens=100, types=["DEFAULT"])
+    assert complete(daemon, prompt=long, nCompletionTokens=100, types=["DEFAULT"])
 
 
 # ---- chats ----------------------------------------------------------------------------------------------
 
-CHAT_BODY = {**BODY, "prompt": HELLO, "model": "m0", "features": [{**f, "model": "m0"} for f in FEATURES], "n_completion_tokens": 16,
-             "steer_special_tokens": True, "is_assistant_axis": False}
+CHAT_BODY = {**BODY, "prompt": HELLO, "model": "m0", "features": [{**f, "model": "m0"} for f in FEATURES], "nCompletionTokens": 16,
+             "steerSpecialTokens": True, "isAssistantAxis": False}
 
 
 def answer(daemon, **changes):
     return ask(daemon, CHAT, {**CHAT_BODY, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"temperature": 0.8}, {"steer_special_tokens": False}, {"n_logprobs": 2}])
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.8}, {"steerSpecialTokens": False}, {"nLogprobs": 2}])
 def test_chats_beside_api_steer_chat(chats, changes):  # noqa: F811
     got = answer(chats, **changes)
     body = {"defaultChatMessages": HELLO, "steeredChatMessages": HELLO, "modelId": "m0", "n_tokens": 16, "seed": 16, "temperature": 0,
-            "strength_multiplier": 1, "freq_penalty": 0, "steer_special_tokens": True,
+            "strengthMultiplier": 1, "freqPenalty": 0, "steerSpecialTokens": True,
             "features": [{"layer": f["source"], "index": f["index"], "strength": f["strength"]} for f in FEATURES], **changes}
     want = ask(chats, "/api/steer-chat", body)
     assert [o["type"] for o in got["outputs"]] == ["STEERED", "DEFAULT"]
@@ -200,7 +200,7 @@ def test_chats_stream(chats):  # noqa: F811
 
 def test_chats_refused(chats):  # noqa: F811
     refused(chats, CHAT, {**CHAT_BODY, "model": "plain", "features": []}, 400, "prompt", "chat template")
-    refused(chats, CHAT, {**CHAT_BODY, "is_assistant_axis": True}, 400, "isAssistantAxis")
+    refused(chats, CHAT, {**CHAT_BODY, "isAssistantAxis": True}, 400, "isAssistantAxis")
     refused(chats, CHAT, {**CHAT_BODY, "prompt": []}, 400, "prompt")
     refused(chats, CHAT, {**CHAT_BODY, "prompt": "Hello"}, 400, "prompt")
     refused(chats, CHAT, {**CHAT_BODY, "prompt": [{"role": "user", "content": "ship " * 500}]}, 400, "prompt", "160")

@@ -231,13 +231,6 @@ int inference_raw_post(struct api_call *call, struct error *error) {
 enum { KEYS_MOST = 8 };       /* of one row that are told */
 #define WEIGHT_LEAST 0.005f   /* what is below is left out */
 
-/* Whether key k is among the strongest of its row: those before it that are as strong come first. */
-static bool is_strong(const float *row, size_t n, size_t k) {
-  int before = 0;
-  for (size_t j = 0; j < n; j++) before += row[j] > row[k] || (row[j] == row[k] && j < k);
-  return before < KEYS_MOST;
-}
-
 struct weights {
   int64_t *indices;
   float *values;
@@ -245,13 +238,29 @@ struct weights {
   float most;
 };
 
-/* Row q of the pattern: its strongest keys, and the maximum without BOS. */
+/* Key k of a row into the list of its strongest, strongest first; of equals the earlier key. */
+static void rank_key(size_t strongest[KEYS_MOST], int *n, const float *row, size_t k) {
+  if (*n == KEYS_MOST && !(row[k] > row[strongest[KEYS_MOST - 1]])) return;
+  int at = *n < KEYS_MOST ? (*n)++ : KEYS_MOST - 1;
+  for (; at > 0 && row[k] > row[strongest[at - 1]]; at--) strongest[at] = strongest[at - 1];
+  strongest[at] = k;
+}
+
+/* Row q of the pattern: its strongest keys in their order, and the maximum without BOS. */
 static void take_row(struct weights *weights, const float *row, size_t q, size_t n) {
+  size_t strongest[KEYS_MOST], last = 0;
+  int count = 0;
   for (size_t k = 0; k <= q; k++) {
     if (q && k && row[k] > weights->most) weights->most = row[k];
-    if (row[k] < WEIGHT_LEAST || !is_strong(row, q + 1, k)) continue;
-    weights->indices[weights->n] = (int64_t)(q * n + k);
-    weights->values[weights->n++] = row[k];
+    if (row[k] >= WEIGHT_LEAST) rank_key(strongest, &count, row, k);
+  }
+  for (int i = 0; i < count; i++) {
+    size_t next = SIZE_MAX;
+    for (int j = 0; j < count; j++)
+      if ((!i || strongest[j] > last) && strongest[j] < next) next = strongest[j];
+    weights->indices[weights->n] = (int64_t)(q * n + next);
+    weights->values[weights->n++] = row[next];
+    last = next;
   }
 }
 

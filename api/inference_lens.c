@@ -316,7 +316,10 @@ static int start(struct api_call *call, const char *model, struct error *error) 
   plan->n_tokens = args.n_tokens;
   call->plan = plan;
   call->finish = values_bool(values, "stream") ? finish_lines : finish_object;
-  return lab_lens(call->api->lab, &args, call->waker, &call->job, error);
+  struct error own = ERROR_INIT;
+  if (lab_lens(call->api->lab, &args, call->waker, &call->job, &own) == 0) return 0;
+  bool cells = strcmp(own.field, "positions") == 0; /* which nobody names here: there are too many at all layers */
+  return error_set_field(error, own.code, cells ? "layers" : own.field, "%s", own.text);
 }
 
 int inference_lens_post(struct api_call *call, struct error *error) { return start(call, "model", error); }

@@ -16,3 +16,16 @@ def read_tensors(path):
     rows.pop("__metadata__", None)
     return {name: np.frombuffer(raw[at + row["data_offsets"][0]:at + row["data_offsets"][1]], TYPES[row["dtype"]])
             .reshape(row["shape"]) for name, row in rows.items()}
+
+
+def write_tensors(path, tensors):
+    """{name: float array} as a safetensors file."""
+    rows, at = {}, 0
+    for name, array in tensors.items():
+        rows[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + 4 * array.size]}
+        at += 4 * array.size
+    head = json.dumps(rows).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(head)) + head)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, "<f4").tobytes())

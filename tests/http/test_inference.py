@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import MODEL, ROOT, VECTORS, Daemon, model_options
-from tensors import read_tensors
+from tensors import read_tensors, write_tensors
 
 TINY = VECTORS / MODEL
 SOURCE = "1-res-relu"
@@ -385,6 +385,31 @@ def test_attention(daemon):
     refused(daemon, "/v1/activation/attention", {"prompt": "so", "layer": 0, "head": 4}, 400, "head", "0 to 3")
     refused(daemon, "/v1/activation/attention", {"prompt": "so", "layer": -1, "head": 0}, 400, "layer")
     refused(daemon, "/v1/activation/attention", {"prompt": "ship " * 500, "layer": 0, "head": 0}, 400, "prompt", "160")
+
+
+STORIES = DATA / "models" / "stories260K" / "hf"
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="skip: shares of tokens on stories260K (set STEERD_DATA)")
+def test_shares_where_heads_share_values(start_daemon, tmp_path):
+    """A model whose 8 heads read 4 heads of values: a made-up dictionary on all of them, beside patterns and values of /v1/lab/run."""
+    draw = np.random.default_rng(6)
+    weights = {"W_enc": draw.normal(size=(64, 16)), "W_dec": draw.normal(size=(16, 64)), "b_enc": np.ones(16), "b_dec": np.zeros(64)}
+    write_tensors(tmp_path / "sae_weights.safetensors", weights)
+    config = json.loads((VECTORS / "dict-points" / "2-z" / "cfg.json").read_text())
+    config.update(d_in=64, d_sae=16)
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    daemon = start_daemon(models={"stories": STORIES}, sources={"stories/2-att": tmp_path})
+    text, index = "Once upon a time, there was a little girl", 5
+    got = ask(daemon, "/v1/activation/single", {"prompt": text, "source": "2-att", "index": index})["activation"]
+    run = ask(daemon, "/v1/lab/run", {"text": text, "points": ["blocks.2.attn.hook_pattern", "blocks.2.attn.hook_v"]})["activations"]
+    pattern, values = (np.array(run[f"blocks.2.attn.hook_{name}"]) for name in ("pattern", "v"))
+    assert pattern.shape[1] == 8 and values.shape[1] == 4
+    t = got["dfaTargetIndex"] + 1  # BOS is gone there
+    w = (weights["W_enc"][:, index] * np.linalg.norm(weights["W_dec"][index])).reshape(8, 8)
+    want = np.einsum("hs,shd,hd->s", pattern[t], np.repeat(values, 2, axis=1), w)
+    assert got["dfaValues"] == pytest.approx(want[1:].tolist(), rel=1e-4, abs=1e-5)  # float32 sums of 64 products
+    assert got["dfaTargetIndex"] == got["maxValueIndex"] == int(np.argmax(got["values"]))
 
 
 # ---- real data ------------------------------------------------------------------------------------------

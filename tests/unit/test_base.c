@@ -229,6 +229,23 @@ static void test_writer(void **state) {
   buffer_clear(&out);
 }
 
+static void test_writer_in_snake_case(void **state) {
+  (void)state;
+  struct buffer out;
+  struct json_writer w;
+  buffer_init(&out, 0);
+  jw_init(&w, &out);
+  w.snake = true;
+  jw_open(&w, '{');
+  jw_member_int(&w, "maxValueIndex", 1);
+  jw_member_text(&w, "plain", "camelCase");
+  jw_key_as_it_is(&w, "hookName");
+  jw_null(&w);
+  jw_close(&w, '}');
+  assert_string_equal(out.data, "{\"max_value_index\":1,\"plain\":\"camelCase\",\"hookName\":null}");
+  buffer_clear(&out);
+}
+
 static void test_json_depth(void **state) {
   (void)state;
   struct error error = ERROR_INIT;
@@ -392,7 +409,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_f32_texts), cmocka_unit_test(test_f32_quick), cmocka_unit_test(test_int_texts),   cmocka_unit_test(test_f32_round_trip), cmocka_unit_test(test_f64),
       cmocka_unit_test(test_parse),       cmocka_unit_test(test_utf8_valid),     cmocka_unit_test(test_utf8_points),
-      cmocka_unit_test(test_utf8_complete), cmocka_unit_test(test_writer),       cmocka_unit_test(test_json_depth),
+      cmocka_unit_test(test_utf8_complete), cmocka_unit_test(test_writer),       cmocka_unit_test(test_writer_in_snake_case), cmocka_unit_test(test_json_depth),
       cmocka_unit_test(test_json_strict), cmocka_unit_test(test_arena),          cmocka_unit_test(test_buffer),
       cmocka_unit_test(test_checked),     cmocka_unit_test(test_philox),         cmocka_unit_test(test_unit),
       cmocka_unit_test(test_errors),      cmocka_unit_test(test_clock),

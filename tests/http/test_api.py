@@ -268,7 +268,7 @@ def test_tokenize(daemon, model):
     plain = post(daemon, "/api/tokenize", {"prompt": TEXT, "modelId": model["id"], "prependBos": False}).json()
     assert set(plain) == {"tokens", "tokenStrings", "prependBos"}
     assert "".join(plain["tokenStrings"]) == TEXT
-    inference = post(daemon, "/v1/tokenize", {"text": TEXT, "model": model["id"], "prepend_bos": False}).json()
+    inference = post(daemon, "/v1/tokenize", {"text": TEXT, "model": model["id"], "prependBos": False}).json()
     assert inference == plain
 
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from conftest import MODEL, ROOT, VECTORS, Daemon, model_options
+from conftest import MODEL, ROOT, VECTORS, Daemon
 from tensors import read_tensors, write_tensors
 
 TINY = VECTORS / MODEL
@@ -410,23 +410,3 @@ def test_shares_where_heads_share_values(start_daemon, tmp_path):
     want = np.einsum("hs,shd,hd->s", pattern[t], np.repeat(values, 2, axis=1), w)
     assert got["dfaValues"] == pytest.approx(want[1:].tolist(), rel=1e-4, abs=1e-5)  # float32 sums of 64 products
     assert got["dfaTargetIndex"] == got["maxValueIndex"] == int(np.argmax(got["values"]))
-
-
-# ---- real data ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not (DATA / "models" / "villes").is_dir(), reason="skip: the activation routes on villes (set STEERD_DATA)")
-def test_villes(start_daemon):
-    """A dictionary that counts its <SOS>: the routes still begin behind it, or tell it where it is asked for."""
-    ini = ROOT / "config" / "models" / "villes.ini"
-    daemon = start_daemon(models={"villes": ini}, sources={"villes/0-res-ws": ini})
-    single = ask(daemon, "/v1/activation/single", {"prompt": "paris", "source": "0-res-ws", "index": "3"})
-    assert single["tokens"] == list("paris") and len(single["activation"]["values"]) == 5
-    shown = ask(daemon, "/v1/activation/all", {"prompt": "paris", "sourceSet": "res-ws", "ignoreBos": False, "numResults": 128})
-    hidden = ask(daemon, "/v1/activation/all", {"prompt": "paris", "sourceSet": "res-ws", "ignoreBos": True, "numResults": 128})
-    values = {row["index"]: row["values"] for row in shown["activations"]}
-    assert any(row[0] > 0 for row in values.values())
-    for row in hidden["activations"]:
-        assert row["values"][0] == 0 and row["values"][1:] == values[row["index"]][1:]
-    found = ask(daemon, "/api/search-all", {"text": "paris", "sourceSet": "res-ws"})["result"]
-    assert [row["values"] for row in found[:9]] == [row["values"] for row in shown["activations"][:9]]

@@ -417,7 +417,7 @@ static void test_tokenize(void **state) {
   assert_true(json_is_false(json_object_get(x.json, "prependBos")));
   struct exchange y = expect_ok("POST", "/v1/tokenize", "{\"text\":\"Hello\",\"model\":\"tiny\",\"prepend_bos\":true}");
   assert_int_equal(json_array_size(json_object_get(y.json, "tokens")), n + 1);
-  assert_true(json_is_true(json_object_get(y.json, "prependBos")));
+  assert_true(json_is_true(json_object_get(y.json, "prepend_bos"))); /* as it was asked */
   forget(&x);
   forget(&y);
 }

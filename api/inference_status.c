@@ -114,7 +114,7 @@ static void write_limits(struct json_writer *w, const struct lab_model_info *mod
 /* Every point is read and written as the model runs: nothing is recorded beforehand. */
 static void write_hooks(struct json_writer *w, const struct lab_model_info *model) {
   static const char *const lists[] = {"static_points", "static_writes", "frozen_points", "writes_available"};
-  jw_member_text(w, "grad_support", "none: forward passes only");
+  jw_member_text(w, "grad_support", "POST /v1/lab/attribute: gradients of a metric at points and features");
   jw_member_bool(w, "hooks_available", true);
   jw_member_bool(w, "graph_replay", false);
   jw_member_bool(w, "generation_only", false);

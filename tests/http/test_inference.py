@@ -63,6 +63,7 @@ def test_capabilities_tell_the_truth(sets):
     assert told["sae_sets"] == ["res-x", "att-z"]
     for limit in ("max_tokens", "token_limit", "lens_token_limit", "activation_token_limit"):
         assert told[limit] == 160, limit  # the context
+    assert sets.get("/openapi.json").json()["paths"][told["grad_support"].split(":")[0].split()[1]]
     assert told["max_num_results"] == 1000 and told["max_concurrent_requests"] > 1
     assert told["sae_cache"]["registered_count"] == 3
     assert {"resid_pre", "resid_post", "resid_mid", "z", "attn_probs", "mlp_out", "attn_out"} <= set(told["capture_points"])

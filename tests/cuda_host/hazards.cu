@@ -180,6 +180,16 @@ template <part WITHOUT> static __global__ void half_words(memory m) {
   ((unsigned short *)m.to)[WITHOUT == RIGHT ? at : at / 2] = (unsigned short)at;
 }
 
+/* All say the same, or what they like. */
+template <part WITHOUT> static __global__ void one_value(memory m) {
+  __shared__ int any;
+  grid_follow();
+  any = 1;
+  __syncthreads();
+  m.to[0] = (float)any;
+  m.to[1] = WITHOUT == RIGHT ? 3 : (float)threadIdx.x;
+}
+
 /* ---- a kernel behind another ---------------------------------------------------------------------------------------------------- */
 
 template <part WITHOUT> static __global__ void writes(memory m) {
@@ -239,6 +249,8 @@ static const hazard HAZARDS[] = {
     {"the last reader without the second fence", "between these blocks", last_reader<SECOND_FENCE>, false},
     {"half words", NULL, half_words<RIGHT>, true},
     {"half words of two threads", "behind a write", half_words<WAIT>, true},
+    {"writers of one value", NULL, one_value<RIGHT>, true},
+    {"writers of several values", "behind a write", one_value<WAIT>, true},
     {"writes", NULL, writes<RIGHT>, false},
     {"writes in front of the wait", "in front of its wait", writes<WAIT>, false},
     {"reads", NULL, reads<RIGHT>, false},

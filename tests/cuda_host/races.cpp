@@ -14,6 +14,9 @@
  *  - a kernel that may begin early (grid_follow) writes nothing before it has waited, and reads nothing that a kernel wrote since
  *    its stream last did something else.
  *
+ *  - a write of what was there already disturbs nobody: writers of one value need no order. (All blocks that share a KV head keep its new key
+ *    themselves, before they read it: the same bits.)
+ *
  * What is read must have been written: shared memory by the block, device memory by anybody since it was taken.
  *
  * An atomic has observed those before it at its place, so whoever is behind it is behind them (PTX: observation order).
@@ -297,11 +300,46 @@ void keep(access kept[2], const access &mine) {
   if (distance(kept[0], mine) > distance(kept[0], kept[1])) kept[1] = mine;
 }
 
-/* `mine` against those that are kept. */
-void compare(const access kept[2], bool kept_write, const access &mine, bool writes, bool is_shared) {
-  for (int i = 0; i < 2; i++)
-    if (kept[i].bytes & mine.bytes && !(kept[i].kind == ATOMIC && mine.kind == ATOMIC) && !is_before(kept[i]))
+/* A write that is in no order with another access is a race when it changes something, which is seen behind it. */
+struct unproved {
+  word *what;
+  uintptr_t at;
+  uint32_t was;
+  access mine, other;
+  bool other_writes, is_shared;
+  const char *missing;
+};
+std::vector<unproved> &unproved_writes = *new std::vector<unproved>();
+
+uint32_t bits_at(uintptr_t at, unsigned bytes) {
+  uint32_t bits = 0;
+  for (unsigned i = 0; i < 4; i++)
+    if (bytes >> i & 1) bits |= (uint32_t)((const unsigned char *)at)[i] << 8 * i;
+  return bits;
+}
+
+/* `mine`, of the word at `at`, against those that are kept. */
+void compare(const access kept[2], bool kept_write, const access &mine, bool writes, bool is_shared, word *w, uintptr_t at) {
+  for (int i = 0; i < 2; i++) {
+    if (!(kept[i].bytes & mine.bytes) || (kept[i].kind == ATOMIC && mine.kind == ATOMIC) || is_before(kept[i])) continue;
+    if (writes && mine.kind == PLAIN)
+      unproved_writes.push_back({w, at, bits_at(at, mine.bytes), mine, kept[i], kept_write, is_shared, missing(kept[i])});
+    else
       found(missing(kept[i]), mine, writes, &kept[i], kept_write, is_shared);
+  }
+}
+
+/* The writes that were asked for last have been made. */
+void prove_writes() {
+  for (auto &u : unproved_writes) {
+    if (bits_at(u.at, u.mine.bytes) != u.was) {
+      found(u.missing, u.mine, true, &u.other, u.other_writes, u.is_shared);
+      continue;
+    }
+    for (auto &kept : u.what->write) /* of the same value: whoever is behind one of them may be behind either */
+      if (!(kept.bytes & ~u.mine.bytes)) kept = u.mine;
+  }
+  unproved_writes.clear();
 }
 
 /* ---- one access ----------------------------------------------------------------------------------------------------------------- */
@@ -313,18 +351,18 @@ void clear(word *w, uint32_t stamp) {
   w->stamp = stamp;
 }
 
-void touch_word(word *w, const access &mine, bool writes, bool is_shared) {
+void touch_word(word *w, uintptr_t at, const access &mine, bool writes, bool is_shared) {
   if (w->flying & mine.bytes) found("a copy is on its way there that nobody has waited for", mine, writes, &w->write[0], true, is_shared);
   if (!writes) {
     for (int i = 0; i < 2; i++) /* again, and nobody wrote since: it would have been compared with this one */
       if (w->read[i].thread == mine.thread && w->read[i].when == mine.when && w->read[i].block == mine.block && w->read[i].bytes == mine.bytes &&
           !w->write[0].bytes)
         return;
-    compare(w->write, true, mine, false, is_shared);
+    compare(w->write, true, mine, false, is_shared, w, at);
     keep(w->read, mine);
   } else {
-    compare(w->write, true, mine, true, is_shared);
-    compare(w->read, false, mine, true, is_shared);
+    compare(w->write, true, mine, true, is_shared, w, at);
+    compare(w->read, false, mine, true, is_shared, w, at);
     keep(w->write, mine);
     w->written |= mine.bytes;
   }
@@ -388,12 +426,12 @@ inline word *shared_word(uintptr_t at) {
   return nullptr;
 }
 
-void touch_shared(word *w, const access &mine, bool reads, bool writes) {
+void touch_shared(word *w, uintptr_t at, const access &mine, bool reads, bool writes) {
   if (reads && mine.bytes & ~(w->written | w->flying)) {
     found("nobody in this block wrote it", mine, false, nullptr, false, true);
     w->written |= mine.bytes; /* once is enough */
   }
-  touch_word(w, mine, writes, true);
+  touch_word(w, at / 4 * 4, mine, writes, true);
 }
 
 void touch_device(word *w, page *in, uintptr_t at, const access &mine, bool reads, bool writes) {
@@ -403,13 +441,14 @@ void touch_device(word *w, page *in, uintptr_t at, const access &mine, bool read
   in->written[at % PAGE / 8] |= (uint8_t)(mine.bytes << at % 8 / 4 * 4);
   if (is_ahead() && writes) found("in front of its wait (grid_follow), where the kernel before it may read or write", mine, true, nullptr, false, false);
   if (is_ahead() && !writes) compare_early(w, mine);
-  touch_word(w, mine, writes, false);
+  touch_word(w, at / 4 * 4, mine, writes, false);
   if (writes) w->kernel = grid, w->kernel_place = mine.place;
 }
 
 void touch(const void *address, size_t bytes, bool reads, bool writes, int kind, void *caller) {
   uintptr_t at = (uintptr_t)address, end = at + bytes;
   if ((uintptr_t)__builtin_frame_address(0) - stack_begin >= stack_bytes) return; /* the host */
+  if (!unproved_writes.empty()) prove_writes();
   if (at - stack_begin < stack_bytes) return;
   access mine = {block->number, now_of(thread), place_of(caller), (uint16_t)thread, 0, (uint8_t)kind};
   for (uintptr_t next; at < end; at = next) {
@@ -418,7 +457,7 @@ void touch(const void *address, size_t bytes, bool reads, bool writes, int kind,
     mine.bytes = (uint8_t)(((1u << (next - at)) - 1) << at % 4);
     word *w = shared_word(at);
     if (w) {
-      touch_shared(w, mine, reads, writes);
+      touch_shared(w, at, mine, reads, writes);
     } else if (!(w = device_word(at, &in))) {
       return;
     } else if (block->early) {
@@ -499,6 +538,7 @@ void emulated::grid_begins(const kernel_call &which) {
   told_at.clear();
 }
 void emulated::grid_ends() {
+  prove_writes();
   call = nullptr;
   stack_bytes = 0;
   end_if_found();
@@ -531,7 +571,7 @@ void emulated::block_has_turn() {
     if (word *w = device_word(a.at, &in)) {
       if (w->stamp != grid) clear(w, grid);
       if (call && call->overlaps) compare_early(w, a.mine);
-      touch_word(w, a.mine, false, false);
+      touch_word(w, a.at / 4 * 4, a.mine, false, false);
     }
   }
   block->before.clear();
@@ -539,11 +579,13 @@ void emulated::block_has_turn() {
 }
 
 void emulated::thread_goes_on(int number, const void *stack, size_t bytes) {
+  prove_writes();
   thread = number;
   stack_begin = (uintptr_t)stack;
   stack_bytes = bytes;
 }
 void emulated::thread_ends(size_t copies) {
+  prove_writes();
   access mine = {block->number, now_of(thread), 0, (uint16_t)thread, 0, COPIED};
   if (copies) found("its thread ends and has not waited for it", mine, true, nullptr, false, true);
 }

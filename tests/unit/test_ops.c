@@ -172,6 +172,28 @@ static void test_edits_keep_order_and_taps_come_after(void **state) {
   }
 }
 
+/* More than a block looks at in one go. */
+static void test_many_edits_of_a_row(void **state) {
+  (void)state;
+  enum { MANY = 700 };
+  struct edit_item list[MANY];
+  const char *names[4];
+  int n = backends_all(names);
+  for (int k = 0; k < MANY; k++)
+    list[k] = (struct edit_item){.kind = EDIT_ROW_FILL, .rows = {k % 3, k % 3 + 1}, .column_begin = k / 3 % D, .column_end = D, .value = (float)k};
+  for (int i = 0; i < n; i++) {
+    struct bare bare;
+    float want[3 * D];
+    bare_open(&bare, names[i]);
+    memcpy(want, bare.host, sizeof want);
+    for (int k = 0; k < MANY; k++)
+      for (int column = k / 3 % D; column < D; column++) want[k % 3 * D + column] = (float)k;
+    bare_run(&bare, list, MANY, NULL, 0);
+    same_bits("many edits", bare.host, want, 3 * D);
+    bare_close(&bare);
+  }
+}
+
 /* ---- products ---------------------------------------------------------------------------------------- */
 
 struct product {
@@ -674,6 +696,7 @@ int main(void) {
       cmocka_unit_test(test_each_edit),
       cmocka_unit_test(test_threshold_is_strict_and_never_negative),
       cmocka_unit_test(test_edits_keep_order_and_taps_come_after),
+      cmocka_unit_test(test_many_edits_of_a_row),
       cmocka_unit_test(test_linear),
       cmocka_unit_test(test_linear_vocabulary),
       cmocka_unit_test(test_activations),

@@ -289,13 +289,13 @@ gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
 
 .PHONY: cuda-quick cuda-native emulated unit-emulated racecheck ptx unit-ptx cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
-# Every kernel comes up in these.
-RACE_TESTS := ops ops_rows codes splice cuda_draws cuda_rows
-racecheck: $(RACES) $(HAZARDS) $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
+# Every kernel comes up in these, and every barrier in a way that needs it.
+RACE_TESTS := ops_rows ops cuda_nodes cuda_kept cuda_draws dict_kinds dict_cross splice engine_points
+RACE_BIN   := $(RACE_TESTS:%=$(B)/tests-cuda/test_%) $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
+racecheck: $(RACES) $(HAZARDS) $(RACE_BIN)
 	@$(HAZARDS)
-	@for backend in cuda cuda+deterministic; do \
-	  STEERD_CUDA_LIBRARY=$(abspath $(RACES)) STEERD_TEST_BACKEND=$$backend tests/tools/run_unit.sh $(RACE_TESTS:%=$(B)/tests-cuda/test_%) || exit 1; \
-	done
+	@STEERD_CUDA_LIBRARY=$(abspath $(RACES)) STEERD_TEST_BACKEND=cuda tests/tools/run_unit.sh $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
+	@STEERD_CUDA_LIBRARY=$(abspath $(RACES)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)

@@ -259,9 +259,55 @@ static void test_odd_values(void **state) {
   backend_close(backend);
 }
 
+/* One row that sees more chunks than are brought together at a time; keys and values are put where they lie (cache.cuh), in f32: of one head
+ * of 4, keys [64][4], then values [16][4][4]. */
+static void test_long_row(void **state) {
+  (void)state;
+  enum { W = 4, AT = 4500, BLOCKS = AT / KV_BLOCK + 1, BLOCK = 2 * KV_BLOCK * W };
+  static float pool[BLOCKS * BLOCK], qkv[3 * W];
+  static int32_t table[BLOCKS];
+  struct backend *backend = must_open("cuda+deterministic", 1);
+  assert_int_equal(backend->ops->kv_block_bytes(backend, 1, W, DTYPE_F32), BLOCK * sizeof(float));
+  fill(pool, BLOCKS * BLOCK, 71, 2);
+  fill(qkv, 3 * W, 72, 2);
+  for (int i = 0; i < BLOCKS; i++) table[i] = i * 7 % BLOCKS;
+  struct span kv = must_put(backend, pool, BLOCKS * BLOCK), from = must_put(backend, qkv, 3 * W), to = must_alloc(backend, W);
+  struct op op = {.code = OP_ATTEND, .set = ROWS_ACTIVE, .width = W};
+  op.u.attend.qkv = (struct rows){from, 3 * W};
+  op.u.attend.z = (struct rows){to, W};
+  op.u.attend.k = W, op.u.attend.v = 2 * W;
+  op.u.attend.n_head = op.u.attend.n_kv_head = 1;
+  op.u.attend.d_head = W;
+  op.u.attend.scale = 1;
+  op.u.attend.kv = DTYPE_F32;
+  struct step_slot slot = {{0, 1}, AT, 0, 1};
+  struct row_range all[2] = {{0, 1}, {0, 1}};
+  struct step step = {.n_layer = 1, .n_rows = 1, .n_slots = 1, .slots = &slot, .active = all, .arriving = all, .kv = kv, .kv_table = table, .kv_blocks = BLOCKS};
+  assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+  float z[W];
+  must_read(backend, z, to, W);
+  double sums[W] = {0}, total = 0;
+  for (int j = 0; j <= AT; j++) {
+    const float *block = pool + table[j / KV_BLOCK] * BLOCK, *key = j == AT ? qkv + W : block + j % KV_BLOCK * W;
+    double score = 0;
+    int p = j % KV_BLOCK;
+    for (int i = 0; i < W; i++) score += (double)qkv[i] * key[i];
+    total += exp(score);
+    for (int i = 0; i < W; i++) sums[i] += exp(score) * (j == AT ? qkv[2 * W + i] : block[KV_BLOCK * W + p / 4 * 16 + i * 4 + p % 4]);
+  }
+  /* Values below 2; sums of 128 terms of a chunk and then 36, each of both rounded by 2^-24, and exponentials of scores up to 16. */
+  for (int i = 0; i < W; i++)
+    if (!(fabs(z[i] - sums[i] / total) < 2 * (2 * 164 + 16 * 4) * 0x1p-24)) fail_msg("element %d: %.9g, not %.9g", i, z[i], sums[i] / total);
+  drop(backend, kv);
+  drop(backend, from);
+  drop(backend, to);
+  backend_close(backend);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_kept_types),
+      cmocka_unit_test(test_long_row),
       cmocka_unit_test(test_prompts),
       cmocka_unit_test(test_beyond_f16),
       cmocka_unit_test(test_odd_values),

@@ -194,7 +194,7 @@ $(HAZARDS): $(filter-out %.cu.o,$(RACES_OBJ)) $(B)/races/tests/cuda_host/hazards
 PTX_FROM  := build/cuda/sm_90
 PTX       := $(B)/ptx/steerd-cuda-ptx.so
 PTX_MADE  := $(patsubst %.cu,$(B)/ptx/%.o,$(CUDA_CU))
-PTX_OWN   := $(patsubst %.cpp,$(B)/ptx/%.o,$(wildcard tests/cuda_ptx/*.cpp))
+PTX_OWN   := $(B)/ptx/tests/cuda_ptx/machine.o $(B)/ptx/tests/cuda_ptx/launch.o
 PTX_CXX   := $(filter-out -fsanitize=% -O2,$(EMULATED_CXX)) -fno-math-errno
 $(PTX_FROM)/%.ptx: $(PTX_FROM)/%.o ;
 $(B)/ptx/%.cpp: $(PTX_FROM)/%.ptx $(wildcard tests/cuda_ptx/*.py)
@@ -212,12 +212,45 @@ $(PTX): $(EMULATED_OBJ) $(PTX_MADE) $(PTX_OWN) tests/cuda_host/shared.ld
 	$(SAY) LINK $@
 	$(Q)$(CXX) -shared -o $@ $(filter %.o,$^) $(EMULATED_LINK) -lpthread -lm -ldl
 .SECONDARY: $(PTX_MADE:.o=.cpp)
+# That with the detector of races.
+PTX_RACES     := $(B)/races/steerd-cuda-ptx-races.so
+PTX_RACES_OBJ := $(PTX_MADE:$(B)/ptx/%=$(B)/races/ptx/%) $(PTX_OWN:$(B)/ptx/%=$(B)/races/ptx/%)
+$(B)/races/ptx/tests/%.o: tests/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (races)'
+	$(Q)$(CXX) $(PTX_CXX) -DEMULATED_RACES -O2 -fvisibility=hidden -c -o $@ $<
+$(B)/races/ptx/%.o: $(B)/ptx/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (races)'
+	$(Q)$(CXX) $(PTX_CXX) -DEMULATED_RACES -g1 -O1 -w -fvisibility=hidden -c -o $@ $<
+$(PTX_RACES): $(RACES_OBJ) $(PTX_RACES_OBJ) $(patsubst %,$(B)/emulated/%.o,$(CUDA_C) $(CUDA_OWN)) tests/cuda_host/shared.ld
+	$(SAY) LINK $@
+	$(Q)$(CXX) -shared -o $@ $(filter %.o,$^) -Wl,-T,tests/cuda_host/shared.ld -lpthread -lm -ldl
+# That which counts what kernels do (tests/cuda_ptx/count.py).
+PTX_COUNTED := $(B)/ptx-counted/steerd-cuda-ptx-counted.so
+$(B)/ptx-counted/tests/%.o: tests/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (counted)'
+	$(Q)$(CXX) $(PTX_CXX) -DPTX_COUNTED -O2 -fvisibility=hidden -c -o $@ $<
+$(B)/ptx-counted/%.o: $(B)/ptx/%.cpp
+	@mkdir -p $(@D)
+	$(SAY) CXX '$< (counted)'
+	$(Q)$(CXX) $(PTX_CXX) -DPTX_COUNTED -g0 -O1 -w -fvisibility=hidden -c -o $@ $<
+$(PTX_COUNTED): $(EMULATED_OBJ) $(patsubst $(B)/ptx/%,$(B)/ptx-counted/%,$(PTX_MADE) $(PTX_OWN)) $(B)/ptx-counted/tests/cuda_ptx/count.o tests/cuda_host/shared.ld
+	$(SAY) LINK $@
+	$(Q)$(CXX) -shared -o $@ $(filter %.o,$^) $(EMULATED_LINK) -lpthread -lm -ldl
+# The functions of its instructions, beside what the ISA says.
+PTX_CHECK := $(B)/ptx/check_machine
+$(PTX_CHECK): tests/cuda_ptx/check_machine.cpp $(B)/ptx/tests/cuda_ptx/machine.o $(patsubst %,$(B)/emulated/%.o,$(EMULATOR) core/math/dtype.c)
+	$(SAY) TEST $@
+	$(Q)$(CXX) $(PTX_CXX) -O1 -frounding-math -o $@ $(filter %.cpp %.o,$^) $(EMULATED_LINK) -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
 CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
 CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.
 CUDA_PLAIN     := ops_rows codes
+PTX_RACE_TESTS := ops ops_rows codes splice cuda_draws cuda_rows cuda_kept
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -287,7 +320,7 @@ gpu-all:
 gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
 	@tests/gpu/rehearse.sh
 
-.PHONY: cuda-quick cuda-native emulated unit-emulated racecheck ptx unit-ptx cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
+.PHONY: cuda-quick cuda-native emulated unit-emulated racecheck ptx ptx-counted unit-ptx racecheck-ptx cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
 # Every kernel comes up in these, and every barrier in a way that needs it.
 RACE_TESTS := ops_rows ops cuda_nodes cuda_kept cuda_draws dict_kinds dict_cross splice engine_points
@@ -299,16 +332,24 @@ racecheck: $(RACES) $(HAZARDS) $(RACE_BIN)
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
-ptx:
+# Each skipped by name where there is no nvcc.
 ifeq ($(NVCC),)
-	@echo 'skip: kernels as nvcc translates them (no nvcc found)'
+ptx ptx-counted unit-ptx racecheck-ptx:
+	@echo 'skip: the kernels as nvcc translates them (no nvcc found)'
 else
+ptx:
 	@$(MAKE) --no-print-directory SM=90 $(PTX)
-endif
+ptx-counted:
+	@$(MAKE) --no-print-directory SM=90 $(PTX_COUNTED)
 unit-ptx: ptx $(CUDA_TEST_BIN)
-ifneq ($(NVCC),)
+	@$(MAKE) --no-print-directory SM=90 $(PTX_CHECK)
+	@$(PTX_CHECK)
+	@$(PYTHON) tests/cuda_ptx/test_translate.py
 	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda tests/tools/run_unit.sh $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
+racecheck-ptx: $(PTX_RACE_TESTS:%=$(B)/tests-cuda/test_%)
+	@$(MAKE) --no-print-directory SM=90 $(PTX_RACES)
+	@STEERD_CUDA_LIBRARY=$(abspath $(PTX_RACES)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(PTX_RACE_TESTS:%=$(B)/tests-cuda/test_%)
 endif
 
 build/steerd: $(B)/steerd

@@ -25,7 +25,8 @@ class Writer:
 
     def __init__(self, kernel, path, addresses):
         self.kernel, self.path, self.addresses = kernel, path, addresses  # addresses: of shared variables
-        self.n_sites, self.labels, self.jumps = 0, set(), set()
+        self.n_sites, self.labels = 0, set()
+        self.traffic = 0, 0  # bytes of global memory that the last statement reads and writes
 
     def fail(self, why):
         raise Unknown(f"{self.path}:{self.at.line}: {why}: {self.at.text}")
@@ -129,6 +130,7 @@ class Writer:
                 return f"v.parameters + {begin + at}"
             return f"parameter_at(v, {self.address(operand, 'u64')}, {bytes_}, {line})"
         self.n_sites += 1
+        self.traffic = (0, bytes_) if self.at.name.startswith("st") else (bytes_, bytes_ if self.at.name.startswith("atom") else 0)
         name = "global_at" if space == "global" else "generic_at"
         first = "" if space == "global" else "v, "
         return f"{name}({first}{self.address(operand, 'u64')}, {bytes_}, sites[{self.n_sites - 1}], {line})"
@@ -164,10 +166,10 @@ class Writer:
         space, kind, rest = self.space_access(parts, operands, "atom")
         self.need(len(rest) == 1 and rest[0] in ("add", "max", "min", "exch", "or", "and") and kind in C and kind not in FLOATS and len(operands) == 3)
         value, name = self.value(operands[2], kind), C[kind]
-        new = {"add": f"({name})(was_ + {value})", "exch": value, "or": f"was_ | {value}", "and": f"was_ & {value}",
+        new = {"add": f"was_ + {value}", "exch": value, "or": f"was_ | {value}", "and": f"was_ & {value}",
                "max": f"was_ < {value} ? {value} : was_", "min": f"{value} < was_ ? {value} : was_"}[rest[0]]
         place = self.place(space, operands[1], BYTES[kind])
-        return f"{{ unsigned char *at_ = {place}; {name} was_ = fetch<{name}>(at_); keep<{name}>(at_, {new}); {self.put(operands[0], kind, 'was_')} }}"
+        return self.put(operands[0], kind, f"change<{name}>({place}, [&]({name} was_) {{ return ({name})({new}); }})")
 
     def do_cvta(self, parts, operands):
         way = ".".join(parts[1:])
@@ -456,6 +458,7 @@ class Writer:
         wanted = self.value(operands[3], "u32") if len(operands) == 4 else "16u"
         to = f"shared_at(v, {self.address(operands[0], 'u32')}, 16, {line})"
         self.n_sites += 1
+        self.traffic = 16, 0
         return f"copy_begins({to}, {self.address(operands[1], 'u64')}, {wanted}, sites[{self.n_sites - 1}], {line});"
 
     def do_griddepcontrol(self, parts, operands):
@@ -468,7 +471,6 @@ class Writer:
 
     def do_bra(self, parts, operands):
         self.need(parts[1:] in ([], ["uni"]) and len(operands) == 1)
-        self.jumps.add(operands[0])
         return f"goto {label_name(operands[0])};"
 
     def do_ret(self, parts, operands):
@@ -478,7 +480,7 @@ class Writer:
     # ---- all ----
 
     def statement(self, instruction):
-        self.at = instruction
+        self.at, self.traffic = instruction, (0, 0)
         parts = instruction.name.split(".")
         if parts[0] == "cp" or parts[0] == "ld":  # L2::256B
             parts = [part for part in parts if part]

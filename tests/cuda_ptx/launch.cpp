@@ -18,7 +18,7 @@
 
 namespace ptx {
 
-static entry *known;
+entry *known;
 
 void know(entry *kernels, int n) {
   for (int i = 0; i < n; i++) kernels[i].next = known, known = &kernels[i];
@@ -29,8 +29,8 @@ void know(entry *kernels, int n) {
   abort();
 }
 
-static const entry *entry_named(const std::string &name) {
-  for (const entry *e = known; e; e = e->next)
+static entry *entry_named(const std::string &name) {
+  for (entry *e = known; e; e = e->next)
     if (name == e->name) return e;
   return nullptr;
 }
@@ -57,8 +57,8 @@ static image own_image() {
 }
 
 /* The host knows a kernel by the address of g++'s function; the library's table of symbols has its name. */
-static std::map<const void *, const entry *> read_symbols() {
-  std::map<const void *, const entry *> found;
+static std::map<const void *, entry *> read_symbols() {
+  std::map<const void *, entry *> found;
   image own = own_image();
   const Elf64_Ehdr *head = own.at<Elf64_Ehdr>(0);
   const Elf64_Shdr *sections = own.at<Elf64_Shdr>(head->e_shoff);
@@ -68,7 +68,7 @@ static std::map<const void *, const entry *> read_symbols() {
     const char *names = own.at<char>(sections[sections[i].sh_link].sh_offset);
     for (size_t k = 0; k < sections[i].sh_size / sizeof *symbols; k++) {
       if (ELF64_ST_TYPE(symbols[k].st_info) != STT_FUNC) continue;
-      const entry *e = entry_named(name_of_nvcc(names + symbols[k].st_name));
+      entry *e = entry_named(name_of_nvcc(names + symbols[k].st_name));
       if (e) found[own.base + symbols[k].st_value] = e;
     }
   }
@@ -76,8 +76,8 @@ static std::map<const void *, const entry *> read_symbols() {
   return found;
 }
 
-static const entry *entry_of(const void *kernel) {
-  static const std::map<const void *, const entry *> &all = *new std::map<const void *, const entry *>(read_symbols());
+static entry *entry_of(const void *kernel) {
+  static const std::map<const void *, entry *> &all = *new std::map<const void *, entry *>(read_symbols());
   auto found = all.find(kernel);
   if (found == all.end()) die("no PTX is known of a kernel that is launched", "the library");
   return found->second;
@@ -119,10 +119,12 @@ struct launched {
 size_t emulated::translated_statics(const void *kernel) { return ptx::entry_of(kernel)->static_bytes; }
 
 void emulated::translate(const void *kernel, const void *args, size_t bytes, kernel_call *call) {
-  const ptx::entry *e = ptx::entry_of(kernel);
+  ptx::entry *e = ptx::entry_of(kernel);
   if (bytes != e->parameter_bytes) ptx::die("its parameters have another size for nvcc than for g++", e->name);
   size_t threads = (size_t)call->block.x * call->block.y * call->block.z;
   if (e->most_threads && threads > e->most_threads) ptx::die("launched with more threads than __launch_bounds__ says", e->name);
+  e->launches++;
+  e->threads += (uint64_t)call->grid.x * call->grid.y * call->grid.z * threads;
   auto all = std::make_shared<ptx::launched>(e, args, bytes, (uint32_t)call->shared);
   call->name = e->name;
   call->shared = all->shared_bytes;

@@ -13,6 +13,19 @@
 
 #include "tests/cuda_host/emulator.h"
 
+#if defined(EMULATED_RACES)
+extern "C" {
+void __tsan_read1(void *);
+void __tsan_read2(void *);
+void __tsan_read4(void *);
+void __tsan_read8(void *);
+void __tsan_write1(void *);
+void __tsan_write2(void *);
+void __tsan_write4(void *);
+void __tsan_write8(void *);
+}
+#endif
+
 namespace ptx {
 
 #define SHARED_BEGIN 1024u /* what lies below is the driver's */
@@ -81,12 +94,39 @@ static inline uint64_t shared_from_generic(uint64_t at, int line) {
   return (uint32_t)at;
 }
 
-template <class T> static inline T fetch(const unsigned char *at) {
+template <class T> static inline T peeked(const unsigned char *at) {
   T value;
   memcpy(&value, at, sizeof value);
   return value;
 }
-template <class T> static inline void keep(unsigned char *at, T value) { memcpy(at, &value, sizeof value); }
+template <class T> static inline void poked(unsigned char *at, T value) { memcpy(at, &value, sizeof value); }
+/* As kernels of g++ tell what they read and write where races are looked for (tests/cuda_host/races.cpp). */
+#if defined(EMULATED_RACES)
+#define TELL(what, at)                                            \
+  switch (sizeof(T)) {                                            \
+    case 1: __tsan_##what##1((void *)(uintptr_t)(at)); break;     \
+    case 2: __tsan_##what##2((void *)(uintptr_t)(at)); break;     \
+    case 4: __tsan_##what##4((void *)(uintptr_t)(at)); break;     \
+    default: __tsan_##what##8((void *)(uintptr_t)(at)); break;    \
+  }
+#else
+#define TELL(what, at) (void)0
+#endif
+template <class T> static inline __attribute__((always_inline)) T fetch(const unsigned char *at) {
+  TELL(read, at);
+  return peeked<T>(at);
+}
+template <class T> static inline __attribute__((always_inline)) void keep(unsigned char *at, T value) {
+  TELL(write, at);
+  poked<T>(at, value);
+}
+/* What stands there becomes what `next` makes of it, and is the result. */
+template <class T, class F> static inline __attribute__((always_inline)) T change(unsigned char *at, F next) {
+  emulated::accessed_atomically(at, sizeof(T));
+  T was = peeked<T>(at);
+  poked<T>(at, next(was));
+  return was;
+}
 
 /* cp.async, bulk prefetch. */
 void copy_begins(unsigned char *to, uint64_t from, uint32_t bytes, site &s, int line);
@@ -210,6 +250,20 @@ void product_bf16(float d[4], const uint32_t a[4], const uint32_t b[2], int line
 void product_f16(float d[4], const uint32_t a[4], const uint32_t b[2], int line);
 void product_tf32(float d[4], const uint32_t a[4], const uint32_t b[2], int line);
 
+/* ---- counting ----------------------------------------------------------------------------------------------------------------------- */
+
+/* Instructions that run one behind the other, whenever the first of them runs. */
+struct segment {
+  uint32_t line, instructions, read, written; /* bytes of global memory (generic ones with them) */
+};
+#if defined(PTX_COUNTED)
+#define RAN(i) ran[i]++
+#define COUNTERS(name, n) static uint64_t name[n]
+#else
+#define RAN(i) (void)0
+#define COUNTERS(name, n) static uint64_t *const name = nullptr
+#endif
+
 /* ---- kernels ------------------------------------------------------------------------------------------------------------------------- */
 
 struct variable {
@@ -221,8 +275,13 @@ struct entry {
   uint32_t parameter_bytes, most_threads, static_bytes; /* most_threads 0: nothing said; static_bytes as nvcc counts them */
   const variable *shared;
   uint32_t n_shared, dynamic_begin; /* dynamic_begin: where what the launch gives begins */
+  const segment *segments;
+  uint64_t *ran; /* of each segment, how often it was begun; NULL where nobody counts */
+  uint32_t n_segments;
+  uint64_t launches, threads;
   entry *next;
 };
+extern entry *known;
 /* Called before main, by every file of kernels. */
 void know(entry *kernels, int n);
 

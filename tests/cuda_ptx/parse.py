@@ -114,7 +114,7 @@ class Body:
             self.declare_register(text, where)
         elif text.startswith(".shared"):
             self.kernel.shared.append(variable_of(text[len(".shared "):], where))
-        elif text.startswith(".pragma") or text.startswith(".loc"):
+        elif text.startswith(".pragma "):
             pass  # wishes about loops, and which bytes of a wide load somebody looks at
         elif text.startswith("."):
             raise Unknown(f"{where}: a directive that is not understood: {text}")

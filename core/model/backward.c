@@ -15,7 +15,7 @@
 #define PIECE_ROWS 16                /* or that many rows, if they cost more */
 #define ATTEND_BACK 16               /* times what attention costs there: it goes pair by pair */
 #define HEAD_ROWS 8                  /* rows of logits at a time */
-#define ZEROS ((size_t)4 << 20)      /* bytes that a piece clears */
+#define ZEROS ((size_t)256 << 10)    /* bytes that a piece clears */
 
 enum phase { THERE, HEAD, HEAD_BACK, AGAIN, CLEAR, BACK, DONE };
 
@@ -35,7 +35,7 @@ struct backward {
   struct memory *values, *cotangents, *head, *head_cotangents, *streams, *carry, *kv;
   size_t most;                   /* bytes of the largest layer */
   struct step step, plain;       /* plain: without edits */
-  int32_t *token, *position, *source, *blocks[2], logit_row[HEAD_ROWS];
+  int32_t *token, *position, *source, *blocks, logit_row[HEAD_ROWS];
   uint8_t *origin;
   struct row_range *active;
   struct step_slot slot;
@@ -85,11 +85,11 @@ static int measure(struct backward *b, size_t *all, struct error *error) {
   return 0;
 }
 
+/* Of one layer and one text: each text's attention is done before the next one's begins. */
 static size_t kv_bytes(const struct backward *b, int32_t *blocks) {
   const struct arch *arch = &b->model->arch;
   *blocks = (b->args.n_tokens + KV_BLOCK - 1) / KV_BLOCK;
-  return (size_t)b->n_texts * (size_t)*blocks *
-         b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(b->model));
+  return (size_t)*blocks * b->backend->ops->kv_block_bytes(b->backend, arch->n_kv_head, arch->d_head, model_kv_type(b->model));
 }
 
 static int refuse_size(const struct backward *b, size_t bytes, struct error *error) {
@@ -137,17 +137,14 @@ static int take_tables(struct backward *b, struct error *error) {
   b->zeros = calloc(ZEROS, 1);
   if (!b->token || !b->position || !b->source || !b->origin || !b->active || !b->logits || !b->gradient || !b->zeros)
     return error_memory(error, vocabulary * sizeof *b->logits);
-  for (int t = 0; t < b->n_texts; t++) {
-    if (!(b->blocks[t] = calloc(each, sizeof **b->blocks))) return error_memory(error, each * sizeof **b->blocks);
-    for (size_t i = 0; i < each; i++) b->blocks[t][i] = t * blocks + (int32_t)(i % (size_t)blocks); /* every layer has the same */
-    for (int32_t p = 0; p < b->args.n_tokens; p++) {
-      int32_t row = t * b->args.n_tokens + p;
-      b->token[row] = b->args.ids[t][p];
-      b->position[row] = p;
-      b->source[row] = row;
-    }
-    b->pages = (struct kv_pages){b->blocks[t], blocks, 0};
+  if (!(b->blocks = calloc(each, sizeof *b->blocks))) return error_memory(error, each * sizeof *b->blocks);
+  for (size_t i = 0; i < each; i++) b->blocks[i] = (int32_t)(i % (size_t)blocks);
+  for (int32_t row = 0; row < b->rows; row++) {
+    b->position[row] = row % b->args.n_tokens;
+    b->token[row] = b->args.ids[row / b->args.n_tokens][b->position[row]];
+    b->source[row] = row;
   }
+  b->pages = (struct kv_pages){b->blocks, blocks, 0};
   return 0;
 }
 
@@ -203,7 +200,7 @@ void backward_free(struct backward *b) {
   free(b->logits);
   free(b->gradient);
   free(b->zeros);
-  for (int t = 0; t < 2; t++) free(b->blocks[t]);
+  free(b->blocks);
   free(b);
 }
 
@@ -250,9 +247,7 @@ static int32_t piece_end(const struct backward *b, const struct op *op, int32_t 
 
 /* Rows of one text as the step of an op of a layer. */
 static void set_rows(struct backward *b, int32_t layer, int32_t begin, int32_t end) {
-  int32_t text = begin / b->args.n_tokens;
   b->slot = (struct step_slot){{begin, end}, b->position[begin], layer, layer + 1};
-  b->pages.block = b->blocks[text];
   b->active[layer] = (struct row_range){begin, end};
   b->step.n_slots = b->plain.n_slots = 1;
 }

@@ -36,6 +36,8 @@ struct bench {
   site_set tapped;              /* in all layers */
   const struct edit_item *edit; /* at edit_point; NULL: none */
   int32_t more_edits;           /* behind it, at the same point */
+  int32_t later_edits;          /* behind these, at a later point */
+  struct point later_point;
   struct point edit_point;
   int32_t edit_begin[MAX_POINTS + 1];
   int32_t last; /* layers [0, last) run, without logits; 0: all */
@@ -99,9 +101,10 @@ static inline void bench_tables(struct bench *b, struct step *step) {
     b->tap_begin[p] = taps;
     taps += (b->tapped & site_bit((enum site)(p % SITE_COUNT))) != 0;
     b->edit_begin[p] = p > point_index(b->edit_point) ? 1 + b->more_edits : 0;
+    if (p > point_index(b->later_point)) b->edit_begin[p] += b->later_edits;
   }
   b->tap_begin[points] = taps;
-  b->edit_begin[points] = 1 + b->more_edits;
+  b->edit_begin[points] = 1 + b->more_edits + b->later_edits;
   if (taps) step->taps = b->tap_items, step->tap_begin = b->tap_begin;
   if (b->edit) step->edits = b->edit, step->edit_begin = b->edit_begin;
 }

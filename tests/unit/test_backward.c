@@ -18,6 +18,7 @@ struct gradient_run {
   double value;
   struct point points[MAX_POINTS];
   float *values[MAX_POINTS], *gradients[MAX_POINTS]; /* [n_tokens][width], of args.points */
+  float *others[MAX_POINTS]; /* values of the second text */
   int64_t width[MAX_POINTS];
   int slices;
 };
@@ -61,6 +62,11 @@ static int on_seen(void *context, const struct backward_seen *seen, struct error
     run->width[i] = seen->width;
     read_all(run, seen->values, seen->width, run->values[i]);
     read_all(run, seen->gradients, seen->width, run->gradients[i]);
+    if (!run->args.ids[1]) continue;
+    struct rows others = seen->values;
+    others.at = span_at(others.at, (size_t)(run->args.n_tokens * others.ld) * sizeof(float));
+    run->others[i] = malloc(floats * sizeof(float));
+    read_all(run, others, seen->width, run->others[i]);
   }
   return 0;
 }
@@ -71,7 +77,8 @@ static void run_free(struct gradient_run *run) {
   for (int i = 0; i < run->args.n_points; i++) {
     free(run->values[i]);
     free(run->gradients[i]);
-    run->values[i] = run->gradients[i] = NULL;
+    free(run->others[i]);
+    run->values[i] = run->gradients[i] = run->others[i] = NULL;
   }
 }
 
@@ -302,16 +309,19 @@ static void test_edits(void **state) {
   static const int32_t ids[] = {7, 31, 5, 64, 12, 90, 41, 3, 77, 20, 55};
   enum { N = 11, WIDTH = 48 };
   float v[WIDTH * N], enc[WIDTH];
+  double square = 0;
   struct bench b;
   if (bench_open(&b, "cpu", TINY "model") != 0) return;
   b.tapped = 0;
   for (int i = 0; i < WIDTH * N; i++) v[i] = (float)((i * 37 % 19) - 9) / 30;
-  for (int i = 0; i < WIDTH; i++) enc[i] = (float)((i * 23 % 17) - 8) / 12;
+  for (int i = 0; i < 36; i++) square += (double)v[i] * v[i];
+  for (int i = 0; i < 36; i++) v[i] = (float)(v[i] / sqrt(square)); /* of unit length, as the kinds that measure want it */
+  for (int i = 0; i < WIDTH; i++) enc[i] = i < 36 ? 3 * v[i] : 0; /* what is taken out of the row takes the feature below its threshold */
   struct memory *memory[2];
   struct span v_at = put(&b, &memory[0], v, WIDTH * N), enc_at = put(&b, &memory[1], enc, WIDTH);
   for (int kind = EDIT_ROW_ADD; kind <= EDIT_ROW_FEATURE_SCALE; kind++) {
-    struct edit_item items[2] = {{0}, {.kind = (enum edit_kind)kind, .rows = {2, N}, .column_begin = 4, .column_end = 40, .value = 0.4f, .v = v_at,
-                                       .enc = enc_at, .bias = 0.3f, .threshold = 0.05f, .fold = 1.3f}};
+    struct edit_item items[2] = {{0}, {.kind = (enum edit_kind)kind, .rows = {2, N}, .column_begin = 4, .column_end = 40,
+                                       .value = kind == EDIT_ROW_CAP ? 0.05f : kind >= EDIT_ROW_FEATURE_SET ? 0 : 0.4f, .v = v_at, .enc = enc_at, .bias = 0.3f, .threshold = 0.05f, .fold = 1.3f}};
     int32_t begin[MAX_POINTS + 1];
     for (int p = 0; p <= point_count(3); p++) begin[p] = p > point_index((struct point){1, SITE_RESID_PRE});
     struct gradient_run run = {.b = &b, .args = {.ids = {ids}, .n_tokens = N, .edits = &items[1], .edit_begin = begin, .n_points = 2}};
@@ -324,6 +334,36 @@ static void test_edits(void **state) {
     run_free(&run);
   }
   for (int i = 0; i < 2; i++) b.backend->ops->free(b.backend, memory[i]);
+  bench_close(&b);
+}
+
+/* Edits at cold and derived points, whose ops only instrumented lists have: rows of one head scaled, a layer above what is moved. */
+static void test_edits_of_cold_points(void **state) {
+  (void)state;
+  static const int32_t ids[] = {7, 31, 5, 64, 12, 90, 41, 3, 77, 20, 55};
+  static const enum site sites[] = {SITE_HEAD_IN, SITE_Q_IN, SITE_K_IN, SITE_V_IN, SITE_LN1_SCALE, SITE_LN1_NORMALIZED, SITE_ATTN_IN, SITE_Q,
+                                    SITE_V, SITE_ATTN_Z, SITE_RESULT, SITE_MLP_RESID, SITE_LN2_NORMALIZED, SITE_MLP_IN, SITE_MLP_PRE,
+                                    SITE_MLP_POST};
+  enum { N = 11 };
+  struct bench b;
+  if (bench_open(&b, "cpu", TINY "model") != 0) return;
+  b.tapped = 0;
+  for (size_t i = 0; i < sizeof sites / sizeof *sites; i++) {
+    int64_t width = bench_width(&b, sites[i]);
+    int heads = point_shape(&b.model->arch, sites[i]).heads;
+    int32_t first = heads ? (int32_t)(width / heads) : 0, end = heads ? 2 * first : (int32_t)width;
+    struct edit_item items[2] = {{0}, {.kind = EDIT_ROW_SCALE, .rows = {3, N}, .column_begin = first, .column_end = end, .value = 0.6f}};
+    int32_t begin[MAX_POINTS + 1];
+    b.later_point = (struct point){1, sites[i]};
+    for (int p = 0; p <= point_count(3); p++) begin[p] = p > point_index(b.later_point);
+    struct gradient_run run = {.b = &b, .args = {.ids = {ids}, .n_tokens = N, .edits = &items[1], .edit_begin = begin, .n_points = 1}};
+    run.points[0] = (struct point){0, SITE_RESID_POST};
+    run_all(&run);
+    b.later_edits = 1;
+    for (int32_t row = 1; row < N; row += 4) check_slope(&run, 0, run.points[0], row, items);
+    b.later_edits = 0;
+    run_free(&run);
+  }
   bench_close(&b);
 }
 
@@ -392,7 +432,39 @@ static void same_gradients(const struct gradient_run *a, const struct gradient_r
   }
 }
 
-/* A second text changes no bit; neither does running layers again instead of keeping what they made. */
+/* What stands at a point on the way back has the bits of a step, in which it was tapped. */
+static void check_values(const char *folder) {
+  static const int32_t ids[] = {7, 31, 5, 64, 12, 90, 41, 3, 77, 20, 55};
+  enum { N = 11 };
+  struct bench b;
+  if (bench_open_with(&b, "cpu", folder, model_open_weights) != 0) return;
+  struct gradient_run run = {.b = &b, .args = {.ids = {ids}, .n_tokens = N}};
+  ask_everything(&run);
+  run_all(&run);
+  forward_value(&b, ids, N);
+  for (int i = 0; i < run.args.n_points; i++) {
+    char name[POINT_NAME_BYTES];
+    size_t floats = N * (size_t)run.width[i];
+    float *tapped = malloc(floats * sizeof *tapped);
+    bench_point(&b, run.points[i], N, tapped);
+    if (memcmp(tapped, run.values[i], floats * sizeof *tapped) != 0) fail_msg("%s: %s has other bits", folder, point_name(run.points[i], name));
+    free(tapped);
+  }
+  run_free(&run);
+  bench_close(&b);
+}
+
+static void test_values(void **state) {
+  (void)state;
+  static const char *const some[] = {"gemma2", "qwen3", "gptj", "stablelm-heads", "opt", "opt-350m", "toy-solu-gains", "toy-shortformer"};
+  char folder[128];
+  for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+    snprintf(folder, sizeof folder, FAMILIES "%s", some[i]);
+    check_values(folder);
+  }
+}
+
+/* A second text changes no bit, and has its own; neither does running layers again instead of keeping what they made. */
 static void test_bits(void **state) {
   (void)state;
   enum { N = 70 };
@@ -408,6 +480,16 @@ static void test_bits(void **state) {
   beside.args.ids[1] = other;
   run_all(&beside);
   same_gradients(&plain, &beside);
+  struct gradient_run second = beside;
+  memset(second.values, 0, sizeof second.values);
+  memset(second.gradients, 0, sizeof second.gradients);
+  memset(second.others, 0, sizeof second.others);
+  second.args.ids[0] = other;
+  second.args.ids[1] = NULL;
+  run_all(&second);
+  for (int i = 0; i < second.args.n_points; i++)
+    assert_memory_equal(beside.others[i], second.values[i], N * (size_t)second.width[i] * sizeof(float));
+  run_free(&second);
   again.args.events = &events;
   again.args.context = &again;
   again.args.points = again.points;
@@ -434,6 +516,7 @@ int main(void) {
   enum { N = sizeof families / sizeof *families };
   const struct CMUnitTest others[] = {
       cmocka_unit_test(test_tiny), cmocka_unit_test(test_everything), cmocka_unit_test(test_edits), cmocka_unit_test(test_linear),
+      cmocka_unit_test(test_values),            cmocka_unit_test(test_edits_of_cold_points),
       cmocka_unit_test(test_bits),
   };
   struct CMUnitTest tests[N + sizeof others / sizeof *others];

@@ -113,6 +113,16 @@ function patchGrid(reply) {
     value: (r, c) => matrix[r][c], tip: (r, c) => `${num(matrix[r][c], 3)} of the way; the metric is ${num(values[r][c], 3)}` });
 }
 
+/** The same matrix from one gradient: position by position, or head by head over all positions. */
+function estimateGrid(reply, point) {
+  const rows = Object.values(reply.normalized).reverse(), layers = [...rows.keys()].reverse();
+  const heads = point === 'z';
+  const matrix = heads ? rows.map((row) => row[0].map((_, head) => row.reduce((sum, at) => sum + at[head], 0))) : rows;
+  return grid({ label: 'How much of the clean answer each place would bring back, by one gradient', corner: 'Layer', max: 1, rows: layers.map(String),
+    columns: heads ? rows[0][0].map((_, head) => `head ${head}`) : reply.positions.map((at) => position(reply.tokens[at], at)), value: (r, c) => matrix[r][c],
+    tip: (r, c) => `${num(matrix[r][c], 3)} of the way, by the slope` });
+}
+
 function patchCard(model) {
   const [clean, corrupted, right, wrong] = PAIR.map((value) => h('input', { value, required: true, spellcheck: 'false' }));
   const point = select(POINTS, 'resid_pre');
@@ -125,11 +135,19 @@ function patchCard(model) {
       h('p', { class: 'hint' }, `1: this place alone brings the answer of the clean text back; 0: it changes nothing; below 0 (blue): it makes matters worse. Logit of “${reply.answers[0].token.trim()}” less that of “${reply.answers[1].token.trim()}”: ${num(reply.clean.value)} on the clean text, ${num(reply.corrupted.value)} on the corrupted one.`),
       sameCallBelow('/v1/lab/patch', body));
   }, 'Patching…');
+  const estimate = () => load(out, async () => {
+    const body = { modelId: model.id, text: corrupted.value, against: { text: clean.value }, answers: [right.value, wrong.value],
+      points: [`blocks.*.${point.value === 'z' ? 'attn.' : ''}hook_${point.value}`] };
+    const reply = await post('/v1/lab/attribute', body);
+    return h('div', { class: 'stack tight' }, estimateGrid(reply, point.value),
+      h('p', { class: 'hint' }, 'Attribution patching: the gradient of the corrupted run times what the clean one has otherwise. One pass there and back in place of a run for each place; exact where the model is straight.'),
+      sameCallBelow('/v1/lab/attribute', body));
+  }, 'Running there and back…');
   return card('Which place carries the difference?', h('form', { class: 'stack tight', onsubmit: submits(run) },
     h('p', { class: 'hint' }, 'Two texts of the same number of tokens. The second one is run again and again, each time with one place filled from the first.'),
     h('div', { class: 'pair wide' }, field('Clean text', clean), field('Corrupted text', corrupted)),
     h('div', { class: 'pair' }, field('Right answer', right), field('Wrong answer', wrong), field('What is patched', point)),
-    h('div', { class: 'row' }, h('button', { class: 'main' }, 'Patch'))), out);
+    h('div', { class: 'row' }, h('button', { class: 'main' }, 'Patch'), h('button', { type: 'button', onclick: estimate }, 'Estimate by one gradient'))), out);
 }
 
 // ---- the page -------------------------------------------------------------------------------------------

@@ -99,6 +99,21 @@ def test_lab_patches_and_is_read_by_keys(browser, demo):
     assert "of the way" in text_of(browser, "#said")
 
 
+def test_lab_estimates_by_one_gradient(browser, demo):
+    open_page(browser, demo.url + "/lab")
+    wait(browser, lambda: count(browser, ".grid") == 2)
+    button(browser, "Estimate by one gradient").click()
+    wait(browser, lambda: count(browser, ".grid") == 3)
+    grid = browser.find_elements(By.CSS_SELECTOR, ".grid")[2]
+    values = [[float(cell.get_attribute("data-v").splitlines()[1].split()[0]) for cell in row.find_elements(By.TAG_NAME, "td")]
+              for row in grid.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    assert len(values) == 4 and all(max(map(abs, row[:3])) == 0 for row in values)  # nothing can differ in front of "boy"
+    assert values[-1][3] > 0.8 and max(map(abs, values[-1][4:])) == 0  # and nothing else differs in the embedding
+    card_of(browser, "Which place carries").find_element(By.CSS_SELECTOR, "option[value=z]").click()
+    button(browser, "Estimate by one gradient").click()
+    wait(browser, lambda: "head 7" in text_of(browser))
+
+
 @pytest.mark.allow_errors("400")
 def test_lab_says_what_does_not_fit(browser, demo):
     open_page(browser, demo.url + "/lab")

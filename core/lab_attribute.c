@@ -313,6 +313,9 @@ static int take_metric(struct attribute *a, const struct lab_attribute_args *arg
 static int make_room(struct attribute *a, struct error *error) {
   struct error inner = ERROR_INIT;
   size_t floats = a->result.n_tokens * (size_t)a->widest;
+  if (floats > (size_t)LABORATORY_MAX_BYTES / sizeof(float) / 3) /* and the way back would need more */
+    return error_set_field(error, ERROR_LIMIT, "text", "gradients of %zu tokens take more than %lld MiB; give a shorter text", a->result.n_tokens,
+                           (long long)(LABORATORY_MAX_BYTES >> 20));
   for (int i = 0; i < 3; i++)
     if (floats && !(a->rows[i] = malloc(floats * sizeof(float)))) return error_memory(error, floats * sizeof(float));
   if (!a->args.gradients) return 0;

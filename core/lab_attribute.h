@@ -35,7 +35,6 @@ struct attribute {
   struct spool *spool;
   float *rows[3];                     /* gradients and values of a point, [n_tokens][width] */
   int64_t widest;
-  bool prepared;
   struct lab_attribute_result result;
 };
 

@@ -250,7 +250,6 @@ CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kep
 CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.
 CUDA_PLAIN     := ops_rows codes
-PTX_RACE_TESTS := ops ops_rows codes splice cuda_draws cuda_rows cuda_kept
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
 $(B)/tests-cuda/%: tests/unit/%.c tests/cuda_host/wrap.c $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -347,9 +346,10 @@ unit-ptx: ptx $(CUDA_TEST_BIN)
 	@$(PYTHON) tests/cuda_ptx/test_translate.py
 	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(PTX)) STEERD_TEST_BACKEND=cuda tests/tools/run_unit.sh $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
-racecheck-ptx: $(PTX_RACE_TESTS:%=$(B)/tests-cuda/test_%)
+racecheck-ptx: $(RACE_BIN)
 	@$(MAKE) --no-print-directory SM=90 $(PTX_RACES)
-	@STEERD_CUDA_LIBRARY=$(abspath $(PTX_RACES)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(PTX_RACE_TESTS:%=$(B)/tests-cuda/test_%)
+	@STEERD_CUDA_LIBRARY=$(abspath $(PTX_RACES)) STEERD_TEST_BACKEND=cuda tests/tools/run_unit.sh $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
+	@STEERD_CUDA_LIBRARY=$(abspath $(PTX_RACES)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
 endif
 
 build/steerd: $(B)/steerd

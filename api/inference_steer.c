@@ -136,16 +136,21 @@ static void write_end(struct json_writer *w, const struct steer_texts *texts, si
   steer_write_logprobs(w, news);
 }
 
-static int write_outputs(struct api_call *call, struct buffer *out, const struct lab_news *news, bool complete, struct arena *arena,
-                         struct error *error) {
-  (void)complete, (void)arena, (void)error;
-  const struct steer_texts *texts = call->plan;
+static struct json_writer open_outputs(const struct api_call *call, struct buffer *out) {
   struct json_writer w;
   jw_init(&w, out);
   w.snake = call_speaks_snake(call);
   jw_open(&w, '{');
   jw_key(&w, "outputs");
   jw_open(&w, '[');
+  return w;
+}
+
+static int write_outputs(struct api_call *call, struct buffer *out, const struct lab_news *news, bool complete, struct arena *arena,
+                         struct error *error) {
+  (void)complete, (void)arena, (void)error;
+  const struct steer_texts *texts = call->plan;
+  struct json_writer w = open_outputs(call, out);
   for (size_t i = 0; i < texts->args.n_prompts; i++) {
     jw_open(&w, '{');
     jw_key(&w, "output");
@@ -162,12 +167,7 @@ static int write_chats(struct api_call *call, struct buffer *out, const struct l
                        struct error *error) {
   (void)complete;
   const struct completion_plan *plan = call->plan;
-  struct json_writer w;
-  jw_init(&w, out);
-  w.snake = call_speaks_snake(call);
-  jw_open(&w, '{');
-  jw_key(&w, "outputs");
-  jw_open(&w, '[');
+  struct json_writer w = open_outputs(call, out);
   for (size_t i = 0; i < plan->texts.args.n_prompts; i++) {
     jw_open(&w, '{');
     if (steer_write_raw(&w, &plan->chat, &news[i], arena, error) != 0) return -1;

@@ -110,22 +110,29 @@ static void sleep_before(void *) {
   nanosleep(&time, NULL);
 }
 
+static size_t read_at;
+static cudaEvent_t read_begin, read_end;
+
+static void make_events(void) {
+  if (read_begin) return;
+  check(cudaEventCreateWithFlags(&read_begin, cudaEventDefault), "an event");
+  check(cudaEventCreateWithFlags(&read_end, cudaEventDefault), "an event");
+}
+
 /* Seconds, on the device's own clock, in which `bytes` are read; the place moves on, so that nothing is in the second cache. */
 static double read_once(const unsigned char *from, size_t all, size_t bytes, unsigned *out) {
-  static size_t at;
-  static cudaEvent_t begin, end;
   float milliseconds;
-  if (!begin) check(cudaEventCreateWithFlags(&begin, cudaEventDefault), "an event"), check(cudaEventCreateWithFlags(&end, cudaEventDefault), "an event");
-  at = at + 2 * bytes <= all ? at + bytes : 0;
+  make_events();
+  read_at = read_at + 2 * bytes <= all ? read_at + bytes : 0;
   size_t blocks = (bytes / 16 + AT_ONCE * THREADS - 1) / (AT_ONCE * THREADS), most = (size_t)processors * 8;
-  read_args args = {(const uint4 *)(const void *)(from + at), bytes / 16, out};
+  read_args args = {(const uint4 *)(const void *)(from + read_at), bytes / 16, out};
   check(cudaLaunchHostFunc(stream, sleep_before, NULL), "a call"); /* what follows is there when the device comes to it */
   start(nothing_kernel, nothing_args{NULL}, 1, false);
-  check(cudaEventRecord(begin, stream), "an event");
+  check(cudaEventRecord(read_begin, stream), "an event");
   start(read_kernel, args, (unsigned)(blocks < most ? blocks : most), false);
-  check(cudaEventRecord(end, stream), "an event");
+  check(cudaEventRecord(read_end, stream), "an event");
   wait();
-  check(cudaEventElapsedTime(&milliseconds, begin, end), "an event");
+  check(cudaEventElapsedTime(&milliseconds, read_begin, read_end), "an event");
   return (double)milliseconds * 1e-3;
 }
 
@@ -165,7 +172,7 @@ static double run_graph(cudaGraphExec_t exec) {
 }
 
 static void report_launches(unsigned *out) {
-  static unsigned char *locked, *tables;
+  unsigned char *locked = NULL, *tables = NULL;
   unsigned blocks = (unsigned)processors;
   cudaGraphExec_t one = record(1, blocks, false, out);
   double alone = median_of([&] { return run_graph(one); });

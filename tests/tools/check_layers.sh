@@ -55,6 +55,10 @@ kernels=$(awk '
 kernels+=$(grep -nE '<<<|cudaLaunchKernel' core/math/cuda/*.cu core/math/cuda/*.c | sed 's/$/: not launched by launch()/' || true)
 [ -z "$kernels" ] || { echo 'kernels broken:'; echo "$kernels"; bad=1; }
 
+# Where kernels are, functions of the host have no variables that last: the emulator takes such for shared memory (tests/cuda_host/shared.ld).
+lasting=$(grep -nE '^[[:space:]]+static ' core/math/cuda/*.cu core/math/cuda/*.cuh tests/gpu/*.cu tests/cuda_host/*.cu | grep -vE 'static (const|__device__)' || true)
+[ -z "$lasting" ] || { echo 'static variables inside of functions, beside kernels:'; echo "$lasting"; bad=1; }
+
 # Names of files are plain: a slip of a shell leaves others behind (without git, as from an archive, there is nothing to ask).
 names=$(git ls-files 2>/dev/null | grep -vE '^[A-Za-z0-9._/-]+$' || true)
 [ -z "$names" ] || { echo 'names of files broken:'; echo "$names"; bad=1; }

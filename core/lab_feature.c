@@ -54,7 +54,7 @@ static void feature_done(void *context, const struct error *error) {
   job_done(&f->job, error);
 }
 
-static const struct engine_work work = {feature_slice, feature_done, true};
+static const struct engine_work work = {.slice = feature_slice, .done = feature_done, .asked = true};
 
 /* ---- the asker's side ---- */
 
@@ -176,7 +176,7 @@ static void cossim_done(void *context, const struct error *error) {
   job_done(&c->job, error);
 }
 
-static const struct engine_work cossim_work = {cossim_slice, cossim_done, true};
+static const struct engine_work cossim_work = {.slice = cossim_slice, .done = cossim_done, .asked = true};
 
 static int make_query(struct cossim_job *c, const struct dict *from, int64_t index, const float *vector, size_t n_vector,
                       struct error *error) {

@@ -138,7 +138,7 @@ static int read_moments(struct scan *scan, struct error *error) {
 
 int lab_logit_stats(struct lab *lab, const struct lab_source_info *source, struct lab_waker waker, struct lab_job **out,
                     struct error *error) {
-  static const struct engine_work work = {scan_slice, moments_done, true};
+  static const struct engine_work work = {.slice = scan_slice, .done = moments_done, .asked = true, .long_one = true};
   if (!source->promotes) return refuse_silent(source, error);
   struct scan *scan = scan_new(lab, source, waker, error);
   if (!scan) return -1;
@@ -239,7 +239,7 @@ static int prepare(struct scan *scan, const struct lab_enrichment_args *args, st
 
 int lab_enrichment(struct lab *lab, const struct lab_enrichment_args *args, struct lab_waker waker, struct lab_job **out,
                    struct error *error) {
-  static const struct engine_work work = {scan_slice, enrichment_done, true};
+  static const struct engine_work work = {.slice = scan_slice, .done = enrichment_done, .asked = true, .long_one = true};
   if (!args->source->promotes) return refuse_silent(args->source, error);
   struct scan *scan = scan_new(lab, args->source, waker, error);
   if (!scan) return -1;

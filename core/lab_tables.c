@@ -109,7 +109,7 @@ static void wait_done(void *context, const struct error *error) {
 
 static int run_and_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context,
                         struct error *error) {
-  static const struct engine_work waiting_work = {wait_slice, wait_done, false};
+  static const struct engine_work waiting_work = {.slice = wait_slice, .done = wait_done};
   struct waiting waiting = {work, context, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
   struct engine_task *task;
   if (engine_submit_work(lab->engine, model, &waiting_work, &waiting, &task, error) != 0) return -1;
@@ -122,7 +122,7 @@ static int run_and_wait(struct lab *lab, const struct model *model, const struct
 }
 
 int table_run(struct table_work *work, struct error *error) {
-  static const struct engine_work slices = {table_slice, NULL, false};
+  static const struct engine_work slices = {.slice = table_slice};
   return run_and_wait(work->lab, work->model, &slices, work, error);
 }
 
@@ -134,7 +134,7 @@ static int free_slice(void *context, struct plan *plan, struct error *error) {
 }
 
 void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_parts *decoder) {
-  static const struct engine_work work = {free_slice, NULL, false};
+  static const struct engine_work work = {.slice = free_slice};
   struct error error = ERROR_INIT;
   if (!decoder || run_and_wait(lab, model, &work, decoder, &error) == 0) return;
   /* The engine is going away and takes no work; its thread no longer uses the backend for jobs. */

@@ -339,6 +339,15 @@ static void step(struct runner *runner) {
   atomic_fetch_add(&engine->busy_ns, clock_ns() - begin);
 }
 
+/* Behind what waits. */
+static void let_others(struct runner *runner, struct engine_task *task) {
+  if (!task->next) return;
+  runner->work_head = task->next;
+  runner->work_tail->next = task;
+  runner->work_tail = task;
+  task->next = NULL;
+}
+
 /* One slice of the first work that waits. */
 static void slice(struct runner *runner) {
   struct engine_task *task = runner->work_head;
@@ -349,6 +358,7 @@ static void slice(struct runner *runner) {
   if (task->queued) admission_uncount(runner->engine, task);
   int more = task->error.code ? -1 : task->work->slice(task->context, runner->plan, &task->error);
   atomic_fetch_add(&runner->engine->busy_ns, clock_ns() - begin);
+  if (more > 0 && task->work->long_one) let_others(runner, task);
   if (more > 0) return;
   if (more < 0 && !task->error.code) error_set(&task->error, ERROR_BUG, "work failed without saying why");
   runner->work_head = task->next;

@@ -144,6 +144,7 @@ struct engine_work {
   int (*slice)(void *context, struct plan *plan, struct error *error);
   void (*done)(void *context, const struct error *error); /* as engine_events.done */
   bool asked; /* by a request: it waits in the queue until its first slice, is refused when that is full, and times out there */
+  bool long_one; /* behind each of its slices the work that waits comes first; other work is done one after the other */
 };
 
 /* Queues work on a model; ends like a task, with engine_cancel or done. work is static. */

@@ -271,6 +271,60 @@ static void test_large_edits_hold_nobody_up(void **state) {
   bench_close(&b);
 }
 
+/* ---- work ---- */
+
+/* What was done in which order: a letter a slice. */
+struct turns {
+  pthread_mutex_t *gate;
+  char *said;
+  char letter;
+  int left;
+  struct heard heard;
+};
+
+static int take_turn(void *context, struct plan *plan, struct error *error) {
+  struct turns *turns = context;
+  (void)plan;
+  (void)error;
+  if (turns->gate) pthread_mutex_lock(turns->gate), pthread_mutex_unlock(turns->gate);
+  turns->gate = NULL;
+  turns->said[strlen(turns->said)] = turns->letter;
+  return --turns->left > 0;
+}
+
+static void turns_done(void *context, const struct error *error) { on_done(&((struct turns *)context)->heard, error); }
+
+/* Three works, the first two of three slices each; the first slice waits until all have been asked for. */
+static void expect_turns(bool long_one, const char *want) {
+  static const struct engine_work slow = {.slice = take_turn, .done = turns_done, .asked = true, .long_one = true};
+  static const struct engine_work usual = {.slice = take_turn, .done = turns_done, .asked = true};
+  struct bench b;
+  struct error error = ERROR_INIT;
+  pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
+  char said[16] = "";
+  struct turns all[3];
+  for (int i = 0; i < 3; i++)
+    all[i] = (struct turns){i ? NULL : &gate, said, (char)('a' + i), i < 2 ? 3 : 1,
+                            {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER}};
+  assert_int_equal(bench_open(&b, "cpu", TINY "model"), 0);
+  struct engine *engine = open_engine(&b);
+  struct engine_task *task;
+  pthread_mutex_lock(&gate);
+  for (int i = 0; i < 3; i++)
+    if (engine_submit_work(engine, b.model, long_one && i < 2 ? &slow : &usual, &all[i], &task, &error) != 0) fail_msg("%s", error.text);
+  pthread_mutex_unlock(&gate);
+  for (int i = 0; i < 3; i++) heard_wait(&all[i].heard);
+  engine_free(engine);
+  assert_string_equal(said, want);
+  bench_close(&b);
+}
+
+static void test_long_work_lets_others_come_first(void **state) {
+  (void)state;
+  expect_turns(false, "aaabbbc");
+  expect_turns(true, "abcabab");
+}
+
 static void test_too_many_points(void **state) {
   (void)state;
   struct bench b;
@@ -296,6 +350,6 @@ static void test_too_many_points(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_taps_of_a_generation), cmocka_unit_test(test_an_edited_fork),
                                      cmocka_unit_test(test_engines_one_after_the_other),
-                                     cmocka_unit_test(test_large_edits_hold_nobody_up), cmocka_unit_test(test_too_many_points)};
+                                     cmocka_unit_test(test_large_edits_hold_nobody_up), cmocka_unit_test(test_long_work_lets_others_come_first), cmocka_unit_test(test_too_many_points)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

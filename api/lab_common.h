@@ -47,6 +47,12 @@ void lab_write_answers(struct json_writer *w, const struct lab_token answers[2])
 /* `answers` as one token or two; `least` of them. (lab_patch.c) */
 int lab_read_pair(struct api_call *call, size_t least, struct lab_input answers[2], struct error *error) MUST_CHECK;
 
+/* Texts of a list, in the call's arena. (lab_token_score.c) */
+const char **lab_read_strings(struct api_call *call, const struct values *values, const char *name, size_t *n, struct error *error) MUST_CHECK;
+
+/* words, ids and prependSpace of a token set. (lab_token_score.c) */
+int lab_read_token_set(struct api_call *call, const struct values *values, struct lab_token_set *out, struct error *error) MUST_CHECK;
+
 /* The reply of lab_next: both tables. (lab_next.c) */
 int lab_next_finish(struct api_call *call, struct error *error);
 

@@ -154,29 +154,14 @@ const struct field enrichment_fields[] = {
     {"scores", NULL, FIELD_BOOL, .fallback = "false", .text = "Also the score of every feature that was looked at."},
     {.name = NULL}};
 
-static const char **read_texts(struct api_call *call, const struct values *values, const char *name, size_t *n, struct error *error) {
-  *n = values_count(values, name);
-  const char **out = arena_array(&call->arena, *n, sizeof *out, error);
-  for (size_t i = 0; out && i < *n; i++) out[i] = values_text_at(values, name, i, NULL);
-  return out;
-}
-
-/* words, ids and prependSpace of a set. */
-static int read_set(struct api_call *call, const struct values *values, struct lab_token_set *out, struct error *error) {
-  out->prepend_space = values_bool(values, "prependSpace");
-  out->words = read_texts(call, values, "words", &out->n_words, error);
-  out->ids = read_integers(call, values, "ids", &out->n_ids, error);
-  return out->words && out->ids ? 0 : -1;
-}
-
 static int read_sets(struct api_call *call, struct lab_token_sets *out, struct error *error) {
   size_t n = values_count(call->values, "sets");
   struct lab_token_set *sets = arena_array(&call->arena, n, sizeof *sets, error);
-  if (!sets || !(out->classes = read_texts(call, call->values, "builtin", &out->n_classes, error))) return -1;
+  if (!sets || !(out->classes = lab_read_strings(call, call->values, "builtin", &out->n_classes, error))) return -1;
   for (size_t i = 0; i < n; i++) {
     const struct values *set = values_at(call->values, "sets", i);
     sets[i].name = values_text(set, "name", NULL);
-    if (read_set(call, set, &sets[i], error) != 0) return -1;
+    if (lab_read_token_set(call, set, &sets[i], error) != 0) return -1;
   }
   out->sets = sets;
   out->n_sets = n;
@@ -259,67 +244,4 @@ int enrichment_post(struct api_call *call, struct error *error) {
   call->plan = place;
   call->finish = finish_enrichment;
   return lab_enrichment(call->api->lab, &args, call->waker, &call->job, error);
-}
-
-/* ---- token-set-score ------------------------------------------------------------------------------------ */
-
-const struct field token_score_fields[] = {
-    INPUTS_ROWS_AS("texts prompt"),
-    {"words", NULL, FIELD_TEXTS, .max = 200, .most = 1000, .text = "Words that features are to prefer: positions where all tokens of one stand."},
-    {"ids", NULL, FIELD_INTS, .min = 1, .max = 1e6, .text = "Token ids, in place of words or besides them."},
-    {"prependSpace", NULL, FIELD_BOOL, .fallback = "true", .text = "A space in front of words that do not begin with one."},
-    {"topK", "numResults", FIELD_INT, .fallback = "20", .min = 1, .max = 100000, .text = "Features at most."},
-    {.name = NULL}};
-
-static void write_scored(struct json_writer *w, const struct lab_token_scored *one) {
-  jw_open(w, '{');
-  jw_member_int(w, "index", one->index);
-  jw_member_f64(w, "score", one->score);
-  jw_member_f64(w, "meanOn", one->mean_on);
-  jw_member_f64(w, "meanElsewhere", one->mean_off);
-  jw_member_int(w, "firedOn", one->n_on);
-  jw_member_int(w, "firedElsewhere", one->n_off);
-  jw_close(w, '}');
-}
-
-static int finish_score(struct api_call *call, struct error *error) {
-  const struct place *place = call->plan;
-  const struct lab_token_score_result *result = lab_token_score_result(call->job);
-  (void)error;
-  struct json_writer w;
-  jw_init(&w, &call->body);
-  jw_open(&w, '{');
-  rows_place(&w, place->source);
-  jw_key(&w, "positions");
-  jw_open(&w, '{');
-  jw_member_int(&w, "on", result->n_on);
-  jw_member_int(&w, "elsewhere", result->n_off);
-  jw_close(&w, '}');
-  jw_key(&w, "missing");
-  jw_open(&w, '[');
-  for (size_t i = 0; i < result->n_missing; i++) jw_text(&w, result->missing[i]);
-  jw_close(&w, ']');
-  jw_key(&w, "features");
-  jw_open(&w, '[');
-  for (size_t i = 0; i < result->n_features; i++) write_scored(&w, &result->features[i]);
-  jw_close(&w, ']');
-  jw_close(&w, '}');
-  return 0;
-}
-
-int token_score_post(struct api_call *call, struct error *error) {
-  struct place *place = arena_alloc(&call->arena, sizeof *place, error);
-  struct lab_token_score_args args = {.bos = lab_read_bos(call->values), .top_k = (int)values_int(call->values, "topK")};
-  struct lab_input *inputs;
-  bool many;
-  if (!place || call_path_place(call, place, error) != 0 ||
-      lab_read_inputs(call, call->values, &inputs, &args.n_inputs, &many, error) != 0 ||
-      read_set(call, call->values, &args.set, error) != 0)
-    return -1;
-  args.model = place->model;
-  args.source = place->source;
-  args.inputs = inputs;
-  call->plan = place;
-  call->finish = finish_score;
-  return lab_token_score(call->api->lab, &args, call->waker, &call->job, error);
 }

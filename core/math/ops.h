@@ -42,6 +42,7 @@
 #include "core/math/sparse.h"
 
 struct ops;
+struct learn;
 struct memory; /* a block that belongs to a backend; opaque */
 
 /* The common head of every backend object. */
@@ -83,6 +84,7 @@ struct matrix_wish {
   enum dtype dtype; /* as it is kept: DTYPE_F32, DTYPE_F16, DTYPE_BF16 (dtype_round); DTYPE_OTHER: as matrix_new keeps it */
   bool aside;       /* without the backend's threads, which may be at work for a step */
   bool passing;     /* it comes and goes while others are served: giving it back must not hold them up */
+  bool written;     /* matrix_write will change it: f32, and the mapping is not borrowed any longer */
 };
 
 /* A prepared matrix W [n_out, n_in]. Backends embed this as the first member of their own struct. They may
@@ -508,6 +510,10 @@ struct ops {
   int (*matrix_new_as)(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                        const struct matrix_wish *wish, struct matrix **out, struct error *error);
   void (*matrix_free)(struct backend *backend, struct matrix *matrix); /* NULL is fine */
+  /* Optional, NULL: nobody trains on it. Outputs [first, first + count) of a matrix that was made to be `written` become rows
+   * [count, n_in] times factors [count]. By any threads while no run reads it, 16 outputs that begin at a multiple of 16 by one. */
+  void (*matrix_write)(struct matrix *matrix, int64_t first, int64_t count, const float *rows, const float *factors);
+  const struct learn *learn; /* optional with it: learn.h */
 
   /* Bytes of one KV block: keys and values of all KV heads of one layer over KV_BLOCK positions. What lies
    * where inside is the backend's own affair; whole blocks may be copied.

@@ -22,6 +22,7 @@ static const struct ops cpu_ops = {
     .matrix_new = cpu_matrix_new,
     .matrix_new_as = cpu_matrix_new_as,
     .matrix_free = cpu_matrix_free,
+    .matrix_write = cpu_matrix_write,
     .kv_block_bytes = cpu_kv_block_bytes,
     .run = cpu_run,
     .encode = cpu_encode,
@@ -41,6 +42,7 @@ struct backend *cpu_open(const struct kernels *kernels, int threads, struct erro
   cpu->kernels = kernels;
   cpu->ops = cpu_ops;
   cpu->ops.name = kernels->name;
+  cpu->ops.learn = &kernels->learn;
   cpu->base.ops = &cpu->ops;
   return &cpu->base;
 }

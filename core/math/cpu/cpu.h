@@ -14,6 +14,7 @@
 
 #include "core/base/pool.h"
 #include "core/math/host.h"
+#include "core/math/learn.h"
 #include "core/math/sparse.h"
 #include "core/math/vjp.h"
 
@@ -107,6 +108,8 @@ struct kernels {
   void (*attend_back)(const struct attend_back *unit, float *scratch);
   void (*add_lanes)(int64_t n, const float *g, const float *w, float *sums); /* sums[i][lane] += g[lane] w[i][lane], i < n */
   void (*widen)(enum dtype dtype, int64_t n, const unsigned char *from, float *to); /* n: a multiple of LANES */
+
+  struct learn learn; /* ops.learn */
 };
 
 extern const struct kernels kernels_generic, kernels_avx2, kernels_avx512;
@@ -204,6 +207,7 @@ int cpu_matrix_new(struct backend *backend, const struct matrix_part *parts, int
 int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                       const struct matrix_wish *wish, struct matrix **out, struct error *error);
 void cpu_matrix_free(struct backend *backend, struct matrix *matrix);
+void cpu_matrix_write(struct matrix *matrix, int64_t first, int64_t count, const float *rows, const float *factors);
 /* row[k] = W(out, k) * scale. */
 void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row);
 

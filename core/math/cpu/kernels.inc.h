@@ -16,6 +16,7 @@
 #include "core/math/cpu/rows.inc.h"
 #include "core/math/cpu/attend.inc.h"
 #include "core/math/cpu/back.inc.h"
+#include "core/math/cpu/learn.inc.h"
 
 #define TILES(dtype) TILES_1(TILE_##dtype) TILES_2(TILE_##dtype) TILES_4(TILE_##dtype)
 TILES(F32)
@@ -62,4 +63,5 @@ const struct kernels KERNELS = {
     .attend_back = attend_back_rows,
     .add_lanes = add_lanes,
     .widen = widen,
+    .learn = {learn_gather, learn_feature, learn_adam, add_scaled, dot},
 };

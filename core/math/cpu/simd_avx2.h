@@ -24,6 +24,7 @@ VF vf vf_div(vf a, vf b) { return (vf){_mm256_div_ps(a.low, b.low), _mm256_div_p
 VF vf vf_fma(vf a, vf b, vf c) {
   return (vf){_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
 }
+VF vf vf_sqrt(vf a) { return (vf){_mm256_sqrt_ps(a.low), _mm256_sqrt_ps(a.high)}; }
 VF float f_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); } /* one lane of vf_fma */
 VF vf vf_max(vf a, vf b) { return (vf){_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
 

@@ -20,6 +20,7 @@ VF vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 VF vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 VF vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 VF vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); } /* a b + c */
+VF vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 VF float f_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); } /* one lane of vf_fma */
 VF vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }            /* a > b ? a : b */
 

@@ -4,6 +4,7 @@
 #ifndef STEERD_CORE_MATH_CPU_SIMD_GENERIC_H
 #define STEERD_CORE_MATH_CPU_SIMD_GENERIC_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -49,6 +50,11 @@ VF vf vf_div(vf a, vf b) { return EACH(ONE); }
 #define ONE(i) a.q[i] * b.q[i] + c.q[i]
 VF vf vf_fma(vf a, vf b, vf c) { return EACH(ONE); }
 #undef ONE
+
+VF vf vf_sqrt(vf a) {
+  for (int i = 0; i < 16; i++) a.q[i / 4][i % 4] = sqrtf(a.q[i / 4][i % 4]);
+  return a;
+}
 
 VF float f_fma(float a, float b, float c) { return a * b + c; }
 

@@ -22,10 +22,23 @@ static int ref_matrix_new(struct backend *backend, const struct matrix_part *par
   return 0;
 }
 
+/* A copy of its one part, in f32. */
+static int own_matrix(struct ref_matrix *matrix, struct error *error) {
+  int64_t n_out = matrix->base.n_out, n_in = matrix->base.n_in;
+  matrix->own = malloc((size_t)n_out * (size_t)n_in * sizeof *matrix->own);
+  if (!matrix->own) return error_memory(error, (size_t)n_out * (size_t)n_in * sizeof *matrix->own);
+  for (int64_t out = 0; out < n_out; out++)
+    for (int64_t in = 0; in < n_in; in++) matrix->own[out * n_in + in] = (float)ref_weight(&matrix->base, out, in);
+  matrix->part[0] = (struct matrix_part){.data = matrix->own, .dtype = DTYPE_F32, .layout = ROWS_ARE_OUTPUTS, .n_out = n_out, .ld = n_in};
+  matrix->n_parts = 1;
+  return 0;
+}
+
 /* Nothing is packed and there are no threads: it is aside in any case. */
 static int ref_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                              const struct matrix_wish *wish, struct matrix **out, struct error *error) {
   if (ref_matrix_new(backend, parts, n_parts, n_in, out, error) != 0) return -1;
+  if (wish->written && own_matrix((struct ref_matrix *)*out, error) != 0) return free(*out), -1;
   if (wish->dtype == DTYPE_OTHER) return 0;
   (*out)->dtype = wish->dtype;
   ((struct ref_matrix *)*out)->rounded = true;
@@ -34,7 +47,17 @@ static int ref_matrix_new_as(struct backend *backend, const struct matrix_part *
 
 static void ref_matrix_free(struct backend *backend, struct matrix *matrix) {
   (void)backend;
+  if (matrix) free(((struct ref_matrix *)matrix)->own);
   free(matrix);
+}
+
+/* The matrix was made `written`: it has memory of its own. */
+static void ref_matrix_write(struct matrix *matrix, int64_t first, int64_t count, const float *rows, const float *factors) {
+  float *own = ((struct ref_matrix *)matrix)->own;
+  assert(own && 0 <= first && first + count <= matrix->n_out);
+  for (int64_t row = 0; row < count; row++)
+    for (int64_t in = 0; in < matrix->n_in; in++)
+      own[(first + row) * matrix->n_in + in] = rows[row * matrix->n_in + in] * factors[row];
 }
 
 double ref_weight(const struct matrix *w, int64_t out, int64_t in) {
@@ -278,6 +301,8 @@ static const struct ops ref_ops = {
     .matrix_new = ref_matrix_new,
     .matrix_new_as = ref_matrix_new_as,
     .matrix_free = ref_matrix_free,
+    .matrix_write = ref_matrix_write,
+    .learn = &ref_learn,
     .kv_block_bytes = ref_kv_block_bytes,
     .run = ref_run,
     .encode = ref_encode,

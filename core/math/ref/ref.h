@@ -6,12 +6,14 @@
 #define STEERD_CORE_MATH_REF_REF_H
 
 #include "core/math/host.h"
+#include "core/math/learn.h"
 
 /* The parts as they were given: no copy. */
 struct ref_matrix {
   struct matrix base;
   struct matrix_part part[MATRIX_MAX_PARTS];
   int n_parts;
+  float *own;   /* what matrix_write has made of them; NULL: they are read where they lie */
   bool rounded; /* weights count as if they were kept in base.dtype */
 };
 
@@ -34,6 +36,9 @@ void ref_solu_row(int64_t width, const float *x, float *y);
 void ref_norm_row(const struct norm *norm, int64_t width, const float *x, float *y);
 void ref_point_row(const struct point_items *items, int32_t row, float *h, int64_t column, int64_t width);
 void ref_point(const struct op *op, const struct step *step, enum site site, struct rows x, struct row_range rows);
+
+/* learn.c */
+extern const struct learn ref_learn;
 
 /* attend.c */
 size_t ref_kv_block_bytes(struct backend *backend, int32_t n_kv_head, int32_t d_head, enum dtype wish); /* f32 always */

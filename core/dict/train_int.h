@@ -1,0 +1,91 @@
+/* train_int.h: a trainer from inside. Private to core/dict/train*.c. */
+#ifndef STEERD_CORE_DICT_TRAIN_INT_H
+#define STEERD_CORE_DICT_TRAIN_INT_H
+
+#include "core/base/pool.h"
+#include "core/dict/train.h"
+#include "core/math/learn.h"
+#include "core/math/ops.h"
+
+#define TRAIN_UNIT 16 /* features that one thread takes at a time: those of a line of the matrix */
+
+#define ADAM_BETA1 0.9
+#define ADAM_BETA2 0.999
+#define ADAM_EPS 1e-8
+#define CLIP_LENGTH 1.0
+
+/* A parameter: values, Adam's moments, gradient. */
+struct train_parameter {
+  float *value, *first, *second, *gradient;
+};
+
+/* Sparse codes by features: entries [start[f], start[f + 1]) of feature f, rows ascending. */
+struct train_columns {
+  size_t *start; /* [n_feat + 1] */
+  int32_t *row;
+  float *value;
+  size_t capacity;
+};
+
+/* Features that have been silent for long, and what they make of the rows' errors. */
+struct train_aux {
+  int64_t n_dead;
+  int32_t *dead;      /* [n_feat]: which */
+  float *rows;        /* [room, width]: their encoders, gathered */
+  int64_t room;
+  struct sparse codes; /* features counted among the dead */
+  struct train_columns columns;
+  float *error;       /* [batch, width] */
+  float scale;        /* of the gradient */
+};
+
+struct trainer {
+  struct train_options options;
+  struct backend *backend;
+  const struct learn *learn;
+  struct pool *pool;
+  int64_t step;            /* steps made */
+  double scale;            /* of the rows; 0: not begun */
+  double threshold, weight; /* sums over steps of keeps^age times the smallest kept value, and times 1 */
+  struct train_parameter enc, dec, b_enc, b_dec; /* [n_feat, width] twice, [n_feat], [width] */
+  int64_t *silent;         /* [n_feat]: steps since it fired */
+  float *norms;            /* [n_feat]: lengths of decoder rows */
+  struct matrix *matrix;   /* enc times norms */
+  struct memory *rows, *bias, *least; /* of the backend: c [batch, width], b_enc times norms, a threshold for all [n_feat] */
+  float *bias_rows;        /* what `bias` is written from */
+  /* One step. */
+  float *input, *error;    /* c and e, [batch, width] */
+  double *row_error, *row_square; /* [batch]: |e|^2, |c|^2 */
+  struct sparse codes;
+  struct train_columns columns;
+  struct train_aux aux;
+  double *squares;         /* [n_feat]: of all gradients of a feature */
+  float *partial;          /* [units, width]: of b_dec */
+  float *column_sums;      /* [2, width]: of c and of e */
+  float cut;               /* BATCHTOPK: what the smallest kept value was */
+};
+
+/* ---- train_codes.c ---- */
+
+/* Folded codes of the rows, the kept ones: trainer.codes. */
+int train_encode(struct trainer *trainer, struct error *error) MUST_CHECK;
+/* Divides codes by the norms of their features: entry i of feature index[i], of those in `of` where not NULL. */
+void train_unfold(const struct trainer *trainer, struct sparse *codes, const int32_t *of);
+int train_columns_make(struct train_columns *columns, const struct sparse *codes, int64_t n_feat, struct error *error) MUST_CHECK;
+void train_columns_free(struct train_columns *columns);
+
+/* ---- train_aux.c ---- */
+
+/* Whom silence has made dead before this step; what they do of the errors, when there are any. *loss: its part. */
+int train_aux(struct trainer *trainer, double *loss, struct error *error) MUST_CHECK;
+/* The entries of one of them, its place among the dead given; n 0 where there are none. */
+struct learn_entries train_aux_entries(const struct trainer *trainer, int64_t place);
+
+/* ---- train.c ---- */
+
+void trainer_fold(struct trainer *trainer, int64_t first, int64_t count); /* norms and matrix of some features */
+int trainer_fold_biases(struct trainer *trainer, struct error *error) MUST_CHECK;
+int trainer_fold_all(struct trainer *trainer, struct error *error) MUST_CHECK;
+void *train_floats(int64_t rows, int64_t width); /* zeros, aligned; free()d */
+
+#endif

@@ -1,0 +1,279 @@
+/* train_step.c: one step of training: rows to codes to errors, errors to gradients feature by feature, Adam.
+ *
+ * One dense product is made, the encode's. All else follows the codes: a row's error is a sum over its features, a feature's gradients
+ * are sums over its rows, and what the loss makes of b_dec by way of the encoder is one sum over features, since the encoder reads
+ * c = x - b_dec: - sum_f (gradient of b_enc[f]) W_enc[f]. */
+#include <math.h>
+#include <string.h>
+
+#include "core/dict/train_int.h"
+
+#define ROWS_AT_A_TIME 8
+#define STRIP 64 /* columns whose sums over rows one thread makes */
+
+/* ---- schedules ---- */
+
+static double ramp(int64_t step, int64_t over) { return over > 0 && step < over ? (double)step / (double)over : 1; }
+
+static double rate_of(const struct trainer *t) {
+  const struct train_options *o = &t->options;
+  int64_t left = o->steps - t->step;
+  double rate = o->rate * ramp(t->step + 1, o->warm_up);
+  return left < o->decay ? rate * (double)(left > 0 ? left : 0) / (double)o->decay : rate;
+}
+
+static double l1_of(const struct trainer *t) { return t->options.kind == TRAIN_RELU ? t->options.l1 * ramp(t->step, t->options.l1_warm_up) : 0; }
+
+/* ---- rows ---- */
+
+struct centring {
+  struct trainer *trainer;
+  const float *x;
+};
+
+static void centre_work(struct pool_worker *worker, void *context) {
+  const struct centring *centring = context;
+  struct trainer *t = centring->trainer;
+  int64_t width = t->options.width;
+  float scale = (float)t->scale;
+  size_t begin, end;
+  while (pool_take(worker, (size_t)t->options.batch, ROWS_AT_A_TIME, &begin, &end))
+    for (; begin < end; begin++) {
+      const float *x = centring->x + (int64_t)begin * width;
+      float *c = t->input + (int64_t)begin * width;
+      for (int64_t i = 0; i < width; i++) c[i] = x[i] * scale - t->b_dec.value[i];
+    }
+}
+
+static int centre(struct trainer *t, const float *x, struct error *error) {
+  struct centring centring = {t, x};
+  pool_run(t->pool, centre_work, &centring);
+  return t->backend->ops->write(t->backend, (struct span){t->rows, 0}, t->input,
+                                (size_t)t->options.batch * (size_t)t->options.width * sizeof(float), error);
+}
+
+static void error_row(struct trainer *t, int64_t row) {
+  const struct sparse *codes = &t->codes;
+  int64_t width = t->options.width;
+  const float *c = t->input + row * width;
+  float *e = t->error + row * width;
+  size_t begin = codes->start[row];
+  for (int64_t i = 0; i < width; i++) e[i] = -c[i];
+  t->learn->gather((int64_t)(codes->start[row + 1] - begin), codes->index + begin, codes->value + begin, t->dec.value, width, e);
+  t->row_error[row] = t->learn->dot(e, e, width);
+  t->row_square[row] = t->learn->dot(c, c, width);
+}
+
+static void error_work(struct pool_worker *worker, void *context) {
+  struct trainer *t = context;
+  size_t begin, end;
+  while (pool_take(worker, (size_t)t->options.batch, ROWS_AT_A_TIME, &begin, &end))
+    for (; begin < end; begin++) error_row(t, (int64_t)begin);
+}
+
+static void sum_columns(const struct trainer *t, const float *rows, int64_t begin, int64_t n, float *sums) {
+  memset(sums, 0, (size_t)n * sizeof *sums);
+  for (int64_t row = 0; row < t->options.batch; row++) t->learn->add_scaled(sums, 1, rows + row * t->options.width + begin, n);
+}
+
+static void columns_work(struct pool_worker *worker, void *context) {
+  struct trainer *t = context;
+  int64_t width = t->options.width;
+  size_t begin, end;
+  while (pool_take(worker, (size_t)width, STRIP, &begin, &end)) {
+    sum_columns(t, t->input, (int64_t)begin, (int64_t)(end - begin), t->column_sums + begin);
+    sum_columns(t, t->error, (int64_t)begin, (int64_t)(end - begin), t->column_sums + width + begin);
+  }
+}
+
+/* What the rows' codes say of the step; the codes are folded. */
+static void tell_codes(const struct trainer *t, struct train_figures *out) {
+  double sum = 0;
+  size_t n = t->codes.start[t->options.batch];
+  for (size_t i = 0; i < n; i++) sum += t->codes.value[i];
+  out->l0 = (double)n / (double)t->options.batch;
+  out->sparsity = l1_of(t) * sum / (double)t->options.batch;
+}
+
+static void tell_errors(const struct trainer *t, struct train_figures *out) {
+  double left = 0, all = 0, mean = 0;
+  int64_t rows = t->options.batch;
+  for (int64_t row = 0; row < rows; row++) {
+    left += t->row_error[row];
+    all += t->row_square[row];
+  }
+  for (int64_t i = 0; i < t->options.width; i++) mean += (double)t->column_sums[i] * t->column_sums[i];
+  all -= mean / (double)rows;
+  out->mse = left / (double)rows;
+  out->explained = all > 0 ? 1 - left / all : (double)NAN;
+}
+
+/* ---- gradients ---- */
+
+static struct learn_entries entries_of(const struct trainer *t, int64_t f) {
+  size_t begin = t->columns.start[f], end = t->columns.start[f + 1];
+  return (struct learn_entries){(int64_t)(end - begin), t->columns.row + begin, t->columns.value + begin};
+}
+
+static struct learn_feature feature_of(struct trainer *t, int64_t f, const float *error, float scale) {
+  int64_t width = t->options.width;
+  return (struct learn_feature){.error = error, .input = t->input, .decoder = t->dec.value + f * width, .width_out = width,
+                                .width_in = width, .scale = scale, .to_decoder = t->dec.gradient + f * width,
+                                .to_encoder = t->enc.gradient + f * width};
+}
+
+/* What l1 takes of each row's value is of the length of the decoder row too. */
+static void penalise_length(struct trainer *t, int64_t f, struct learn_entries entries, float per_value) {
+  int64_t width = t->options.width;
+  double sum = 0;
+  for (int64_t i = 0; i < entries.n; i++) sum += entries.value[i];
+  t->learn->add_scaled(t->dec.gradient + f * width, (float)(per_value * sum / t->norms[f]), t->dec.value + f * width, width);
+}
+
+/* place: among the dead, or -1. A feature without entries has no gradient: nothing is written but a 0 in squares. */
+static void feature_gradient(struct trainer *t, int64_t f, int64_t place) {
+  int64_t width = t->options.width, rows = t->options.batch;
+  struct learn_entries entries = entries_of(t, f), aux = {0};
+  float penalty = (float)(l1_of(t) / (double)rows);
+  if (place >= 0) aux = train_aux_entries(t, place);
+  t->b_enc.gradient[f] = 0;
+  t->squares[f] = 0;
+  if (entries.n == 0 && aux.n == 0) return;
+  float *g_enc = t->enc.gradient + f * width, *g_dec = t->dec.gradient + f * width;
+  memset(g_enc, 0, (size_t)width * sizeof *g_enc);
+  memset(g_dec, 0, (size_t)width * sizeof *g_dec);
+  struct learn_feature main = feature_of(t, f, t->error, 2.0f / (float)rows), other = feature_of(t, f, t->aux.error, t->aux.scale);
+  main.entries = entries;
+  main.penalty = penalty * t->norms[f];
+  other.entries = aux;
+  float bias = t->learn->feature(&main);
+  if (penalty > 0) penalise_length(t, f, entries, penalty);
+  if (aux.n) bias += t->learn->feature(&other);
+  t->b_enc.gradient[f] = bias;
+  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)bias * bias;
+}
+
+/* The first of the dead that is not before f. */
+static int64_t first_dead(const struct trainer *t, int64_t f) {
+  int64_t low = 0, high = t->aux.n_dead;
+  while (low < high) {
+    int64_t middle = low + (high - low) / 2;
+    if (t->aux.dead[middle] < f)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+/* Features of a unit, and their share of b_dec's gradient. */
+static void gradient_unit(struct trainer *t, int64_t begin, int64_t end) {
+  int64_t width = t->options.width, place = first_dead(t, begin);
+  float *partial = t->partial + begin / TRAIN_UNIT * width;
+  bool aux = t->aux.scale > 0;
+  memset(partial, 0, (size_t)width * sizeof *partial);
+  for (int64_t f = begin; f < end; f++) {
+    bool dead = place < t->aux.n_dead && t->aux.dead[place] == f;
+    feature_gradient(t, f, aux && dead ? place : -1);
+    place += dead;
+    if (t->b_enc.gradient[f] != 0) t->learn->add_scaled(partial, -t->b_enc.gradient[f], t->enc.value + f * width, width);
+  }
+}
+
+static void gradient_work(struct pool_worker *worker, void *context) {
+  struct trainer *t = context;
+  size_t begin, end;
+  while (pool_take(worker, (size_t)t->options.n_feat, TRAIN_UNIT, &begin, &end)) gradient_unit(t, (int64_t)begin, (int64_t)end);
+}
+
+static void gradient_of_output_bias(struct trainer *t) {
+  int64_t width = t->options.width, units = (t->options.n_feat + TRAIN_UNIT - 1) / TRAIN_UNIT;
+  float *to = t->b_dec.gradient, by = 2.0f / (float)t->options.batch;
+  for (int64_t i = 0; i < width; i++) to[i] = by * t->column_sums[width + i];
+  for (int64_t unit = 0; unit < units; unit++) t->learn->add_scaled(to, 1, t->partial + unit * width, width);
+}
+
+/* Of all gradients together. */
+static double gradient_length(const struct trainer *t) {
+  double sum = t->learn->dot(t->b_dec.gradient, t->b_dec.gradient, t->options.width);
+  for (int64_t f = 0; f < t->options.n_feat; f++) sum += t->squares[f];
+  return sqrt(sum);
+}
+
+/* ---- the update ---- */
+
+struct updating {
+  struct trainer *trainer;
+  struct learn_adam adam;
+};
+
+static struct learn_adam adam_of(const struct trainer *t, const struct train_figures *figures) {
+  double age = (double)(t->step + 1), clip = CLIP_LENGTH / (figures->length + 1e-6);
+  return (struct learn_adam){.beta1 = (float)ADAM_BETA1, .beta2 = (float)ADAM_BETA2, .eps = (float)ADAM_EPS,
+                             .rate = (float)(figures->rate / (1 - pow(ADAM_BETA1, age))),
+                             .unbias = (float)(1 / sqrt(1 - pow(ADAM_BETA2, age))), .gain = clip < 1 ? (float)clip : 1.0f};
+}
+
+static void update(const struct trainer *t, const struct learn_adam *adam, const struct train_parameter *p, int64_t begin, int64_t n,
+                   bool silent) {
+  t->learn->adam(adam, n, silent ? NULL : p->gradient + begin, p->value + begin, p->first + begin, p->second + begin);
+}
+
+static void update_work(struct pool_worker *worker, void *context) {
+  const struct updating *updating = context;
+  struct trainer *t = updating->trainer;
+  int64_t width = t->options.width;
+  size_t begin, end;
+  while (pool_take(worker, (size_t)t->options.n_feat, TRAIN_UNIT, &begin, &end)) {
+    for (int64_t f = (int64_t)begin; f < (int64_t)end; f++) {
+      bool silent = t->squares[f] == 0;
+      update(t, &updating->adam, &t->enc, f * width, width, silent);
+      update(t, &updating->adam, &t->dec, f * width, width, silent);
+    }
+    update(t, &updating->adam, &t->b_enc, (int64_t)begin, (int64_t)(end - begin), false);
+    trainer_fold(t, (int64_t)begin, (int64_t)(end - begin));
+  }
+}
+
+static void count_silence(struct trainer *t, struct train_figures *out) {
+  out->dead = 0;
+  for (int64_t f = 0; f < t->options.n_feat; f++) {
+    t->silent[f] = t->columns.start[f + 1] > t->columns.start[f] ? 0 : t->silent[f] + 1;
+    out->dead += t->silent[f] > t->options.dead_after;
+  }
+}
+
+/* ---- the step ---- */
+
+static int forward(struct trainer *t, const float *x, struct train_figures *out, struct error *error) {
+  if (centre(t, x, error) != 0 || train_encode(t, error) != 0) return -1;
+  tell_codes(t, out);
+  train_unfold(t, &t->codes, NULL);
+  pool_run(t->pool, error_work, t);
+  pool_run(t->pool, columns_work, t);
+  tell_errors(t, out);
+  t->aux.scale = 0;
+  return train_columns_make(&t->columns, &t->codes, t->options.n_feat, error) != 0 || train_aux(t, &out->aux, error) != 0 ? -1 : 0;
+}
+
+static void backward(struct trainer *t, struct train_figures *out) {
+  pool_run(t->pool, gradient_work, t);
+  gradient_of_output_bias(t);
+  out->length = gradient_length(t);
+}
+
+int trainer_step(struct trainer *t, const float *x, struct train_figures *out, struct error *error) {
+  memset(out, 0, sizeof *out);
+  if (forward(t, x, out, error) != 0) return -1;
+  backward(t, out);
+  out->rate = rate_of(t);
+  if (!isfinite(out->mse + out->sparsity + out->aux + out->length))
+    return error_set(error, ERROR_FORMAT, "the loss is no number any longer at step %lld: a rate below %g may help", (long long)t->step + 1,
+                     t->options.rate);
+  struct updating updating = {t, adam_of(t, out)};
+  pool_run(t->pool, update_work, &updating);
+  update(t, &updating.adam, &t->b_dec, 0, t->options.width, false);
+  count_silence(t, out);
+  t->step++;
+  return trainer_fold_biases(t, error);
+}

@@ -1,0 +1,400 @@
+/* test_train.c: training beside SAELens' own trainer (tests/vectors/train), beside finite differences, with other threads and
+ * processors, and from what an interrupted one has kept. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "core/base/random.h"
+#include "core/dict/train.h"
+#include "tests/unit/vectors.h"
+
+static struct error error;
+
+static void fine(int failed) {
+  if (failed) fprintf(stderr, "%s\n", error.text);
+  assert_int_equal(failed, 0);
+}
+
+/* ---- beside SAELens ---- */
+
+#define STEPS 20
+static const char *const devices[] = {"ref", "cpu-generic", "cpu"};
+
+static struct train_options recorded_options(const char *kind) {
+  struct train_options o = {.kind = !strcmp(kind, "relu") ? TRAIN_RELU : !strcmp(kind, "batchtopk") ? TRAIN_BATCHTOPK : TRAIN_TOPK,
+                            .width = 12, .n_feat = 40, .batch = 24, .steps = STEPS, .rate = 0.01, .warm_up = 4, .decay = 5,
+                            .dead_after = 1000, .init_norm = 0.1};
+  if (o.kind == TRAIN_RELU) {
+    o.l1 = 0.3;
+    o.l1_warm_up = 8;
+  } else {
+    o.k = 5;
+    o.aux = 1;
+  }
+  return o;
+}
+
+static float *recorded(const struct tensors *vectors, const char *kind, const char *name, size_t *n) {
+  char full[64];
+  snprintf(full, sizeof full, "%s%s%s", kind, *kind ? "/" : "", name);
+  return vectors_f32(vectors, full, n);
+}
+
+/* The recorded numbers are float64's; Adam's first steps divide a gradient by its own size, so that a gradient near 0 turns a rounding
+ * into a step: after twenty steps of 0.01 weights of about 0.2 agree within 1e-4 (vectors_agree), measured 2e-6. */
+static void agree(const struct tensors *vectors, const char *kind, const char *name, const float *got) {
+  size_t n;
+  char label[80];
+  float *want = recorded(vectors, kind, name, &n);
+  snprintf(label, sizeof label, "%s/%s", kind, name);
+  assert_true(vectors_agree(label, got, want, n));
+  free(want);
+}
+
+static void set_start(const struct tensors *vectors, const char *kind, struct trainer *trainer) {
+  const char *const names[] = {"enc", "dec", "b_enc", "b_dec"};
+  float *start[4], *marks;
+  bool silent[40];
+  size_t n;
+  for (int i = 0; i < 4; i++) start[i] = recorded(vectors, "", names[i], &n);
+  struct train_weights weights = {start[0], start[1], start[2], start[3], 0.5, 0};
+  fine(trainer_set_weights(trainer, &weights, &error));
+  marks = recorded(vectors, kind, "silent", &n);
+  for (int f = 0; f < 40; f++) silent[f] = marks[f] > 0;
+  trainer_set_silent(trainer, silent);
+  for (int i = 0; i < 4; i++) free(start[i]);
+  free(marks);
+}
+
+static void agree_all(const struct tensors *vectors, const char *kind, const char *prefix, const struct train_weights *got) {
+  const char *const names[] = {"enc", "dec", "b_enc", "b_dec"};
+  const float *const values[] = {got->enc, got->dec, got->b_enc, got->b_dec};
+  for (int i = 0; i < 4; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "%s%s", prefix, names[i]);
+    agree(vectors, kind, name, values[i]);
+  }
+}
+
+/* Features that are silent have no gradient written: the recorded one is 0. */
+static void clear_silent(struct train_weights *g, float *enc, float *dec) {
+  for (int f = 0; f < 40; f++)
+    for (int i = 0; i < 12; i++) {
+      bool none = g->b_enc[f] == 0;
+      enc[f * 12 + i] = none ? 0 : g->enc[f * 12 + i];
+      dec[f * 12 + i] = none ? 0 : g->dec[f * 12 + i];
+    }
+  g->enc = enc;
+  g->dec = dec;
+}
+
+static void follow(const struct tensors *vectors, const char *kind, const char *device) {
+  struct train_options o = recorded_options(kind);
+  struct trainer *trainer = trainer_new(&o, device, 2, &error);
+  if (!trainer) fprintf(stderr, "%s\n", error.text);
+  assert_non_null(trainer);
+  size_t n;
+  float *x = recorded(vectors, "", "x", &n), losses[STEPS * 3], enc[480], dec[480], kept[STEPS];
+  double threshold = 0, weight = 0;
+  struct train_weights weights;
+  set_start(vectors, kind, trainer);
+  for (int s = 0; s < STEPS; s++) {
+    struct train_figures figures;
+    fine(trainer_step(trainer, x + s * 24 * 12, &figures, &error));
+    losses[3 * s] = (float)figures.mse;
+    losses[3 * s + 1] = (float)figures.sparsity;
+    losses[3 * s + 2] = (float)figures.aux;
+    if (s > 0) continue;
+    trainer_gradients(trainer, &weights);
+    clear_silent(&weights, enc, dec);
+    agree_all(vectors, kind, "g_", &weights);
+  }
+  agree(vectors, kind, "loss", losses);
+  trainer_weights(trainer, &weights);
+  agree_all(vectors, kind, "", &weights);
+  if (o.kind == TRAIN_BATCHTOPK) {
+    float *least = recorded(vectors, kind, "threshold", &n);
+    for (int s = 0; s < STEPS; s++) {
+      threshold = 0.5 * threshold + 0.5 * least[s]; /* of a run of 20 steps */
+      weight = 0.5 * weight + 0.5;
+    }
+    kept[0] = (float)weights.threshold;
+    kept[1] = (float)(threshold / weight);
+    assert_true(vectors_agree("threshold", kept, kept + 1, 1));
+    free(least);
+  }
+  free(x);
+  trainer_free(trainer);
+}
+
+static void test_saelens(void **state) {
+  static const char *const kinds[] = {"relu", "topk", "topk-dead", "topk-few-dead", "batchtopk"};
+  struct tensors *vectors = vectors_open("tests/vectors/train/train.safetensors");
+  (void)state;
+  for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) follow(vectors, kinds[i], devices[d]);
+  tensors_close(vectors);
+}
+
+/* ---- runs ---- */
+
+static struct train_options small(enum train_kind kind) {
+  struct train_options o = {.kind = kind, .width = 37, .n_feat = 150, .k = kind == TRAIN_RELU ? 0 : 6, .batch = 50, .steps = 60, .seed = 3};
+  train_defaults(&o);
+  o.dead_after = 5; /* so that some die */
+  o.rate = 3e-3;
+  return o;
+}
+
+/* Rows of a few directions each. */
+static float *make_rows(int64_t n, int64_t width) {
+  float *x = calloc((size_t)(n * width), sizeof *x);
+  for (int64_t row = 0; row < n; row++)
+    for (int j = 0; j < 4; j++) {
+      uint64_t which = (uint64_t)(random_unit(5, 0, (uint64_t)(row * 4 + j)) * 60);
+      double much = random_unit(5, 1, (uint64_t)(row * 4 + j)) * 3;
+      for (int64_t i = 0; i < width; i++) x[row * width + i] += (float)(much * (random_unit(6, which, (uint64_t)i) - 0.4));
+    }
+  return x;
+}
+
+struct run {
+  struct trainer *trainer;
+  struct train_figures first, last;
+};
+
+static struct run start_run(const struct train_options *o, const char *device, int threads, const float *x) {
+  struct run run = {.trainer = trainer_new(o, device, threads, &error)};
+  assert_non_null(run.trainer);
+  fine(trainer_begin(run.trainer, x, o->batch * 4, &error));
+  return run;
+}
+
+static void go_on(struct run *run, const float *x, int64_t until) {
+  const struct train_options *o = trainer_options(run->trainer);
+  while (trainer_steps(run->trainer) < until) {
+    bool first = trainer_steps(run->trainer) == 0;
+    fine(trainer_step(run->trainer, x + trainer_steps(run->trainer) * o->batch * o->width, &run->last, &error));
+    if (first) run->first = run->last;
+  }
+}
+
+static void same_bits(const struct trainer *a, const struct trainer *b) {
+  struct train_weights p, q;
+  const struct train_options *o = trainer_options(a);
+  trainer_weights(a, &p);
+  trainer_weights(b, &q);
+  assert_memory_equal(p.enc, q.enc, (size_t)(o->n_feat * o->width) * sizeof(float));
+  assert_memory_equal(p.dec, q.dec, (size_t)(o->n_feat * o->width) * sizeof(float));
+  assert_memory_equal(p.b_enc, q.b_enc, (size_t)o->n_feat * sizeof(float));
+  assert_memory_equal(p.b_dec, q.b_dec, (size_t)o->width * sizeof(float));
+  assert_true(p.scale == q.scale && p.threshold == q.threshold);
+}
+
+static void test_threads(void **state) {
+  (void)state;
+  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
+    struct train_options o = small((enum train_kind)kind);
+    float *x = make_rows(o.batch * o.steps, o.width);
+    struct run one = start_run(&o, "cpu", 1, x), three = start_run(&o, "cpu", 3, x);
+    go_on(&one, x, o.steps);
+    go_on(&three, x, o.steps);
+    same_bits(one.trainer, three.trainer);
+    trainer_free(one.trainer);
+    trainer_free(three.trainer);
+    free(x);
+  }
+}
+
+/* Each processor's kernels add in their own way: what twenty steps make of that stays within the recordings' bound (measured 1e-6). */
+static void test_processors(void **state) {
+  (void)state;
+  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
+    struct train_options o = small((enum train_kind)kind);
+    float *x = make_rows(o.batch * o.steps, o.width);
+    struct run obvious = start_run(&o, "ref", 1, x), fast = start_run(&o, "cpu", 2, x);
+    struct train_weights p, q;
+    go_on(&obvious, x, 20);
+    go_on(&fast, x, 20);
+    trainer_weights(obvious.trainer, &p);
+    trainer_weights(fast.trainer, &q);
+    assert_true(vectors_agree("enc", q.enc, p.enc, (size_t)(o.n_feat * o.width)));
+    assert_true(vectors_agree("dec", q.dec, p.dec, (size_t)(o.n_feat * o.width)));
+    trainer_free(obvious.trainer);
+    trainer_free(fast.trainer);
+    free(x);
+  }
+}
+
+/* It learns: less than half of the error that it began with, where it began with all of it (the decoder's rows are short). */
+static void test_learns(void **state) {
+  (void)state;
+  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
+    struct train_options o = small((enum train_kind)kind);
+    o.steps = 300;
+    o.l1 /= 10;
+    float *x = make_rows(o.batch * o.steps, o.width);
+    struct run run = start_run(&o, "cpu", 2, x);
+    go_on(&run, x, o.steps);
+    if (!(run.last.mse < run.first.mse / 2)) fprintf(stderr, "%s: %g to %g\n", train_kind_name(o.kind), run.first.mse, run.last.mse);
+    assert_true(run.last.mse < run.first.mse / 2 && run.last.explained > 0.5);
+    if (o.k) assert_true(run.last.l0 <= (double)o.k && run.last.l0 > (double)o.k / 2);
+    trainer_free(run.trainer);
+    free(x);
+  }
+}
+
+static void test_resumes(void **state) {
+  (void)state;
+  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
+    struct train_options o = small((enum train_kind)kind);
+    float *x = make_rows(o.batch * o.steps, o.width);
+    struct run whole = start_run(&o, "cpu", 2, x), begun = start_run(&o, "cpu", 2, x), rest = {.trainer = trainer_new(&o, "cpu", 1, &error)};
+    FILE *file = tmpfile();
+    go_on(&whole, x, o.steps);
+    go_on(&begun, x, 23);
+    fine(trainer_save(begun.trainer, file, &error));
+    rewind(file);
+    fine(trainer_load(rest.trainer, file, &error));
+    assert_int_equal(trainer_steps(rest.trainer), 23);
+    go_on(&rest, x, o.steps);
+    same_bits(whole.trainer, rest.trainer);
+    fclose(file);
+    trainer_free(whole.trainer);
+    trainer_free(begun.trainer);
+    trainer_free(rest.trainer);
+    free(x);
+  }
+}
+
+/* What is cut short or of other options is refused. */
+static void test_refuses_states(void **state) {
+  (void)state;
+  struct train_options o = small(TRAIN_TOPK), other = o;
+  other.seed++;
+  struct trainer *a = trainer_new(&o, "cpu", 1, &error), *b = trainer_new(&other, "cpu", 1, &error);
+  FILE *file = tmpfile();
+  fine(trainer_save(a, file, &error));
+  rewind(file);
+  assert_int_equal(trainer_load(b, file, &error), -1);
+  assert_non_null(strstr(error.text, "other options"));
+  error_clear(&error);
+  fine(ftruncate(fileno(file), ftell(file) + 4000));
+  rewind(file);
+  assert_int_equal(trainer_load(a, file, &error), -1);
+  assert_non_null(strstr(error.text, "cut short"));
+  error_clear(&error);
+  fclose(file);
+  trainer_free(a);
+  trainer_free(b);
+}
+
+/* ---- gradients beside differences of the loss ---- */
+
+/* The loss over x with other weights: the figures of a first step of a trainer of its own. */
+static double loss_of(const struct train_options *o, const struct train_weights *weights, const float *x) {
+  struct trainer *trainer = trainer_new(o, "ref", 1, &error);
+  struct train_figures figures;
+  fine(trainer_set_weights(trainer, weights, &error));
+  fine(trainer_step(trainer, x, &figures, &error));
+  trainer_free(trainer);
+  return figures.mse + figures.sparsity;
+}
+
+/* Differences over +-h of a loss of about 30 in f32 weights: rounding 1e-6 * 30 / h = 0.003, the third derivative h^2, kinks where a
+ * feature comes or goes; with h = 0.01 the worst of these is 0.02 of gradients of about 1. */
+static void check_difference(const struct train_options *o, const struct train_weights *weights, const float *x, float *values, int64_t n,
+                             const float *gradient) {
+  const float h = 0.01f;
+  for (int64_t i = 0; i < n; i += n / 7 + 1) {
+    float was = values[i];
+    values[i] = was + h;
+    double up = loss_of(o, weights, x);
+    values[i] = was - h;
+    double down = loss_of(o, weights, x);
+    values[i] = was;
+    double difference = (up - down) / (2 * (double)h);
+    if (fabs(difference - gradient[i]) > 0.03 * fmax(1, fabs(difference)))
+      fprintf(stderr, "element %lld: %g, by differences %g\n", (long long)i, (double)gradient[i], difference);
+    assert_true(fabs(difference - gradient[i]) <= 0.03 * fmax(1, fabs(difference)));
+  }
+}
+
+static void test_differences(void **state) {
+  (void)state;
+  struct train_options o = {.kind = TRAIN_RELU, .width = 9, .n_feat = 14, .batch = 12, .steps = 5, .rate = 1e-3, .l1 = 0.7, .dead_after = 9,
+                            .init_norm = 0.8, .seed = 11};
+  float *x = make_rows(o.batch, o.width), *copies[4];
+  struct trainer *trainer = trainer_new(&o, "ref", 1, &error);
+  struct train_weights weights, gradients;
+  struct train_figures figures;
+  const int64_t sizes[] = {o.n_feat * o.width, o.n_feat * o.width, o.n_feat, o.width};
+  fine(trainer_begin(trainer, x, o.batch, &error));
+  trainer_weights(trainer, &weights);
+  const float *const values[] = {weights.enc, weights.dec, weights.b_enc, weights.b_dec};
+  for (int i = 0; i < 4; i++) {
+    copies[i] = malloc((size_t)sizes[i] * sizeof(float));
+    memcpy(copies[i], values[i], (size_t)sizes[i] * sizeof(float));
+  }
+  struct train_weights moved = {copies[0], copies[1], copies[2], copies[3], weights.scale, 0};
+  fine(trainer_step(trainer, x, &figures, &error));
+  trainer_gradients(trainer, &gradients);
+  const float *const slopes[] = {gradients.enc, gradients.dec, gradients.b_enc, gradients.b_dec};
+  for (int i = 0; i < 4; i++) check_difference(&o, &moved, x, copies[i], sizes[i], slopes[i]);
+  for (int i = 0; i < 4; i++) free(copies[i]);
+  trainer_free(trainer);
+  free(x);
+}
+
+/* ---- refusals ---- */
+
+static void refused(struct train_options o, const char *field, const char *text) {
+  assert_int_equal(train_check(&o, &error), -1);
+  assert_string_equal(error.field, field);
+  if (!strstr(error.text, text)) fprintf(stderr, "%s\n", error.text);
+  assert_non_null(strstr(error.text, text));
+  error_clear(&error);
+}
+
+static void test_refusals(void **state) {
+  (void)state;
+  enum train_kind kind;
+  struct train_options good = small(TRAIN_TOPK), o;
+  fine(train_check(&good, &error));
+  assert_int_equal(train_kind_find("tokp", &kind, &error), -1);
+  assert_non_null(strstr(error.text, "did you mean 'topk'"));
+  error_clear(&error);
+  assert_int_equal(train_kind_find("gated", &kind, &error), -1);
+  error_clear(&error);
+  o = good, o.k = 151, refused(o, "k", "only 150 features");
+  o = good, o.k = 0, refused(o, "k", "1 to 150");
+  o = good, o.kind = TRAIN_RELU, refused(o, "k", "made by l1");
+  o = good, o.rate = (double)NAN, refused(o, "rate", "nan");
+  o = good, o.rate = 0, refused(o, "rate", "above 0");
+  o = good, o.batch = 0, refused(o, "batch", "allowed");
+  o = good, o.warm_up = 61, refused(o, "warmUp", "0 to 60");
+  struct trainer *trainer = trainer_new(&good, "cpu", 1, &error);
+  float *x = calloc((size_t)(good.batch * good.width), sizeof *x);
+  assert_int_equal(trainer_begin(trainer, x, good.batch, &error), -1);
+  assert_non_null(strstr(error.text, "all 0"));
+  error_clear(&error);
+  x[5] = INFINITY;
+  assert_int_equal(trainer_begin(trainer, x, good.batch, &error), -1);
+  error_clear(&error);
+  free(x);
+  trainer_free(trainer);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(test_saelens), cmocka_unit_test(test_threads), cmocka_unit_test(test_processors), cmocka_unit_test(test_learns),
+      cmocka_unit_test(test_resumes), cmocka_unit_test(test_refuses_states), cmocka_unit_test(test_differences),
+      cmocka_unit_test(test_refusals),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/base/mapfile.h"
-#include "server/sha256.h"
+#include "core/base/sha256.h"
 
 #define FILE_MOST (1 << 20) /* bytes */
 #define SHORTEST 16         /* characters: less can be guessed over the network */

@@ -15,7 +15,7 @@
 #include "server/guard.h"
 #include "server/keys.h"
 #include "server/origin.h"
-#include "server/sha256.h"
+#include "core/base/sha256.h"
 
 static const struct guard_limits limits = {32768, 8};
 

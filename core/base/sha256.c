@@ -1,5 +1,5 @@
 /* Owns one hash function, written from FIPS 180-4. Refuses to know what is hashed. */
-#include "server/sha256.h"
+#include "core/base/sha256.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -28,19 +28,30 @@ static void schedule(const unsigned char *block, uint32_t w[64]) {
   }
 }
 
+/* One round (6.2.2 step 3) in place: what it gives to d and h stands where the next round has its e and a, so that nothing moves. */
+static inline void turn(uint32_t a, uint32_t b, uint32_t c, uint32_t *d, uint32_t e, uint32_t f, uint32_t g, uint32_t *h,
+                        uint32_t added) {
+  uint32_t s1 = rotate(e, 6) ^ rotate(e, 11) ^ rotate(e, 25), s0 = rotate(a, 2) ^ rotate(a, 13) ^ rotate(a, 22);
+  uint32_t choice = (e & f) ^ (~e & g), majority = (a & b) ^ (a & c) ^ (b & c);
+  uint32_t t1 = *h + s1 + choice + added;
+  *d += t1;
+  *h = t1 + s0 + majority;
+}
+
 static void add_block(uint32_t state[8], const unsigned char *block) {
   uint32_t w[64], v[8];
   schedule(block, w);
   memcpy(v, state, sizeof v);
-  for (int i = 0; i < 64; i++) {
-    uint32_t s1 = rotate(v[4], 6) ^ rotate(v[4], 11) ^ rotate(v[4], 25);
-    uint32_t choice = (v[4] & v[5]) ^ (~v[4] & v[6]);
-    uint32_t t1 = v[7] + s1 + choice + round_constants[i] + w[i];
-    uint32_t s0 = rotate(v[0], 2) ^ rotate(v[0], 13) ^ rotate(v[0], 22);
-    uint32_t majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
-    memmove(v + 1, v, 7 * sizeof *v);
-    v[4] += t1;
-    v[0] = t1 + s0 + majority;
+  for (int i = 0; i < 64; i += 8) { /* after eight rounds every word is back in its place */
+    const uint32_t *k = round_constants + i, *x = w + i;
+    turn(v[0], v[1], v[2], &v[3], v[4], v[5], v[6], &v[7], k[0] + x[0]);
+    turn(v[7], v[0], v[1], &v[2], v[3], v[4], v[5], &v[6], k[1] + x[1]);
+    turn(v[6], v[7], v[0], &v[1], v[2], v[3], v[4], &v[5], k[2] + x[2]);
+    turn(v[5], v[6], v[7], &v[0], v[1], v[2], v[3], &v[4], k[3] + x[3]);
+    turn(v[4], v[5], v[6], &v[7], v[0], v[1], v[2], &v[3], k[4] + x[4]);
+    turn(v[3], v[4], v[5], &v[6], v[7], v[0], v[1], &v[2], k[5] + x[5]);
+    turn(v[2], v[3], v[4], &v[5], v[6], v[7], v[0], &v[1], k[6] + x[6]);
+    turn(v[1], v[2], v[3], &v[4], v[5], v[6], v[7], &v[0], k[7] + x[7]);
   }
   for (int i = 0; i < 8; i++) state[i] += v[i];
 }

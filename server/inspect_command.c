@@ -2,16 +2,12 @@
 #include "server/inspect_command.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/json_writer.h"
-#include "core/base/log.h"
-#include "core/base/mapfile.h"
 #include "core/inspect.h"
-#include "server/command.h"
-#include "server/config.h"
 #include "server/lab_settings.h"
+#include "server/place_command.h"
 
 #define KEY_WIDTH 34
 
@@ -29,33 +25,7 @@ void help_inspect(void) {
        "Settings such as --threads and --aliases are those of `serve`.");
 }
 
-/* ---- arguments ---- */
-
-struct command {
-  const char *place;
-  bool json, quick;
-  int argc;
-  char **argv; /* what is left for the settings */
-};
-
-static int read_arguments(struct command *c, int argc, char **argv, struct error *error) {
-  c->argv = calloc((size_t)argc + 1, sizeof *c->argv);
-  if (!c->argv) return error_memory(error, ((size_t)argc + 1) * sizeof *c->argv);
-  for (int i = 0; i < argc; i++) {
-    char *word = argv[i];
-    if (strcmp(word, "--json") == 0) {
-      c->json = true;
-    } else if (strcmp(word, "--quick") == 0) {
-      c->quick = true;
-    } else if (word[0] != '-' && !c->place) {
-      c->place = word;
-    } else { /* a setting and, unless it is --name=value, its value */
-      c->argv[c->argc++] = word;
-      if (word[0] == '-' && !strchr(word, '=') && i + 1 < argc) c->argv[c->argc++] = argv[++i];
-    }
-  }
-  return 0;
-}
+static bool json, quick;
 
 /* ---- printing ---- */
 
@@ -114,13 +84,13 @@ static int print_json(const struct inspect_facts *facts, struct error *error) {
 
 /* ---- the verb ---- */
 
-static int inspect(const struct command *command, struct options *options, struct error *error) {
+static int inspect(const struct place_command *command, struct options *options, struct error *error) {
   struct inspect_options inspect = {.place = command->place, .backend = lab_settings_device(options, error),
-                                    .threads = (int)options->threads, .measure = !command->quick};
+                                    .threads = (int)options->threads, .measure = !quick};
   struct inspect_facts facts;
   if (!inspect.backend || lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
   int failed = inspect_place(&inspect, &facts, error);
-  if (!failed && command->json)
+  if (!failed && json)
     failed = print_json(&facts, error);
   else if (!failed)
     print_text(&facts);
@@ -129,22 +99,7 @@ static int inspect(const struct command *command, struct options *options, struc
 }
 
 int run_inspect(int argc, char **argv) {
-  struct error error = ERROR_INIT;
-  struct command command = {.place = NULL};
-  struct options options;
-  bool help = false;
-  memset(&options, 0, sizeof options);
-  int failed = read_arguments(&command, argc, argv, &error);
-  if (!failed && !command.place)
-    failed = error_set(&error, ERROR_ARGUMENT, "inspect needs a PLACE: a model or a file of tensors; see steerd help inspect");
-  log_set_level(LOG_LEVEL_WARN);
-  mapfile_guard_install();
-  if (!failed) failed = config_read(&options, command.argc, command.argv, CONFIG_SYSTEM_FILE, &help, &error);
-  if (!failed && help)
-    help_inspect();
-  else if (!failed)
-    failed = inspect(&command, &options, &error);
-  options_clear(&options);
-  free(command.argv);
-  return failed ? complain(&error) : EXIT_DONE;
+  struct place_command command = {.verb = "inspect", .wants = "a model or a file of tensors", .help = help_inspect,
+                                  .flags = {{"--json", &json}, {"--quick", &quick}}, .run = inspect};
+  return place_command_main(&command, argc, argv);
 }

@@ -29,6 +29,7 @@
 #include "server/notify.h"
 #include "server/options.h"
 #include "server/place.h"
+#include "server/pull_command.h"
 #include "server/stats_command.h"
 
 /* After the drain time: how long a cancelled request may take to say so to its client. */
@@ -312,6 +313,7 @@ static const struct verb {
   bool takes_arguments;
 } verbs[] = {
     {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
+    {"pull", "PLACE [--list]", "a model or a dictionary from the Hugging Face hub into the cache of this machine", run_pull, true},
     {"inspect", "PLACE [--json] [--quick]", "what a model or a file of tensors is, as steerd understands it", run_inspect, true},
     {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
@@ -344,6 +346,7 @@ static int help_verb(const struct verb *verb) {
   if (verb->run == run_serve) help_serve();
   else if (verb->run == run_stats) help_stats();
   else if (verb->run == run_inspect) help_inspect();
+  else if (verb->run == run_pull) help_pull();
   else if (verb->run == run_eval) help_eval();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();

@@ -8,6 +8,7 @@
 #define BAR 30
 
 static volatile sig_atomic_t interrupted;
+static bool drawn;
 
 static void on_interrupt(int number) {
   (void)number;
@@ -28,22 +29,40 @@ static void write_time(double seconds, char out[32]) {
     snprintf(out, 32, "%.0f min", seconds / 60);
 }
 
-bool progress_tell(void *context, const struct lab_progress *progress) {
-  (void)context;
-  const struct store_job *job = &progress->job;
-  double share = job->total > 0 ? (double)job->done / (double)job->total : 0;
-  char bar[BAR + 1], left[32];
+/* The bar, and what stands in front of a line's words. */
+static void begin_line(double share) {
+  char bar[BAR + 1];
   for (int i = 0; i < BAR; i++) bar[i] = i < share * BAR ? '#' : '.';
   bar[BAR] = '\0';
-  write_time(progress->seconds_left, left);
-  bool terminal = isatty(STDERR_FILENO);
-  fprintf(stderr, "%s[%s] %5.1f %%  %s: %lld of %lld %s, %.0f/s, %s left%s", terminal ? "\r\033[K" : "", bar, 100 * share,
-          job->message ? job->message : "starting", (long long)job->done, (long long)job->total,
-          job->unit ? job->unit : "", progress->rate, left, terminal ? "" : "\n");
+  drawn = true;
+  fprintf(stderr, "%s[%s] %5.1f %%  ", isatty(STDERR_FILENO) ? "\r\033[K" : "", bar, 100 * share);
+}
+
+static bool end_line(double seconds_left) {
+  char left[32];
+  write_time(seconds_left, left);
+  fprintf(stderr, "%s left%s", left, isatty(STDERR_FILENO) ? "" : "\n");
   fflush(stderr);
   return interrupted;
 }
 
+bool progress_tell(void *context, const struct lab_progress *progress) {
+  (void)context;
+  const struct store_job *job = &progress->job;
+  begin_line(job->total > 0 ? (double)job->done / (double)job->total : 0);
+  fprintf(stderr, "%s: %lld of %lld %s, %.0f/s, ", job->message ? job->message : "starting", (long long)job->done,
+          (long long)job->total, job->unit ? job->unit : "", progress->rate);
+  return end_line(progress->seconds_left);
+}
+
+bool progress_pull(void *context, const struct pull_progress *progress) {
+  (void)context;
+  begin_line(progress->total > 0 ? (double)progress->done / (double)progress->total : 0);
+  fprintf(stderr, "%s: %.0f of %.0f MB, %.1f MB/s, ", *progress->file ? progress->file : "another program brings it",
+          (double)progress->done / 1e6, (double)progress->total / 1e6, progress->rate / 1e6);
+  return end_line(progress->seconds_left);
+}
+
 void progress_end(void) {
-  if (isatty(STDERR_FILENO)) fputc('\n', stderr);
+  if (drawn && isatty(STDERR_FILENO)) fputc('\n', stderr);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "core/archive.h"
+#include "core/pull.h"
 
 /* From here on SIGINT and SIGTERM ask the job to stop in place of ending the process. */
 void progress_catch_signals(void);
@@ -13,7 +14,10 @@ void progress_catch_signals(void);
  * signal came. */
 bool progress_tell(void *context, const struct lab_progress *progress);
 
-/* Ends the bar. */
+/* `tell` of pull. */
+bool progress_pull(void *context, const struct pull_progress *progress);
+
+/* Ends the bar, if there is one. */
 void progress_end(void);
 
 #endif

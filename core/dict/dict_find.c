@@ -25,7 +25,7 @@ static int find_in_hub(const char *name, const struct release_place *place, stru
     hub_tell(root, place->repository, there);
     return error_set(error, ERROR_NOT_FOUND,
                      "'%.100s', which is '%.100s' in '%.100s', is not in the Hugging Face cache '%.100s' (%.80s); where there is a "
-                     "network: hf download %.100s", name, place->folder, place->repository, root, there, place->repository);
+                     "network: steerd pull %.100s", name, place->folder, place->repository, root, there, name);
   }
   if (hub_snapshot(root, place->repository, NULL, snapshot, error) != 0) return -1;
   int n = snprintf(out->path, sizeof out->path, "%s/%s", snapshot, place->folder);
@@ -33,8 +33,7 @@ static int find_in_hub(const char *name, const struct release_place *place, stru
   if (!path_is_directory(out->path) && !path_is_file(out->path))
     return error_set(error, ERROR_NOT_FOUND,
                      "'%.100s' is '%.200s' in '%.100s', but the snapshot in the cache does not have it; where there is a network: "
-                     "hf download %.100s --include '%.200s*'", name, place->folder, place->repository, place->repository,
-                     place->folder);
+                     "steerd pull %.100s", name, place->folder, place->repository, name);
   if (realpath(root, out->fence)) return 0;
   return error_set(error, ERROR_IO, "'%s': %s", root, strerror(errno));
 }

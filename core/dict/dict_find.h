@@ -5,7 +5,7 @@
  *   gpt2-small/7-res-jb                            a model and a source of Neuronpedia's
  *
  * A name is looked for in folders that somebody gives, as OWNER/NAME/FOLDER or NAME/FOLDER of its repository, then in the
- * Hugging Face cache. What exists as a path is a path. Nothing is downloaded. */
+ * Hugging Face cache. What exists as a path is a path. Nothing is downloaded: core/pull.h does. */
 #ifndef STEERD_CORE_DICT_DICT_FIND_H
 #define STEERD_CORE_DICT_DICT_FIND_H
 

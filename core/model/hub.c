@@ -55,8 +55,9 @@ bool hub_is_repository(const char *name, size_t length) {
   return is_part(name, first) && is_part(slash + 1, length - first - 1);
 }
 
-/* ROOT/models--ORG--NAME */
-static int repository_folder(const char *root, const char *repository, char out[HUB_PATH_BYTES], struct error *error) {
+int hub_folder(const char *root, const char *repository, char out[HUB_PATH_BYTES], struct error *error) {
+  if (!hub_is_repository(repository, strlen(repository)))
+    return error_set(error, ERROR_ARGUMENT, "'%.100s' is not a repository; expected ORGANISATION/NAME", repository);
   const char *slash = strchr(repository, '/');
   int first = slash ? (int)(slash - repository) : (int)strlen(repository);
   int n = snprintf(out, HUB_PATH_BYTES, "%s/" FOLDER "%.*s%s%s", root, first, repository, slash ? "--" : "",
@@ -67,8 +68,7 @@ static int repository_folder(const char *root, const char *repository, char out[
 
 bool hub_has(const char *root, const char *repository) {
   char folder[HUB_PATH_BYTES];
-  return hub_is_repository(repository, strlen(repository)) && repository_folder(root, repository, folder, NULL) == 0 &&
-         path_is_directory(folder);
+  return hub_folder(root, repository, folder, NULL) == 0 && path_is_directory(folder);
 }
 
 /* ---- revisions ---- */
@@ -78,8 +78,7 @@ static bool is_commit(const char *text) {
   return length >= 7 && length <= 64 && !text[length];
 }
 
-/* Parts like those of names, with slashes between ("refs/pr/3"). */
-static bool is_revision(const char *text) {
+bool hub_is_revision(const char *text) {
   if (strlen(text) > REVISION_MAX) return false;
   for (const char *at = text;; at++) {
     size_t length = strcspn(at, "/");
@@ -115,12 +114,10 @@ static int snapshot_of(const char *folder, const char *commit, char out[HUB_PATH
 int hub_snapshot(const char *root, const char *repository, const char *revision, char out[HUB_PATH_BYTES],
                  struct error *error) {
   char folder[HUB_PATH_BYTES], commit[72];
-  if (!hub_is_repository(repository, strlen(repository)))
-    return error_set(error, ERROR_ARGUMENT, "'%.100s' is not a repository; expected ORGANISATION/NAME", repository);
+  if (hub_folder(root, repository, folder, error) != 0) return -1;
   if (!revision) revision = "main";
-  if (!is_revision(revision))
+  if (!hub_is_revision(revision))
     return error_set(error, ERROR_ARGUMENT, "'%.100s' is not the name of a branch, tag or commit", revision);
-  if (repository_folder(root, repository, folder, error) != 0) return -1;
   if (!path_is_directory(folder)) return error_set(error, ERROR_NOT_FOUND, "'%s' is not in '%s'", repository, root);
   if (is_commit(revision) && snapshot_of(folder, revision, out, NULL) == 0) return 0;
   return read_ref(folder, revision, commit, error) == 0 ? snapshot_of(folder, commit, out, error) : -1;

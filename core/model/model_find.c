@@ -103,7 +103,7 @@ static int say_missing(const struct model_names *names, const char *name, const 
                      "(%s)",
                      name, root, there);
   return error_set(error, ERROR_NOT_FOUND,
-                   "'%s'%s%s%s is not in the Hugging Face cache '%.120s' (%s); where there is a network: hf download %s",
+                   "'%s'%s%s%s is not in the Hugging Face cache '%.120s' (%s); where there is a network: steerd pull %s",
                    name, other ? ", which is '" : "", other ? repository : "", other ? "'," : "", root, there, repository);
 }
 

@@ -6,7 +6,7 @@
  *   EleutherAI/pythia-70m@step3000          at a branch, tag or commit
  *   gpt2?process                            any of these with its weights processed (core/model/process.h)
  *
- * What exists as a path is a path. Nothing is downloaded. */
+ * What exists as a path is a path. Nothing is downloaded: core/pull.h does. */
 #ifndef STEERD_CORE_MODEL_MODEL_FIND_H
 #define STEERD_CORE_MODEL_MODEL_FIND_H
 

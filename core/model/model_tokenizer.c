@@ -17,7 +17,7 @@ static int find_repository(const char *folder, const char *name, char snapshot[H
   if (hub_root(root, error) != 0) return -1;
   if (hub_snapshot(root, name, NULL, snapshot, &inner) != 0)
     return error_set(error, inner.code, "'%.150s' has no tokenizer but names '%.96s' (tokenizer_name in config.json): %.120s; where there is "
-                     "a network: hf download %.96s", folder, name, inner.text, name);
+                     "a network: steerd pull %.96s", folder, name, inner.text, name);
   return realpath(root, real) ? 0 : error_set(error, ERROR_IO, "'%s': %s", root, strerror(errno));
 }
 

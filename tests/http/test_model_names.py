@@ -34,7 +34,7 @@ def test_a_name_is_found_in_the_cache_and_every_name_is_answered(cache, start_da
 
 
 @pytest.mark.parametrize("name, words", [
-    ("gpt2-medium", ["'openai-community/gpt2-medium'", "hub'", "'openai-community/gpt2'", "hf download openai-community/gpt2-medium"]),
+    ("gpt2-medium", ["'openai-community/gpt2-medium'", "hub'", "'openai-community/gpt2'", "steerd pull openai-community/gpt2-medium"]),
     ("gpt2-smal", ["did you mean 'gpt2-small'?"]),
     ("gpt2@v9", ["no revision 'v9'"]),
 ])

@@ -40,8 +40,8 @@ def test_published_names_are_found_in_the_cache(cache, start_daemon, model, sour
 
 
 @pytest.mark.parametrize("source, words", [
-    ("gpt2-small/2-res-jb", ["'blocks.2.hook_resid_pre' in 'jbloom/GPT2-Small-SAEs-Reformatted'", "does not have it", "hf download"]),
-    ("gpt2-small/7-mlp-tm=gpt2-small-mlp-tm/blocks.7.hook_mlp_out", ["is not in the Hugging Face cache", "hf download tommmcgrath/"]),
+    ("gpt2-small/2-res-jb", ["'blocks.2.hook_resid_pre' in 'jbloom/GPT2-Small-SAEs-Reformatted'", "does not have it", "steerd pull gpt2-small/2-res-jb"]),
+    ("gpt2-small/7-mlp-tm=gpt2-small-mlp-tm/blocks.7.hook_mlp_out", ["is not in the Hugging Face cache", "steerd pull gpt2-small-mlp-tm/blocks.7.hook_mlp_out"]),
     ("gpt2-small/1-rez-jb", ["neither a file or folder here nor a published name", "did you mean 'gpt2-small/1-res-jb'?"]),
     ("gpt2-small/1-x=gpt2-small-res-jb/../../x", ["unknown dictionary"]),
     ("gpt2-small/1-x=/nowhere/at/all", ["'/nowhere/at/all' does not exist"]),
@@ -78,7 +78,7 @@ def test_inspect_tells_what_a_dictionary_is_taken_for(cache):
     status, _, err = run_steerd("inspect", str(sample.parent.parent.parent / "dictionary_learning" / "dl-topk" / "trainer_0" / "nothing"))
     assert status == 1 and "nothing" in err
     status, _, err = run_steerd("inspect", "gpt2-small-mlp-tm/blocks.7.hook_mlp_out", environment=cache)
-    assert status == 1 and "hf download tommmcgrath/" in err, err
+    assert status == 1 and "steerd pull gpt2-small-mlp-tm/blocks.7.hook_mlp_out" in err, err
 
 
 def test_inspect_of_an_ini_tells_of_its_dictionaries_too(tmp_path):
@@ -127,8 +127,8 @@ def test_a_name_is_loaded_from_the_cache(empty, body):
 @pytest.mark.parametrize("path, words", [
     ("gpt2-small/1-rez-jb", ["did you mean 'gpt2-small/1-res-jb'?"]),
     ("gpt2-small-rez-jb/blocks.1.hook_resid_pre", ["did you mean the release 'gpt2-small-res-jb'?"]),
-    ("gpt2-small/2-res-jb", ["does not have it", "hf download jbloom/GPT2-Small-SAEs-Reformatted"]),
-    ("gpt2-small-mlp-tm/blocks.7.hook_mlp_out", ["is not in the Hugging Face cache", "hf download tommmcgrath/"]),
+    ("gpt2-small/2-res-jb", ["does not have it", "steerd pull gpt2-small/2-res-jb"]),
+    ("gpt2-small-mlp-tm/blocks.7.hook_mlp_out", ["is not in the Hugging Face cache", "steerd pull gpt2-small-mlp-tm/blocks.7.hook_mlp_out"]),
     ("gpt2-small-res-jb/../../x", ["in none of the folders"]),
 ])
 def test_names_that_lead_nowhere(empty, path, words):

@@ -42,6 +42,7 @@ Version: $version
 Architecture: $architecture
 Maintainer: $maintainer
 Depends: $depends
+Recommends: curl, ca-certificates
 Section: science
 Priority: optional
 Installed-Size: $(du -sk --exclude=DEBIAN "$root" | cut -f1)

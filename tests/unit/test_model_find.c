@@ -260,7 +260,7 @@ static void test_not_found(void **state) {
   assert_not_found("mine.ini", "'mine.ini': no such file or folder");
   assert_not_found("gtp2", "no known name of a model; did you mean 'gpt2'?");
   assert_not_found("gpt2-xl", "'gpt2-xl', which is 'openai-community/gpt2-xl', is not in the Hugging Face cache");
-  assert_not_found("gpt2-xl", "where there is a network: hf download openai-community/gpt2-xl");
+  assert_not_found("gpt2-xl", "where there is a network: steerd pull openai-community/gpt2-xl");
   assert_not_found("EleutherAI/pythia-70n", "(the nearest there is 'EleutherAI/pythia-70m')");
   assert_not_found("qwen3-32b", "it has 'EleutherAI/pythia-70m', 'distilgpt2' and 'openai-community/gpt2'");
   assert_not_found("some model", "neither a file or folder here nor a name");
@@ -357,7 +357,7 @@ static void test_open_a_toy(void **state) {
   assert_int_equal(rename(at(DIGITS), at("elsewhere")), 0);
   assert_null(open_place("gelu-2l", backend, &error));
   assert_contains(error.text, "names 'NeelNanda/digits' (tokenizer_name in config.json)");
-  assert_contains(error.text, "hf download NeelNanda/digits");
+  assert_contains(error.text, "steerd pull NeelNanda/digits");
   backend_close(backend);
 }
 

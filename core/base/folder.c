@@ -1,0 +1,28 @@
+/* Makes folders, from the top down. */
+#include "core/base/folder.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/base/mapfile.h"
+
+static int make(const char *path, struct error *error) {
+  if (mkdir(path, 0777) == 0 || (errno == EEXIST && path_is_directory(path))) return 0;
+  return error_set(error, ERROR_IO, "cannot make the folder '%.300s': %s", path,
+                   errno == EEXIST ? "a file of that name is there" : strerror(errno));
+}
+
+int folder_make(const char *path, struct error *error) {
+  char part[PATH_MAX];
+  int n = snprintf(part, sizeof part, "%s", path);
+  if (n <= 0 || (size_t)n >= sizeof part) return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", path);
+  for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+    *slash = '\0';
+    if (!path_is_directory(part) && make(part, error) != 0) return -1;
+    *slash = '/';
+  }
+  return make(part, error);
+}

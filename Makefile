@@ -245,7 +245,7 @@ $(PTX_CHECK): tests/cuda_ptx/check_machine.cpp $(B)/ptx/tests/cuda_ptx/machine.o
 	$(SAY) TEST $@
 	$(Q)$(CXX) $(PTX_CXX) -O1 -frounding-math -o $@ $(filter %.cpp %.o,$^) $(EMULATED_LINK) -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
 CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.
@@ -262,7 +262,7 @@ GPU_B     := build/gpu
 GPU_SRC   := $(wildcard core/math/*.c core/math/ref/*.c core/math/cpu/*.c) $(addprefix core/base/,error.c random.c pool.c log.c \
              clock.c room.c utf8.c unicode.c buffer.c) $(addprefix core/model/,plan.c instrument.c rotary.c arch.c) core/engine/sampler.c
 GPU_OBJ   := $(GPU_SRC:%.c=$(GPU_B)/%.o)
-GPU_TESTS := ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws ops codes kernels
+GPU_TESTS := ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws ops vjp codes kernels
 GPU_BIN   := $(GPU_TESTS:%=$(GPU_B)/test_%) $(GPU_B)/bench_gpu
 GPU_CMOCKA := -Itests/gpu/without_cmocka -Werror=implicit-function-declaration
 GPU_LINK  := -O2 -g -pie -Wl,--gc-sections -Wl,--wrap=backend_open
@@ -286,7 +286,7 @@ $(GPU_B)/limits-sm_$(SM) $(GPU_B)/bundle/limits: tests/gpu/limits.cu
 	$(Q)$(NVCC) -std=c++17 -O3 $(LIMITS_ARCH) -Wno-deprecated-gpu-targets -o $@ $<
 $(GPU_B)/bundle/limits: LIMITS_ARCH := $(CUDA_ARCH_real)
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
-GPU_BUNDLE_TESTS := cuda_rows splice splice_live plan families family_points points instrument engine_points engine_flight prefix dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
+GPU_BUNDLE_TESTS := cuda_rows splice splice_live backward plan families family_points points instrument engine_points engine_flight prefix dict_kinds dict_cross dict_points dict_formats process resident llama2c lab work
 GPU_BUNDLE       := $(GPU_BUNDLE_TESTS:%=$(GPU_B)/bundle/test_%)
 $(B)/libsteerd.a: $(LIB_OBJ)
 	$(Q)rm -f $@ && ar rcs $@ $(LIB_OBJ)
@@ -322,7 +322,7 @@ gpu-rehearse: $(EMULATED) $(B)/emulated/limits gpu-programs
 .PHONY: cuda-quick cuda-native emulated unit-emulated racecheck ptx ptx-counted unit-ptx racecheck-ptx cuda-tests gpu-bundle gpu-programs gpu-check gpu-bench gpu-trace gpu-all gpu-rehearse
 emulated: $(EMULATED)
 # Every kernel comes up in these, and every barrier in a way that needs it.
-RACE_TESTS := ops_rows ops cuda_nodes cuda_kept cuda_draws dict_kinds dict_cross splice engine_points
+RACE_TESTS := ops_rows ops vjp cuda_nodes cuda_kept cuda_draws dict_kinds dict_cross splice engine_points
 RACE_BIN   := $(RACE_TESTS:%=$(B)/tests-cuda/test_%) $(CUDA_PLAIN:%=$(B)/tests-cuda/test_%)
 racecheck: $(RACES) $(HAZARDS) $(RACE_BIN)
 	@$(HAZARDS)

@@ -11,7 +11,8 @@
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
 
-#define UPLOAD_BYTES ((size_t)4 << 20) /* of edits' vectors in a slice */
+#define UPLOAD_BYTES ((size_t)4 << 20)  /* of edits' vectors in a slice */
+#define READ_FLOATS ((int64_t)256 << 10) /* of rows at a time */
 
 static struct attribute *attribute_of(struct experiment *e) { return (struct attribute *)e; }
 
@@ -73,12 +74,22 @@ static int on_logits(void *context, int text, int32_t position, const float *log
 
 /* ---- points on the way back ---- */
 
+/* Each read of a device is a wait: some rows together, with what stands between them. */
 int attribute_read_rows(struct backend *backend, struct rows rows, int64_t first, int64_t n, int64_t width, float *to, struct error *error) {
-  for (int64_t i = 0; i < n; i++) {
-    struct span at = span_at(rows.at, (size_t)((first + i) * rows.ld) * sizeof(float));
-    if (backend->ops->read(backend, to + i * width, at, (size_t)width * sizeof *to, error) != 0) return -1;
+  int64_t each = READ_FLOATS / rows.ld;
+  if (rows.ld == width)
+    return backend->ops->read(backend, to, span_at(rows.at, (size_t)(first * width) * sizeof *to), (size_t)(n * width) * sizeof *to, error);
+  if (each < 1) each = 1;
+  float *some = malloc((size_t)(each * rows.ld) * sizeof *some);
+  int failed = some ? 0 : error_memory(error, (size_t)(each * rows.ld) * sizeof *some);
+  for (int64_t i = 0; i < n && !failed; i += each) {
+    int64_t more = n - i < each ? n - i : each;
+    struct span at = span_at(rows.at, (size_t)((first + i) * rows.ld) * sizeof *some);
+    failed = backend->ops->read(backend, some, at, (size_t)((more - 1) * rows.ld + width) * sizeof *some, error);
+    for (int64_t k = 0; k < more && !failed; k++) memcpy(to + (i + k) * width, some + k * rows.ld, (size_t)width * sizeof *to);
   }
-  return 0;
+  free(some);
+  return failed;
 }
 
 /* Gradient times what stands there, less what stands in the other text. */
@@ -330,9 +341,6 @@ static int prepare(struct attribute *a, struct lab *lab, const struct lab_attrib
   int64_t *positions;
   a->args = (struct lab_attribute_args){.metric = args->metric, .top_k = args->top_k, .gradients = args->gradients,
                                         .hold_norms = args->hold_norms, .hold_pattern = args->hold_pattern};
-  if (!e->model->backend->ops->vjp)
-    return error_set(error, ERROR_UNSUPPORTED, "the device '%s' that this server runs on has no gradients; started with --device cpu it has",
-                     e->model->backend->ops->name);
   if (take_texts(a, args, error) != 0 || experiment_edits(e, lab, args->model, args->edits, args->n_edits, args->bos, error) != 0 ||
       take_metric(a, args, error) != 0 ||
       experiment_positions(e, args->positions, args->n_positions, a->result.n_tokens, &positions, &a->result.n_positions, error) != 0)

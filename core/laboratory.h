@@ -507,8 +507,7 @@ struct lab_attribute_args {
   bool hold_norms, hold_pattern; /* constants: what norms divide by, what attention looks at */
 };
 
-/* Fields: "text", "tokens", "against.text", "points[i]", "sources[i]", "edits[i]...", "position", "positions[i]", "answers". A device that
- * has no gradients: ERROR_UNSUPPORTED. */
+/* Fields: "text", "tokens", "against.text", "points[i]", "sources[i]", "edits[i]...", "position", "positions[i]", "answers". */
 int lab_attribute(struct lab *lab, const struct lab_attribute_args *args, struct lab_waker waker, struct lab_job **out,
                   struct error *error) MUST_CHECK;
 

@@ -69,6 +69,11 @@ static inline struct edit_window edit_window(const struct edit_item *item, int64
   return (struct edit_window){begin - column, end - begin, begin - item->column_begin};
 }
 
+/* Whether the way back through an edit asks what was in front of it (struct vjp). */
+static inline bool edit_asks(enum edit_kind kind) {
+  return kind == EDIT_ROW_CAP || kind == EDIT_ROW_FEATURE_SET || kind == EDIT_ROW_FEATURE_SCALE;
+}
+
 static inline bool row_in(struct row_range range, int32_t row) { return range.begin <= row && row < range.end; }
 
 /* An edit of the list covers the row. */

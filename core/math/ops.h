@@ -545,8 +545,7 @@ struct ops {
    * without sites); where not, whoever splices takes the step apart. */
   bool splices;
 
-  /* Optional, NULL: no gradients. The backward of one op (struct vjp). Sums begin in an order that depends on the shapes of the model and
-   * of the step alone. */
+  /* The backward of one op (struct vjp). Sums begin in an order that depends on the shapes of the model and of the step alone. */
   int (*vjp)(struct backend *backend, const struct op *op, const struct step *step, const struct vjp *vjp, struct error *error);
 
   /* Optional, NULL: the host's memory. Bytes that may still be had, of how many. Any thread. */

@@ -42,10 +42,6 @@ double activation_slope(enum activation act, double x) {
 
 /* ---- edits ---- */
 
-static bool asks_what_was(enum edit_kind kind) {
-  return kind == EDIT_ROW_CAP || kind == EDIT_ROW_FEATURE_SET || kind == EDIT_ROW_FEATURE_SCALE;
-}
-
 /* The row in front of edit `i` of the point. */
 static const float *before_edit(const struct way_back *back, struct point_items items, int i, int32_t row, float *h) {
   const struct op *op = back->op;
@@ -98,7 +94,7 @@ static void back_point(const struct way_back *back, int32_t row, float *scratch)
     const struct edit_item *item = &items.edits[i];
     struct edit_window window = edit_window(item, op->u.point.column, op->width);
     if (!row_in(item->rows, op_step_row(op, back->step, row)) || window.n <= 0) continue;
-    const float *h = asks_what_was(item->kind) ? before_edit(back, items, i, row, scratch) + window.first : NULL;
+    const float *h = edit_asks(item->kind) ? before_edit(back, items, i, row, scratch) + window.first : NULL;
     back_edit(item, h, g + window.first, window);
   }
 }

@@ -14,8 +14,13 @@
 #define PIECE ((int64_t)1 << 28)     /* products of two numbers in a piece: some 5 ms of two processors */
 #define PIECE_ROWS 16                /* or that many rows, if they cost more */
 #define ATTEND_BACK 16               /* times what attention costs there: it goes pair by pair */
+#define ATTEND_BACK_ASKED 3          /* the same where it goes by products */
 #define HEAD_ROWS 8                  /* rows of logits at a time */
 #define ZEROS ((size_t)256 << 10)    /* bytes that a piece clears */
+/* Where work is in flight (ops.wait): what is asked for before it is waited for, in products of two numbers; about a millisecond of a large
+ * device. There an op goes by whole texts, because steps with few of its rows would read the weights again for each. */
+#define ASKED ((int64_t)1 << 34)
+#define ASKED_PIECE (ASKED / 128)    /* what a piece counts for at least: what it takes to ask */
 
 enum phase { THERE, HEAD, HEAD_BACK, AGAIN, CLEAR, BACK, DONE };
 
@@ -31,16 +36,18 @@ struct backward {
   struct backward_args args;
   int32_t n_texts, rows, lowest; /* rows: of all texts */
   bool keeps;                    /* the values of all layers */
+  bool flies;                    /* the backend may do what it is asked later */
+  int64_t asked;                 /* of it, since it was waited for */
   struct layer *layers;          /* [n_layer + 1], the head last */
-  struct memory *values, *cotangents, *head, *head_cotangents, *streams, *carry, *kv;
+  struct memory *values, *cotangents, *head, *head_cotangents, *streams, *carry, *kv, *zeros;
   size_t most;                   /* bytes of the largest layer */
   struct step step, plain;       /* plain: without edits */
   int32_t *token, *position, *source, *blocks, logit_row[HEAD_ROWS];
   uint8_t *origin;
   struct row_range *active;
-  struct step_slot slot;
-  struct kv_pages pages;
-  float *logits, *gradient, *zeros;
+  struct step_slot slots[2];
+  struct kv_pages pages[2];
+  float *logits, *gradient;
   /* where it is */
   enum phase phase;
   int32_t layer, row;
@@ -98,6 +105,13 @@ static int refuse_size(const struct backward *b, size_t bytes, struct error *err
                    b->args.n_tokens, bytes >> 20, b->args.most_bytes >> 20, b->args.most_bytes / each);
 }
 
+/* Memory of a device, which has no more when it is full. */
+static int refuse_room(const struct backward *b, size_t bytes, size_t room, struct error *error) {
+  size_t each = bytes / (size_t)b->args.n_tokens + 1;
+  return error_set(error, ERROR_MEMORY, "the way back through %d tokens takes %zu MiB, of which '%s' has %zu MiB left, for about %zu tokens",
+                   b->args.n_tokens, bytes >> 20, b->backend->ops->name, room >> 20, room / each);
+}
+
 static int take(struct backward *b, struct memory **out, size_t bytes, struct error *error) {
   return b->backend->ops->alloc(b->backend, size_max(bytes, 64), out, error);
 }
@@ -106,13 +120,15 @@ static int take_memory(struct backward *b, struct error *error) {
   int32_t n_layer = n_layer_of(b), blocks;
   size_t all, stream = (size_t)b->rows * width_of(b) * sizeof(float), kv = kv_bytes(b, &blocks);
   if (measure(b, &all, error) != 0) return -1;
-  size_t head = b->layers[n_layer].tape.bytes, rest = b->most + 2 * head + ((size_t)n_layer + 2) * stream + kv;
-  b->keeps = all <= BACKWARD_KEPT && all + rest <= b->args.most_bytes;
+  size_t head = b->layers[n_layer].tape.bytes, rest = b->most + 2 * head + ((size_t)n_layer + 2) * stream + kv + ZEROS;
+  size_t room = b->backend->ops->room ? backend_room(b->backend) : SIZE_MAX;
+  b->keeps = all <= BACKWARD_KEPT && all + rest <= b->args.most_bytes && all + rest <= room / 2;
   if (rest + b->most > b->args.most_bytes) return refuse_size(b, rest + b->most, error);
+  if (rest + b->most > room) return refuse_room(b, rest + b->most, room, error);
   if (!b->keeps && take(b, &b->values, b->most, error) != 0) return -1;
   if (take(b, &b->cotangents, b->most, error) != 0 || take(b, &b->head, head, error) != 0 ||
       take(b, &b->head_cotangents, head, error) != 0 || take(b, &b->streams, ((size_t)n_layer + 1) * stream, error) != 0 ||
-      take(b, &b->carry, stream, error) != 0 || take(b, &b->kv, kv, error) != 0)
+      take(b, &b->carry, stream, error) != 0 || take(b, &b->kv, kv, error) != 0 || take(b, &b->zeros, ZEROS, error) != 0)
     return -1;
   for (int32_t l = 0; l < n_layer; l++) {
     b->layers[l].values = b->values;
@@ -134,8 +150,7 @@ static int take_tables(struct backward *b, struct error *error) {
   b->active = calloc((size_t)n_layer + 1, sizeof *b->active);
   b->logits = calloc(vocabulary, sizeof *b->logits);
   b->gradient = calloc(vocabulary, sizeof *b->gradient);
-  b->zeros = calloc(ZEROS, 1);
-  if (!b->token || !b->position || !b->source || !b->origin || !b->active || !b->logits || !b->gradient || !b->zeros)
+  if (!b->token || !b->position || !b->source || !b->origin || !b->active || !b->logits || !b->gradient)
     return error_memory(error, vocabulary * sizeof *b->logits);
   if (!(b->blocks = calloc(each, sizeof *b->blocks))) return error_memory(error, each * sizeof *b->blocks);
   for (size_t i = 0; i < each; i++) b->blocks[i] = (int32_t)(i % (size_t)blocks);
@@ -144,14 +159,14 @@ static int take_tables(struct backward *b, struct error *error) {
     b->token[row] = b->args.ids[row / b->args.n_tokens][b->position[row]];
     b->source[row] = row;
   }
-  b->pages = (struct kv_pages){b->blocks, blocks, 0};
+  b->pages[0] = b->pages[1] = (struct kv_pages){b->blocks, blocks, 0};
   return 0;
 }
 
 static void make_step(struct backward *b) {
-  b->step = (struct step){.n_layer = n_layer_of(b), .n_rows = b->rows, .token = b->token, .position = b->position, .origin = b->origin,
-                          .source = b->source, .slots = &b->slot, .active = b->active, .arriving = b->active, .kv = {b->kv, 0},
-                          .kv_pages = &b->pages, .logit_row = b->logit_row};
+  b->step = (struct step){.n_layer = n_layer_of(b), .plan = plan_new_number(), .n_rows = b->rows, .token = b->token, .position = b->position, .origin = b->origin,
+                          .source = b->source, .slots = b->slots, .active = b->active, .arriving = b->active, .kv = {b->kv, 0},
+                          .kv_pages = b->pages, .logit_row = b->logit_row};
   b->plain = b->step;
   b->step.edits = b->args.edits;
   b->step.edit_begin = b->args.edit_begin;
@@ -159,14 +174,12 @@ static void make_step(struct backward *b) {
 
 struct backward *backward_new(struct plan *plan, const struct backward_args *args, struct error *error) {
   assert(args->n_points > 0 && args->n_tokens > 0 && args->first <= args->last);
-  if (!plan_backend(plan)->ops->vjp)
-    return error_set(error, ERROR_UNSUPPORTED, "the device '%s' has no gradients; steerd with --device cpu has", plan_backend(plan)->ops->name),
-           NULL;
   struct backward *b = calloc(1, sizeof *b);
   if (!b) return error_memory(error, sizeof *b), NULL;
   b->plan = plan;
   b->model = plan_model(plan);
   b->backend = plan_backend(plan);
+  b->flies = b->backend->ops->wait != NULL;
   b->args = *args;
   b->n_texts = args->ids[1] ? 2 : 1;
   b->rows = b->n_texts * args->n_tokens;
@@ -185,7 +198,7 @@ struct backward *backward_new(struct plan *plan, const struct backward_args *arg
 
 void backward_free(struct backward *b) {
   if (!b) return;
-  struct memory *all[] = {b->values, b->cotangents, b->head, b->head_cotangents, b->streams, b->carry, b->kv};
+  struct memory *all[] = {b->values, b->cotangents, b->head, b->head_cotangents, b->streams, b->carry, b->kv, b->zeros};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->backend->ops->free(b->backend, all[i]);
   for (int32_t l = 0; b->layers && l <= n_layer_of(b); l++) {
     free(b->layers[l].tape.list.ops);
@@ -199,7 +212,6 @@ void backward_free(struct backward *b) {
   free(b->active);
   free(b->logits);
   free(b->gradient);
-  free(b->zeros);
   free(b->blocks);
   free(b);
 }
@@ -208,6 +220,8 @@ void backward_free(struct backward *b) {
 
 static int copy_rows(struct backward *b, struct rows to, struct rows from, int32_t n, struct error *error) {
   size_t bytes = width_of(b) * sizeof(float);
+  bool together = to.ld == from.ld && (size_t)to.ld == width_of(b);
+  if (together) return b->backend->ops->copy(b->backend, to.at, from.at, (size_t)n * bytes, error);
   for (int32_t row = 0; row < n; row++) {
     struct span at = span_at(to.at, (size_t)row * (size_t)to.ld * sizeof(float));
     if (b->backend->ops->copy(b->backend, at, span_at(from.at, (size_t)row * (size_t)from.ld * sizeof(float)), bytes, error) != 0)
@@ -237,26 +251,31 @@ static int64_t row_cost(const struct backward *b, const struct op *op) {
   return 16 * op->width; /* memory and a power or so */
 }
 
-/* Where the piece ends that begins at a row: pieces of nearly one size, none across two texts. */
-static int32_t piece_end(const struct backward *b, const struct op *op, int32_t row, int times) {
+/* Where the piece ends that begins at a row, of n: pieces of nearly one size, none across two texts. */
+static int32_t piece_end(const struct backward *b, const struct op *op, int32_t row, int32_t all, int times) {
   int32_t n = b->args.n_tokens, text = row / n, end = (text + 1) * n;
-  int64_t pieces = (times * row_cost(b, op) * n + PIECE - 1) / PIECE, most = (n + pieces - 1) / (pieces ? pieces : 1);
+  if (b->flies && op->code != OP_ATTEND) return all;
+  int64_t cost = times * row_cost(b, op) * n, size = b->flies ? ASKED : PIECE, pieces = (cost + size - 1) / size;
+  int64_t most = (n + pieces - 1) / (pieces ? pieces : 1);
   if (most < PIECE_ROWS) most = PIECE_ROWS;
   return row + most < end ? (int32_t)(row + most) : end;
 }
 
-/* Rows of one text as the step of an op of a layer. */
+/* Rows of one text, or of all where no op looks at texts, as the step of an op of a layer. Those in front of them have no part in it. */
 static void set_rows(struct backward *b, int32_t layer, int32_t begin, int32_t end) {
-  b->slot = (struct step_slot){{begin, end}, b->position[begin], layer, layer + 1};
+  int32_t before = begin > 0;
+  if (before) b->slots[0] = (struct step_slot){{0, begin}, 0, 0, 0};
+  b->slots[before] = (struct step_slot){{begin, end}, b->position[begin], layer, layer + 1};
   b->active[layer] = (struct row_range){begin, end};
-  b->step.n_slots = b->plain.n_slots = 1;
+  b->step.n_slots = before + 1;
+  b->step.n_rows = end;
 }
 
 /* Rows of all texts, for the op that brings the residual of a layer. */
 static int run_begin(struct backward *b, const struct op *op, struct error *error) {
   struct step *step = &b->plain;
   memset(b->origin, op->layer == 0 ? ORIGIN_EMBED : ORIGIN_SAVED, (size_t)b->rows);
-  b->slot = (struct step_slot){{0, b->rows}, 0, op->layer, op->layer + 1};
+  b->slots[0] = (struct step_slot){{0, b->rows}, 0, op->layer, op->layer + 1};
   b->active[op->layer] = (struct row_range){0, b->rows};
   step->n_slots = 1;
   step->saved = stream_at(b, op->layer).at;
@@ -271,8 +290,9 @@ static int there(struct backward *b, struct error *error) {
   if (op->code == OP_BEGIN || op->code == OP_EMBED) {
     if (run_begin(b, op, error) != 0) return -1;
   } else {
-    end = piece_end(b, op, b->row, 1);
+    end = piece_end(b, op, b->row, b->rows, 1);
     set_rows(b, b->layer, b->row, end);
+    b->asked += row_cost(b, op) * (end - b->row);
     if (b->backend->ops->run(b->backend, op, 1, &b->step, error) != 0) return -1;
   }
   b->row = end < b->rows ? end : 0;
@@ -298,10 +318,12 @@ static int back(struct backward *b, struct error *error) {
   const struct layer *layer = &b->layers[b->layer];
   const struct op *op = &layer->tape.list.ops[layer->tape.list.count - 1 - b->op];
   struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern};
-  int32_t end = piece_end(b, op, b->row, op->code == OP_ATTEND ? ATTEND_BACK : 1);
+  int times = op->code != OP_ATTEND ? 1 : b->flies ? ATTEND_BACK_ASKED : ATTEND_BACK;
+  int32_t end = piece_end(b, op, b->row, b->args.n_tokens, times);
   int more = op->code == OP_POINT && b->row == 0 ? show(b, op, error) : 0;
   if (more) return more < 0 ? -1 : 0;
   set_rows(b, b->layer, b->row, end);
+  b->asked += times * row_cost(b, op) * (end - b->row);
   if (b->backend->ops->vjp(b->backend, op, &b->step, &vjp, error) != 0) return -1;
   b->row = end < b->args.n_tokens ? end : 0;
   if (b->row == 0) b->op++;
@@ -375,7 +397,7 @@ static int end_head(struct backward *b, struct error *error) {
 static int begin_back(struct backward *b, struct error *error) {
   const struct unfolded *tape = &b->layers[b->layer].tape;
   size_t bytes = size_min(ZEROS, tape->bytes - b->cleared);
-  if (b->backend->ops->write(b->backend, (struct span){b->cotangents, b->cleared}, b->zeros, bytes, error) != 0) return -1;
+  if (b->backend->ops->copy(b->backend, (struct span){b->cotangents, b->cleared}, (struct span){b->zeros, 0}, bytes, error) != 0) return -1;
   b->cleared += bytes;
   if (b->cleared < tape->bytes) return 0;
   b->cleared = 0;
@@ -409,12 +431,22 @@ static int piece(struct backward *b, struct error *error) {
   return 0;
 }
 
+/* Until all is done that was asked for: errors are told to whom they belong, and nobody else's step waits behind more than that. */
+static int settle(struct backward *b, struct error *error) {
+  b->asked = 0;
+  return backend_wait(b->backend, error);
+}
+
 int backward_slice(struct backward *b, struct error *error) {
   int64_t until = clock_ns() + SLICE_NS;
+  int failed = 0;
   do {
-    if (piece(b, error) != 0) return -1;
-  } while (b->phase != DONE && clock_ns() < until);
-  return b->phase != DONE;
+    failed = piece(b, error);
+    b->asked += ASKED_PIECE;
+    if (!failed && b->asked >= ASKED) failed = settle(b, error);
+  } while (!failed && b->phase != DONE && clock_ns() < until);
+  int unsettled = settle(b, failed ? NULL : error);
+  return failed || unsettled ? -1 : b->phase != DONE;
 }
 
 struct rows backward_values(const struct backward *b, struct point point) {

@@ -7,7 +7,7 @@
  *
  * A second text of as many tokens may run beside the first, for differences: nothing flows back through it, and it has no edits.
  *
- * All of it goes in pieces: backward_slice runs for some milliseconds. Worker thread only. */
+ * All of it goes in pieces: backward_slice runs for some milliseconds, and behind it nothing is in flight. Worker thread only. */
 #ifndef STEERD_CORE_MODEL_BACKWARD_H
 #define STEERD_CORE_MODEL_BACKWARD_H
 
@@ -48,7 +48,8 @@ struct backward;
 /* Whether there are gradients of a site: not of scores and patterns, of derived points but hook_mlp_in, and of the head. */
 bool backward_has(enum site site);
 
-/* Everything in args is borrowed until backward_free. ERROR_LIMIT names the bytes and about how many tokens would fit. */
+/* Everything in args is borrowed until backward_free. ERROR_LIMIT, or ERROR_MEMORY of a device that has not so much left, names the bytes
+ * and about how many tokens would fit. */
 struct backward *backward_new(struct plan *plan, const struct backward_args *args, struct error *error) MUST_CHECK;
 void backward_free(struct backward *backward); /* NULL is fine */
 

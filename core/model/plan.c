@@ -417,13 +417,17 @@ static int compile(struct plan *plan, struct error *error) {
   return 0;
 }
 
+uint64_t plan_new_number(void) {
+  static atomic_uint_fast64_t numbers;
+  return atomic_fetch_add(&numbers, 1) + 1;
+}
+
 struct plan *plan_new(const struct model *model, struct plan_limits limits, struct error *error) {
   struct plan *plan = calloc(1, sizeof *plan);
   if (!plan) return error_memory(error, sizeof *plan), NULL;
-  static atomic_uint_fast64_t numbers;
   plan->model = model;
   plan->limits = limits;
-  plan->number = atomic_fetch_add(&numbers, 1) + 1;
+  plan->number = plan_new_number();
   if (place_memory(plan, error) != 0 || compile(plan, error) != 0) {
     plan_free(plan);
     return NULL;

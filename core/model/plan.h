@@ -84,6 +84,7 @@ struct plan_place plan_place(const struct plan *plan, struct rows rows);
 int plan_positions(struct plan *plan, int32_t n, struct error *error) MUST_CHECK;
 
 uint64_t plan_number(const struct plan *plan); /* for step.plan of steps that are run in pieces */
+uint64_t plan_new_number(void);                /* the same for whoever has buffers of his own: never given again. Any thread */
 size_t plan_bytes(const struct plan *plan); /* of all buffers */
 
 #endif

@@ -84,4 +84,51 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
   return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
+/* c[j][i] of one of a batch, each a chain over k. */
+struct batched {
+  cublasOperation_t op_a, op_b;
+  int m, n, k, lda, ldb, ldc;
+  float alpha, beta;
+};
+static void multiply(const batched &g, const float *a, const float *b, float *c) {
+  for (int j = 0; j < g.n; j++) {
+    emulated::memory_written(c + (size_t)j * (size_t)g.ldc, (size_t)g.m * sizeof(float));
+    for (int i = 0; i < g.m; i++) {
+      float sum = 0, *to = c + (size_t)j * (size_t)g.ldc + i;
+      for (int k = 0; k < g.k; k++)
+        sum = fmaf(a[g.op_a == CUBLAS_OP_T ? (size_t)i * (size_t)g.lda + (size_t)k : (size_t)k * (size_t)g.lda + (size_t)i],
+                   b[g.op_b == CUBLAS_OP_N ? (size_t)j * (size_t)g.ldb + (size_t)k : (size_t)k * (size_t)g.ldb + (size_t)j], sum);
+      *to = g.beta == 0 ? g.alpha * sum : g.alpha * sum + g.beta * *to;
+    }
+  }
+}
+
+/* All floats of a matrix of `lines` columns, ld apart. */
+static bool floats_on_device(const void *at, int length, int lines, int ld) {
+  return on_device(at, ((size_t)(lines - 1) * (size_t)ld + (size_t)length) * sizeof(float)) && (uintptr_t)at % sizeof(float) == 0;
+}
+
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
+                                          const void *alpha, const void *a, cudaDataType a_type, int lda, long long a_step,
+                                          const void *b, cudaDataType b_type, int ldb, long long b_step, const void *beta, void *c,
+                                          cudaDataType c_type, int ldc, long long c_step, int batch, cublasComputeType_t compute,
+                                          cublasGemmAlgo_t) {
+  if (emulated::called() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
+  int rows_a = op_a == CUBLAS_OP_N ? m : k, rows_b = op_b == CUBLAS_OP_N ? k : n;
+  if (m < 0 || n < 0 || k < 0 || batch < 0 || lda < rows_a || ldb < rows_b || ldc < m || !alpha || !beta) return CUBLAS_STATUS_INVALID_VALUE;
+  if (!m || !n || !batch) return CUBLAS_STATUS_SUCCESS;
+  if (a_type != CUDA_R_32F || b_type != CUDA_R_32F || c_type != CUDA_R_32F || compute != CUBLAS_COMPUTE_32F_PEDANTIC || !handle->own_workspace)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  for (int i = 0; i < batch; i++)
+    if (!floats_on_device((const float *)a + i * a_step, rows_a, m + k - rows_a, lda) ||
+        !floats_on_device((const float *)b + i * b_step, rows_b, k + n - rows_b, ldb) || !floats_on_device((float *)c + i * c_step, m, n, ldc))
+      return CUBLAS_STATUS_EXECUTION_FAILED;
+  batched g = {op_a, op_b, m, n, k, lda, ldb, ldc, *(const float *)alpha, *(const float *)beta};
+  cudaError_t status = emulated::submit(handle->stream, [=]() {
+    emulated::count_launch();
+    for (int i = 0; i < batch; i++) multiply(g, (const float *)a + i * a_step, (const float *)b + i * b_step, (float *)c + i * c_step);
+  });
+  return status == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
+}
+
 } // extern "C"

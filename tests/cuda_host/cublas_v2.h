@@ -36,6 +36,12 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
                             const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
                             cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
                             cublasComputeType_t compute, cublasGemmAlgo_t algorithm);
+/* Some of one shape, in f32 alone: op_a and op_b as one likes. */
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
+                                          const void *alpha, const void *a, cudaDataType a_type, int lda, long long a_step,
+                                          const void *b, cudaDataType b_type, int ldb, long long b_step, const void *beta, void *c,
+                                          cudaDataType c_type, int ldc, long long c_step, int batch, cublasComputeType_t compute,
+                                          cublasGemmAlgo_t algorithm);
 
 #ifdef __cplusplus
 }

@@ -51,7 +51,7 @@ tested() {
 check_math() {
   echo
   echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
-  for test in ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws; do tested 60 cuda "$programs/test_$test"; done
+  for test in ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws vjp; do tested 60 cuda "$programs/test_$test"; done
   for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
 }
 
@@ -111,7 +111,7 @@ check_memory() {
   echo "## compute-sanitizer"
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck synccheck; do sanitized $tool "$programs/test_ops_rows" || return 0; done
-    for test in cuda_launches cuda_products codes cuda_draws cuda_kept cuda_mixed; do sanitized memcheck "$programs/test_$test"; done
+    for test in cuda_launches cuda_products codes cuda_draws cuda_kept cuda_mixed vjp; do sanitized memcheck "$programs/test_$test"; done
   else
     echo "skip: compute-sanitizer (not installed)"
   fi

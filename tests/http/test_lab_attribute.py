@@ -1,7 +1,6 @@
 """POST /v1/lab/attribute: gradients beside differences of its twin in NumPy, and what is made of them."""
 import io
 import json
-import os
 import re
 import socket
 import threading
@@ -19,10 +18,6 @@ TEXT = "One night a ship came near the rocks, late in the year"
 ANSWERS = [" the", " a"]
 PATH = "/v1/lab/attribute"
 STEP = 1e-4  # the twin counts in float64: differences are off by its square
-
-
-ON_CUDA = "STEERD_TEST_CUDA" in os.environ
-without = pytest.mark.skipif(ON_CUDA, reason="skip: gradients (the CUDA backend has none)")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +61,6 @@ def check_slope(twin, ids, got, name, measure, edits=None):
         assert (gradient * direction).sum() == pytest.approx(want, abs=1e-4 * max(1, np.sqrt((gradient ** 2).sum())))
 
 
-@without
 @pytest.mark.parametrize("metric", METRICS)
 def test_gradients_of_every_metric_are_slopes_of_the_twin(daemon, twin, ids, metric):
     answers = [] if metric == "loss" else ANSWERS[:1 + (metric == "logit-difference")]
@@ -83,14 +77,12 @@ def test_gradients_of_every_metric_are_slopes_of_the_twin(daemon, twin, ids, met
         check_slope(twin, ids[0], got, name, measure)
 
 
-@without
 def test_the_metric_goes_by_the_answers(daemon, ids):
     assert attribute(daemon, tokens=ids[0], points=["z.0"])["metric"] == "loss"
     assert attribute(daemon, tokens=ids[0], points=["z.0"], answers=" the")["metric"] == "logit"
     assert attribute(daemon, tokens=ids[0], points=["z.0"], answers=ANSWERS)["metric"] == "logit-difference"
 
 
-@without
 def test_an_earlier_position_has_nothing_behind_it(daemon, ids):
     got = attribute(daemon, tokens=ids[0], points=["resid_pre.1"], answers=ANSWERS, position=5, gradients=True)
     gradient = np.array(got["gradients"]["blocks.1.hook_resid_pre"])
@@ -99,7 +91,6 @@ def test_an_earlier_position_has_nothing_behind_it(daemon, ids):
     assert gradient[:6].tolist() == whole["gradients"]["blocks.1.hook_resid_pre"]
 
 
-@without
 def test_attributions_are_gradients_times_activations(daemon, ids):
     points = ["blocks.*.hook_resid_pre", "q.1", "pos_embed", "ln1.hook_scale", "blocks.2.attn.hook_z"]
     points = [p if p != "ln1.hook_scale" else "blocks.1.ln1.hook_scale" for p in points]
@@ -117,7 +108,6 @@ def test_attributions_are_gradients_times_activations(daemon, ids):
         assert values == [got["attributions"][name][p] for p in some["positions"]]
 
 
-@without
 def test_arrays(daemon, ids):
     body = {"tokens": ids[0], "points": ["blocks.*.attn.hook_z", "resid_pre.2"], "answers": ANSWERS}
     want = attribute(daemon, **body, gradients=True)["gradients"]
@@ -135,7 +125,6 @@ def test_arrays(daemon, ids):
 # ---- another text ---------------------------------------------------------------------------------------
 
 
-@without
 def test_attribution_patching(daemon, ids):
     points = ["blocks.*.hook_resid_pre", "z.1"]
     got = attribute(daemon, tokens=ids[1], against={"tokens": ids[0]}, points=points, answers=ANSWERS)
@@ -152,7 +141,6 @@ def test_attribution_patching(daemon, ids):
     assert not np.any(got["attributions"]["blocks.0.hook_resid_pre"][:7])
 
 
-@without
 def test_attribution_patching_stands_beside_patching(daemon, twin, ids):
     """A step of one hundredth of the way: patching is linear that far, and its normalised matrix is the gradient's."""
     clean, corrupted = ids
@@ -178,7 +166,6 @@ def test_attribution_patching_stands_beside_patching(daemon, twin, ids):
 # ---- what is held ---------------------------------------------------------------------------------------
 
 
-@without
 def test_what_is_held_is_constant(daemon, ids):
     body = {"tokens": ids[0], "points": ["blocks.*.hook_resid_pre", "q.2", "k.2", "v.2"], "answers": ANSWERS, "gradients": True}
     free = attribute(daemon, **body)["gradients"]
@@ -193,7 +180,6 @@ def test_what_is_held_is_constant(daemon, ids):
 # ---- edits ----------------------------------------------------------------------------------------------
 
 
-@without
 def test_gradients_go_through_edits(daemon, twin, ids):
     vector = np.linspace(-1, 1, 48)
     unit = vector / np.linalg.norm(vector)
@@ -216,7 +202,6 @@ def test_gradients_go_through_edits(daemon, twin, ids):
         check_slope(twin, ids[0], got, name, measure, {name: function})  # behind the edit, as a tap sees it
 
 
-@without
 def test_gradients_go_through_features(daemon, twin, ids):
     """A clamped feature no longer grows with what it reads; its encoder's direction is taken out where it fires."""
     dictionary = Dictionary(FOLDER / "sources" / "1-res-relu")
@@ -241,7 +226,6 @@ def test_gradients_go_through_features(daemon, twin, ids):
 SOURCES = ["1-res-relu", "2-res-jump", "0-mlp-topk", "2-res-center"]
 
 
-@without
 @pytest.mark.parametrize("source", SOURCES)
 def test_features_bias_and_error_add_up(daemon, twin, ids, source):
     dictionary = Dictionary(FOLDER / "sources" / source)
@@ -278,7 +262,6 @@ def test_features_bias_and_error_add_up(daemon, twin, ids, source):
     assert {f["index"]: pytest.approx(f["attribution"], abs=1e-9 * scale) for f in row["top"]} == over
 
 
-@without
 def test_every_source_adds_up(daemon, ids):
     """Of all the kinds there are: transcoders, skips, norms by row, single heads."""
     sources = [s["id"] for m in daemon.get("/models").json()["models"] if m["id"] == MODEL for s in m["sources"]]
@@ -291,7 +274,6 @@ def test_every_source_adds_up(daemon, ids):
         assert row["features"] + row["bias"] + row["error"] == pytest.approx(row["total"], abs=1e-9 * scale)
 
 
-@without
 def test_features_against_another_text(daemon, ids):
     body = {"answers": ANSWERS, "sources": ["1-res-relu"], "topK": 1000}
     both = attribute(daemon, tokens=ids[1], against={"tokens": ids[0]}, **body)["sources"][0]
@@ -311,7 +293,6 @@ def test_features_against_another_text(daemon, ids):
 # ---- refusals and company -------------------------------------------------------------------------------
 
 
-@without
 def test_refusals(daemon, ids):
     base = {"tokens": ids[0], "points": ["z.0"], "answers": ANSWERS}
     refused(daemon, PATH, {**base, "points": ["pattern.1"]}, "points[0]", "no gradients at 'pattern.1'", "'q', 'k' and 'v'")
@@ -332,13 +313,11 @@ def test_refusals(daemon, ids):
     refused(daemon, PATH, {**base, "more": 1}, "more")
 
 
-@without
 def test_a_pattern_leaves_out_what_has_no_gradient(daemon, ids):
     got = attribute(daemon, tokens=ids[0], points=["blocks.0.*"], answers=ANSWERS)
     assert "blocks.0.attn.hook_q" in got["attributions"] and "blocks.0.attn.hook_pattern" not in got["attributions"]
 
 
-@without
 def test_company_changes_no_bit(daemon, ids):
     """Answers of others are the same while gradients are taken, and gradients are the same beside others."""
     steer = {"model": MODEL, "prompt": TEXT, "max_tokens": 24, "seed": 5, "temperature": 1}
@@ -361,7 +340,6 @@ def busy_seconds(daemon):
     return float(re.search(r"^steerd_busy_seconds_total ([0-9.e+-]+)$", daemon.get("/metrics").text, re.M).group(1))
 
 
-@without
 def test_a_client_that_hangs_up_stops_its_gradients(start_daemon, ids):
     """What clients left behind costs next to nothing: forty of them less than ten of those that are answered."""
     one = start_daemon()
@@ -381,9 +359,3 @@ def test_a_client_that_hangs_up_stops_its_gradients(start_daemon, ids):
     time.sleep(0.2)
     assert attribute(one, tokens=ids[0], points=["z.0"])["metric"] == "loss"  # behind all of them
     assert busy_seconds(one) - begin < 10 * each
-
-
-@pytest.mark.skipif(not ON_CUDA, reason="skip: a device without gradients (set STEERD_TEST_CUDA)")
-def test_a_device_without_gradients_says_so(daemon):
-    reply = post(daemon, PATH, {"text": TEXT, "points": ["z.0"]}, 501)
-    assert "has no gradients" in reply["error"] and "--device cpu" in reply["error"]

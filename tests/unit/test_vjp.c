@@ -1,6 +1,7 @@
-/* The way back through every op that has one, on every backend of host memory: against differences of the way there, which knows nothing
- * of it, and against ref. What an op wrote has no cotangent left; what it read keeps what was there and gets its share on top. */
-#include "core/math/host.h"
+/* The way back through every op that has one, on every backend: against differences of the way there, which knows nothing of it, and
+ * against ref. What an op wrote has no cotangent left; what it read keeps what was there and gets its share on top.
+ *
+ * A trial has a copy of its backend's memory, which is sent before and fetched behind what runs there. */
 #include "tests/unit/ops_world.h"
 
 #define BANK ((size_t)1 << 18) /* floats */
@@ -22,6 +23,7 @@ struct piece {
 struct trial {
   struct backend *backend;
   struct memory *values, *cotangents;
+  float *value, *cotangent; /* [BANK] copies */
   size_t used; /* floats of the bank */
   struct op op;
   struct step step;
@@ -46,6 +48,8 @@ static void trial_open(struct trial *t, const char *backend, int32_t rows) {
   t->rows = rows;
   t->values = must_alloc(t->backend, BANK).memory;
   t->cotangents = must_alloc(t->backend, BANK).memory;
+  t->value = calloc(BANK, sizeof *t->value);
+  t->cotangent = calloc(BANK, sizeof *t->cotangent);
   t->vjp = (struct vjp){.values = t->values, .cotangents = t->cotangents};
   for (int32_t i = 0; i < rows; i++) {
     t->position[i] = i;
@@ -67,6 +71,8 @@ static void trial_close(struct trial *t) {
   for (int i = 0; i < t->n_files; i++) free(t->file[i].block);
   b->ops->free(b, t->values);
   b->ops->free(b, t->cotangents);
+  free(t->value);
+  free(t->cotangent);
   backend_close(b);
 }
 
@@ -91,34 +97,38 @@ static struct span keep(struct trial *t, size_t floats, uint64_t stream, float s
   return t->spans[t->n_spans++] = put_noise(t->backend, floats, stream, scale);
 }
 
-static float *value_at(const struct piece *piece, int64_t row, int64_t i) { return rows_at(piece->at, row) + i; }
-static float *cotangent_at(struct trial *t, const struct piece *piece, int64_t row, int64_t i) {
-  struct rows at = piece->at;
-  at.at.memory = t->cotangents;
-  return rows_at(at, row) + i;
+static size_t float_at(struct rows rows, int64_t row, int64_t i) { return rows.at.offset / sizeof(float) + (size_t)(row * rows.ld + i); }
+static float *value_at(const struct trial *t, const struct piece *piece, int64_t row, int64_t i) { return t->value + float_at(piece->at, row, i); }
+static float *cotangent_at(const struct trial *t, const struct piece *piece, int64_t row, int64_t i) {
+  return t->cotangent + float_at(piece->at, row, i);
 }
+
+static void send(struct trial *t, struct memory *to, const float *from) {
+  assert_int_equal(t->backend->ops->write(t->backend, (struct span){to, 0}, from, t->used * sizeof *from, NULL), 0);
+}
+static void fetch(struct trial *t, struct memory *from, float *to) { must_read(t->backend, to, (struct span){from, 0}, t->used); }
 
 static float loss_weight(int piece, int64_t row, int64_t i) { return noise((uint64_t)(100 + piece), (uint64_t)(row * 1000 + i)); }
 
 /* The sum of what the op writes, with a weight each. */
 static double loss(struct trial *t) {
   double sum = 0;
+  send(t, t->values, t->value);
   assert_int_equal(t->backend->ops->run(t->backend, &t->op, 1, &t->step, NULL), 0);
+  fetch(t, t->values, t->value);
   for (int p = 0; p < t->n_out; p++)
     for (int32_t row = 0; row < t->rows; row++)
-      for (int64_t i = 0; i < t->out[p].width; i++) sum += (double)loss_weight(p, row, i) * *value_at(&t->out[p], row, i);
+      for (int64_t i = 0; i < t->out[p].width; i++) sum += (double)loss_weight(p, row, i) * *value_at(t, &t->out[p], row, i);
   return sum;
 }
 
 /* Values of all pieces that are read, to be set again before each run: some ops work in place. */
-static float *save(struct trial *t) {
+static float *save(const struct trial *t) {
   float *all = malloc(BANK * sizeof *all);
-  must_read(t->backend, all, (struct span){t->values, 0}, t->used);
+  memcpy(all, t->value, BANK * sizeof *all);
   return all;
 }
-static void restore(struct trial *t, const float *all) {
-  assert_int_equal(t->backend->ops->write(t->backend, (struct span){t->values, 0}, all, t->used * sizeof *all, NULL), 0);
-}
+static void restore(struct trial *t, const float *all) { memcpy(t->value, all, BANK * sizeof *all); }
 
 static bool in_place(const struct trial *t, const struct piece *out) {
   for (int p = 0; p < t->n_in; p++)
@@ -128,20 +138,24 @@ static bool in_place(const struct trial *t, const struct piece *out) {
 
 /* Cotangents: those of what is written are the weights of the loss, all others something that was there. */
 static void seed(struct trial *t) {
-  float *all = malloc(BANK * sizeof *all);
-  fill(all, t->used, 77, 1);
-  t->backend->ops->write(t->backend, (struct span){t->cotangents, 0}, all, t->used * sizeof *all, NULL);
-  free(all);
+  fill(t->cotangent, t->used, 77, 1);
   for (int p = 0; p < t->n_out; p++)
     for (int32_t row = 0; row < t->rows; row++)
       for (int64_t i = 0; i < t->out[p].width; i++) *cotangent_at(t, &t->out[p], row, i) = loss_weight(p, row, i);
+  send(t, t->cotangents, t->cotangent);
+}
+
+/* The op, there: the copy has what stood before. */
+static void go_back(struct trial *t) {
+  struct error error = ERROR_INIT;
+  if (t->backend->ops->vjp(t->backend, &t->op, &t->step, &t->vjp, &error) != 0) fail_msg("%s", error.text);
 }
 
 static double difference(struct trial *t, const float *was, const struct piece *in, int64_t row, int64_t i) {
   double side[2];
   for (int k = 0; k < 2; k++) {
     restore(t, was);
-    *value_at(in, row, i) += k ? STEP : -STEP;
+    *value_at(t, in, row, i) += k ? STEP : -STEP;
     side[k] = loss(t);
   }
   restore(t, was);
@@ -150,21 +164,21 @@ static double difference(struct trial *t, const float *was, const struct piece *
 
 /* What the way back adds to the cotangents of everything that is read: [rows][width] of each piece in turn. */
 static float *way_back(struct trial *t, const float *was, size_t *n) {
-  struct error error = ERROR_INIT;
   restore(t, was);
   loss(t);
   seed(t);
   float *before = malloc(BANK * sizeof *before), *out = malloc(BANK * sizeof *out);
-  must_read(t->backend, before, (struct span){t->cotangents, 0}, BANK);
-  if (t->backend->ops->vjp(t->backend, &t->op, &t->step, &t->vjp, &error) != 0) fail_msg("%s", error.text);
+  memcpy(before, t->cotangent, BANK * sizeof *before);
+  go_back(t);
+  fetch(t, t->cotangents, t->cotangent);
   *n = 0;
   for (int p = 0; p < t->n_in; p++) {
     bool place = false;
     for (int o = 0; o < t->n_out; o++) place |= t->out[o].at.at.offset == t->in[p].at.at.offset;
     for (int32_t row = 0; row < t->rows; row++)
       for (int64_t i = 0; i < t->in[p].width; i++) {
-        float *at = cotangent_at(t, &t->in[p], row, i);
-        out[(*n)++] = *at - (place ? 0 : before[at - (float *)(void *)t->cotangents->data]);
+        size_t at = float_at(t->in[p].at, row, i);
+        out[(*n)++] = t->cotangent[at] - (place ? 0 : before[at]);
       }
   }
   for (int o = 0; o < t->n_out; o++)
@@ -241,7 +255,7 @@ static void fill_pieces(struct trial *t, float scale) {
     for (int32_t row = 0; row < t->rows; row++)
       for (int64_t i = 0; i < t->in[p].width; i++) {
         float x = scale * noise((uint64_t)(20 + p), (uint64_t)(row * 2000 + i));
-        *value_at(&t->in[p], row, i) = x + (x < 0 ? -2 * STEP : 2 * STEP); /* not within a step of a kink at 0 */
+        *value_at(t, &t->in[p], row, i) = x + (x < 0 ? -2 * STEP : 2 * STEP); /* not within a step of a kink at 0 */
       }
 }
 
@@ -251,7 +265,7 @@ static void make_linear(struct trial *t, int variant) {
   static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
   struct matrix_part parts[2];
   enum dtype dtype = dtypes[variant % 3];
-  int n_in = variant < 3 ? 53 : 160, n_out = variant < 3 ? 30 : 300;
+  int n_in = variant < 3 ? 53 : variant < 6 ? 160 : 1000, n_out = variant < 3 ? 30 : variant < 6 ? 300 : 4500;
   for (int i = 0; i < 2; i++) {
     t->file[i] = file_new(dtype, i ? ROWS_ARE_INPUTS : ROWS_ARE_OUTPUTS, i ? 7 : n_out, n_in, (uint64_t)(40 + i), 0.3f);
     parts[i] = t->file[i].part;
@@ -265,6 +279,9 @@ static void make_linear(struct trial *t, int variant) {
   t->op.u.linear.bias = keep(t, (size_t)n_out + 7, 50, 1);
   fill_pieces(t, 1);
 }
+
+/* More weights than a device widens at a time. */
+static void make_large_linear(struct trial *t, int variant) { make_linear(t, 7 + variant); }
 
 static void make_gate(struct trial *t, int variant) {
   t->op.code = OP_GATE;
@@ -288,7 +305,7 @@ static void make_norm(struct trial *t, int variant) {
   t->op.u.norm.y = writes(t, place(t, parts * width), parts * width);
   fill_pieces(t, 2);
   for (int32_t row = 0; row < t->rows; row++)
-    for (int64_t i = 0; i < t->in[0].width; i++) *value_at(&t->in[0], row, i) += 0.5f; /* a mean */
+    for (int64_t i = 0; i < t->in[0].width; i++) *value_at(t, &t->in[0], row, i) += 0.5f; /* a mean */
 }
 
 static void make_norm_piece(struct trial *t, int variant) {
@@ -307,7 +324,7 @@ static void make_norm_piece(struct trial *t, int variant) {
   if (t->op.code != OP_NORM_SCALE) writes(t, t->op.u.norm.y, PARTS * WIDTH);
   fill_pieces(t, 1);
   for (int32_t row = 0; row < t->rows && t->op.code == OP_NORMALIZE; row++)
-    for (int i = 0; i < PARTS; i++) *value_at(&t->in[1], row, i) += 2; /* a divisor */
+    for (int i = 0; i < PARTS; i++) *value_at(t, &t->in[1], row, i) += 2; /* a divisor */
 }
 
 static void test_products(void **state) {
@@ -315,6 +332,7 @@ static void test_products(void **state) {
   check("product", make_linear, 3, 5, true);
   check("product", make_linear, 6, 1, true);
   check("product", make_linear, 6, 200, false);
+  check("large product", make_large_linear, 2, 2, false);
 }
 static void test_gates(void **state) {
   (void)state;
@@ -343,7 +361,7 @@ static void test_held_norms(void **state) {
       float *was = save(&t), *got = way_back(&t, was, &n), gain[37];
       must_read(t.backend, gain, t.op.u.norm.norm.gain, width);
       for (int32_t row = 0; row < t.rows; row++) {
-        const float *x = value_at(&t.in[0], row, 0);
+        const float *x = value_at(&t, &t.in[0], row, 0);
         double middle = 0, square = 0, mean = 0;
         bool centred = t.op.u.norm.norm.kind == NORM_LAYER;
         for (size_t i = 0; i < width; i++) {
@@ -365,25 +383,30 @@ static void test_held_norms(void **state) {
 /* ---- attention ---- */
 
 /* Fewer heads of keys than of queries, across a border of blocks, with a window and a cap, or neither. */
-static void make_attend(struct trial *t, int variant) {
-  enum { HEADS = 4, KV = 2, D = 9, WIDTH = (HEADS + 2 * KV) * D };
+static void make_heads(struct trial *t, int variant, int heads, int kv_heads, int d) {
+  const int width = (heads + 2 * kv_heads) * d;
   t->op.code = OP_ATTEND;
-  t->op.width = HEADS * D;
-  t->op.u.attend.qkv = reads(t, place(t, WIDTH), WIDTH);
-  t->op.u.attend.z = writes(t, place(t, HEADS * D), HEADS * D);
+  t->op.width = heads * d;
+  t->op.u.attend.qkv = reads(t, place(t, width), width);
+  t->op.u.attend.z = writes(t, place(t, heads * d), heads * d);
   t->op.u.attend.bare = true;
-  t->op.u.attend.k = HEADS * D;
-  t->op.u.attend.v = (HEADS + KV) * D;
-  t->op.u.attend.n_head = HEADS;
-  t->op.u.attend.n_kv_head = KV;
-  t->op.u.attend.d_head = D;
+  t->op.u.attend.k = heads * d;
+  t->op.u.attend.v = (heads + kv_heads) * d;
+  t->op.u.attend.n_head = heads;
+  t->op.u.attend.n_kv_head = kv_heads;
+  t->op.u.attend.d_head = d;
   t->op.u.attend.scale = 0.7f;
   t->op.u.attend.window = variant & 1 ? 5 : 0;
   t->op.u.attend.soft_cap = variant & 2 ? 1.5f : 0;
-  size_t block = t->backend->ops->kv_block_bytes(t->backend, KV, D, DTYPE_F32);
+  size_t block = t->backend->ops->kv_block_bytes(t->backend, kv_heads, d, DTYPE_F32);
   t->step.kv = t->spans[t->n_spans++] = must_alloc(t->backend, block / sizeof(float) * KV_BLOCKS * 2);
   fill_pieces(t, 1.5f);
 }
+
+static void make_attend(struct trial *t, int variant) { make_heads(t, variant, 4, 2, 9); }
+
+/* More scores than a device has at a time. */
+static void make_many_heads(struct trial *t, int variant) { make_heads(t, variant, 96, 8, 2); }
 
 static void make_two_texts(struct trial *t, int variant) {
   make_attend(t, variant);
@@ -404,6 +427,7 @@ static void test_attention(void **state) {
   check("attention", make_attend, 4, 11, true);
   check("attention", make_attend, 4, 70, true);
   check("attention of two texts", make_two_texts, 4, 20, true);
+  check("attention of many heads", make_many_heads, 2, MAX_ROWS, false);
 }
 
 /* Values get what they get otherwise, queries and keys nothing. */
@@ -428,34 +452,39 @@ static void test_held_pattern(void **state) {
 }
 
 /* Some rows at a time are all rows at once, but for the order of sums. */
+static void check_pieces(const char *backend, int variant) {
+  enum { ROWS = 30, EACH = 7 };
+  struct trial t;
+  size_t n;
+  trial_open(&t, backend, ROWS);
+  make_attend(&t, variant);
+  float *was = save(&t), *whole = way_back(&t, was, &n);
+  loss(&t);
+  seed(&t);
+  float *before = malloc(BANK * sizeof *before);
+  memcpy(before, t.cotangent, BANK * sizeof *before);
+  for (int32_t at = 0; at < ROWS; at += EACH) {
+    int32_t end = at + EACH < ROWS ? at + EACH : ROWS;
+    t.slot[0] = (struct step_slot){{at, end}, at, 0, 1};
+    t.active[0] = (struct row_range){at, end};
+    go_back(&t);
+  }
+  fetch(&t, t.cotangents, t.cotangent);
+  for (int32_t row = 0, k = 0; row < ROWS; row++)
+    for (int64_t i = 0; i < t.in[0].width; i++, k++) {
+      size_t at = float_at(t.in[0].at, row, i);
+      assert_float_equal(t.cotangent[at] - before[at], whole[k], ROUNDING);
+    }
+  free(before);
+  free(was);
+  free(whole);
+  trial_close(&t);
+}
+
 static void test_pieces(void **state) {
   (void)state;
-  for (int b = 0; b < n_backends; b++) {
-    struct trial t;
-    size_t n;
-    trial_open(&t, backends[b], 30);
-    make_attend(&t, 2);
-    float *was = save(&t), *whole = way_back(&t, was, &n);
-    loss(&t);
-    seed(&t);
-    float *before = malloc(BANK * sizeof *before);
-    must_read(t.backend, before, (struct span){t.cotangents, 0}, BANK);
-    for (int32_t at = 0; at < 30; at += 7) {
-      int32_t end = at + 7 < 30 ? at + 7 : 30;
-      t.slot[0] = (struct step_slot){{at, end}, at, 0, 1};
-      t.active[0] = (struct row_range){at, end};
-      assert_int_equal(t.backend->ops->vjp(t.backend, &t.op, &t.step, &t.vjp, NULL), 0);
-    }
-    for (int32_t row = 0, k = 0; row < 30; row++)
-      for (int64_t i = 0; i < t.in[0].width; i++, k++) {
-        float *at = cotangent_at(&t, &t.in[0], row, i);
-        assert_float_equal(*at - before[at - (float *)(void *)t.cotangents->data], whole[k], ROUNDING);
-      }
-    free(before);
-    free(was);
-    free(whole);
-    trial_close(&t);
-  }
+  for (int b = 0; b < n_backends; b++)
+    for (int variant = 2; variant < 4; variant++) check_pieces(backends[b], variant);
 }
 
 /* ---- along rows ---- */
@@ -525,7 +554,11 @@ static void make_cap(struct trial *t, int variant) {
 }
 
 static void make_begin(struct trial *t, int variant) {
+  t->file[0] = file_new(DTYPE_F32, ROWS_ARE_OUTPUTS, 4, 21, 66, 1);
+  t->n_files = 1;
+  t->matrix = must_matrix(t->backend, &t->file[0].part, 1, 21);
   t->op.code = OP_BEGIN;
+  t->op.u.begin.embed = t->matrix;
   t->op.width = 21;
   t->op.set = ROWS_ARRIVING;
   t->op.u.begin.embedded = reads(t, place(t, 21), 21);
@@ -581,7 +614,7 @@ static void make_point(struct trial *t, int variant) {
   t->op.u.point.before = place(t, EDIT_WIDTH);
   fill_pieces(t, 2);
   for (int32_t row = 0; row < t->rows; row++)
-    memcpy(rows_at(t->op.u.point.before, row), rows_at(t->op.u.point.x, row), EDIT_WIDTH * sizeof(float));
+    memcpy(t->value + float_at(t->op.u.point.before, row, 0), t->value + float_at(t->op.u.point.x, row, 0), EDIT_WIDTH * sizeof(float));
 }
 
 static void make_delta(struct trial *t, int variant) {

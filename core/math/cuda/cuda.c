@@ -197,6 +197,7 @@ static const struct ops cuda_ops = {
     .encode = cuda_encode,
     .sample = cuda_sample,
     .splices = true,
+    .vjp = cuda_vjp,
     .room = cuda_room,
     .lost = cuda_lost,
     .close = cuda_close,

@@ -27,6 +27,7 @@ enum scratch_name {
   SCRATCH_ENCODE,  /* of encode.c */
   SCRATCH_SAMPLE,  /* of sample.c */
   SCRATCH_CHANGES, /* penalties and biases of draws */
+  SCRATCH_BACK,    /* of the way back */
   SCRATCH_COUNT
 };
 
@@ -300,6 +301,10 @@ void cuda_encode_close(struct cuda_backend *cuda);
 int cuda_hold(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
 int cuda_splice(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
 int cuda_put(struct cuda_backend *cuda, const struct table *table, const struct op *op, struct error *error) MUST_CHECK;
+
+/* ---- vjp.c ---- */
+
+int cuda_vjp(struct backend *backend, const struct op *op, const struct step *step, const struct vjp *vjp, struct error *error);
 
 /* ---- sample.c ---- */
 

@@ -380,6 +380,44 @@ struct put_args {
 };
 cudaError_t launch_put(cudaStream_t stream, int64_t rows, const struct put_args *args);
 
+/* ---- back.cu: the way back (struct vjp of ops.h) ---------------------------------------------------------------------- */
+
+/* Rows [first, first + rows) of an op's buffers. Of OP_CODE_COUNT they are cleared. */
+struct back_args {
+  const struct table *table; /* of OP_GATHER, OP_POINT and OP_DELTA; else it may be NULL */
+  int32_t code, set, layer, act, point, first, rows;
+  int64_t width, piece;        /* of a row, and of what a norm takes for itself */
+  int64_t begin, end;          /* columns of OP_KEEP; of OP_POINT the first one's number at its point */
+  struct device_rows x, up;    /* what the op read; up: the gate's other, a norm's scale, rows in front of edits; of OP_CAP x is y */
+  struct device_rows y;        /* cotangents of what it wrote */
+  struct device_rows to, to_up; /* those of what it read */
+  struct device_norm norm;
+  bool hold;      /* what a norm divides by is a constant */
+  float cap;
+  float *scratch; /* of OP_POINT, where an edit asks what was in front of it: [rows][width] */
+};
+/* OP_GATE, OP_GAIN, OP_KEEP, OP_BEGIN, OP_NORM of the kind NONE, OP_PLACE, OP_COPY, OP_SUBLAYER, OP_CAP, OP_DELTA. */
+cudaError_t launch_back_elements(cudaStream_t stream, const struct back_args *args);
+cudaError_t launch_back_gather(cudaStream_t stream, const struct back_args *args);
+cudaError_t launch_back_rotate(cudaStream_t stream, int32_t rows, const struct rotate_args *args); /* rows: [0, rows) has them */
+/* OP_NORM, OP_NORM_SCALE, OP_NORMALIZE. */
+cudaError_t launch_back_norm(cudaStream_t stream, const struct back_args *args);
+cudaError_t launch_back_solu(cudaStream_t stream, const struct back_args *args);
+cudaError_t launch_back_point(cudaStream_t stream, const struct back_args *args);
+
+/* Of attention written out: rows at positions [position, position + rows), which see some of the keys at [begin, begin + keys). */
+struct back_soften_args {
+  float *p, *dp; /* [n_head][rows][ld]: scaled products, which become weights, and cotangents of weights, which become those of products
+                    before they were scaled; dp NULL: nobody asks for them */
+  int64_t ld;
+  int32_t n_head, rows, position, begin, keys, window;
+  float scale, soft_cap;
+};
+cudaError_t launch_back_soften(cudaStream_t stream, const struct back_soften_args *args);
+
+/* Outputs [out, out + n) of a matrix of 16 bits in f32, [n][w->ld]. */
+cudaError_t launch_widen(cudaStream_t stream, const struct device_matrix *w, int64_t out, int64_t n, float *to);
+
 /* ---- arrange.cu ------------------------------------------------------------------------------------------------------ */
 
 /* Lines of a file, one behind the other, into rows of a matrix: number j of line i to row i, column j; turned: to row j, column i. At

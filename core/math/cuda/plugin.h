@@ -8,19 +8,20 @@
 
 #include "core/math/ops.h"
 
-#define CUDA_PLUGIN_VERSION 6
+#define CUDA_PLUGIN_VERSION 7
 #define CUDA_PLUGIN_ENTRY "steerd_cuda_open"
 
 struct cuda_plugin_host {
   int version;
-  size_t sizes[10]; /* cuda_plugin_sizes */
+  size_t sizes[11]; /* cuda_plugin_sizes */
 };
 
 static inline struct cuda_plugin_host cuda_plugin_host(void) {
   return (struct cuda_plugin_host){CUDA_PLUGIN_VERSION,
                                    {sizeof(struct ops), sizeof(struct op), sizeof(struct step), sizeof(struct encode_args),
                                     sizeof(struct matrix_part), sizeof(struct sparse), sizeof(struct sample_draw),
-                                    sizeof(struct sample_result), sizeof(struct splice), sizeof(struct splice_row)}};
+                                    sizeof(struct sample_result), sizeof(struct splice), sizeof(struct splice_row),
+                                    sizeof(struct vjp)}};
 }
 
 struct cuda_options {

@@ -28,6 +28,7 @@ enum { CMOCKA_FAILED = 1, CMOCKA_SKIPPED };
 #define assert_string_equal(a, b) assert_true(strcmp(a, b) == 0)
 #define assert_memory_equal(a, b, n) assert_true(memcmp(a, b, n) == 0)
 #define assert_int_not_equal(a, b) assert_true((intmax_t)(a) != (intmax_t)(b))
+#define assert_float_equal(a, b, limit) assert_true(fabs((double)(a) - (double)(b)) <= (double)(limit)) /* of those who include math.h */
 #define assert_string_not_equal(a, b) assert_true(strcmp(a, b) != 0)
 #define cmocka_run_group_tests(tests, setup, teardown) cmocka_run(tests, sizeof(tests) / sizeof *(tests))
 

@@ -187,8 +187,8 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
     const struct canned *wrong = &api->wrong_method[allowed - routes];
     call_add_header(call, "Allow", wrong->header.value);
     reply_refuse(call, 405, "method", wrong->text);
-  } else if (call->request->body_length > api->options.max_body)
-    reply_refuse(call, 413, "too_large", api->too_large);
+  } else if (call->request->body_length > preview_body_most(api, call->route))
+    reply_refuse(call, 413, "too_large", call->route->flags & ROUTE_BATCH ? api->too_large_batch : api->too_large);
   else if (preview_wrong_kind(call->request, call->route))
     reply_refuse(call, 415, "content_type", TEXT_KIND);
   return call->replied;

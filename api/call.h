@@ -70,8 +70,8 @@ struct api {
   struct arena arena; /* what canned replies and files point to */
   struct static_files files;  /* the dashboard; empty without a folder */
   const char *embed_policy;   /* Content-Security-Policy of pages that may be framed */
-  struct canned missing[2], large[2], kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
-  const char *too_large;                                            /* the sentence of 413, with the limit in it */
+  struct canned missing[2], large[2], large_batch, kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
+  const char *too_large, *too_large_batch;                          /* the sentences of 413, with the limit in it */
   struct canned *wrong_method;                                      /* 405, beside routes */
   struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */
 };
@@ -141,6 +141,14 @@ int call_path_place(struct api_call *call, struct place *out, struct error *erro
 int call_place(struct api_call *call, const struct values *values, const char *model_field, const char *source_field,
                const char *prefix, struct place *out, struct error *error) MUST_CHECK;
 
+/* The same for what is only read from the store: also models and sources that are known from it alone (lab_stored_source); those lie
+ * in the call's arena. Never for verbs that compute. id NULL: the only loaded model. */
+const struct lab_model_info *call_known_model(struct api_call *call, const char *id, const char *field,
+                                              struct error *error) MUST_CHECK;
+int call_known_place(struct api_call *call, const char *model, const char *source, const char *field, struct place *out,
+                     struct error *error) MUST_CHECK;
+int call_known_path(struct api_call *call, struct place *out, struct error *error) MUST_CHECK;
+
 /* An index against its source: ERROR_NOT_FOUND with `field`. */
 int call_check_index(const struct lab_source_info *source, int64_t index, const char *field,
                      struct error *error) MUST_CHECK;
@@ -168,6 +176,9 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 
 /* Makes the canned replies of a new api. */
 int preview_prepare(struct api *api, struct error *error) MUST_CHECK;
+
+/* Bytes that the body of a request may have; row NULL: no route. */
+size_t preview_body_most(const struct api *api, const struct route *row);
 
 /* Whether a head with this row needs a JSON content type and has another one. */
 bool preview_wrong_kind(const struct api_request *head, const struct route *row);

@@ -114,9 +114,9 @@ static int read_layers(struct api_call *call, const struct lab_model_info *model
     char field[32];
     snprintf(field, sizeof field, "layers[%zu]", i);
     const char *id = values_text_at(call->values, "layers", i, NULL);
-    const struct lab_source_info *source = lab_find_source(call->api->lab, model, id, field, error);
-    if (!source) return -1;
-    numbers[i] = lab_store_source(call->api->lab, source);
+    struct place place;
+    if (call_known_place(call, model->id, id, field, &place, error) != 0) return -1;
+    numbers[i] = lab_store_source(call->api->lab, place.source);
   }
   if (n) search->sources = numbers;
   search->n_sources = n;
@@ -124,14 +124,14 @@ static int read_layers(struct api_call *call, const struct lab_model_info *model
 }
 
 int explanation_search_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  const struct lab_model_info *model = call_known_model(call, values_text(call->values, "modelId", NULL), "modelId", error);
   struct store_search search = {.model = model ? model->id : NULL};
   if (!model || read_layers(call, model, &search, error) != 0) return -1;
   return answer(call, &search, NULL, error);
 }
 
 int explanation_search_model_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  const struct lab_model_info *model = call_known_model(call, values_text(call->values, "modelId", NULL), "modelId", error);
   if (!model) return -1;
   struct store_search search = {.model = model->id};
   return answer(call, &search, NULL, error);
@@ -147,10 +147,15 @@ static int read_release(struct api_call *call, const char *name, struct store_se
   const struct lab *lab = call->api->lab;
   const struct lab_model_info *models;
   const struct lab_source_info *const *sources;
-  size_t n_models = lab_models(lab, &models), all = 0, n = 0;
+  struct lab_source_info *stored;
+  size_t n_models = lab_models(lab, &models), all = 0, n = 0, n_stored;
+  if (lab_stored_sources(lab, NULL, &call->arena, &stored, &n_stored, error) != 0) return -1;
   for (size_t i = 0; i < n_models; i++) all += lab_sources(lab, &models[i], &sources);
-  int64_t *numbers = arena_array(&call->arena, all, sizeof *numbers, error);
+  int64_t *numbers = arena_array(&call->arena, all + n_stored, sizeof *numbers, error);
   if (!numbers) return -1;
+  for (size_t i = 0; i < n_stored; i++)
+    if (strcmp(stored[i].set, name) == 0) numbers[n++] = stored[i].stored;
+  all += n;
   for (size_t i = 0; i < n_models; i++) {
     size_t count = lab_sources(lab, &models[i], &sources);
     for (size_t k = 0; k < count && n < all; k++) /* one that came since they were counted may find no room */

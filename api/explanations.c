@@ -80,8 +80,9 @@ static int export_piece(struct api_call *call, struct buffer *out, struct error 
 static int read_query(struct api_call *call, struct store_explanation_query *out, struct error *error) {
   struct place place;
   bool one = values_has(call->values, "saeId");
-  int result = one ? call_place(call, call->values, "modelId", "saeId", "", &place, error) : 0;
-  if (!one) place.model = call_model(call, call->values, "modelId", error);
+  const char *model = values_text(call->values, "modelId", NULL);
+  int result = one ? call_known_place(call, model, values_text(call->values, "saeId", NULL), "saeId", &place, error) : 0;
+  if (!one) place.model = call_known_model(call, model, "modelId", error);
   if (result != 0 || !place.model) return -1;
   *out = (struct store_explanation_query){.model = place.model->id, .offset = values_int(call->values, "offset")};
   if (one) out->source = lab_store_source(call->api->lab, place.source);
@@ -188,7 +189,7 @@ int explanation_new_post(struct api_call *call, struct error *error) {
   const struct values *values = call->values;
   struct place place;
   int64_t index = values_int(values, "index"), id;
-  if (call_place(call, values, "modelId", "layer", "", &place, error) != 0 ||
+  if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), "layer", &place, error) != 0 ||
       call_check_index(place.source, index, "index", error) != 0 || check_description(values, error) != 0)
     return -1;
   struct store *store = lab_store(call->api->lab);

@@ -54,21 +54,12 @@ static int finish_feature(struct api_call *call, struct error *error) {
 static int path_index(struct api_call *call, const struct place *place, int64_t *out, struct error *error) {
   const char *text = call_part(call, "index", error);
   if (!text) return -1;
-  if (text[strspn(text, "0123456789")] != '\0' || !number_parse_int(text, out))
+  bool number = text[strspn(text, "0123456789")] == '\0' && number_parse_int(text, out);
+  if (!number && place->source->n_feat > 0)
     return error_set_field(error, ERROR_NOT_FOUND, "index",
                            "source '%.64s' has no feature '%.32s'; its indices go from 0 to %lld", place->source->id, text,
                            (long long)place->source->n_feat - 1);
-  return call_check_index(place->source, *out, "index", error);
-}
-
-int feature_get(struct api_call *call, struct error *error) {
-  struct place *place = arena_alloc(&call->arena, sizeof *place, error);
-  int64_t index;
-  if (!place || call_path_place(call, place, error) != 0 || path_index(call, place, &index, error) != 0) return -1;
-  call->plan = place;
-  call->finish = finish_feature;
-  return lab_feature(call->api->lab, place->source, index, (size_t)values_int(call->values, "maxActivations"),
-                     call->waker, &call->job, error);
+  return call_check_index(place->source, number ? *out : -1, "index", error);
 }
 
 /* ---- from the store ----------------------------------------------------------------------------------- */
@@ -116,15 +107,35 @@ static int write_stored(struct api_call *call, struct json_writer *w, const stru
   return result;
 }
 
+/* A feature of which the store alone knows. */
+static int write_one_stored(struct api_call *call, const struct place *place, uint32_t index, struct error *error) {
+  struct reader reader;
+  struct json_writer w;
+  jw_init(&w, &call->body);
+  if (open_reader(call, place, &reader, error) != 0) return -1;
+  return write_stored(call, &w, &reader, index, (size_t)values_int(call->values, "maxActivations"), error);
+}
+
+int feature_get(struct api_call *call, struct error *error) {
+  struct place *place = arena_alloc(&call->arena, sizeof *place, error);
+  int64_t index;
+  if (!place || call_known_path(call, place, error) != 0 || path_index(call, place, &index, error) != 0) return -1;
+  if (place->source->stored) return write_one_stored(call, place, (uint32_t)index, error);
+  call->plan = place;
+  call->finish = finish_feature;
+  return lab_feature(call->api->lab, place->source, index, (size_t)values_int(call->values, "maxActivations"),
+                     call->waker, &call->job, error);
+}
+
 /* ---- POST /api/features ------------------------------------------------------------------------------- */
 
 /* 1 when the feature exists, 0 when not, -1. */
 static int find_feature(struct api_call *call, const struct values *values, size_t i, struct place *out,
                         struct error *error) {
   struct error own = ERROR_INIT;
-  char prefix[32];
-  snprintf(prefix, sizeof prefix, "features[%zu].", i);
-  if (call_place(call, values, "modelId", "layer", prefix, out, &own) == 0 &&
+  char field[48];
+  snprintf(field, sizeof field, "features[%zu].layer", i);
+  if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), field, out, &own) == 0 &&
       call_check_index(out->source, values_int(values, "index"), "index", &own) == 0)
     return 1;
   if (own.code == ERROR_NOT_FOUND) return 0;
@@ -159,6 +170,12 @@ int features_post(struct api_call *call, struct error *error) {
   return 0;
 }
 
+/* The place that a body names. */
+static int known_place(struct api_call *call, const char *field, struct place *out, struct error *error) {
+  return call_known_place(call, values_text(call->values, "modelId", NULL), values_text(call->values, field, NULL), field, out,
+                          error);
+}
+
 /* ---- POST /api/features-offset ------------------------------------------------------------------------ */
 
 int features_offset_post(struct api_call *call, struct error *error) {
@@ -166,8 +183,7 @@ int features_offset_post(struct api_call *call, struct error *error) {
   struct reader reader;
   struct store_feature_row *rows = NULL;
   size_t n = 0;
-  if (call_place(call, call->values, "modelId", "layer", "", &place, error) != 0 ||
-      open_reader(call, &place, &reader, error) != 0)
+  if (known_place(call, "layer", &place, error) != 0 || open_reader(call, &place, &reader, error) != 0)
     return -1;
   struct store_feature_query query = {.source = reader.number, .order = STORE_BY_INDEX, .alive = true,
                                       .offset = values_int(call->values, "offset"), .limit = OFFSET_PAGE};
@@ -188,8 +204,8 @@ int activation_get_post(struct api_call *call, struct error *error) {
   struct reader reader;
   struct store_feature stored;
   int64_t index = values_int(call->values, "index");
-  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0 ||
-      call_check_index(place.source, index, "index", error) != 0 || open_reader(call, &place, &reader, error) != 0 ||
+  if (known_place(call, "source", &place, error) != 0 || call_check_index(place.source, index, "index", error) != 0 ||
+      open_reader(call, &place, &reader, error) != 0 ||
       read_stored(&reader, (uint32_t)index, STORE_SLOT_MAX, &call->arena, &stored, error) != 0)
     return -1;
   struct rows_feature row = row_of(&reader, &stored);

@@ -167,6 +167,16 @@ HANDLER(model_list_post);
 HANDLER(model_get_post);
 HANDLER(source_set_get);
 
+/* registrations.c */
+extern const struct field model_new_fields[], source_set_new_fields[];
+HANDLER(model_new_post);
+HANDLER(source_set_new_post);
+
+/* uploads.c */
+extern const struct field feature_upload_fields[], activation_upload_fields[];
+HANDLER(feature_upload_post);
+HANDLER(activation_upload_post);
+
 /* operations.c */
 HANDLER(health_get);
 HANDLER(ready_get);

@@ -1,4 +1,4 @@
-/* models.c: what is loaded: plainly at GET /models, and in Neuronpedia's shapes. */
+/* models.c: what is loaded, and what the store alone knows: plainly at GET /models, and in Neuronpedia's shapes. */
 #include <string.h>
 
 #include "api/call.h"
@@ -60,10 +60,57 @@ static void write_model(struct json_writer *w, const struct lab *lab, const stru
   jw_close(w, '}');
 }
 
+/* ---- what the store alone knows ----------------------------------------------------------------------- */
+
+struct stored {
+  struct lab_model_info *models;
+  struct lab_source_info *sources; /* of these and of loaded models */
+  size_t n_models, n_sources;
+};
+
+static int read_stored(struct api_call *call, struct stored *out, struct error *error) {
+  const struct lab *lab = call->api->lab;
+  return lab_stored_models(lab, &call->arena, &out->models, &out->n_models, error) == 0
+             ? lab_stored_sources(lab, NULL, &call->arena, &out->sources, &out->n_sources, error)
+             : -1;
+}
+
+/* A model with those of its sources that nobody has loaded. */
+static void write_stored(struct json_writer *w, const struct stored *stored, const struct lab_model_info *model) {
+  jw_open(w, '{');
+  jw_member_text(w, "id", model->id);
+  jw_member_text(w, "displayName", model->display_name);
+  jw_member_text(w, "url", model->website);
+  jw_member_int(w, "layers", model->n_layer);
+  jw_member_bool(w, "loaded", !model->stored);
+  jw_key(w, "sources");
+  jw_open(w, '[');
+  for (size_t i = 0; i < stored->n_sources; i++) {
+    const struct lab_source_info *source = &stored->sources[i];
+    if (strcmp(source->model_id, model->id) != 0) continue;
+    jw_open(w, '{');
+    jw_member_text(w, "id", source->id);
+    jw_member_text(w, "set", source->set);
+    jw_member_int(w, "layer", source->layer);
+    jw_member_int(w, "features", source->n_feat);
+    jw_member_bool(w, "folded", source->folded);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+  jw_close(w, '}');
+}
+
+static bool has_stored(const struct stored *stored, const struct lab_model_info *model) {
+  for (size_t i = 0; i < stored->n_sources; i++)
+    if (strcmp(stored->sources[i].model_id, model->id) == 0) return true;
+  return false;
+}
+
 int models_get(struct api_call *call, struct error *error) {
-  (void)error;
   const struct lab_model_info *models;
+  struct stored stored;
   size_t count = lab_models(call->api->lab, &models);
+  if (read_stored(call, &stored, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
@@ -71,11 +118,30 @@ int models_get(struct api_call *call, struct error *error) {
   jw_open(&w, '[');
   for (size_t i = 0; i < count; i++) write_model(&w, call->api->lab, &models[i]);
   jw_close(&w, ']');
+  jw_key(&w, "stored");
+  jw_open(&w, '[');
+  for (size_t i = 0; i < count; i++)
+    if (has_stored(&stored, &models[i])) write_stored(&w, &stored, &models[i]);
+  for (size_t i = 0; i < stored.n_models; i++) write_stored(&w, &stored, &stored.models[i]);
+  jw_close(&w, ']');
   jw_close(&w, '}');
   return 0;
 }
 
 /* ---- Neuronpedia's shapes ----------------------------------------------------------------------------- */
+
+/* The sources of a model, loaded ones first, then those of which the store alone knows. NULL when out of memory. */
+static const struct lab_source_info **all_sources(struct api_call *call, const struct lab_model_info *model,
+                                                  const struct stored *stored, size_t *n, struct error *error) {
+  const struct lab_source_info *const *loaded = NULL;
+  size_t n_loaded = model->stored ? 0 : lab_sources(call->api->lab, model, &loaded);
+  const struct lab_source_info **all = arena_array(&call->arena, n_loaded + stored->n_sources, sizeof *all, error);
+  *n = 0;
+  for (size_t i = 0; all && i < n_loaded; i++) all[(*n)++] = loaded[i];
+  for (size_t i = 0; all && i < stored->n_sources; i++)
+    if (strcmp(stored->sources[i].model_id, model->id) == 0) all[(*n)++] = &stored->sources[i];
+  return all;
+}
 
 /* Those of the set of sources[first]. */
 static void write_sources(struct json_writer *w, const struct lab_source_info *const *sources, size_t n, size_t first) {
@@ -100,9 +166,11 @@ static bool opens_set(const struct lab_source_info *const *sources, size_t i) {
   return true;
 }
 
-static void write_web_model(struct json_writer *w, const struct lab *lab, const struct lab_model_info *model) {
-  const struct lab_source_info *const *sources;
-  size_t n = lab_sources(lab, model, &sources);
+static int write_web_model(struct api_call *call, struct json_writer *w, const struct lab_model_info *model,
+                           const struct stored *stored, struct error *error) {
+  size_t n;
+  const struct lab_source_info **sources = all_sources(call, model, stored, &n, error);
+  if (!sources) return -1;
   jw_open(w, '{');
   rows_model_members(w, model);
   jw_key(w, "sourceSets");
@@ -111,35 +179,48 @@ static void write_web_model(struct json_writer *w, const struct lab *lab, const 
     if (opens_set(sources, i)) write_set(w, sources, n, i);
   jw_close(w, ']');
   jw_close(w, '}');
+  return 0;
 }
 
 int model_list_post(struct api_call *call, struct error *error) {
-  (void)error;
   const struct lab_model_info *models;
+  struct stored stored;
   size_t count = lab_models(call->api->lab, &models);
   struct json_writer w;
+  if (read_stored(call, &stored, error) != 0) return -1;
   jw_init(&w, &call->body);
   jw_open(&w, '[');
-  for (size_t i = 0; i < count; i++) write_web_model(&w, call->api->lab, &models[i]);
+  for (size_t i = 0; i < count; i++)
+    if (write_web_model(call, &w, &models[i], &stored, error) != 0) return -1;
+  for (size_t i = 0; i < stored.n_models; i++)
+    if (write_web_model(call, &w, &stored.models[i], &stored, error) != 0) return -1;
   jw_close(&w, ']');
   return 0;
 }
 
-int model_get_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = lab_find_model(call->api->lab, values_text(call->values, "id", NULL), error);
-  if (!model) return -1;
-  struct json_writer w;
-  jw_init(&w, &call->body);
-  write_web_model(&w, call->api->lab, model);
-  return 0;
+/* Only the sources of one model. */
+static int read_stored_of(struct api_call *call, const struct lab_model_info *model, struct stored *out, struct error *error) {
+  *out = (struct stored){0};
+  return lab_stored_sources(call->api->lab, model, &call->arena, &out->sources, &out->n_sources, error);
 }
 
-int source_set_get(struct api_call *call, struct error *error) {
-  const char *id = call_part(call, "model", error), *name = call_part(call, "name", error);
-  const struct lab_model_info *model = id && name ? lab_find_model(call->api->lab, id, error) : NULL;
-  const struct lab_source_info *const *sources;
-  if (!model) return -1;
-  size_t n = lab_sources(call->api->lab, model, &sources), first = 0;
+int model_get_post(struct api_call *call, struct error *error) {
+  struct stored stored;
+  struct json_writer w;
+  const struct lab_model_info *model = call_known_model(call, values_text(call->values, "id", NULL), "modelId", error);
+  if (!model || read_stored_of(call, model, &stored, error) != 0) return -1;
+  jw_init(&w, &call->body);
+  return write_web_model(call, &w, model, &stored, error);
+}
+
+int source_set_write(struct api_call *call, const struct lab_model_info *model, const char *name, struct error *error) {
+  struct stored stored;
+  struct store_set set = {0};
+  struct store *store = lab_store(call->api->lab);
+  size_t n, first = 0;
+  if (read_stored_of(call, model, &stored, error) != 0) return -1;
+  const struct lab_source_info **sources = all_sources(call, model, &stored, &n, error);
+  if (!sources || (store && store_set_find(store, model->id, name, &call->arena, &set, error) < 0)) return -1;
   while (first < n && strcmp(sources[first]->set, name) != 0) first++;
   if (first == n)
     return error_set_field(error, ERROR_NOT_FOUND, "name", "model '%.64s' has no source set '%.64s'; POST /api/model/get lists them",
@@ -148,11 +229,18 @@ int source_set_get(struct api_call *call, struct error *error) {
   jw_init(&w, &call->body);
   jw_open(&w, '{');
   rows_set_members(&w, sources[first]);
-  jw_member_null(&w, "description"); /* nobody can have written one; the client reads both */
+  jw_member_text(&w, "description", set.description);
   jw_key(&w, "urls");
   jw_open(&w, '[');
+  if (set.url) jw_string(&w, set.url, strlen(set.url));
   jw_close(&w, ']');
   write_sources(&w, sources, n, first);
   jw_close(&w, '}');
   return 0;
+}
+
+int source_set_get(struct api_call *call, struct error *error) {
+  const char *id = call_part(call, "model", error), *name = call_part(call, "name", error);
+  const struct lab_model_info *model = id && name ? call_known_model(call, id, "modelId", error) : NULL;
+  return model ? source_set_write(call, model, name, error) : -1;
 }

@@ -34,8 +34,61 @@ int call_place(struct api_call *call, const struct values *values, const char *m
                     error);
 }
 
+/* ---- what the store alone knows ----------------------------------------------------------------------- */
+
+static int pass_on(const struct error *own, const char *field, struct error *error) {
+  return error_set_field(error, own->code, field, "%s", own->text);
+}
+
+const struct lab_model_info *call_known_model(struct api_call *call, const char *id, const char *field, struct error *error) {
+  struct error own = ERROR_INIT;
+  const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
+  if (model) return model;
+  struct lab_model_info *stored = arena_alloc(&call->arena, sizeof *stored, error);
+  int found = !stored ? -1 : own.code == ERROR_NOT_FOUND ? lab_stored_model(call->api->lab, id, &call->arena, stored, error) : 0;
+  if (found == 0 && id) (void)pass_on(&own, field, error);
+  if (found == 0 && !id) error_set_field(error, own.code, field, "'%s' is required: %s", field, own.text);
+  return found == 1 ? stored : NULL;
+}
+
+/* A source of a model that is known from the store alone; NULL. */
+static const struct lab_source_info *stored_source(struct api_call *call, const struct lab_model_info *model, const char *id,
+                                                   const struct error *own, const char *field, struct error *error) {
+  struct lab_source_info *stored = arena_alloc(&call->arena, sizeof *stored, error);
+  int found = stored ? lab_stored_source(call->api->lab, model, id, &call->arena, stored, error) : -1;
+  if (found == 0 && own->code)
+    (void)pass_on(own, field, error);
+  else if (found == 0)
+    error_set_field(error, ERROR_NOT_FOUND, field, "model '%.64s', which is known from the store alone, has no source '%.64s'; "
+                    "POST /api/source-set/new makes a set of them", model->id, id);
+  return found == 1 ? stored : NULL;
+}
+
+int call_known_place(struct api_call *call, const char *model, const char *source, const char *field, struct place *out,
+                     struct error *error) {
+  struct error own = ERROR_INIT;
+  out->model = call_known_model(call, model, "modelId", error);
+  if (!out->model || call_check_source(source, field, error) != 0) return -1;
+  out->source = out->model->stored ? NULL : lab_find_source(call->api->lab, out->model, source, field, &own);
+  if (out->source) return 0;
+  if (own.code && own.code != ERROR_NOT_FOUND) return pass_on(&own, field, error);
+  out->source = stored_source(call, out->model, source, &own, field, error);
+  return out->source ? 0 : -1;
+}
+
+/* A source in the call's arena is not noted as used when the kept reply is given again. */
+int call_known_path(struct api_call *call, struct place *out, struct error *error) {
+  const char *model = call_part(call, "model", error), *source = call_part(call, "source", error);
+  if (!model || !source || call_known_place(call, model, source, "source", out, error) != 0) return -1;
+  if (!out->source->stored) call->source = out->source;
+  return 0;
+}
+
 int call_check_index(const struct lab_source_info *source, int64_t index, const char *field, struct error *error) {
   if (index >= 0 && index < source->n_feat) return 0;
+  if (source->n_feat == 0)
+    return error_set_field(error, ERROR_NOT_FOUND, field, "source '%.64s' has no features yet; POST /api/feature/upload-batch brings "
+                           "them", source->id);
   return error_set_field(error, ERROR_NOT_FOUND, field,
                          "source '%.64s' has no feature %" PRId64 "; its indices go from 0 to %" PRId64, source->id, index,
                          source->n_feat - 1);

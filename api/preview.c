@@ -37,6 +37,14 @@ bool preview_wrong_kind(const struct api_request *head, const struct route *row)
 
 /* ---- canned replies ----------------------------------------------------------------------------------- */
 
+static size_t most_of_batch(const struct api_options *options) {
+  return options->max_batch_body > options->max_body ? options->max_batch_body : options->max_body;
+}
+
+size_t preview_body_most(const struct api *api, const struct route *row) {
+  return row && row->flags & ROUTE_BATCH ? most_of_batch(&api->options) : api->options.max_body;
+}
+
 static int can(struct api *api, struct canned *canned, enum route_family family, struct reply_error what,
                struct error *error) {
   struct buffer body;
@@ -81,7 +89,11 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
 int preview_prepare(struct api *api, struct error *error) {
   api->too_large = arena_printf(&api->arena, error, "the body is larger than %zu bytes, the most this server reads here "
                                 "(setting 'max_body')", api->options.max_body);
-  if (!api->too_large) return -1;
+  api->too_large_batch = arena_printf(&api->arena, error, "the body is larger than %zu bytes, the most this server reads of a batch "
+                                      "(setting 'max_batch_body')", most_of_batch(&api->options));
+  if (!api->too_large || !api->too_large_batch) return -1;
+  const struct reply_error batch = {413, "too_large", "", api->too_large_batch};
+  if (can(api, &api->large_batch, FAMILY_SHORT, batch, error) != 0) return -1;
   if (can_shapes(api, FAMILY_SHORT, 0, error) != 0 || can_shapes(api, FAMILY_OPENAI, 1, error) != 0) return -1;
   api->wrong_method = arena_array(&api->arena, n_routes, sizeof *api->wrong_method, error);
   if (!api->wrong_method) return -1;
@@ -108,9 +120,9 @@ static int turn_away(struct api *api, const struct canned *canned, const struct 
 
 int api_preview(struct api *api, const struct api_request *head, uint64_t content_length, struct api_reply *reply) {
   int shape = route_family_of(head->path) == FAMILY_OPENAI;
-  if (content_length != UINT64_MAX && content_length > api->options.max_body)
-    return turn_away(api, &api->large[shape], NULL, reply);
   const struct route *allowed, *row = route_find(head->method, head->path, &allowed);
+  if (content_length != UINT64_MAX && content_length > preview_body_most(api, row))
+    return turn_away(api, row && row->flags & ROUTE_BATCH ? &api->large_batch : &api->large[shape], NULL, reply);
   if (!row && !allowed) return turn_away(api, &api->missing[shape], NULL, reply);
   if (!row) return turn_away(api, &api->wrong_method[allowed - routes], NULL, reply);
   if (preview_wrong_kind(head, row)) return turn_away(api, &api->kind[shape], NULL, reply);

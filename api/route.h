@@ -29,6 +29,7 @@ enum {
   ROUTE_OPEN = 4,   /* needs no key: the dashboard's own files */
   ROUTE_STORED = 8, /* a GET that tells what is stored and what is loaded, and nothing that changes otherwise: its finished
                      * reply is kept until something is written (kept.h) */
+  ROUTE_BATCH = 32, /* takes batches of rows: its body may have max_batch_body bytes, and few are read at a time */
   ROUTE_READS = 16, /* tells what is in the store: where there is none, the reply's header X-Store says so */
 };
 

@@ -19,14 +19,23 @@ void rows_place(struct json_writer *w, const struct lab_source_info *source) {
   jw_member_text(w, "source", source->id);
 }
 
+/* A number that 0 says is not known. */
+static void member_count(struct json_writer *w, const char *key, int64_t value) {
+  if (value > 0)
+    jw_member_int(w, key, value);
+  else
+    jw_member_null(w, key);
+}
+
 void rows_model_members(struct json_writer *w, const struct lab_model_info *model) {
   jw_member_text(w, "id", model->id);
-  jw_member_text(w, "displayName", model->id);
-  jw_member_text(w, "displayNameShort", model->id);
+  jw_member_text(w, "displayName", model->display_name);
+  jw_member_text(w, "displayNameShort", model->display_name);
   jw_member_int(w, "layers", model->n_layer);
-  jw_member_int(w, "neuronsPerLayer", model->d_mlp);
-  jw_member_int(w, "dimension", model->d_model);
-  jw_member_bool(w, "inferenceEnabled", true);
+  member_count(w, "neuronsPerLayer", model->d_mlp);
+  member_count(w, "dimension", model->d_model);
+  jw_member_text(w, "website", model->website);
+  jw_member_bool(w, "inferenceEnabled", !model->stored);
   jw_member_text(w, "visibility", "PUBLIC");
 }
 
@@ -42,17 +51,9 @@ void rows_source(struct json_writer *w, const struct lab_source_info *source) {
   jw_member_text(w, "modelId", source->model_id);
   jw_member_text(w, "setName", source->set);
   jw_member_text(w, "hookName", source->point);
-  jw_member_bool(w, "inferenceEnabled", true);
+  jw_member_bool(w, "inferenceEnabled", !source->stored);
   jw_member_text(w, "visibility", "PUBLIC");
   jw_close(w, '}');
-}
-
-/* A number that 0 says is not known. */
-static void member_count(struct json_writer *w, const char *key, int64_t value) {
-  if (value > 0)
-    jw_member_int(w, key, value);
-  else
-    jw_member_null(w, key);
 }
 
 void rows_conventions(struct json_writer *w, const struct lab_source_info *source,

@@ -6,6 +6,8 @@
 #include "core/archive.h"
 #include "core/base/json_writer.h"
 
+struct api_call;
+
 /* "modelId" and "source": which one a reply is about. */
 void rows_place(struct json_writer *w, const struct lab_source_info *source);
 
@@ -15,6 +17,9 @@ void rows_set_members(struct json_writer *w, const struct lab_source_info *sourc
 
 /* What a source is, in our own words (GET /models, the laboratory): set, kind, layer, points, sizes. In models.c. */
 void source_members(struct json_writer *w, const struct lab_source_info *source);
+
+/* The reply that is one source set of a model, loaded or stored. In models.c. */
+int source_set_write(struct api_call *call, const struct lab_model_info *model, const char *name, struct error *error) MUST_CHECK;
 
 /* Whole rows. */
 void rows_source(struct json_writer *w, const struct lab_source_info *source);

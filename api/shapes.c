@@ -10,7 +10,7 @@
 #define AT_FEATURE "modelId: text, layer: text, index: text"
 #define SHARE_ROWS "[{below: number, features: integer, share: number?}]"
 #define SOURCE_MEMBERS                                                                                              \
-  "set: text, kind: text, layer: integer, point: text, pointOut: text, features: integer, width: integer, "          \
+  "set: text, kind: text?, layer: integer, point: text?, pointOut: text?, features: integer, width: integer, "          \
   "folded: boolean, bosCounts: boolean, promotes: boolean, pointLast?: text, bytes: integer"
 #define LISTED_SOURCE AT_SOURCE ", state: text, lastUsedAt: text?, path?: text?, encoderBytes: integer"
 #define TEXTS_MEMBERS \
@@ -66,13 +66,14 @@ static const struct {
      "{folded: boolean, bosCounted: boolean, lines: boolean?, context: integer?, documents: integer?, logits: text?, corpus: text?, "
      "corpusHash: text?, madeAt: text?}"},
     {"ModelRow",
-     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer, dimension: integer, "
-     "inferenceEnabled: boolean, visibility: text}"},
+     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer?, dimension: integer?, "
+     "website: text?, inferenceEnabled: boolean, visibility: text}"},
     {"SourceRow",
-     "{id: text, modelId: text, setName: text, hookName: text, inferenceEnabled: boolean, visibility: text}"},
+     "{id: text, modelId: text, setName: text, hookName: text?, inferenceEnabled: boolean, visibility: text}"},
+    {"SourceSet", "{modelId: text, name: text, visibility: text, description: text?, urls: [text], sources: [@SourceRow]}"},
     {"ModelWithSets",
-     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer, dimension: integer, "
-     "inferenceEnabled: boolean, visibility: text, "
+     "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer?, dimension: integer?, "
+     "website: text?, inferenceEnabled: boolean, visibility: text, "
      "sourceSets: [{modelId: text, name: text, visibility: text, sources: [@SourceRow]}]}"},
     {"Feature",
      "{" AT_FEATURE ", sourceSetName: text?, creatorId: text?, createdAt: text?, maxActApprox: number?, hasVector: boolean, "
@@ -152,7 +153,7 @@ static const struct shape shapes[] = {
     {activation_get_post, .body = "[@Activation]"},
     {search_all_post, .body = "@TopOverText|{results: [@TopOverText]}"},
     {activation_source_post, .body = "{results: [@ActiveFeatures]}"},
-    {source_set_get, .body = "{modelId: text, name: text, visibility: text, description: null, urls: [text], sources: [@SourceRow]}"},
+    {source_set_get, .body = "@SourceSet"},
     {search_topk_post, .body = "@TopByToken|{results: [@TopByToken]}"},
     {tokenize_post, .body = "@Tokens"},
     {tokenize_v1_post, .body = "@Tokens"},
@@ -170,6 +171,10 @@ static const struct shape shapes[] = {
     {explanation_search_all_post, .body = "@ExplanationSearch"},
     {model_list_post, .body = "[@ModelWithSets]"},
     {model_get_post, .body = "@ModelWithSets"},
+    {model_new_post, .body = "@ModelRow"},
+    {source_set_new_post, .body = "@SourceSet"},
+    {feature_upload_post, .body = "{message: text, created: integer, existing: [integer]}"},
+    {activation_upload_post, .body = "{message: text, created: integer, existing: integer}"},
     {vector_new_post,
      .body = "{message: text, url: text, vector: {modelId: text, source: text, index: text, label: text?, createdAt: text, "
      "defaultSteerStrength: number, hookName: text, values: [number]}}"},
@@ -278,7 +283,8 @@ static const struct shape shapes[] = {
     {models_get,
      .body = "{models: [{id: text, family: text, dtype: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
      "mlpWidth: integer, context: integer, vocabulary: integer, parameters: integer, bytes: integer, prependsBos: boolean, "
-     "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}]}"},
+     "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}], stored: [{id: text, displayName: text, url: text?, layers: integer, "
+     "loaded: boolean, sources: [{id: text, set: text, layer: integer, features: integer, folded: boolean}]}]}"},
     {health_get, .body = "{status: text}"},
     {ready_get, .body = "{status: text}"},
     {version_get, .body = "{name: text, version: text, commit: text, backend: text, threads: integer}"},

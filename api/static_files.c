@@ -140,22 +140,22 @@ static bool is_index(const char *text, int64_t count) {
   return length > 0 && length < 13 && strspn(text, "0123456789") == length && atoll(text) < count;
 }
 
-/* Whether /model[/source[/index]] names something that is loaded. */
+/* Whether /model[/source[/index]] names something that is loaded, or known from the store. */
 static int check_subject(struct api_call *call, struct error *error) {
   char model_id[SEGMENT_BYTES], source_id[SEGMENT_BYTES], index[SEGMENT_BYTES];
   const char *path = call->request->path;
   take_segment(&path, model_id);
   take_segment(&path, source_id);
   take_segment(&path, index);
-  const struct lab_model_info *model = lab_find_model(call->api->lab, model_id, NULL);
+  struct place place;
+  const struct lab_model_info *model = call_known_model(call, model_id, "modelId", NULL);
   if (!model) return error_set(error, ERROR_NOT_FOUND, TEXT_MISSING);
   if (!*source_id) return 0;
-  const struct lab_source_info *source = lab_find_source(call->api->lab, model, source_id, "source", NULL);
-  if (!source)
+  if (call_known_place(call, model_id, source_id, "source", &place, NULL) != 0)
     return error_set(error, ERROR_NOT_FOUND, "model '%.64s' has no source '%.64s'; GET /models lists them", model->id, source_id);
-  if (!*index || is_index(index, source->n_feat)) return 0;
-  return error_set(error, ERROR_NOT_FOUND, "'%.64s' is no feature of '%.64s', which has %lld, from 0", index, source->id,
-                   (long long)source->n_feat);
+  if (!*index || is_index(index, place.source->n_feat)) return 0;
+  return error_set(error, ERROR_NOT_FOUND, "'%.64s' is no feature of '%.64s', which has %lld, from 0", index, place.source->id,
+                   (long long)place.source->n_feat);
 }
 
 static int send_shell(struct api_call *call, int status, struct error *error) {

@@ -20,7 +20,7 @@
  * (explanations, vectors, shares); texts they show come from clients or from store errors. */
 struct store *lab_store(const struct lab *lab);
 
-/* The store's number of a loaded source (made when it is first opened), 0 without a store. */
+/* The store's number of a source, loaded (made when it is first opened) or stored; 0 without a store. */
 int64_t lab_store_source(const struct lab *lab, const struct lab_source_info *source);
 
 /* A number that grows whenever what reading verbs answer may have changed: the store (store_generation), or which sources are
@@ -29,6 +29,37 @@ uint64_t lab_generation(const struct lab *lab);
 
 /* ERROR_UNSUPPORTED: "... needs a store: start the daemon with --store FILE". Always -1. */
 int lab_needs_store(struct error *error);
+
+/* ---- what is known from the store alone -------------------------------------------------------------- */
+
+/* Models and sources that are names with rows and no weights: registered over HTTP, or imported. Their descriptions look like
+ * those of loaded ones (`stored` tells), and may be given to the verbs of this page that say so, and to no other. A model is one
+ * when it is not loaded; a source, of a loaded model too, when no dictionary was ever loaded under its name: one that was
+ * unloaded is not found. What no store says is 0 or NULL. */
+
+/* 1 and *out, in the arena; 0 when there is none; -1. id may be an alias. */
+int lab_stored_model(const struct lab *lab, const char *id, struct arena *arena, struct lab_model_info *out,
+                     struct error *error) MUST_CHECK;
+int lab_stored_source(const struct lab *lab, const struct lab_model_info *model, const char *id, struct arena *arena,
+                      struct lab_source_info *out, struct error *error) MUST_CHECK;
+
+/* Those to be listed, by id: models with such sources, or that nobody has ever loaded; *out is [*n]. */
+int lab_stored_models(const struct lab *lab, struct arena *arena, struct lab_model_info **out, size_t *n,
+                      struct error *error) MUST_CHECK;
+
+/* Of a model (stored or loaded), by layer and name. NULL: of all, by model. */
+int lab_stored_sources(const struct lab *lab, const struct lab_model_info *model, struct arena *arena,
+                       struct lab_source_info **out, size_t *n, struct error *error) MUST_CHECK;
+
+/* ---- uploads ----------------------------------------------------------------------------------------- */
+
+/* Adds features, or examples of one, that a client has counted: store_upload_features and store_upload_examples, once it is clear
+ * that they may go there: to a source without a dictionary (lab_stored_source); to one with a dictionary only when `identity`
+ * says that they were made for it, as imports do. ERROR_CONFLICT (field "identity") otherwise. */
+int archive_upload_features(const struct lab *lab, const struct lab_source_info *source, const char *identity,
+                            const struct store_feature *features, size_t n, bool *added, struct error *error) MUST_CHECK;
+int archive_upload_examples(const struct lab *lab, const struct lab_source_info *source, const char *identity, uint32_t index,
+                            const struct store_example *examples, size_t n, size_t *added, struct error *error) MUST_CHECK;
 
 /* ---- one feature ------------------------------------------------------------------------------------ */
 

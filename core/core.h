@@ -81,9 +81,13 @@ struct lab_source_info {
   bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
   bool promotes;           /* its rows reach the logits by themselves: not so queries, keys and values */
   size_t bytes;            /* mapped, and kept beside the encoder */
+  int64_t stored;          /* the store's number of one that is known from the store alone (lab_stored_source); 0: it is loaded */
 };
 struct lab_model_info {
   const char *id;
+  const char *display_name; /* the id, unless it was registered with another */
+  const char *website;      /* or NULL */
+  bool stored;              /* known from the store alone (lab_stored_model): nothing can be computed with it */
   const char *family;      /* docs/models.md: "gpt2", "llama", "workshop" */
   const char *path;
   const char *dtype;       /* of the weights as kept */

@@ -20,7 +20,7 @@
 
 static void describe_model(const struct model *model, struct lab_model_info *info) {
   const struct arch *arch = &model->arch;
-  *info = (struct lab_model_info){.id = model->id, .family = arch->family, .path = model->path,
+  *info = (struct lab_model_info){.id = model->id, .display_name = model->id, .family = arch->family, .path = model->path,
                                   .dtype = dtype_name(model->weights.dtype), .n_layer = arch->n_layer,
                                   .n_head = arch->n_head, .n_kv_head = arch->n_kv_head, .d_model = arch->d_model,
                                   .d_mlp = arch->d_mlp, .n_ctx = arch->n_ctx, .vocabulary = arch->vocabulary,
@@ -252,6 +252,7 @@ const struct lab_model_info *lab_find_model(const struct lab *lab, const char *i
   }
   struct lab_model *model = lab_model_named(lab, id);
   if (model) return &lab->infos[model - lab->models];
+  if (stored_refuse_model(lab, id, error)) return NULL;
   const char *near = nearest_model(lab, id);
   error_set_field(error, ERROR_NOT_FOUND, "modelId", "no model '%.64s' is loaded%s%.64s%s; loaded: %s", id,
                   near ? "; did you mean '" : "", near ? near : "", near ? "'" : "", known);

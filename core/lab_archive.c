@@ -13,6 +13,7 @@
 struct store *lab_store(const struct lab *lab) { return lab->store; }
 
 int64_t lab_store_source(const struct lab *lab, const struct lab_source_info *source) {
+  if (source->stored) return source->stored;
   return lab->store ? lab_source_of(lab, source)->store_id : 0;
 }
 
@@ -55,8 +56,15 @@ static int put_model(struct lab *lab, const struct lab_model_info *info, struct 
   return failed;
 }
 
-/* A known source keeps its number and its statistics, unless another dictionary now bears its name. One without identity was
- * imported before any dictionary was loaded: its statistics are of the one that bears its name now. */
+/* Whether what the store has of a source may be of the dictionary that is loaded now. One without identity was imported or
+ * uploaded before any dictionary was loaded under its name, and is taken to be of the one that bears it now, where that has
+ * as many features. */
+static bool may_be(const struct store_source *known, const struct lab_source_info *info, const char *identity) {
+  if (!known->identity) return known->n_features <= info->n_feat;
+  return archive_same_identity(known->identity, identity);
+}
+
+/* A known source keeps its number and its statistics, unless another dictionary now bears its name. */
 static int put_source(struct lab *lab, struct lab_source *source, struct error *error) {
   struct arena arena;
   struct store_source known;
@@ -66,11 +74,11 @@ static int put_source(struct lab *lab, struct lab_source *source, struct error *
   arena_init(&arena, 0);
   int found = store_source_find(lab->store, info->model_id, info->id, &arena, &known, error), failed = 0;
   bool same = found > 0 && known.identity && strcmp(known.identity, identity) == 0;
-  bool agrees = found > 0 && (!known.identity || archive_same_identity(known.identity, identity));
+  bool agrees = found > 0 && may_be(&known, info, identity);
   if (found > 0) source->store_id = known.id;
   if (found > 0 && !agrees) {
-    log_warn("source %s/%s: another dictionary than the store knows (%s); its statistics are dropped", info->model_id,
-             info->id, known.identity);
+    log_warn("source %s/%s: another dictionary than the store knows (%s, %lld features); its statistics are dropped",
+             info->model_id, info->id, known.identity ? known.identity : "imported", (long long)known.n_features);
     failed = store_source_clear(lab->store, known.id, error);
   }
   struct store_source row = {.model = info->model_id, .name = info->id, .set = info->set, .layer = info->layer,

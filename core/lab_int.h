@@ -72,6 +72,11 @@ int archive_open(struct lab *lab, const struct lab_options *options, struct erro
 /* Makes a source known to the store and imports the statistics in its folder, if there are any and the store has none. */
 int archive_put_source(struct lab *lab, struct lab_source *source, bool load_statistics, struct error *error) MUST_CHECK;
 
+/* Whether the store knows a model (a source) that is not loaded and was registered, imported or loaded once; then the error says that
+ * nothing can be computed with it, and the remedy. */
+bool stored_refuse_model(const struct lab *lab, const char *id, struct error *error);
+bool stored_refuse_source(const struct lab *lab, const char *model, const char *id, const char *field, struct error *error);
+
 /* Starts the thread that runs long jobs; those that an earlier process left running are queued again. */
 int runner_open_jobs(struct lab *lab, bool start, struct error *error) MUST_CHECK;
 void runner_stop_jobs(struct lab *lab);  /* asks the running job to stop; returns at once */

@@ -97,10 +97,16 @@ void sources_reclaim(struct lab *lab) {
 
 /* ---- one source ---- */
 
-/* "7-res-jb" -> "res-jb"; what stands behind "__" names a variant and is no part of the set. */
-static char *set_name(const char *id) {
+const char *source_set_part(const char *id, size_t *length) {
   const char *dash = strchr(id, '-'), *set = dash ? dash + 1 : id, *end = strstr(set, "__");
-  return end ? strndup(set, (size_t)(end - set)) : strdup(set);
+  *length = end ? (size_t)(end - set) : strlen(set);
+  return set;
+}
+
+static char *set_name(const char *id) {
+  size_t length;
+  const char *set = source_set_part(id, &length);
+  return strndup(set, length);
 }
 
 static int name_source(struct lab_source *source, const struct lab_source_spec *spec, struct error *error) {
@@ -298,6 +304,7 @@ const struct lab_source_info *lab_find_source(const struct lab *lab, const struc
                     "source '%.32s' means the MLP neurons of that layer, which are not served yet", id);
     return NULL;
   }
+  if (stored_refuse_source(lab, model->id, id, field, error)) return NULL;
   char known[256];
   const char *near = nearest_source(list, id);
   lab_list_ids(known, sizeof known, list->n, source_id, list);

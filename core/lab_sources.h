@@ -59,6 +59,9 @@ void sources_close(struct lab *lab); /* all of them; nobody has a lease */
 /* The name that a spec gives its dictionary: its path, or with none, or with its own name as the path, MODEL/SOURCE as the
  * table of releases calls the model. */
 #define SOURCE_NAME_BYTES 300
+/* "7-res-jb" -> "res-jb": where it stands in id, *length bytes; what stands behind "__" names a variant and is no part of the set. */
+const char *source_set_part(const char *id, size_t *length);
+
 const char *source_published_name(const struct lab *lab, const struct lab_source_spec *spec, char out[SOURCE_NAME_BYTES]);
 
 /* Opens a dictionary for a model that is loaded; nobody finds it yet. `aside`: while the engine runs. */

@@ -39,6 +39,7 @@ struct exchange {
   struct api_request request;
   struct buffer body;
   size_t body_limit;
+  bool batch; /* its body has outgrown max_body, and it counts in all->batches */
   uint64_t received;
   struct guard_refusal refusal; /* status 0: not refused */
   struct api_reply early;       /* the reception's own refusal, when early.status is set */
@@ -48,6 +49,9 @@ struct exchange {
   int status;
   int64_t bytes_out;
 };
+
+/* A large body takes many times its size while it is read: so few are read at a time. */
+enum { BATCHES_MOST = 4 };
 
 static int64_t add(int64_t *counter, int64_t n) { return __atomic_add_fetch(counter, n, __ATOMIC_RELAXED); }
 
@@ -170,6 +174,7 @@ static struct exchange *take_blank(struct exchanges *exchanges) {
 
 static void give_back(struct exchange *x) {
   struct exchange_list *list = x->list;
+  if (x->batch) __atomic_sub_fetch(&x->all->batches, 1, __ATOMIC_RELAXED);
   arena_reset(&x->arena);
   pthread_mutex_lock(&list->lock);
   list_remove(x);
@@ -478,6 +483,13 @@ enum MHD_Result exchange_head(struct exchange *x, struct MHD_Connection *connect
 static void check_growth(struct exchange *x, size_t size) {
   uint64_t total = (uint64_t)x->body.length + size;
   if (total <= x->body_limit || ask_preview(x, total)) return;
+  if (!x->batch && __atomic_add_fetch(&x->all->batches, 1, __ATOMIC_RELAXED) > BATCHES_MOST) {
+    __atomic_sub_fetch(&x->all->batches, 1, __ATOMIC_RELAXED);
+    guard_refuse(&x->refusal, 503, "busy", false, "%d other batches are being read; try again after the seconds in Retry-After",
+                 BATCHES_MOST);
+    return;
+  }
+  x->batch = true;
   x->body_limit = x->all->rules.max_batch_body;
   if (total > x->body_limit)
     guard_refuse(&x->refusal, 413, "too_large", false, "the body has more than %zu bytes, the most that is read",

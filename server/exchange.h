@@ -51,6 +51,7 @@ struct exchanges {
   struct exchange_list lists[STRIPES];
   bool draining;    /* atomic: every reply closes its connection */
   uint64_t id_seed; /* of request ids */
+  int batches;      /* atomic: requests under way whose body has outgrown max_body */
 };
 
 void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *rules);

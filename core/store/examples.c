@@ -86,14 +86,18 @@ static int64_t slot_next(struct connection *writer, int64_t feature, struct erro
   return row.failed ? -1 : next;
 }
 
+int examples_add(struct connection *writer, int64_t feature, const struct store_example *examples, size_t n,
+                 struct error *error) {
+  int64_t slot = slot_next(writer, feature, error);
+  return slot < 0 ? -1 : slots_put(writer, feature, (size_t)slot, examples, n, error);
+}
+
 int store_examples_add(struct store *store, int64_t source, uint32_t index, const struct store_example *examples,
                        size_t n, struct error *error) {
-  int64_t feature = feature_key(source, index), slot = 0;
   struct connection *writer = store_writer(store, error);
   if (!writer) return -1;
   int result = source_require(writer, source, error);
-  if (result == 0 && (slot = slot_next(writer, feature, error)) < 0) result = -1;
-  if (result == 0) result = slots_put(writer, feature, (size_t)slot, examples, n, error);
+  if (result == 0) result = examples_add(writer, feature_key(source, index), examples, n, error);
   return store_writer_end(store, writer, result, error);
 }
 

@@ -69,8 +69,7 @@ static int extra_put(struct connection *writer, int64_t key, const struct store_
   return row_run(&row);
 }
 
-static int feature_put(struct connection *writer, int64_t source, const struct store_feature *feature,
-                       struct error *error) {
+int feature_put(struct connection *writer, int64_t source, const struct store_feature *feature, struct error *error) {
   int64_t key = feature_key(source, feature->index);
   unsigned groups = feature->groups;
   if (groups & STORE_STATISTICS && statistics_put(writer, key, feature, error) != 0) return -1;
@@ -174,8 +173,8 @@ static int groups_read(struct connection *reader, int64_t key, struct arena *are
   return 0;
 }
 
-static int feature_read(struct connection *reader, int64_t source, uint32_t index, size_t most, struct arena *arena,
-                        struct store_feature *out, struct error *error) {
+int feature_read(struct connection *reader, int64_t source, uint32_t index, size_t most, struct arena *arena,
+                 struct store_feature *out, struct error *error) {
   int64_t key = feature_key(source, index);
   *out = (struct store_feature){.index = index};
   if (groups_read(reader, key, arena, out, error) != 0 ||

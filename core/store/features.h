@@ -87,7 +87,7 @@ struct store_feature {
   const struct store_example *examples;
   size_t n_examples; /* 0..STORE_SLOT_MAX */
 
-  /* Reading only, best first (explanations.h). */
+  /* Reading, best first, and uploading (uploads.h); putting leaves them alone. */
   const struct store_explanation *explanations;
   size_t n_explanations;
 };

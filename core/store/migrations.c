@@ -92,7 +92,20 @@ static const char schema_4[] =
     "CREATE TABLE feature_moments("
     "  id INTEGER PRIMARY KEY, mean REAL, std REAL, skewness REAL, kurtosis REAL, seal INTEGER);";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4};
+/* What clients make: sets of sources that were registered by name, and lists of features. place: the order in a list. */
+static const char schema_5[] =
+    "CREATE TABLE source_sets("
+    "  model TEXT NOT NULL, name TEXT NOT NULL, description TEXT, url TEXT, owner TEXT, created_at TEXT, seal INTEGER,"
+    "  PRIMARY KEY(model, name)) WITHOUT ROWID;"
+    "CREATE TABLE lists("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, description TEXT, test_text TEXT, owner TEXT,"
+    "  created_at TEXT, updated_at TEXT, seal INTEGER);"
+    "CREATE TABLE list_features("
+    "  list INTEGER NOT NULL, place INTEGER NOT NULL, model TEXT NOT NULL, source TEXT NOT NULL, number INTEGER NOT NULL,"
+    "  description TEXT, created_at TEXT, seal INTEGER, PRIMARY KEY(list, place),"
+    "  UNIQUE(list, model, source, number)) WITHOUT ROWID;";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

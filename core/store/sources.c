@@ -25,7 +25,7 @@ static int model_take(struct row *row, struct store_model *out) {
   return row_check_seal(row, "a model's entry");
 }
 
-static int model_find(struct connection *connection, const char *id, struct arena *arena, struct store_model *out,
+int model_by_id(struct connection *connection, const char *id, struct arena *arena, struct store_model *out,
                       struct error *error) {
   struct row row;
   row_open(&row, connection, "SELECT " MODEL_COLUMNS " FROM models WHERE id = ?1", arena, error);
@@ -36,7 +36,7 @@ static int model_find(struct connection *connection, const char *id, struct aren
   return got;
 }
 
-static int model_write(struct connection *writer, const struct store_model *model, const char *created,
+int model_row_write(struct connection *writer, const struct store_model *model, const char *created,
                        struct error *error) {
   struct row row;
   row_open(&row, writer, "INSERT OR REPLACE INTO models(" MODEL_COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?,?,?)", NULL,
@@ -63,9 +63,9 @@ int store_model_put(struct store *store, const struct store_model *model, struct
   struct connection *writer = store_writer(store, error);
   if (!writer) return -1;
   arena_init(&arena, 0);
-  int got = model_find(writer, model->id, &arena, &old, error);
+  int got = model_by_id(writer, model->id, &arena, &old, error);
   const char *created = time_or_now(got == 1 ? old.created_at : model->created_at, now);
-  if (got >= 0) got = model_write(writer, model, created, error);
+  if (got >= 0) got = model_row_write(writer, model, created, error);
   arena_clear(&arena);
   return store_writer_end(store, writer, got, error);
 }
@@ -74,15 +74,14 @@ int store_model_find(struct store *store, const char *id, struct arena *arena, s
                      struct error *error) {
   struct connection *reader = store_reader(store, error);
   if (!reader) return -1;
-  return store_reader_end(store, reader, model_find(reader, id, arena, out, error));
+  return store_reader_end(store, reader, model_by_id(reader, id, arena, out, error));
 }
 
-/* The number of rows a counting statement gives; -1. */
-static int64_t rows_count(struct connection *reader, const char *sql, const char *parameter, struct error *error) {
+int64_t rows_count(struct connection *reader, const char *sql, const char *parameter, struct error *error) {
   struct row row;
   int64_t count = 0;
   row_open(&row, reader, sql, NULL, error);
-  if (parameter) row_put_text(&row, parameter);
+  if (parameter) row_put_text(&row, parameter); /* one that is not bound is NULL */
   if (row_next(&row) == 1) count = row_int(&row);
   row_close(&row);
   return row.failed ? -1 : count;
@@ -141,7 +140,7 @@ static int source_take(struct row *row, struct store_source *out) {
   return row_check_seal(row, "a source's entry");
 }
 
-static int source_by_name(struct connection *connection, const char *model, const char *name, struct arena *arena,
+int source_by_name(struct connection *connection, const char *model, const char *name, struct arena *arena,
                           struct store_source *out, struct error *error) {
   struct row row;
   row_open(&row, connection, "SELECT " SOURCE_COLUMNS " FROM sources WHERE model = ?1 AND name = ?2", arena, error);
@@ -153,7 +152,7 @@ static int source_by_name(struct connection *connection, const char *model, cons
   return got;
 }
 
-static int source_by_number(struct connection *connection, int64_t id, struct arena *arena, struct store_source *out,
+int source_by_number(struct connection *connection, int64_t id, struct arena *arena, struct store_source *out,
                             struct error *error) {
   struct row row;
   row_open(&row, connection, "SELECT " SOURCE_COLUMNS " FROM sources WHERE id = ?1", arena, error);
@@ -177,7 +176,7 @@ static void statistics_put(struct row *row, const struct store_statistics *stati
   row_put_text(row, statistics->made_at);
 }
 
-static int source_write(struct connection *writer, const struct store_source *source, int64_t id, const char *created,
+int source_write(struct connection *writer, const struct store_source *source, int64_t id, const char *created,
                         struct error *error) {
   struct row row;
   row_open(&row, writer, "INSERT OR REPLACE INTO sources(" SOURCE_COLUMNS
@@ -200,8 +199,7 @@ static int source_write(struct connection *writer, const struct store_source *so
   return row_run(&row);
 }
 
-/* The number for a new source; -1. */
-static int64_t source_number(struct connection *writer, struct error *error) {
+int64_t source_number(struct connection *writer, struct error *error) {
   int64_t last = rows_count(writer, "SELECT coalesce(max(id), 0) FROM sources", NULL, error);
   if (last >= STORE_SOURCE_MAX)
     return error_set(error, ERROR_LIMIT, "the store holds %lld sources, which is as many as it can",
@@ -243,15 +241,19 @@ int store_source_at(struct store *store, int64_t id, struct arena *arena, struct
   return store_reader_end(store, reader, source_by_number(reader, id, arena, out, error));
 }
 
-static int sources_read(struct connection *reader, const char *model, struct arena *arena, struct store_source **out,
-                        size_t *n, struct error *error) {
+#define ALL_SOURCES " FROM sources WHERE (?1 IS NULL OR model = ?1)"
+#define NAMED_SOURCES ALL_SOURCES " AND identity IS NULL"
+#define SOURCE_ORDER " ORDER BY model, layer, name"
+
+static int sources_read(struct connection *reader, const char *model, bool named, struct arena *arena,
+                        struct store_source **out, size_t *n, struct error *error) {
   struct row row;
-  int64_t count = model ? rows_count(reader, "SELECT count(*) FROM sources WHERE model = ?1", model, error)
-                        : rows_count(reader, "SELECT count(*) FROM sources", NULL, error);
+  int64_t count = named ? rows_count(reader, "SELECT count(*)" NAMED_SOURCES, model, error)
+                        : rows_count(reader, "SELECT count(*)" ALL_SOURCES, model, error);
   if (count < 0 || !(*out = arena_array(arena, (size_t)count, sizeof **out, error))) return -1;
   *n = 0;
-  row_open(&row, reader, "SELECT " SOURCE_COLUMNS " FROM sources WHERE ?1 IS NULL OR model = ?1"
-           " ORDER BY model, layer, name", arena, error);
+  row_open(&row, reader, named ? "SELECT " SOURCE_COLUMNS NAMED_SOURCES SOURCE_ORDER
+                               : "SELECT " SOURCE_COLUMNS ALL_SOURCES SOURCE_ORDER, arena, error);
   row_put_text(&row, model);
   while (row_next(&row) == 1 && source_take(&row, *out + *n) == 0) ++*n;
   row_close(&row);
@@ -262,7 +264,14 @@ int store_source_list(struct store *store, const char *model, struct arena *aren
                       size_t *n, struct error *error) {
   struct connection *reader = store_reader(store, error);
   if (!reader) return -1;
-  return store_reader_end(store, reader, sources_read(reader, model, arena, out, n, error));
+  return store_reader_end(store, reader, sources_read(reader, model, false, arena, out, n, error));
+}
+
+int store_source_list_named(struct store *store, const char *model, struct arena *arena, struct store_source **out,
+                            size_t *n, struct error *error) {
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  return store_reader_end(store, reader, sources_read(reader, model, true, arena, out, n, error));
 }
 
 int source_require(struct connection *connection, int64_t source, struct error *error) {

@@ -79,6 +79,11 @@ int store_source_at(struct store *store, int64_t id, struct arena *arena, struct
 int store_source_list(struct store *store, const char *model, struct arena *arena, struct store_source **out,
                       size_t *n, struct error *error) MUST_CHECK;
 
+/* Those that are a name alone: no dictionary was ever seen under it (identity NULL), so that all there is was registered, uploaded
+ * or imported. */
+int store_source_list_named(struct store *store, const char *model, struct arena *arena, struct store_source **out,
+                            size_t *n, struct error *error) MUST_CHECK;
+
 /* Forgets features, examples, evaluations and automatic explanations of a source, and its statistics' description: for a
  * dictionary whose identity has changed. Imported and manual explanations stay. */
 int store_source_clear(struct store *store, int64_t source, struct error *error) MUST_CHECK;

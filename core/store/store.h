@@ -1,5 +1,5 @@
 /* store.h: the archive: one SQLite file that remembers models, sources, features with their examples,
- * explanations, vectors, share links and jobs. The only room that knows sqlite3.h.
+ * explanations, vectors, lists, share links and jobs. The only room that knows sqlite3.h.
  *
  * One process at a time owns a store: an advisory lock on the side file PATH.lock says who. Inside the process
  * one connection writes and checkpoints, a few others only read. Every verb of the store may be called from any
@@ -7,8 +7,8 @@
  * in several steps sees one moment. A verb that writes has written everything or nothing. A store does not survive
  * fork: the child may only exec or exit.
  *
- * Everything stored is derived from files that exist elsewhere, except explanations, vectors, share links and
- * jobs. Every row carries a seal, a 64-bit hash over its key and columns: a row whose bytes have changed on
+ * Everything stored is derived from files that exist elsewhere, except explanations, vectors, lists, uploads, share links
+ * and jobs. Every row carries a seal, a 64-bit hash over its key and columns: a row whose bytes have changed on
  * disk is reported (ERROR_STORE), never served.
  *
  * Results are plain structs in the caller's arena and stay valid until it is cleared. Input structs borrow
@@ -83,8 +83,10 @@ struct store_text {
 #include "core/store/explanations.h"
 #include "core/store/features.h"
 #include "core/store/jobs.h"
+#include "core/store/lists.h"
 #include "core/store/shares.h"
 #include "core/store/sources.h"
+#include "core/store/uploads.h"
 #include "core/store/vectors.h"
 
 #endif

@@ -26,6 +26,22 @@ static inline uint32_t key_index(int64_t key) { return (uint32_t)key; }
 /* 0, or ERROR_NOT_FOUND. */
 int source_require(struct connection *connection, int64_t source, struct error *error) MUST_CHECK;
 
+/* The row of a source: 1, 0 when there is none, -1. It is written as it stands, statistics included. */
+int source_by_name(struct connection *connection, const char *model, const char *name, struct arena *arena, struct store_source *out,
+                   struct error *error) MUST_CHECK;
+int source_by_number(struct connection *connection, int64_t id, struct arena *arena, struct store_source *out,
+                     struct error *error) MUST_CHECK;
+int source_write(struct connection *writer, const struct store_source *source, int64_t id, const char *created,
+                 struct error *error) MUST_CHECK;
+int64_t source_number(struct connection *writer, struct error *error) MUST_CHECK; /* for a new one; -1 */
+
+int model_by_id(struct connection *connection, const char *id, struct arena *arena, struct store_model *out,
+               struct error *error) MUST_CHECK;
+int model_row_write(struct connection *writer, const struct store_model *model, const char *created, struct error *error) MUST_CHECK;
+
+/* The number of rows a counting statement gives; -1. The parameter may be NULL. */
+int64_t rows_count(struct connection *reader, const char *sql, const char *parameter, struct error *error) MUST_CHECK;
+
 /* given, or the present time in now[25]. */
 const char *time_or_now(const char *given, char now[25]);
 
@@ -42,6 +58,11 @@ int job_change(struct connection *writer, int64_t id, const struct store_job_upd
 int job_parts_put(struct connection *writer, int64_t id, const struct store_job_part *parts, size_t n,
                   struct error *error) MUST_CHECK;
 int examples_put(struct connection *writer, int64_t feature, const struct store_example *examples, size_t n,
+                 struct error *error) MUST_CHECK;
+int feature_put(struct connection *writer, int64_t source, const struct store_feature *feature, struct error *error) MUST_CHECK;
+int feature_read(struct connection *reader, int64_t source, uint32_t index, size_t most, struct arena *arena,
+                 struct store_feature *out, struct error *error) MUST_CHECK;
+int examples_add(struct connection *writer, int64_t feature, const struct store_example *examples, size_t n,
                  struct error *error) MUST_CHECK;
 int examples_of(struct connection *reader, int64_t feature, size_t most, struct arena *arena,
                 const struct store_example **out, size_t *n, struct error *error) MUST_CHECK;

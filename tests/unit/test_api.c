@@ -107,7 +107,7 @@ static void test_planned(void **state) {
   (void)state;
   need_house();
   expect_error("POST", "/api/umap", "{}", 501, "unsupported", NULL, "A map of a source's features");
-  expect_error("POST", "/api/model/new", "{}", 501, "unsupported", NULL, "not built");
+  expect_error("POST", "/api/umap", NULL, 501, "unsupported", NULL, "not built");
 }
 
 /* OpenAI's shape: the field in `param`, nothing where there is none. */

@@ -26,7 +26,7 @@
 
 static const struct field feature_rows[] = {
     MODEL_ROW,
-    {"layer", "source", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"layer", "source", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
     {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
     {.name = NULL}};
 
@@ -39,7 +39,7 @@ const struct field activation_new_fields[] = {
 
 const struct field activation_source_fields[] = {
     MODEL_ROW,
-    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
     {"customText", "text prompt", FIELD_TEXTS, .required = true, .min = 1, .cap = CAP_PROMPT,
      .text = "One text, or an array of texts; either is answered by {results: [...]}."},
     BOS_ROW("true leaves the BOS position out, and positions count without it; left out or false: it is shown."),
@@ -47,7 +47,7 @@ const struct field activation_source_fields[] = {
 
 const struct field search_topk_fields[] = {
     MODEL_ROW,
-    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},
+    {"source", "layer", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
     TEXT_ROW,
     {"numResults", NULL, FIELD_INT, .fallback = "10", .min = 1, .max = 20, .text = "Features per token at most."},
     {"ignoreBos", NULL, FIELD_BOOL, .fallback = "true", .text = "true leaves out every special token."},
@@ -62,7 +62,7 @@ const struct field search_topk_fields[] = {
 
 const struct field search_all_fields[] = {
     MODEL_ROW,
-    {"sourceSet", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "The set, such as \"res-jb\"."},
+    {"sourceSet", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "The set, such as \"res-jb\", or \"neurons\"."},
     TEXT_ROW, LAYERS_ROW, SORT_ROW, BOS_ROW(BOS_DEFAULT "."), DENSITY_ROW,
     {"numResults", NULL, FIELD_INT, .fallback = "50", .min = 1, .max = 100, .text = "Features at most."},
     {.name = NULL}};

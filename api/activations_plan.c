@@ -28,7 +28,6 @@ struct activations_plan *activations_plan_new(struct api_call *call, const struc
 
 int activations_take_source(struct api_call *call, struct activations_plan *plan, const char *source, const char *field,
                             struct error *error) {
-  if (call_check_source(source, field, error) != 0) return -1;
   if (!lab_find_source(call->api->lab, plan->args.model, source, field, error)) return -1;
   const char **ids = arena_array(&call->arena, 1, sizeof *ids, error);
   if (!ids) return -1;
@@ -61,50 +60,39 @@ static bool selected(const struct values *values, const char *name, const char *
   return count == 0;
 }
 
-/* The sources of a model as they are during one request. */
-struct sources {
-  const struct lab_source_info *const *items;
-  size_t n;
-};
-
-static bool set_has(const struct sources *sources, const char *set, const char *id) {
-  for (size_t i = 0; i < sources->n; i++)
-    if (strcmp(sources->items[i]->set, set) == 0 && strcmp(sources->items[i]->id, id) == 0) return true;
+static bool set_has(const struct lab_source_info *const *found, size_t n, const char *id) {
+  for (size_t i = 0; i < n; i++)
+    if (strcmp(found[i]->id, id) == 0) return true;
   return false;
 }
 
 /* Every source that the client chose must be in the set. */
-static int check_selected(const struct values *values, const char *name, const struct lab_model_info *model,
-                          const struct sources *sources, const char *set, struct error *error) {
-  for (size_t i = 0; i < values_count(values, name); i++) {
-    const char *id = values_text_at(values, name, i, NULL);
-    if (set_has(sources, set, id)) continue;
+static int check_selected(const struct values *values, const struct activations_names *names, const struct lab_model_info *model,
+                          const struct lab_source_info *const *found, size_t n, struct error *error) {
+  for (size_t i = 0; i < values_count(values, names->sources); i++) {
+    const char *id = values_text_at(values, names->sources, i, NULL);
+    if (set_has(found, n, id)) continue;
     char field[64];
-    snprintf(field, sizeof field, "%.40s[%zu]", name, i);
-    return error_set_field(error, ERROR_NOT_FOUND, field,
-                           "'%s': the set '%.64s' of model '%.64s' has no source '%.64s'", field, set, model->id, id);
+    snprintf(field, sizeof field, "%.40s[%zu]", names->sources, i);
+    return error_set_field(error, ERROR_NOT_FOUND, field, "'%s': the set '%.64s' of model '%.64s' has no source '%.64s'", field,
+                           values_text(values, names->set, NULL), model->id, id);
   }
   return 0;
 }
 
-static int refuse_set(const struct lab_model_info *model, const struct sources *sources, const char *set, const char *field,
-                      struct error *error) {
+static int refuse_set(struct api_call *call, const struct lab_model_info *model, const char *set, const char *field, struct error *error) {
   char sets[256] = "";
-  for (size_t i = 0; i < sources->n; i++) {
-    const char *name = sources->items[i]->set;
+  const struct lab_source_info *const *items;
+  size_t n = lab_sources(call->api->lab, model, &items);
+  for (size_t i = 0; i < n; i++) {
     size_t k = 0, used = strlen(sets);
-    while (strcmp(sources->items[k]->set, name) != 0) k++;
-    if (k == i) snprintf(sets + used, sizeof sets - used, "%s'%s'", used ? ", " : "", name);
+    while (strcmp(items[k]->set, items[i]->set) != 0) k++;
+    if (k == i) snprintf(sets + used, sizeof sets - used, "%s'%s'", used ? ", " : "", items[i]->set);
   }
+  size_t used = strlen(sets);
+  if (model->d_mlp > 0) snprintf(sets + used, sizeof sets - used, "%s'" LAB_NEURONS "'", used ? ", " : "");
   return error_set_field(error, ERROR_NOT_FOUND, field, "model '%.64s' has no source set '%.64s'; it has %s",
                          model->id, set, sets[0] ? sets : "none");
-}
-
-static int by_layer(const void *a, const void *b) {
-  const struct lab_source_info *x = *(const struct lab_source_info *const *)a;
-  const struct lab_source_info *y = *(const struct lab_source_info *const *)b;
-  if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
-  return strcmp(x->id, y->id);
 }
 
 /* Lowest layer first: among equals the earlier source ranks first. */
@@ -112,21 +100,18 @@ int activations_take_set(struct api_call *call, struct activations_plan *plan, c
                          struct error *error) {
   const struct lab_model_info *model = plan->args.model;
   const char *set = values_text(call->values, names->set, NULL);
-  struct sources sources;
-  sources.n = lab_sources(call->api->lab, model, &sources.items);
-  const struct lab_source_info **found = arena_array(&call->arena, sources.n, sizeof *found, error);
-  const char **ids = arena_array(&call->arena, sources.n, sizeof *ids, error);
-  size_t count = 0;
-  if (!found || !ids || read_sort_positions(call, plan, names->sort, error) != 0) return -1;
-  for (size_t i = 0; i < sources.n; i++)
-    if (strcmp(sources.items[i]->set, set) == 0 && selected(call->values, names->sources, sources.items[i]->id))
-      found[count++] = sources.items[i];
-  if (check_selected(call->values, names->sources, model, &sources, set, error) != 0) return -1;
-  if (count == 0) return refuse_set(model, &sources, set, names->set, error);
-  qsort(found, count, sizeof *found, by_layer);
-  for (size_t i = 0; i < count; i++) ids[i] = found[i]->id;
+  const struct lab_source_info **found;
+  size_t n;
+  if (read_sort_positions(call, plan, names->sort, error) != 0 ||
+      lab_source_set(call->api->lab, model, set, &call->arena, &found, &n, error) != 0)
+    return -1;
+  if (n == 0) return refuse_set(call, model, set, names->set, error);
+  if (check_selected(call->values, names, model, found, n, error) != 0) return -1;
+  const char **ids = arena_array(&call->arena, n, sizeof *ids, error);
+  if (!ids) return -1;
+  for (size_t i = 0; i < n; i++)
+    if (selected(call->values, names->sources, found[i]->id)) ids[plan->args.n_sources++] = found[i]->id;
   plan->args.source_ids = ids;
-  plan->args.n_sources = count;
   return 0;
 }
 

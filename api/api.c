@@ -112,14 +112,6 @@ void call_begin_events(struct api_call *call) {
   call_add_header(call, "Cache-Control", "no-cache");
 }
 
-int call_check_source(const char *source, const char *field, struct error *error) {
-  if (source[strspn(source, "0123456789")] != '\0') return 0;
-  return error_set_field(error, ERROR_UNSUPPORTED, field,
-                         "'%s' names the MLP neurons of layer %.20s, which are not served yet: name a source such "
-                         "as '%.20s-res-jb' (GET /models lists them)",
-                         field, source, source);
-}
-
 /* ---- finished replies -------------------------------------------------------------------------------- */
 
 static bool is_kept(const struct api_call *call) {

@@ -197,7 +197,4 @@ bool call_speaks_snake(const struct api_call *call);
 void count_call(struct api_call *call);
 void count_reply(struct api *api, enum route_family family, int status, int64_t took);
 
-/* Refuses a source that is a bare layer number: those mean MLP neurons, which are not served yet. */
-int call_check_source(const char *source, const char *field, struct error *error) MUST_CHECK;
-
 #endif

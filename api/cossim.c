@@ -73,7 +73,6 @@ static int read_target(struct api_call *call, struct cossim_plan *plan, struct e
   const char *id = values_text(values, "targetSourceId", NULL);
   if (!id && plan->to.model == plan->from.model) return 0;
   if (!id) id = plan->from.source->id;
-  if (call_check_source(id, "targetSourceId", error) != 0) return -1;
   plan->to.source = lab_find_source(call->api->lab, plan->to.model, id, "targetSourceId", error);
   return plan->to.source ? 0 : -1;
 }
@@ -96,7 +95,7 @@ int cossim_post(struct api_call *call, struct error *error) {
 static int read_feature(struct api_call *call, const struct values *feature, struct cossim_plan *plan, struct error *error) {
   const char *id = values_text(feature, "source", NULL);
   plan->from.model = values_has(feature, "model") ? call_model(call, feature, "model", error) : plan->to.model;
-  if (!plan->from.model || call_check_source(id, "feature.source", error) != 0) return -1;
+  if (!plan->from.model) return -1;
   plan->from.source = lab_find_source(call->api->lab, plan->from.model, id, "feature.source", error);
   plan->index = values_int(feature, "index");
   return plan->from.source ? call_check_index(plan->from.source, plan->index, "feature.index", error) : -1;

@@ -17,7 +17,7 @@ static const struct field feature_rows[] = {
   {"op", NULL, FIELD_CHOICE, .required = true, .choices = OPS, .text = "What is done."},                                \
   {"point", NULL, FIELD_TEXT, .min = 1, .max = 128,                                                                     \
    .text = "Where, such as \"blocks.5.hook_resid_pre\"; left out where a source says it."},                             \
-  {"source", "layer", FIELD_SOURCE, .text = "A dictionary, such as \"7-res-jb\"."},                                     \
+  {"source", "layer", FIELD_SOURCE, .text = "A dictionary, such as \"7-res-jb\"; \"7\": neurons. "},                                     \
   {"index", NULL, FIELD_INDEX, .max = 4294967295.0, .text = "A feature of the source."},                                \
   {"vector", NULL, FIELD_NUMBERS, .min = 1, .max = 1e6,                                                                 \
    .text = "As many numbers as the point has columns, or its chosen heads (and their keys)."},                          \
@@ -220,11 +220,8 @@ static int read_edit(struct api_call *call, const struct values *values, const c
                      struct error *error) {
   const char *op = values_text(values, "op", NULL), *source = values_text(values, "source", NULL);
   size_t row = 0;
-  char field[80];
   while (strcmp(table[row].word, op) != 0) row++;
   if (check_fields(values, row, path, error) != 0) return -1;
-  snprintf(field, sizeof field, "%.48s.source", path);
-  if (source && call_check_source(source, field, error) != 0) return -1;
   *edit = (struct lab_edit){.op = table[row].op, .point = values_text(values, "point", NULL), .source_id = source,
                             .index = values_has(values, "index") ? values_int(values, "index") : -1,
                             .strength = values_number(values, "strength"), .value = values_number(values, "value"),

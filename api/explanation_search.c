@@ -146,20 +146,22 @@ int explanation_search_all_post(struct api_call *call, struct error *error) {
 static int read_release(struct api_call *call, const char *name, struct store_search *search, struct error *error) {
   const struct lab *lab = call->api->lab;
   const struct lab_model_info *models;
-  const struct lab_source_info *const *sources;
   struct lab_source_info *stored;
-  size_t n_models = lab_models(lab, &models), all = 0, n = 0, n_stored;
+  size_t n_models = lab_models(lab, &models), n = 0, n_stored;
   if (lab_stored_sources(lab, NULL, &call->arena, &stored, &n_stored, error) != 0) return -1;
-  for (size_t i = 0; i < n_models; i++) all += lab_sources(lab, &models[i], &sources);
-  int64_t *numbers = arena_array(&call->arena, all + n_stored, sizeof *numbers, error);
+  int64_t *numbers = arena_array(&call->arena, n_stored, sizeof *numbers, error);
   if (!numbers) return -1;
   for (size_t i = 0; i < n_stored; i++)
     if (strcmp(stored[i].set, name) == 0) numbers[n++] = stored[i].stored;
-  all += n;
   for (size_t i = 0; i < n_models; i++) {
-    size_t count = lab_sources(lab, &models[i], &sources);
-    for (size_t k = 0; k < count && n < all; k++) /* one that came since they were counted may find no room */
-      if (strcmp(sources[k]->set, name) == 0) numbers[n++] = lab_store_source(lab, sources[k]);
+    const struct lab_source_info **sources;
+    size_t count;
+    if (lab_source_set(lab, &models[i], name, &call->arena, &sources, &count, error) != 0) return -1;
+    int64_t *more = arena_array(&call->arena, n + count, sizeof *more, error);
+    if (!more) return -1;
+    for (size_t k = 0; k < n; k++) more[k] = numbers[k];
+    for (size_t k = 0; k < count; k++) more[n++] = lab_store_source(lab, sources[k]);
+    numbers = more;
   }
   search->sources = numbers;
   search->n_sources = n;

@@ -8,7 +8,7 @@
 #define MODEL_ROW \
   {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "May be left out where one model is loaded."}
 #define SOURCE_ROW(name_, aliases_) \
-  {name_, aliases_, FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."}
+  {name_, aliases_, FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."}
 #define INDEX_ROW                                                   \
   {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, \
    .text = "The feature's number in its source."}

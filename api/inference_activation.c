@@ -24,7 +24,7 @@ const struct field inference_single_batch_fields[] = {INFERENCE_PROMPTS_ROW, SIN
 
 #define ALL_ROWS                                                                                                             \
   INFERENCE_MODEL_ROW,                                                                                                       \
-  {"sourceSet", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "The set, such as \"res-jb\"."},             \
+  {"sourceSet", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "The set, such as \"res-jb\", or \"neurons\"."},             \
   {"selectedSources", "selectedLayers", FIELD_NAMES, .max = 1024,                                                            \
    .text = "Only these sources of the set; [] or left out: all of them."},                                                   \
   {"sortByTokenIndexes", "sortIndexes", FIELD_INTS, .max = 4096,                                                             \

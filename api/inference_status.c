@@ -87,13 +87,15 @@ static int write_cache(struct api_call *call, struct json_writer *w, const struc
 }
 
 static void write_endpoints(struct json_writer *w, const struct lab_model_info *model, bool sources) {
+  bool neurons = model->d_mlp > 0;
+  sources = sources || neurons;
   const struct {
     const char *name;
     bool served;
   } endpoints[] = {{"tokenize", true}, {"activation_single", true}, {"activation_all", sources}, {"activation_source", sources},
                    {"activation_raw", true}, {"activation_topk_by_token", sources}, {"activation_attention", true}, {"dfa", true},
                    {"steer_completion", true}, {"steer_completion_chat", model->chat_format != NULL}, {"lens_logit", true},
-                   {"lens_jacobian", false}, {"neurons", false}};
+                   {"lens_jacobian", false}, {"neurons", neurons}};
   jw_key(w, "endpoints");
   jw_open(w, '{');
   for (size_t i = 0; i < sizeof endpoints / sizeof endpoints[0]; i++) jw_member_bool(w, endpoints[i].name, endpoints[i].served);

@@ -90,7 +90,7 @@ static int feature_edits(struct api_call *call, bool mean, struct lab_edit **out
     features[i] = (struct lab_feature_edit){LAB_EDIT_ABLATE, values_int_at(call->values, "features", i), 0};
   if (!mean) edits[0].features = features;
   if (!mean) edits[0].n_features = count;
-  return call_check_source(edits[0].source_id, "source", error);
+  return 0;
 }
 
 static int head_edits(struct api_call *call, bool mean, struct lab_edit **out, size_t *n, struct error *error) {

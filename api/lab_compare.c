@@ -58,7 +58,6 @@ int lab_compare_post(struct api_call *call, struct error *error) {
   for (size_t i = 0; i < 2; i++) args.inputs[i] = inputs[i];
   for (size_t i = 0; i < values_count(call->values, "positions"); i++)
     args.positions[i] = values_int_at(call->values, "positions", i);
-  if (call_check_source(args.source_id, "source", error) != 0) return -1;
   call->finish = lab_compare_finish;
   return lab_compare(call->api->lab, &args, call->waker, &call->job, error);
 }

@@ -35,6 +35,20 @@ static void write_source(struct json_writer *w, const struct lab_source_info *so
   jw_close(w, '}');
 }
 
+/* Sources "0" to "layers - 1", which nobody loads. */
+static void write_neurons(struct json_writer *w, const struct lab_model_info *model) {
+  if (model->d_mlp == 0) {
+    jw_member_null(w, "neurons");
+    return;
+  }
+  jw_key(w, "neurons");
+  jw_open(w, '{');
+  jw_member_text(w, "set", LAB_NEURONS);
+  jw_member_int(w, "layers", model->n_layer);
+  jw_member_int(w, "perLayer", model->d_mlp);
+  jw_close(w, '}');
+}
+
 static void write_model(struct json_writer *w, const struct lab *lab, const struct lab_model_info *model) {
   const struct lab_source_info *const *sources;
   size_t n = lab_sources(lab, model, &sources);
@@ -53,6 +67,7 @@ static void write_model(struct json_writer *w, const struct lab *lab, const stru
   jw_member_int(w, "bytes", (int64_t)model->weight_bytes);
   jw_member_bool(w, "prependsBos", model->prepends_bos);
   jw_member_bool(w, "processed", model->processed);
+  write_neurons(w, model);
   jw_key(w, "sources");
   jw_open(w, '[');
   for (size_t i = 0; i < n; i++) write_source(w, sources[i]);
@@ -219,7 +234,12 @@ int source_set_write(struct api_call *call, const struct lab_model_info *model, 
   struct store *store = lab_store(call->api->lab);
   size_t n, first = 0;
   if (read_stored_of(call, model, &stored, error) != 0) return -1;
-  const struct lab_source_info **sources = all_sources(call, model, &stored, &n, error);
+  const struct lab_source_info **sources = NULL;
+  if (!model->stored && strcmp(name, LAB_NEURONS) == 0) {
+    if (lab_source_set(call->api->lab, model, name, &call->arena, &sources, &n, error) != 0) return -1;
+  } else {
+    sources = all_sources(call, model, &stored, &n, error);
+  }
   if (!sources || (store && store_set_find(store, model->id, name, &call->arena, &set, error) < 0)) return -1;
   while (first < n && strcmp(sources[first]->set, name) != 0) first++;
   if (first == n)

@@ -283,6 +283,7 @@ static const struct shape shapes[] = {
     {models_get,
      .body = "{models: [{id: text, family: text, dtype: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
      "mlpWidth: integer, context: integer, vocabulary: integer, parameters: integer, bytes: integer, prependsBos: boolean, "
+     "neurons: {set: text, layers: integer, perLayer: integer}?, "
      "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}], stored: [{id: text, displayName: text, url: text?, layers: integer, "
      "loaded: boolean, sources: [{id: text, set: text, layer: integer, features: integer, folded: boolean}]}]}"},
     {health_get, .body = "{status: text}"},

@@ -1,5 +1,6 @@
 /* sources.c: dictionaries that come and go: GET, POST and DELETE /v1/sources. Loading reads files of this machine, so it takes
  * its owner (loopback or a key); looking is free. */
+#include <string.h>
 #include <time.h>
 
 #include "api/handlers.h"
@@ -93,7 +94,10 @@ int sources_post(struct api_call *call, struct error *error) {
   if (turn_away(call)) return 0;
   const struct lab_model_info *model = call_model(call, values, "modelId", error);
   const char *source = values_text(values, "source", NULL);
-  if (!model || call_check_source(source, "source", error) != 0) return -1;
+  if (!model) return -1;
+  if (source[strspn(source, "0123456789")] == '\0')
+    return error_set_field(error, ERROR_ARGUMENT, "source", "'source' names the MLP neurons of layer %.20s, which come with the model: give the "
+                           "dictionary a name such as '%.20s-res-jb'", source, source);
   struct lab_source_spec spec = {model->id, source, values_text(values, "path", NULL)};
   call->finish = finish_load;
   return lab_source_load(call->api->lab, &spec, call->waker, &call->job, error);

@@ -8,7 +8,7 @@
 /* Rows of one feature; `name` is what its source is called. */
 #define STEER_FEATURE_ROWS(name_, alias_)                                                                                          \
   {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "If given, it must be the model of the request."},                  \
-  {name_, alias_, FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"."},                                      \
+  {name_, alias_, FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},                                      \
   {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},                        \
   {"strength", NULL, FIELD_NUMBER, .required = true, .min = -1e6, .max = 1e6,                                                        \
    .text = "Times strength_multiplier, the length of what is added (or the factor or cap of the method)."}

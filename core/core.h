@@ -122,9 +122,18 @@ size_t lab_sources(const struct lab *lab, const struct lab_model_info *model, co
  * is loaded) or ERROR_ARGUMENT (several are loaded, so the id is needed). */
 const struct lab_model_info *lab_find_model(const struct lab *lab, const char *id, struct error *error) MUST_CHECK;
 
+/* NEURONS. A bare layer number ("7") is a source of every model that has an MLP, loaded with it and in no list: the neurons of that
+ * layer (DICT_NEURONS of core/dict/dict.h), raw activations at mlp.hook_post, whose set is called: */
+#define LAB_NEURONS "neurons"
+
 /* NULL with ERROR_NOT_FOUND (field `field`, e.g. "features[0].layer"): names the nearest source. */
 const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model,
                                               const char *id, const char *field, struct error *error) MUST_CHECK;
+
+/* The sources of a set of the model, LAB_NEURONS too, lowest layer first: *out in the arena, descriptions under the caller's lease.
+ * No such set: *n is 0. */
+int lab_source_set(const struct lab *lab, const struct lab_model_info *model, const char *set, struct arena *arena,
+                   const struct lab_source_info ***out, size_t *n, struct error *error) MUST_CHECK;
 
 /* Counts as a use of it now, as finding it does (lab_source_status.used_at). */
 void lab_source_used(const struct lab *lab, const struct lab_source_info *source);
@@ -366,7 +375,7 @@ struct lab_text_activations {
   const struct lab_feature_values *features; /* ONE_FEATURE: 1; TOP_OVER_TEXT: n_features, best first */
   size_t n_features;
   const struct lab_token_feature *const *top; /* TOP_BY_TOKEN: [n_tokens][n_top[t]], strongest first, > 0;
-                                               * ALL_BY_TOKEN: in the order of their indices, not 0 */
+                                               * ALL_BY_TOKEN: in the order of their indices, > 0 */
   const int *n_top;
 };
 /* The result of a LAB_JOB_DONE activations job, one entry per text; owned by the job. */

@@ -52,7 +52,10 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
   struct lab_source_list *none = calloc(1, sizeof *none);
   if (!none) return error_memory(error, sizeof *none);
   opened->model = model_open_place(id, &place, lab->backend, error);
-  if (!opened->model) {
+  if (opened->model) opened->neurons = calloc((size_t)opened->model->arch.n_layer, sizeof *opened->neurons);
+  if (opened->model && !opened->neurons) error_memory(error, (size_t)opened->model->arch.n_layer * sizeof *opened->neurons);
+  if (!opened->neurons) {
+    model_close(opened->model);
     free(none);
     return -1;
   }

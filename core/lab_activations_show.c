@@ -99,13 +99,14 @@ static bool is_dense(const struct activations_job *a, size_t source, size_t inde
   return a->dense && a->dense[source] && a->dense[source][index];
 }
 
-/* Features that have no place in top[0..n) yet, as far as there is room: all with the value 0. */
-static int fill_silent(const struct activations_job *a, const struct text_state *text, size_t position, bool silent,
-                       struct lab_token_feature *top, int n) {
-  for (int64_t f = 0; n < a->n_results && f < a->infos[0]->n_feat; f++)
-    if ((silent || !(sparse_find(&text->codes[0], position, (int32_t)f) > 0)) && !is_dense(a, 0, (size_t)f))
-      top[n++] = (struct lab_token_feature){f, 0};
-  return n;
+/* Features that do not fire, as far as there is room: with 0, or less than that, which neurons have. */
+static void rank_silent(const struct activations_job *a, const struct text_state *text, size_t position, bool silent,
+                        struct ranked *list, int *n) {
+  for (int64_t f = 0; f < a->infos[0]->n_feat; f++) {
+    if (*n == a->n_results && !(list[*n - 1].key < 0)) return; /* nothing that is silent ranks before these */
+    float value = silent ? 0 : sparse_find(&text->codes[0], position, (int32_t)f);
+    if (!(value > 0) && !is_dense(a, 0, (size_t)f)) rank(list, n, a->n_results, (struct ranked){value, 0, (int32_t)f});
+  }
 }
 
 /* list: room for n_results, of all positions. */
@@ -117,11 +118,12 @@ static int show_top_of_token(struct activations_job *a, const struct text_state 
   int n = 0;
   bool silent = is_silent(a, text, 0, position);
   for (size_t i = codes->start[position]; !silent && i < codes->start[position + 1]; i++)
-    if (!is_dense(a, 0, (size_t)codes->index[i]))
+    if (codes->value[i] > 0 && !is_dense(a, 0, (size_t)codes->index[i]))
       rank(list, &n, a->n_results, (struct ranked){codes->value[i], 0, codes->index[i]});
+  if (a->silent) rank_silent(a, text, position, silent, list, &n);
   for (int i = 0; i < n; i++) top[i] = (struct lab_token_feature){list[i].index, list[i].key};
   *out = top;
-  *n_out = a->silent ? fill_silent(a, text, position, silent, top, n) : n;
+  *n_out = n;
   return 0;
 }
 
@@ -133,7 +135,7 @@ static int show_all_of_token(struct activations_job *a, const struct text_state 
   if (!all) return -1;
   int n = 0;
   for (size_t i = first; i < end && !is_silent(a, text, 0, position); i++)
-    if (codes->value[i] != 0) all[n++] = (struct lab_token_feature){codes->index[i], codes->value[i]};
+    if (codes->value[i] > 0) all[n++] = (struct lab_token_feature){codes->index[i], codes->value[i]};
   *out = all;
   *n_out = n;
   return 0;

@@ -65,7 +65,7 @@ static bool may_be(const struct store_source *known, const struct lab_source_inf
 }
 
 /* A known source keeps its number and its statistics, unless another dictionary now bears its name. */
-static int put_source(struct lab *lab, struct lab_source *source, struct error *error) {
+static int put_source(const struct lab *lab, struct lab_source *source, struct error *error) {
   struct arena arena;
   struct store_source known;
   char identity[160];
@@ -98,7 +98,7 @@ static int put_source(struct lab *lab, struct lab_source *source, struct error *
 
 /* ---- statistics that came with a dictionary ---- */
 
-static bool has_statistics(struct lab *lab, int64_t source) {
+static bool has_statistics(const struct lab *lab, int64_t source) {
   struct arena arena;
   struct store_source row;
   arena_init(&arena, 0);
@@ -107,7 +107,7 @@ static bool has_statistics(struct lab *lab, int64_t source) {
   return has;
 }
 
-static void load_statistics(struct lab *lab, const struct lab_source_info *info, const char *folder) {
+static void load_statistics(const struct lab *lab, const struct lab_source_info *info, const char *folder) {
   struct error error = ERROR_INIT;
   struct archive_progress done;
   struct archive_import_args args = {.folder = folder, .model_id = info->model_id, .source_id = info->id};
@@ -120,7 +120,7 @@ static void load_statistics(struct lab *lab, const struct lab_source_info *info,
              (double)(clock_ns() - begin) * 1e-9);
 }
 
-int archive_put_source(struct lab *lab, struct lab_source *source, bool statistics, struct error *error) {
+int archive_put_source(const struct lab *lab, struct lab_source *source, bool statistics, struct error *error) {
   char folder[4096];
   if (!lab->store) return 0;
   if (put_source(lab, source, error) != 0) return -1;

@@ -9,7 +9,9 @@
 /* One source on its way: how far its rows have come, and sums over the text by feature. */
 struct attributed {
   const struct dict *dict;
-  struct point in, out;
+  struct point in, out;      /* out: where gradients are taken: of neurons the point that is read, where each is a column */
+  bool neurons;
+  int64_t out_width, out_column, d_out; /* of `out` */
   int64_t row;               /* of the text: what comes next */
   double *sums;              /* [n_feat] attribution over the text */
   float *largest[2];         /* [n_feat] activation in either text */

@@ -37,8 +37,12 @@ static int open_source(struct attribute *a, size_t i, const struct lab_source_in
   const struct dict_info *dict = dict_info(s->dict);
   char name[POINT_NAME_BYTES];
   if (check_source(dict, field, info->id, error) != 0) return -1;
+  s->neurons = dict->kind == DICT_NEURONS;
   s->in = dict->in;
-  s->out = dict->out;
+  s->out = s->neurons ? dict->in : dict->out;
+  s->out_width = s->neurons ? dict->in_width : dict->out_width;
+  s->out_column = s->neurons ? dict->in_column : dict->out_column;
+  s->d_out = s->neurons ? dict->d_in : dict->d_out;
   s->result->source = info;
   s->result->point = arena_text(&a->e.arena, point_name(s->out, name), strlen(point_name(s->out, name)), error);
   s->result->positions = s->positions = arena_array(&a->e.arena, a->result.n_positions, sizeof *s->positions, error);
@@ -135,24 +139,27 @@ static int take_floats(float **out, int64_t n, struct error *error) {
 /* What stands in the rows of one text, its codes, and what these leave out. */
 static int read_text(struct attribute *a, struct piece *p, int text, const struct backward_seen *seen, struct error *error) {
   const struct dict_info *info = dict_info(p->s->dict);
+  const struct attributed *s = p->s;
   struct backend *backend = a->e.model->backend;
   int64_t first = text * (int64_t)a->result.n_tokens + p->first;
   struct rows in = backward_values(a->backward, p->s->in);
-  if (take_floats(&p->x[text], p->n * info->in_width, error) != 0 || take_floats(&p->y[text], p->n * info->out_width, error) != 0 ||
-      take_floats(&p->left[text], p->n * info->d_out, error) != 0 ||
+  if (take_floats(&p->x[text], p->n * info->in_width, error) != 0 || take_floats(&p->y[text], p->n * s->out_width, error) != 0 ||
+      take_floats(&p->left[text], p->n * s->d_out, error) != 0 ||
       attribute_read_rows(backend, in, first, p->n, info->in_width, p->x[text], error) != 0 ||
-      attribute_read_rows(backend, seen->values, first, p->n, info->out_width, p->y[text], error) != 0)
+      attribute_read_rows(backend, seen->values, first, p->n, s->out_width, p->y[text], error) != 0)
     return -1;
   in.at = span_at(in.at, (size_t)(first * in.ld) * sizeof(float));
   if (dict_encode(p->s->dict, in, p->n, &p->codes[text], error) != 0) return -1;
-  dict_errors(p->s->dict, &p->codes[text], 0, (size_t)p->n, p->x[text], p->y[text], p->left[text]);
+  if (s->neurons)
+    memset(p->left[text], 0, (size_t)(p->n * s->d_out) * sizeof *p->left[text]); /* they leave nothing out */
+  else
+    dict_errors(s->dict, &p->codes[text], 0, (size_t)p->n, p->x[text], p->y[text], p->left[text]);
   return 0;
 }
 
 static int read_piece(struct attribute *a, struct piece *p, const struct backward_seen *seen, struct error *error) {
-  const struct dict_info *info = dict_info(p->s->dict);
-  if (take_floats(&p->g, p->n * info->out_width, error) != 0 || take_floats(&p->decoder, info->d_out, error) != 0 ||
-      attribute_read_rows(a->e.model->backend, seen->gradients, p->first, p->n, info->out_width, p->g, error) != 0)
+  if (take_floats(&p->g, p->n * p->s->out_width, error) != 0 || take_floats(&p->decoder, p->s->d_out, error) != 0 ||
+      attribute_read_rows(a->e.model->backend, seen->gradients, p->first, p->n, p->s->out_width, p->g, error) != 0)
     return -1;
   for (int t = 0; t < p->texts; t++)
     if (read_text(a, p, t, seen, error) != 0) return -1;
@@ -187,23 +194,29 @@ static size_t merge(const struct piece *p, int64_t r) {
   return n;
 }
 
+/* What a unit of a feature's activation is worth at a row. */
+static double worth(const struct attributed *s, const struct piece *p, int32_t index, const float *g) {
+  if (s->neurons) return (double)g[index];
+  dict_decoder_row(s->dict, index, p->decoder);
+  return dot(g, p->decoder, s->d_out);
+}
+
 /* Row r of the piece: what each feature has of it, and the rest. */
 static int take_row(struct attribute *a, struct attributed *s, const struct piece *p, int64_t r, struct error *error) {
   const struct dict_info *info = dict_info(s->dict);
-  const float *g = p->g + r * info->out_width + info->out_column;
+  const float *g = p->g + r * s->out_width + s->out_column;
   double scale[2] = {1, 1};
   struct lab_share share = {.position = p->first + r};
   for (int t = 0; t < p->texts; t++) {
     double sign = t ? -1 : 1;
     scale[t] = dict_decode_scale(s->dict, p->x[t] + r * info->in_width);
-    share.total += sign * dot(g, p->y[t] + r * info->out_width + info->out_column, info->d_out);
-    share.error += sign * dot(g, p->left[t] + r * info->d_out, info->d_out);
+    share.total += sign * dot(g, p->y[t] + r * s->out_width + s->out_column, s->d_out);
+    share.error += sign * dot(g, p->left[t] + r * s->d_out, s->d_out);
   }
   size_t n = merge(p, r);
   for (size_t k = 0; k < n; k++) {
     struct lab_feature_share *f = &p->all[k];
-    dict_decoder_row(s->dict, f->index, p->decoder);
-    f->attribution = dot(g, p->decoder, info->d_out) * ((double)f->activation * scale[0] - (double)f->against * scale[1]);
+    f->attribution = worth(s, p, f->index, g) * ((double)f->activation * scale[0] - (double)f->against * scale[1]);
     share.features += f->attribution;
     s->sums[f->index] += f->attribution;
     s->largest[0][f->index] = fmaxf(s->largest[0][f->index], f->activation);
@@ -246,15 +259,20 @@ int attribute_features(struct attribute *a, const struct backward_seen *seen, st
 
 /* ---- over the text ---- */
 
+/* A neuron may take part without ever being above 0. */
+static bool takes_part(const struct attributed *s, int64_t f) {
+  return s->largest[0][f] > 0 || s->largest[1][f] > 0 || s->sums[f] != 0;
+}
+
 static int finish_source(struct attribute *a, struct attributed *s, struct error *error) {
   int64_t n_feat = dict_info(s->dict)->n_feat;
   size_t n = 0;
-  for (int64_t f = 0; f < n_feat; f++) n += s->largest[0][f] > 0 || s->largest[1][f] > 0;
+  for (int64_t f = 0; f < n_feat; f++) n += takes_part(s, f);
   struct lab_feature_share *all = calloc(n ? n : 1, sizeof *all);
   if (!all) return error_memory(error, n * sizeof *all);
   n = 0;
   for (int64_t f = 0; f < n_feat; f++)
-    if (s->largest[0][f] > 0 || s->largest[1][f] > 0)
+    if (takes_part(s, f))
       all[n++] = (struct lab_feature_share){(int32_t)f, s->largest[0][f], s->largest[1][f], s->sums[f]};
   int failed = keep_top(a, all, n, &s->result->text, error);
   free(all);

@@ -150,8 +150,9 @@ static int resolve_point(const struct edits_plan *plan, const struct lab_edit *f
     return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "the source says the point; leave one of them out");
   if (edit->dict) {
     const struct dict_info *info = dict_info(edit->dict);
-    edit->point = info->out;
-    edit->width = info->out_width;
+    bool neurons = info->kind == DICT_NEURONS; /* changed where they are read */
+    edit->point = neurons ? info->in : info->out;
+    edit->width = neurons ? info->in_width : info->out_width;
     edit->n_targets = info->n_targets;
     if (reads_features(from->op) && point_index(info->in) > point_index(info->out))
       return edit_at_fault(error, ERROR_ARGUMENT, edit, "source", "it writes to a point in front of the one that it reads, where its "

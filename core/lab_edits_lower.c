@@ -83,6 +83,19 @@ static bool is_rank_one(const struct resolved_edit *edit) {
          point_index(info->in) == point_index(info->out) && info->in_column == info->out_column;
 }
 
+/* A neuron is a column of its point: a constant, or a factor, and nothing of the others. */
+static int lower_neurons(const struct resolved_edit *edit, float value, struct edit *e, struct edit_list *list, struct error *error) {
+  for (size_t i = 0; i < edit->n_features; i++) {
+    const struct edit_feature *f = &edit->features[i];
+    e->kind = f->change == FEATURE_SCALE ? EDIT_ROW_SCALE : EDIT_ROW_FILL;
+    e->value = edit->op == LAB_EDIT_MEAN && i + 1 == edit->n_features ? value : f->value;
+    e->column_begin = f->index;
+    e->column_end = f->index + 1;
+    if (edit_list_add(list, e, error) != 0) return -1;
+  }
+  return 0;
+}
+
 static int lower_feature(const struct resolved_edit *edit, float value, struct edit *e, struct edit_list *list,
                          struct error *error) {
   const struct dict_info *info = dict_info(edit->dict);
@@ -221,8 +234,16 @@ static int lower_one(struct lowering *l, struct error *error) {
   if (take_mean(l, error) != 0) return -1;
   struct edit e = {.point = edit->point, .kind = edit_kind_of(edit), .column_end = (int32_t)edit->width, .value = scalar_of(edit),
                    .prompt = prompt, .generated = generated, .mask = l->mask, .n_mask = (int32_t)l->places};
+  bool neurons = edit->dict && dict_info(edit->dict)->kind == DICT_NEURONS;
+  if (neurons && !is_direction(edit)) return lower_neurons(edit, feature_value(l), &e, l->list, error);
   if (edit->dict && !is_direction(edit)) return lower_feature(edit, feature_value(l), &e, l->list, error);
   if (!is_direction(edit) || edit->square) return lower_all_columns(l, &e, error);
+  if (neurons) {
+    e.column_begin = (int32_t)edit->index;
+    e.column_end = e.column_begin + 1;
+    e.v = edit->v;
+    return edit_list_add(l->list, &e, error);
+  }
   for (int32_t t = 0; t < edit->n_targets; t++) {
     if (edit->dict) e.point = dict_target(edit->dict, t);
     e.v = edit->v + t * edit->width;

@@ -98,6 +98,9 @@ int resolve_dict(struct lab *lab, const struct lab_model_info *model, const stru
   edit->strength = (float)(from->strength * unit);
   edit->value = (float)(from->value * (from->op == LAB_EDIT_SCALE ? 1 : unit));
   if (from->op != LAB_EDIT_MEAN || from->over != LAB_OVER_CORPUS || from->n_texts) return 0;
+  if (dict_info(edit->dict)->kind == DICT_NEURONS)
+    return edit_at_fault(error, ERROR_ARGUMENT, edit, "texts", "statistics of a neuron count where it is above 0, and its mean is over all "
+                         "positions; give the texts that the mean is over");
   return stored_mean(lab, info, edit, error);
 }
 
@@ -167,6 +170,13 @@ static int given_vector(const struct edits_plan *plan, const struct lab_edit *fr
   return edit->v ? 0 : -1;
 }
 
+/* The direction of a neuron is its own column (lab_edits_lower.c). */
+static int resolve_neuron(const struct edits_plan *plan, struct resolved_edit *edit, struct error *error) {
+  edit->v = arena_array(plan->arena, 1, sizeof *edit->v, error);
+  if (edit->v) edit->v[0] = 1;
+  return edit->v ? 0 : -1;
+}
+
 /* ADD, PROJECT, CAP: a full-width direction. SET, and where square: the chosen columns. */
 int resolve_vector(const struct edits_plan *plan, const struct lab_edit *from, struct resolved_edit *edit,
                    struct error *error) {
@@ -179,6 +189,7 @@ int resolve_vector(const struct edits_plan *plan, const struct lab_edit *from, s
     return edit_at_fault(error, ERROR_UNSUPPORTED, edit, "source",
                          "a feature of a cross-layer transcoder writes a row to each of its layers and has no one direction; 'add', "
                          "'clamp', 'ablate' and 'scale' are served");
+  if (edit->dict && dict_info(edit->dict)->kind == DICT_NEURONS) return resolve_neuron(plan, edit, error);
   if (edit->dict) {
     edit->v = arena_array(plan->arena, (size_t)edit->width * (size_t)edit->n_targets, sizeof *edit->v, error);
     if (!edit->v) return -1;

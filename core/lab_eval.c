@@ -85,6 +85,9 @@ static int check_layers(struct lab *lab, const struct lab_source_info *info, str
 /* What reads behind what it writes cannot be spliced. */
 static int check_whole(struct lab *lab, const struct lab_source_info *info, struct error *error) {
   const struct dict_info *d = dict_info(lab_source_of(lab, info)->dict);
+  if (d->kind == DICT_NEURONS)
+    return error_set_field(error, ERROR_ARGUMENT, "source", "source '%s' is the neurons of that layer themselves: they leave nothing out, so "
+                           "there is nothing to evaluate", info->id);
   if (point_index(d->in) > point_index(d->out))
     return error_set_field(error, ERROR_UNSUPPORTED, "source", "source '%s' writes to a point in front of the one that it reads, where its "
                            "features are not known yet: it cannot be spliced, and so not be evaluated", info->id);

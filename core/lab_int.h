@@ -33,6 +33,7 @@ struct lab_source_list;
 struct lab_model {
   struct model *model;
   _Atomic(struct lab_source_list *) sources; /* replaced as a whole; never NULL in an open lab */
+  _Atomic(struct lab_source *) *neurons;     /* [n_layer]; NULL: nobody has named those of the layer yet (lab_neurons.c) */
 };
 
 struct lab {
@@ -70,7 +71,7 @@ int lab_check_id(const char *id, struct error *error) MUST_CHECK;
 int archive_open(struct lab *lab, const struct lab_options *options, struct error *error) MUST_CHECK;
 
 /* Makes a source known to the store and imports the statistics in its folder, if there are any and the store has none. */
-int archive_put_source(struct lab *lab, struct lab_source *source, bool load_statistics, struct error *error) MUST_CHECK;
+int archive_put_source(const struct lab *lab, struct lab_source *source, bool load_statistics, struct error *error) MUST_CHECK;
 
 /* Whether the store knows a model (a source) that is not loaded and was registered, imported or loaded once; then the error says that
  * nothing can be computed with it, and the remedy. */

@@ -105,7 +105,7 @@ bool loader_cold(const struct lab *lab, struct dict *const *dicts, size_t n) {
   struct dict_budget_stats stats;
   dict_budget_stats(lab->budget, &stats);
   for (size_t i = 0; stats.limit && i < n; i++)
-    if (dict_encoder_bytes(dicts[i]) == 0) return true;
+    if (!dict_prepared(dicts[i])) return true;
   return false;
 }
 

@@ -98,7 +98,7 @@ void sources_reclaim(struct lab *lab) {
 /* ---- one source ---- */
 
 const char *source_set_part(const char *id, size_t *length) {
-  const char *dash = strchr(id, '-'), *set = dash ? dash + 1 : id, *end = strstr(set, "__");
+  const char *dash = strchr(id, '-'), *set = neurons_named(id) ? LAB_NEURONS : dash ? dash + 1 : id, *end = strstr(set, "__");
   *length = end ? (size_t)(end - set) : strlen(set);
   return set;
 }
@@ -152,18 +152,27 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
     return NULL;
   }
   if (lab_check_id(spec->source_id, error) != 0) return NULL;
-  struct lab_source *source = calloc(1, sizeof *source);
-  if (!source) return error_memory(error, sizeof *source), NULL;
   const struct dict_memory memory = {lab->budget, lab->keep, aside};
   struct dict_host host = {opened->model->id, &opened->model->arch, &memory};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
-  source->dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
-  if (!source->dict) error_put_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
-  if (!source->dict || name_source(source, &named, error) != 0) {
+  struct dict *dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
+  if (dict) return source_new(dict, &named, &opened->model->arch, error);
+  error_put_prefix(error, "source '%s/%s'", spec->model_id, spec->source_id);
+  return NULL;
+}
+
+struct lab_source *source_new(struct dict *dict, const struct lab_source_spec *spec, const struct arch *arch, struct error *error) {
+  struct lab_source *source = calloc(1, sizeof *source);
+  if (!source) {
+    dict_close(dict);
+    return error_memory(error, sizeof *source), NULL;
+  }
+  source->dict = dict;
+  if (name_source(source, spec, error) != 0) {
     source_close(source);
     return NULL;
   }
-  describe_source(source, &opened->model->arch);
+  describe_source(source, arch);
   return source;
 }
 
@@ -245,6 +254,9 @@ int sources_add(struct lab *lab, struct lab_source *source, struct error *error)
 
 int lab_source_unload(struct lab *lab, const struct lab_source_info *source, struct error *error) {
   struct lab_model *opened = lab_model_of_source(lab, source);
+  if (neurons_named(source->id))
+    return error_set_field(error, ERROR_ARGUMENT, "source", "source '%s/%s' is the neurons of that layer: they come with the model and "
+                           "stay as long as it does", source->model_id, source->id);
   pthread_mutex_lock(&lab->sources->mutex);
   int failed = find_in(atomic_load(&opened->sources), source->id) != source
                    ? error_set_field(error, ERROR_NOT_FOUND, "source", "source '%s/%s' was just unloaded", source->model_id,
@@ -293,16 +305,12 @@ static const char *nearest_source(const struct lab_source_list *list, const char
 
 const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model, const char *id,
                                               const char *field, struct error *error) {
+  if (neurons_named(id)) return neurons_find(lab, model, id, field, error);
   const struct lab_source_list *list = list_of(lab, model);
   const struct lab_source_info *found = find_in(list, id);
   if (found) {
     lab_source_used(lab, found);
     return found;
-  }
-  if (*id && strspn(id, "0123456789") == strlen(id)) {
-    error_set_field(error, ERROR_UNSUPPORTED, field,
-                    "source '%.32s' means the MLP neurons of that layer, which are not served yet", id);
-    return NULL;
   }
   if (stored_refuse_source(lab, model->id, id, field, error)) return NULL;
   char known[256];
@@ -317,12 +325,41 @@ const struct lab_source_info *lab_find_source(const struct lab *lab, const struc
   return NULL;
 }
 
+static int by_layer(const void *a, const void *b) {
+  const struct lab_source_info *x = *(const struct lab_source_info *const *)a;
+  const struct lab_source_info *y = *(const struct lab_source_info *const *)b;
+  if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
+  return strcmp(x->id, y->id);
+}
+
+int lab_source_set(const struct lab *lab, const struct lab_model_info *model, const char *set, struct arena *arena,
+                   const struct lab_source_info ***out, size_t *n, struct error *error) {
+  const struct lab_source_list *list = list_of(lab, model);
+  bool neurons = strcmp(set, LAB_NEURONS) == 0 && model->d_mlp > 0;
+  size_t most = list->n + (neurons ? (size_t)model->n_layer : 0);
+  *n = 0;
+  *out = arena_array(arena, most, sizeof **out, error);
+  if (!*out) return -1;
+  for (size_t i = 0; i < list->n; i++)
+    if (strcmp(list->items[i]->set, set) == 0) (*out)[(*n)++] = list->items[i];
+  for (int layer = 0; neurons && layer < model->n_layer; layer++) {
+    char id[16];
+    snprintf(id, sizeof id, "%d", layer);
+    const struct lab_source_info *found = neurons_find(lab, model, id, "source", error);
+    if (!found) return -1;
+    (*out)[(*n)++] = found;
+  }
+  qsort(*out, *n, sizeof **out, by_layer);
+  return 0;
+}
+
 /* ---- the registry ---- */
 
 int sources_open(struct lab *lab, struct error *error) {
   struct lab_sources *s = calloc(1, sizeof *s);
   if (!s) return error_memory(error, sizeof *s);
   pthread_mutex_init(&s->mutex, NULL);
+  pthread_mutex_init(&s->neurons, NULL);
   pthread_cond_init(&s->changed, NULL);
   lab->sources = s;
   return 0;
@@ -338,6 +375,7 @@ void sources_close(struct lab *lab) {
   if (!s) return;
   free_retired(s->retired);
   for (size_t i = 0; i < lab->n_models; i++) close_list(lab, atomic_load(&lab->models[i].sources));
+  neurons_close(lab);
   for (size_t i = 0; i < s->n_folders; i++) free(s->folders[i]);
   for (size_t i = 0; i < s->n_named; i++) free(s->named[i]);
   free(s->folders);
@@ -345,5 +383,6 @@ void sources_close(struct lab *lab) {
   free(s->releases);
   pthread_cond_destroy(&s->changed);
   pthread_mutex_destroy(&s->mutex);
+  pthread_mutex_destroy(&s->neurons);
   free(s);
 }

@@ -40,6 +40,7 @@ struct lab_sources {
   struct lab_lease *oldest, *newest; /* those that run */
   struct lab_retired *retired;
   _Atomic uint64_t changes;         /* how often a list was replaced */
+  pthread_mutex_t neurons;          /* held by who makes a source of neurons */
 
   pthread_t thread; /* the loader */
   bool started, stop;
@@ -75,6 +76,17 @@ int64_t source_aside(const struct lab_source *source);
 
 /* From here on it is found, and belongs to the registry. ERROR_CONFLICT when its name is taken. */
 int sources_add(struct lab *lab, struct lab_source *source, struct error *error) MUST_CHECK;
+
+/* A source made of an opened dictionary, which it owns from here on, also when this fails. spec->path: for people. */
+struct lab_source *source_new(struct dict *dict, const struct lab_source_spec *spec, const struct arch *arch,
+                              struct error *error) MUST_CHECK;
+
+/* lab_neurons.c: bare layer numbers. Whether an id is one; and the source, which is made when it is first named and stays until the
+ * lab is closed. ERROR_NOT_FOUND (field `field`) for a layer that the model has not, or one without MLP. Any thread. */
+bool neurons_named(const char *id);
+const struct lab_source_info *neurons_find(const struct lab *lab, const struct lab_model_info *model, const char *id, const char *field,
+                                           struct error *error) MUST_CHECK;
+void neurons_close(struct lab *lab);
 
 /* Frees what nobody can see any more. Takes the mutex, and gives it up while it frees. */
 void sources_reclaim(struct lab *lab);

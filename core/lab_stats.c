@@ -12,6 +12,7 @@
 #include "core/lab_subject.h"
 #include "core/lab_tables.h"
 
+#define MOST_VALUES ((int64_t)4 << 20)           /* of neurons, in a task: 32 MiB */
 #define BATCH 64                                 /* features written in one transaction */
 #define HEAD_PART 0                              /* of the resume state; features' parts follow */
 #define HEAD_VERSION 2u
@@ -198,13 +199,20 @@ static int on_progress(void *context, int64_t document) {
   return stop ? -1 : 0;
 }
 
+/* Of a task: every neuron has a value at every token, and those of a task are kept until they are counted. */
+static int rows_of_task(const struct stats_job *job) {
+  const struct dict_info *info = dict_info(job->about.source->dict);
+  int64_t most = job->about.lab->options.max_step_rows, fit = MOST_VALUES / info->n_feat;
+  return info->kind == DICT_NEURONS && fit < most ? (int)(fit > 1 ? fit : 1) : (int)most;
+}
+
 static int count_corpus(struct stats_job *job, struct error *error) {
   struct counting counting = {job, ERROR_INIT};
   int sessions = job->about.lab->options.max_sessions / 2;
   struct statistics_run run = {.engine = job->about.lab->engine, .model = job->about.opened->model, .dict = job->about.source->dict,
                                .corpus = job->about.corpus, .statistics = job->statistics,
                                .max_sequences = sessions > 0 ? sessions : 1,
-                               .max_rows = job->about.lab->options.max_step_rows, .progress = on_progress,
+                               .max_rows = rows_of_task(job), .progress = on_progress,
                                .context = &counting};
   job->saved_ns = clock_ns();
   int64_t begin = clock_ns();

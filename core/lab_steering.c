@@ -111,11 +111,32 @@ static int add_kept_vector(struct lab *lab, const struct lab_model_info *model, 
   return put_feature(asked, i, point, 0, v, model->d_model, steering, error);
 }
 
+/* A neuron is turned where it is read: its own column, so that what it writes passes whatever stands behind it. The row is 1, or where
+ * rows of length 1 are asked for, what makes its row of W_out so long. */
+static int add_neuron(const struct lab_steering *asked, size_t i, const struct dict *dict, struct steering *steering,
+                      struct error *error) {
+  const struct dict_info *info = dict_info(dict);
+  float *v = arena_array(&steering->arena, 1, sizeof *v, error);
+  if (!v) return -1;
+  v[0] = 1;
+  if (asked->unit && asked->method == LAB_STEER_ADD) {
+    float *row = arena_array(&steering->arena, (size_t)info->d_out, sizeof *row, error);
+    if (!row) return -1;
+    dict_decoder_row(dict, asked->features[i].index, row);
+    double norm = vector_norm(row, info->d_out);
+    v[0] = norm > 0 ? (float)(1 / norm) : 0;
+  }
+  struct lab_steering as_it_is = *asked;
+  as_it_is.unit = false;
+  return put_feature(&as_it_is, i, info->in, asked->features[i].index, v, 1, steering, error);
+}
+
 /* A feature of a cross-layer transcoder has a row at each of several points; any other has one. */
 static int add_targets(const struct lab_steering *asked, size_t i, const struct dict *dict, struct steering *steering,
                        struct error *error) {
   const struct dict_info *shape = dict_info(dict);
   char field[64];
+  if (shape->kind == DICT_NEURONS) return add_neuron(asked, i, dict, steering, error);
   snprintf(field, sizeof field, "%sfeatures[%zu]", asked->prefix, i);
   if (shape->cross && asked->method != LAB_STEER_ADD)
     return error_set_field(error, ERROR_UNSUPPORTED, field, "%s: a feature of a cross-layer transcoder writes a row to each of its %d "

@@ -34,7 +34,7 @@ static void clear(struct experiment *e) { free(score_of(e)->tallies); }
 static void count_row(struct score *score, const struct sparse *codes, size_t row, enum side side) {
   for (size_t i = codes->start[row]; i < codes->start[row + 1]; i++) {
     struct tally *tally = &score->tallies[codes->index[i]];
-    if (codes->value[i] == 0) continue;
+    if (!(codes->value[i] > 0)) continue; /* of a neuron: it does not fire */
     tally->sum[side] += (double)codes->value[i];
     tally->n[side]++;
   }

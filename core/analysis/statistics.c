@@ -224,6 +224,7 @@ static int take_in(struct statistics *s, int64_t document, int32_t length, int64
     if (!isfinite(link->value))
       return error_set(error, ERROR_FORMAT, "feature %lld is not finite at position %d of document %lld",
                        (long long)feature, link->position, (long long)document);
+    if (!(link->value > 0)) continue; /* of a neuron: shown in examples, but it does not fire */
     reach(s, t, link->value);
     t->n_fired++;
     t->sum += link->value;
@@ -237,6 +238,7 @@ static int take_in(struct statistics *s, int64_t document, int32_t length, int64
                          .key = s->keys ? s->keys[link->position] : 0};
     if (consider_interval(s, t, feature, entry, length, error) != 0) return -1;
   }
+  if (!(best.value > 0)) return 0;
   return consider_top(s, t, feature, best, length, error);
 }
 

@@ -71,13 +71,28 @@ bool tables_has_logits(const struct dict *dict, int64_t d_model) {
   }
 }
 
+/* What neurons write passes the norm behind the MLP, where there is one, on its way to the stream: its gain counts, its scale is
+ * that of a token and changes no order. */
+static int through_norm(const struct dict *dict, const struct model *model, float *rows, int n, struct error *error) {
+  const struct dict_info *info = dict_info(dict);
+  struct span gain = model->weights.layers[info->out.layer].vector[SLOT_POST2_GAIN];
+  size_t width = (size_t)info->d_out;
+  if (info->kind != DICT_NEURONS || !gain.memory) return 0;
+  float *gains = malloc(width * sizeof *gains);
+  if (!gains) return error_memory(error, width * sizeof *gains);
+  int failed = model->backend->ops->read(model->backend, gains, gain, width * sizeof *gains, error);
+  for (size_t i = 0; !failed && i < (size_t)n * width; i++) rows[i] *= gains[i % width];
+  free(gains);
+  return failed;
+}
+
 /* rows [n, d_out] become [n, d_model]; there is room for whichever is more. */
 static int to_stream(const struct dict *dict, struct plan *plan, float *rows, int n, struct error *error) {
   const struct dict_info *info = dict_info(dict);
   const struct model *model = plan_model(plan);
   const struct matrix *w = way_out(model, info->out);
   struct backend *backend = model->backend;
-  if (!w) return 0;
+  if (!w) return through_norm(dict, model, rows, n, error);
   int64_t ld_x = (w->n_in + 15) / 16 * 16, ld_y = (w->n_out + 15) / 16 * 16;
   struct memory *memory = NULL;
   if (backend->ops->alloc(backend, (size_t)((ld_x + ld_y) * n) * sizeof(float), &memory, error) != 0) return -1;

@@ -138,7 +138,7 @@ void dict_decode(const struct dict *dict, const struct sparse *codes, size_t fir
                  float *out) {
   const struct dict_info *info = &dict->info;
   size_t width = (size_t)info->d_out;
-  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first && !info->cross);
+  assert(first <= codes->n_rows && n_rows <= codes->n_rows - first && !info->cross && info->kind != DICT_NEURONS);
   assert(x || !dict_decode_needs_input(dict));
   for (size_t row = 0; row < n_rows; row++, out += width) {
     const float *own = x ? x + row * (size_t)info->in_width + info->in_column : NULL;

@@ -18,7 +18,7 @@
 
 const char *dict_kind_name(enum dict_kind kind) {
   static const char *const names[] = {[DICT_RELU] = "relu", [DICT_JUMPRELU] = "jumprelu", [DICT_TOPK] = "topk",
-                                      [DICT_GATED] = "gated", [DICT_GROUPMAX] = "groupmax"};
+                                      [DICT_GATED] = "gated", [DICT_GROUPMAX] = "groupmax", [DICT_NEURONS] = "neurons"};
   return names[kind];
 }
 
@@ -29,14 +29,18 @@ const char *dict_title(const struct dict_info *info) {
       [DICT_TOPK] = {"topk", "topk transcoder", "topk skip transcoder"},
       [DICT_GATED] = {"gated", "gated transcoder", "gated skip transcoder"},
       [DICT_GROUPMAX] = {"groupmax", "groupmax transcoder", "groupmax skip transcoder"}};
+  if (info->kind == DICT_NEURONS) return "neurons";
   if (info->cross && info->skip) return "jumprelu cross-layer skip transcoder"; /* Gemma Scope 2's; no other has a skip */
   if (info->cross) return info->kind == DICT_JUMPRELU ? "jumprelu cross-layer transcoder" : "relu cross-layer transcoder";
   return names[info->kind][info->transcoder ? 1 + info->skip : 0];
 }
 
 const struct dict_info *dict_info(const struct dict *dict) { return &dict->info; }
-int dict_prepare(const struct dict *dict, struct error *error) { return resident_prepare(dict->resident, error); }
-size_t dict_encoder_bytes(const struct dict *dict) { return resident_bytes(dict->resident); }
+bool dict_prepared(const struct dict *dict) { return !dict->resident || resident_bytes(dict->resident) > 0; }
+size_t dict_encoder_bytes(const struct dict *dict) { return dict->resident ? resident_bytes(dict->resident) : 0; }
+int dict_prepare(const struct dict *dict, struct error *error) {
+  return dict->resident ? resident_prepare(dict->resident, error) : 0;
+}
 
 /* ---- description ------------------------------------------------------------------------------------ */
 
@@ -322,5 +326,6 @@ void dict_close(struct dict *dict) {
   tensors_close(dict->decoder);
   free(dict->whole);
   free(dict->host);
+  free(dict->made);
   free(dict);
 }

@@ -20,6 +20,12 @@
  * dict_errors have no answer for one layer and are not for these; dict_target_* are. There is no one length to fold by:
  * they are served raw (n = 1).
  *
+ * NEURONS of a layer's MLP are a dictionary that nobody trained: the row of mlp.hook_post is A, raw, one feature a neuron, and D_f
+ * is its row of W_out, written to the MLP's output (in front of a norm behind it). No encoder, no norm, n = 1. Every activation
+ * that is not 0 is in the codes, negative ones too; a neuron FIRES where it is above 0. As x^ + b_out is the MLP's output there is
+ * nothing to reconstruct or to splice: dict_decode, dict_errors, dict_encoder_row and dict_splice_* are not for these, and an edit
+ * of a neuron is one of its column at mlp.hook_post.
+ *
  * An SAE's x^ stands for c; a transcoder's for the row of its output point.
  * Weights are never rewritten: n is kept beside them (decision 14). A steering row is D_f / n_f, so that a
  * strength is the L2 length of what is added at the output point. TopK selects on raw p, or on p * n where the file says so.
@@ -39,7 +45,8 @@
 #include "core/math/ops.h"
 #include "core/model/arch.h"
 
-enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT };
+enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT, /* those of files, and then */
+                 DICT_NEURONS = DICT_KIND_COUNT };
 enum dict_norm { DICT_NORM_NONE, DICT_NORM_SCALE, DICT_NORM_LENGTH, DICT_NORM_STANDARD };
 
 /* ---- memory of encoders ----------------------------------------------------------------------------- */
@@ -107,13 +114,17 @@ struct dict;
 /* path: what somebody published, recognised by its content (docs/dictionaries.md lists the formats), or FILE.ini, whose
  * section "source ID" describes weights that come without a description (dict_ini.h has the keys). id is the source id,
  * e.g. "7-res-jb"; of the folder of a cross-layer transcoder it says the layer. Elsewhere layer or set need not agree with the
- * point, but a bare integer is refused (it means neurons).
+ * point, but a bare integer is refused (it means neurons: dict_open_neurons).
  * Errors (ERROR_FORMAT, ERROR_NOT_FOUND, ERROR_UNSUPPORTED) name file and tensor or key, the shape found and
  * the shape expected; an architecture or normalisation that is not served is refused by name, never run as
  * something else. Backend memory is allocated for the encoder, the biases and n. */
 struct dict *dict_open(const char *path, const char *id, const struct dict_host *host, struct backend *backend,
                        struct error *error) MUST_CHECK;
 void dict_close(struct dict *dict); /* NULL is fine */
+
+/* The neurons of a layer's MLP (DICT_NEURONS), 0 <= layer < n_layer. The model outlives it. ERROR_UNSUPPORTED where there is no MLP. */
+struct model;
+struct dict *dict_open_neurons(const struct model *model, int32_t layer, struct error *error) MUST_CHECK;
 
 /* What dict_open would make of a path, as lines of text: the format, each field used, the tensors and what each is
  * taken for, and every transformation. No model is needed: shapes are compared with each other only. */
@@ -124,7 +135,7 @@ int dict_describe(const char *path, const char *id, struct buffer *out, struct e
 bool dict_recognises(const char *path);
 
 const struct dict_info *dict_info(const struct dict *dict);
-const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", "gated", "groupmax" */
+const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", "gated", "groupmax", "neurons" */
 
 /* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
 const char *dict_title(const struct dict_info *info);
@@ -136,6 +147,9 @@ void dict_fingerprint(const struct dict *dict, char out[17]);
 /* Prepares the encoder if it was dropped, by the calling thread alone: any thread, so that the worker need not. It may be dropped
  * again before it is used. */
 int dict_prepare(const struct dict *dict, struct error *error) MUST_CHECK;
+
+/* Whether it can be encoded with as it is: the encoder is prepared, or there is none to prepare. Any thread. */
+bool dict_prepared(const struct dict *dict);
 
 /* Bytes of the encoder that is prepared now, 0 when it is not; any thread. dict_info's bytes are without them. */
 size_t dict_encoder_bytes(const struct dict *dict);
@@ -175,7 +189,7 @@ float dict_decoder_factor(const struct dict *dict, int64_t index);
 /* Column f of W_enc times n_f, f32 [d_in]: what a feature reads, in folded units; norms, centring and biases are no part of it. */
 void dict_encoder_column(const struct dict *dict, int64_t index, float *out);
 
-/* Whether one feature can be had without the others (RELU, JUMPRELU, GATED): dict_feature_values. */
+/* Whether one feature can be had without the others (RELU, JUMPRELU, GATED, NEURONS): dict_feature_values. */
 bool dict_features_independent(const struct dict *dict);
 
 /* Whether a feature is act(h . enc + bias) * fold of the raw row h, which is what an EDIT_ROW_FEATURE_* item

@@ -14,6 +14,8 @@ struct dict {
   struct tensor w_enc, w_dec; /* [d_in, n_feat], [n_feat, n_targets * d_out]: views of the files' */
   struct tensor skip;         /* [d_in, d_out]; n_dims 0: none */
 
+  float *made;      /* of neurons of a processed model: w_dec, which no file has so; else NULL */
+
   float *host;      /* one block; the vectors below point into it */
   float *b_enc;     /* [n_feat] */
   float *b_dec;     /* [d_out] */
@@ -23,7 +25,7 @@ struct dict {
   float *factor;    /* [n_feat] D_f = W_dec[f] * factor; NULL: 1 everywhere */
 
   struct backend *backend; /* borrowed; holds what encoding needs */
-  struct resident *resident; /* the encoder, which may come and go */
+  struct resident *resident; /* the encoder, which may come and go; NULL of neurons, which have none */
   enum dtype keep;           /* of the encoder: every way to a feature's value sees its weights rounded so */
   struct spliced *spliced;   /* worker only */
   struct memory *memory;
@@ -81,6 +83,11 @@ size_t resident_limit(const struct resident *resident); /* of its budget; 0: non
 
 /* encode.c: how rows are encoded; x and n_rows are missing. */
 struct encode_args dict_encode_args(const struct dict *dict, const struct matrix *encoder);
+
+/* neurons.c: the three of encode.c, for neurons. */
+int neurons_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out, struct error *error) MUST_CHECK;
+void neurons_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out);
+void neurons_encoder_column(const struct dict *dict, int64_t index, float *out);
 
 /* decode.c: rows [first, first + count) of W_dec as they lie in the file; not of cross-layer transcoders. */
 int dict_decoder_part(const struct dict *dict, int64_t first, int64_t count, struct matrix_part *out,

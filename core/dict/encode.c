@@ -39,6 +39,7 @@ struct encode_args dict_encode_args(const struct dict *dict, const struct matrix
 int dict_encode(const struct dict *dict, struct rows x, int64_t n_rows, struct sparse *out,
                 struct error *error) {
   const struct matrix *encoder;
+  if (dict->info.kind == DICT_NEURONS) return neurons_encode(dict, x, n_rows, out, error);
   if (resident_use(dict->resident, &encoder, error) != 0) return -1;
   struct encode_args args = dict_encode_args(dict, encoder);
   args.x = (struct rows){span_at(x.at, (size_t)dict->info.in_column * sizeof(float)), x.ld};
@@ -52,6 +53,10 @@ bool dict_features_independent(const struct dict *dict) {
 
 void dict_encoder_column(const struct dict *dict, int64_t index, float *out) {
   assert(index >= 0 && index < dict->info.n_feat);
+  if (dict->info.kind == DICT_NEURONS) {
+    neurons_encoder_column(dict, index, out);
+    return;
+  }
   for (int64_t i = 0; i < dict->info.d_in; i++) out[i] = encoder_weight(dict, i, index) * dict->norms[index];
 }
 
@@ -164,6 +169,10 @@ static void feature_rows(const struct dict *dict, int64_t index, const float *x,
 
 void dict_feature_values(const struct dict *dict, int64_t index, const float *x, size_t n_rows, float *out) {
   assert(index >= 0 && index < dict->info.n_feat && dict_features_independent(dict));
+  if (dict->info.kind == DICT_NEURONS) {
+    neurons_values(dict, index, x, n_rows, out);
+    return;
+  }
   x += dict->info.in_column;
   for (size_t at = 0; at < n_rows; at += ROWS)
     feature_rows(dict, index, x + at * (size_t)dict->info.in_width, size_min(ROWS, n_rows - at), out + at);

@@ -32,6 +32,7 @@ bool dict_splices(const struct dict *dict) {
   const struct dict_info *info = &dict->info;
   bool chosen = info->kind == DICT_TOPK || info->kind == DICT_GROUPMAX;
   bool turned = info->cross && point_index(info->in) == point_index(info->out); /* no such thing is known */
+  if (info->kind == DICT_NEURONS) return false; /* an edit of a neuron is one of its column */
   return dict->backend->ops->splices && !turned && !(chosen && info->k <= 0) && !gapped(&dict->w_dec) &&
          !(info->skip && gapped(&dict->skip)) && fits(dict, resident_limit(dict->resident));
 }

@@ -11,7 +11,7 @@ struct sparse {
   size_t n_rows;
   size_t *start;   /* [n_rows + 1]: row r is entries start[r]..start[r+1]; start[0] = 0 */
   int32_t *index;  /* feature, ascending inside a row */
-  float *value;    /* > 0, folded units */
+  float *value;    /* > 0, folded units; of neurons not 0, raw */
   size_t rows_capacity, capacity; /* private */
 };
 

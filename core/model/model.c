@@ -282,6 +282,20 @@ struct model *model_open_weights_processed(const char *id, const char *folder, s
   return open_by(open_folder_weights, true, id, folder, backend, error);
 }
 
+int model_mlp_out(const struct model *model, int layer, struct matrix_part *part, float **made, struct error *error) {
+  struct weight_reader reader;
+  *made = NULL;
+  if (!arch_has(&model->arch, HAS_MLP)) return error_set(error, ERROR_UNSUPPORTED, "model '%s' has no MLP", model->id);
+  if (!model->processed)
+    return weight_reader_open(&model->arch, model->family, model->tensors, &reader, error) != 0
+               ? -1
+               : weight_reader_part(&reader, SLOT_OUT, layer, part, error);
+  if (process_read_mlp_out(&model->stored, model->family, model->tensors, layer, made, error) != 0) return -1;
+  *part = (struct matrix_part){.data = *made, .dtype = DTYPE_F32, .layout = ROWS_ARE_OUTPUTS, .n_out = model->arch.d_model,
+                               .ld = model->arch.d_mlp};
+  return 0;
+}
+
 void model_close(struct model *model) {
   if (!model) return;
   weights_free(&model->weights, model->backend);

@@ -42,6 +42,11 @@ static inline enum dtype model_kv_type(const struct model *model) { return model
 
 /* Its weights once more, with matrices rounded to `keep` (DTYPE_OTHER: as the model has them). Freed by weights_free. */
 int model_load_weights(const struct model *model, enum dtype keep, struct weights *out, struct error *error) MUST_CHECK;
+
+/* W_out of a layer's MLP, as the model computes with it: element (output, neuron) where the part says. It borrows the mapped file,
+ * or *made, which is the caller's to free (NULL: the file). ERROR_UNSUPPORTED where there is no MLP. Any thread. */
+int model_mlp_out(const struct model *model, int layer, struct matrix_part *part, float **made, struct error *error) MUST_CHECK;
+
 void model_close(struct model *model); /* NULL is fine */
 
 #endif

@@ -247,15 +247,21 @@ static int process_reading(struct process *process, int layer, enum weight_slot 
   return failed;
 }
 
-static int process_writing(struct process *process, int layer, struct error *error) {
-  struct product out = {0};
+/* What the neurons of the MLP write. */
+static int make_writing(struct process *process, int layer, struct product *out, struct error *error) {
   struct gains norm;
   int failed = read_gains(process, SLOT_MLP_NORM_GAIN, SLOT_MLP_NORM_BIAS, layer, &norm, error);
-  if (!failed) failed = read_product(process, SLOT_OUT, SLOT_OUT_BIAS, layer, DIM_MODEL, DIM_MLP, &out, error);
-  if (!failed) failed = fold_norm(&out, process->arch->norm, &norm, error);
-  if (!failed && centres(process->arch)) failed = centre_outputs(&out, error);
-  if (!failed) failed = give_product(process, &process->out->layers[layer], SLOT_OUT, SLOT_OUT_BIAS, &out, error);
+  if (!failed) failed = read_product(process, SLOT_OUT, SLOT_OUT_BIAS, layer, DIM_MODEL, DIM_MLP, out, error);
+  if (!failed) failed = fold_norm(out, process->arch->norm, &norm, error);
+  if (!failed && centres(process->arch)) failed = centre_outputs(out, error);
   free_gains(&norm);
+  return failed;
+}
+
+static int process_writing(struct process *process, int layer, struct error *error) {
+  struct product out = {0};
+  int failed = make_writing(process, layer, &out, error);
+  if (!failed) failed = give_product(process, &process->out->layers[layer], SLOT_OUT, SLOT_OUT_BIAS, &out, error);
   free_product(&out);
   return failed;
 }
@@ -361,4 +367,20 @@ int process_load(const struct arch *stored, const struct arch_family *family, co
   out->bytes += process.vector_offset;
   describe(stored, arch);
   return 0;
+}
+
+int process_read_mlp_out(const struct arch *stored, const struct arch_family *family, const struct tensors *tensors, int layer,
+                         float **out, struct error *error) {
+  struct weights unused = {0}; /* counts what is read */
+  struct process process = {.arch = stored, .keep = DTYPE_OTHER, .out = &unused};
+  struct product product = {0};
+  *out = NULL;
+  if (weight_reader_open(stored, family, tensors, &process.reader, error) != 0) return -1;
+  int failed = make_writing(&process, layer, &product, error);
+  if (!failed) {
+    *out = product.w;
+    product.w = NULL;
+  }
+  free_product(&product);
+  return failed;
 }

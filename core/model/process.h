@@ -26,4 +26,8 @@ int process_load(const struct arch *stored, const struct arch_family *family, co
                  struct backend *backend, enum dtype keep, struct arch *arch, struct weights *out,
                  struct error *error) MUST_CHECK;
 
+/* W_out of one layer as process_load prepares it, f32 [d_model][d_mlp], the caller's to free. The model has an MLP. */
+int process_read_mlp_out(const struct arch *stored, const struct arch_family *family, const struct tensors *tensors, int layer,
+                         float **out, struct error *error) MUST_CHECK;
+
 #endif

@@ -505,7 +505,9 @@ int weight_reader_open(const struct arch *arch, const struct arch_family *family
   struct loader loader = loader_of(out);
   if (choose_prefix(&loader, error) != 0 || check_unknown(&loader, error) != 0 || check_rows(&loader, error) != 0)
     return -1;
-  const struct tensor *first = find(&loader, &family->rows[0], 0, 0, error);
+  const struct weight_row *row = family->rows;
+  while (!is_there(&loader, row)) row++; /* every model has some */
+  const struct tensor *first = find(&loader, row, 0, 0, error);
   if (!first) return -1;
   out->prefix = loader.prefix;
   out->dtype = first->dtype;
@@ -570,6 +572,20 @@ int weight_reader_read(const struct weight_reader *reader, enum weight_slot slot
   free(*out);
   *out = NULL;
   return -1;
+}
+
+int weight_reader_part(const struct weight_reader *reader, enum weight_slot slot, int layer, struct matrix_part *out,
+                       struct error *error) {
+  struct loader loader = loader_of(reader);
+  struct weight_row rows[MATRIX_MAX_PARTS];
+  int n = rows_of(reader, slot, rows);
+  if (n != 1)
+    return error_set(error, ERROR_UNSUPPORTED, "the matrix of this part of a %s model comes in %d tensors, expected 1",
+                     reader->family->name, n);
+  const struct tensor *tensor = find(&loader, &rows[0], layer, 0, error);
+  if (!tensor) return -1;
+  *out = part_of(reader->arch, &rows[0], tensor);
+  return 0;
 }
 
 /* ---- all of it ---- */

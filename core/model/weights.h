@@ -44,6 +44,11 @@ bool weight_reader_has(const struct weight_reader *reader, enum weight_slot slot
 int weight_reader_read(const struct weight_reader *reader, enum weight_slot slot, int layer, float **out,
                        struct error *error) MUST_CHECK;
 
+/* Where the matrix of a slot lies that comes in one tensor: mapped, and borrowed from the tensors. ERROR_UNSUPPORTED where the
+ * model has none, or it comes in several. */
+int weight_reader_part(const struct weight_reader *reader, enum weight_slot slot, int layer, struct matrix_part *out,
+                       struct error *error) MUST_CHECK;
+
 /* Finds, checks and prepares every tensor of the table. Tensors stay mapped as long as the weights live.
  * Errors name the tensor, the shape found and the shape expected. On failure nothing is left allocated. */
 int weights_load(const struct arch *arch, const struct arch_family *family, const struct tensors *tensors,

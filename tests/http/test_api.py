@@ -154,8 +154,8 @@ def test_steer_not_found(daemon, model, source):
     expect_error(post(daemon, "/steer", dict(payload, features=[feature])), 404, "not_found", "features[0].layer")
     feature = dict(payload["features"][0], index=10**9)
     expect_error(post(daemon, "/steer", dict(payload, features=[feature])), 404, "not_found", "features[0].index")
-    feature = dict(payload["features"][0], layer=1)
-    expect_error(post(daemon, "/steer", dict(payload, features=[feature])), 501, "unsupported", "features[0].layer")
+    feature = dict(payload["features"][0], layer=99)  # neurons of a layer that is not there
+    expect_error(post(daemon, "/steer", dict(payload, features=[feature])), 404, "not_found", "features[0].layer")
 
 
 # ---- activations -----------------------------------------------------------------------------------------

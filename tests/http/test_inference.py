@@ -70,7 +70,7 @@ def test_capabilities_tell_the_truth(sets):
     assert told["sae_cache"]["registered_count"] == 3
     assert {"resid_pre", "resid_post", "resid_mid", "z", "attn_probs", "mlp_out", "attn_out"} <= set(told["capture_points"])
     assert told["capture_points"] == sorted(set(told["capture_points"]))
-    assert [name for name, served in told["endpoints"].items() if not served] == ["steer_completion_chat", "lens_jacobian", "neurons"]
+    assert [name for name, served in told["endpoints"].items() if not served] == ["steer_completion_chat", "lens_jacobian"]
     assert sets.get(f"/v1/capabilities?model={MODEL}").json()["model"] == MODEL
     assert sets.get("/v1/capabilities?model=other").status_code == 404
 
@@ -78,7 +78,7 @@ def test_capabilities_tell_the_truth(sets):
 def test_capabilities_without_sources(start_daemon):
     daemon = start_daemon(models={MODEL: TINY / "model"})
     served = daemon.get("/v1/capabilities").json()["endpoints"]
-    assert served["activation_single"] and served["activation_raw"] and not served["activation_all"]
+    assert served["activation_single"] and served["activation_raw"] and served["activation_all"] and served["neurons"]
 
 
 def test_steer_health(daemon):
@@ -158,7 +158,7 @@ def test_single_refuses(daemon):
         for change, status, field in [({"vector": [1], "hook": "z.0"}, 400, "vector"), ({"source": None, "index": None}, 400, "source"),
                                       ({"index": None}, 400, "index"), ({"source": None}, 400, "source"), ({"index": -1}, 400, "index"),
                                       ({"index": "x"}, 400, "index"), ({"index": 96}, 404, "index"), ({"source": "9-no"}, 404, "source"),
-                                      ({"model": "other"}, 404, "model"), ({"source": "1"}, 501, "source")]:
+                                      ({"model": "other"}, 404, "model"), ({"source": "3"}, 404, "source")]:
             refused(daemon, path, {**body, **extra, **change}, status, field)
     refused(daemon, "/v1/activation/single", {**body, "prompt": "ship " * 500}, 400, "prompt", "160")
     refused(daemon, "/v1/activation/single", {**body, "prompt": ""}, 400, "prompt")

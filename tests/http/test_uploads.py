@@ -262,7 +262,7 @@ def test_one_bad_row_and_nothing_is_stored(world, model, bad, status, field):
 
 
 @pytest.mark.parametrize("change, status, field", [
-    ({"modelId": "nobody"}, 404, "modelId"), ({"source": "7-none"}, 404, "source"), ({"source": "3"}, 501, "source"),
+    ({"modelId": "nobody"}, 404, "modelId"), ({"source": "7-none"}, 404, "source"), ({"source": "3"}, 404, "source"),
     ({"features": []}, 400, "features"), ({"features": [feature(i) for i in range(129)]}, 400, "features"),
     ({"features": "x"}, 400, "features"), ({"source": "1-puppyscope-res-16k' OR 1=1"}, 404, "source"), ({"source": "a/../b"}, 404, "source"),
 ])

@@ -201,8 +201,11 @@ static void test_features(void **state) {
   expect_error("POST", s, FEATURE("\"1-res-relu\"", "1.5", "8"), 400, "argument", "features[0].index", "1.5");
   expect_error("POST", s, FEATURE("\"1-res-relu\"", "999999", "8"), 404, "not_found", "features[0].index", "");
   expect_error("POST", s, FEATURE("\"9-res-none\"", "1", "8"), 404, "not_found", "features[0].layer", "9-res-none");
-  expect_error("POST", s, FEATURE("1", "1", "8"), 501, "unsupported", "features[0].layer", "MLP neurons of layer 1");
-  expect_error("POST", s, FEATURE("\"1\"", "1", "8"), 501, "unsupported", "features[0].layer", "MLP neurons");
+  x = expect_ok("POST", s, FEATURE("1", "1", "8")); /* the neurons of a layer */
+  forget(&x);
+  x = expect_ok("POST", s, FEATURE("\"1\"", "1", "8"));
+  forget(&x);
+  expect_error("POST", s, FEATURE("3", "1", "8"), 404, "not_found", "features[0].layer", "the layers 0 to 2");
   expect_error("POST", s, FEATURE("\"\"", "1", "8"), 400, "argument", "features[0].layer", "the string \"\"");
   expect_error("POST", s, FEATURE("\"1-res-relu\"", "1", "\"8\""), 400, "argument", "features[0].strength", "number");
   expect_error("POST", s, "{\"prompt\":\"a\",\"modelId\":\"other\",\"features\":[]}", 404, "not_found", "modelId", "tiny");
@@ -334,8 +337,8 @@ static void test_one_feature(void **state) {
   check_one(json_array_get(x.json, 1));
   forget(&x);
   expect_error("POST", "/api/activation/new", "{\"customText\":\"a\"}", 400, "argument", "feature", "required");
-  expect_error("POST", "/api/activation/new", "{\"neuron\":{\"layer\":3,\"index\":1},\"customText\":\"a\"}", 501,
-               "unsupported", "feature.layer", "neurons");
+  expect_error("POST", "/api/activation/new", "{\"neuron\":{\"layer\":3,\"index\":1},\"customText\":\"a\"}", 404,
+               "not_found", "feature.layer", "neurons");
   expect_error("POST", "/activations", "{\"source\":\"1-res-relu\",\"index\":7,\"text\":[]}", 400, "argument", "text",
                "1 to 3 texts, found 0");
   expect_error("POST", "/activations", "{\"source\":\"1-res-relu\",\"index\":7,\"text\":[\"a\",\"\"]}", 400, "argument",

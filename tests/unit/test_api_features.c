@@ -101,7 +101,7 @@ static void test_no_such_feature(void **state) {
   expect_error("GET", "/feature/tiny/1-res-relu/99999999999999999999", NULL, 404, "not_found", "index", "indices go");
   expect_error("GET", "/feature/tiny/1-res-rely/3", NULL, 404, "not_found", "source", "1-res-relu");
   expect_error("GET", "/feature/none/1-res-relu/3", NULL, 404, "not_found", "modelId", "tiny");
-  expect_error("GET", "/feature/tiny/1/3", NULL, 501, "unsupported", "source", "MLP neurons");
+  expect_error("GET", "/feature/tiny/3/3", NULL, 404, "not_found", "source", "MLP neurons");
 }
 
 /* ---- several features --------------------------------------------------------------------------------- */

@@ -170,7 +170,7 @@ static void test_paths_that_lead_out(void **state) {
   must_run("rm -rf '%s'", path);
   refuse_path("outside", "1-x");
   expect_error("POST", "/v1/sources", "{\"source\":\"a/b\",\"path\":\"1-res-relu\"}", 400, "argument", "source", "a/b");
-  expect_error("POST", "/v1/sources", "{\"source\":\"7\",\"path\":\"1-res-relu\"}", 501, "unsupported", "source", "neurons");
+  expect_error("POST", "/v1/sources", "{\"source\":\"7\",\"path\":\"1-res-relu\"}", 400, "argument", "source", "neurons");
   expect_error("POST", "/v1/sources", "{\"modelId\":\"other\",\"source\":\"1-x\",\"path\":\"1-res-relu\"}", 404, "not_found",
                "modelId", "other");
 }

@@ -177,6 +177,19 @@ extern const struct field feature_upload_fields[], activation_upload_fields[];
 HANDLER(feature_upload_post);
 HANDLER(activation_upload_post);
 
+/* lists.c */
+extern const struct field list_new_fields[], list_new_with_fields[], list_add_fields[], list_edit_fields[], list_remove_fields[];
+extern const struct field list_update_fields[], list_delete_fields[], list_get_fields[];
+HANDLER(list_new_post);
+HANDLER(list_new_with_post);
+HANDLER(list_add_post);
+HANDLER(list_edit_post);
+HANDLER(list_remove_post);
+HANDLER(list_update_post);
+HANDLER(list_delete_post);
+HANDLER(list_list_post);
+HANDLER(list_get_post);
+
 /* operations.c */
 HANDLER(health_get);
 HANDLER(ready_get);

@@ -43,7 +43,7 @@ static int check_name(const char *name, const char *field, struct error *error) 
 
 /* A path of this server's own that is one segment would hide the page of a model of that name. */
 static int check_page(const char *id, struct error *error) {
-  static const char *const families[] = {"api", "v1", "static", "list"};
+  static const char *const families[] = {"api", "v1", "static"};
   bool taken = false;
   for (size_t i = 0; i < sizeof families / sizeof *families; i++) taken |= strcmp(id, families[i]) == 0;
   for (size_t i = 0; i < n_routes; i++) taken |= strcmp(routes[i].path + 1, id) == 0;

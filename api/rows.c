@@ -308,6 +308,17 @@ static void write_lists(struct json_writer *w, const struct rows_feature *featur
   jw_close(w, ']');
 }
 
+void rows_summary_members(struct json_writer *w, const struct rows_feature *feature) {
+  const struct store_feature *stored = feature->stored;
+  jw_member_f32(w, "maxActApprox", largest(stored));
+  jw_member_f64(w, "frac_nonzero", stored->groups & STORE_STATISTICS ? stored->rate : NAN);
+  member_tokens(w, "neg_str", stored->bottom.texts, stored->bottom.n);
+  member_values(w, "neg_values", stored->bottom.values, stored->bottom.n);
+  member_tokens(w, "pos_str", stored->top.texts, stored->top.n);
+  member_values(w, "pos_values", stored->top.values, stored->top.n);
+  write_lists(w, feature);
+}
+
 static void write_embedded(struct json_writer *w, const struct rows_feature *feature) {
   jw_key(w, "model");
   jw_open(w, '{');

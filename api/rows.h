@@ -38,6 +38,9 @@ struct rows_feature {
 };
 void rows_feature(struct json_writer *w, const struct rows_feature *feature);
 
+/* What of it stands in a list of features: sizes, logits, activations, explanations. Of model and source only the ids are read. */
+void rows_summary_members(struct json_writer *w, const struct rows_feature *feature);
+
 /* One stored example of a feature. */
 void rows_activation(struct json_writer *w, const struct rows_feature *feature, const struct store_example *example);
 

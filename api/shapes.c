@@ -23,6 +23,8 @@
 #define ARRAYS "application/json application/x-npy application/vnd.safetensors"
 #define HTML "text/html"
 #define LINES "application/x-ndjson application/json"
+#define LIST_MEMBERS \
+  "id: text, name: text, description: text?, defaultTestText: text?, createdAt: text, updatedAt: text, count: integer, url: text"
 #define TOP_FEATURES "[{activationValue: number, featureIndex: integer}]"
 #define INFERENCE_VALUES \
   "values: [number], maxValue: number, maxValueIndex: integer, dfaValues: [number]?, dfaTargetIndex: integer?, dfaMaxValue: number?"
@@ -138,6 +140,10 @@ static const struct {
      "{activations: [{source: text, index: integer, sumValues: number, " INFERENCE_VALUES "}], tokens: [text], counts: null}"},
     {"InferenceTopk",
      "{results: [{tokenPosition: integer, token: text, isSpecial: boolean, topFeatures: " TOP_FEATURES "}], tokens: [text]}"},
+    {"List", "{" LIST_MEMBERS "}"},
+    {"ListedFeature",
+     "{" AT_FEATURE ", source: text, description: text?, addedAt: text, maxActApprox: number?, frac_nonzero: number?, neg_str: [text], "
+     "neg_values: [number], pos_str: [text], pos_values: [number], activations: [@Activation], explanations: [@Explanation]}"},
     {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
     {"Done", "{message: text}"},
 };
@@ -175,6 +181,15 @@ static const struct shape shapes[] = {
     {source_set_new_post, .body = "@SourceSet"},
     {feature_upload_post, .body = "{message: text, created: integer, existing: [integer]}"},
     {activation_upload_post, .body = "{message: text, created: integer, existing: integer}"},
+    {list_new_post, .body = "@List"},
+    {list_new_with_post, .body = "@List"},
+    {list_add_post, .body = "[{listId: text, " AT_FEATURE ", description: text?}]"},
+    {list_edit_post, .body = "@Done"},
+    {list_remove_post, .body = "@Done"},
+    {list_update_post, .body = "@List"},
+    {list_delete_post, .body = "boolean"},
+    {list_list_post, .body = "[@List]"},
+    {list_get_post, .body = "{" LIST_MEMBERS ", neurons: [@ListedFeature]}"},
     {vector_new_post,
      .body = "{message: text, url: text, vector: {modelId: text, source: text, index: text, label: text?, createdAt: text, "
      "defaultSteerStrength: number, hookName: text, values: [number]}}"},

@@ -103,20 +103,28 @@ function parseEvent(part) {
 
 // ---- what several pages ask -----------------------------------------------------------------------------
 
-let loaded;
+let asked;
+const allModels = () => (asked ??= get('/models').catch((error) => { asked = undefined; throw error; })); // to be asked again
+
 /** The loaded models with their sources; asked once a page. */
-export function models() {
-  loaded ??= get('/models').then((reply) => reply.models, (error) => { loaded = undefined; throw error; }); // to be asked again
-  return loaded;
+export const models = () => allModels().then((reply) => reply.models);
+
+/** Those, and behind them the models that the store alone knows; sources of which it alone knows stand behind the loaded ones. Either
+ * is told by `stored`: nothing is computed with it. */
+export async function knownModels() {
+  const { models: loaded, stored = [] } = await allModels();
+  const named = (model) => model.sources.map((source) => ({ ...source, stored: true }));
+  return [...loaded.map((model) => ({ ...model, sources: [...model.sources, ...stored.filter((one) => one.id === model.id).flatMap(named)] })),
+    ...stored.filter((model) => !model.loaded).map((model) => ({ ...model, stored: true, sources: named(model) }))];
 }
 
-/** A model by its id or an alias of it. */
+/** A model by its id or an alias of it, loaded or stored. */
 export async function findModel(id) {
-  const all = await models();
+  const all = await knownModels();
   const found = all.find((model) => model.id === id);
   if (found) return found;
   const { id: own } = await post('/api/model/get', { id });
-  return all.find((model) => model.id === own);
+  return all.find((model) => model.id === own) ?? { id: own, stored: true, sources: [] };
 }
 
 export async function findSource(modelId, sourceId) {

@@ -4,6 +4,7 @@
 import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
 import { ApiError, explanationOf, featurePath, findSource, get, post, server } from './api.js';
 import { histogram } from './chart.js';
+import { listCard } from './list.js';
 import { logitList, tokenLine } from './tokens.js';
 
 // ---- the parts ------------------------------------------------------------------------------------------
@@ -80,6 +81,7 @@ function neighbours(at, feature) {
     const pairs = feature.topkCosSimIndices.map((index, i) => [index, feature.topkCosSimValues[i]]).filter(([index]) => index !== at.index);
     return card('Nearest features', h('p', { class: 'hint' }, COSINES), list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
   }
+  if (at.source.stored) return null;
   const out = h('div', {});
   load(out, async () => {
     const reply = await post('/api/cossim', { modelId: at.model.id, source: at.source.id, index: String(at.index), targetModelId: at.model.id, targetSourceId: at.source.id });
@@ -175,25 +177,25 @@ function drawWhole(main, at, told) {
   const headline = (feature) => show(top,
     crumbs(['Home', '/'], [at.model.id, featurePath(at.model.id)], [at.source.id, `/${encodeURIComponent(at.model.id)}/${encodeURIComponent(at.source.id)}`]),
     h('div', { class: 'row apart' }, h('h1', {}, heading(at, feature)),
-      h('div', { class: 'row' }, stepLinks(at), h('a', { class: 'button main', href: steerLink(at, feature) }, 'Steer with it'))),
-    h('p', { class: 'lead' }, `Feature ${at.index} of ${at.source.id}, at ${at.source.point}`));
-  const box = h('div', {}, testBox(at, null));
+      h('div', { class: 'row' }, stepLinks(at), !at.source.stored && h('a', { class: 'button main', href: steerLink(at, feature) }, 'Steer with it'))),
+    h('p', { class: 'lead' }, `Feature ${at.index} of ${at.source.id}${at.source.stored ? '' : `, at ${at.source.point}`}`));
+  const box = h('div', {}, !at.source.stored && testBox(at, null));
   const rest = h('div', { class: 'stack' });
   const refresh = async () => {
     const feature = await (told ?? get('/api/feature' + featurePath(at.model.id, at.source.id, at.index)));
     told = null;
     headline(feature);
     setTitle(heading(at, feature), `${at.source.id}/${at.index}`);
-    show(box, testBox(at, feature, { text: box.querySelector('input').value, run: true }));
-    show(rest, examples(feature), embedCard(at));
-    const stored = plots(feature);
+    if (!at.source.stored) show(box, testBox(at, feature, { text: box.querySelector('input').value, run: true }));
+    show(rest, examples(feature), listCard(at), embedCard(at));
+    const stored = plots(feature), sizes = figures(feature);
     show(left, explanationCard(at, feature, refresh),
-      card('How it fires', figures(feature), stored.length ? h('div', { class: 'plots' }, stored) : h('p', { class: 'state' }, 'No statistics are stored for this feature.')),
+      card('How it fires', sizes.childElementCount ? sizes : null, stored.length ? h('div', { class: 'plots' }, stored) : sizes.childElementCount ? null : h('p', { class: 'state' }, 'No statistics are stored for this feature.')),
       card('What it promotes', feature.pos_str?.length ? h('p', { class: 'hint' }, LOGITS) : null, logits(feature) ?? h('p', { class: 'state' }, at.source.promotes === false ? 'Nothing by itself: its rows are queries, keys or values, which only say what attention looks at or carries.' : 'Not known.')),
       neighbours(at, feature));
   };
   headline(null);
-  show(right, box, rest);
+  show(right, at.source.stored ? null : box, rest);
   show(main, top, h('div', { class: 'columns even' }, left, right));
   show(left, waiting());
   return refresh().catch((error) => show(left, failure(error, () => drawWhole(main, at))));
@@ -209,7 +211,7 @@ async function drawEmbedded(main, at, told, query) {
   const wants = (name) => query.get(name) !== 'false';
   const own = featurePath(at.model.id, at.source.id, at.index);
   const narrow = innerWidth < 640 || innerHeight < 400 || Number(query.get('height')) < 400;
-  const tests = wants('embedtest') && wants('embedtestfield');
+  const tests = wants('embedtest') && wants('embedtestfield') && !at.source.stored;
   const text = query.get('defaulttesttext') ?? '';
   const feature = await told;
   const side = [
@@ -217,13 +219,13 @@ async function drawEmbedded(main, at, told, query) {
     wants('embedplots') && logits(feature, narrow ? 5 : 10),
   ];
   const rest = [
-    (tests || text) && testBox(at, feature, { text, run: text !== '' }),
+    (tests || (text && !at.source.stored)) && testBox(at, feature, { text, run: text !== '' }),
     wants('embedactivations') && examples(feature, { most: narrow ? 6 : 14 }),
   ];
   show(main,
     h('div', { class: 'head' }, h('h1', {}, wants('embedexplanation') ? heading(at, feature) : `Feature ${at.index}`),
       wants('embedlink') && h('a', { href: own, target: '_blank', rel: 'noopener' }, `${at.source.id}/${at.index}`),
-      wants('embedsteer') && h('a', { href: steerLink(at, feature), target: '_blank', rel: 'noopener' }, 'Steer')),
+      wants('embedsteer') && !at.source.stored && h('a', { href: steerLink(at, feature), target: '_blank', rel: 'noopener' }, 'Steer')),
     figures(feature),
     h('div', { class: 'columns' }, h('div', { class: 'stack' }, side), h('div', { class: 'stack' }, rest)));
 }

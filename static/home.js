@@ -1,7 +1,7 @@
 // home.js: what is loaded, finding a feature, and how busy the daemon is.
 
 import { bytes, card, count, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
-import { get, models, path, text } from './api.js';
+import { get, knownModels, path, text } from './api.js';
 import { explanationSearch } from './search.js';
 
 /** The unlabelled figures of Prometheus' text form. */
@@ -14,23 +14,35 @@ export function parseMetrics(body) {
   return figures;
 }
 
+/** An address that somebody has typed: a link only where it leads to a page. */
+const outside = (url) => (/^https?:\/\//.test(url) ? h('a', { href: url, rel: 'noopener noreferrer' }, url) : url);
+
+const STORED = 'Registered without weights: what was uploaded or imported can be read, and nothing is computed with it.';
+
 export function modelFacts(model) {
+  if (model.stored)
+    return h('div', {}, facts([['Name', model.displayName !== model.id ? model.displayName : null], ['Layers', model.layers || null], ['Page', model.url ? outside(model.url) : null]]),
+      h('p', { class: 'hint' }, STORED));
   return facts([['Family', model.family], ['Layers', model.layers], ['Width', count(model.width)], ['Parameters', count(model.parameters)],
     ['Vocabulary', count(model.vocabulary)], ['Context', `${count(model.context)} tokens`], ['Weights', `${bytes(model.bytes)} ${model.dtype}`]]);
 }
 
+const LISTED = 24; // sources of a model on the page of all
+
 export function sourceList(model) {
+  if (!model.sources.length && model.stored) return empty('It has no sources yet.', 'POST /api/source-set/new makes a set of them.');
   if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with ', h('code', {}, `--source ${model.id}/SOURCE=PATH`), '. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.');
   return h('ul', { class: 'list' }, model.sources.map((source) => h('li', {},
     h('a', { href: path(model.id, source.id) }, h('span', { class: 'name' }, source.id), ' ',
-      h('small', { class: 'soft' }, `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));
+      h('small', { class: 'soft' }, source.stored ? `${count(source.features)} features, without a dictionary` : `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));
 }
 
 function modelCard(model) {
   return h('section', { class: 'card', 'aria-label': `Model ${model.id}` },
     h('div', { class: 'row apart' }, h('h2', {}, h('a', { href: path(model.id) }, model.id)),
-      h('a', { class: 'button', href: `/steer#${new URLSearchParams({ model: model.id })}` }, 'Steer')),
-    modelFacts(model), h('hr'), sourceList(model));
+      model.stored ? h('span', { class: 'chip' }, 'stored') : h('a', { class: 'button', href: `/steer#${new URLSearchParams({ model: model.id })}` }, 'Steer')),
+    modelFacts(model), h('hr'), sourceList({ ...model, sources: model.sources.slice(0, LISTED) }),
+    model.sources.length > LISTED && h('p', {}, h('a', { href: path(model.id) }, `All ${count(model.sources.length)} sources`)));
 }
 
 /** A feature that fires, chosen by the server; where it keeps no statistics, any feature. */
@@ -109,7 +121,7 @@ export async function draw(main) {
   show(aside, loadCard(), version);
   versionLine(version);
   await load(list, async () => {
-    const all = await models();
+    const all = await knownModels();
     if (!all.length) return empty('No model is loaded.', 'Start the daemon with --model ID=PATH.');
     aside.insertBefore(firstRequest(all[0]), version);
     return [finder(all), ...all.map(modelCard)];

@@ -15,5 +15,5 @@ export async function draw(main, [id]) {
         card('Sources', sourceList(model)),
         model.sources.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
       h('div', { class: 'stack' }, card('Shape', modelFacts(model)),
-        h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text')))));
+        !model.stored && h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text')))));
 }

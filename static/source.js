@@ -21,6 +21,8 @@ const labOf = (at) => '/v1/lab/dictionaries' + path(at.model.id, at.source.id);
 function dictionaryFacts(at) {
   const { source } = at;
   const units = source.folded ? 'folded' : 'raw';
+  if (source.stored) return [facts([['Features', count(source.features)], ['Layer', source.layer >= 0 ? source.layer : null], ['Units', units]]),
+    h('p', { class: 'hint' }, 'There is no dictionary behind this name: what was uploaded or imported can be read, and nothing is computed with it.')];
   return [facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
     ['Width', count(source.width)], ['Units', units], ['Memory', bytes(source.bytes)]]), h('p', { class: 'hint' }, UNITS[units])];
 }
@@ -51,6 +53,7 @@ function density(at) {
   load(out, async () => {
     const reply = await get(`${labOf(at)}/density`);
     const chart = densityChart((reply.rates ?? reply.density ?? []).filter((rate) => known(rate)));
+    if (!chart && at.source.stored) return empty('Nobody has told how often they fire.');
     return chart ?? (server.keeps ? null : noStore('No statistics')) ?? empty('No statistics yet.', 'A job over a text counts how often each feature fires: ', h('a', { href: '/jobs' }, 'start one'), '.');
   });
   return card('How often features fire', out);
@@ -72,6 +75,7 @@ function featureTable(at) {
   const fill = () => load(out, async () => {
     const reply = await get(`${labOf(at)}/features` + queryOf({ order: state.order, descending: state.descending, offset: state.offset, limit: PAGE }));
     const rows = reply.features ?? [];
+    if (!rows.length && at.source.stored) return empty('No features were uploaded yet.', 'POST /api/feature/upload-batch brings them.');
     if (!rows.length) return empty('No feature has statistics yet.', 'Each has its own page all the same: ', h('a', { href: featurePath(at.model.id, at.source.id, 0) }, 'feature 0'), '.');
     const [most, means] = ['max', 'mean'].map((name) => column(rows.map((row) => row[name])));
     return [h('table', {}, h('caption', { class: 'unseen' }, `Features of ${at.source.id}`), h('thead', {}, h('tr', {}, COLUMNS.map(head), h('th', { scope: 'col' }, 'Explanation'))), h('tbody', {}, rows.map(line(most, means)))),
@@ -109,13 +113,14 @@ export function strongest(at) {
 export async function draw(main, [modelId, sourceId]) {
   const at = await findSource(modelId, sourceId);
   setTitle(at.source.id, at.model.id);
-  const told = h('div', {}), well = h('div', {}), moves = at.source.promotes !== false; // queries, keys and values reach no logit
+  const told = h('div', {}), well = h('div', {}), computes = !at.source.stored;
+  const moves = computes && at.source.promotes !== false; // queries, keys and values reach no logit
   get(labOf(at)).then((reply) => { show(told, measured(reply)); show(well, quality(reply)); }).catch(() => {}); // the facts above stand alone
   show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, at.source.id)),
     h('div', { class: 'columns side' },
-      h('div', { class: 'stack' }, card('Dictionary', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
+      h('div', { class: 'stack' }, card(computes ? 'Dictionary' : 'Source', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
       h('div', { class: 'stack' },
-        card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), byNumber(at),
-          h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),
-        strongest(at), moves && promoters(at))));
+        card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), at.source.features > 0 && byNumber(at),
+          at.source.features > 0 && h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),
+        computes && strongest(at), moves && promoters(at))));
 }

@@ -18,14 +18,15 @@ def read_tensors(path):
             .reshape(row["shape"]) for name, row in rows.items()}
 
 
-def write_tensors(path, tensors):
-    """{name: float array} as a safetensors file."""
-    rows, at = {}, 0
+def write_tensors(path, tensors, kind="F32"):
+    """{name: float array} as a safetensors file; kind "BF16": to nearest, ties to even."""
+    rows, at, size = {}, 0, 4 if kind == "F32" else 2
     for name, array in tensors.items():
-        rows[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [at, at + 4 * array.size]}
-        at += 4 * array.size
+        rows[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [at, at + size * array.size]}
+        at += size * array.size
     head = json.dumps(rows).encode()
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(head)) + head)
         for array in tensors.values():
-            file.write(np.ascontiguousarray(array, "<f4").tobytes())
+            bits = np.ascontiguousarray(array, "<f4").view("<u4")
+            file.write((bits if kind == "F32" else ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("<u2")).tobytes())

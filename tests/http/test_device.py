@@ -1,10 +1,13 @@
 """A server whose model computes on a CUDA device: the emulated one of tests/cuda_host, so no GPU is needed (`make emulated`)."""
 import pathlib
+import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
-from conftest import MODEL, Daemon, binary, model_options
+from conftest import MODEL, VECTORS, Daemon, binary, model_options
+from tensors import read_tensors, write_tensors
 
 LIBRARY = pathlib.Path(binary()).parent / "emulated" / "steerd-cuda-emulated.so"
 STEER = {"modelId": MODEL, "prompt": "The town", "features": [], "types": ["DEFAULT"], "n_tokens": 6, "temperature": 0, "seed": 3}
@@ -61,14 +64,79 @@ def test_the_same_draws_as_on_the_processor():
             assert all(list(x) == list(y) for x, y in tops), draw
 
 
+# Edits that ask what was in front of them, what a source carries, heads, another text.
+GRADIENTS = [
+    {"text": "The town by the sea", "points": ["resid_pre.*", "z.*", "blocks.*.mlp.hook_pre"], "gradients": True, "answers": [" the", " a"],
+     "edits": [{"op": "scale", "source": "1-res-relu", "index": 3, "value": 2}, {"op": "cap", "point": "resid_mid.1", "vector": [1] * 48, "strength": 0.1}]},
+    {"text": "The town by the sea", "sources": ["1-res-relu"], "topK": 100},
+    {"tokens": list(range(5, 45)), "against": {"tokens": list(range(45, 5, -1))}, "points": ["q.*", "resid_post.*"], "answers": [" the", " a"]},
+]
+
+
+def gradients_of(daemon, bodies):
+    answers = []
+    for body in bodies:
+        reply = daemon.post("/v1/lab/attribute", body)
+        assert reply.status_code == 200, reply.text
+        answers.append(reply.json())
+    daemon.finish()
+    return answers
+
+
+def numbers(value):
+    """All numbers of a reply, one behind the other, but for those of features, which go by size, and how many there are: one that hardly
+    fires may not."""
+    if isinstance(value, dict):
+        return [n for key, part in sorted(value.items()) if key not in ("top", "active", "ids", "tokens") for n in numbers(part)]
+    if isinstance(value, list):
+        return [n for part in value for n in numbers(part)]
+    return [value] if isinstance(value, (int, float)) and not isinstance(value, bool) else []
+
+
+def agree(ours, theirs, part):
+    """To a part of the largest."""
+    ours, theirs = np.array(numbers(ours)), np.array(numbers(theirs))
+    assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= part * np.abs(theirs).max(), (np.abs(ours - theirs).max(), np.abs(theirs).max())
+
+
 @needs_library
-def test_a_lost_device_fails_requests_and_ends_the_server(tmp_path):
+def test_the_same_gradients_as_on_the_processor():
+    ours, theirs = (gradients_of(daemon, GRADIENTS) for daemon in (on_device(), Daemon(model_options(), device="cpu")))
+    for a, b in zip(ours, theirs):
+        assert a.keys() == b.keys()
+        for key in ("value", "attributions", "normalized", "gradients", "sources"):
+            if numbers(b.get(key)):
+                agree(a[key], b[key], 1e-4)
+    tops = [{f["index"]: f for f in answer[1]["sources"][0]["top"]} for answer in (ours, theirs)]
+    for index, feature in tops[1].items():
+        if feature["activation"] > 1e-3:
+            assert tops[0][index]["attribution"] == pytest.approx(feature["attribution"], abs=1e-3)
+
+
+@needs_library
+def test_gradients_of_a_model_in_16_bits(tmp_path):
+    """Forty rows: x of products is rounded to bf16 on the way there, by 2^-9 of each term of a dozen products one behind the other; nothing is
+    on the way back. With weights as large as the tiny model's own that much in the weights changes its patterns altogether."""
+    folder = shutil.copytree(VECTORS / MODEL / "model", tmp_path / "model")
+    tensors = {name: t * 0.3 if t.ndim == 2 else t for name, t in read_tensors(folder / "model.safetensors").items()}
+    write_tensors(folder / "model.safetensors", tensors, "BF16")
+    options = ["--model", f"{MODEL}={folder}"]
+    device = Daemon(options, environment={"STEERD_CUDA_LIBRARY": str(LIBRARY)}, device="cuda:1")
+    body = {"tokens": list(range(5, 45)), "points": ["resid_post.*", "v.*"], "gradients": True, "answers": [" the", " a"]}
+    (ours,), (theirs,) = (gradients_of(daemon, [body]) for daemon in (device, Daemon(options, device="cpu")))
+    for name, gradient in theirs["gradients"].items():
+        agree(ours["gradients"][name], gradient, 0.03)
+
+
+@needs_library
+@pytest.mark.parametrize("path, body", [("/steer", STEER), ("/v1/lab/attribute", GRADIENTS[1])])
+def test_a_lost_device_fails_requests_and_ends_the_server(tmp_path, path, body):
     broken = tmp_path / "broken"
     daemon = on_device(STEERD_EMULATED_LOSS=str(broken))
     assert daemon.get("/version").json()["backend"] == "cuda:1"
-    assert daemon.post("/steer", STEER).status_code == 200
+    assert daemon.post(path, body).status_code == 200
     broken.touch()
-    reply = daemon.post("/steer", STEER)
+    reply = daemon.post(path, body)
     assert reply.status_code == 503
     assert reply.json()["code"] == "device"
     assert "must be started again" in reply.json()["message"]

@@ -55,6 +55,12 @@ int lab_stored_source(const struct lab *lab, const struct lab_model_info *model,
 
 /* ---- lists ---- */
 
+/* Of a loaded model a bare layer is never known from the store alone: it is there as soon as somebody names it. */
+static bool is_neurons(const struct lab *lab, const struct store_source *row) {
+  const struct lab_model *opened = neurons_named(row->name) ? lab_model_named(lab, row->model) : NULL;
+  return opened && arch_has(&opened->model->arch, HAS_MLP);
+}
+
 int lab_stored_sources(const struct lab *lab, const struct lab_model_info *model, struct arena *arena, struct lab_source_info **out,
                        size_t *n, struct error *error) {
   struct store_source *rows = NULL;
@@ -65,8 +71,10 @@ int lab_stored_sources(const struct lab *lab, const struct lab_model_info *model
   if (store_source_list_named(lab->store, model ? model->id : NULL, arena, &rows, &count, error) != 0 ||
       !(*out = arena_array(arena, count, sizeof **out, error)))
     return -1;
-  for (; *n < count; ++*n)
-    if (describe_source(&rows[*n], arena, &(*out)[*n], error) != 0) return -1;
+  for (size_t i = 0; i < count; i++) {
+    if (is_neurons(lab, &rows[i])) continue;
+    if (describe_source(&rows[i], arena, &(*out)[(*n)++], error) != 0) return -1;
+  }
   return 0;
 }
 

@@ -103,8 +103,21 @@ function parseEvent(part) {
 
 // ---- what several pages ask -----------------------------------------------------------------------------
 
+/** The neurons of each layer: sources that every model with an MLP has, and no list of what is loaded. */
+function neuronsOf({ neurons }) {
+  return Array.from({ length: neurons?.layers ?? 0 }, (_, layer) => ({ id: `${layer}`, set: neurons.set, kind: 'neurons', layer, point: `blocks.${layer}.mlp.hook_post`,
+    features: neurons.perLayer, width: neurons.perLayer, folded: false, promotes: true, bosCounts: false }));
+}
+
+export const areNeurons = (source) => source.kind === 'neurons';
+export const sourceName = (source) => (areNeurons(source) ? `${source.id}: neurons` : source.id);
+
+/** `every`: what can be chosen, its sources and the neurons of each layer. */
+const withNeurons = (model) => ({ ...model, every: [...model.sources, ...neuronsOf(model)] });
+
 let asked;
-const allModels = () => (asked ??= get('/models').catch((error) => { asked = undefined; throw error; })); // to be asked again
+const allModels = () => (asked ??= get('/models').then((reply) => ({ ...reply, models: reply.models.map(withNeurons) }),
+  (error) => { asked = undefined; throw error; })); // to be asked again
 
 /** The loaded models with their sources; asked once a page. */
 export const models = () => allModels().then((reply) => reply.models);
@@ -115,7 +128,7 @@ export async function knownModels() {
   const { models: loaded, stored = [] } = await allModels();
   const named = (model) => model.sources.map((source) => ({ ...source, stored: true }));
   return [...loaded.map((model) => ({ ...model, sources: [...model.sources, ...stored.filter((one) => one.id === model.id).flatMap(named)] })),
-    ...stored.filter((model) => !model.loaded).map((model) => ({ ...model, stored: true, sources: named(model) }))];
+    ...stored.filter((model) => !model.loaded).map((model) => ({ ...model, stored: true, sources: named(model) }))].map(withNeurons);
 }
 
 /** A model by its id or an alias of it, loaded or stored. */
@@ -129,7 +142,7 @@ export async function findModel(id) {
 
 export async function findSource(modelId, sourceId) {
   const model = await findModel(modelId);
-  const source = model.sources.find((one) => one.id === sourceId);
+  const source = model.every.find((one) => one.id === sourceId);
   if (!source)
     throw new ApiError(404, { message: `model '${model.id}' has no source '${sourceId}'; it has ${model.sources.map((one) => one.id).join(', ') || 'none'}` });
   return { model, source };

@@ -2,7 +2,7 @@
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
 import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
-import { ApiError, explanationOf, featurePath, findSource, get, post, server } from './api.js';
+import { ApiError, areNeurons, explanationOf, featurePath, findSource, get, post, server } from './api.js';
 import { histogram } from './chart.js';
 import { listCard } from './list.js';
 import { logitList, tokenLine } from './tokens.js';
@@ -158,10 +158,14 @@ function testBox(at, feature, { text = '', run = false } = {}) {
 
 // ---- the page and its embedded form ---------------------------------------------------------------------
 
-const steerLink = (at, feature) => `/steer#${new URLSearchParams({ model: at.model.id, feature: `${at.source.id}/${at.index}@${Math.max(1, Math.round(Math.min(100, feature?.maxActApprox || 20)))}` })}`;
+const usual = (at) => (areNeurons(at.source) ? 5 : 20); // how strongly, where nobody has counted
+const steerLink = (at, feature) => `/steer#${new URLSearchParams({ model: at.model.id, feature: `${at.source.id}/${at.index}@${Math.max(1, Math.round(Math.min(100, feature?.maxActApprox || usual(at))))}` })}`;
+
+const nameOf = (at) => `${areNeurons(at.source) ? 'Neuron' : 'Feature'} ${at.index}`;
+const placeOf = (at) => (areNeurons(at.source) ? `layer ${at.source.layer}` : at.source.id);
 
 function heading(at, feature) {
-  return feature?.explanations?.[0]?.description ?? `Feature ${at.index}`;
+  return feature?.explanations?.[0]?.description ?? nameOf(at);
 }
 
 function stepLinks(at) {
@@ -178,7 +182,7 @@ function drawWhole(main, at, told) {
     crumbs(['Home', '/'], [at.model.id, featurePath(at.model.id)], [at.source.id, `/${encodeURIComponent(at.model.id)}/${encodeURIComponent(at.source.id)}`]),
     h('div', { class: 'row apart' }, h('h1', {}, heading(at, feature)),
       h('div', { class: 'row' }, stepLinks(at), !at.source.stored && h('a', { class: 'button main', href: steerLink(at, feature) }, 'Steer with it'))),
-    h('p', { class: 'lead' }, `Feature ${at.index} of ${at.source.id}${at.source.stored ? '' : `, at ${at.source.point}`}`));
+    h('p', { class: 'lead' }, `${nameOf(at)} of ${placeOf(at)}${at.source.stored ? '' : `, at ${at.source.point}`}`));
   const box = h('div', {}, !at.source.stored && testBox(at, null));
   const rest = h('div', { class: 'stack' });
   const refresh = async () => {
@@ -223,7 +227,7 @@ async function drawEmbedded(main, at, told, query) {
     wants('embedactivations') && examples(feature, { most: narrow ? 6 : 14 }),
   ];
   show(main,
-    h('div', { class: 'head' }, h('h1', {}, wants('embedexplanation') ? heading(at, feature) : `Feature ${at.index}`),
+    h('div', { class: 'head' }, h('h1', {}, wants('embedexplanation') ? heading(at, feature) : nameOf(at)),
       wants('embedlink') && h('a', { href: own, target: '_blank', rel: 'noopener' }, `${at.source.id}/${at.index}`),
       wants('embedsteer') && !at.source.stored && h('a', { href: steerLink(at, feature), target: '_blank', rel: 'noopener' }, 'Steer')),
     figures(feature),

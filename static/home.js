@@ -1,7 +1,7 @@
 // home.js: what is loaded, finding a feature, and how busy the daemon is.
 
 import { bytes, card, count, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
-import { get, knownModels, path, text } from './api.js';
+import { areNeurons, get, knownModels, path, text } from './api.js';
 import { explanationSearch } from './search.js';
 
 /** The unlabelled figures of Prometheus' text form. */
@@ -29,6 +29,13 @@ export function modelFacts(model) {
 
 const LISTED = 24; // sources of a model on the page of all
 
+/** Every model with an MLP has them, whatever is loaded. */
+export function neuronLinks(model) {
+  if (!model.neurons) return null;
+  const layers = model.every.filter(areNeurons).flatMap((source) => [' ', h('a', { href: path(model.id, source.id) }, source.id)]);
+  return h('p', {}, 'Neurons of layer', layers, ' ', h('small', { class: 'soft' }, `${count(model.neurons.perLayer)} each`));
+}
+
 export function sourceList(model) {
   if (!model.sources.length && model.stored) return empty('It has no sources yet.', 'POST /api/source-set/new makes a set of them.');
   if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with ', h('code', {}, `--source ${model.id}/SOURCE=PATH`), '. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.');
@@ -42,7 +49,7 @@ function modelCard(model) {
     h('div', { class: 'row apart' }, h('h2', {}, h('a', { href: path(model.id) }, model.id)),
       model.stored ? h('span', { class: 'chip' }, 'stored') : h('a', { class: 'button', href: `/steer#${new URLSearchParams({ model: model.id })}` }, 'Steer')),
     modelFacts(model), h('hr'), sourceList({ ...model, sources: model.sources.slice(0, LISTED) }),
-    model.sources.length > LISTED && h('p', {}, h('a', { href: path(model.id) }, `All ${count(model.sources.length)} sources`)));
+    model.sources.length > LISTED && h('p', {}, h('a', { href: path(model.id) }, `All ${count(model.sources.length)} sources`)), neuronLinks(model));
 }
 
 /** A feature that fires, chosen by the server; where it keeps no statistics, any feature. */
@@ -55,13 +62,15 @@ export async function randomFeature(model, source) {
   }
 }
 
+const anyOf = (list) => list[Math.floor(Math.random() * list.length)];
+
 function finder(all) {
-  const withSources = all.filter((model) => model.sources.length);
+  const withSources = all.filter((model) => model.every.length);
   if (!withSources.length) return null;
   let model = withSources[0];
   const choice = select(withSources.map((one) => [one.id, one.id]), model.id);
   choice.addEventListener('change', () => { model = withSources.find((one) => one.id === choice.value); });
-  const random = h('button', { type: 'button', onclick: () => randomFeature(model, model.sources[Math.floor(Math.random() * model.sources.length)]) }, 'A random feature');
+  const random = h('button', { type: 'button', onclick: () => randomFeature(model, anyOf(model.sources.length ? model.sources : model.every)) }, 'A random feature');
   return card('Find a feature', h('div', { class: 'stack tight' },
     withSources.length > 1 && field('In the model', choice),
     explanationSearch(() => ({ model: model.id })), h('div', {}, random)));

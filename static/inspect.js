@@ -2,7 +2,7 @@
 // against another.
 
 import { card, count, empty, field, h, load, num, select, setTitle, show } from './dom.js';
-import { explanationOf, featurePath, models, post } from './api.js';
+import { explanationOf, featurePath, models, post, sourceName } from './api.js';
 import { overText } from './chart.js';
 import { meter, tokenLine } from './tokens.js';
 import { picker } from './search.js';
@@ -92,11 +92,11 @@ const head = () => h('div', { class: 'head' }, h('h1', {}, 'What does the model 
 
 function build(main, all, hash) {
   const state = { model: all.find((one) => one.id === hash.get('model')) ?? all[0] };
-  state.source = state.model.sources.find((one) => one.id === hash.get('source')) ?? state.model.sources[0];
+  state.source = state.model.every.find((one) => one.id === hash.get('source')) ?? state.model.every[0];
   const prompt = h('textarea', { rows: 3, spellcheck: 'false', required: true });
   prompt.value = hash.get('prompt') ?? (state.model.family === 'workshop' ? 'saint-jean' : state.model.vocabulary > 1000 ? 'Once upon a time there was a rabbit who lived in the garden.' : 'Once upon a time');
   state.text = () => prompt.value;
-  const options = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));
+  const options = all.flatMap((model) => model.every.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${sourceName(source)}`]));
   const choice = select(options, `${state.model.id} ${state.source?.id}`);
   const again = (model, source) => build(main, all, new URLSearchParams({ model, source, ...(model === state.model.id ? { prompt: prompt.value } : {}) }));
   choice.addEventListener('change', () => again(...choice.value.split(' ')));
@@ -122,7 +122,7 @@ export async function draw(main) {
   const host = h('div', {});
   show(main, host);
   await load(host, async () => {
-    const all = (await models()).filter((model) => model.sources.length);
+    const all = (await models()).filter((model) => model.every.length);
     if (!all.length) return [head(), empty('No dictionary is loaded.', 'Start the daemon with ', h('code', {}, '--source MODEL/SOURCE=PATH'), ' to see features. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.')];
     const page = h('div', {});
     build(page, all, new URLSearchParams(location.hash.slice(1)));

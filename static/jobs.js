@@ -2,7 +2,7 @@
 // by looking again for the others.
 
 import { card, count, during, duration, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, waiting } from './dom.js';
-import { events, get, models, path, post, remove, server } from './api.js';
+import { events, get, models, path, post, remove, server, sourceName } from './api.js';
 
 const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
 const LOOK_MS = 4000;
@@ -71,7 +71,7 @@ const KINDS = [['stats', 'Count its features'], ['eval', 'Evaluate it']];
 const KIND_HINTS = { stats: 'The counts, examples and explanations go into the store.', eval: 'How much it explains, and what the model still predicts through it; the figures go into the store.' };
 
 function starter(all, changed) {
-  const pairs = all.flatMap((model) => model.sources.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${source.id}`]));
+  const pairs = all.flatMap((model) => model.every.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${sourceName(source)}`]));
   if (!pairs.length) return null;
   const kind = select(KINDS, 'stats'), what = select(pairs, pairs[0][0]);
   const corpus = h('input', { required: true, placeholder: '/data/stories.txt', spellcheck: 'false' });

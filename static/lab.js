@@ -2,7 +2,7 @@
 // and, on a pair of texts, which place of the model carries the difference.
 
 import { card, empty, field, h, load, num, percent, select, setTitle, show } from './dom.js';
-import { models, post } from './api.js';
+import { models, post, sourceName } from './api.js';
 import { grid } from './grid.js';
 import { sameCallBelow } from './snippet.js';
 import { meter, tokenChip } from './tokens.js';
@@ -30,9 +30,9 @@ const wordsOf = ({ op, source, index, strength, value, point, heads }) =>
       : op === 'clamp' ? `hold ${source}/${index} at ${num(value)}` : `remove ${source}/${index}`;
 
 function changeForm(model, edits, changed) {
-  const kinds = Object.entries(CHANGES).filter(([, [, ask]]) => !ask.includes('source') || model.sources.length);
+  const kinds = Object.entries(CHANGES).filter(([, [, ask]]) => !ask.includes('source') || model.every.length);
   const kind = select(kinds.map(([id, [title]]) => [id, title]), kinds[0][0]);
-  const inputs = { source: select(model.sources.map((one) => [one.id, one.id]), model.sources[0]?.id), index: h('input', { type: 'number', min: 0, step: 1, value: '0', required: true }),
+  const inputs = { source: select(model.every.map((one) => [one.id, sourceName(one)]), model.every[0]?.id), index: h('input', { type: 'number', min: 0, step: 1, value: '0', required: true }),
     amount: h('input', { type: 'number', step: 'any', required: true }), layer: select(numbers(model.layers), '0'), head: select(numbers(model.heads), '0') };
   const names = { source: 'Dictionary', index: 'Feature', amount: 'Amount', layer: 'Layer', head: 'Head' };
   const fields = h('div', { class: 'pair' });
@@ -42,7 +42,7 @@ function changeForm(model, edits, changed) {
   const choose = () => {
     const [, ask, , unit, usual] = CHANGES[kind.value];
     inputs.amount.value = usual ?? '';
-    inputs.index.max = (model.sources.find((one) => one.id === inputs.source.value)?.features ?? 1) - 1;
+    inputs.index.max = (model.every.find((one) => one.id === inputs.source.value)?.features ?? 1) - 1;
     show(fields, ask.map((name) => field(name === 'amount' ? `Amount, ${unit}` : names[name], inputs[name])));
   };
   const add = () => {

@@ -2,7 +2,7 @@
 
 import { card, crumbs, h, setTitle, show } from './dom.js';
 import { findModel } from './api.js';
-import { modelFacts, sourceList } from './home.js';
+import { modelFacts, neuronLinks, sourceList } from './home.js';
 import { explanationSearch } from './search.js';
 
 export async function draw(main, [id]) {
@@ -12,8 +12,8 @@ export async function draw(main, [id]) {
   show(main, h('div', { class: 'head' }, crumbs(['Home', '/']), h('h1', {}, model.id)),
     h('div', { class: 'columns side' },
       h('div', { class: 'stack' },
-        card('Sources', sourceList(model)),
-        model.sources.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
+        card('Sources', sourceList(model), neuronLinks(model)),
+        model.every.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
       h('div', { class: 'stack' }, card('Shape', modelFacts(model)),
         !model.stored && h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text')))));
 }

@@ -2,7 +2,7 @@
 // page that needs one.
 
 import { empty, failure, h, load, num, select, show, waiting } from './dom.js';
-import { explanationOf, explanations, featurePath, post } from './api.js';
+import { explanationOf, explanations, featurePath, post, sourceName } from './api.js';
 
 /** The words that matched are marked, as the server found them (between U+0002 and U+0003), else by their beginnings. */
 function marked({ snippet, description }, words) {
@@ -47,8 +47,8 @@ function meaning(state, row) {
 /** Chooses features for steering and inspecting. `state` = {model, source} (live); `text()` the present prompt, or
  * null where there is none; `chosen({source, index, description, peak})` is told each choice. */
 export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}) {
-  const source = select(state.model.sources.map((one) => [one.id, one.id]), state.source?.id, { 'aria-label': 'Source' });
-  source.addEventListener('change', () => { state.source = state.model.sources.find((one) => one.id === source.value); });
+  const source = select(state.model.every.map((one) => [one.id, sourceName(one)]), state.source?.id, { 'aria-label': 'Source' });
+  source.addEventListener('change', () => { state.source = state.model.every.find((one) => one.id === source.value); });
   const input = h('input', { type: 'search', placeholder: 'number, or words', 'aria-label': 'Feature number, or words of an explanation' });
   const found = h('div', { 'aria-live': 'polite' });
   const offer = (rows) => show(found, rows.length ? h('div', { class: 'found' }, rows.map((row) =>
@@ -83,7 +83,7 @@ export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}
   if (!state.source) return empty('This model has no dictionary.', 'Start the daemon with --source MODEL/SOURCE=PATH to look inside it.');
   if (eager) inText();
   return h('div', { class: 'stack tight' },
-    state.model.sources.length > 1 && source,
+    state.model.every.length > 1 && source,
     h('form', { class: 'ask', onsubmit: submit }, input, h('button', {}, verb)),
     text && h('div', {}, h('button', { type: 'button', class: 'quiet', onclick: inText }, 'What does the prompt turn on?')),
     found);

@@ -1,7 +1,7 @@
 // source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
 
 import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
-import { explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
+import { areNeurons, explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
 import { promoters, skewed } from './logits.js';
 import { explanationSearch } from './search.js';
@@ -12,7 +12,8 @@ const PAGE = 25;
 const COLUMNS = [['index', 'Feature', true], ['rate', 'Density', false], ['max', 'Max', false], ['mean', 'Mean', false]];
 
 const UNITS = { folded: 'Folded: an activation is told times the length of its decoder row, so that it means as much in every feature.',
-  raw: 'Raw: activations are told as the dictionary makes them.' };
+  raw: 'Raw: activations are told as the dictionary makes them.',
+  neurons: 'The activations of the MLP as they are, below zero too. A neuron fires where it is above zero.' };
 const WELL = 'L0: how many features fire at once. Explained variance: 1 is a perfect copy of the rows, 0 no better than their mean.';
 const KEPT = ' Cross-entropy: how badly the next token is foreseen, in nats; 100 % is kept where the copy does no harm.';
 
@@ -23,6 +24,7 @@ function dictionaryFacts(at) {
   const units = source.folded ? 'folded' : 'raw';
   if (source.stored) return [facts([['Features', count(source.features)], ['Layer', source.layer >= 0 ? source.layer : null], ['Units', units]]),
     h('p', { class: 'hint' }, 'There is no dictionary behind this name: what was uploaded or imported can be read, and nothing is computed with it.')];
+  if (areNeurons(source)) return [facts([['Neurons', count(source.features)], ['Read at', source.point]]), h('p', { class: 'hint' }, UNITS.neurons)];
   return [facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
     ['Width', count(source.width)], ['Units', units], ['Memory', bytes(source.bytes)]]), h('p', { class: 'hint' }, UNITS[units])];
 }
@@ -116,9 +118,9 @@ export async function draw(main, [modelId, sourceId]) {
   const told = h('div', {}), well = h('div', {}), computes = !at.source.stored;
   const moves = computes && at.source.promotes !== false; // queries, keys and values reach no logit
   get(labOf(at)).then((reply) => { show(told, measured(reply)); show(well, quality(reply)); }).catch(() => {}); // the facts above stand alone
-  show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, at.source.id)),
+  show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], [at.model.id, path(at.model.id)]), h('h1', {}, areNeurons(at.source) ? `Neurons of layer ${at.source.layer}` : at.source.id)),
     h('div', { class: 'columns side' },
-      h('div', { class: 'stack' }, card(computes ? 'Dictionary' : 'Source', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
+      h('div', { class: 'stack' }, card(areNeurons(at.source) ? 'Neurons' : computes ? 'Dictionary' : 'Source', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
       h('div', { class: 'stack' },
         card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), at.source.features > 0 && byNumber(at),
           at.source.features > 0 && h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),

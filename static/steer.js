@@ -174,7 +174,7 @@ function build(main, all, setup, given) {
   const model = all.find((one) => one.id === setup.model) ?? all[0];
   setup.model = model.id;
   for (const f of setup.features) f.strength ??= usualStrength(setup.method);
-  const state = { model, source: model.sources.find((one) => one.id === setup.features[0]?.source) ?? model.sources[0] };
+  const state = { model, source: model.every.find((one) => one.id === setup.features[0]?.source) ?? model.every[0] };
   const plain = output('Default', 'plain', 'nothing is pushed');
   const steered = output('Steered', 'steered', 'with the features');
   const log = h('div', { class: 'unseen', role: 'log', 'aria-live': 'polite', 'aria-label': 'Steered text as it is written' });

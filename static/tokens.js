@@ -38,7 +38,7 @@ export function tokenLine(tokens, values, { max, view = 'expanded', focus = 0, e
   let run = from > 0 ? '…' : '';
   const flush = () => { if (run) line.append(visible(run)); run = ''; };
   for (let i = from; i < tokens.length; i++) {
-    const marked = every || view === 'stacked' || values[i] !== 0;
+    const marked = every || view === 'stacked' || values[i] > 0;
     if (!marked) { run += view === 'compact' ? tokens[i].replace(/\n/g, ' ') : shown(tokens[i]); continue; }
     flush();
     const node = oneToken(view === 'compact' ? tokens[i].replace(/\n/g, ' ') : tokens[i], values[i] ?? 0, top, view === 'stacked');

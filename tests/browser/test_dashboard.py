@@ -12,7 +12,7 @@ from page import MODEL, SOURCE, button, count, find, has, open_page, settled, te
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", "/steer", "/inspect", "/lab", "/list", "/jobs"]
+PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", f"/{MODEL}/1", f"/{MODEL}/1/17", "/steer", "/inspect", "/lab", "/list", "/jobs"]
 SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
 OWN_ELEMENTS = set("a button code dd details div dl dt figcaption figure form g h1 h2 h3 input label legend li nav ol option p path pre "
                    "rect section select small span summary svg textarea ul fieldset i".split())
@@ -80,6 +80,20 @@ def test_every_control_is_reached_by_tab(browser, site, path):
     assert not left_out, left_out
 
 
+def test_neurons_have_pages(browser, site):
+    """From the model's page to a layer, to a neuron, to a text that is steered with it."""
+    open_page(browser, site + f"/{MODEL}")
+    find(browser, f"main a[href='/{MODEL}/1']").click()
+    wait(browser, lambda: "Neurons of layer 1" in text_of(browser))
+    has(browser, "blocks.1.mlp.hook_post")
+    open_page(browser, site + f"/{MODEL}/1/17")
+    has(browser, "Neuron 17 of layer 1, at blocks.1.mlp.hook_post")
+    has(browser, "Pushes up")
+    wait(browser, lambda: count(browser, "main ul.list a .name") > 0)  # the nearest
+    find(browser, "main a.main").click()
+    wait(browser, lambda: "1/17" in text_of(browser))
+
+
 @pytest.mark.allow_errors("404")
 @pytest.mark.parametrize("path", ["/nobody", f"/{MODEL}/9-none", f"/{MODEL}/{SOURCE}/99999", "/steer/nothing"])
 def test_a_wrong_address_says_so_and_leads_on(browser, site, path):
@@ -95,8 +109,8 @@ def test_a_server_without_store_or_dictionaries(browser):
     bare, empty = steerd_http.Daemon(options[:2], store=""), steerd_http.Daemon(options, store="")
     try:
         open_page(browser, bare.url + "/inspect")
-        has(browser, "No dictionary is loaded")
-        assert count(browser, "h1") == 1 and count(browser, "main a[href='/lab']") == 1
+        has(browser, "Strongest at")  # the neurons are there
+        assert count(browser, "h1") == 1 and text_of(browser, "main select").startswith(f"{MODEL} / 0: neurons")
         open_page(browser, bare.url + "/")
         has(browser, f"--source {MODEL}/SOURCE=PATH")
         open_page(browser, empty.url + "/jobs")

@@ -148,7 +148,7 @@ def test_refusals(daemon):
     for change, status, field in [({"vectors": [vector]}, 400, "vectors"), ({"features": None}, 400, "features"),
                                   ({"features": [{**FEATURES[0], "index": 96}]}, 404, "features[0].index"),
                                   ({"features": [{**FEATURES[0], "source": "9-no"}]}, 404, "features[0].source"),
-                                  ({"features": [{**FEATURES[0], "source": 1}]}, 501, "features[0].source"),
+                                  ({"features": [{**FEATURES[0], "source": 3}]}, 404, "features[0].source"),
                                   ({"types": []}, 400, "types"), ({"types": ["OTHER"]}, 400, "types[0]"), ({"temperature": -1}, 400, "temperature"),
                                   ({"nCompletionTokens": 0}, 400, "nCompletionTokens"), ({"nLogprobs": 11}, 400, "nLogprobs"),
                                   ({"steerMethod": "OTHER"}, 400, "steerMethod"), ({"prompt": "ship " * 500}, 400, "prompt"),

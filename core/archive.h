@@ -205,11 +205,21 @@ int lab_eval_run(struct lab *lab, const struct lab_eval_args *args,
                  bool (*tell)(void *context, const struct lab_progress *progress), void *context, struct arena *arena,
                  struct lab_eval_found *out, struct error *error) MUST_CHECK;
 
+/* How a training run does: of its last step, and so far. */
+struct lab_train_figures {
+  double mse, sparsity, aux; /* parts of the loss (core/dict/train.h) */
+  double l0, explained;
+  int64_t dead, features;    /* silent for long, of so many */
+  int64_t tokens;            /* rows trained on */
+};
+
 /* Progress of jobs, from the store plus the running job's latest figures. */
 struct lab_progress {
   struct store_job job;   /* strings in the arena */
   double rate;            /* units a second now; 0 when it does not run */
   double seconds_left;    /* -1: not known */
+  bool trains;            /* it is a training that runs and has made a step: */
+  struct lab_train_figures training;
   const char *refusal;    /* why lab_long_job_resume would be refused, as things are now; NULL: it would not */
 };
 int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_progress *out,

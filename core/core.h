@@ -56,6 +56,7 @@ struct lab_options {
   const char *dict_dtype;   /* how they are kept: "f32", "f16", "bf16"; "file" or NULL: as their files have them */
   const char *const *folders; /* from which lab_source_load takes dictionaries, besides those of `sources` */
   size_t n_folders;
+  const char *train_folder;   /* where training jobs put dictionaries: an existing folder; NULL: nowhere */
 };
 
 /* Loads everything; NULL with an error naming file and tensor. May take seconds. */

@@ -177,6 +177,8 @@ struct lab *lab_open(const struct lab_options *options, struct error *error) {
   struct lab *lab = calloc(1, sizeof *lab);
   if (!lab) return error_memory(error, sizeof *lab), NULL;
   lab->options = *options;
+  if (options->train_folder && !(lab->train_folder = realpath(options->train_folder, NULL)))
+    log_warn("dictionaries cannot be trained into '%s', which does not exist", options->train_folder);
   if (sources_open(lab, error) != 0 || allocate(lab, options, error) != 0 ||
       !(lab->names = model_names_open(options->aliases, error)) || open_backend(lab, options, error) != 0 ||
       open_budget(lab, options, error) != 0 || open_all(lab, options, error) != 0 ||
@@ -201,6 +203,7 @@ void lab_close(struct lab *lab) {
   for (size_t i = 0; i < lab->n_models; i++) model_close(lab->models[i].model);
   free(lab->models);
   free(lab->infos);
+  free(lab->train_folder);
   model_names_close(lab->names);
   backend_close(lab->backend);
   free(lab);

@@ -9,6 +9,7 @@
 #include "core/base/checked.h"
 #include "core/base/clock.h"
 #include "core/lab_sources.h"
+#include "core/lab_caller.h"
 #include "core/lab_subject.h"
 
 #define BATCH_DOCUMENTS 64
@@ -415,37 +416,11 @@ int eval_job_run(struct lab_running *running, const char *parameters, struct err
 
 /* ---- in the calling thread ---- */
 
-struct caller {
-  bool (*tell)(void *context, const struct lab_progress *progress);
-  void *context;
-  bool stop;
-  int64_t begin_ns, told_ns;
-  const char *message;
-};
-
-static bool caller_stops(struct lab_running *running) { return ((struct caller *)running->runner)->stop; }
-
-static void caller_report(struct lab_running *running, int64_t done, int64_t total, const char *unit, const char *message) {
-  struct caller *caller = running->runner;
-  int64_t now = clock_ns();
-  if (caller->message != message) caller->begin_ns = now; /* a new phase has its own rate */
-  bool due = caller->message != message || now - caller->told_ns >= 200000000 || done == total;
-  caller->message = message;
-  if (!due) return;
-  double seconds = (double)(now - caller->begin_ns) * 1e-9;
-  struct lab_progress progress = {.job = {.kind = "eval", .state = STORE_RUNNING, .done = done, .total = total, .unit = unit,
-                                          .message = message},
-                                  .rate = seconds > 0 ? (double)done / seconds : 0, .seconds_left = -1};
-  if (progress.rate > 0 && total > 0) progress.seconds_left = (double)(total - done) / progress.rate;
-  caller->told_ns = now;
-  caller->stop |= caller->tell(caller->context, &progress);
-}
-
 int lab_eval_run(struct lab *lab, const struct lab_eval_args *args,
                  bool (*tell)(void *context, const struct lab_progress *progress), void *context, struct arena *arena,
                  struct lab_eval_found *out, struct error *error) {
-  struct caller caller = {.tell = tell, .context = context};
-  struct lab_running running = {.lab = lab, .stopping = caller_stops, .report = caller_report, .runner = &caller};
+  struct lab_caller caller = {.kind = "eval", .tell = tell, .context = context};
+  struct lab_running running = caller_running(lab, &caller);
   struct eval_job job = {.about = {.running = &running, .lab = lab, .args = subject_of(args)}, .ends = args->ends,
                          .error = ERROR_INIT};
   int failed = run(&job, arena, out, error);

@@ -50,6 +50,7 @@ struct lab {
   struct store *store;           /* NULL: nothing is kept */
   struct lab_runner *runner;     /* of long jobs; NULL without a store */
   int threads;
+  char *train_folder;            /* where long jobs put dictionaries; NULL: nowhere */
   struct lab_options options;    /* numbers only; its pointers are not kept */
 };
 

@@ -9,6 +9,7 @@
 #include "core/base/clock.h"
 #include "core/base/log.h"
 #include "core/lab_runner.h"
+#include "core/training.h"
 
 #define TELL_NS 200000000 /* watchers are woken at most five times a second */
 
@@ -27,6 +28,8 @@ struct lab_runner {
   int64_t current;            /* job id; 0: none */
   int64_t done, total, begin_done, begin_ns, told_ns;
   const char *unit, *message; /* static texts */
+  bool trains;
+  struct lab_train_figures training;
   struct lab_watch *watches;
   bool (*tell)(void *context, const struct lab_progress *progress); /* command line */
   void *tell_context;
@@ -75,11 +78,14 @@ static double rate_of(const struct lab_runner *runner) {
 static void overlay(const struct lab_runner *runner, struct lab_progress *progress) {
   progress->rate = 0;
   progress->seconds_left = -1;
+  progress->trains = false;
   if (runner->current == 0 || runner->current != progress->job.id) return;
   progress->job.done = runner->done;
   progress->job.total = runner->total;
   progress->job.unit = runner->unit;
   progress->job.message = runner->message;
+  progress->trains = runner->trains;
+  progress->training = runner->training;
   progress->rate = rate_of(runner);
   if (progress->rate > 0 && runner->total > 0)
     progress->seconds_left = (double)(runner->total - runner->done) / progress->rate;
@@ -130,6 +136,14 @@ static void report(struct lab_running *running, int64_t done, int64_t total, con
   }
 }
 
+static void keep_figures(struct lab_running *running, const struct lab_train_figures *figures) {
+  struct lab_runner *runner = running->runner;
+  pthread_mutex_lock(&runner->mutex);
+  runner->trains = true;
+  runner->training = *figures;
+  pthread_mutex_unlock(&runner->mutex);
+}
+
 /* ---- running one ---- */
 
 static int set_state(struct lab_runner *runner, int64_t id, enum store_job_state state, const char *why,
@@ -163,7 +177,7 @@ static int take(struct lab_runner *runner, int64_t id, struct error *error) {
   int failed = set_state(runner, id, STORE_RUNNING, NULL, error);
   if (failed && error->code == ERROR_ARGUMENT) error->code = ERROR_CANCELLED;
   if (!failed) runner->current = id;
-  runner->cancel = false;
+  runner->cancel = runner->trains = false;
   runner->done = runner->total = 0;
   runner->message = NULL;
   pthread_mutex_unlock(&runner->mutex);
@@ -175,7 +189,8 @@ static const struct job_kind {
   const char *word;
   int (*run)(struct lab_running *running, const char *parameters, struct error *error);
   int (*check)(struct lab *lab, const struct store_job *job, struct error *error);
-} kinds[] = {{"stats", stats_job_run, stats_job_check}, {"eval", eval_job_run, eval_job_check}};
+} kinds[] = {{"stats", stats_job_run, stats_job_check}, {"eval", eval_job_run, eval_job_check},
+             {"train", train_job_run, train_job_check}};
 
 static const struct job_kind *find_kind(const struct store_job *job, struct error *error) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -186,7 +201,7 @@ static const struct job_kind *find_kind(const struct store_job *job, struct erro
 
 static int run_job(struct lab_runner *runner, const struct store_job *job, struct error *error) {
   struct lab_running running = {.lab = runner->lab, .id = job->id, .stopping = stopping, .report = report,
-                                .runner = runner};
+                                .figures = keep_figures, .runner = runner};
   if (take(runner, job->id, error) != 0) return -1;
   const struct job_kind *kind = find_kind(job, error);
   int failed = kind ? kind->run(&running, job->parameters, error) : -1;
@@ -312,6 +327,17 @@ int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *i
   arena_init(&arena, 0);
   const char *parameters = eval_job_parameters(lab, args, &arena, error);
   int failed = parameters ? store_job_create(lab->store, "eval", parameters, id, error) : -1;
+  arena_clear(&arena);
+  if (!failed) nudge(lab->runner);
+  return failed;
+}
+
+int lab_train_start(struct lab *lab, const struct lab_train_args *args, int64_t *id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  const char *parameters = train_job_parameters(lab, args, &arena, error);
+  int failed = parameters ? store_job_create(lab->store, "train", parameters, id, error) : -1;
   arena_clear(&arena);
   if (!failed) nudge(lab->runner);
   return failed;

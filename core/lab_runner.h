@@ -12,6 +12,7 @@ struct lab_running {
   bool (*stopping)(struct lab_running *running); /* somebody wants it to stop, cheaply asked */
   /* Reports progress: done of total units and what is going on (static text). Any frequency. */
   void (*report)(struct lab_running *running, int64_t done, int64_t total, const char *unit, const char *message);
+  void (*figures)(struct lab_running *running, const struct lab_train_figures *figures); /* of a training; any frequency */
   void *runner;
 };
 
@@ -26,6 +27,12 @@ int eval_job_check(struct lab *lab, const struct store_job *job, struct error *e
 /* Checks arguments against what is loaded and writes them as JSON text into the arena. */
 const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *args, struct arena *arena,
                                  struct error *error) MUST_CHECK;
+
+/* The same for a training (lab_train.c). */
+struct lab_train_args;
+int train_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
+int train_job_check(struct lab *lab, const struct store_job *job, struct error *error) MUST_CHECK;
+const char *train_job_parameters(struct lab *lab, const struct lab_train_args *args, struct arena *arena, struct error *error) MUST_CHECK;
 
 /* The same for an evaluation (lab_eval.c). */
 int eval_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;

@@ -92,8 +92,8 @@ static int read_arguments(struct job_command *c, struct rest *rest, int argc, ch
     i += taken;
   }
   if (rest->positional == 2 && c->corpus) return 0;
-  return error_set(error, ERROR_ARGUMENT, "%s needs MODEL, SOURCE and --corpus FILE; steerd help %s says more", c->verb,
-                   c->verb);
+  return error_set(error, ERROR_ARGUMENT, "%s needs MODEL, %s and --corpus FILE; steerd help %s says more", c->verb,
+                   c->subject ? c->subject : "SOURCE", c->verb);
 }
 
 /* ---- the frame ---- */

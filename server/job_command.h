@@ -10,7 +10,7 @@
 #include "server/options.h"
 
 struct job_command {
-  const char *verb;
+  const char *verb, *subject; /* subject: what its second word is, "SOURCE" where it is NULL */
   void (*help)(void);
   /* A flag of this verb: 1 when it has no value, 2 when it took `value` (NULL: nothing follows), 0 when it is none of its own,
    * -1 with an error. --corpus, --lines and --max-tokens are taken for all. */

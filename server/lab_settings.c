@@ -120,6 +120,7 @@ static int find_folders(struct options *o, struct lab_options *out, struct error
   for (size_t i = 0; i < o->source_folders.count; i++) folders[out->n_folders++] = o->source_folders.items[i];
   if (demo) folders[out->n_folders++] = demo;
   out->folders = folders;
+  if (o->source_folders.count) out->train_folder = o->source_folders.items[0];
   return 0;
 }
 

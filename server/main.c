@@ -31,6 +31,7 @@
 #include "server/place.h"
 #include "server/pull_command.h"
 #include "server/stats_command.h"
+#include "server/train_command.h"
 
 /* After the drain time: how long a cancelled request may take to say so to its client. */
 #define FAREWELL_MS 2000
@@ -319,6 +320,7 @@ static const struct verb {
     {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
     {"eval", "MODEL SOURCE --corpus FILE [--lines] ...", "how well a dictionary does over a text", run_eval, true},
+    {"train", "MODEL POINT --corpus FILE --out FOLDER ...", "a sparse dictionary on a model's activations; resumes", run_train, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
     {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},
     {"routes", "", "prints every route with its summary", run_routes, false},
@@ -349,6 +351,7 @@ static int help_verb(const struct verb *verb) {
   else if (verb->run == run_inspect) help_inspect();
   else if (verb->run == run_pull) help_pull();
   else if (verb->run == run_eval) help_eval();
+  else if (verb->run == run_train) help_train();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();
   else printf("steerd %s%s%s\n\n%s\n", verb->name, *verb->arguments ? " " : "", verb->arguments, verb->text);

@@ -38,21 +38,25 @@ static void begin_line(double share) {
   fprintf(stderr, "%s[%s] %5.1f %%  ", isatty(STDERR_FILENO) ? "\r\033[K" : "", bar, 100 * share);
 }
 
-static bool end_line(double seconds_left) {
+static bool end_line(double seconds_left, const char *figures) {
   char left[32];
   write_time(seconds_left, left);
-  fprintf(stderr, "%s left%s", left, isatty(STDERR_FILENO) ? "" : "\n");
+  fprintf(stderr, "%s left%s%s%s", left, *figures ? "; " : "", figures, isatty(STDERR_FILENO) ? "" : "\n");
   fflush(stderr);
   return interrupted;
 }
 
 bool progress_tell(void *context, const struct lab_progress *progress) {
   (void)context;
+  return progress_tell_with("", progress);
+}
+
+bool progress_tell_with(const char *figures, const struct lab_progress *progress) {
   const struct store_job *job = &progress->job;
   begin_line(job->total > 0 ? (double)job->done / (double)job->total : 0);
-  fprintf(stderr, "%s: %lld of %lld %s, %.0f/s, ", job->message ? job->message : "starting", (long long)job->done,
-          (long long)job->total, job->unit ? job->unit : "", progress->rate);
-  return end_line(progress->seconds_left);
+  fprintf(stderr, "%s: %lld of %lld %s, %.*f/s, ", job->message ? job->message : "starting", (long long)job->done,
+          (long long)job->total, job->unit ? job->unit : "", progress->rate < 10, progress->rate);
+  return end_line(progress->seconds_left, figures);
 }
 
 bool progress_pull(void *context, const struct pull_progress *progress) {
@@ -60,7 +64,7 @@ bool progress_pull(void *context, const struct pull_progress *progress) {
   begin_line(progress->total > 0 ? (double)progress->done / (double)progress->total : 0);
   fprintf(stderr, "%s: %.0f of %.0f MB, %.1f MB/s, ", *progress->file ? progress->file : "another program brings it",
           (double)progress->done / 1e6, (double)progress->total / 1e6, progress->rate / 1e6);
-  return end_line(progress->seconds_left);
+  return end_line(progress->seconds_left, "");
 }
 
 void progress_end(void) {

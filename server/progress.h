@@ -14,6 +14,9 @@ void progress_catch_signals(void);
  * signal came. */
 bool progress_tell(void *context, const struct lab_progress *progress);
 
+/* The same with what the job says of itself behind it. */
+bool progress_tell_with(const char *figures, const struct lab_progress *progress);
+
 /* `tell` of pull. */
 bool progress_pull(void *context, const struct pull_progress *progress);
 

@@ -96,12 +96,17 @@ struct train_about {
   const char *dataset;      /* a name; may be NULL */
   int64_t context;
   bool prepend_bos, heads;  /* heads: the point is attn.hook_z */
+  bool processed;           /* the model's weights were folded and centred, as TransformerLens does by default */
+  double l0, explained;     /* measured over other rows; NaN: not known */
 };
 
 /* cfg.json and sae_weights.safetensors into a folder that exists, as SAELens writes them: scale and norms folded in, decoder rows of
  * length 1, BATCHTOPK as jumprelu. Each file is there whole or not at all, cfg.json last. ERROR_IO. */
 int trainer_write(const struct trainer *trainer, const char *folder, const struct train_about *about,
                   struct error *error) MUST_CHECK;
+
+/* cfg.json alone, again. */
+int trainer_describe(const struct trainer *trainer, const char *folder, const struct train_about *about, struct error *error) MUST_CHECK;
 
 /* ---- for tests ---- */
 

@@ -163,10 +163,19 @@ static void write_metadata(const struct trainer *t, const struct train_about *ab
   jw_member_text(w, "hook_name", about->hook);
   jw_member_int(w, "context_size", about->context);
   jw_member_bool(w, "prepend_bos", about->prepend_bos);
+  jw_key(w, "model_from_pretrained_kwargs");
+  jw_open(w, '{');
+  jw_member_bool(w, "fold_ln", about->processed);
+  jw_member_bool(w, "center_writing_weights", about->processed);
+  jw_member_bool(w, "center_unembed", about->processed);
+  jw_close(w, '}');
+  if (isfinite(about->l0)) jw_member_f64(w, "l0", about->l0);
+  if (isfinite(about->explained)) jw_member_f64(w, "explained_variance", about->explained);
   if (about->dataset) jw_member_text(w, "dataset_path", about->dataset);
   jw_member_text(w, "training_architecture", t->options.kind == TRAIN_RELU ? "standard" : train_kind_name(t->options.kind));
   jw_member_int(w, "training_tokens", t->step * t->options.batch);
   jw_member_text(w, "trained_by", "steerd");
+  jw_member_text(w, "sae_lens_version", "6.0.0"); /* whose layout this is: without it SAELens takes the metadata for nothing */
   write_training(t, w);
   jw_close(w, '}');
 }
@@ -192,9 +201,12 @@ static void write_config(const struct trainer *t, const struct train_about *abou
 }
 
 int trainer_write(const struct trainer *t, const char *folder, const struct train_about *about, struct error *error) {
+  return write_weights(t, folder, error) != 0 ? -1 : trainer_describe(t, folder, about, error);
+}
+
+int trainer_describe(const struct trainer *t, const char *folder, const struct train_about *about, struct error *error) {
   struct buffer text;
   struct file file;
-  if (write_weights(t, folder, error) != 0) return -1;
   buffer_init(&text, 0);
   write_config(t, about, &text);
   int failed = buffer_check(&text, error) != 0 || file_begin(&file, folder, "cfg.json", error) != 0 ? -1 : 0;

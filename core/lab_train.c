@@ -1,0 +1,316 @@
+/* lab_train.c: the training job: a text through the engine's background into a trainer, a state in the folder now and then that a killed
+ * process goes on from, the dictionary at the end. Owns the order of things; what a run is to be stands in lab_train_plan.c. */
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "core/base/clock.h"
+#include "core/base/log.h"
+#include "core/base/mapfile.h"
+#include "core/lab_caller.h"
+#include "core/lab_sources.h"
+#include "core/lab_train.h"
+#include "core/model/points.h"
+
+#define CHECKPOINT_MS 20000
+#define CHECKPOINT_SHARE 20 /* keeping a state takes a twentieth of the time at most */
+#define BESIDE_OTHERS 19    /* niceness of threads that work beside a daemon's */
+
+struct train_job {
+  struct lab *lab;
+  struct lab_running *running;
+  struct train_plan plan;
+  const char *name; /* of the folder, as the client said it */
+  struct trainer *trainer;
+  struct feed *feed;
+  float *batch;
+  struct lab_train_figures figures;
+  int64_t kept_ns, keeping_ns; /* when the state was kept; how long that took */
+  struct lab_train_found found;
+  struct error error;
+  bool failed;
+};
+
+static bool stopping(void *context) {
+  const struct train_job *job = context;
+  return job->running->stopping(job->running);
+}
+
+static void report(const struct train_job *job, const char *message) {
+  job->running->report(job->running, trainer_steps(job->trainer), job->plan.options.steps, "steps", message);
+}
+
+/* ---- the folder of a job ---- */
+
+static bool is_name(const char *text) {
+  size_t n = text ? strlen(text) : 0, fine = text ? strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") : 0;
+  return n > 0 && n <= 100 && n == fine && text[0] != '.';
+}
+
+/* A client names no path: a name in the folder that the settings give. */
+static int place_out(const struct lab *lab, const char *name, char out[TRAIN_PATH_BYTES], struct error *error) {
+  if (!lab->train_folder)
+    return error_set_field(error, ERROR_UNSUPPORTED, "out",
+                           "this server has no folder for dictionaries that it trains: the setting 'source_folders' (--source-folders) names one");
+  if (!is_name(name))
+    return error_set_field(error, ERROR_ARGUMENT, "out",
+                           "out '%.100s' is not a name of 1 to 100 letters, digits, '.', '_' and '-' that begins with none of '.'", name ? name : "");
+  if (snprintf(out, TRAIN_PATH_BYTES, "%s/%s", lab->train_folder, name) < TRAIN_PATH_BYTES) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, "out", "the path of '%s' is too long", name);
+}
+
+const char *train_job_parameters(struct lab *lab, const struct lab_train_args *args, struct arena *arena, struct error *error) {
+  struct train_plan plan;
+  char folder[TRAIN_PATH_BYTES];
+  if (train_plan_make(lab, args, &plan, error) != 0 || place_out(lab, args->out, folder, error) != 0 || train_folder_check(folder, error) != 0)
+    return NULL;
+  return train_args_write(&plan.args, arena, error);
+}
+
+int train_job_check(struct lab *lab, const struct store_job *row, struct error *error) {
+  struct lab_train_args args;
+  struct train_plan plan;
+  char folder[TRAIN_PATH_BYTES];
+  struct json_node *node = json_parse(row->parameters, strlen(row->parameters), 8, error);
+  if (!node) return error_prefix(error, "the job's parameters");
+  train_args_read(node, &args);
+  int failed = train_plan_make(lab, &args, &plan, error) != 0 || place_out(lab, args.out, folder, error) != 0 || train_folder_check(folder, error) != 0;
+  json_free(node);
+  return failed ? -1 : 0;
+}
+
+/* ---- states ---- */
+
+/* Where it goes on from, for whoever looks at a job that does not run. */
+static int note_steps(const struct train_job *job, struct error *error) {
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  if (!job->running->id) return 0;
+  update.done = trainer_steps(job->trainer);
+  update.total = job->plan.options.steps;
+  update.unit = "steps";
+  update.message = "training";
+  return store_job_update(job->lab->store, job->running->id, &update, error);
+}
+
+static int keep(struct train_job *job, struct error *error) {
+  struct feed_state state;
+  int64_t begin = clock_ns();
+  feed_state(job->feed, &state);
+  int failed = train_state_keep(&job->plan, job->trainer, &state, error);
+  if (!failed) failed = note_steps(job, error);
+  job->kept_ns = clock_ns();
+  job->keeping_ns = job->kept_ns - begin;
+  return failed;
+}
+
+static bool is_due(const struct train_job *job) {
+  int64_t ms = job->lab->options.checkpoint_ms ? job->lab->options.checkpoint_ms : CHECKPOINT_MS;
+  int64_t since = clock_ns() - job->kept_ns;
+  return since >= ms * 1000000 && since >= CHECKPOINT_SHARE * job->keeping_ns;
+}
+
+/* What it has come to is kept; who asks again goes on from there. */
+static int stopped(struct train_job *job, struct error *error) {
+  if (trainer_steps(job->trainer) > 0 && keep(job, error) != 0) return -1;
+  return error_set(error, ERROR_CANCELLED, "stopped at step %lld of %lld; it can be resumed", (long long)trainer_steps(job->trainer),
+                   (long long)job->plan.options.steps);
+}
+
+/* ---- running ---- */
+
+static int open_corpus(struct train_job *job, struct error *error) {
+  struct train_plan *plan = &job->plan;
+  struct corpus_options options = {.lines = plan->args.lines, .context = plan->context, .bos = plan->bos, .max_tokens = plan->args.max_tokens,
+                                   .stop = stopping, .stop_context = job};
+  job->running->report(job->running, 0, 0, "tokens", "reading the text");
+  plan->corpus = corpus_open(plan->args.corpus, plan->opened->model->tokenizer, &options, error);
+  return plan->corpus ? train_plan_settle(plan, error) : -1;
+}
+
+static void on_rows(void *context, int64_t rows, int64_t total) {
+  const struct train_job *job = context;
+  (void)rows;
+  (void)total;
+  report(job, "training");
+}
+
+/* The first rows tell where the text's activations lie. */
+static int begin_training(struct train_job *job, struct error *error) {
+  const struct train_options *o = &job->plan.options;
+  struct feed_options feed = train_plan_feed(job->lab, &job->plan);
+  struct feed_state state = {0, 0, 0};
+  const float *rows;
+  feed.stop = stopping;
+  feed.context = job;
+  feed.progress = on_rows;
+  job->trainer = trainer_new(o, "cpu", job->lab->threads, error);
+  job->batch = malloc((size_t)o->batch * (size_t)o->width * sizeof *job->batch);
+  if (!job->trainer) return -1;
+  if (!job->batch) return error_memory(error, (size_t)o->batch * (size_t)o->width * sizeof *job->batch);
+  int found = train_state_find(&job->plan, job->trainer, &state, error);
+  if (found < 0 || !(job->feed = feed_new(&feed, &state, error))) return -1;
+  report(job, "training");
+  if (found) return 0;
+  if (feed_rows(job->feed, &rows, error) != 0) return -1;
+  return trainer_begin(job->trainer, rows, o->batch * job->plan.buffer_batches, error);
+}
+
+static void tell_step(struct train_job *job, const struct train_figures *now) {
+  job->figures = (struct lab_train_figures){now->mse, now->sparsity, now->aux, now->l0, now->explained, now->dead, job->plan.options.n_feat,
+                                            trainer_steps(job->trainer) * job->plan.options.batch};
+  job->running->figures(job->running, &job->figures);
+  report(job, "training");
+}
+
+static int train(struct train_job *job, struct error *error) {
+  struct train_figures figures;
+  job->kept_ns = clock_ns();
+  while (trainer_steps(job->trainer) < job->plan.options.steps) {
+    if (stopping(job)) return stopped(job, error);
+    if (feed_batch(job->feed, job->batch, error) != 0) return error->code == ERROR_CANCELLED ? (error_clear(error), stopped(job, error)) : -1;
+    if (trainer_step(job->trainer, job->batch, &figures, error) != 0) return -1;
+    tell_step(job, &figures);
+    if (is_due(job) && keep(job, error) != 0) return -1;
+  }
+  return 0;
+}
+
+static int store_result(const struct train_job *job, struct error *error) {
+  const struct lab_train_found *found = &job->found;
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  struct buffer text;
+  struct json_writer w;
+  buffer_init(&text, 0);
+  jw_init(&w, &text);
+  jw_open(&w, '{');
+  jw_member_text(&w, "path", job->name);
+  jw_member_int(&w, "layer", found->layer);
+  jw_member_int(&w, "features", found->features);
+  jw_member_int(&w, "tokens", found->tokens);
+  jw_member_int(&w, "heldOutTokens", found->held_out);
+  jw_member_f64(&w, "l0", found->l0);
+  jw_member_f64(&w, "mse", found->mse);
+  jw_member_f64(&w, "explainedVariance", found->explained);
+  jw_member_int(&w, "dead", found->dead);
+  jw_close(&w, '}');
+  update.done = update.total = found->steps;
+  update.unit = "steps";
+  update.message = "trained";
+  update.result = text.data;
+  int failed = buffer_check(&text, error);
+  if (!failed) failed = store_job_update(job->lab->store, job->running->id, &update, error);
+  buffer_clear(&text);
+  return failed;
+}
+
+/* Once the dictionary is there whole, and the job knows, nothing is left to go on from. */
+static int finish(struct train_job *job, struct error *error) {
+  struct train_plan *plan = &job->plan;
+  char name[POINT_NAME_BYTES];
+  const char *slash = strrchr(plan->args.corpus, '/');
+  struct train_about about = {.model = plan->args.model_id, .hook = point_name(plan->point, name),
+                              .dataset = slash ? slash + 1 : plan->args.corpus, .context = plan->context, .prepend_bos = plan->bos,
+                              .heads = plan->heads, .processed = plan->opened->model->processed, .l0 = (double)NAN,
+                              .explained = (double)NAN};
+  report(job, "writing the dictionary");
+  if (keep(job, error) != 0 || trainer_write(job->trainer, plan->args.out, &about, error) != 0) return -1;
+  job->found = (struct lab_train_found){.layer = plan->point.layer, .width = plan->options.width, .features = plan->options.n_feat,
+                                        .steps = plan->options.steps, .tokens = plan->options.steps * plan->options.batch};
+  report(job, "held-out text");
+  if (train_judge(job->lab, plan, &job->found, error) != 0) return -1;
+  about.l0 = job->found.l0;
+  about.explained = job->found.explained;
+  if (trainer_describe(job->trainer, plan->args.out, &about, error) != 0 || (job->running->id && store_result(job, error) != 0)) return -1;
+  train_state_drop(plan->args.out);
+  return 0;
+}
+
+static int run_all(struct train_job *job, struct error *error) {
+  if (train_folder_check(job->plan.args.out, error) != 0 || open_corpus(job, error) != 0 || train_folder_make(job->plan.args.out, error) != 0)
+    return -1;
+  if (begin_training(job, error) != 0) return -1;
+  return train(job, error) != 0 || finish(job, error) != 0 ? -1 : 0;
+}
+
+/* Threads that it starts have its niceness: beside a daemon they give way to whoever is served. */
+static void *train_main(void *context) {
+  struct train_job *job = context;
+  if (job->lab->options.run_jobs && setpriority(PRIO_PROCESS, 0, BESIDE_OTHERS) != 0) log_warn("training runs at the priority of what is served");
+  job->failed = run_all(job, &job->error) != 0;
+  feed_free(job->feed);
+  trainer_free(job->trainer);
+  corpus_close(job->plan.corpus);
+  free(job->batch);
+  return NULL;
+}
+
+/* In a thread of its own, since niceness cannot be taken back. */
+static int run(struct train_job *job, struct error *error) {
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, train_main, job) != 0) return error_set(error, ERROR_IO, "the thread of the training could not be started");
+  pthread_join(thread, NULL);
+  if (!job->failed) return 0;
+  return error_set_field(error, job->error.code, job->error.field, "%s", job->error.text);
+}
+
+/* ---- as a job ---- */
+
+/* 1: it was through when the process died. */
+static int has_result(const struct lab_running *running, struct error *error) {
+  struct arena arena;
+  struct store_job row;
+  arena_init(&arena, 0);
+  int found = store_job_find(running->lab->store, running->id, &arena, &row, error);
+  int has = found > 0 ? row.result != NULL : found;
+  arena_clear(&arena);
+  return has;
+}
+
+int train_job_run(struct lab_running *running, const char *parameters, struct error *error) {
+  struct lab_train_args args;
+  char folder[TRAIN_PATH_BYTES];
+  struct json_node *node = json_parse(parameters, strlen(parameters), 8, error);
+  if (!node) return error_prefix(error, "the job's parameters");
+  struct train_job *job = calloc(1, sizeof *job);
+  train_args_read(node, &args);
+  const char *name = args.out;
+  int failed = job ? place_out(running->lab, args.out, folder, error) : error_memory(error, sizeof *job);
+  if (!failed && (failed = has_result(running, error)) == 0) {
+    args.out = folder;
+    job->name = name;
+    job->lab = running->lab;
+    job->running = running;
+    failed = train_plan_make(running->lab, &args, &job->plan, error) != 0 || run(job, error) != 0 ? -1 : 0;
+  }
+  free(job);
+  json_free(node);
+  return failed < 0 ? -1 : 0;
+}
+
+/* ---- in the calling thread ---- */
+
+static int tell_found(const struct train_job *job, struct arena *arena, struct lab_train_found *out, struct error *error) {
+  char name[POINT_NAME_BYTES];
+  *out = job->found;
+  point_name(job->plan.point, name);
+  out->folder = arena_text(arena, job->plan.args.out, strlen(job->plan.args.out), error);
+  out->point = arena_text(arena, name, strlen(name), error);
+  return out->folder && out->point ? 0 : -1;
+}
+
+int lab_train_run(struct lab *lab, const struct lab_train_args *args, bool (*tell)(void *context, const struct lab_progress *progress),
+                  void *context, struct arena *arena, struct lab_train_found *out, struct error *error) {
+  struct lab_caller caller = {.kind = "train", .tell = tell, .context = context};
+  struct lab_running running = caller_running(lab, &caller);
+  struct train_job *job = calloc(1, sizeof *job);
+  if (!job) return error_memory(error, sizeof *job);
+  job->lab = lab;
+  job->running = &running;
+  int failed = train_plan_make(lab, args, &job->plan, error) != 0 || run(job, error) != 0 || tell_found(job, arena, out, error) != 0;
+  free(job);
+  return failed ? -1 : 0;
+}

@@ -1,0 +1,254 @@
+/* lab_train_plan.c: what a training run is to be: arguments, defaults, refusals. Runs nothing. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base/mapfile.h"
+#include "core/base/room.h"
+#include "core/lab_subject.h"
+#include "core/lab_train.h"
+#include "core/model/point_shape.h"
+#include "core/model/points.h"
+
+#define SEED_MOST (((int64_t)1 << 53) - 1)
+#define BUFFER_BYTES ((int64_t)512 << 20)
+#define HELD_OUT_SHARE 20          /* one document of so many, ... */
+#define HELD_OUT_ROWS 16384        /* ... and no more than have so many rows */
+#define FEWEST_STEPS 500
+#define MOST_TASK_ROWS 4096
+
+/* ---- arguments as text ---- */
+
+const char *train_args_write(const struct lab_train_args *a, struct arena *arena, struct error *error) {
+  struct buffer text;
+  struct json_writer w;
+  buffer_init(&text, 0);
+  jw_init(&w, &text);
+  jw_open(&w, '{');
+  jw_member_text(&w, "modelId", a->model_id);
+  jw_member_text(&w, "point", a->point);
+  jw_member_text(&w, "corpus", a->corpus);
+  jw_member_bool(&w, "lines", a->lines);
+  jw_member_int(&w, "maxTokens", a->max_tokens);
+  jw_member_text(&w, "out", a->out);
+  jw_member_text(&w, "architecture", a->kind);
+  jw_member_int(&w, "features", a->features);
+  jw_member_int(&w, "expansion", a->expansion);
+  jw_member_int(&w, "k", a->k);
+  jw_member_int(&w, "batch", a->batch);
+  jw_member_int(&w, "steps", a->steps);
+  jw_member_int(&w, "tokens", a->tokens);
+  jw_member_int(&w, "context", a->context);
+  jw_member_int(&w, "buffer", a->buffer);
+  jw_member_int(&w, "seed", (int64_t)a->seed);
+  jw_member_f64(&w, "rate", a->rate);
+  jw_member_f64(&w, "l1", a->l1);
+  jw_member_f64(&w, "aux", a->aux);
+  jw_member_int(&w, "warmUp", a->warm_up);
+  jw_member_int(&w, "decay", a->decay);
+  jw_member_int(&w, "l1WarmUp", a->l1_warm_up);
+  jw_member_int(&w, "deadAfter", a->dead_after);
+  jw_close(&w, '}');
+  char *copy = buffer_check(&text, error) == 0 ? arena_text(arena, text.data, text.length, error) : NULL;
+  buffer_clear(&text);
+  return copy;
+}
+
+static int64_t whole(const struct json_node *node, const char *name, int64_t fallback) { return json_int_or(json_get(node, name), fallback); }
+
+void train_args_read(const struct json_node *node, struct lab_train_args *out) {
+  *out = (struct lab_train_args){.model_id = json_text_or(json_get(node, "modelId"), ""), .point = json_text_or(json_get(node, "point"), ""),
+                                 .corpus = json_text_or(json_get(node, "corpus"), ""), .lines = json_bool_or(json_get(node, "lines"), false),
+                                 .max_tokens = whole(node, "maxTokens", 0), .out = json_text_or(json_get(node, "out"), ""),
+                                 .kind = json_text_or(json_get(node, "architecture"), ""), .features = whole(node, "features", 0), .expansion = whole(node, "expansion", 0),
+                                 .tokens = whole(node, "tokens", 0),
+                                 .k = whole(node, "k", 0), .batch = whole(node, "batch", 0), .steps = whole(node, "steps", 0),
+                                 .context = whole(node, "context", 0), .buffer = whole(node, "buffer", 0),
+                                 .seed = (uint64_t)whole(node, "seed", 0), .rate = json_number_or(json_get(node, "rate"), 0),
+                                 .l1 = json_number_or(json_get(node, "l1"), -1), .aux = json_number_or(json_get(node, "aux"), -1),
+                                 .warm_up = whole(node, "warmUp", -1), .decay = whole(node, "decay", -1),
+                                 .l1_warm_up = whole(node, "l1WarmUp", -1), .dead_after = whole(node, "deadAfter", -1)};
+}
+
+/* ---- by the model ---- */
+
+static int find_point(struct train_plan *plan, struct error *error) {
+  const struct arch *arch = &plan->opened->model->arch;
+  if (point_find(plan->args.point, arch, &plan->point, error) != 0) return -1;
+  struct point_shape shape = point_shape(arch, plan->point.site);
+  if (shape.square || plan->point.layer >= arch->n_layer)
+    return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served: %s", plan->args.point,
+                           shape.square ? "its width grows with the text" : "it comes behind the layers");
+  plan->heads = shape.heads > 0;
+  plan->options.width = point_width(arch, plan->point.site, 0);
+  return 0;
+}
+
+static int check_text(const struct lab_train_args *args, struct error *error) {
+  if (!args->corpus || !*args->corpus)
+    return error_set_field(error, ERROR_ARGUMENT, "corpus", "corpus is needed: the path of a UTF-8 text file");
+  if (!path_is_file(args->corpus))
+    return error_set_field(error, ERROR_NOT_FOUND, "corpus", "corpus '%.200s' is not a file that can be read", args->corpus);
+  return subject_in_range("maxTokens", args->max_tokens, 0, INT64_MAX, error);
+}
+
+static int check_either(const char *a, int64_t a_value, const char *b, int64_t b_value, struct error *error) {
+  if (!a_value || !b_value) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, b, "%s and %s say the same: give one of them", a, b);
+}
+
+static int check_ranges(const struct train_plan *plan, struct error *error) {
+  const struct lab_train_args *args = &plan->args;
+  int64_t most = 1 << 24, n_ctx = plan->opened->model->arch.n_ctx;
+  if (subject_in_range("features", args->features, 0, most, error) != 0 || subject_in_range("k", args->k, 0, most, error) != 0 ||
+      subject_in_range("expansion", args->expansion, 0, most / plan->options.width, error) != 0 ||
+      subject_in_range("batch", args->batch, 0, 1 << 20, error) != 0 || subject_in_range("steps", args->steps, 0, 1000000000, error) != 0 ||
+      subject_in_range("tokens", args->tokens, 0, 1000000000000, error) != 0 ||
+      subject_in_range("seed", (int64_t)args->seed, 0, SEED_MOST, error) != 0 ||
+      subject_in_range("buffer", args->buffer, 0, INT32_MAX, error) != 0 ||
+      check_either("features", args->features, "expansion", args->expansion, error) != 0 ||
+      check_either("steps", args->steps, "tokens", args->tokens, error) != 0)
+    return -1;
+  return args->context ? subject_in_range("context", args->context, 8, n_ctx, error) : 0;
+}
+
+/* 0: the text decides. */
+static int64_t asked_steps(const struct train_plan *plan) {
+  int64_t batch = plan->options.batch;
+  return plan->args.tokens ? (plan->args.tokens + batch - 1) / batch : plan->args.steps;
+}
+
+/* Where an argument says nothing. */
+static void settle_sizes(struct train_plan *plan) {
+  const struct lab_train_args *args = &plan->args;
+  struct train_options *o = &plan->options;
+  int64_t n_ctx = plan->opened->model->arch.n_ctx;
+  o->n_feat = args->features ? args->features : (args->expansion ? args->expansion : 8) * o->width;
+  o->k = args->k;
+  if (!o->k && o->kind != TRAIN_RELU) o->k = o->n_feat >= 256 ? 32 : (o->n_feat + 7) / 8;
+  o->batch = args->batch ? args->batch : 1024;
+  o->seed = args->seed;
+  plan->context = args->context ? args->context : n_ctx < 128 ? n_ctx : 128;
+}
+
+static int settle_buffer(struct train_plan *plan, struct error *error) {
+  const struct train_options *o = &plan->options;
+  int64_t rows = plan->args.buffer, most = BUFFER_BYTES / (o->width * (int64_t)sizeof(float));
+  if (rows && rows < o->batch)
+    return error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is %lld rows, a batch alone has %lld", (long long)rows, (long long)o->batch);
+  if (!rows) rows = 32 * o->batch < most ? 32 * o->batch : most;
+  plan->buffer_batches = rows / o->batch > 0 ? rows / o->batch : 1;
+  return plan->buffer_batches * o->batch <= INT32_MAX ? 0 : error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is more than 2^31 rows");
+}
+
+int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct train_plan *out, struct error *error) {
+  *out = (struct train_plan){.args = *args};
+  const struct lab_model_info *model = lab_find_model(lab, args->model_id, error);
+  if (!model) return -1;
+  out->opened = lab_model_of(lab, model);
+  out->args.model_id = model->id;
+  if (train_kind_find(args->kind, &out->options.kind, error) != 0 || find_point(out, error) != 0 || check_text(args, error) != 0 ||
+      check_ranges(out, error) != 0)
+    return -1;
+  out->bos = tokenizer_bos(out->opened->model->tokenizer) >= 0;
+  settle_sizes(out);
+  if (settle_buffer(out, error) != 0) return -1;
+  /* What the steps decide is looked at with those that are asked for, or with any. */
+  struct train_plan whole = *out;
+  whole.options.steps = asked_steps(out) ? asked_steps(out) : 1000000000;
+  train_plan_schedule(&whole);
+  return train_check(&whole.options, error);
+}
+
+/* ---- by the text ---- */
+
+void train_plan_schedule(struct train_plan *plan) {
+  const struct lab_train_args *args = &plan->args;
+  struct train_options *o = &plan->options;
+  train_defaults(o);
+  if (args->rate != 0) o->rate = args->rate;
+  if (args->l1 >= 0 || isnan(args->l1)) o->l1 = args->l1;
+  if (args->aux >= 0 || isnan(args->aux)) o->aux = args->aux;
+  if (args->warm_up >= 0) o->warm_up = args->warm_up;
+  if (args->decay >= 0) o->decay = args->decay;
+  if (args->l1_warm_up >= 0) o->l1_warm_up = args->l1_warm_up;
+  if (args->dead_after >= 0) o->dead_after = args->dead_after;
+}
+
+static int64_t rows_of(const struct train_plan *plan, int64_t document) {
+  int64_t rows = corpus_length(plan->corpus, document) - plan->bos;
+  return rows > 0 ? rows : 0;
+}
+
+/* The last documents, but never all of them. */
+static void hold_out(struct train_plan *plan) {
+  int64_t all = corpus_documents(plan->corpus), most = (all + HELD_OUT_SHARE - 1) / HELD_OUT_SHARE, rows = 0;
+  while (plan->held_out < most && plan->held_out + 1 < all && rows < HELD_OUT_ROWS)
+    rows += rows_of(plan, all - ++plan->held_out);
+  plan->trained = all - plan->held_out;
+}
+
+static int check_memory(const struct train_plan *plan, struct error *error) {
+  struct feed_options feed = {.batch = plan->options.batch, .batches = plan->buffer_batches, .width = plan->options.width};
+  size_t train = train_bytes(&plan->options), rows = feed_bytes(&feed), room = memory_room("");
+  if (train <= room && rows <= room - train) return 0;
+  return error_set(error, ERROR_MEMORY,
+                   "training needs up to %.0f MiB, of them %.0f for shuffled activations, but %.0f MiB are free: fewer features, a smaller "
+                   "batch or a smaller buffer take less",
+                   ((double)train + (double)rows) / 1048576, (double)rows / 1048576, (double)room / 1048576);
+}
+
+int train_plan_settle(struct train_plan *plan, struct error *error) {
+  struct train_options *o = &plan->options;
+  int64_t rows = 0;
+  hold_out(plan);
+  for (int64_t d = 0; d < plan->trained; d++) rows += rows_of(plan, d);
+  if (rows < o->batch)
+    return error_set_field(error, ERROR_ARGUMENT, "corpus",
+                           "'%.200s' has %lld tokens to train on (%lld documents of up to %lld; the last %lld are held out), which is less than a "
+                           "batch of %lld: take a longer text or a smaller batch",
+                           plan->args.corpus, (long long)rows, (long long)plan->trained, (long long)plan->context, (long long)plan->held_out,
+                           (long long)o->batch);
+  o->steps = asked_steps(plan);
+  if (!o->steps) o->steps = rows / o->batch > FEWEST_STEPS ? rows / o->batch : FEWEST_STEPS;
+  train_plan_schedule(plan);
+  return train_check(o, error) != 0 || check_memory(plan, error) != 0 ? -1 : 0;
+}
+
+struct feed_options train_plan_feed(const struct lab *lab, const struct train_plan *plan) {
+  int sessions = lab->options.max_sessions / 2;
+  return (struct feed_options){.engine = lab->engine, .model = plan->opened->model, .corpus = plan->corpus, .point = plan->point,
+                               .width = plan->options.width, .documents = plan->trained, .skip_first = plan->bos,
+                               .seed = plan->options.seed, .batch = plan->options.batch, .batches = plan->buffer_batches,
+                               .max_sequences = 4 * (sessions > 0 ? sessions : 1), .max_rows = MOST_TASK_ROWS};
+}
+
+/* ---- identity ---- */
+
+int train_plan_identity(const struct train_plan *plan, struct buffer *out, struct error *error) {
+  const struct train_options *o = &plan->options;
+  char name[POINT_NAME_BYTES];
+  struct json_writer w;
+  jw_init(&w, out);
+  jw_open(&w, '{');
+  jw_member_text(&w, "model", plan->args.model_id);
+  jw_member_text(&w, "point", point_name(plan->point, name));
+  jw_member_text(&w, "corpus", corpus_identity(plan->corpus));
+  jw_member_text(&w, "kind", train_kind_name(o->kind));
+  jw_member_int(&w, "features", o->n_feat);
+  jw_member_int(&w, "k", o->k);
+  jw_member_int(&w, "batch", o->batch);
+  jw_member_int(&w, "steps", o->steps);
+  jw_member_int(&w, "context", plan->context);
+  jw_member_int(&w, "buffer", plan->buffer_batches * o->batch);
+  jw_member_int(&w, "seed", (int64_t)o->seed);
+  jw_member_f64(&w, "rate", o->rate);
+  jw_member_f64(&w, "l1", o->l1);
+  jw_member_f64(&w, "aux", o->aux);
+  jw_member_int(&w, "warmUp", o->warm_up);
+  jw_member_int(&w, "decay", o->decay);
+  jw_member_int(&w, "l1WarmUp", o->l1_warm_up);
+  jw_member_int(&w, "deadAfter", o->dead_after);
+  jw_close(&w, '}');
+  return buffer_check(out, error);
+}

@@ -1,0 +1,47 @@
+/* training.h: dictionaries trained on a served model (docs/training.md). A page of the front door, beside archive.h. */
+#ifndef STEERD_CORE_TRAINING_H
+#define STEERD_CORE_TRAINING_H
+
+#include "core/archive.h"
+
+/* What a run is told. 0 where a default follows from the rest, but where said otherwise. */
+struct lab_train_args {
+  const char *model_id, *point; /* "blocks.7.hook_resid_pre", "resid_pre.7" */
+  const char *corpus;           /* path of a UTF-8 text */
+  bool lines;                   /* one document a line; else chunks of the context */
+  int64_t max_tokens;           /* of the text; 0: all of it */
+  const char *out;              /* the folder; over HTTP a name in the first of the folders that dictionaries are loaded from */
+  const char *kind;             /* "relu", "topk", "batchtopk" */
+  int64_t features, expansion;  /* expansion: times the point's width, instead; both 0: 8 times */
+  int64_t k;                    /* 0: 32, or an eighth of fewer features; none of relu */
+  int64_t batch;                /* rows of a step; 0: 1024 */
+  int64_t steps, tokens;        /* tokens: rows, instead; both 0: as many as the text has, at least 500 steps */
+  int64_t context;              /* tokens of a document; 0: 128, or what the model has */
+  int64_t buffer;               /* rows that are shuffled together; 0: 32 batches, less where they would take more than 512 MiB */
+  uint64_t seed;                /* below 2^53 */
+  double rate, l1, aux;         /* rate 0, the others below 0: by the kind */
+  int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; below 0: by the number of steps */
+};
+#define LAB_TRAIN_DEFAULTS {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1}
+
+struct lab_train_found {
+  const char *folder;
+  const char *point;           /* its full name */
+  int layer;
+  int64_t width, features, steps, tokens; /* tokens: rows trained on */
+  int64_t held_out;            /* rows that were not; 0: the text is too short to hold any out, and the following are NaN */
+  double l0, mse, explained;   /* of these, by the dictionary as it is served */
+  int64_t dead;                /* features that none of these made fire */
+};
+
+/* Creates the job and starts it. Its steps take place beside what is served, on threads of their own that give way to others; the
+ * folder is made at once and holds what a killed run goes on from. ERROR_UNSUPPORTED without a store; ERROR_NOT_FOUND, ERROR_ARGUMENT with
+ * field; ERROR_CONFLICT where the folder has a dictionary. */
+int lab_train_start(struct lab *lab, const struct lab_train_args *args, int64_t *id, struct error *error) MUST_CHECK;
+
+/* The same in the calling thread, for the command line, without a store: goes on with what the folder holds. `tell` as in lab_stats_run; texts
+ * of *out in the arena. */
+int lab_train_run(struct lab *lab, const struct lab_train_args *args, bool (*tell)(void *context, const struct lab_progress *progress),
+                  void *context, struct arena *arena, struct lab_train_found *out, struct error *error) MUST_CHECK;
+
+#endif

@@ -9,12 +9,14 @@
 #include "api/reply.h"
 #include "core/base/number.h"
 #include "core/base/clock.h"
+#include "core/training.h"
 
 const struct field jobs_fields[] = {
-    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats eval",
+    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats eval train",
      .text = "stats: statistics of every feature of a source over a text. eval: how well the source does over it; takes corpus, "
-             "lines, ends and maxTokens."},
-    MODEL_ROW, SOURCE_ROW("source", "sourceId"),
+             "lines, ends and maxTokens. train: a dictionary on the activations of a point over it (docs/training.md)."},
+    MODEL_ROW,
+    {"source", "sourceId", FIELD_SOURCE, .text = "stats, eval: the source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
     {"corpus", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 4096,
      .text = "A UTF-8 text file on the server's machine."},
     {"lines", NULL, FIELD_BOOL, .fallback = "false", .text = "true takes every line for a document of its own."},
@@ -28,6 +30,26 @@ const struct field jobs_fields[] = {
     {"logits", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the tokens each feature promotes."},
     {"neighbours", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the nearest decoder rows."},
     {"explain", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also an automatic explanation of each feature."},
+    {"point", NULL, FIELD_TEXT, .min = 1, .max = 128, .text = "train: where, as \"blocks.7.hook_resid_pre\" or \"resid_pre.7\"."},
+    {"out", NULL, FIELD_TEXT, .min = 1, .max = 100,
+     .text = "train: the name of the dictionary's folder, in the first of the setting's source_folders; then a \"path\" of /v1/sources."},
+    {"architecture", NULL, FIELD_CHOICE, .fallback = "topk", .choices = "relu topk batchtopk", .text = "train: the kind of dictionary."},
+    {"features", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: how many; left out: `expansion` times the point's width."},
+    {"expansion", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: left out: 8."},
+    {"k", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: features a token, of topk and batchtopk; left out: 32."},
+    {"batch", NULL, FIELD_INT, .fallback = "1024", .min = 1, .max = 1048576, .text = "train: tokens of a step."},
+    {"steps", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: left out: as many as the text has batches, at least 500."},
+    {"tokens", NULL, FIELD_INT, .min = 1, .max = 1e12, .text = "train: in place of steps."},
+    {"context", NULL, FIELD_INT, .min = 8, .max = 1e9, .text = "train: tokens of a document; left out: 128, or what the model has."},
+    {"buffer", NULL, FIELD_INT, .min = 1, .max = 2147483647, .text = "train: tokens that are shuffled together; left out: 32 batches."},
+    {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train: the same seed and settings give the same bytes."},
+    {"rate", NULL, FIELD_NUMBER, .min = 1e-9, .max = 1e6, .text = "train: the learning rate; left out: by architecture and features."},
+    {"l1", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of relu; left out: 5."},
+    {"aux", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what brings dead features back; left out: 1."},
+    {"warmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which the rate grows; left out: a twentieth of them, at most 1000."},
+    {"decay", NULL, FIELD_INT, .max = 1e9, .text = "train: the last steps, over which it falls to 0; left out: a fifth."},
+    {"l1WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l1 grows; left out: a twentieth."},
+    {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence; left out: a tenth, 50 to 1000."},
     {.name = NULL}};
 
 const struct field jobs_list_fields[] = {{.name = NULL}};
@@ -47,6 +69,21 @@ static void write_numbers(struct json_writer *w, const struct lab_progress *prog
   jw_member_f64(w, "secondsLeft", progress->seconds_left < 0 ? NAN : progress->seconds_left);
 }
 
+static void write_training(struct json_writer *w, const struct lab_train_figures *now) {
+  jw_key(w, "training");
+  jw_open(w, '{');
+  jw_member_f64(w, "loss", now->mse + now->sparsity + now->aux);
+  jw_member_f64(w, "mse", now->mse);
+  jw_member_f64(w, "sparsity", now->sparsity);
+  jw_member_f64(w, "aux", now->aux);
+  jw_member_f64(w, "l0", now->l0);
+  jw_member_f64(w, "explainedVariance", now->explained);
+  jw_member_int(w, "dead", now->dead);
+  jw_member_int(w, "features", now->features);
+  jw_member_int(w, "tokens", now->tokens);
+  jw_close(w, '}');
+}
+
 static void write_job(struct json_writer *w, const struct lab_progress *progress) {
   const struct store_job *job = &progress->job;
   jw_open(w, '{');
@@ -55,6 +92,7 @@ static void write_job(struct json_writer *w, const struct lab_progress *progress
   jw_member_text(w, "state", store_job_word(job->state));
   write_numbers(w, progress);
   jw_member_text(w, "message", job->message);
+  if (progress->trains) write_training(w, &progress->training);
   jw_member_bool(w, "cancelling", job->cancel && job->state == STORE_RUNNING);
   jw_member_text(w, "error", job->error);
   jw_member_bool(w, "resumable", !progress->refusal);
@@ -118,25 +156,71 @@ static int start_stats(struct api_call *call, const struct place *place, int64_t
   return lab_stats_start(call->api->lab, &args, id, error);
 }
 
-/* What the other kind of job alone has a use for. */
-static int check_kind(const struct values *values, bool eval, struct error *error) {
-  static const char *const of_stats[] = {"nTop", "nQuantile", "window", "logits", "neighbours", "explain", NULL};
-  static const char *const of_eval[] = {"ends", NULL};
-  for (const char *const *name = eval ? of_stats : of_eval; *name; name++)
-    if (values_has(values, *name))
-      return error_set_field(error, ERROR_ARGUMENT, *name, "'%s' has a meaning with kind '%s' only: leave it out", *name,
-                             eval ? "stats" : "eval");
+static int64_t whole_or(const struct values *values, const char *name, int64_t left_out) {
+  return values_has(values, name) ? values_int(values, name) : left_out;
+}
+
+static double number_or(const struct values *values, const char *name, double left_out) {
+  return values_has(values, name) ? values_number(values, name) : left_out;
+}
+
+static int start_train(struct api_call *call, int64_t *id, struct error *error) {
+  const struct values *values = call->values;
+  const struct lab_model_info *model = call_model(call, values, "modelId", error);
+  if (!model) return -1;
+  struct lab_train_args args = {.model_id = model->id, .point = values_text(values, "point", NULL), .out = values_text(values, "out", NULL),
+                                .corpus = values_text(values, "corpus", NULL), .lines = values_bool(values, "lines"),
+                                .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL),
+                                .features = whole_or(values, "features", 0), .expansion = whole_or(values, "expansion", 0),
+                                .k = whole_or(values, "k", 0), .batch = values_int(values, "batch"), .steps = whole_or(values, "steps", 0),
+                                .tokens = whole_or(values, "tokens", 0), .context = whole_or(values, "context", 0),
+                                .buffer = whole_or(values, "buffer", 0), .seed = (uint64_t)values_int(values, "seed"),
+                                .rate = number_or(values, "rate", 0), .l1 = number_or(values, "l1", -1), .aux = number_or(values, "aux", -1),
+                                .warm_up = whole_or(values, "warmUp", -1), .decay = whole_or(values, "decay", -1),
+                                .l1_warm_up = whole_or(values, "l1WarmUp", -1), .dead_after = whole_or(values, "deadAfter", -1)};
+  return lab_train_start(call->api->lab, &args, id, error);
+}
+
+/* Which kinds have a use for a field that not all have; `needed` by those that cannot do without. */
+enum { STATS = 1, EVAL = 2, TRAIN = 4 };
+static const struct use {
+  const char *name;
+  int kinds, needed;
+} uses[] = {{"source", STATS | EVAL, STATS | EVAL}, {"ends", EVAL, 0}, {"nTop", STATS, 0}, {"nQuantile", STATS, 0}, {"window", STATS, 0},
+            {"logits", STATS, 0}, {"neighbours", STATS, 0}, {"explain", STATS, 0}, {"point", TRAIN, TRAIN}, {"out", TRAIN, TRAIN},
+            {"architecture", TRAIN, 0}, {"features", TRAIN, 0}, {"expansion", TRAIN, 0}, {"k", TRAIN, 0}, {"batch", TRAIN, 0},
+            {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN, 0}, {"rate", TRAIN, 0},
+            {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0}};
+
+static const char *words_of(int kinds) {
+  return kinds == TRAIN ? "'train'" : kinds == STATS ? "'stats'" : kinds == EVAL ? "'eval'" : "'stats' and 'eval'";
+}
+
+static int check_kind(const struct values *values, int kind, struct error *error) {
+  for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) {
+    const struct use *use = &uses[i];
+    if (values_has(values, use->name) && !(use->kinds & kind))
+      return error_set_field(error, ERROR_ARGUMENT, use->name, "'%s' has a meaning with kind %s only: leave it out", use->name,
+                             words_of(use->kinds));
+    if (!values_has(values, use->name) && (use->needed & kind))
+      return error_set_field(error, ERROR_ARGUMENT, use->name, "'%s' is required with kind %s", use->name, words_of(use->needed));
+  }
   return 0;
 }
 
-int jobs_post(struct api_call *call, struct error *error) {
+static int start(struct api_call *call, int kind, int64_t *id, struct error *error) {
   struct place place;
+  if (kind == TRAIN) return start_train(call, id, error);
+  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
+  return (kind == EVAL ? start_eval : start_stats)(call, &place, id, error);
+}
+
+int jobs_post(struct api_call *call, struct error *error) {
   int64_t id;
   if (turn_away(call)) return 0;
-  bool eval = strcmp(values_text(call->values, "kind", NULL), "eval") == 0;
-  if (check_kind(call->values, eval, error) != 0) return -1;
-  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
-  if ((eval ? start_eval : start_stats)(call, &place, &id, error) != 0) return -1;
+  const char *word = values_text(call->values, "kind", NULL);
+  int kind = !strcmp(word, "eval") ? EVAL : !strcmp(word, "train") ? TRAIN : STATS;
+  if (check_kind(call->values, kind, error) != 0 || start(call, kind, &id, error) != 0) return -1;
   return answer_job(call, id, error);
 }
 

@@ -96,7 +96,8 @@ static const struct {
     {"FeatureName", "{model: text, source: text, index: integer}"},
     {"Job",
      "{id: integer, kind: text, state: text, done: integer, total: integer?, unit: text?, share: number?, rate: number, "
-     "secondsLeft: number?, message: text?, cancelling: boolean, error: text?, resumable: boolean, notResumable: text?, "
+     "secondsLeft: number?, message: text?, training?: {loss: number, mse: number, sparsity: number, aux: number, l0: number, "
+     "explainedVariance: number?, dead: integer, features: integer, tokens: integer}, cancelling: boolean, error: text?, resumable: boolean, notResumable: text?, "
      "parameters: {modelId?: text, source?: text, corpus?: text, lines?: boolean, maxTokens?: integer, ...}, result: any, createdAt: text, "
      "startedAt: text?, updatedAt: text, finishedAt: text?}"},
     {"Prediction", "{rank: integer, token: text, id: integer, logit: number, logprob: number, probability: number}"},

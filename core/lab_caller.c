@@ -5,6 +5,12 @@
 
 #define TELL_NS 200000000
 
+/* No seldomer than a state is kept. */
+static int64_t tell_ns(const struct lab *lab) {
+  int64_t ns = (int64_t)lab->options.checkpoint_ms * 1000000;
+  return ns > 0 && ns < TELL_NS ? ns : TELL_NS;
+}
+
 static bool stops(struct lab_running *running) { return ((struct lab_caller *)running->runner)->stop; }
 
 static void report(struct lab_running *running, int64_t done, int64_t total, const char *unit, const char *message) {
@@ -15,7 +21,7 @@ static void report(struct lab_running *running, int64_t done, int64_t total, con
     caller->begin_ns = now;
     caller->begin_done = done;
   }
-  bool due = phase || now - caller->told_ns >= TELL_NS || done == total;
+  bool due = phase || now - caller->told_ns >= tell_ns(running->lab) || done == total;
   caller->message = message;
   if (!due) return;
   double seconds = (double)(now - caller->begin_ns) * 1e-9;

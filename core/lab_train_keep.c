@@ -144,7 +144,7 @@ static int check_identity(const struct train_plan *plan, const char *saved, stru
 }
 
 static bool sane(const struct feed_state *feed, const struct train_plan *plan) {
-  return feed->buffers >= 0 && feed->document >= 0 && feed->dealt >= 0 && feed->dealt <= plan->buffer_batches;
+  return feed->buffers >= 0 && feed->document >= 0 && feed->dealt >= 0 && feed->dealt < plan->buffer_batches;
 }
 
 static int get_state(const struct train_plan *plan, struct trainer *trainer, struct feed_state *feed, FILE *file, struct error *error) {
@@ -174,7 +174,10 @@ int train_state_find(const struct train_plan *plan, struct trainer *trainer, str
   return failed ? -1 : 1;
 }
 
+/* And what a kill has left of one that was being written. */
 void train_state_drop(const char *folder) {
+  static const char *const names[] = {"training.part", "training"};
   char path[TRAIN_PATH_BYTES];
-  if (path_of(folder, "training", path, NULL) == 0) unlink(path);
+  for (size_t i = 0; i < 2; i++)
+    if (path_of(folder, names[i], path, NULL) == 0) unlink(path);
 }

@@ -14,8 +14,13 @@ const stateOf = (job) => job.state ?? job.status;
 function progressWords(job) {
   const unit = job.unit ?? 'steps';
   return [job.total > 0 ? `${count(job.done)} of ${count(job.total)} ${unit}` : `${count(job.done ?? 0)} ${unit}`, job.rate > 0 && `${num(job.rate)} ${unit}/s`,
-    known(job.secondsLeft) && job.secondsLeft >= 0 && stateOf(job) === 'running' && `${duration(job.secondsLeft)} left`].filter(Boolean).join(' · ');
+    known(job.secondsLeft) && job.secondsLeft >= 0 && stateOf(job) === 'running' && `${duration(job.secondsLeft)} left`,
+    ...trainingWords(job.training)].filter(Boolean).join(' · ');
 }
+
+/** How the last step of a training did. */
+const trainingWords = (now) => now ? [`loss ${num(now.loss)}`, `L0 ${num(now.l0)}`, known(now.explainedVariance) && `explained ${percent(now.explainedVariance)}`,
+  `dead ${percent(now.dead / now.features)}`, `${count(now.tokens)} tokens`] : [];
 
 /** A bar that moves in place: news comes several times a second. */
 function progressBar(id) {
@@ -27,15 +32,22 @@ function progressBar(id) {
   return { node: h('div', {}, bar, words), update };
 }
 
-/** What a job is about, as a way to its page. */
+/** What a job is about, as a way to its page; what is still to be trained has none. */
 function subject(job) {
-  const p = job.parameters ?? {}, at = [p.modelId, p.sourceId ?? p.source].filter(Boolean);
+  const p = job.parameters ?? {};
+  if (job.kind === 'train') return h('span', { class: 'soft' }, `${p.modelId} ${p.point} → ${p.out}`);
+  const at = [p.modelId, p.sourceId ?? p.source].filter(Boolean);
   return at.length === 2 ? h('a', { class: 'soft', href: path(...at) }, at.join('/')) : h('span', { class: 'soft' }, at.join('/'));
 }
+
+/** What a training came to, over text that was held out. */
+const trained = (r) => facts([['Features', count(r.features)], ['Features a token (L0)', known(r.l0) ? num(r.l0) : null], ['Explained variance', known(r.explainedVariance) ? num(r.explainedVariance) : null],
+  ['Folder', h('code', {}, r.path)]]);
 
 /** What an evaluation found, in a line; all of it stands on the page of the dictionary. */
 function found(job) {
   const r = job.result;
+  if (job.kind === 'train' && r) return trained(r);
   if (job.kind !== 'eval' || !r) return null;
   return facts([['Features a position (L0)', num(r.l0)], ['Explained variance', num(r.explainedVariance)], ['Cross-entropy', `${num(r.raw)}, through the dictionary ${num(r.spliced)}`],
     ['Share kept', known(r.kept) ? percent(r.kept) : null]]);

@@ -276,13 +276,13 @@ static int fill(struct feed *feed, struct error *error) {
   return 0;
 }
 
-/* The next buffer, once this one is dealt out. */
-static int make_ready(struct feed *feed, struct error *error) {
-  if (feed->filled && feed->state.dealt == feed->options.batches) {
-    feed->state = (struct feed_state){feed->state.buffers + 1, feed->next_document, 0};
-    feed->filled = false;
-  }
-  return feed->filled ? 0 : fill(feed, error);
+static int make_ready(struct feed *feed, struct error *error) { return feed->filled ? 0 : fill(feed, error); }
+
+/* A state never stands behind the last batch of a buffer, where the next one begins. */
+static void count_batch(struct feed *feed) {
+  if (++feed->state.dealt < feed->options.batches) return;
+  feed->state = (struct feed_state){feed->state.buffers + 1, feed->next_document, 0};
+  feed->filled = false;
 }
 
 int feed_rows(struct feed *feed, const float **rows, struct error *error) {
@@ -295,7 +295,7 @@ int feed_batch(struct feed *feed, float *out, struct error *error) {
   if (make_ready(feed, error) != 0) return -1;
   const int32_t *order = feed->order + feed->state.dealt * feed->options.batch;
   for (int64_t i = 0; i < feed->options.batch; i++) memcpy(out + i * width, feed->rows + order[i] * width, (size_t)width * sizeof *out);
-  feed->state.dealt++;
+  count_batch(feed);
   return 0;
 }
 

@@ -32,7 +32,7 @@ struct feed_options {
 struct feed_state {
   int64_t buffers;  /* filled before this one */
   int64_t document; /* at which this one begins, counted over all walks */
-  int64_t dealt;    /* batches of this one */
+  int64_t dealt;    /* batches of this one: less than there are */
 };
 
 struct feed;

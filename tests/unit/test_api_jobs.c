@@ -78,7 +78,11 @@ static void test_jobs(void **state) {
   expect_error("POST", "/v1/jobs", JOB("\"corpus\":\"/none\",\"windw\":9"), 400, "argument", "windw", "did you mean 'window'");
   expect_error("POST", "/v1/jobs", JOB("\"corpus\":\"/none\",\"window\":7"), 400, "argument", "window", "from 8 to 256");
   expect_error("POST", "/v1/jobs", JOB("\"corpus\":\"/none/at/all\""), 404, "not_found", "corpus", "/none/at/all");
-  expect_error("POST", "/v1/jobs", "{\"kind\":\"train\",\"source\":\"1-res-relu\"}", 400, "argument", "kind", "'stats'");
+  expect_error("POST", "/v1/jobs", "{\"kind\":\"trian\",\"source\":\"1-res-relu\"}", 400, "argument", "kind", "'stats'");
+  expect_error("POST", "/v1/jobs", "{\"kind\":\"train\",\"corpus\":\"/x\",\"source\":\"1-res-relu\"}", 400, "argument", "source", "leave it out");
+  expect_error("POST", "/v1/jobs", "{\"kind\":\"train\",\"corpus\":\"/x\",\"point\":\"resid_pre.1\"}", 400, "argument", "out", "required");
+  expect_error("POST", "/v1/jobs", "{\"kind\":\"stats\",\"corpus\":\"/x\"}", 400, "argument", "source", "required");
+  expect_error("POST", "/v1/jobs", JOB("\"corpus\":\"/x\",\"k\":3"), 400, "argument", "k", "'train'");
 }
 
 static void test_job_stops_and_goes_on(void **state) {
@@ -179,7 +183,8 @@ static void test_never_resumable(void **state) {
   expect_resumable(left_behind("stats", parameters), "'7-res-gone'");
   expect_resumable(left_behind("eval", parameters), "'7-res-gone'");
   expect_resumable(left_behind("eval", "{\"modelId\":\"other\"}"), "other");
-  expect_resumable(left_behind("train", "{}"), "jobs of kind 'train' are not run");
+  expect_resumable(left_behind("paint", "{}"), "jobs of kind 'paint' are not run");
+  expect_resumable(left_behind("train", "{\"architecture\":\"topk\",\"point\":\"resid_pre.9\"}"), "");
   snprintf(parameters, sizeof parameters, "{\"modelId\":\"tiny\",\"source\":\"2-res-jump\",\"corpus\":\"%s\",\"window\":7}", corpus(3));
   expect_resumable(left_behind("stats", parameters), "window is 7, allowed are 8 to 256");
 }

@@ -245,7 +245,7 @@ $(PTX_CHECK): tests/cuda_ptx/check_machine.cpp $(B)/ptx/tests/cuda_ptx/machine.o
 	$(SAY) TEST $@
 	$(Q)$(CXX) $(PTX_CXX) -O1 -frounding-math -o $@ $(filter %.cpp %.o,$^) $(EMULATED_LINK) -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process neurons engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
 CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.

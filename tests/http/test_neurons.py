@@ -295,7 +295,9 @@ def test_the_command_counts_neurons(counted, tmp_path, start_daemon):
     assert status == 0, err
     other = start_daemon(store=str(store))
     want, got = (get(one, f"/api/feature/{MODEL}/1/17") for one in (daemon, other))
-    assert [a["values"] for a in got["activations"]] == [a["values"] for a in want["activations"]]
+    assert len(got["activations"]) == len(want["activations"])
+    for a, b in zip(got["activations"], want["activations"]):
+        agrees(a["values"], b["values"])  # the command may have run on another backend
     assert got["frac_nonzero"] == want["frac_nonzero"]
 
 
@@ -369,8 +371,11 @@ def test_attribution(daemon, twin):
     assert got["point"] == POINT
     for place in got["positions"]:
         want = gradients[place["position"]] * acts[place["position"]]
-        assert len(place["top"]) == D_MLP
-        agrees([f["attribution"] for f in sorted(place["top"], key=lambda f: f["index"])], want)
+        shares = np.zeros(D_MLP)  # those that are not 0
+        for f in place["top"]:
+            shares[f["index"]] = f["attribution"]
+        assert len(place["top"]) > D_MLP - 5
+        agrees(shares, want)
         assert place["error"] == 0 and place["bias"] == pytest.approx(0, abs=1e-5)  # sums in another order
         agrees([place["total"], place["features"]], [want.sum()] * 2)
 

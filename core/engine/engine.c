@@ -557,6 +557,8 @@ struct engine *engine_new(struct backend *backend, const struct model *const *mo
     engine->options.max_step_rows = engine->options.max_sessions;
   engine->runners = calloc(n_models ? n_models : 1, sizeof *engine->runners);
   int failed = engine->runners ? open_runners(engine, models, n_models, error) : error_memory(error, n_models * sizeof *engine->runners);
+  /* A model that is computed with while it is loaded (a table with a factor) makes the opening thread the worker until now. */
+  if (!failed && backend->ops->wait) failed = backend->ops->wait(backend, error);
   if (!failed && pthread_create(&engine->thread, NULL, worker, engine) != 0)
     failed = error_set(error, ERROR_IO, "the engine's thread could not be started");
   engine->started = !failed;

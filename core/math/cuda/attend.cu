@@ -330,8 +330,10 @@ static __device__ __forceinline__ bool comes_last(unsigned *count, unsigned n) {
   if (threadIdx.x == 0) {
     __threadfence();
     last = atomicAdd(count, 1u) == n - 1;
-    if (last) *count = 0;
-    __threadfence();
+    if (last) {
+      *count = 0;
+      __threadfence(); /* of the others nobody reads what this block did not write */
+    }
   }
   __syncthreads();
   return last;

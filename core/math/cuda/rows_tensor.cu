@@ -116,8 +116,10 @@ template <int TYPE, int TILES> static __global__ void __launch_bounds__(THREADS,
   if (block.works()) block.multiply(x);
   if (threadIdx.x == 0) {
     last = before == gridDim.x - 1;
-    if (last) *args.both.count = 0;
-    __threadfence();
+    if (last) {
+      *args.both.count = 0;
+      __threadfence();
+    }
   }
   __syncthreads();
   if (!last) return;

@@ -238,6 +238,54 @@ static void test_every_call_may_fail(void **state) {
   world_free(world);
 }
 
+/* A step whose call number `calls` fails: 0, its logits in out, when it was right all the same. */
+static int run_with_failure(struct world *world, long calls, float out[2 * 61]) {
+  struct error error = ERROR_INIT;
+  emulated.order(calls, 1);
+  int failed = world->backend->ops->run(world->backend, world->list, world->count, &world->step, &error);
+  emulated.order(0, 0);
+  if (backend_wait(world->backend, NULL) != 0 || failed) return -1;
+  must_read(world->backend, out, world->logits, 2 * 61);
+  return 0;
+}
+
+/* What cannot be recorded is launched as it is, recorded when it comes again, and not tried for ever. */
+static void test_recording_may_fail(void **state) {
+  (void)state;
+  if (!emulated.order) skip();
+  float plain[2 * 61], again[2 * 61];
+  int without = 0;
+  for (long calls = 0; calls < 60; calls++) {
+    struct world *world = world_new("cuda", 1, &small_shape);
+    float *cap = &world->list[world->count - 1].u.linear.soft_cap;
+    world_step(world, (struct step_slot[]){{{0, 2}, 0, 0, 2}}, 1);
+    for (int turn = 0; turn < 2; turn++) world_run(world); /* memory has grown, and the kind is known: the next one is recorded */
+    must_read(world->backend, plain, world->logits, 2 * 61);
+    long replays = count(REPLAYS);
+    bool launched = run_with_failure(world, calls, again) == 0 && count(REPLAYS) == replays;
+    if (launched) {
+      same_bits("what was not recorded", again, plain, 2 * 61);
+      for (int turn = 0; turn < 2; turn++) world_run(world);
+      assert_int_equal(count(REPLAYS), ++replays);
+      for (int kind = 1; kind < 3; kind++) { /* two more failures: three in all */
+        *cap = (float)kind;
+        world_run(world);
+        assert_int_equal(run_with_failure(world, calls, again), 0);
+      }
+      *cap = 3;
+      for (int turn = 0; turn < 4; turn++) world_run(world);
+      assert_int_equal(count(REPLAYS), replays);
+      *cap = 0;
+      world_run(world);
+      must_read(world->backend, again, world->logits, 2 * 61);
+      same_bits("without recording", again, plain, 2 * 61);
+      without++;
+    }
+    world_free(world);
+  }
+  assert_true(without >= 3); /* beginning it, launches in it, ending it */
+}
+
 /* A kernel that reads what it may not makes every later call fail: the backend says so at once and asks no more. */
 static void test_a_lost_device(void **state) {
   (void)state;
@@ -295,7 +343,7 @@ int main(void) {
       cmocka_unit_test(test_repeated_steps),
       cmocka_unit_test(test_products_of_the_library),
       cmocka_unit_test(test_many_kinds_of_steps),
-      cmocka_unit_test(test_every_call_may_fail),
+      cmocka_unit_test(test_every_call_may_fail), cmocka_unit_test(test_recording_may_fail),
       cmocka_unit_test(test_one_wait),
       cmocka_unit_test(test_a_lost_device),
       cmocka_unit_test(test_too_little_memory),

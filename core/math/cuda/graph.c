@@ -5,6 +5,7 @@
  * which come again when memory is given back, and what is recorded holds addresses. The
  * first step of a kind is launched op by op, which lets scratch memory grow; the second is recorded; from then on it is
  * replayed, until its place is needed for another. What is replayed reads the step from the tables. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +26,11 @@ struct recorded {
   unsigned long used;   /* when; 0: empty */
 };
 
+#define MOST_FAILURES 3 /* then recording is given up */
+
 struct graphs {
   struct recorded kept[MAX_GRAPHS];
+  int failures; /* to record */
   struct recorded *last; /* used by the last step, and most likely by this one */
   unsigned long clock;
 };
@@ -115,16 +119,24 @@ static int record(struct cuda_backend *cuda, const struct step *step, struct rec
   return failed;
 }
 
+/* A step that cannot be recorded is launched as it is: slower, and as right. That is said, for it should not be. -1: the device is lost. */
+static int go_without(struct cuda_backend *cuda, struct recorded *r, const struct error *why, struct error *error) {
+  forget(r);
+  if (atomic_load(&cuda->lost)) return error_set(error, why->code, "%s", why->text);
+  bool last = ++cuda->graphs->failures == MOST_FAILURES;
+  fprintf(stderr, "steerd-cuda: a step could not be recorded, and is launched op by op%s: %s\n", last ? ", as all are from now on" : "",
+          why->text);
+  return 0;
+}
+
 int graphs_run(struct cuda_backend *cuda, const struct op *list, size_t count, const struct step *step,
                const struct shape *shape, struct error *error) {
   struct graphs *graphs = cuda->graphs;
-  if (cuda->watch || !worth_it(count, shape)) return 0;
+  struct error why = ERROR_INIT;
+  if (cuda->watch || graphs->failures == MOST_FAILURES || !worth_it(count, shape)) return 0;
   struct recorded *r = find(graphs, list, count, step, shape);
   if (!r) return can_be_recorded(list, count) ? note(graphs, list, count, step, shape, error) : 0;
-  if (!r->exec && record(cuda, step, r, error) != 0) {
-    forget(r);
-    return -1;
-  }
+  if (!r->exec && record(cuda, step, r, &why) != 0) return go_without(cuda, r, &why, error);
   r->used = ++graphs->clock;
   return cuda_check(cuda, cudaGraphLaunch(r->exec, cuda->stream), "repeating a step", error) != 0 ? -1 : 1;
 }

@@ -2,7 +2,7 @@
 # `make gpu-bench`: speed on a real device beside its limits, and PyTorch with hooks where it is installed. Prints a report in
 # Markdown and keeps it in $OUT/bench.md (build/gpu), with figures.txt and clocks.csv beside it. `make gpu-trace` (this with `trace`): a
 # table of every kernel instead, in $OUT/trace.md. LIMIT: seconds for all of it (540). PARTS: which of them; PEER=no leaves PyTorch
-# out; TINY=1: small shapes, to see that it runs. A part that fails or hangs leaves the others, and what it had found.
+# out; BACKEND=cuda:0+serial: another name of the device; TINY=1: small shapes, to see that it runs. A part that fails or hangs leaves the others, and what it had found.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 . tests/gpu/machine.sh
@@ -14,7 +14,7 @@ python=${PEER_PYTHON:-python3}
 # part SECONDS NAME ARGUMENTS...
 part() {
   local seconds=$1 name=$2; shift 2
-  limited "$seconds" $line_buffered "$programs/bench_gpu" --part "$name" "$@" 2>&1
+  limited "$seconds" $line_buffered "$programs/bench_gpu" --part "$name" ${BACKEND:+--backend "$BACKEND"} "$@" 2>&1
   local rc=$?
   [ $rc -eq 0 ] && return 0
   echo; echo "FAIL  $name: $(out_of_time $rc && echo "not done in time" || echo "status $rc")"
@@ -23,10 +23,13 @@ part() {
 
 # Clocks, power and temperature, all the while; and who asks keeps the driver from putting the device to sleep between programs.
 watch_clocks() {
+  local reasons=clocks_event_reasons.active # older drivers have it by another name; where neither is known, do without
+  [[ $(smi $reasons) == *0x* ]] || reasons=clocks_throttle_reasons.active
+  [[ $(smi $reasons) == *0x* ]] || reasons=pstate
   timeout -k 5 "$(seconds_left 99999)" $line_buffered nvidia-smi -l 2 --format=csv,nounits \
-    --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active >"$OUT/clocks.csv" 2>/dev/null &
-  watcher=$!
-  trap 'kill $watcher 2>/dev/null' EXIT
+    --query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,$reasons >"$OUT/clocks.csv" 2>/dev/null &
+  helpers="${helpers:-} $!"
+  trap 'kill $helpers 2>/dev/null' EXIT
 }
 clocks() { echo "clocks (SM, memory, W, degrees, throttled by) after $1: $(tail -n 1 "$OUT/clocks.csv" 2>/dev/null | sed 's/^[^,]*, *//')"; }
 
@@ -54,6 +57,7 @@ peer() {
 
 trace() {
   local name
+  echo; echo "Each kernel alone, between two events: none begins early, and each has the two events in it (limits say how much: in bench.md)."
   for name in $parts; do part 60 "$name" --trace ${TINY:+--tiny} | { if command -v c++filt >/dev/null; then c++filt -p; else cat; fi; } || failed=1; done
   echo; echo "$SECONDS s"
 }
@@ -71,7 +75,7 @@ bench() {
   done
   echo
   [ "${PEER:-}" = no ] || peer || failed=1
-  echo; echo "## Goals"; echo
+  echo; echo "## Goals${BACKEND:+, on $BACKEND}"; echo
   [ -z "${TINY:-}" ] || { echo "Small shapes (TINY): no figure here means anything."; echo; }
   awk -f tests/gpu/goals.awk "$figures"
   echo; echo "$SECONDS s"

@@ -35,7 +35,11 @@ tested() {
   local name log begin=$SECONDS rc
   name=$(basename "$3") log=build/gpu/$(basename "$3").log
   STEERD_TEST_BACKEND=$2 limited "$1" $line_buffered "$3" >"$log" 2>&1; rc=$?
-  if [ $rc -eq 0 ] && ! grep -qa '^skip: the CUDA backend' "$log"; then
+  if [ $rc -eq 0 ] && grep -qa 'could not be recorded' "$log" && [ "${STEERD_CUDA_LIBRARY%emulated.so}" = "$STEERD_CUDA_LIBRARY" ]; then
+    failed=1 # right, but slow: every figure of the bench would be of steps launched op by op
+    echo "FAIL  $name ($2) passed, but steps could not be recorded"
+    grep -am 3 'could not be recorded' "$log"; keep_log "$log"
+  elif [ $rc -eq 0 ] && ! grep -qa '^skip: the CUDA backend' "$log"; then
     echo "ok    $name ($2), $(grep -ao '[0-9]* test(s) run' "$log" | tail -n 1), $((SECONDS - begin)) s"
   elif out_of_time $rc && [ "$(seconds_left 9)" -lt 9 ]; then
     echo "skip: $name ($2): no time left"
@@ -94,10 +98,11 @@ check_http() {
   esac
 }
 
-# sanitized TOOL PROGRAM
+# sanitized TOOL PROGRAM. All waits ask the device until it is ready: "not ready" is no error, but memcheck counts what calls return.
 sanitized() {
-  local log=build/gpu/$1-$(basename "$2").log rc
-  STEERD_TEST_BACKEND=cuda limited 80 compute-sanitizer --tool "$1" --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
+  local log=build/gpu/$1-$(basename "$2").log api_errors= rc
+  [ "$1" = memcheck ] && api_errors='--report-api-errors no'
+  STEERD_TEST_BACKEND=cuda limited 80 compute-sanitizer --tool "$1" $api_errors --error-exitcode 9 --print-limit 20 "$2" >"$log" 2>&1; rc=$?
   case $rc in
     0) echo "ok    $1 of $(basename "$2")" ;;
     124 | 137) echo "skip: $1 (no time left)" ;;

@@ -119,6 +119,20 @@ static void make_events(void) {
   check(cudaEventCreateWithFlags(&read_end, cudaEventDefault), "an event");
 }
 
+/* The same for a kernel that does nothing: what times of kernels one by one have in them besides the kernel. */
+static double nothing_once() {
+  float milliseconds;
+  make_events();
+  check(cudaLaunchHostFunc(stream, sleep_before, NULL), "a call");
+  start(nothing_kernel, nothing_args{NULL}, 1, false);
+  check(cudaEventRecord(read_begin, stream), "an event");
+  start(nothing_kernel, nothing_args{NULL}, (unsigned)processors, false);
+  check(cudaEventRecord(read_end, stream), "an event");
+  wait();
+  check(cudaEventElapsedTime(&milliseconds, read_begin, read_end), "an event");
+  return (double)milliseconds * 1e-3;
+}
+
 /* Seconds, on the device's own clock, in which `bytes` are read; the place moves on, so that nothing is in the second cache. */
 static double read_once(const unsigned char *from, size_t all, size_t bytes, unsigned *out) {
   float milliseconds;
@@ -174,6 +188,7 @@ static double run_graph(cudaGraphExec_t exec) {
 static void report_launches(unsigned *out) {
   unsigned char *locked = NULL, *tables = NULL;
   unsigned blocks = (unsigned)processors;
+  printf("| a kernel that does nothing between two events, as gpu-trace times each | %.2f us | |\n", 1e6 * median_of(nothing_once));
   cudaGraphExec_t one = record(1, blocks, false, out);
   double alone = median_of([&] { return run_graph(one); });
   printf("| a graph of one kernel, launched and waited for | %.1f us | |\n", 1e6 * alone);

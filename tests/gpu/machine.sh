@@ -92,6 +92,14 @@ build_limits() {
   fi
 }
 
+# A driver without persistence puts the device to sleep when nobody has it open, and waking it takes each program seconds.
+keep_awake() {
+  [ "$(smi persistence_mode)" = Enabled ] && return 0
+  timeout -k 5 "$(seconds_left 99999)" nvidia-smi -l 10 --format=csv --query-gpu=name >/dev/null 2>&1 &
+  helpers="${helpers:-} $!"
+  trap 'kill $helpers 2>/dev/null' EXIT
+}
+
 # machine_ready WHAT: ends with a line that names what is missing; nothing is wrong then, so the exit status is 0.
 machine_ready() {
   library=${STEERD_CUDA_LIBRARY:-}
@@ -106,7 +114,7 @@ machine_ready() {
     echo "skip: $1 (no nvcc: install CUDA's toolkit 12.8 or newer, or bring build/gpu/bundle.tgz of \`make gpu-bundle\`)"; exit 0
   fi
   command -v nvidia-smi >/dev/null || { echo "skip: $1 (no nvidia-smi: this machine has no NVIDIA driver)"; exit 0; }
-  timeout 60 nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }
+  timeout 150 nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }
   sm=$(smi compute_cap | tr -cd '0-9'); sm=${sm:-90}
   echo "GPU: $(smi name,driver_version,memory.total,clocks.sm,clocks.mem), compute capability $sm"
   echo "host: $(uname -r), $jobs processors, $({ ${CC:-gcc} --version || echo 'no compiler'; } 2>&1 | head -n 1)"
@@ -114,8 +122,9 @@ machine_ready() {
   find_cublas
   export STEERD_CUDA_LIBRARY=$library
   build_programs || exit 1
-  # Is it there for a program of ours? Then not every program has to say that it is not.
-  limited 60 "$programs/bench_gpu" --tiny --part limits >build/gpu/open.log 2>&1 ||
+  keep_awake
+  # Is it there for a program of ours? Then not every program has to say that it is not. The first one reads libraries of 500 MB.
+  limited 150 "$programs/bench_gpu" --tiny --part limits >build/gpu/open.log 2>&1 ||
     { echo "FAIL  opening the device: status $?"; tail -n 5 build/gpu/open.log; exit 1; }
   line_buffered=$(command -v stdbuf >/dev/null && echo "stdbuf -oL")
 }

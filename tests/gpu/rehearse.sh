@@ -13,6 +13,7 @@ cat >"$OUT/bin/nvidia-smi" <<'END'
 #!/bin/sh
 case "$*" in
 *"-l 2"*) echo "timestamp, clocks.current.sm [MHz]"; while :; do echo "2026/01/01 00:00:00.000, 1980, 3201, 512.30, 41, 0x0000000000000000"; sleep 2; done ;;
+*reasons.active*) echo "0x0000000000000000" ;;
 *-L*) echo "GPU 0: an emulated GPU (UUID: GPU-0)" ;;
 *compute_cap*) echo "9.0" ;;
 *) echo "an emulated GPU, 580.00, 4096 MiB, 345 MHz, 3201 MHz" ;;
@@ -50,6 +51,9 @@ STEERD_GPU_LIMITS=$OUT/hangs PATIENCE=1 LIMIT=30 PARTS="dictionaries" PEER=no ba
   tests/gpu/bench.sh' >/dev/null && wrong 'a program that hangs is no failure'
 must bench.md '^FAIL  limits of the device' 'what hangs is not named'
 must bench.md '^## Goals' 'a hanging program took the goals with it'
+
+BACKEND=cuda:0+serial PARTS=gpt2 PEER=no tests/gpu/bench.sh >/dev/null || wrong 'gpu-bench of a device by another name failed'
+must bench.md '^## Goals, on cuda:0.serial$' 'the name of the device is not told'
 mv "$OUT/bench-whole.md" "$OUT/bench.md"
 
 if [ -n "${CHECK:-}" ]; then

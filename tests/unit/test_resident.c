@@ -233,6 +233,20 @@ static size_t plain_bytes(const char *name) {
   return bytes;
 }
 
+/* The emulator counts bytes; a device has pages of 2 MiB, of which a dictionary can open one for vectors and one for matrices, and what
+ * others have of it (tables of pages, code that is loaded when it is first used) comes in the same. */
+#define PAGES ((size_t)4 << 20)
+
+static bool counts_to_the_byte(void) {
+  const char *library = getenv("STEERD_CUDA_LIBRARY");
+  return library && strstr(library, "emulated");
+}
+
+static void same_room(size_t got, size_t want) {
+  size_t off = got > want ? got - want : want - got;
+  if (off > (counts_to_the_byte() ? 0 : PAGES)) fail_msg("%zu bytes, not %zu", got, want);
+}
+
 /* On a device: beside its matrices a dictionary has what it was opened with, whatever is done with it, and says so. */
 static void test_bytes(void **state) {
   (void)state;
@@ -267,15 +281,18 @@ static void test_bytes(void **state) {
     assert_int_equal(dict_splice_hold(dict, &splice, &serial, &error), 0);
     assert_int_equal(backend->ops->room(backend, &held, &total, &error), 0);
     dict_budget_stats(budget, &stats);
-    assert_int_equal(opened - held, stats.bytes - dict_encoder_bytes(dict)); /* the decoder; the encoder was there */
-    size_t vectors = before - opened - dict_encoder_bytes(dict), splices = (size_t)(info->n_feat + info->d_out) * sizeof(float);
-    assert_true(vectors > splices && said > vectors);
+    same_room(held + stats.bytes - dict_encoder_bytes(dict), opened); /* the decoder; the encoder was there */
+    size_t splices = (size_t)(info->n_feat + info->d_out) * sizeof(float);
+    if (counts_to_the_byte()) {
+      size_t vectors = before - opened - dict_encoder_bytes(dict);
+      assert_true(vectors > splices && said > vectors);
+    }
     assert_int_equal(said - plain_bytes(names[i]), splices);
     assert_int_equal(dict_info(dict)->bytes, said);
     dict_splice_release(dict);
     dict_close(dict);
     dict_budget_free(budget);
-    assert_int_equal(settled_room(backend), before);
+    same_room(settled_room(backend), before);
   }
   backend_close(backend);
 }

@@ -246,6 +246,13 @@ static void prepare_process(const struct options *o) {
   mapfile_guard_install();
 }
 
+/* Behind a device that has failed. Closing what belongs to it, and what its driver does when a process exits, may wait for it for ever.
+ * The store needs no closing: what was written is there. */
+static _Noreturn void leave(const struct error *error) {
+  access_log_stop();
+  _exit(complain(error));
+}
+
 static int run_daemon(struct daemon *d, struct error *error) {
   prepare_process(&d->options);
   if (catch_signals(error)) return -1;
@@ -259,6 +266,7 @@ static int run_daemon(struct daemon *d, struct error *error) {
     if (device_is_lost(d->lab))
       rc = error_set(error, ERROR_DEVICE, "the compute device has failed; the server ends, to be started again");
     drain(d);
+    if (rc) leave(error);
   }
   close_daemon(d);
   access_log_stop();

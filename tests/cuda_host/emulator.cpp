@@ -49,6 +49,16 @@ cudaError_t emulated::called() {
   return say(fail_with);
 }
 
+/* A kernel that never ends, once the file is there that STEERD_EMULATED_HANG names: nothing comes to an end any more. */
+bool emulated::hangs() {
+  static const char *const file = getenv("STEERD_EMULATED_HANG");
+  return file && access(file, F_OK) == 0;
+}
+/* In calls that wait for the device, as freeing memory does. */
+void emulated::stand_still() {
+  while (hangs()) usleep(10000);
+}
+
 /* For tests, by dlsym. The call after `calls` more fails; cudaSuccess mends everything. */
 extern "C" void cuda_emulated_fail(long calls, int error) {
   std::lock_guard<std::mutex> lock(guard);
@@ -236,6 +246,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t which) {
+  emulated::stand_still();
   cudaStream_t stream = known_stream(which);
   CALLED();
   cudaError_t error = unsafe_on(stream);
@@ -262,6 +273,7 @@ extern "C" {
 
 /* Once in a step: the place where tests of the whole server break the device, by making a file. */
 cudaError_t cudaStreamQuery(cudaStream_t which) {
+  if (emulated::hangs()) return cudaErrorNotReady;
   const char *file = getenv("STEERD_EMULATED_LOSS");
   if (file && access(file, F_OK) == 0) cuda_emulated_fail(0, cudaErrorIllegalAddress);
   cudaStream_t stream = known_stream(which);
@@ -351,6 +363,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t which) {
 }
 static bool is_done(cudaEvent_t event) { return !event->recorded || event->stream->done >= event->at; }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (emulated::hangs()) return cudaErrorNotReady;
   CALLED();
   UNSAFE_IN_CAPTURE();
   device_turn turn(device);

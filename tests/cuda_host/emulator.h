@@ -43,6 +43,8 @@ bool in_order();
 
 /* One call of the interface: the failure that a test ordered for it, or success. */
 cudaError_t called();
+bool hangs();
+void stand_still();
 /* Asks for work on a stream: it is done some time before the stream is next waited for; or recorded, where the stream records. */
 cudaError_t submit(cudaStream_t stream, std::function<void()> work);
 cudaError_t submit_kernel(cudaStream_t stream, kernel_call call);

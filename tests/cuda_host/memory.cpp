@@ -130,6 +130,7 @@ static size_t give(void *at) {
 }
 
 cudaError_t cudaMalloc(void **out, size_t bytes) {
+  stand_still();
   CALLED();
   UNSAFE_IN_CAPTURE();
   std::lock_guard<std::mutex> lock(guard);
@@ -139,6 +140,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes) {
 cudaError_t cudaFree(void *at) {
   if (!at) return cudaSuccess;
   UNSAFE_IN_CAPTURE();
+  stand_still();
   do_everything();
   size_t bytes = give(at);
   std::lock_guard<std::mutex> lock(guard);
@@ -308,6 +310,7 @@ cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned) { return cudaMallo
 cudaError_t cudaFreeHost(void *at) {
   if (!at) return cudaSuccess;
   UNSAFE_IN_CAPTURE();
+  stand_still();
   do_everything();
   std::lock_guard<std::mutex> lock(guard);
   if (!locked.erase(at)) die("what is freed was not locked memory");

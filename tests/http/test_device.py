@@ -145,6 +145,21 @@ def test_a_lost_device_fails_requests_and_ends_the_server(tmp_path, path, body):
     daemon.close()
 
 
+@needs_library
+def test_a_device_that_hangs_hangs_nobody(tmp_path):
+    """No call that waits for the device returns any more, and freeing its memory is one."""
+    hung = tmp_path / "hung"
+    daemon = on_device(STEERD_EMULATED_HANG=str(hung), STEERD_CUDA_WAIT="2")
+    assert daemon.post("/steer", STEER).status_code == 200
+    hung.touch()
+    reply = daemon.post("/steer", STEER)
+    assert reply.status_code == 503 and reply.json()["code"] == "device"
+    assert "CUDA device 1 has not answered for 2 s" in reply.json()["message"]
+    assert daemon.wait(20) == 1
+    assert "the compute device has failed" in daemon.log()
+    daemon.close()
+
+
 def run(*arguments, environment=None):
     command = [binary(), "serve", "--listen", "127.0.0.1:0", *model_options(), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin", **(environment or {})})

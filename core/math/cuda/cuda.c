@@ -10,7 +10,7 @@
 #include "core/base/checked.h"
 
 #define WORKSPACE_BYTES ((size_t)64 << 20) /* of the library: what it asks for on the largest devices */
-#define WAIT_LIMIT_SECONDS 120             /* a step takes milliseconds: what takes so long hangs */
+#define WAIT_LIMIT_SECONDS 120             /* a step takes milliseconds: what takes so long hangs (STEERD_CUDA_WAIT says otherwise) */
 #define LEAST_MAJOR 8
 #define OVERLAP_MAJOR 9      /* older devices run one kernel after the other */
 #define OVERLAP_DRIVER 12030 /* older drivers do not record such launches */
@@ -21,15 +21,21 @@ static int say_lost(struct error *error) {
   return error_set(error, ERROR_DEVICE, "the CUDA device has failed; the server must be started again");
 }
 
-/* After an error: does the device still do what it is asked? A failed kernel makes every later call fail. */
-static void look_whether_lost(struct cuda_backend *cuda) {
-  if (cuda->stream && !cuda->capturing && cudaStreamSynchronize(cuda->stream) != cudaSuccess) atomic_store(&cuda->lost, true);
+/* After an error: does the device still do what it is asked? A failed kernel makes every later call fail, on every stream: so the
+ * caller's own is asked, as the worker may be recording on its, and without waiting, as nothing may come. */
+static void look_whether_lost(struct cuda_backend *cuda, cudaError_t after) {
+  cudaStream_t own = cuda_stream(cuda);
+  if (after == cudaErrorLaunchTimeout) atomic_store(&cuda->hung, true); /* of a watched launch: the kernel still runs */
+  if (own == cuda->stream && (!own || cuda->capturing)) return;
+  cudaError_t now = cudaStreamQuery(own);
+  bool well = (now == cudaSuccess || now == cudaErrorNotReady) && !atomic_load(&cuda->hung);
+  if (!well) atomic_store(&cuda->lost, true);
 }
 
 int cuda_check(struct cuda_backend *cuda, cudaError_t status, const char *what, struct error *error) {
   if (status == cudaSuccess) return 0;
   (void)cudaGetLastError(); /* it is told here, and not again by a later call */
-  look_whether_lost(cuda);
+  look_whether_lost(cuda, status);
   return error_set(error, ERROR_DEVICE, "CUDA device %d: %s failed: %s%s", cuda->device, what, cudaGetErrorString(status),
                    atomic_load(&cuda->lost) ? "; the server must be started again" : "");
 }
@@ -101,10 +107,11 @@ static int wait_for(struct cuda_backend *cuda, cudaStream_t stream, cudaEvent_t 
     sched_yield();
     double now = seconds_now();
     if (begin == 0) begin = now;
-    if (now - begin < WAIT_LIMIT_SECONDS) continue;
+    if (now - begin < cuda->wait_limit) continue;
+    atomic_store(&cuda->hung, true);
     atomic_store(&cuda->lost, true);
     return error_set(error, ERROR_DEVICE, "CUDA device %d has not answered for %d s; the server must be started again",
-                     cuda->device, WAIT_LIMIT_SECONDS);
+                     cuda->device, cuda->wait_limit);
   }
 }
 
@@ -163,6 +170,7 @@ void *cuda_scratch(struct cuda_backend *cuda, enum scratch_name name, size_t byt
 static void cuda_close(struct backend *backend) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   if (entered == cuda) entered = NULL;
+  if (atomic_load(&cuda->hung)) return; /* whatever is asked now waits for ever; the process is about to end */
   (void)cuda_choose(cuda);
   watch_free(cuda->watch);
   graphs_free(cuda);
@@ -241,11 +249,18 @@ static int open_library(struct cuda_backend *cuda, struct error *error) {
   return blas_check(cublasSetMathMode(cuda->blas, exact), "setting its precision", error);
 }
 
+static int wait_limit(void) {
+  const char *said = getenv("STEERD_CUDA_WAIT");
+  int seconds = said ? atoi(said) : 0;
+  return seconds > 0 ? seconds : WAIT_LIMIT_SECONDS;
+}
+
 static struct backend *cuda_open(const struct cuda_options *options, struct error *error) {
   struct cuda_backend *cuda = calloc(1, sizeof *cuda);
   if (!cuda) return error_memory(error, sizeof *cuda), NULL;
   pthread_mutex_init(&cuda->uploads.mutex, NULL);
   cuda->device = options->device;
+  cuda->wait_limit = wait_limit();
   cuda->deterministic = options->deterministic;
   cuda->serial = options->serial;
   cuda->apart = options->apart;

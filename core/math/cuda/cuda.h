@@ -92,7 +92,9 @@ struct cuda_backend {
   bool deterministic, serial, apart, library;
   bool overlaps;    /* kernels begin while the one before them ends: device.cuh */
   _Atomic(const void *) prepared[MOST_KERNELS]; /* kernels that launch_prepare has seen, by their addresses */
-  atomic_bool lost; /* the device does not answer any more: nothing is asked of it again */
+  atomic_bool lost; /* the device does not do what it is asked any more: nothing is asked of it again */
+  atomic_bool hung; /* it does not even answer: calls that wait for it (freeing memory, too) would never return, and are not made */
+  int wait_limit;   /* seconds that a step may take */
   _Atomic(pthread_t) worker; /* the thread that runs steps; what it asks for goes to `stream` */
   cudaStream_t stream;
   bool in_flight;            /* something of a verb that has returned has not been waited for */

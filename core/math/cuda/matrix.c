@@ -185,10 +185,11 @@ void cuda_matrix_free(struct backend *backend, struct matrix *matrix) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   struct cuda_matrix *own = (struct cuda_matrix *)matrix;
   if (!matrix) return;
-  (void)cuda_choose(cuda);
   if (own->lent) {
+    (void)cuda_choose(cuda);
     cuda_give_back(cuda, own->data);
-  } else {
+  } else if (!atomic_load(&cuda->hung)) {
+    (void)cuda_choose(cuda);
     /* The worker's step may still read it; what failed is told by whatever it asks for next. */
     bool over = cuda_stream(cuda) != cuda->stream || !cuda->in_flight || cuda_wait(cuda, NULL) == 0;
     (void)over;

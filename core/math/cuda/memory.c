@@ -105,8 +105,9 @@ int cuda_lend(struct cuda_backend *cuda, size_t bytes, void **out, struct error 
   return cuda->lent ? take_of(cuda, cuda->lent, cudaStreamPerThread, bytes, out, error) : cuda_take(cuda, bytes, out, error);
 }
 
-/* Of a lost device it fails, and there is nothing to be done about it. */
+/* Of a lost device it fails, and there is nothing to be done about it; of one that hangs it is not asked. */
 void cuda_give_back(struct cuda_backend *cuda, void *data) {
+  if (atomic_load(&cuda->hung)) return;
   if (data && cuda->lent)
     cudaFreeAsync(data, cuda_stream(cuda));
   else
@@ -121,9 +122,9 @@ static int take_block(struct cuda_backend *cuda, size_t bytes, void **out, struc
   return is_pooled(cuda, bytes) ? take_of(cuda, cuda->pool, cuda_stream(cuda), bytes, out, error) : cuda_take(cuda, bytes, out, error);
 }
 
-/* Of a lost device it fails, and there is nothing to be done about it. */
+/* As with cuda_give_back. */
 static void give_block(struct cuda_backend *cuda, size_t bytes, void *data) {
-  if (!data) return;
+  if (!data || atomic_load(&cuda->hung)) return;
   if (is_pooled(cuda, bytes))
     cudaFreeAsync(data, cuda_stream(cuda));
   else

@@ -3,7 +3,9 @@ them from the store. The bodies are those that Neuronpedia's Python client (neur
 uses the client itself."""
 import concurrent.futures
 import json
+import socket
 import subprocess
+import time
 
 import pytest
 
@@ -398,6 +400,27 @@ def test_many_at_once(world, model):
     assert sorted(reply.json()["created"] for reply in replies) == [0] * 15 + [20]
     read = post(world, "/api/features", [{"modelId": model, "layer": "0-crowd", "index": i} for i in range(20)])
     assert len({row["frac_nonzero"] for row in read}) == 1 and all(len(row["explanations"]) == 1 for row in read)
+
+
+def test_few_large_bodies_are_read_at_a_time(world, model):
+    """Four that have outgrown max_body are under way: the fifth is told to come back, and ordinary requests are served."""
+    head = b"POST /api/feature/upload-batch HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n"
+    begun = [socket.create_connection(("127.0.0.1", world.port), 20) for _ in range(4)]
+    try:
+        for one in begun:
+            one.sendall(head.replace(b"Host: x", b"Host: 127.0.0.1") + b"{" + b" " * 1200000)
+        end, body = time.monotonic() + 20, {**batch(model, "0-crowd", [feature(1)]), "junk": "x" * 1200000}
+        while (reply := world.post("/api/feature/upload-batch", body)).status_code != 503 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert reply.status_code == 503 and reply.json()["code"] == "busy" and reply.headers["Retry-After"], reply.text
+        assert post(world, "/api/feature/upload-batch", batch(model, "0-crowd", [feature(1)]))["existing"] == [1]
+    finally:
+        for one in begun:
+            one.close()
+    end = time.monotonic() + 20
+    while (reply := world.post("/api/feature/upload-batch", body)).status_code == 503 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert reply.status_code == 200, reply.text
 
 
 def test_limits_of_registration(tmp_path):

@@ -257,7 +257,6 @@ int list_list_post(struct api_call *call, struct error *error) {
 /* What the store has of a feature; nothing where its source is not in it. */
 static int read_feature(struct store *store, const struct store_list_feature *entry, size_t most, struct arena *arena,
                         struct store_feature *out, struct store_source *source, struct error *error) {
-  *out = (struct store_feature){.index = entry->index, .rate = NAN, .max = NAN};
   int found = store_source_find(store, entry->model, entry->source, arena, source, error);
   if (found == 0) *source = (struct store_source){0};
   if (found == 1) found = store_feature_get(store, source->id, entry->index, most, arena, out, error);

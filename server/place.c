@@ -2,6 +2,7 @@
 #include "server/place.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -15,6 +16,12 @@ static void own_folder(char *out, size_t size) {
   if (slash) *slash = '\0';
 }
 
+/* Without "..", as people are shown it; as it is where it cannot be resolved. */
+static const char *plain(const char *path, struct arena *arena, struct error *error) {
+  char real[PATH_MAX];
+  return realpath(path, real) ? arena_text(arena, real, strlen(real), error) : path;
+}
+
 int place_find(const char *name, struct arena *arena, const char **out, struct error *error) {
   static const char *const ways[] = {"../share/steerd", "../.."};
   char folder[PATH_MAX];
@@ -23,7 +30,8 @@ int place_find(const char *name, struct arena *arena, const char **out, struct e
   for (size_t i = 0; *folder && !*out && i < sizeof ways / sizeof ways[0]; i++) {
     const char *path = arena_printf(arena, error, "%s/%s/%s", folder, ways[i], name);
     if (!path) return -1;
-    if (path_is_directory(path) || path_is_file(path)) *out = path;
+    if (!path_is_directory(path) && !path_is_file(path)) continue;
+    if (!(*out = plain(path, arena, error))) return -1;
   }
   return 0;
 }

@@ -8,7 +8,9 @@
 
 #include "core/dict/train_int.h"
 
-#define ROWS_AT_A_TIME 8
+#define ROWS_AT_A_TIME 32
+#define BLOCK_BYTES 524288 /* of rows that several features meet, or of features that several rows meet: a part of the second cache */
+#define BLOCK_ENTRIES 4    /* on average, of a feature in a block: with fewer, blocks cost more than they spare */
 #define STRIP 64 /* columns whose sums over rows one thread makes */
 
 /* ---- schedules ---- */
@@ -52,14 +54,40 @@ static int centre(struct trainer *t, const float *x, struct error *error) {
                                 (size_t)t->options.batch * (size_t)t->options.width * sizeof(float), error);
 }
 
-static void error_row(struct trainer *t, int64_t row) {
+/* How many of `all` to take together: as many as BLOCK_BYTES hold where something meets enough of them there, else all. `met`: of how
+ * many something meets on average. */
+static int64_t block_of(int64_t all, double met, int64_t bytes_each) {
+  int64_t block = BLOCK_BYTES / bytes_each > 1 ? BLOCK_BYTES / bytes_each : 1;
+  return met * (double)block >= BLOCK_ENTRIES * (double)all && block < all ? block : all;
+}
+
+static size_t all_entries(const struct trainer *t) { return t->codes.start[t->options.batch]; }
+
+static void begin_errors(struct trainer *t, int64_t row, int64_t end) {
+  for (int64_t i = row * t->options.width; i < end * t->options.width; i++) t->error[i] = -t->input[i];
+}
+
+/* Some rows, features block by block: where many fire a decoder row is brought once for all of these rows. */
+static void error_rows(struct trainer *t, int64_t row, int64_t end) {
   const struct sparse *codes = &t->codes;
+  int64_t width = t->options.width, n_feat = t->options.n_feat;
+  int64_t block = block_of(n_feat, (double)all_entries(t) / (double)t->options.batch, width * (int64_t)sizeof(float));
+  size_t next[ROWS_AT_A_TIME];
+  begin_errors(t, row, end);
+  for (int64_t r = row; r < end; r++) next[r - row] = codes->start[r];
+  for (int64_t limit = block; limit < n_feat + block; limit += block)
+    for (int64_t r = row; r < end; r++) {
+      size_t first = next[r - row], at = first, stop = codes->start[r + 1];
+      if (limit >= n_feat) at = stop;
+      while (at < stop && codes->index[at] < limit) at++;
+      t->learn->gather((int64_t)(at - first), codes->index + first, codes->value + first, t->dec.value, width, t->error + r * width);
+      next[r - row] = at;
+    }
+}
+
+static void square_row(struct trainer *t, int64_t row) {
   int64_t width = t->options.width;
-  const float *c = t->input + row * width;
-  float *e = t->error + row * width;
-  size_t begin = codes->start[row];
-  for (int64_t i = 0; i < width; i++) e[i] = -c[i];
-  t->learn->gather((int64_t)(codes->start[row + 1] - begin), codes->index + begin, codes->value + begin, t->dec.value, width, e);
+  const float *c = t->input + row * width, *e = t->error + row * width;
   t->row_error[row] = t->learn->dot(e, e, width);
   t->row_square[row] = t->learn->dot(c, c, width);
 }
@@ -67,8 +95,10 @@ static void error_row(struct trainer *t, int64_t row) {
 static void error_work(struct pool_worker *worker, void *context) {
   struct trainer *t = context;
   size_t begin, end;
-  while (pool_take(worker, (size_t)t->options.batch, ROWS_AT_A_TIME, &begin, &end))
-    for (; begin < end; begin++) error_row(t, (int64_t)begin);
+  while (pool_take(worker, (size_t)t->options.batch, ROWS_AT_A_TIME, &begin, &end)) {
+    error_rows(t, (int64_t)begin, (int64_t)end);
+    for (; begin < end; begin++) square_row(t, (int64_t)begin);
+  }
 }
 
 static void sum_columns(const struct trainer *t, const float *rows, int64_t begin, int64_t n, float *sums) {
@@ -130,27 +160,49 @@ static void penalise_length(struct trainer *t, int64_t f, struct learn_entries e
   t->learn->add_scaled(t->dec.gradient + f * width, (float)(per_value * sum / t->norms[f]), t->dec.value + f * width, width);
 }
 
-/* place: among the dead, or -1. A feature without entries has no gradient: nothing is written but a 0 in squares. */
-static void feature_gradient(struct trainer *t, int64_t f, int64_t place) {
-  int64_t width = t->options.width, rows = t->options.batch;
-  struct learn_entries entries = entries_of(t, f), aux = {0};
-  float penalty = (float)(l1_of(t) / (double)rows);
-  if (place >= 0) aux = train_aux_entries(t, place);
+/* A feature's gradients begin at 0 where they begin at all: one without entries has none, and nothing is written but a 0 in squares. */
+static void begin_feature(struct trainer *t, int64_t f, bool fires) {
+  int64_t width = t->options.width;
   t->b_enc.gradient[f] = 0;
   t->squares[f] = 0;
-  if (entries.n == 0 && aux.n == 0) return;
-  float *g_enc = t->enc.gradient + f * width, *g_dec = t->dec.gradient + f * width;
-  memset(g_enc, 0, (size_t)width * sizeof *g_enc);
-  memset(g_dec, 0, (size_t)width * sizeof *g_dec);
-  struct learn_feature main = feature_of(t, f, t->error, 2.0f / (float)rows), other = feature_of(t, f, t->aux.error, t->aux.scale);
-  main.entries = entries;
-  main.penalty = penalty * t->norms[f];
-  other.entries = aux;
-  float bias = t->learn->feature(&main);
+  if (!fires) return;
+  memset(t->enc.gradient + f * width, 0, (size_t)width * sizeof(float));
+  memset(t->dec.gradient + f * width, 0, (size_t)width * sizeof(float));
+}
+
+/* Entries [*at, ..) of feature f in rows below `limit`. */
+static void add_entries(struct trainer *t, int64_t f, int64_t *at, int64_t limit) {
+  struct learn_feature feature = feature_of(t, f, t->error, 2.0f / (float)t->options.batch);
+  struct learn_entries all = entries_of(t, f);
+  int64_t begin = *at;
+  while (*at < all.n && all.row[*at] < limit) ++*at;
+  if (*at == begin) return;
+  feature.penalty = (float)(l1_of(t) / (double)t->options.batch) * t->norms[f];
+  feature.entries = (struct learn_entries){*at - begin, all.row + begin, all.value + begin};
+  t->b_enc.gradient[f] += t->learn->feature(&feature);
+}
+
+/* Features [begin, end) of a unit, rows block by block: where many fire a row is brought once for all of these features. */
+static void add_rows(struct trainer *t, int64_t begin, int64_t end) {
+  int64_t rows = t->options.batch, at[TRAIN_UNIT] = {0};
+  int64_t block = block_of(rows, (double)all_entries(t) / (double)t->options.n_feat, 2 * t->options.width * (int64_t)sizeof(float));
+  for (int64_t limit = block; limit < rows + block; limit += block)
+    for (int64_t f = begin; f < end; f++) add_entries(t, f, &at[f - begin], limit);
+}
+
+/* What else it has, and how long it all is. place: among the dead, or -1. */
+static void end_feature(struct trainer *t, int64_t f, int64_t place) {
+  int64_t width = t->options.width;
+  float *g_enc = t->enc.gradient + f * width, *g_dec = t->dec.gradient + f * width, *bias = &t->b_enc.gradient[f];
+  struct learn_entries entries = entries_of(t, f);
+  double penalty = l1_of(t) / (double)t->options.batch;
   if (penalty > 0) penalise_length(t, f, entries, penalty);
-  if (aux.n) bias += t->learn->feature(&other);
-  t->b_enc.gradient[f] = bias;
-  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)bias * bias;
+  if (place >= 0) {
+    struct learn_feature other = feature_of(t, f, t->aux.error, t->aux.scale);
+    other.entries = train_aux_entries(t, place);
+    *bias += t->learn->feature(&other);
+  }
+  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)*bias * *bias;
 }
 
 /* The first of the dead that is not before f. */
@@ -166,17 +218,31 @@ static int64_t first_dead(const struct trainer *t, int64_t f) {
   return low;
 }
 
+/* The places among the dead of a unit's features that have something to learn there; -1. Whether each has any entry at all. */
+static void find_places(const struct trainer *t, int64_t begin, int64_t end, int64_t places[TRAIN_UNIT], bool fires[TRAIN_UNIT]) {
+  int64_t next = first_dead(t, begin);
+  for (int64_t f = begin; f < end; f++) {
+    bool dead = next < t->aux.n_dead && t->aux.dead[next] == f;
+    bool learns = dead && t->aux.scale > 0 && train_aux_entries(t, next).n > 0;
+    places[f - begin] = learns ? next : -1;
+    fires[f - begin] = learns || entries_of(t, f).n > 0;
+    next += dead;
+  }
+}
+
 /* Features of a unit, and their share of b_dec's gradient. */
 static void gradient_unit(struct trainer *t, int64_t begin, int64_t end) {
-  int64_t width = t->options.width, place = first_dead(t, begin);
+  int64_t width = t->options.width, places[TRAIN_UNIT];
+  bool fires[TRAIN_UNIT];
   float *partial = t->partial + begin / TRAIN_UNIT * width;
-  bool aux = t->aux.scale > 0;
+  find_places(t, begin, end, places, fires);
+  for (int64_t f = begin; f < end; f++) begin_feature(t, f, fires[f - begin]);
+  add_rows(t, begin, end);
   memset(partial, 0, (size_t)width * sizeof *partial);
   for (int64_t f = begin; f < end; f++) {
-    bool dead = place < t->aux.n_dead && t->aux.dead[place] == f;
-    feature_gradient(t, f, aux && dead ? place : -1);
-    place += dead;
-    if (t->b_enc.gradient[f] != 0) t->learn->add_scaled(partial, -t->b_enc.gradient[f], t->enc.value + f * width, width);
+    if (!fires[f - begin]) continue;
+    end_feature(t, f, places[f - begin]);
+    t->learn->add_scaled(partial, -t->b_enc.gradient[f], t->enc.value + f * width, width);
   }
 }
 

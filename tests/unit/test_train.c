@@ -351,6 +351,64 @@ static void test_differences(void **state) {
   free(x);
 }
 
+/* ---- blocks ---- */
+
+/* Shapes at which neither the rows nor the features of a step fit a block of the caches: the gradients of W_dec and of W_enc, summed here as
+ * they are defined. */
+#define WIDE 700
+#define MANY 260
+#define ROWS 120
+
+static void define_gradients(const struct train_weights *w, const float *c, float *g_enc, float *g_dec) {
+  float *a = calloc(MANY, sizeof *a);
+  double *e = calloc(WIDE, sizeof *e);
+  for (int row = 0; row < ROWS; row++) {
+    const float *x = c + row * WIDE;
+    for (int i = 0; i < WIDE; i++) e[i] = -x[i];
+    for (int f = 0; f < MANY; f++) {
+      double p = w->b_enc[f];
+      for (int i = 0; i < WIDE; i++) p += (double)x[i] * w->enc[f * WIDE + i];
+      a[f] = p > 0 ? (float)p : 0;
+      for (int i = 0; i < WIDE && p > 0; i++) e[i] += p * w->dec[f * WIDE + i];
+    }
+    for (int f = 0; f < MANY; f++) {
+      double slope = 0;
+      for (int i = 0; i < WIDE; i++) slope += e[i] * w->dec[f * WIDE + i];
+      for (int i = 0; i < WIDE && a[f] > 0; i++) {
+        g_dec[f * WIDE + i] += (float)(2.0 / ROWS * a[f] * e[i]);
+        g_enc[f * WIDE + i] += (float)(2.0 / ROWS * slope * x[i]);
+      }
+    }
+  }
+  free(a);
+  free(e);
+}
+
+static void test_blocks(void **state) {
+  (void)state;
+  struct train_options o = {.kind = TRAIN_RELU, .width = WIDE, .n_feat = MANY, .batch = ROWS, .steps = 3, .rate = 1e-3, .dead_after = 9,
+                            .init_norm = 0.8, .seed = 4};
+  float *x = make_rows(ROWS, WIDE), *c = malloc(ROWS * WIDE * sizeof *c);
+  float *g_enc = calloc(MANY * WIDE, sizeof *g_enc), *g_dec = calloc(MANY * WIDE, sizeof *g_dec);
+  struct trainer *trainer = trainer_new(&o, "cpu", 2, &error);
+  struct train_weights weights, gradients;
+  struct train_figures figures;
+  fine(trainer_begin(trainer, x, ROWS, &error));
+  trainer_weights(trainer, &weights);
+  for (int i = 0; i < ROWS * WIDE; i++) c[i] = x[i] * (float)weights.scale - weights.b_dec[i % WIDE];
+  define_gradients(&weights, c, g_enc, g_dec);
+  fine(trainer_step(trainer, x, &figures, &error));
+  assert_true(figures.l0 > MANY / 4.0); /* else nothing is taken in blocks */
+  trainer_gradients(trainer, &gradients);
+  assert_true(vectors_agree("encoder", gradients.enc, g_enc, MANY * WIDE));
+  assert_true(vectors_agree("decoder", gradients.dec, g_dec, MANY * WIDE));
+  free(x);
+  free(c);
+  free(g_enc);
+  free(g_dec);
+  trainer_free(trainer);
+}
+
 /* ---- refusals ---- */
 
 static void refused(struct train_options o, const char *field, const char *text) {
@@ -393,7 +451,7 @@ static void test_refusals(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_saelens), cmocka_unit_test(test_threads), cmocka_unit_test(test_processors), cmocka_unit_test(test_learns),
-      cmocka_unit_test(test_resumes), cmocka_unit_test(test_refuses_states), cmocka_unit_test(test_differences),
+      cmocka_unit_test(test_resumes), cmocka_unit_test(test_refuses_states), cmocka_unit_test(test_differences), cmocka_unit_test(test_blocks),
       cmocka_unit_test(test_refusals),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

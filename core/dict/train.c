@@ -72,12 +72,18 @@ int train_check(const struct train_options *o, struct error *error) {
   return takes_k ? check_count("k", o->k, 1, o->n_feat, error) : 0;
 }
 
-/* Weights, two moments, gradient and matrix; rows of a step; entries, of which RELU may have as many as there are. */
+/* Entries of a row, 16 bytes each by rows and by features: half of all to begin with; of TOPK k, and those of the dead. */
+static size_t entries_of_row(const struct train_options *o) {
+  if (o->kind == TRAIN_TOPK) return (size_t)o->k + (size_t)o->width / 2;
+  return ((size_t)o->n_feat + 1) / 2 + (o->kind == TRAIN_RELU ? 0 : (size_t)o->width / 2);
+}
+
+/* Weights, two moments, gradient and matrix; rows of a step; entries. */
 size_t train_bytes(const struct train_options *o) {
   size_t weights, rows, entries, all = 0;
   if (!checked_mul((size_t)o->n_feat, (size_t)o->width, &weights) || !checked_mul(weights, 9 * sizeof(float), &weights) ||
       !checked_mul((size_t)o->batch, (size_t)o->width, &rows) || !checked_mul(rows, 4 * sizeof(float), &rows) ||
-      !checked_mul((size_t)o->batch, (size_t)o->n_feat, &entries) || !checked_mul(entries, 8, &entries) ||
+      !checked_mul((size_t)o->batch, entries_of_row(o), &entries) || !checked_mul(entries, 16, &entries) ||
       !checked_add(weights, rows, &all) || !checked_add(all, entries, &all))
     return SIZE_MAX;
   return all;

@@ -57,7 +57,10 @@ static bool aligned(const void *at, int ld, cudaDataType type) {
 cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cublasOperation_t op_b, int m, int n, int k,
                             const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
                             cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
-                            cublasComputeType_t compute, cublasGemmAlgo_t) {
+                            cublasComputeType_t compute, cublasGemmAlgo_t algorithm) {
+  if (a_type == CUDA_R_32F && (op_a != CUBLAS_OP_T || op_b != CUBLAS_OP_N || *(const float *)beta != 0)) /* those of the way back */
+    return cublasGemmStridedBatchedEx(handle, op_a, op_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type, ldb, 0, beta, c, c_type, ldc, 0, 1,
+                                      compute, algorithm);
   cudaError_t ordered = emulated::called();
   if (ordered != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
   if (m < 0 || n < 0 || k < 0 || lda < k || ldb < k || ldc < m || !alpha || !beta) return CUBLAS_STATUS_INVALID_VALUE;

@@ -405,6 +405,8 @@ static void make_heads(struct trial *t, int variant, int heads, int kv_heads, in
 
 static void make_attend(struct trial *t, int variant) { make_heads(t, variant, 4, 2, 9); }
 
+static void make_one_key_head(struct trial *t, int variant) { make_heads(t, variant, 3, 1, 7); }
+
 /* More scores than a device has at a time. */
 static void make_many_heads(struct trial *t, int variant) { make_heads(t, variant, 96, 8, 2); }
 
@@ -427,6 +429,7 @@ static void test_attention(void **state) {
   check("attention", make_attend, 4, 11, true);
   check("attention", make_attend, 4, 70, true);
   check("attention of two texts", make_two_texts, 4, 20, true);
+  check("attention of one head of keys", make_one_key_head, 4, 20, true);
   check("attention of many heads", make_many_heads, 2, MAX_ROWS, false);
 }
 

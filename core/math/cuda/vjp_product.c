@@ -17,7 +17,7 @@ struct factor {
 
 /* y(i, j) = times * sum over k of x(i, k) w(j, k), or that more than it was. */
 struct sums {
-  int64_t rows, columns, terms, batch;
+  int64_t rows, columns, terms, batch; /* batch 0: one that is no batch */
   struct factor x, w;
   float times;
   bool adds;
@@ -25,14 +25,23 @@ struct sums {
   int64_t ld, step;
 };
 
-/* Matrices of the library are column by column: what is a row here is a column there. */
-static int sum_products(struct cuda_backend *cuda, const struct sums *s, struct error *error) {
+/* Matrices of the library are column by column: what is a row here is a column there. What is no batch is asked for as such: the library then
+ * cuts long sums into parts that run side by side. */
+static cublasStatus_t ask_library(cublasHandle_t blas, const struct sums *s) {
   const float keep = s->adds ? 1 : 0;
+  cublasOperation_t of_w = s->w.turned ? CUBLAS_OP_N : CUBLAS_OP_T, of_x = s->x.turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+  int columns = (int)s->columns, rows = (int)s->rows, terms = (int)s->terms;
+  if (!s->batch)
+    return cublasGemmEx(blas, of_w, of_x, columns, rows, terms, &s->times, s->w.at, CUDA_R_32F, (int)s->w.ld, s->x.at, CUDA_R_32F, (int)s->x.ld,
+                        &keep, s->y, CUDA_R_32F, (int)s->ld, CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT);
+  return cublasGemmStridedBatchedEx(blas, of_w, of_x, columns, rows, terms, &s->times, s->w.at, CUDA_R_32F, (int)s->w.ld, s->w.step, s->x.at,
+                                    CUDA_R_32F, (int)s->x.ld, s->x.step, &keep, s->y, CUDA_R_32F, (int)s->ld, s->step, (int)s->batch,
+                                    CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT);
+}
+
+static int sum_products(struct cuda_backend *cuda, const struct sums *s, struct error *error) {
   static const struct launch_size unknown = {0, 0, 0, 0, 0};
-  cublasStatus_t status = cublasGemmStridedBatchedEx(
-      cuda->blas, s->w.turned ? CUBLAS_OP_N : CUBLAS_OP_T, s->x.turned ? CUBLAS_OP_T : CUBLAS_OP_N, (int)s->columns, (int)s->rows,
-      (int)s->terms, &s->times, s->w.at, CUDA_R_32F, (int)s->w.ld, s->w.step, s->x.at, CUDA_R_32F, (int)s->x.ld, s->x.step, &keep, s->y,
-      CUDA_R_32F, (int)s->ld, s->step, (int)s->batch, CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT);
+  cublasStatus_t status = ask_library(cuda->blas, s);
   if (status == CUBLAS_STATUS_SUCCESS)
     return cuda_check(cuda, launch_watched(cuda->stream, NULL, &unknown, cudaSuccess), "a product on the way back", error);
   return error_set(error, ERROR_DEVICE, "CUDA device %d: a product on the way back failed: %s", cuda->device, cublasGetStatusString(status));
@@ -64,7 +73,7 @@ int vjp_linear(const struct way_back *back, struct error *error) {
   struct device_matrix w = cuda_matrix_view(op->u.linear.w);
   struct device_rows dy = cotangents_of(back, op->u.linear.y), dx = cotangents_of(back, op->u.linear.x);
   int64_t first = back->rows.begin;
-  struct sums s = {.rows = back->rows.end - first, .columns = w.n_in, .terms = w.n_out, .batch = 1,
+  struct sums s = {.rows = back->rows.end - first, .columns = w.n_in, .terms = w.n_out,
                    .x = {dy.at + first * dy.ld, dy.ld, 0, false}, .w = {(float *)w.data, w.ld, 0, true}, .times = 1, .adds = true,
                    .y = dx.at + first * dx.ld, .ld = dx.ld};
   int failed = w.dtype == DTYPE_F32 ? sum_products(back->cuda, &s, error) : back_widened(back, &w, &s, error);

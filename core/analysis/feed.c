@@ -2,10 +2,10 @@
 #include "core/analysis/feed.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/analysis/awaited.h"
 #include "core/base/checked.h"
 #include "core/base/random.h"
 
@@ -21,11 +21,7 @@ struct flight {
   int64_t documents[MOST_DOCUMENTS];
   float *to[MOST_DOCUMENTS];  /* of the first row that counts */
   int64_t room[MOST_DOCUMENTS]; /* rows that are wanted at most */
-  struct engine_task *task;
-  bool done;
-  struct error error;
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
+  struct awaited task;
 };
 
 struct feed {
@@ -93,12 +89,7 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
 
 static void on_done(void *context, const struct error *error) {
   struct flight *flight = context;
-  pthread_mutex_lock(&flight->mutex);
-  if (error) flight->error = *error;
-  flight->task = NULL;
-  flight->done = true;
-  pthread_cond_signal(&flight->changed);
-  pthread_mutex_unlock(&flight->mutex);
+  awaited_done(&flight->task, error);
 }
 
 static const struct engine_events events = {.tapped = on_tapped, .done = on_done, .reads_tapped = true};
@@ -170,11 +161,7 @@ static int launch(struct flight *flight, struct source *source, struct error *er
   }
   struct engine_task_args args = {.model = o->model, .sequences = sequences, .n_sequences = flight->n, .events = &events,
                                   .context = flight, .background = true, .in_turn = true};
-  flight->done = false;
-  error_clear(&flight->error);
-  pthread_mutex_lock(&flight->mutex);
-  if (!failed) failed = engine_submit(o->engine, &args, &flight->task, error);
-  pthread_mutex_unlock(&flight->mutex);
+  if (!failed) failed = awaited_submit(&flight->task, &args, error);
   free(sequences);
   free(ids);
   if (failed) flight->n = 0;
@@ -182,18 +169,8 @@ static int launch(struct flight *flight, struct source *source, struct error *er
 }
 
 static int land(struct flight *flight, struct error *error) {
-  pthread_mutex_lock(&flight->mutex);
-  while (!flight->done) pthread_cond_wait(&flight->changed, &flight->mutex);
-  pthread_mutex_unlock(&flight->mutex);
   flight->n = 0;
-  return flight->error.code ? error_set(error, flight->error.code, "%s", flight->error.text) : 0;
-}
-
-static void abandon(struct flight *flight) {
-  pthread_mutex_lock(&flight->mutex);
-  if (flight->n && flight->task) engine_cancel(flight->options->engine, flight->task);
-  while (flight->n && !flight->done) pthread_cond_wait(&flight->changed, &flight->mutex);
-  pthread_mutex_unlock(&flight->mutex);
+  return awaited_wait(&flight->task, error);
 }
 
 static int is_stopped(const struct feed_options *o, struct error *error) {
@@ -207,8 +184,7 @@ static int fly(struct source *source, struct error *error) {
   int failed = 0, turn = 0;
   for (int i = 0; i < FLIGHTS; i++) {
     flights[i].options = source->options;
-    pthread_mutex_init(&flights[i].mutex, NULL);
-    pthread_cond_init(&flights[i].changed, NULL);
+    awaited_open(&flights[i].task, source->options->engine);
   }
   for (int i = 0; i < FLIGHTS && !failed; i++) failed = launch(&flights[i], source, error);
   while (!failed && flights[turn].n) {
@@ -217,11 +193,7 @@ static int fly(struct source *source, struct error *error) {
       source->options->progress(source->options->context, source->filled < source->total ? source->filled : source->total, source->total);
     turn = (turn + 1) % FLIGHTS;
   }
-  for (int i = 0; i < FLIGHTS; i++) {
-    abandon(&flights[i]);
-    pthread_cond_destroy(&flights[i].changed);
-    pthread_mutex_destroy(&flights[i].mutex);
-  }
+  for (int i = 0; i < FLIGHTS; i++) awaited_close(&flights[i].task);
   free(flights);
   return failed ? -1 : 0;
 }

@@ -3,10 +3,10 @@
 #include "core/analysis/statistics_run.h"
 
 #include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/analysis/awaited.h"
 #include "core/base/clock.h"
 
 #define FLIGHTS 2
@@ -17,11 +17,7 @@ struct flight {
   int64_t first;            /* document */
   int n;                    /* documents; 0: not in use */
   struct sparse *codes;     /* [max_sequences] */
-  struct engine_task *task; /* while it runs */
-  bool done;
-  struct error error;
-  pthread_mutex_t mutex;
-  pthread_cond_t changed;
+  struct awaited task;
 };
 
 /* ---- from the engine ---- */
@@ -33,12 +29,7 @@ static int on_tapped(void *context, int sequence, const struct engine_tapped *ta
 
 static void on_done(void *context, const struct error *error) {
   struct flight *flight = context;
-  pthread_mutex_lock(&flight->mutex);
-  if (error) flight->error = *error;
-  flight->task = NULL;
-  flight->done = true;
-  pthread_cond_signal(&flight->changed);
-  pthread_mutex_unlock(&flight->mutex);
+  awaited_done(&flight->task, error);
 }
 
 static const struct engine_events events = {.tapped = on_tapped, .done = on_done};
@@ -48,33 +39,15 @@ static const struct engine_events events = {.tapped = on_tapped, .done = on_done
 static int flight_open(struct flight *flight, struct statistics_run *run, struct error *error) {
   memset(flight, 0, sizeof *flight);
   flight->run = run;
-  pthread_mutex_init(&flight->mutex, NULL);
-  pthread_cond_init(&flight->changed, NULL);
+  awaited_open(&flight->task, run->engine);
   flight->codes = calloc((size_t)run->max_sequences, sizeof *flight->codes);
   return flight->codes ? 0 : error_memory(error, (size_t)run->max_sequences * sizeof *flight->codes);
 }
 
-static void flight_wait(struct flight *flight) {
-  pthread_mutex_lock(&flight->mutex);
-  while (!flight->done) pthread_cond_wait(&flight->changed, &flight->mutex);
-  pthread_mutex_unlock(&flight->mutex);
-}
-
-static void flight_cancel(struct flight *flight) {
-  pthread_mutex_lock(&flight->mutex);
-  if (flight->task) engine_cancel(flight->run->engine, flight->task);
-  pthread_mutex_unlock(&flight->mutex);
-}
-
 static void flight_close(struct flight *flight) {
-  if (flight->n) { /* launched and not landed */
-    flight_cancel(flight);
-    flight_wait(flight);
-  }
+  awaited_close(&flight->task);
   for (int i = 0; flight->codes && i < flight->run->max_sequences; i++) sparse_clear(&flight->codes[i]);
   free(flight->codes);
-  pthread_cond_destroy(&flight->changed);
-  pthread_mutex_destroy(&flight->mutex);
 }
 
 /* How many documents from `first` make a task: as many as rows, sequences and memory for keys and values allow. */
@@ -94,7 +67,7 @@ static int count_documents(const struct statistics_run *run, int64_t first) {
 }
 
 /* Empty documents (an empty line without BOS) have nothing to run. */
-static int fill(struct flight *flight, struct engine_sequence *sequences, int32_t *ids, int *n_sequences) {
+static void fill(struct flight *flight, struct engine_sequence *sequences, int32_t *ids, int *n_sequences) {
   const struct statistics_run *run = flight->run;
   const struct dict_info *info = dict_info(run->dict);
   *n_sequences = 0;
@@ -108,27 +81,22 @@ static int fill(struct flight *flight, struct engine_sequence *sequences, int32_
                                                            .n_taps = 1, .eos = -1, .n_logprobs = -1};
     ids += length;
   }
-  return *n_sequences;
 }
 
 static int launch(struct flight *flight, int64_t first, struct error *error) {
   struct statistics_run *run = flight->run;
   flight->first = first;
   flight->n = count_documents(run, first);
-  flight->done = false;
-  error_clear(&flight->error);
   if (flight->n == 0) return 0;
   size_t rows = 0;
   for (int i = 0; i < flight->n; i++) rows += (size_t)corpus_length(run->corpus, first + i);
   struct engine_sequence *sequences = calloc((size_t)flight->n, sizeof *sequences);
   int32_t *ids = malloc((rows + 1) * sizeof *ids);
   int failed = sequences && ids ? 0 : error_memory(error, rows * sizeof *ids), n = 0;
-  if (!failed && fill(flight, sequences, ids, &n) == 0) flight->done = true;
+  if (!failed) fill(flight, sequences, ids, &n);
   struct engine_task_args args = {.model = run->model, .sequences = sequences, .n_sequences = n, .events = &events,
                                   .context = flight, .background = true};
-  pthread_mutex_lock(&flight->mutex);
-  if (!failed && n) failed = engine_submit(run->engine, &args, &flight->task, error);
-  pthread_mutex_unlock(&flight->mutex);
+  if (!failed && n) failed = awaited_submit(&flight->task, &args, error);
   free(sequences);
   free(ids);
   if (failed) flight->n = 0;
@@ -138,11 +106,7 @@ static int launch(struct flight *flight, int64_t first, struct error *error) {
 /* Waits for a flight and adds its documents. Sequence k of the task is its k-th document that is not empty. */
 static int land(struct flight *flight, struct error *error) {
   struct statistics_run *run = flight->run;
-  flight_wait(flight);
-  if (flight->error.code) {
-    flight->n = 0;
-    return error_set(error, flight->error.code, "%s", flight->error.text);
-  }
+  if (awaited_wait(&flight->task, error) != 0) return -1;
   static const size_t nothing[] = {0};
   const struct sparse empty = {.n_rows = 0, .start = (size_t *)(uintptr_t)nothing};
   int64_t begin = clock_ns();

@@ -4,16 +4,15 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/archive.h"
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "tests/unit/child.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"
 #define KILLS 25
@@ -151,18 +150,7 @@ static bool run_and_kill(const char *path, unsigned microseconds) {
     log_set_level(LOG_LEVEL_ERROR);
     _exit(run(path, go_on, NULL, &error) == 0 ? 0 : 1);
   }
-  int64_t end = clock_ns() + (int64_t)microseconds * 1000;
-  int status;
-  while (clock_ns() < end) {
-    if (waitpid(child, &status, WNOHANG) == child) {
-      assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-      return true;
-    }
-    usleep(200);
-  }
-  kill(child, SIGKILL);
-  waitpid(child, &status, 0);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  return child_ends_within(child, microseconds);
 }
 
 /* Kills at random moments over the length of a run; every resumed run ends with the same bytes. */

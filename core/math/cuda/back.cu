@@ -94,26 +94,6 @@ extern "C" cudaError_t launch_back_gather(cudaStream_t stream, const back_args *
   return launch(back_gather_kernel, *args, dim3((unsigned)((args->width + THREADS - 1) / THREADS)), THREADS, 0, stream);
 }
 
-/* A turn by an angle, factor and all, is undone as far as it is a turn: its transpose. */
-static __global__ void back_rotate_kernel(rotate_args a) {
-  int half = a.dims / 2, row = blockIdx.x, pair = (int)(blockIdx.y * blockDim.x + threadIdx.x);
-  bool within = row_within(rows_of(a.table, a.set, a.layer), row);
-  grid_follow();
-  if (pair >= a.heads * half || !within) return;
-  int head = pair / half, i = pair % half;
-  const float *cosine = a.turns + (int64_t)a.table->position[row] * a.dims;
-  float *g = row_at(a.x, row) + (int64_t)head * a.d_head;
-  float *p = a.pairing == ROTARY_HALVES ? g + i : g + 2 * i, *q = a.pairing == ROTARY_HALVES ? p + half : p + 1;
-  float c = cosine[i], s = cosine[half + i], was = *p, other = *q;
-  *p = was * c + other * s;
-  *q = other * c - was * s;
-}
-
-extern "C" cudaError_t launch_back_rotate(cudaStream_t stream, int32_t rows, const rotate_args *args) {
-  int pairs = args->heads * (args->dims / 2);
-  return launch(back_rotate_kernel, *args, dim3((unsigned)rows, (unsigned)((pairs + THREADS - 1) / THREADS)), THREADS, 0, stream);
-}
-
 /* ---- norms: a block for each piece of a row --------------------------------------------------------------------------------------- */
 
 /* An element of a norm: what was read, what comes back times the gain, what is there already. */

@@ -43,6 +43,7 @@ extern "C" cudaError_t launch_elements(cudaStream_t stream, const bucket *bucket
   return launch(elements_kernel, *args, grid, THREADS, 0, stream);
 }
 
+/* A turn by an angle, factor and all, is undone as far as it is a turn: its transpose turns by the other sign. */
 static __global__ void rotate_kernel(rotate_args a) {
   int row = blockIdx.x, half = a.dims / 2, pair = (int)(blockIdx.y * blockDim.x + threadIdx.x);
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
@@ -52,13 +53,18 @@ static __global__ void rotate_kernel(rotate_args a) {
   const float *cosine = a.turns + (int64_t)a.table->position[row] * a.dims;
   float *x = row_at(a.x, row) + (int64_t)head * a.d_head;
   float *p = a.pairing == ROTARY_HALVES ? x + i : x + 2 * i, *q = a.pairing == ROTARY_HALVES ? p + half : p + 1;
-  float c = cosine[i], s = cosine[half + i], was = *p, other = *q;
+  float c = cosine[i], s = a.back ? -cosine[half + i] : cosine[half + i], was = *p, other = *q;
   *p = was * c - other * s;
   *q = other * c + was * s;
 }
 
-extern "C" cudaError_t launch_rotate(cudaStream_t stream, const bucket *bucket, const rotate_args *args) {
+static cudaError_t rotate_rows(cudaStream_t stream, int32_t rows, const rotate_args *args) {
   int pairs = args->heads * (args->dims / 2);
-  dim3 grid((unsigned)bucket_rows(bucket, (row_set)args->set), (unsigned)((pairs + THREADS - 1) / THREADS));
-  return launch(rotate_kernel, *args, grid, THREADS, 0, stream);
+  return launch(rotate_kernel, *args, dim3((unsigned)rows, (unsigned)((pairs + THREADS - 1) / THREADS)), THREADS, 0, stream);
 }
+
+extern "C" cudaError_t launch_rotate(cudaStream_t stream, const bucket *bucket, const rotate_args *args) {
+  return rotate_rows(stream, bucket_rows(bucket, (row_set)args->set), args);
+}
+
+extern "C" cudaError_t launch_back_rotate(cudaStream_t stream, int32_t rows, const rotate_args *args) { return rotate_rows(stream, rows, args); }

@@ -197,6 +197,7 @@ struct rotate_args {
   int32_t set, layer, heads, d_head, dims, pairing;
   struct device_rows x;
   const float *turns;
+  bool back; /* cotangents: by the other sign */
 };
 cudaError_t launch_rotate(cudaStream_t stream, const struct bucket *bucket, const struct rotate_args *args);
 

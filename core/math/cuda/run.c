@@ -272,7 +272,7 @@ static int run_elements(struct walk *w, const struct op *op, struct error *error
 static int run_rotate(struct walk *w, const struct op *op, struct error *error) {
   struct rotate_args args = {w->table, (int32_t)op->set, op->layer, op->u.rotate.heads, (int32_t)op->width,
                              op->u.rotate.dims, (int32_t)op->u.rotate.pairing, device_rows_of(op->u.rotate.x),
-                             span_floats(op->u.rotate.table)};
+                             span_floats(op->u.rotate.table), false};
   return cuda_check(w->cuda, launch_rotate(w->cuda->stream, &w->shape->bucket, &args), "a rotation", error);
 }
 

@@ -94,7 +94,7 @@ static int back_rotate(const struct way_back *back, struct error *error) {
   const struct op *op = back->op;
   struct rotate_args args = {back->cuda->tables.device, (int32_t)op->set, op->layer, op->u.rotate.heads, (int32_t)op->width,
                              op->u.rotate.dims, (int32_t)op->u.rotate.pairing, cotangents_of(back, op->u.rotate.x),
-                             span_floats(op->u.rotate.table)};
+                             span_floats(op->u.rotate.table), true};
   return cuda_check(back->cuda, launch_back_rotate(back->cuda->stream, back->rows.end, &args), "the way back through a rotation", error);
 }
 

@@ -127,6 +127,12 @@ static bool asks_help(int argc, char **argv) {
   return false;
 }
 
+bool config_knows(const char *word, char name[64]) {
+  bool flag = !strncmp(word, "--", 2);
+  snprintf(name, 64, "%.*s", flag ? (int)strcspn(word + 2, "=") : 0, word + (flag ? 2 : 0));
+  return flag && (option_find(name) || !strcmp(name, "config") || !strcmp(name, "help"));
+}
+
 /* What single rows cannot say. */
 static int check_together(const struct options *o, struct error *error) {
   if (o->max_batch_body < o->max_body)

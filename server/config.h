@@ -20,4 +20,7 @@
 int config_read(struct options *options, int argc, char **argv, const char *system_file, bool *help,
                 struct error *error) MUST_CHECK;
 
+/* Whether a word is a flag of a setting's, --config or --help, as "--name" or "--name=value"; its name into name[], cut to fit. */
+bool config_knows(const char *word, char name[64]);
+
 #endif

@@ -39,12 +39,6 @@ static int take_flag(struct job_command *c, const char *word, const char *value,
   return c->corpus = value, 2;
 }
 
-/* "max-tokens" of "--max-tokens=5"; false where that is no name of a setting. */
-static bool is_setting(const char *word, char name[64]) {
-  snprintf(name, 64, "%.*s", (int)strcspn(word + 2, "="), word + 2);
-  return option_find(name) || !strcmp(name, "config") || !strcmp(name, "help");
-}
-
 /* A flag that nobody knows, which the arguments behind it would be blamed for otherwise. */
 static int refuse_flag(const struct job_command *c, const char *name, struct error *error) {
   static const char *const common[] = {"corpus", "lines", "max-tokens"};
@@ -59,7 +53,7 @@ static int refuse_flag(const struct job_command *c, const char *name, struct err
 static int take_other(struct job_command *c, struct rest *rest, char **at, bool last, struct error *error) {
   bool word = at[0][0] != '-';
   char name[64];
-  if (!strncmp(at[0], "--", 2) && !is_setting(at[0], name)) return refuse_flag(c, name, error);
+  if (!strncmp(at[0], "--", 2) && !config_knows(at[0], name)) return refuse_flag(c, name, error);
   if (word && rest->positional < 2) {
     *(rest->positional++ == 0 ? &c->model_id : &c->source_id) = at[0];
     return 1;

@@ -27,6 +27,13 @@ static int take_place(struct place_command *c, const char *word, struct error *e
   return 0;
 }
 
+/* Without its name: a setting that sounds like it would be the wrong thing to suggest. */
+static int refuse_flag(const struct place_command *c, const char *word, struct error *error) {
+  const char *first = c->flags[0].word, *second = c->flags[1].word;
+  return error_set(error, ERROR_ARGUMENT, "unknown flag '%.100s'; %s takes %s%s%s, and settings of 'steerd serve'", word, c->verb, first,
+                   second ? ", " : "", second ? second : "");
+}
+
 static int read_arguments(struct place_command *c, struct rest *rest, int argc, char **argv, struct error *error) {
   rest->argv = calloc((size_t)argc + 1, sizeof *rest->argv);
   if (!rest->argv) return error_memory(error, ((size_t)argc + 1) * sizeof *rest->argv);
@@ -36,6 +43,8 @@ static int read_arguments(struct place_command *c, struct rest *rest, int argc, 
       if (take_place(c, argv[i], error) != 0) return -1;
       continue;
     }
+    char name[64];
+    if (!config_knows(argv[i], name) && strcmp(argv[i], "-h") != 0) return refuse_flag(c, argv[i], error);
     rest->argv[rest->argc++] = argv[i]; /* a setting and, unless it is --name=value, its value */
     if (!strchr(argv[i], '=') && i + 1 < argc) rest->argv[rest->argc++] = argv[++i];
   }

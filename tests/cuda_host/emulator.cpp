@@ -276,6 +276,7 @@ cudaError_t cudaStreamQuery(cudaStream_t which) {
   if (emulated::hangs()) return cudaErrorNotReady;
   const char *file = getenv("STEERD_EMULATED_LOSS");
   if (file && access(file, F_OK) == 0) cuda_emulated_fail(0, cudaErrorIllegalAddress);
+  if (sticky != cudaSuccess) return say(sticky.load()); /* at once: what waits on a stream of a lost device is over */
   cudaStream_t stream = known_stream(which);
   if (!did_some(stream)) {
     if (device.waiting) std::this_thread::yield(); /* a mutex knows no order: who asks again and again would keep others out */

@@ -86,9 +86,7 @@ static int refuse_set(const struct lab_model_info *model, const char *name, stru
                          "GET /api/source-set/%.64s/%.64s tells of it", model->id, name, model->id, name);
 }
 
-/* The neurons of a model are a set that is always there. */
 static bool is_taken(const struct lab *lab, const struct lab_model_info *model, const char *set) {
-  if (strcmp(set, LAB_NEURONS) == 0) return true;
   const struct lab_source_info *const *sources;
   size_t n = model->stored ? 0 : lab_sources(lab, model, &sources);
   for (size_t i = 0; i < n; i++)
@@ -113,6 +111,8 @@ int source_set_new_post(struct api_call *call, struct error *error) {
   if (!store) return lab_needs_store(error);
   const struct lab_model_info *model = call_known_model(call, values_text(values, "modelId", NULL), "modelId", error);
   if (!model || check_layers(model, error) != 0) return -1;
+  if (strcmp(name, LAB_NEURONS) == 0)
+    return error_set_field(error, ERROR_CONFLICT, "name", "'" LAB_NEURONS "' is the set of a model's own neurons, which no other may be called");
   if (is_taken(call->api->lab, model, name)) return refuse_set(model, name, error);
   struct store_set set = {.model = model->id, .name = name, .description = values_text(values, "description", NULL),
                           .url = values_text(values, "url", NULL)};

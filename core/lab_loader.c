@@ -299,7 +299,7 @@ static int check_new(struct lab *lab, const struct lab_source_spec *spec, struct
 
 static int check_name(const char *id, struct error *error) {
   int64_t number;
-  if (lab_check_id(id, error) != 0 || strchr(id, '/') || number_parse_int(id, &number))
+  if (source_check_id(id, error) != 0 || strchr(id, '/') || number_parse_int(id, &number))
     return error->code ? -1
                        : error_set(error, ERROR_ARGUMENT,
                                    "the id '%s' cannot name a source: it needs a letter and no slash, such as '7-res-jb'", id);

@@ -37,7 +37,10 @@ static struct lab_source *find_or_make(const struct lab *lab, const struct lab_m
 }
 
 static void refuse(const struct lab_model_info *model, const char *id, const char *field, struct error *error) {
-  if (model->d_mlp == 0)
+  const char *plain = id + strspn(id, "0");
+  if (model->d_mlp > 0 && plain > id && layer_named(*plain ? plain : "0", model->n_layer) >= 0)
+    error_set_field(error, ERROR_NOT_FOUND, field, "there is no source '%.32s'; the MLP neurons of that layer are '%.32s'", id, *plain ? plain : "0");
+  else if (model->d_mlp == 0)
     error_set_field(error, ERROR_NOT_FOUND, field, "source '%.32s' means the MLP neurons of that layer, and model '%s' has no MLP", id, model->id);
   else
     error_set_field(error, ERROR_NOT_FOUND, field, "source '%.32s' means the MLP neurons of that layer; model '%s' has the layers 0 to %d", id,

@@ -144,6 +144,14 @@ const char *source_published_name(const struct lab *lab, const struct lab_source
   return out;
 }
 
+int source_check_id(const char *id, struct error *error) {
+  size_t length;
+  if (lab_check_id(id, error) != 0) return -1;
+  const char *set = source_set_part(id, &length);
+  if (!set || neurons_named(id) || length != strlen(LAB_NEURONS) || memcmp(set, LAB_NEURONS, length) != 0) return 0;
+  return error_set(error, ERROR_ARGUMENT, "the id '%s' cannot name a dictionary: the set '" LAB_NEURONS "' is the neurons of the model itself", id);
+}
+
 struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *spec, bool aside, struct error *error) {
   struct lab_model *opened = lab_model_named(lab, spec->model_id);
   if (!opened) {
@@ -151,7 +159,7 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
               spec->source_id, spec->model_id);
     return NULL;
   }
-  if (lab_check_id(spec->source_id, error) != 0) return NULL;
+  if (source_check_id(spec->source_id, error) != 0) return NULL;
   const struct dict_memory memory = {lab->budget, lab->keep, aside};
   struct dict_host host = {opened->model->id, &opened->model->arch, &memory};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};

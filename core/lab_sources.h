@@ -84,6 +84,8 @@ struct lab_source *source_new(struct dict *dict, const struct lab_source_spec *s
 /* lab_neurons.c: bare layer numbers. Whether an id is one; and the source, which is made when it is first named and stays until the
  * lab is closed. ERROR_NOT_FOUND (field `field`) for a layer that the model has not, or one without MLP. Any thread. */
 bool neurons_named(const char *id);
+/* An id that a dictionary may have: not of the set of neurons, which is the model's own. ERROR_ARGUMENT. */
+int source_check_id(const char *id, struct error *error) MUST_CHECK;
 const struct lab_source_info *neurons_find(const struct lab *lab, const struct lab_model_info *model, const char *id, const char *field,
                                            struct error *error) MUST_CHECK;
 void neurons_close(struct lab *lab);

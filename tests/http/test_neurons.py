@@ -445,7 +445,8 @@ def test_pages_in_models_of_every_kind(families, recorded):
 
 
 def test_what_is_no_neuron(daemon):
-    for path, words in ((f"/api/feature/{MODEL}/3/1", "the layers 0 to 2"), (f"/api/feature/{MODEL}/01/1", "the layers 0 to 2"),
+    for path, words in ((f"/api/feature/{MODEL}/3/1", "the layers 0 to 2"), (f"/api/feature/{MODEL}/01/1", "the MLP neurons of that layer are '1'"),
+                        (f"/api/feature/{MODEL}/00/1", "are '0'"), (f"/api/feature/{MODEL}/07/1", "the layers 0 to 2"),
                         (f"/api/feature/{MODEL}/99999999999999999999/1", "the layers 0 to 2"), (f"/api/feature/{MODEL}/1/128", "from 0 to 127")):
         reply = get(daemon, path, 404)
         assert words in reply["error"], reply
@@ -460,6 +461,9 @@ def test_what_is_no_neuron(daemon):
     assert refused.status_code == 400 and "come with the model" in refused.json()["error"]
     refused = post(daemon, "/v1/sources", {"modelId": MODEL, "source": "1", "path": "x"}, 400)
     assert "come with the model" in refused["error"]
+    for name in ("2-neurons", "neurons", "2-neurons__mine"):  # the set is the model's own
+        refused = post(daemon, "/v1/sources", {"modelId": MODEL, "source": name, "path": str(VECTORS / "tiny-gpt2" / "sources" / "1-res-relu")}, 400)
+        assert refused["field"] == "source" and "neurons of the model itself" in refused["error"], refused
 
 
 def test_lists_stay_as_they_were(daemon):

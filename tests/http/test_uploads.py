@@ -217,8 +217,9 @@ def test_models_that_cannot_be(world, body, status, field, words):
 def test_twice_is_refused(world, model):
     refused(world, "/api/model/new", {"id": model, "layers": 5}, 409, "id", "already")
     refused(world, "/api/source-set/new", {"name": "puppyscope-res-16k", "modelId": model}, 409, "name", "already")
-    for name in ("res-relu", "neurons"):
-        refused(world, "/api/source-set/new", {"name": name, "modelId": MODEL}, 409, "name", "already")
+    refused(world, "/api/source-set/new", {"name": "res-relu", "modelId": MODEL}, 409, "name", "already")
+    for owner in (MODEL, model):
+        refused(world, "/api/source-set/new", {"name": "neurons", "modelId": owner}, 409, "name", "own neurons")
     assert post(world, "/api/model/get", {"id": model})["layers"] == 3
 
 

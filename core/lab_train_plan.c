@@ -5,6 +5,7 @@
 
 #include "core/base/mapfile.h"
 #include "core/base/room.h"
+#include "core/dict/dict_config.h"
 #include "core/lab_subject.h"
 #include "core/lab_train.h"
 #include "core/model/point_shape.h"
@@ -79,7 +80,10 @@ static int find_point(struct train_plan *plan, struct error *error) {
   if (shape.square || plan->point.layer >= arch->n_layer)
     return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served: %s", plan->args.point,
                            shape.square ? "its width grows with the text" : "it comes behind the layers");
-  plan->heads = shape.heads > 0;
+  if (!dict_writes(arch, plan->point.site))
+    return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served (served: rows of the residual stream's "
+                           "width, hook_q, hook_k, hook_v, hook_z and the inside of the MLP)", plan->args.point);
+  plan->heads = plan->point.site == SITE_ATTN_Z;
   plan->options.width = point_width(arch, plan->point.site, 0);
   return 0;
 }

@@ -54,7 +54,7 @@ static int find_point(const struct dict_config *config, const char *name, const 
 
 /* What is decoded must be rows that something is added to: the residual stream's or of its width, what W_O or W_out carries there,
  * or queries, keys and values, which have no logits to show. Scores, scales and the like are no such rows. */
-static bool can_be_written(const struct arch *arch, enum site site) {
+bool dict_writes(const struct arch *arch, enum site site) {
   struct point_shape shape = point_shape(arch, site);
   bool mlp = site == SITE_MLP_PRE || site == SITE_MLP_PRE_LINEAR || site == SITE_MLP_MID || site == SITE_MLP_POST;
   bool heads = site == SITE_Q || site == SITE_K || site == SITE_V || site == SITE_ATTN_Z;
@@ -63,7 +63,7 @@ static bool can_be_written(const struct arch *arch, enum site site) {
 
 int dict_config_check(const struct dict_config *config, const struct dict_host *host, struct error *error) {
   char name[POINT_NAME_BYTES];
-  if (!host->arch || can_be_written(host->arch, config->out.site)) return 0;
+  if (!host->arch || dict_writes(host->arch, config->out.site)) return 0;
   return error_set(error, ERROR_UNSUPPORTED,
                    "'%s': dictionaries that write '%s' are not served (served: rows of the residual stream's width, "
                    "hook_q, hook_k, hook_v, hook_z and the inside of the MLP)", config->file, point_name(config->out, name));

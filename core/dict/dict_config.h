@@ -81,6 +81,10 @@ int dict_config_point(struct dict_config *config, const char *name, const struct
 int dict_config_point_out(struct dict_config *config, const char *name, const struct dict_host *host,
                           struct error *error) MUST_CHECK;
 
+/* Whether dictionaries that write at a site are served: rows of the residual stream's width, what W_O or W_out carries there, queries,
+ * keys and values. */
+bool dict_writes(const struct arch *arch, enum site site);
+
 /* Whether the point it writes can be written; once all is read. */
 int dict_config_check(const struct dict_config *config, const struct dict_host *host, struct error *error) MUST_CHECK;
 

@@ -10,7 +10,8 @@
 static const struct field feature_rows[] = {
     {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, .text = "The feature's number in the source."},
     {"op", NULL, FIELD_CHOICE, .fallback = "ablate", .choices = "clamp ablate scale", .text = "How its activation changes."},
-    {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6, .text = "Of clamp and scale."},
+    {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6, .meant = "factor multiplier scale amount strength",
+     .text = "Of clamp and scale."},
     {.name = NULL}};
 
 #define PLAIN_ROWS                                                                                                     \
@@ -21,8 +22,9 @@ static const struct field feature_rows[] = {
   {"index", NULL, FIELD_INDEX, .max = 4294967295.0, .text = "A feature of the source."},                                \
   {"vector", NULL, FIELD_NUMBERS, .min = 1, .max = 1e6,                                                                 \
    .text = "As many numbers as the point has columns, or its chosen heads (and their keys)."},                          \
-  {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6, .text = "Of add, project and cap."},       \
-  {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6,                                                                \
+  {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6, .meant = "coefficient coeff alpha",              \
+   .text = "Of add, project and cap."},       \
+  {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6, .meant = "factor multiplier scale amount",                     \
    .text = "Of scale and clamp; of add and set the number for every column, in place of a vector."},                    \
   {"unit", NULL, FIELD_CHOICE, .fallback = "raw", .choices = "raw max",                                                 \
    .text = "max: strength and value count in the feature's largest stored activation."},                                \

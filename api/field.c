@@ -46,6 +46,11 @@ static void add_texts(char *out, size_t size, int most) {
   snprintf(out + used, size - used, " up to %d strings, each", most);
 }
 
+static void add_most(char *out, size_t size, double max) {
+  size_t used = strlen(out);
+  snprintf(out + used, size - used, " 1 to %d of these", (int)max);
+}
+
 static void add_example(char *out, size_t size, const char *open, const char *example, const char *close) {
   size_t used = strlen(out);
   if (example) snprintf(out + used, size - used, " such as %s%s%s", open, example, close);
@@ -77,6 +82,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_INDEX] = "an integer, or a string of digits,",
       [FIELD_TEXT] = "a string",
       [FIELD_SOURCE] = "a string such as '7-res-jb', or the integer of a layer",
+      [FIELD_SOURCES] = "a string such as '7-res-jb', the integer of a layer, or an array of",
       [FIELD_TEXTS] = "a string, or an array of",
       [FIELD_CHOICE] = "one of",
       [FIELD_CHOICES] = "an array of one or more of",
@@ -106,6 +112,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
     case FIELD_TEXT: add_count(out, size, field->min, max, "characters"); break;
     case FIELD_CHOICE:
     case FIELD_CHOICES: add_choices(out, size, field->choices); break;
+    case FIELD_SOURCES: add_most(out, size, max); break;
     case FIELD_NAMES: add_count(out, size, field->min, max, "strings"); break;
     case FIELD_INTS: add_count(out, size, field->min, max, "integers from 0 up"); break;
     case FIELD_NUMBERS: add_count(out, size, field->min, max, "numbers"); break;

@@ -16,6 +16,7 @@ enum field_type {
   FIELD_INDEX,   /* a JSON integer, or a string of decimal digits */
   FIELD_TEXT,    /* a string; min and max count characters (Unicode code points) */
   FIELD_SOURCE,  /* as FIELD_TEXT, or an integer: the layer whose MLP neurons are meant */
+  FIELD_SOURCES, /* as FIELD_SOURCE, or an array of these; max counts them */
   FIELD_TEXTS,   /* a string or an array of strings; min and max count the characters of each */
   FIELD_CHOICE,  /* one of `choices` */
   FIELD_CHOICES, /* an array of one or more of `choices` */
@@ -52,6 +53,7 @@ struct field {
   bool strict;              /* unknown fields of `inner` are refused on every route */
   int most;                 /* FIELD_TEXTS: how many at most; 0: as many as the server's setting allows */
   bool none;                /* FIELD_TEXTS: an array of none is as good as left out */
+  const char *meant;        /* words that others use for it, separated by spaces: not taken, but told as what was probably meant */
   bool bare;                /* FIELD_OBJECTS, first row only: the body may be this array itself */
 };
 /* An array of rows ends with one whose name is NULL. */

@@ -77,6 +77,24 @@ static void write_texts(struct json_writer *w, const struct field *field, const 
   jw_close(w, ']');
 }
 
+static void write_sources(struct json_writer *w, const struct field *field) {
+  jw_key(w, "oneOf");
+  jw_open(w, '[');
+  jw_open(w, '{');
+  write_words(w, "type", "string integer");
+  jw_close(w, '}');
+  jw_open(w, '{');
+  jw_member_text(w, "type", "array");
+  jw_member_int(w, "minItems", 1);
+  jw_member_int(w, "maxItems", (int64_t)field->max);
+  jw_key(w, "items");
+  jw_open(w, '{');
+  write_words(w, "type", "string integer");
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, ']');
+}
+
 static void write_array_of(struct json_writer *w, const char *type) {
   jw_member_text(w, "type", "array");
   jw_key(w, "items");
@@ -168,6 +186,7 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
     case FIELD_INDEX: write_index(w, field, options); return;
     case FIELD_TEXT: write_string(w, field, options); return;
     case FIELD_TEXTS: write_texts(w, field, options); return;
+    case FIELD_SOURCES: write_sources(w, field); return;
     case FIELD_SOURCE:
     case FIELD_NAMES: write_words(w, "type", "string integer"); return;
     case FIELD_CHOICE:

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "api/parse_int.h"
+#include "core/base/nearest.h"
 #include "core/base/number.h"
 
 /* Members of one object: far more than any endpoint has fields, few enough that looking each up costs nothing. */
@@ -184,6 +185,16 @@ static int check_names(struct parser *p, const struct field *row, const char *pa
   return 0;
 }
 
+static int check_sources(struct parser *p, const struct field *row, const char *path, struct value *value) {
+  if (!json_is_array(value->json)) return check_source(p, row, path, value);
+  struct field list = *row;
+  list.min = 1;
+  if (check_names(p, &list, path, value) != 0) return -1;
+  for (size_t i = 0; i < json_array_size(value->json); i++)
+    if (!value->texts[i][0]) return refuse_element(p, path, i, "a string such as '7-res-jb', or the integer of a layer", value->json);
+  return 0;
+}
+
 static int check_ints(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   return check_length(p, row, path, json) == 0 ? check_integers(p, path, false, json) : -1;
 }
@@ -324,11 +335,26 @@ static bool is_missing(const struct values *values, const struct field *row) {
 static struct values *check_object(struct parser *p, const struct field *rows, const char *path,
                                    const json_t *json);
 
+/* "an object with 'tokens' and 'values'": what an object without an example must at least have. */
+static void list_required(const struct field *rows, char *out, size_t size) {
+  size_t n = 0, at = 0;
+  for (const struct field *row = rows; row->name; row++) n += row->required;
+  snprintf(out, size, "an object");
+  for (const struct field *row = rows; row->name; row++) {
+    if (!row->required) continue;
+    size_t used = strlen(out);
+    snprintf(out + used, size - used, "%s'%s'", at == 0 ? " with " : at + 1 == n ? " and " : ", ", row->name);
+    at++;
+  }
+}
+
 static int refuse_member(struct parser *p, const struct field *row, const char *path, const json_t *json) {
-  char found[256];
+  char found[256], must[128];
   body_describe(json, found, sizeof found);
-  return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' must be an object%s%s, found %s", path,
-                         row->example ? " such as " : "", row->example ? row->example : "", found);
+  list_required(row->inner, must, sizeof must);
+  if (row->example)
+    return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' must be an object such as %s, found %s", path, row->example, found);
+  return error_set_field(p->error, ERROR_ARGUMENT, path, "'%s' must be %s, found %s", path, must, found);
 }
 
 static int check_inner(struct parser *p, const struct field *row, const char *path, struct value *value) {
@@ -363,6 +389,7 @@ static int check_value(struct parser *p, const struct field *row, const char *pa
     case FIELD_INDEX: return check_index(p, row, path, json);
     case FIELD_TEXT: return check_text(p, row, path, json);
     case FIELD_SOURCE: return check_source(p, row, path, value);
+    case FIELD_SOURCES: return check_sources(p, row, path, value);
     case FIELD_TEXTS: return check_texts(p, row, path, json);
     case FIELD_CHOICE: return check_choice(p, row, path, json);
     case FIELD_CHOICES: return check_choices(p, row, path, json);
@@ -386,36 +413,22 @@ static size_t count_rows(const struct field *rows) {
   return count;
 }
 
-/* Edit distance of two short names (letters changed, added or left out), at most `most`. */
-static int name_distance(const char *a, const char *b, int most) {
-  enum { LONGEST = 40 };
-  size_t n = strlen(a), m = strlen(b);
-  if (n > LONGEST || m > LONGEST) return most;
-  int row[LONGEST + 1];
-  for (size_t j = 0; j <= m; j++) row[j] = (int)j;
-  for (size_t i = 1; i <= n; i++) {
-    int diagonal = row[0];
-    row[0] = (int)i;
-    for (size_t j = 1; j <= m; j++) {
-      int change = diagonal + (a[i - 1] != b[j - 1]), add = row[j - 1] + 1, drop = row[j] + 1;
-      diagonal = row[j];
-      row[j] = change < add ? (change < drop ? change : drop) : (add < drop ? add : drop);
-    }
+/* The row that was probably meant: by a word that others use for it, else by its letters. NULL: none. */
+static const char *meant_field(const struct field *rows, const char *given) {
+  const char *names[MEMBERS_MOST];
+  size_t n = 0;
+  for (const struct field *row = rows; row->name && n < MEMBERS_MOST; row++) {
+    if (row->meant && field_word_in(row->meant, given, strlen(given))) return row->name;
+    names[n++] = row->name;
   }
-  return row[m] < most ? row[m] : most;
+  return nearest_name(given, names, n);
 }
 
 static int refuse_unknown(struct parser *p, const struct field *rows, const char *path, const char *given) {
-  const char *nearest = NULL;
-  int best = strlen(given) > 5 ? 4 : 3; /* farther than three letters, two in a short name, is no typing mistake */
-  for (const struct field *row = rows; row->name; row++) {
-    int distance = name_distance(given, row->name, best);
-    if (distance < best) best = distance, nearest = row->name;
-  }
+  const char *meant = meant_field(rows, given);
   char field[64];
   snprintf(field, sizeof field, "%s%s%.40s", path, path[0] ? "." : "", given);
-  if (nearest)
-    return error_set_field(p->error, ERROR_ARGUMENT, field, "unknown field '%s': did you mean '%s'", field, nearest);
+  if (meant) return error_set_field(p->error, ERROR_ARGUMENT, field, "unknown field '%s': did you mean '%s'", field, meant);
   return error_set_field(p->error, ERROR_ARGUMENT, field, "unknown field '%s': GET /docs lists the fields", field);
 }
 

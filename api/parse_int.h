@@ -16,7 +16,7 @@ struct weight {
 struct value {
   const json_t *json;    /* NULL: absent or null */
   const char *given;     /* its spelling in the body */
-  const char **texts;    /* FIELD_SOURCE and FIELD_NAMES: integers written out; FIELD_CONTENT: its parts as one */
+  const char **texts;    /* FIELD_SOURCE, FIELD_SOURCES, FIELD_NAMES: integers written out; FIELD_CONTENT: its parts as one */
   struct weight *weights; /* FIELD_WEIGHTS, as many as the object has members */
   struct values **inner; /* FIELD_OBJECT, FIELD_OBJECTS */
 };

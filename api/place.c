@@ -40,12 +40,26 @@ static int pass_on(const struct error *own, const char *field, struct error *err
   return error_set_field(error, own->code, field, "%s", own->text);
 }
 
+/* What there is beside the loaded models, which `own` names. */
+static int refuse_model(struct api_call *call, const struct error *own, const char *field, struct error *error) {
+  enum { NAMED = 5 };
+  struct lab_model_info *models;
+  size_t n, used = 0;
+  char known[192] = "";
+  if (lab_stored_models(call->api->lab, &call->arena, &models, &n, error) != 0) return -1;
+  for (size_t i = 0; i < n && i < NAMED && used < sizeof known; i++)
+    used += (size_t)snprintf(known + used, sizeof known - used, "%s'%.32s'", i ? ", " : "; registered: ", models[i].id);
+  if (n > NAMED && used < sizeof known) snprintf(known + used, sizeof known - used, " and %zu more", n - NAMED);
+  return error_set_field(error, own->code, field, "%s%s", own->text, known);
+}
+
 const struct lab_model_info *call_known_model(struct api_call *call, const char *id, const char *field, struct error *error) {
   struct error own = ERROR_INIT;
   const struct lab_model_info *model = lab_find_model(call->api->lab, id, &own);
   if (model) return model;
   struct lab_model_info *stored = arena_alloc(&call->arena, sizeof *stored, error);
   int found = !stored ? -1 : own.code == ERROR_NOT_FOUND ? lab_stored_model(call->api->lab, id, &call->arena, stored, error) : 0;
+  if (found == 0 && id && own.code == ERROR_NOT_FOUND) return refuse_model(call, &own, field, error), NULL;
   if (found == 0 && id) (void)pass_on(&own, field, error);
   if (found == 0 && !id) error_set_field(error, own.code, field, "'%s' is required: %s", field, own.text);
   return found == 1 ? stored : NULL;

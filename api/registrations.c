@@ -100,6 +100,16 @@ static int check_layers(const struct lab_model_info *model, struct error *error)
                          model->n_layer, LAYERS_MOST);
 }
 
+/* The model that a set is made for; the error says how one comes to be there. */
+static const struct lab_model_info *find_model(struct api_call *call, struct error *error) {
+  struct error own = ERROR_INIT;
+  const struct lab_model_info *model = call_known_model(call, values_text(call->values, "modelId", NULL), "modelId", &own);
+  if (model) return model;
+  (void)error_set_field(error, own.code, own.field, "%s%s", own.text,
+                        own.code == ERROR_NOT_FOUND ? "; POST /api/model/new registers one" : "");
+  return NULL;
+}
+
 int source_set_new_post(struct api_call *call, struct error *error) {
   const struct values *values = call->values;
   const char *name = values_text(values, "name", NULL);
@@ -109,7 +119,7 @@ int source_set_new_post(struct api_call *call, struct error *error) {
                            name);
   struct store *store = lab_store(call->api->lab);
   if (!store) return lab_needs_store(error);
-  const struct lab_model_info *model = call_known_model(call, values_text(values, "modelId", NULL), "modelId", error);
+  const struct lab_model_info *model = find_model(call, error);
   if (!model || check_layers(model, error) != 0) return -1;
   if (strcmp(name, LAB_NEURONS) == 0)
     return error_set_field(error, ERROR_CONFLICT, "name", "'" LAB_NEURONS "' is the set of a model's own neurons, which no other may be called");

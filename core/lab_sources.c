@@ -311,6 +311,19 @@ static const char *nearest_source(const struct lab_source_list *list, const char
   return nearest_name(id, names, n);
 }
 
+static void refuse_source(const struct lab_source_list *list, const struct lab_model_info *model, const char *id, const char *field,
+                          struct error *error) {
+  char known[224], neurons[64] = "";
+  const char *near = nearest_source(list, id);
+  lab_list_ids(known, sizeof known, list->n, source_id, list);
+  if (model->d_mlp > 0) snprintf(neurons, sizeof neurons, "; '0' to '%d' are the neurons of its layers", model->n_layer - 1);
+  if (near)
+    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; did you mean '%s'?", model->id, id, near);
+  else
+    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; loaded: %s%s", model->id, id,
+                    *known ? known : "none", neurons);
+}
+
 const struct lab_source_info *lab_find_source(const struct lab *lab, const struct lab_model_info *model, const char *id,
                                               const char *field, struct error *error) {
   if (neurons_named(id)) return neurons_find(lab, model, id, field, error);
@@ -321,15 +334,7 @@ const struct lab_source_info *lab_find_source(const struct lab *lab, const struc
     return found;
   }
   if (stored_refuse_source(lab, model->id, id, field, error)) return NULL;
-  char known[256];
-  const char *near = nearest_source(list, id);
-  lab_list_ids(known, sizeof known, list->n, source_id, list);
-  if (near)
-    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; did you mean '%s'?", model->id, id,
-                    near);
-  else
-    error_set_field(error, ERROR_NOT_FOUND, field, "model '%s' has no source '%.64s'; loaded: %s", model->id, id,
-                    *known ? known : "none");
+  refuse_source(list, model, id, field, error);
   return NULL;
 }
 

@@ -136,7 +136,7 @@ static int check_size(const struct named_sets *out, int set, size_t i, struct er
   int64_t size = out->sets.size[set];
   if (size > 0 && size < out->sets.vocabulary) return 0;
   snprintf(field, sizeof field, "sets[%zu]", i);
-  return error_set_field(error, ERROR_ARGUMENT, field, "the token set '%.80s' has %s; give it some words or ids of the %lld tokens",
+  return error_set_field(error, ERROR_ARGUMENT, field, "the token set '%.80s' has %s; give it some of the %lld tokens as 'words' or 'ids'",
                          out->name[set], size ? "all tokens" : "no token", (long long)out->sets.vocabulary);
 }
 
@@ -144,7 +144,8 @@ int named_sets_make(const struct model *model, const struct lab_token_sets *args
                     struct error *error) {
   *out = (struct named_sets){0};
   if (args->n_sets + args->n_classes == 0)
-    return error_set_field(error, ERROR_ARGUMENT, "sets", "give token sets: 'builtin' names (\"all\"), 'sets' of your own, or both");
+    return error_set_field(error, ERROR_ARGUMENT, "sets", "give token sets: 'builtin' names ([\"all\"]), 'sets' of your own "
+                           "([{\"name\": ..., \"words\": [...]}]), or both");
   if (token_sets_init(&out->sets, tokenizer_size(model->tokenizer), error) != 0 || add_classes(model, args, out, error) != 0) return -1;
   for (size_t i = 0; i < args->n_sets; i++) {
     int set = out->sets.n;

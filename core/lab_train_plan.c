@@ -75,7 +75,8 @@ void train_args_read(const struct json_node *node, struct lab_train_args *out) {
 
 static int find_point(struct train_plan *plan, struct error *error) {
   const struct arch *arch = &plan->opened->model->arch;
-  if (point_find(plan->args.point, arch, &plan->point, error) != 0) return -1;
+  struct error own = ERROR_INIT;
+  if (point_find(plan->args.point, arch, &plan->point, &own) != 0) return error_set_field(error, own.code, "point", "%s", own.text);
   struct point_shape shape = point_shape(arch, plan->point.site);
   if (shape.square || plan->point.layer >= arch->n_layer)
     return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served: %s", plan->args.point,

@@ -110,6 +110,7 @@ function neuronsOf({ neurons }) {
 }
 
 export const areNeurons = (source) => source.kind === 'neurons';
+export const nounOf = (at) => (areNeurons(at.source) ? 'neuron' : 'feature');
 export const sourceName = (source) => (areNeurons(source) ? `${source.id}: neurons` : source.id);
 
 /** `every`: what can be chosen, its sources and the neurons of each layer. */

@@ -2,7 +2,7 @@
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
 import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
-import { ApiError, areNeurons, explanationOf, featurePath, findSource, get, post, server } from './api.js';
+import { ApiError, areNeurons, explanationOf, featurePath, findSource, get, nounOf, post, server } from './api.js';
 import { histogram } from './chart.js';
 import { listCard } from './list.js';
 import { logitList, tokenLine } from './tokens.js';
@@ -26,7 +26,7 @@ function explanationCard(at, feature, changed) {
       await changed();
       say('explanation saved');
     });
-  } }, field('What this feature means', area, 'Yours is shown before imported and automatic ones.'),
+  } }, field(`What this ${nounOf(at)} means`, area, 'Yours is shown before imported and automatic ones.'),
   h('div', { class: 'row' }, save, h('button', { type: 'button', onclick: () => open(false) }, 'Cancel')));
   const edit = h('button', { type: 'button', class: 'quiet', 'aria-expanded': 'false', onclick: () => open(form.hidden) }, told.length ? 'Write a better one' : 'Write one');
   const open = (wanted) => { form.hidden = !wanted; edit.setAttribute('aria-expanded', String(wanted)); (wanted ? area : edit).focus(); };
@@ -34,7 +34,7 @@ function explanationCard(at, feature, changed) {
     told.length ? h('ul', { class: 'list' }, told.map((one) => h('li', {}, h('div', { class: 'row apart item' },
       h('div', {}, one.description, ' ', h('span', { class: 'chip' }, authorOf(one) || 'by hand')),
       one.origin === 'manual' && h('button', { type: 'button', class: 'quiet', 'aria-label': `Delete the explanation ${one.description}`, onclick: forget(one) }, 'Delete')))))
-      : h('p', { class: 'state' }, 'Nobody has said yet what this feature means.'),
+      : h('p', { class: 'state' }, `Nobody has said yet what this ${nounOf(at)} means.`),
     form, notes);
 }
 
@@ -79,7 +79,7 @@ function neighbours(at, feature) {
   const list = (indices, values) => (indices.length ? h('ul', { class: 'list' }, indices.map((index, i) => neighbourLine(at, index, values[i]))) : empty('No neighbours.'));
   if (feature.topkCosSimIndices?.length) {
     const pairs = feature.topkCosSimIndices.map((index, i) => [index, feature.topkCosSimValues[i]]).filter(([index]) => index !== at.index);
-    return card('Nearest features', h('p', { class: 'hint' }, COSINES), list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
+    return card(`Nearest ${nounOf(at)}s`, h('p', { class: 'hint' }, COSINES), list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
   }
   if (at.source.stored) return null;
   const out = h('div', {});
@@ -88,7 +88,7 @@ function neighbours(at, feature) {
     const rows = (reply.topkDecoderCossimFeatures ?? []).filter((row) => Number(row.feature.index) !== at.index);
     return list(rows.map((row) => Number(row.feature.index)), rows.map((row) => row.cosineSimilarity));
   });
-  return card('Nearest features', h('p', { class: 'hint' }, COSINES), out);
+  return card(`Nearest ${nounOf(at)}s`, h('p', { class: 'hint' }, COSINES), out);
 }
 
 // ---- examples -------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ function examples(feature, { view = 'compact', most = 12 } = {}) {
 // ---- the test box ---------------------------------------------------------------------------------------
 
 function testBox(at, feature, { text = '', run = false } = {}) {
-  const input = h('input', { placeholder: 'Try a text…', 'aria-label': 'Text to try this feature on', spellcheck: 'false' });
+  const input = h('input', { placeholder: 'Try a text…', 'aria-label': `Text to try this ${nounOf(at)} on`, spellcheck: 'false' });
   const out = h('div', { 'aria-live': 'polite' });
   input.value = text;
   const attempt = () => {
@@ -161,7 +161,8 @@ function testBox(at, feature, { text = '', run = false } = {}) {
 const usual = (at) => (areNeurons(at.source) ? 5 : 20); // how strongly, where nobody has counted
 const steerLink = (at, feature) => `/steer#${new URLSearchParams({ model: at.model.id, feature: `${at.source.id}/${at.index}@${Math.max(1, Math.round(Math.min(100, feature?.maxActApprox || usual(at))))}` })}`;
 
-const nameOf = (at) => `${areNeurons(at.source) ? 'Neuron' : 'Feature'} ${at.index}`;
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
+const nameOf = (at) => `${capital(nounOf(at))} ${at.index}`;
 const placeOf = (at) => (areNeurons(at.source) ? `layer ${at.source.layer}` : at.source.id);
 
 function heading(at, feature) {
@@ -170,7 +171,7 @@ function heading(at, feature) {
 
 function stepLinks(at) {
   const to = (index, text, label) => (index >= 0 && index < at.source.features ? h('a', { class: 'button', href: featurePath(at.model.id, at.source.id, index), 'aria-label': label }, text) : null);
-  return [to(at.index - 1, '←', 'Feature before'), to(at.index + 1, '→', 'Next feature')];
+  return [to(at.index - 1, '←', `${capital(nounOf(at))} before`), to(at.index + 1, '→', `Next ${nounOf(at)}`)];
 }
 
 /** `told`: the feature as it was asked for when the page began, before anything else was known. */
@@ -194,7 +195,7 @@ function drawWhole(main, at, told) {
     show(rest, examples(feature), listCard(at), embedCard(at));
     const stored = plots(feature), sizes = figures(feature);
     show(left, explanationCard(at, feature, refresh),
-      card('How it fires', sizes.childElementCount ? sizes : null, stored.length ? h('div', { class: 'plots' }, stored) : sizes.childElementCount ? null : h('p', { class: 'state' }, 'No statistics are stored for this feature.')),
+      card('How it fires', sizes.childElementCount ? sizes : null, stored.length ? h('div', { class: 'plots' }, stored) : sizes.childElementCount ? null : h('p', { class: 'state' }, `No statistics are stored for this ${nounOf(at)}.`)),
       card('What it promotes', feature.pos_str?.length ? h('p', { class: 'hint' }, LOGITS) : null, logits(feature) ?? h('p', { class: 'state' }, at.source.promotes === false ? 'Nothing by itself: its rows are queries, keys or values, which only say what attention looks at or carries.' : 'Not known.')),
       neighbours(at, feature));
   };
@@ -240,7 +241,7 @@ export async function draw(main, [modelId, sourceId, index], query) {
   told?.catch(() => {}); // waited for below, once the source is known
   const at = { ...(await findSource(modelId, sourceId)), index: Number(index) };
   if (!told || at.index >= at.source.features)
-    throw new ApiError(404, { message: `${sourceId} has no feature ${index}: they go from 0 to ${at.source.features - 1}` });
+    throw new ApiError(404, { message: `${sourceId} has no ${nounOf(at)} ${index}: they go from 0 to ${at.source.features - 1}` });
   if (query.get('embed') === 'true') return drawEmbedded(main, at, told, query);
   return drawWhole(main, at, told);
 }

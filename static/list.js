@@ -10,7 +10,7 @@ const listPath = (id) => `/list/${encodeURIComponent(id)}`;
 // ---- one feature of a list ------------------------------------------------------------------------------
 
 /** What it is called here: as the list says, else as somebody has explained it. */
-const labelOf = (row) => row.description || row.explanations[0]?.description || `Feature ${row.index}`;
+const labelOf = (row) => row.description || row.explanations[0]?.description || `${/^\d+$/.test(row.layer) ? 'Neuron' : 'Feature'} ${row.index}`;
 
 /** Where it fired hardest, and what it promotes, where that is stored. */
 function evidence(row) {

@@ -38,6 +38,7 @@ const char *nearest_name(const char *word, const char *const *names, size_t n) {
     if (other > MAX_LETTERS) continue;
     size_t distance = edit_distance(word, length, names[i], other);
     if (distance > size_min(4, size_max(length, other) / 3) || distance >= best) continue;
+    if (distance > 1 && lower(word[0]) != lower(names[i][0])) continue; /* "factor" is no "vector" */
     best = distance;
     found = names[i];
   }

@@ -380,6 +380,17 @@ def test_attribution(daemon, twin):
         agrees([place["total"], place["features"]], [want.sum()] * 2)
 
 
+def test_attribution_names_layers_by_numbers(daemon):
+    body = {"text": TEXT, "topK": 3, "answers": [" the", " a"]}
+    texts = post(daemon, "/v1/lab/attribute", {**body, "sources": ["0", "1"]})
+    assert [row["source"] for row in texts["sources"]] == ["0", "1"]
+    for sources in ([0, 1], [0.0, "1"]):
+        assert post(daemon, "/v1/lab/attribute", {**body, "sources": sources}) == texts
+    assert post(daemon, "/v1/lab/attribute", {**body, "source": 1})["sources"] == texts["sources"][1:]
+    assert post(daemon, "/v1/lab/attribute", {**body, "sources": [0, 3]}, 404)["error"].endswith("has the layers 0 to 2")
+    assert post(daemon, "/v1/lab/attribute", {**body, "sources": [0, -1]}, 400)["field"] == "sources[1]"
+
+
 def test_steering(daemon, twin):
     """What a strength is: so much more activation; and what the methods of projection mean for one column."""
     ask = {"modelId": MODEL, "prompt": TEXT, "n_tokens": 8, "temperature": 0, "seed": 1, "strength_multiplier": 1, "steer_special_tokens": True}
@@ -450,6 +461,10 @@ def test_what_is_no_neuron(daemon):
                         (f"/api/feature/{MODEL}/99999999999999999999/1", "the layers 0 to 2"), (f"/api/feature/{MODEL}/1/128", "from 0 to 127")):
         reply = get(daemon, path, 404)
         assert words in reply["error"], reply
+    for name in ("-1", "2-mlp", "mlp"):  # what people write who mean neurons
+        for path, body in (("/activations", {"text": "a", "source": name, "index": 1}), ("/v1/lab/attribute", {"text": "a", "sources": [name]}),
+                           ("/v1/jobs", {"kind": "stats", "source": name, "corpus": __file__})):
+            assert "'0' to '2' are the neurons of its layers" in post(daemon, path, {"modelId": MODEL, **body}, 404)["error"], (name, path)
     edit = {"op": "clamp", "source": "7", "index": 0, "value": 1}
     assert post(daemon, "/v1/lab/run", {"text": TEXT, "topK": 1, "edits": [edit]}, 404)["field"] == "edits[0].source"
     assert post(daemon, "/api/steer", {"prompt": "a", "features": [{"layer": 4, "index": 0, "strength": 1}]}, 404)["field"] == "features[0].layer"
@@ -483,6 +498,7 @@ def test_without_an_mlp(tmp_path, start_daemon):
     (folder / "merges.txt").write_text("#version: 0.2\n")
     one = start_daemon(models={"attn": folder})
     assert "has no MLP" in get(one, "/api/feature/attn/0/1", 404)["error"]
+    assert "neurons" not in get(one, "/api/feature/attn/mlp/1", 404)["error"]
     assert get(one, "/models")["models"][0]["neurons"] is None
     assert get(one, "/v1/capabilities")["endpoints"]["neurons"] is False
     assert "none" in post(one, "/api/search-all", {"modelId": "attn", "text": "a", "sourceSet": "neurons"}, 404)["error"]

@@ -259,6 +259,12 @@ BAD_FEATURES = [
 ]
 
 
+def test_a_set_of_nobody_says_who_there_is(world, model):
+    told = refused(world, "/api/source-set/new", {"name": "fine", "modelId": "nobody"}, 404, "modelId", f"registered: '{model}'")
+    assert "loaded: '" in told["error"] and told["error"].endswith("POST /api/model/new registers one"), told
+    refused(world, "/api/feature/upload-batch", batch("nobody", "1-mine", [feature(1)]), 404, "modelId", f"registered: '{model}'")
+
+
 @pytest.mark.parametrize("bad, status, field", BAD_FEATURES)
 def test_one_bad_row_and_nothing_is_stored(world, model, bad, status, field):
     body = batch(model, "2-puppyscope-res-16k", [feature(20), {**feature(21), **bad}])

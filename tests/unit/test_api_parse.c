@@ -20,6 +20,12 @@ static const struct field thing_rows[] = {
     {"places", NULL, FIELD_PLACES, .min = 1, .max = 3, .choices = "all", .text = "x"},
     {.name = NULL}};
 
+static const struct field plain_rows[] = {
+    {"tokens", NULL, FIELD_TEXTS, .required = true, .text = "x"},
+    {"note", NULL, FIELD_TEXT, .text = "x"},
+    {"values", NULL, FIELD_NUMBERS, .required = true, .text = "x"},
+    {.name = NULL}};
+
 static const struct field strict_rows[] = {
     {"nTokens", "count", FIELD_INT, .fallback = "5", .min = 1, .max = 9, .text = "x"},
     {"sortIndexes", NULL, FIELD_INTS, .max = 3, .text = "x"},
@@ -32,7 +38,9 @@ static const struct field strict_rows[] = {
     {"prompt", NULL, FIELD_PROMPTS, .min = 1, .max = 9, .text = "x"},
     {"texts", NULL, FIELD_TEXTS, .min = 1, .max = 5, .text = "x"},
     {"content", NULL, FIELD_CONTENT, .min = 1, .max = 9, .text = "x"},
-    {"weights", NULL, FIELD_WEIGHTS, .min = -1, .max = 1, .text = "x"},
+    {"weights", NULL, FIELD_WEIGHTS, .min = -1, .max = 1, .meant = "shares rates", .text = "x"},
+    {"source", NULL, FIELD_SOURCES, .max = 3, .text = "x"},
+    {"plain", NULL, FIELD_OBJECTS, .max = 3, .inner = plain_rows, .text = "x"},
     {"things", NULL, FIELD_OBJECTS, .max = 3, .inner = thing_rows, .example = "{\"id\": 1}", .text = "x"},
     {.name = NULL}};
 
@@ -111,10 +119,38 @@ static void expect_strict(const char *body, const char *words) {
   arena_clear(&arena);
 }
 
+static void test_sources(void **state) {
+  (void)state;
+  static const struct {
+    const char *body, *texts[3];
+  } good[] = {{"{\"source\":\"2-res\"}", {"2-res"}}, {"{\"source\":0}", {"0"}}, {"{\"source\":2.0}", {"2"}},
+              {"{\"source\":[0,\"1-x\",2]}", {"0", "1-x", "2"}}};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    struct arena arena;
+    struct error error = ERROR_INIT;
+    struct values *values = parse_strict(good[i].body, &arena, &error);
+    if (!values) fail_msg("%s: %s", good[i].body, error.text);
+    size_t n = values_count(values, "source");
+    assert_int_equal(n, good[i].texts[1] ? 3 : 1);
+    for (size_t k = 0; k < n; k++) assert_string_equal(values_text_at(values, "source", k, NULL), good[i].texts[k]);
+    parse_free(values);
+    arena_clear(&arena);
+  }
+  expect_strict("{\"source\":[]}", "'source' must be a string such as '7-res-jb', the integer of a layer, or an array of 1 to 3 of these, found an array of 0");
+  expect_strict("{\"source\":[0,1,2,3]}", "an array of 1 to 3 of these, found an array of 4");
+  expect_element("{\"source\":[0,-1]}", "source[1]", "a string, or the integer of a layer, found -1");
+  expect_element("{\"source\":[\"\"]}", "source[0]", "a string such as '7-res-jb', or the integer of a layer, found the string \"\"");
+  expect_strict("{\"source\":true}", "'source' must be a string such as '7-res-jb', the integer of a layer, or an array of 1 to 3 of these, found true");
+}
+
 static void test_strict(void **state) {
   (void)state;
   expect_strict("{\"n_token\":1}", "unknown field 'n_token': did you mean 'nTokens'");
   expect_strict("{\"things\":[{\"id\":1,\"place\":[1]}]}", "unknown field 'things[0].place': did you mean 'places'");
+  expect_strict("{\"shares\":1}", "unknown field 'shares': did you mean 'weights'");
+  expect_strict("{\"share\":1}", "unknown field 'share': GET /docs"); /* such words are taken as they are */
+  expect_strict("{\"prose\":1}", "unknown field 'prose': GET /docs"); /* no "prompt" */
+  expect_strict("{\"plain\":[4]}", "'plain[0]' must be an object with 'tokens' and 'values', found 4");
   expect_strict("{\"zzzzzzzz\":1}", "unknown field 'zzzzzzzz': GET /docs");
   expect_strict("{\"count\":3,\"n_tokens\":3}", "'nTokens' is given twice, as 'count' and as 'n_tokens'");
   expect_strict("{\"sortIndexes\":[1,2,3,4]}", "'sortIndexes' must be an array of 0 to 3 integers from 0 up, found an array of 4");
@@ -149,7 +185,7 @@ static void test_names(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_strict), cmocka_unit_test(test_elements), cmocka_unit_test(test_elements_of_objects),
+      cmocka_unit_test(test_strict), cmocka_unit_test(test_sources), cmocka_unit_test(test_elements), cmocka_unit_test(test_elements_of_objects),
       cmocka_unit_test(test_names),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

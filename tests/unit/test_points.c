@@ -233,6 +233,8 @@ static void nearest_finds_slips_and_nothing_else(void **state) {
   assert_string_equal(nearest_name("K", names, n), "k");
   assert_null(nearest_name("features", names, n));
   assert_null(nearest_name("q", names, n));
+  const char *const rhymes[] = {"vector", "texts"};
+  assert_null(nearest_name("factor", rhymes, 2)); /* two letters of six, the first among them */
   assert_null(nearest_name("", names, n));
   assert_null(nearest_name("seed", names, 0));
   char word[200];

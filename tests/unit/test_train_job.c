@@ -176,6 +176,7 @@ static void test_refusals(void **state) {
   a = good, a.corpus = "no-such-text", refused(lab, &a, ERROR_NOT_FOUND, "corpus", "not a file");
   a = good, a.point = "resid_pre.7", assert_int_not_equal(lab_train_run(lab, &a, tell, NULL, NULL, NULL, &error), 0), error_clear(&error);
   a = good, a.point = "blocks.1.ln2.hook_scale", refused(lab, &a, ERROR_ARGUMENT, "point", "dictionaries of 'blocks.1.ln2.hook_scale' are not served");
+  a = good, a.point = "resid_pre.99", refused(lab, &a, ERROR_ARGUMENT, "point", "layer 99 of point 'resid_pre.99' is out of range");
   a = good, a.point = "pattern.1", refused(lab, &a, ERROR_ARGUMENT, "point", "grows with the text");
   a = good, a.expansion = 4, refused(lab, &a, ERROR_ARGUMENT, "expansion", "say the same");
   a = good, a.tokens = 400, refused(lab, &a, ERROR_ARGUMENT, "tokens", "say the same");

@@ -245,9 +245,9 @@ $(PTX_CHECK): tests/cuda_ptx/check_machine.cpp $(B)/ptx/tests/cuda_ptx/machine.o
 	$(SAY) TEST $@
 	$(Q)$(CXX) $(PTX_CXX) -O1 -frounding-math -o $@ $(filter %.cpp %.o,$^) $(EMULATED_LINK) -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process neurons engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_recording cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process neurons engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
-CUDA_THREADED  := cuda_matrices cuda_pages codes splice_live engine_points engine_flight resident
+CUDA_THREADED  := cuda_matrices cuda_recording cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.
 CUDA_PLAIN     := ops_rows codes
 CUDA_TEST_BIN  := $(CUDA_TESTS:%=$(B)/tests-cuda/test_%)
@@ -262,7 +262,7 @@ GPU_B     := build/gpu
 GPU_SRC   := $(wildcard core/math/*.c core/math/ref/*.c core/math/cpu/*.c) $(addprefix core/base/,error.c random.c pool.c log.c \
              clock.c room.c utf8.c unicode.c buffer.c) $(addprefix core/model/,plan.c instrument.c rotary.c arch.c) core/engine/sampler.c
 GPU_OBJ   := $(GPU_SRC:%.c=$(GPU_B)/%.o)
-GPU_TESTS := ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws ops vjp codes kernels
+GPU_TESTS := ops_rows cuda cuda_matrices cuda_recording cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws ops vjp codes kernels
 GPU_BIN   := $(GPU_TESTS:%=$(GPU_B)/test_%) $(GPU_B)/bench_gpu
 GPU_CMOCKA := -Itests/gpu/without_cmocka -Werror=implicit-function-declaration
 GPU_LINK  := -O2 -g -pie -Wl,--gc-sections -Wl,--wrap=backend_open

@@ -89,6 +89,7 @@ typedef std::vector<job> list;
 struct recording {
   list calls;
   bool spoilt;
+  std::thread::id owner;
 };
 struct task {
   job what;
@@ -132,6 +133,12 @@ static turns &device = *new turns();
 static std::vector<cudaStream_t> &streams = *new std::vector<cudaStream_t>();
 typedef std::lock_guard<turns> device_turn;
 static thread_local std::shared_ptr<recording> own_capture; /* begun by this thread, which may not do what would wait */
+static std::vector<std::shared_ptr<recording>> &global_captures = *new std::vector<std::shared_ptr<recording>>(); /* nor may any other */
+
+/* For tests, by dlsym: called by a thread that records, in front of each call that is recorded; NULL: no more. */
+static void (*when_recording)(void *);
+static void *when_context;
+extern "C" void cuda_emulated_recording(void (*call)(void *), void *context) { when_context = context, when_recording = call; }
 
 cudaStream_t emulated::known_stream(cudaStream_t stream) {
   static thread_local cudaStream_t own;
@@ -186,8 +193,13 @@ static bool idle() {
 
 static cudaError_t put_off(cudaStream_t which, job work, bool always) {
   cudaStream_t stream = known_stream(which);
+  if (own_capture && when_recording) when_recording(when_context);
   device_turn turn(device);
   if (stream->capture) {
+    if (stream->capture->owner != std::this_thread::get_id()) {
+      fprintf(stderr, "emulated CUDA: work of another thread comes into what a thread records\n"); /* and would be repeated with it */
+      abort();
+    }
     if (stream->capture->spoilt) return say(cudaErrorStreamCaptureInvalidated);
     stream->capture->calls.push_back(std::move(work));
     return cudaSuccess;
@@ -216,8 +228,15 @@ cudaError_t emulated::submit_kernel(cudaStream_t stream, kernel_call call) {
 
 /* A call that waits or would have to: forbidden to a thread that records, and the end of what it records. */
 cudaError_t emulated::unsafe() {
-  if (!own_capture) return cudaSuccess;
+  if (!own_capture) return unsafe_beside();
   own_capture->spoilt = true;
+  return say(cudaErrorStreamCaptureUnsupported);
+}
+/* Threads are in the mode `global` where they say nothing else: what one of them records in that mode forbids the others the same. */
+cudaError_t emulated::unsafe_beside() {
+  device_turn turn(device);
+  if (own_capture || global_captures.empty()) return cudaSuccess;
+  for (auto &capture : global_captures) capture->spoilt = true;
   return say(cudaErrorStreamCaptureUnsupported);
 }
 
@@ -295,8 +314,9 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t which, enum cudaStreamCaptureMod
   cudaStream_t stream = known_stream(which);
   device_turn turn(device);
   if (stream->capture) return say(cudaErrorInvalidValue);
-  stream->capture = std::make_shared<recording>();
+  stream->capture = std::make_shared<recording>(recording{list(), false, std::this_thread::get_id()});
   if (mode != cudaStreamCaptureModeRelaxed) own_capture = stream->capture;
+  if (mode == cudaStreamCaptureModeGlobal) global_captures.push_back(stream->capture);
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t which, cudaGraph_t *out) {
@@ -309,6 +329,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t which, cudaGraph_t *out) {
   for (cudaStream_t other : streams)
     if (other->capture == capture) other->capture = nullptr;
   stream->capture = own_capture = nullptr;
+  global_captures.erase(std::remove(global_captures.begin(), global_captures.end(), capture), global_captures.end());
   if (error == cudaSuccess && capture->spoilt) error = say(cudaErrorStreamCaptureInvalidated);
   if (error == cudaSuccess) *out = new cuda_graph{capture->calls};
   n_captures += *out != nullptr;

@@ -59,6 +59,7 @@ cudaError_t say(cudaError_t error);
 /* For a call that waits or would have to: forbidden to a thread that records, and the end of what it records. */
 cudaError_t unsafe();
 cudaError_t unsafe_on(cudaStream_t stream); /* the same for a stream that records */
+cudaError_t unsafe_beside();                /* for a call that the thread that records may make, and others may not while one records for all */
 
 /* ---- tests/cuda_ptx: in a library that has it, kernels run as nvcc has translated them ---- */
 

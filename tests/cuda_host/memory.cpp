@@ -168,6 +168,7 @@ extern "C" {
 cudaError_t cudaMallocFromPoolAsync(void **out, size_t bytes, cudaMemPool_t pool, cudaStream_t stream) {
   CALLED();
   cudaError_t error = unsafe_on(known_stream(stream));
+  if (error == cudaSuccess) error = unsafe_beside();
   if (error != cudaSuccess) return error;
   std::lock_guard<std::mutex> lock(guard);
   size_t rest = pool->held - pool->used, more = bytes > rest ? bytes - rest : 0;
@@ -183,6 +184,8 @@ cudaError_t cudaMallocAsync(void **out, size_t bytes, cudaStream_t stream) {
 }
 cudaError_t cudaFreeAsync(void *at, cudaStream_t stream) {
   if (!at) return cudaSuccess;
+  cudaError_t error = unsafe_beside();
+  if (error != cudaSuccess) return error;
   cudaMemPool_t pool;
   {
     std::lock_guard<std::mutex> lock(guard);

@@ -22,6 +22,7 @@ static struct {
   void (*counts)(long out[6]);
   void (*launches)(long out[2]);
   long (*sent)(void); /* bytes to the device so far */
+  void (*recording)(void (*call)(void *), void *context); /* called from now on by who records, in front of each call */
 } emulated;
 enum { CALLS, LAUNCHES, CAPTURES, REPLAYS, BYTES, WAITS };
 enum { EARLY_LAUNCHES, NODES }; /* launches that may begin while the kernel before them ends; nodes of the last graph */
@@ -51,7 +52,7 @@ static inline bool find_library(void) {
   void *library = dlopen(path, RTLD_NOW | RTLD_NOLOAD);
   void *symbols[] = {dlsym(library, "cuda_emulated_fail"), dlsym(library, "cuda_emulated_capacity"),
                      dlsym(library, "cuda_emulated_counts"), dlsym(library, "cuda_emulated_launches"),
-                     dlsym(library, "cuda_emulated_sent")};
+                     dlsym(library, "cuda_emulated_sent"), dlsym(library, "cuda_emulated_recording")};
   memcpy(&emulated, symbols, sizeof emulated);
   return true;
 }

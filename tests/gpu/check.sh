@@ -55,7 +55,7 @@ tested() {
 check_math() {
   echo
   echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
-  for test in ops_rows cuda cuda_matrices cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws vjp; do tested 60 cuda "$programs/test_$test"; done
+  for test in ops_rows cuda cuda_matrices cuda_recording cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws vjp; do tested 60 cuda "$programs/test_$test"; done
   for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
 }
 
@@ -84,7 +84,7 @@ check_http() {
     daemon=$PWD/build/bundled/steerd # where it finds its pages: two folders below the repository's
     mkdir -p build/bundled && cp -r "$bundle/steerd" "$bundle/lib" build/bundled/
   elif ! limited 200 make -s -j"$jobs" build >build/gpu/build.log 2>&1; then
-    echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and no build/gpu/bundle.tgz was brought)"; return
+    echo "skip: HTTP (libmicrohttpd, jansson or SQLite are missing, and no build/gpu/bundle.tar.xz was brought)"; return
   fi
   if ! python3 -c 'import pytest, requests' 2>/dev/null; then
     echo "skip: HTTP (pytest or requests are missing)"; return

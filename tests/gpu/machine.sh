@@ -2,7 +2,7 @@
 #
 # A machine with a GPU may be at hand for minutes, and without anybody to ask: every program runs under a limit of its own and all
 # together end at `deadline`; what was found stands in the report at once; what cannot be built here is taken from
-# build/gpu/bundle.tgz (`make gpu-bundle`) where it was brought. Nothing asks anything, dumps core, or fills the disk.
+# build/gpu/bundle.tar.xz (`make gpu-bundle`) where it was brought. Nothing asks anything, dumps core, or fills the disk.
 # PATIENCE: limits of programs are multiplied by it, where something slower stands in for a GPU (rehearse.sh).
 OUT=${OUT:-build/gpu}
 export LC_ALL=C
@@ -12,7 +12,10 @@ ulimit -f 1048576 2>/dev/null # 1 GiB
 mkdir -p "$OUT" build/gpu || exit 1
 command -v nvcc >/dev/null || PATH=$PATH:/usr/local/cuda/bin # compute-sanitizer's place too
 bundle=$PWD/build/gpu/bundle
-[ -f "$bundle.tgz" ] && [ ! -f "$bundle/commit" ] && tar -C build/gpu -xzf "$bundle.tgz"
+# Where there is no xz, Python has one.
+if [ -f "$bundle.tar.xz" ] && [ ! -f "$bundle/commit" ]; then
+  tar -C build/gpu -xf "$bundle.tar.xz" 2>/dev/null || python3 -m tarfile -e "$bundle.tar.xz" build/gpu >/dev/null || echo "build/gpu/bundle.tar.xz cannot be unpacked"
+fi
 deadline=$((SECONDS + ${LIMIT:-540}))
 jobs=$(nproc 2>/dev/null || echo 4)
 
@@ -111,7 +114,7 @@ machine_ready() {
     library=$bundle/steerd-cuda.so
     echo "nvcc: none; build/gpu/bundle has a library"
   else
-    echo "skip: $1 (no nvcc: install CUDA's toolkit 12.8 or newer, or bring build/gpu/bundle.tgz of \`make gpu-bundle\`)"; exit 0
+    echo "skip: $1 (no nvcc: install CUDA's toolkit 12.8 or newer, or bring build/gpu/bundle.tar.xz of \`make gpu-bundle\`)"; exit 0
   fi
   command -v nvidia-smi >/dev/null || { echo "skip: $1 (no nvidia-smi: this machine has no NVIDIA driver)"; exit 0; }
   timeout 150 nvidia-smi -L >/dev/null 2>&1 || { echo "skip: $1 (nvidia-smi finds no GPU)"; exit 0; }

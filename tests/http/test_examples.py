@@ -69,7 +69,6 @@ def test_patching(url):
     assert first[1:] == ["0", "0", "0", "1.00", "0.0", "0.0", "0.00", "0.00"]  # all of it is in the one token that differs
 
 
-@pytest.mark.skipif("STEERD_TEST_CUDA" in os.environ, reason="skip: gradients (the CUDA backend has none)")
 def test_attribution_patching(url):
     text = output(url, "attribution_patching.py")
     rows = [[float(n) for n in line.split()[1:]] for line in text.splitlines() if re.match(r"[0-3] +-?\d", line)]

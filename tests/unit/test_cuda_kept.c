@@ -7,12 +7,19 @@ struct heads {
   int n, kv, d, window;
   float soft_cap;
 };
-enum { TEXT = 150, TEXTS = 4, TEXT_BLOCKS = 3, WIDEST_HEAD = 256 };
+enum { TEXT = 150, TEXTS = 4, TEXT_BLOCKS = 3, WIDEST_HEAD = 520 };
 
 static int qkv_width(const struct heads *h) { return (h->n + 2 * h->kv) * h->d; }
 
+/* Rows of a step, all its rows, have their weights of positions [from, to) of one head multiplied. */
+struct scaled {
+  int head, from, to;
+  float by;
+};
+
 /* Texts of up to TEXT positions, attended to in steps of rows [from, to) of each; the pool is full of NaN. */
 struct texts {
+  const struct scaled *scaled; /* NULL: none */
   struct heads heads;
   struct backend *backend;
   struct span kv, from, to;
@@ -54,6 +61,22 @@ static void texts_close(struct texts *t) {
   free(t->z);
 }
 
+/* Runs a step of one text with weights multiplied, positions [.., keys). */
+static int run_scaled(struct texts *t, struct step *step, int32_t keys) {
+  const struct scaled *s = t->scaled;
+  struct op list[2] = {t->op, t->op};
+  int32_t begin[2 * SITE_COUNT + 1];
+  struct edit_item edit = {.kind = EDIT_ROW_SCALE, .rows = {0, step->n_rows}, .column_begin = s->head * keys + s->from,
+                           .column_end = s->head * keys + s->to, .value = s->by};
+  assert_true(point_count(1) < 2 * SITE_COUNT + 1);
+  for (int p = 0; p <= point_count(1); p++) begin[p] = p > point_index((struct point){0, SITE_PATTERN});
+  list[1].code = OP_PATTERN;
+  step->keys = &keys;
+  step->edits = &edit;
+  step->edit_begin = begin;
+  return t->backend->ops->run(t->backend, list, 2, step, NULL);
+}
+
 /* One step: positions [range[i][0], range[i][1]) of text i, where there are any. */
 static void texts_step(struct texts *t, const int (*range)[2]) {
   static int32_t table[TEXTS * TEXT_BLOCKS];
@@ -72,7 +95,7 @@ static void texts_step(struct texts *t, const int (*range)[2]) {
   struct row_range all[2] = {{0, rows}, {0, rows}};
   struct step step = {.n_layer = 1, .n_rows = rows, .n_slots = n, .slots = slots, .active = all, .arriving = all,
                       .kv = t->kv, .kv_table = table, .kv_blocks = TEXT_BLOCKS};
-  assert_int_equal(t->backend->ops->run(t->backend, &t->op, 1, &step, NULL), 0);
+  assert_int_equal(t->scaled ? run_scaled(t, &step, range[0][1]) : t->backend->ops->run(t->backend, &t->op, 1, &step, NULL), 0);
   rows = 0;
   for (int i = 0; i < TEXTS; i++)
     for (int at = range[i][0]; at < range[i][1]; at++, rows++)
@@ -106,6 +129,7 @@ static double expected_z(const struct texts *t, int text, enum dtype kept, struc
     double weight = exp(h->soft_cap > 0 ? h->soft_cap * tanh(score / h->soft_cap) : score);
     moved = fmax(moved, 0.3 * (slack.scores * size + slack.queries * keys));
     total += weight;
+    if (t->scaled && head == t->scaled->head && j >= t->scaled->from && j < t->scaled->to) weight *= t->scaled->by;
     for (int i = 0; i < h->d; i++) {
       z[i] += weight * dtype_round(v[i], kept);
       largest = fmax(largest, fabs(v[i]));
@@ -259,6 +283,25 @@ static void test_odd_values(void **state) {
   backend_close(backend);
 }
 
+/* Weights that are edited and summed again: narrow heads share their positions out to threads, wide ones are taken in turns. */
+static void test_edited_patterns(void **state) {
+  (void)state;
+  static const struct heads heads[] = {{2, 1, 8, 0, 0}, {3, 3, 140, 30, 0}, {2, 1, 300, 0, 0}, {1, 1, WIDEST_HEAD, 90, 20}};
+  static const struct scaled scaled = {.head = 0, .from = 95, .to = 111, .by = -3};
+  struct backend *backend = must_open("cuda+deterministic", 1);
+  for (size_t i = 0; i < sizeof heads / sizeof *heads; i++) {
+    struct texts t;
+    texts_open(&t, backend, heads[i], DTYPE_F32);
+    texts_step(&t, (const int[TEXTS][2]){{0, 110}});
+    t.scaled = &scaled;
+    texts_step(&t, (const int[TEXTS][2]){{110, 113}});
+    /* As of kept types: exact but for sums in f32; weights are multiplied by 3 and rounded once more. */
+    check_text(&t, 0, DTYPE_F32, (struct slack){3 * 0x1p-20, 0, 3 * 0x1p-20}, 110, 113);
+    texts_close(&t);
+  }
+  backend_close(backend);
+}
+
 /* One row that sees more chunks than are brought together at a time; keys and values are put where they lie (cache.cuh), in f32: of one head
  * of 4, keys [64][4], then values [16][4][4]. */
 static void test_long_row(void **state) {
@@ -307,6 +350,7 @@ static void test_long_row(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_kept_types),
+      cmocka_unit_test(test_edited_patterns),
       cmocka_unit_test(test_long_row),
       cmocka_unit_test(test_prompts),
       cmocka_unit_test(test_beyond_f16),

@@ -104,6 +104,44 @@ static void test_shapes_of_products(void **state) {
   check_product_of((struct product){"cuda+library", DTYPE_F16, 70, 203, 77, false, 0});
 }
 
+/* Of a step's rows some are at work in a layer, and blocks are there for all: those that find none have weights on their way already, and
+ * leave everything as it is. */
+static void check_some_rows(const char *name, enum dtype dtype, struct row_range active) {
+  enum { ROWS = 150, IN = 72, OUT = 44 };
+  struct product p = {name, dtype, active.end - active.begin, IN, OUT, false, 0};
+  float *x = malloc(ROWS * IN * sizeof *x), *got = malloc(ROWS * OUT * sizeof *got);
+  struct backend *backend = must_open(name, 1);
+  struct file file = file_new(dtype, ROWS_ARE_INPUTS, OUT, IN, 52, 1);
+  struct matrix *w = must_matrix(backend, &file.part, 1, IN);
+  fill(x, ROWS * IN, 53, 1);
+  struct span from = must_put(backend, x, ROWS * IN), to = must_alloc(backend, ROWS * OUT);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_ACTIVE, .u.linear = {.w = w, .x = {from, IN}, .y = {to, OUT}}};
+  struct row_range all[2] = {active, active};
+  struct step step = {.n_layer = 1, .n_rows = ROWS, .active = all, .arriving = all};
+  assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+  must_read(backend, got, to, ROWS * OUT);
+  compare_product(&p, &file, x + active.begin * IN, got + active.begin * OUT);
+  for (int row = 0; row < ROWS; row++)
+    for (int i = 0; i < OUT && (row < active.begin || row >= active.end); i++) assert_true(got[row * OUT + i] == 0);
+  backend->ops->matrix_free(backend, w);
+  drop(backend, from);
+  drop(backend, to);
+  backend_close(backend);
+  free(file.block);
+  free(got);
+  free(x);
+}
+
+static void test_some_rows(void **state) {
+  (void)state;
+  static const char *const names[] = {"cuda", "cuda+library", "cuda+deterministic"};
+  for (int i = 0; i < 3; i++) {
+    check_some_rows(names[i], DTYPE_BF16, (struct row_range){20, 61});
+    check_some_rows(names[i], DTYPE_F16, (struct row_range){0, 150});
+    check_some_rows(names[i], DTYPE_F16, (struct row_range){100, 150});
+  }
+}
+
 static void test_products(void **state) {
   (void)state;
   static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
@@ -187,6 +225,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_products),
       cmocka_unit_test(test_shapes_of_products),
+      cmocka_unit_test(test_some_rows),
       cmocka_unit_test(test_gates),
       cmocka_unit_test(test_overlaps),
       cmocka_unit_test(test_nothing_is_left),

@@ -45,11 +45,11 @@ const struct field jobs_fields[] = {
     {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train: the same seed and settings give the same bytes."},
     {"rate", NULL, FIELD_NUMBER, .min = 1e-9, .max = 1e6, .text = "train: the learning rate; left out: by architecture and features."},
     {"l1", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of relu; left out: 5."},
-    {"aux", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what brings dead features back; left out: 1."},
+    {"aux", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what brings dead features of topk and batchtopk back; left out: 1."},
     {"warmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which the rate grows; left out: a twentieth of them, at most 1000."},
     {"decay", NULL, FIELD_INT, .max = 1e9, .text = "train: the last steps, over which it falls to 0; left out: a fifth."},
-    {"l1WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l1 grows; left out: a twentieth."},
-    {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence; left out: a tenth, 50 to 1000."},
+    {"l1WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l1 grows, of relu; left out: a twentieth."},
+    {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence, of topk and batchtopk; left out: a tenth, 50 to 1000."},
     {.name = NULL}};
 
 const struct field jobs_list_fields[] = {{.name = NULL}};
@@ -156,12 +156,15 @@ static int start_stats(struct api_call *call, const struct place *place, int64_t
   return lab_stats_start(call->api->lab, &args, id, error);
 }
 
-static int64_t whole_or(const struct values *values, const char *name, int64_t left_out) {
-  return values_has(values, name) ? values_int(values, name) : left_out;
-}
-
-static double number_or(const struct values *values, const char *name, double left_out) {
-  return values_has(values, name) ? values_number(values, name) : left_out;
+/* What is left out stays at what stands for that. */
+static void read_options(const struct values *values, struct lab_train_args *args) {
+  size_t n;
+  const struct lab_train_option *options = lab_train_options(&n);
+  for (size_t i = 0; i < n; i++) {
+    const char *name = options[i].name;
+    double given = !values_has(values, name) ? options[i].left_out : options[i].whole ? (double)values_int(values, name) : values_number(values, name);
+    lab_train_set(args, &options[i], given);
+  }
 }
 
 static int start_train(struct api_call *call, int64_t *id, struct error *error) {
@@ -170,14 +173,8 @@ static int start_train(struct api_call *call, int64_t *id, struct error *error) 
   if (!model) return -1;
   struct lab_train_args args = {.model_id = model->id, .point = values_text(values, "point", NULL), .out = values_text(values, "out", NULL),
                                 .corpus = values_text(values, "corpus", NULL), .lines = values_bool(values, "lines"),
-                                .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL),
-                                .features = whole_or(values, "features", 0), .expansion = whole_or(values, "expansion", 0),
-                                .k = whole_or(values, "k", 0), .batch = values_int(values, "batch"), .steps = whole_or(values, "steps", 0),
-                                .tokens = whole_or(values, "tokens", 0), .context = whole_or(values, "context", 0),
-                                .buffer = whole_or(values, "buffer", 0), .seed = (uint64_t)values_int(values, "seed"),
-                                .rate = number_or(values, "rate", 0), .l1 = number_or(values, "l1", -1), .aux = number_or(values, "aux", -1),
-                                .warm_up = whole_or(values, "warmUp", -1), .decay = whole_or(values, "decay", -1),
-                                .l1_warm_up = whole_or(values, "l1WarmUp", -1), .dead_after = whole_or(values, "deadAfter", -1)};
+                                .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL)};
+  read_options(values, &args);
   return lab_train_start(call->api->lab, &args, id, error);
 }
 

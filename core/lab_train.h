@@ -10,6 +10,7 @@
 #include "core/training.h"
 
 #define TRAIN_PATH_BYTES 4096
+#define TRAIN_BATCH 1024 /* rows of a step, where nothing is said */
 
 /* A run, settled as far as it is known: first by the model, then by the text. */
 struct train_plan {
@@ -23,6 +24,12 @@ struct train_plan {
   struct corpus *corpus;
   int64_t trained, held_out;     /* documents: the first ones; the last ones */
 };
+
+/* ---- lab_train_options.c ---- */
+
+bool train_option_is_of(const struct lab_train_option *option, enum train_kind kind);
+/* Kind and options by themselves: the part of lab_train_check that looks at no file. */
+int train_options_check(const struct lab_train_args *args, struct error *error) MUST_CHECK;
 
 /* ---- lab_train_plan.c ---- */
 

@@ -1,5 +1,4 @@
 /* lab_train_plan.c: what a training run is to be: arguments, defaults, refusals. Runs nothing. */
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +10,6 @@
 #include "core/model/point_shape.h"
 #include "core/model/points.h"
 
-#define SEED_MOST (((int64_t)1 << 53) - 1)
 #define BUFFER_BYTES ((int64_t)512 << 20)
 #define HELD_OUT_SHARE 20          /* one document of so many, ... */
 #define HELD_OUT_ROWS 16384        /* ... and no more than have so many rows */
@@ -19,6 +17,21 @@
 #define MOST_TASK_ROWS 4096
 
 /* ---- arguments as text ---- */
+
+static void write_options(struct json_writer *w, const struct lab_train_args *args) {
+  size_t n;
+  const struct lab_train_option *options = lab_train_options(&n);
+  for (size_t i = 0; i < n; i++) {
+    double value = lab_train_get(args, &options[i]);
+    jw_key(w, options[i].name);
+    if (!lab_train_given(args, &options[i]))
+      jw_null(w);
+    else if (options[i].whole)
+      jw_int(w, (int64_t)value);
+    else
+      jw_f64(w, value);
+  }
+}
 
 const char *train_args_write(const struct lab_train_args *a, struct arena *arena, struct error *error) {
   struct buffer text;
@@ -33,42 +46,21 @@ const char *train_args_write(const struct lab_train_args *a, struct arena *arena
   jw_member_int(&w, "maxTokens", a->max_tokens);
   jw_member_text(&w, "out", a->out);
   jw_member_text(&w, "architecture", a->kind);
-  jw_member_int(&w, "features", a->features);
-  jw_member_int(&w, "expansion", a->expansion);
-  jw_member_int(&w, "k", a->k);
-  jw_member_int(&w, "batch", a->batch);
-  jw_member_int(&w, "steps", a->steps);
-  jw_member_int(&w, "tokens", a->tokens);
-  jw_member_int(&w, "context", a->context);
-  jw_member_int(&w, "buffer", a->buffer);
-  jw_member_int(&w, "seed", (int64_t)a->seed);
-  jw_member_f64(&w, "rate", a->rate);
-  jw_member_f64(&w, "l1", a->l1);
-  jw_member_f64(&w, "aux", a->aux);
-  jw_member_int(&w, "warmUp", a->warm_up);
-  jw_member_int(&w, "decay", a->decay);
-  jw_member_int(&w, "l1WarmUp", a->l1_warm_up);
-  jw_member_int(&w, "deadAfter", a->dead_after);
+  write_options(&w, a);
   jw_close(&w, '}');
   char *copy = buffer_check(&text, error) == 0 ? arena_text(arena, text.data, text.length, error) : NULL;
   buffer_clear(&text);
   return copy;
 }
 
-static int64_t whole(const struct json_node *node, const char *name, int64_t fallback) { return json_int_or(json_get(node, name), fallback); }
-
 void train_args_read(const struct json_node *node, struct lab_train_args *out) {
+  size_t n;
+  const struct lab_train_option *options = lab_train_options(&n);
   *out = (struct lab_train_args){.model_id = json_text_or(json_get(node, "modelId"), ""), .point = json_text_or(json_get(node, "point"), ""),
                                  .corpus = json_text_or(json_get(node, "corpus"), ""), .lines = json_bool_or(json_get(node, "lines"), false),
-                                 .max_tokens = whole(node, "maxTokens", 0), .out = json_text_or(json_get(node, "out"), ""),
-                                 .kind = json_text_or(json_get(node, "architecture"), ""), .features = whole(node, "features", 0), .expansion = whole(node, "expansion", 0),
-                                 .tokens = whole(node, "tokens", 0),
-                                 .k = whole(node, "k", 0), .batch = whole(node, "batch", 0), .steps = whole(node, "steps", 0),
-                                 .context = whole(node, "context", 0), .buffer = whole(node, "buffer", 0),
-                                 .seed = (uint64_t)whole(node, "seed", 0), .rate = json_number_or(json_get(node, "rate"), 0),
-                                 .l1 = json_number_or(json_get(node, "l1"), -1), .aux = json_number_or(json_get(node, "aux"), -1),
-                                 .warm_up = whole(node, "warmUp", -1), .decay = whole(node, "decay", -1),
-                                 .l1_warm_up = whole(node, "l1WarmUp", -1), .dead_after = whole(node, "deadAfter", -1)};
+                                 .max_tokens = json_int_or(json_get(node, "maxTokens"), 0), .out = json_text_or(json_get(node, "out"), ""),
+                                 .kind = json_text_or(json_get(node, "architecture"), "")};
+  for (size_t i = 0; i < n; i++) lab_train_set(out, &options[i], json_number_or(json_get(node, options[i].name), options[i].left_out));
 }
 
 /* ---- by the model ---- */
@@ -89,7 +81,8 @@ static int find_point(struct train_plan *plan, struct error *error) {
   return 0;
 }
 
-static int check_text(const struct lab_train_args *args, struct error *error) {
+int lab_train_check(const struct lab_train_args *args, struct error *error) {
+  if (train_options_check(args, error) != 0) return -1;
   if (!args->corpus || !*args->corpus)
     return error_set_field(error, ERROR_ARGUMENT, "corpus", "corpus is needed: the path of a UTF-8 text file");
   if (!path_is_file(args->corpus))
@@ -97,24 +90,11 @@ static int check_text(const struct lab_train_args *args, struct error *error) {
   return subject_in_range("maxTokens", args->max_tokens, 0, INT64_MAX, error);
 }
 
-static int check_either(const char *a, int64_t a_value, const char *b, int64_t b_value, struct error *error) {
-  if (!a_value || !b_value) return 0;
-  return error_set_field(error, ERROR_ARGUMENT, b, "%s and %s say the same: give one of them", a, b);
-}
-
+/* Ranges that are the model's. */
 static int check_ranges(const struct train_plan *plan, struct error *error) {
   const struct lab_train_args *args = &plan->args;
-  int64_t most = 1 << 24, n_ctx = plan->opened->model->arch.n_ctx;
-  if (subject_in_range("features", args->features, 0, most, error) != 0 || subject_in_range("k", args->k, 0, most, error) != 0 ||
-      subject_in_range("expansion", args->expansion, 0, most / plan->options.width, error) != 0 ||
-      subject_in_range("batch", args->batch, 0, 1 << 20, error) != 0 || subject_in_range("steps", args->steps, 0, 1000000000, error) != 0 ||
-      subject_in_range("tokens", args->tokens, 0, 1000000000000, error) != 0 ||
-      subject_in_range("seed", (int64_t)args->seed, 0, SEED_MOST, error) != 0 ||
-      subject_in_range("buffer", args->buffer, 0, INT32_MAX, error) != 0 ||
-      check_either("features", args->features, "expansion", args->expansion, error) != 0 ||
-      check_either("steps", args->steps, "tokens", args->tokens, error) != 0)
-    return -1;
-  return args->context ? subject_in_range("context", args->context, 8, n_ctx, error) : 0;
+  if (subject_in_range("expansion", args->expansion, 0, (1 << 24) / plan->options.width, error) != 0) return -1;
+  return args->context ? subject_in_range("context", args->context, 8, plan->opened->model->arch.n_ctx, error) : 0;
 }
 
 /* 0: the text decides. */
@@ -131,16 +111,14 @@ static void settle_sizes(struct train_plan *plan) {
   o->n_feat = args->features ? args->features : (args->expansion ? args->expansion : 8) * o->width;
   o->k = args->k;
   if (!o->k && o->kind != TRAIN_RELU) o->k = o->n_feat >= 256 ? 32 : (o->n_feat + 7) / 8;
-  o->batch = args->batch ? args->batch : 1024;
-  o->seed = args->seed;
+  o->batch = args->batch ? args->batch : TRAIN_BATCH;
+  o->seed = (uint64_t)args->seed;
   plan->context = args->context ? args->context : n_ctx < 128 ? n_ctx : 128;
 }
 
 static int settle_buffer(struct train_plan *plan, struct error *error) {
   const struct train_options *o = &plan->options;
   int64_t rows = plan->args.buffer, most = BUFFER_BYTES / (o->width * (int64_t)sizeof(float));
-  if (rows && rows < o->batch)
-    return error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is %lld rows, a batch alone has %lld", (long long)rows, (long long)o->batch);
   if (!rows) rows = 32 * o->batch < most ? 32 * o->batch : most;
   plan->buffer_batches = rows / o->batch > 0 ? rows / o->batch : 1;
   return plan->buffer_batches * o->batch <= INT32_MAX ? 0 : error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is more than 2^31 rows");
@@ -152,7 +130,7 @@ int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct t
   if (!model) return -1;
   out->opened = lab_model_of(lab, model);
   out->args.model_id = model->id;
-  if (train_kind_find(args->kind, &out->options.kind, error) != 0 || find_point(out, error) != 0 || check_text(args, error) != 0 ||
+  if (lab_train_check(args, error) != 0 || train_kind_find(args->kind, &out->options.kind, error) != 0 || find_point(out, error) != 0 ||
       check_ranges(out, error) != 0)
     return -1;
   out->bos = tokenizer_bos(out->opened->model->tokenizer) >= 0;
@@ -172,8 +150,8 @@ void train_plan_schedule(struct train_plan *plan) {
   struct train_options *o = &plan->options;
   train_defaults(o);
   if (args->rate != 0) o->rate = args->rate;
-  if (args->l1 >= 0 || isnan(args->l1)) o->l1 = args->l1;
-  if (args->aux >= 0 || isnan(args->aux)) o->aux = args->aux;
+  if (args->l1 >= 0) o->l1 = args->l1;
+  if (args->aux >= 0) o->aux = args->aux;
   if (args->warm_up >= 0) o->warm_up = args->warm_up;
   if (args->decay >= 0) o->decay = args->decay;
   if (args->l1_warm_up >= 0) o->l1_warm_up = args->l1_warm_up;

@@ -2,6 +2,8 @@
 #ifndef STEERD_CORE_TRAINING_H
 #define STEERD_CORE_TRAINING_H
 
+#include <stddef.h>
+
 #include "core/archive.h"
 
 /* What a run is told. 0 where a default follows from the rest, but where said otherwise. */
@@ -18,11 +20,31 @@ struct lab_train_args {
   int64_t steps, tokens;        /* tokens: rows, instead; both 0: as many as the text has, at least 500 steps */
   int64_t context;              /* tokens of a document; 0: 128, or what the model has */
   int64_t buffer;               /* rows that are shuffled together; 0: 32 batches, less where they would take more than 512 MiB */
-  uint64_t seed;                /* below 2^53 */
-  double rate, l1, aux;         /* rate 0, the others below 0: by the kind */
-  int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; below 0: by the number of steps */
+  int64_t seed;                 /* below 2^53 */
+  double rate, l1, aux;         /* rate 0, the others -1: by the kind */
+  int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; -1: by the number of steps */
 };
 #define LAB_TRAIN_DEFAULTS {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1}
+
+/* A number among them. Everybody who reads or writes one goes by this table (lab_train_options.c). */
+struct lab_train_option {
+  const char *name;    /* as JSON spells it, "l1WarmUp"; the flag is --l1-warm-up */
+  size_t offset;       /* in struct lab_train_args, of an int64_t where it is whole, else of a double */
+  bool whole;
+  double low, high;    /* allowed */
+  double left_out;     /* what stands there when nothing is said */
+  unsigned kinds;      /* of dictionary, that have a use for it: bits of enum train_kind; others refuse it */
+  const char *instead; /* what the others have, for that refusal; NULL where all kinds take it */
+};
+
+const struct lab_train_option *lab_train_options(size_t *n); /* [*n], static */
+double lab_train_get(const struct lab_train_args *args, const struct lab_train_option *option);
+void lab_train_set(struct lab_train_args *args, const struct lab_train_option *option, double value); /* a whole number where it is whole */
+bool lab_train_given(const struct lab_train_args *args, const struct lab_train_option *option);
+
+/* What can be said against a run before a model is loaded or a text is read: its kind, its options, whether the text is there. Texts of
+ * errors begin with the option's name where one is at fault, which is then the error's field too. ERROR_ARGUMENT, ERROR_NOT_FOUND. */
+int lab_train_check(const struct lab_train_args *args, struct error *error) MUST_CHECK;
 
 struct lab_train_found {
   const char *folder;

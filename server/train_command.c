@@ -1,7 +1,6 @@
 /* train_command.c: `steerd train`: its flags, its bar, and what came of it as text. */
 #include "server/train_command.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,27 +38,47 @@ void help_train(void) {
 struct train_command {
   struct job_command job; /* first */
   struct lab_train_args args;
+  const char *rate_flag; /* it has two spellings */
 };
 
-/* Flags with a whole number. */
-static int64_t *whole_of(struct train_command *c, const char *word, int64_t *low) {
-  struct lab_train_args *a = &c->args;
-  const struct {
-    const char *word;
-    int64_t *to, low;
-  } flags[] = {{"--features", &a->features, 1}, {"--expansion", &a->expansion, 1}, {"--k", &a->k, 1}, {"--steps", &a->steps, 1},
-               {"--tokens", &a->tokens, 1}, {"--batch", &a->batch, 1}, {"--context", &a->context, 1}, {"--buffer", &a->buffer, 1},
-               {"--l1-warm-up", &a->l1_warm_up, 0}, {"--dead-after", &a->dead_after, 1}, {"--warm-up", &a->warm_up, 0},
-               {"--decay", &a->decay, 0}};
-  for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
-    if (!strcmp(word, flags[i].word)) return *low = flags[i].low, flags[i].to;
+#define FLAG_BYTES 32
+
+/* "l1WarmUp" -> "--l1-warm-up" */
+static const char *flag_of(const char *name, char out[FLAG_BYTES]) {
+  size_t length = 2;
+  memcpy(out, "--", 2);
+  for (; *name && length < FLAG_BYTES - 2; name++) {
+    bool capital = *name >= 'A' && *name <= 'Z';
+    if (capital) out[length++] = '-';
+    out[length++] = (char)(capital ? *name - 'A' + 'a' : *name);
+  }
+  out[length] = '\0';
+  return out;
+}
+
+static const struct lab_train_option *find_option(const char *word) {
+  size_t n;
+  const struct lab_train_option *options = lab_train_options(&n);
+  char flag[FLAG_BYTES];
+  if (!strcmp(word, "--lr")) word = "--rate";
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(word, flag_of(options[i].name, flag))) return &options[i];
   return NULL;
 }
 
-static int take_number(const char *flag, const char *value, double *out, struct error *error) {
+static int take_option(struct lab_train_args *args, const struct lab_train_option *option, const char *flag, const char *value,
+                       struct error *error) {
+  int64_t whole = 0;
+  double number = 0;
   char rest;
-  if (value && sscanf(value, "%lf%c", out, &rest) == 1 && isfinite(*out) && *out >= 0) return 2;
-  return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number of 0 or more", flag, value ? value : "nothing");
+  if (option->whole) {
+    if (job_command_number(flag, value, (int64_t)option->low, (int64_t)option->high, &whole, error) != 0) return -1;
+    number = (double)whole;
+  } else if (!value || sscanf(value, "%lf%c", &number, &rest) != 1 || !(number >= option->low && number <= option->high)) {
+    return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number from %.10g to %.10g", flag, value ? value : "nothing", option->low, option->high);
+  }
+  lab_train_set(args, option, number);
+  return 2;
 }
 
 static int take_text(const char *flag, const char *value, const char **out, struct error *error) {
@@ -69,17 +88,23 @@ static int take_text(const char *flag, const char *value, const char **out, stru
 
 static int take_flag(struct job_command *job, const char *word, const char *value, struct error *error) {
   struct train_command *c = (struct train_command *)job;
-  int64_t low, seed;
-  int64_t *whole = whole_of(c, word, &low);
-  if (whole) return job_command_number(word, value, low, INT64_MAX, whole, error) ? -1 : 2;
-  if (!strcmp(word, "--rate") || !strcmp(word, "--lr")) return take_number(word, value, &c->args.rate, error);
-  if (!strcmp(word, "--l1")) return take_number(word, value, &c->args.l1, error);
-  if (!strcmp(word, "--aux")) return take_number(word, value, &c->args.aux, error);
+  const struct lab_train_option *option = find_option(word);
+  if (option && !strcmp(option->name, "rate")) c->rate_flag = strcmp(word, "--lr") ? "--rate" : "--lr";
+  if (option) return take_option(&c->args, option, word, value, error);
   if (!strcmp(word, "--out")) return take_text(word, value, &c->args.out, error);
   if (!strcmp(word, "--kind")) return take_text(word, value, &c->args.kind, error);
-  if (strcmp(word, "--seed") != 0) return 0;
-  if (job_command_number(word, value, 0, ((int64_t)1 << 53) - 1, &seed, error) != 0) return -1;
-  return c->args.seed = (uint64_t)seed, 2;
+  return 0;
+}
+
+/* Errors begin with the name of the option that they are about, as JSON spells it: here as it was typed. */
+static int tell_by_flag(const struct train_command *c, struct error *error) {
+  struct error said = *error;
+  size_t length = strlen(said.field);
+  char flag[FLAG_BYTES];
+  if (length == 0 || strncmp(said.text, said.field, length) != 0 || said.text[length] != ' ') return -1;
+  flag_of(said.field, flag);
+  error_clear(error);
+  return error_set_field(error, said.code, said.field, "%s%s", !strcmp(flag, "--rate") && c->rate_flag ? c->rate_flag : flag, said.text + length);
 }
 
 /* ---- the bar ---- */
@@ -110,35 +135,51 @@ static void print(const struct lab_model_info *model, const struct train_command
          c->args.kind, found->folder);
 }
 
+static int run(struct train_command *c, struct lab_options *settings, struct error *error) {
+  struct lab_train_found found;
+  struct arena arena;
+  struct lab *lab = job_command_open(&c->job, settings, error);
+  if (!lab) return -1;
+  arena_init(&arena, 0);
+  int failed = lab_train_run(lab, &c->args, tell, NULL, &arena, &found, error);
+  progress_end();
+  if (!failed) print(lab_find_model(lab, c->args.model_id, NULL), c, &found);
+  arena_clear(&arena);
+  lab_close(lab);
+  return failed ? tell_by_flag(c, error) : 0;
+}
+
+/* What can be refused without the model is, before it is loaded. */
 static int train(struct job_command *job, struct options *options, struct error *error) {
   struct train_command *c = (struct train_command *)job;
   struct lab_options settings;
-  struct lab_train_found found;
-  struct arena arena;
   if (lab_settings(options, &settings, error)) return -1;
   settings.store = NULL; /* nothing of it is kept there */
   if (!c->args.out) return error_set(error, ERROR_ARGUMENT, "train needs --out FOLDER: where the dictionary goes");
-  struct lab *lab = job_command_open(job, &settings, error);
-  if (!lab) return -1;
   c->args.model_id = job->model_id;
   c->args.point = job->source_id;
   c->args.corpus = job->corpus;
   c->args.lines = job->lines;
   c->args.max_tokens = job->max_tokens;
-  arena_init(&arena, 0);
-  int failed = lab_train_run(lab, &c->args, tell, NULL, &arena, &found, error);
-  progress_end();
-  if (!failed) print(lab_find_model(lab, job->model_id, NULL), c, &found);
-  arena_clear(&arena);
-  lab_close(lab);
-  return failed;
+  return lab_train_check(&c->args, error) != 0 ? tell_by_flag(c, error) : run(c, &settings, error);
+}
+
+/* Names for "did you mean": the table's, and those that are no numbers. */
+#define MOST_FLAGS 64
+static size_t name_flags(char names[MOST_FLAGS][FLAG_BYTES], const char *out[MOST_FLAGS]) {
+  static const char *const words[] = {"out", "kind", "lr"};
+  size_t n, count = 0;
+  const struct lab_train_option *options = lab_train_options(&n);
+  for (; count < sizeof words / sizeof *words; count++) out[count] = words[count];
+  for (size_t i = 0; i < n && count < MOST_FLAGS; i++, count++) out[count] = flag_of(options[i].name, names[count]) + 2;
+  return count;
 }
 
 int run_train(int argc, char **argv) {
-  static const char *const flags[] = {"out", "kind", "features", "expansion", "k", "steps", "tokens", "batch", "context", "buffer", "rate", "lr",
-                                      "seed", "l1", "l1-warm-up", "aux", "dead-after", "warm-up", "decay"};
+  char names[MOST_FLAGS][FLAG_BYTES];
+  const char *flags[MOST_FLAGS];
   struct train_command command = {.job = {.verb = "train", .help = help_train, .take_flag = take_flag, .flags = flags,
-                                          .n_flags = sizeof flags / sizeof *flags, .run = train, .subject = "POINT"},
+                                          .n_flags = name_flags(names, flags), .run = train, .subject = "POINT"},
                                   .args = LAB_TRAIN_DEFAULTS};
   return job_command_main(&command.job, argc, argv);
 }

@@ -114,10 +114,18 @@ def test_refusals(trained, daemon):
                                   ({"out": "a", "corpus": "/none"}, 404, "corpus"), ({"out": "a", "architecture": "gated"}, 400, "architecture"),
                                   ({"out": "a", "steps": 0}, 400, "steps"), ({"out": "a", "expansion": 2}, 400, "expansion"),
                                   ({"out": "a", "nTop": 2}, 400, "nTop"), ({"out": "a", "source": "1-x"}, 400, "source"),
-                                  ({"out": "a", "buffer": 3}, 400, "buffer"), ({"out": "a", "rate": 0}, 400, "rate")):
+                                  ({"out": "a", "buffer": 3}, 400, "buffer"), ({"out": "a", "rate": 0}, 400, "rate"),
+                                  ({"out": "a", "l1": 1}, 400, "l1"), ({"out": "a", "l1WarmUp": 0}, 400, "l1WarmUp"),
+                                  ({"out": "a", "architecture": "relu"}, 400, "k"), ({"out": "a", "warmUp": 301}, 400, "warmUp"),
+                                  ({"out": "a", "architecture": "batchtopk", "l1": 1}, 400, "l1")):
         reply = start(mine, **change)
         assert reply.status_code == status, (change, reply.text)
         assert field is None or reply.json()["field"] == field, (change, reply.text)
+    relu = {name: value for name, value in SMALL.items() if name != "k"} | {"kind": "train", "architecture": "relu", "out": "a"}
+    for name in ("aux", "deadAfter"):
+        reply = mine.post("/v1/jobs", {**relu, name: 1})
+        assert reply.status_code == 400 and reply.json()["field"] == name, reply.text
+        assert reply.json()["error"].startswith(f"{name} is an option of topk and batchtopk, not of relu"), reply.text
     assert sorted(os.listdir(folder)) == ["other"]
     reply = start(daemon, out="a")  # no folder is set there
     assert reply.status_code == 501 and "source_folders" in reply.json()["error"]
@@ -125,10 +133,17 @@ def test_refusals(trained, daemon):
 
 def test_refusals_of_the_command_line(tmp_path):
     out = ["--out", str(tmp_path / "o")]
-    for flags, text in ((["--kind", "topkk"], "did you mean 'topk'"), (["--k", "97"], "only 96 features"), (["--expansion", "2"], "say the same"),
-                        (["--tokns", "5"], "did you mean '--tokens'"), (["--rate", "fast"], "'fast' is not a number")):
-        status, _, err = run_steerd("train", MODEL, "resid_pre.1", *out, *FLAGS, *flags)
+    missing = ["--model", "nothing=/there/is/no/such/model"]  # refused before it is looked for
+    for flags, text in ((["--kind", "topkk"], "did you mean 'topk'"), (["--k", "97"], "--k is 97, but there are only 96 features"),
+                        (["--expansion", "2"], "--expansion and features say the same"), (["--tokns", "5"], "did you mean '--tokens'"),
+                        (["--rate", "fast"], "--rate: 'fast' is not a number"), (["--lr", "0"], "--lr: '0' is not a number"),
+                        (["--l1", "1"], "--l1 is an option of relu, not of topk"), (["--l1-warm-up=1"], "--l1-warm-up is an option of relu"),
+                        (["--kind", "relu"], "--k is an option of topk and batchtopk"), (["--warm-up", "301"], "--warm-up is 301, but"),
+                        (["--corpus", "/none"], "--corpus '/none' is not a file")):
+        status, _, err = run_steerd("train", MODEL, "resid_pre.1", *out, *FLAGS, *missing, *flags)
         assert status != 0 and text in err, (flags, err)
+    status, _, err = run_steerd("train", MODEL, "resid_pre.1", *out, *FLAGS, "--context", "161")  # what the model has is the model's
+    assert status != 0 and "--context is 161, allowed are 8 to 160" in err, err
     status, _, err = run_steerd("train", MODEL, "resid_pre.1", *FLAGS)
     assert status != 0 and "--out FOLDER" in err
     status, _, err = run_steerd("train", MODEL, *FLAGS, *out)

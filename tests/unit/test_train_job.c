@@ -181,7 +181,13 @@ static void test_refusals(void **state) {
   a = good, a.expansion = 4, refused(lab, &a, ERROR_ARGUMENT, "expansion", "say the same");
   a = good, a.tokens = 400, refused(lab, &a, ERROR_ARGUMENT, "tokens", "say the same");
   a = good, a.context = 161, refused(lab, &a, ERROR_ARGUMENT, "context", "8 to 160");
-  a = good, a.warm_up = STEPS + 1, refused(lab, &a, ERROR_ARGUMENT, "warmUp", "0 to 1200");
+  a = good, a.warm_up = STEPS + 1, refused(lab, &a, ERROR_ARGUMENT, "warmUp", "only 1200 steps");
+  a = good, a.l1 = 1, refused(lab, &a, ERROR_ARGUMENT, "l1", "l1 is an option of relu, not of batchtopk");
+  a = good, a.l1_warm_up = 0, refused(lab, &a, ERROR_ARGUMENT, "l1WarmUp", "an option of relu");
+  a = good, a.kind = "relu", a.k = 0, a.aux = 0, refused(lab, &a, ERROR_ARGUMENT, "aux", "an option of topk and batchtopk, not of relu");
+  a = good, a.kind = "relu", a.k = 0, a.dead_after = 9, refused(lab, &a, ERROR_ARGUMENT, "deadAfter", "an option of topk and batchtopk");
+  a = good, a.rate = (double)NAN, refused(lab, &a, ERROR_ARGUMENT, "rate", "rate is nan");
+  a = good, a.l1 = -2, a.kind = "relu", a.k = 0, refused(lab, &a, ERROR_ARGUMENT, "l1", "l1 is -2, allowed are 0 to");
   a = good, a.buffer = 63, refused(lab, &a, ERROR_ARGUMENT, "buffer", "a batch alone has 64");
   a = good, a.features = 1 << 24, a.batch = 1 << 12, a.buffer = 1 << 12, a.kind = "relu", a.k = 0, a.max_tokens = 0, a.batch = 1024, a.buffer = 1024,
   refused(lab, &a, ERROR_MEMORY, "", "MiB are free");

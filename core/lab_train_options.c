@@ -1,0 +1,120 @@
+/* lab_train_options.c: the numbers that a training can be told, one table for the command line, HTTP, stored jobs and the checks: what
+ * each may be, and which kinds of dictionary have a use for it. Knows no model and no text. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/lab_subject.h"
+#include "core/lab_train.h"
+
+/* ---- the table ---- */
+
+#define AT(member) offsetof(struct lab_train_args, member)
+#define KIND(kind) (1u << TRAIN_##kind)
+#define ALL ((1u << TRAIN_KINDS) - 1)
+#define SPARSE_BY_K (KIND(TOPK) | KIND(BATCHTOPK))
+#define BY_K "topk and batchtopk keep k features of a token"
+#define BY_L1 "how many features relu keeps is made by l1"
+
+static const struct lab_train_option table[] = {
+    /* name, where, whole, from, to, left out, kinds, what the other kinds have */
+    {"features", AT(features), true, 1, 1 << 24, 0, ALL, NULL},
+    {"expansion", AT(expansion), true, 1, 1 << 24, 0, ALL, NULL},
+    {"k", AT(k), true, 1, 1 << 24, 0, SPARSE_BY_K, BY_L1},
+    {"batch", AT(batch), true, 1, 1 << 20, 0, ALL, NULL},
+    {"steps", AT(steps), true, 1, 1e9, 0, ALL, NULL},
+    {"tokens", AT(tokens), true, 1, 1e12, 0, ALL, NULL},
+    {"context", AT(context), true, 8, 1e9, 0, ALL, NULL},
+    {"buffer", AT(buffer), true, 1, INT32_MAX, 0, ALL, NULL},
+    {"seed", AT(seed), true, 0, 9007199254740991.0, 0, ALL, NULL},
+    {"rate", AT(rate), false, 1e-9, 1e6, 0, ALL, NULL},
+    {"l1", AT(l1), false, 0, 1e6, -1, KIND(RELU), BY_K},
+    {"l1WarmUp", AT(l1_warm_up), true, 0, 1e9, -1, KIND(RELU), BY_K},
+    {"aux", AT(aux), false, 0, 1e6, -1, SPARSE_BY_K, "nothing brings dead features of relu back"},
+    {"deadAfter", AT(dead_after), true, 1, 1e9, -1, SPARSE_BY_K, "nothing brings dead features of relu back"},
+    {"warmUp", AT(warm_up), true, 0, 1e9, -1, ALL, NULL},
+    {"decay", AT(decay), true, 0, 1e9, -1, ALL, NULL},
+};
+
+const struct lab_train_option *lab_train_options(size_t *n) { return *n = sizeof table / sizeof *table, table; }
+
+double lab_train_get(const struct lab_train_args *args, const struct lab_train_option *option) {
+  const char *at = (const char *)args + option->offset;
+  return option->whole ? (double)*(const int64_t *)(const void *)at : *(const double *)(const void *)at;
+}
+
+void lab_train_set(struct lab_train_args *args, const struct lab_train_option *option, double value) {
+  char *at = (char *)args + option->offset;
+  if (option->whole)
+    *(int64_t *)(void *)at = (int64_t)value;
+  else
+    *(double *)(void *)at = value;
+}
+
+bool lab_train_given(const struct lab_train_args *args, const struct lab_train_option *option) {
+  return lab_train_get(args, option) != option->left_out; /* NaN too, which is then refused */
+}
+
+bool train_option_is_of(const struct lab_train_option *option, enum train_kind kind) { return option->kinds >> kind & 1; }
+
+/* ---- checks ---- */
+
+/* "topk and batchtopk" */
+static void name_kinds(unsigned kinds, char out[128]) {
+  size_t length = 0;
+  *out = '\0';
+  for (int kind = 0; kind < TRAIN_KINDS && length < 100; kind++) {
+    if (!(kinds >> kind & 1)) continue;
+    kinds &= ~(1u << kind);
+    length += (size_t)snprintf(out + length, 128 - length, "%s%s", length == 0 ? "" : kinds ? ", " : " and ", train_kind_name((enum train_kind)kind));
+  }
+}
+
+static int check_use(const struct lab_train_option *option, enum train_kind kind, struct error *error) {
+  char kinds[128];
+  if (train_option_is_of(option, kind)) return 0;
+  name_kinds(option->kinds, kinds);
+  return error_set_field(error, ERROR_ARGUMENT, option->name, "%s is an option of %s, not of %s: leave it out (%s)", option->name, kinds,
+                         train_kind_name(kind), option->instead);
+}
+
+static int check_range(const struct lab_train_option *option, double value, struct error *error) {
+  if (option->whole) return subject_in_range(option->name, (int64_t)value, (int64_t)option->low, (int64_t)option->high, error);
+  if (value >= option->low && value <= option->high) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, option->name, "%s is %.10g, allowed are %.10g to %.10g", option->name, value, option->low, option->high);
+}
+
+static int check_either(const char *a, int64_t a_value, const char *b, int64_t b_value, struct error *error) {
+  if (!a_value || !b_value) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, b, "%s and %s say the same: give one of them", b, a);
+}
+
+/* What two options say together, where both are given. */
+static int check_together(const struct lab_train_args *args, struct error *error) {
+  const struct {
+    const char *field, *whole;
+    int64_t value, most;
+  } pairs[] = {{"k", "features", args->k, args->features}, {"warmUp", "steps", args->warm_up, args->steps},
+               {"decay", "steps", args->decay, args->steps}};
+  int64_t batch = args->batch ? args->batch : TRAIN_BATCH;
+  if (args->buffer && args->buffer < batch)
+    return error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is %lld tokens, a batch alone has %lld", (long long)args->buffer, (long long)batch);
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+    if (pairs[i].most && pairs[i].value > pairs[i].most)
+      return error_set_field(error, ERROR_ARGUMENT, pairs[i].field, "%s is %lld, but there are only %lld %s", pairs[i].field,
+                             (long long)pairs[i].value, (long long)pairs[i].most, pairs[i].whole);
+  return check_either("features", args->features, "expansion", args->expansion, error) != 0 ||
+                 check_either("steps", args->steps, "tokens", args->tokens, error) != 0
+             ? -1
+             : 0;
+}
+
+int train_options_check(const struct lab_train_args *args, struct error *error) {
+  enum train_kind kind;
+  if (train_kind_find(args->kind, &kind, error) != 0) return -1;
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    if (!lab_train_given(args, &table[i])) continue;
+    if (check_use(&table[i], kind, error) != 0 || check_range(&table[i], lab_train_get(args, &table[i]), error) != 0) return -1;
+  }
+  return check_together(args, error);
+}

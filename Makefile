@@ -245,7 +245,7 @@ $(PTX_CHECK): tests/cuda_ptx/check_machine.cpp $(B)/ptx/tests/cuda_ptx/machine.o
 	$(SAY) TEST $@
 	$(Q)$(CXX) $(PTX_CXX) -O1 -frounding-math -o $@ $(filter %.cpp %.o,$^) $(EMULATED_LINK) -lpthread -lm
 # The tests of the processor's backend, with the CUDA backend in its place (tests/cuda_host/wrap.c).
-CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_recording cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward plan families family_points process neurons engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
+CUDA_TESTS     := cuda cuda_backward cuda_matrices cuda_recording cuda_pages cuda_products cuda_rows cuda_kept cuda_mixed cuda_draws cuda_launches cuda_nodes codes splice splice_live ops ops_rows vjp backward direct plan families family_points process neurons engine_points engine_flight dict_kinds dict_formats dict_cross dict_points resident
 # Of these, those in which several threads ask for something.
 CUDA_THREADED  := cuda_matrices cuda_recording cuda_pages codes splice_live engine_points engine_flight resident
 # Those whose bounds hold in plain mode too, and that say what they test by names of their own.
@@ -286,7 +286,7 @@ $(GPU_B)/limits-sm_$(SM) $(GPU_B)/bundle/limits: tests/gpu/limits.cu
 	$(Q)$(NVCC) -std=c++17 -O3 $(LIMITS_ARCH) -Wno-deprecated-gpu-targets -o $@ $<
 $(GPU_B)/bundle/limits: LIMITS_ARCH := $(CUDA_ARCH_real)
 # The tests of whole models, with the libraries that a machine with a GPU may not have linked in: made here, carried there.
-GPU_BUNDLE_TESTS := cuda_rows splice splice_live backward plan families family_points points instrument engine_points engine_flight prefix dict_kinds dict_cross dict_points dict_formats process neurons resident llama2c lab work
+GPU_BUNDLE_TESTS := cuda_rows splice splice_live backward direct plan families family_points points instrument engine_points engine_flight prefix dict_kinds dict_cross dict_points dict_formats process neurons resident llama2c lab work
 # These ask the emulator for failures and counts, which a device has none of. Whatever else runs on it runs on a device too.
 EMULATED_ONLY    := cuda_backward cuda_nodes
 LEFT_AT_HOME     := $(filter-out $(GPU_TESTS) $(GPU_BUNDLE_TESTS) $(EMULATED_ONLY),$(CUDA_TESTS))
@@ -369,7 +369,7 @@ $(B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mav
 $(B)/core/math/cpu/%_generic.o: EXTRA := -O3
 
 # Only the files that tell it are compiled with the version, so that a commit does not change every command line.
-STAMPED := $(B)/api/openai_request.o $(B)/api/openapi.o $(B)/api/operations.o $(B)/server/main.o
+STAMPED := $(B)/api/lab_graph.o $(B)/api/openai_request.o $(B)/api/openapi.o $(B)/api/operations.o $(B)/server/main.o
 $(STAMPED): STAMP := -DSTEERD_VERSION='"$(VERSION)"' -DSTEERD_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(B)/stamp
 .PHONY: FORCE

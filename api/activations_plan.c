@@ -80,21 +80,6 @@ static int check_selected(const struct values *values, const struct activations_
   return 0;
 }
 
-static int refuse_set(struct api_call *call, const struct lab_model_info *model, const char *set, const char *field, struct error *error) {
-  char sets[256] = "";
-  const struct lab_source_info *const *items;
-  size_t n = lab_sources(call->api->lab, model, &items);
-  for (size_t i = 0; i < n; i++) {
-    size_t k = 0, used = strlen(sets);
-    while (strcmp(items[k]->set, items[i]->set) != 0) k++;
-    if (k == i) snprintf(sets + used, sizeof sets - used, "%s'%s'", used ? ", " : "", items[i]->set);
-  }
-  size_t used = strlen(sets);
-  if (model->d_mlp > 0) snprintf(sets + used, sizeof sets - used, "%s'" LAB_NEURONS "'", used ? ", " : "");
-  return error_set_field(error, ERROR_NOT_FOUND, field, "model '%.64s' has no source set '%.64s'; it has %s",
-                         model->id, set, sets[0] ? sets : "none");
-}
-
 /* Lowest layer first: among equals the earlier source ranks first. */
 int activations_take_set(struct api_call *call, struct activations_plan *plan, const struct activations_names *names,
                          struct error *error) {
@@ -102,10 +87,8 @@ int activations_take_set(struct api_call *call, struct activations_plan *plan, c
   const char *set = values_text(call->values, names->set, NULL);
   const struct lab_source_info **found;
   size_t n;
-  if (read_sort_positions(call, plan, names->sort, error) != 0 ||
-      lab_source_set(call->api->lab, model, set, &call->arena, &found, &n, error) != 0)
+  if (read_sort_positions(call, plan, names->sort, error) != 0 || call_source_set(call, model, set, names->set, &found, &n, error) != 0)
     return -1;
-  if (n == 0) return refuse_set(call, model, set, names->set, error);
   if (check_selected(call->values, names, model, found, n, error) != 0) return -1;
   const char **ids = arena_array(&call->arena, n, sizeof *ids, error);
   if (!ids) return -1;

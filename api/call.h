@@ -149,6 +149,10 @@ int call_known_place(struct api_call *call, const char *model, const char *sourc
                      struct error *error) MUST_CHECK;
 int call_known_path(struct api_call *call, struct place *out, struct error *error) MUST_CHECK;
 
+/* The sources of a set of a model, lowest layer first, in the call's arena. ERROR_NOT_FOUND with `field` names the sets that there are. */
+int call_source_set(struct api_call *call, const struct lab_model_info *model, const char *set, const char *field,
+                    const struct lab_source_info ***out, size_t *n, struct error *error) MUST_CHECK;
+
 /* An index against its source: ERROR_NOT_FOUND with `field`. */
 int call_check_index(const struct lab_source_info *source, int64_t index, const char *field,
                      struct error *error) MUST_CHECK;

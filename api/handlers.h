@@ -132,7 +132,7 @@ HANDLER(token_score_post);
 
 /* lab_run.c, lab_next.c, lab_compare.c, lab_patch.c, lab_ablate.c, lab_lens.c */
 extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_patch_fields[],
-    lab_attribute_fields[];
+    lab_attribute_fields[], lab_graph_fields[];
 extern const struct field lab_ablate_fields[], lab_lens_fields[], lab_components_fields[];
 extern const struct field lab_heads_fields[], lab_points_fields[];
 HANDLER(lab_points_get);
@@ -141,6 +141,7 @@ HANDLER(lab_heads_post);
 HANDLER(lab_compare_post);
 HANDLER(lab_patch_post);
 HANDLER(lab_attribute_post);
+HANDLER(lab_graph_post);
 HANDLER(lab_ablate_post);
 HANDLER(lab_lens_post);
 HANDLER(lab_components_post);

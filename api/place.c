@@ -165,3 +165,26 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
   }
   return page->limit > 0 ? add_links(call, page, error) : 0;
 }
+
+/* ---- sets ---- */
+
+static int refuse_set(struct api_call *call, const struct lab_model_info *model, const char *set, const char *field, struct error *error) {
+  char sets[256] = "";
+  const struct lab_source_info *const *items;
+  size_t n = lab_sources(call->api->lab, model, &items);
+  for (size_t i = 0; i < n; i++) {
+    size_t k = 0, used = strlen(sets);
+    while (strcmp(items[k]->set, items[i]->set) != 0) k++;
+    if (k == i) snprintf(sets + used, sizeof sets - used, "%s'%s'", used ? ", " : "", items[i]->set);
+  }
+  size_t used = strlen(sets);
+  if (model->d_mlp > 0) snprintf(sets + used, sizeof sets - used, "%s'" LAB_NEURONS "'", used ? ", " : "");
+  return error_set_field(error, ERROR_NOT_FOUND, field, "model '%.64s' has no source set '%.64s'; it has %s",
+                         model->id, set, sets[0] ? sets : "none");
+}
+
+int call_source_set(struct api_call *call, const struct lab_model_info *model, const char *set, const char *field,
+                    const struct lab_source_info ***out, size_t *n, struct error *error) {
+  if (lab_source_set(call->api->lab, model, set, &call->arena, out, n, error) != 0) return -1;
+  return *n ? 0 : refuse_set(call, model, set, field, error);
+}

@@ -155,6 +155,8 @@ const struct route routes[] = {
      ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/attribute", "Gradients of a metric at points and features", FAMILY_LAB, lab_attribute_fields, lab_attribute_post,
      ROUTE_ENGINE | ROUTE_STRICT},
+    {"POST", "/v1/lab/graph", "Which features made which others, from the text to its next token", FAMILY_LAB, lab_graph_fields,
+     lab_graph_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"GET", "/v1/lab/points", "The points of a model, with all their names and shapes", FAMILY_LAB, lab_points_fields,
      lab_points_get, ROUTE_STRICT},
     {"GET", "/v1/lab/dictionaries/{model}/{source}", "Shape, provenance and statistics of a dictionary", FAMILY_LAB,

@@ -107,6 +107,16 @@ static const struct {
      "activations: {*: [[number?]|[[number?]]]}}"},
     {"PatchedRun", "{" TEXT_TOKENS ", value: number}"},
     {"FeatureShare", "{index: integer, activation: number, against?: number, attribution: number}"},
+    {"AttributionGraph",
+     "{metadata: {slug: text, scan: text, transcoder_list: [text], prompt_tokens: [text], prompt: text, node_threshold: number, "
+     "schema_version: integer, info: {generator: {name: text, version: text, url: text}, create_time_ms: integer}, "
+     "generation_settings: {max_n_logits: integer, desired_logit_prob: number, max_feature_nodes: integer}, "
+     "pruning_settings: {node_threshold: number, edge_threshold: number}, feature_details: {neuronpedia_source_set: text?}, "
+     "scores: {replacement: number, completeness: number}, counts: {active: integer, looked_at: integer}}, "
+     "qParams: {linkType: text, pinnedIds: [text], clickedId: text, supernodes: [any], sg_pos: text}, "
+     "nodes: [{node_id: text, feature: integer, layer: text, ctx_idx: integer, feature_type: text, token_prob: number, "
+     "is_target_logit: boolean, run_idx: integer, reverse_ctx_idx: integer, jsNodeId: text, clerp: text, influence: number, "
+     "activation: number?, source?: text, index?: integer}], links: [{source: text, target: text, weight: number}]}"},
     {"Attribution",
      "{" TEXT_TOKENS ", metric: text, position: integer?, answers: [@Answer], value: number, against: @PatchedRun?, positions: [integer], "
      "attributions: {*: [number|[number]]}, normalized?: {*: [number?|[number?]]}, gradients?: {*: [[number?]|[[number?]]]}, "
@@ -244,6 +254,7 @@ static const struct shape shapes[] = {
      .body = "{point: text, axes: text, answers: [@Answer], clean: @PatchedRun, corrupted: @PatchedRun, layers: [integer], "
              "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
     {lab_attribute_post, .body = "@Attribution", .types = ARRAYS},
+    {lab_graph_post, .body = "@AttributionGraph"},
     {lab_lens_post, .body = "@Lens|{results: [@Lens]}"},
     {lab_components_post, .body = "@Components|{results: [@Components]}"},
     {lab_heads_post,

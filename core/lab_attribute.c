@@ -12,7 +12,6 @@
 #include "core/model/points.h"
 
 #define UPLOAD_BYTES ((size_t)4 << 20)  /* of edits' vectors in a slice */
-#define READ_FLOATS ((int64_t)256 << 10) /* of rows at a time */
 
 static struct attribute *attribute_of(struct experiment *e) { return (struct attribute *)e; }
 
@@ -74,24 +73,6 @@ static int on_logits(void *context, int text, int32_t position, const float *log
 
 /* ---- points on the way back ---- */
 
-/* Each read of a device is a wait: some rows together, with what stands between them. */
-int attribute_read_rows(struct backend *backend, struct rows rows, int64_t first, int64_t n, int64_t width, float *to, struct error *error) {
-  int64_t each = READ_FLOATS / rows.ld;
-  if (rows.ld == width)
-    return backend->ops->read(backend, to, span_at(rows.at, (size_t)(first * width) * sizeof *to), (size_t)(n * width) * sizeof *to, error);
-  if (each < 1) each = 1;
-  float *some = malloc((size_t)(each * rows.ld) * sizeof *some);
-  int failed = some ? 0 : error_memory(error, (size_t)(each * rows.ld) * sizeof *some);
-  for (int64_t i = 0; i < n && !failed; i += each) {
-    int64_t more = n - i < each ? n - i : each;
-    struct span at = span_at(rows.at, (size_t)((first + i) * rows.ld) * sizeof *some);
-    failed = backend->ops->read(backend, some, at, (size_t)((more - 1) * rows.ld + width) * sizeof *some, error);
-    for (int64_t k = 0; k < more && !failed; k++) memcpy(to + (i + k) * width, some + k * rows.ld, (size_t)width * sizeof *to);
-  }
-  free(some);
-  return failed;
-}
-
 /* Gradient times what stands there, less what stands in the other text. */
 static double along(const float *gradient, const float *here, const float *there, int64_t n) {
   double sum = 0;
@@ -116,9 +97,9 @@ static int take_point(struct attribute *a, size_t i, const struct backward_seen 
   struct backend *backend = a->e.model->backend;
   int64_t n = (int64_t)a->result.n_tokens, width = seen->width, heads = to->heads ? to->heads : 1, each = width / heads;
   bool differs = a->result.differs;
-  if (attribute_read_rows(backend, seen->gradients, 0, n, width, a->rows[0], error) != 0 ||
-      attribute_read_rows(backend, seen->values, 0, n, width, a->rows[1], error) != 0 ||
-      (differs && attribute_read_rows(backend, seen->values, n, n, width, a->rows[2], error) != 0))
+  if (experiment_read_rows(backend, seen->gradients, 0, n, width, a->rows[0], error) != 0 ||
+      experiment_read_rows(backend, seen->values, 0, n, width, a->rows[1], error) != 0 ||
+      (differs && experiment_read_rows(backend, seen->values, n, n, width, a->rows[2], error) != 0))
     return -1;
   for (size_t k = 0; k < a->result.n_positions; k++)
     for (int64_t h = 0; h < heads; h++) {

@@ -50,8 +50,4 @@ int attribute_features(struct attribute *attribute, const struct backward_seen *
 /* What is left once all rows have been seen. */
 int attribute_finish_sources(struct attribute *attribute, struct error *error) MUST_CHECK;
 
-/* Rows [first, first + n) of a point's values or gradients into host memory [n][width]. */
-int attribute_read_rows(struct backend *backend, struct rows rows, int64_t first, int64_t n, int64_t width, float *to,
-                        struct error *error) MUST_CHECK;
-
 #endif

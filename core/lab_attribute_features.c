@@ -145,8 +145,8 @@ static int read_text(struct attribute *a, struct piece *p, int text, const struc
   struct rows in = backward_values(a->backward, p->s->in);
   if (take_floats(&p->x[text], p->n * info->in_width, error) != 0 || take_floats(&p->y[text], p->n * s->out_width, error) != 0 ||
       take_floats(&p->left[text], p->n * s->d_out, error) != 0 ||
-      attribute_read_rows(backend, in, first, p->n, info->in_width, p->x[text], error) != 0 ||
-      attribute_read_rows(backend, seen->values, first, p->n, s->out_width, p->y[text], error) != 0)
+      experiment_read_rows(backend, in, first, p->n, info->in_width, p->x[text], error) != 0 ||
+      experiment_read_rows(backend, seen->values, first, p->n, s->out_width, p->y[text], error) != 0)
     return -1;
   in.at = span_at(in.at, (size_t)(first * in.ld) * sizeof(float));
   if (dict_encode(p->s->dict, in, p->n, &p->codes[text], error) != 0) return -1;
@@ -159,7 +159,7 @@ static int read_text(struct attribute *a, struct piece *p, int text, const struc
 
 static int read_piece(struct attribute *a, struct piece *p, const struct backward_seen *seen, struct error *error) {
   if (take_floats(&p->g, p->n * p->s->out_width, error) != 0 || take_floats(&p->decoder, p->s->d_out, error) != 0 ||
-      attribute_read_rows(a->e.model->backend, seen->gradients, p->first, p->n, p->s->out_width, p->g, error) != 0)
+      experiment_read_rows(a->e.model->backend, seen->gradients, p->first, p->n, p->s->out_width, p->g, error) != 0)
     return -1;
   for (int t = 0; t < p->texts; t++)
     if (read_text(a, p, t, seen, error) != 0) return -1;

@@ -9,6 +9,8 @@
 
 #include "core/base/checked.h"
 
+#define READ_FLOATS ((int64_t)256 << 10) /* of rows at a time */
+
 static struct experiment *experiment_of(void *context) { return context; } /* the job is its first member */
 
 static void drop_edits(struct experiment *e) {
@@ -168,6 +170,26 @@ int experiment_name(struct experiment *e, struct lab_token *tokens, size_t n, st
   return 0;
 }
 
+/* ---- rows ---- */
+
+/* Each read of a device is a wait: some rows together, with what stands between them. */
+int experiment_read_rows(struct backend *backend, struct rows rows, int64_t first, int64_t n, int64_t width, float *to, struct error *error) {
+  int64_t each = READ_FLOATS / rows.ld;
+  if (rows.ld == width)
+    return backend->ops->read(backend, to, span_at(rows.at, (size_t)(first * width) * sizeof *to), (size_t)(n * width) * sizeof *to, error);
+  if (each < 1) each = 1;
+  float *some = malloc((size_t)(each * rows.ld) * sizeof *some);
+  int failed = some ? 0 : error_memory(error, (size_t)(each * rows.ld) * sizeof *some);
+  for (int64_t i = 0; i < n && !failed; i += each) {
+    int64_t more = n - i < each ? n - i : each;
+    struct span at = span_at(rows.at, (size_t)((first + i) * rows.ld) * sizeof *some);
+    failed = backend->ops->read(backend, some, at, (size_t)((more - 1) * rows.ld + width) * sizeof *some, error);
+    for (int64_t k = 0; k < more && !failed; k++) memcpy(to + (i + k) * width, some + k * rows.ld, (size_t)width * sizeof *to);
+  }
+  free(some);
+  return failed;
+}
+
 /* ---- stages ---- */
 
 static int need_passes(struct experiment *e, struct error *error) {
@@ -237,12 +259,12 @@ static int go_on(struct lab_job *job, struct error *error) {
   return 0;
 }
 
-/* What edits take from the runs before may be gigabytes: that is put together elsewhere. */
+/* What edits take from the runs before may be gigabytes: that is put together elsewhere, as is what takes longer than a step. */
 static void on_done(void *context, const struct error *error) {
   struct experiment *e = experiment_of(context);
   struct error own = ERROR_INIT;
   bool edits = e->stage++ < 0;
-  if (!error && edits)
+  if (!error && (edits || e->aside))
     stager_put(context, go_on);
   else if (error || go_on(context, &own) != 0)
     job_done(context, error ? error : &own);

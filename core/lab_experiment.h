@@ -30,7 +30,7 @@ struct experiment_verb {
   int (*tapped)(struct experiment *e, int pass, const struct engine_tapped *tapped, struct error *error);
   int (*logits)(struct experiment *e, int pass, int32_t position, const float *logits, struct error *error);
   bool (*token)(struct experiment *e, int pass, int32_t token); /* worker; false: the text ends in front of it */
-  /* Worker, or for stage 0 the asker or the thread between tasks: fills passes for stage 0, 1, ...; none (n_passes 0): the result stands. */
+  /* Worker (where e->aside the thread between tasks), or for stage 0 the asker or that thread: fills passes for stage 0, 1, ...; none (n_passes 0): the result stands. */
   int (*stage)(struct experiment *e, int stage, struct error *error);
   /* A slice of work between two stages, in place of a task, when the stage set e->work; 1 while there is more. */
   int (*slice)(struct experiment *e, struct plan *plan, struct error *error);
@@ -49,6 +49,7 @@ struct experiment {
   struct pass *passes;       /* of the stage that comes next or runs */
   size_t n_passes;
   bool work;                 /* the next stage is work, not a task */
+  bool aside;                /* stages but the first take longer than a step: they are the stager's thread's, not the worker's */
   int stage;                 /* -1: the runs that edits need */
   int64_t rows;              /* computed so far, against LABORATORY_MAX_ROWS */
   float *logits;             /* [vocabulary] host copy */
@@ -102,6 +103,10 @@ int experiment_positions(struct experiment *e, const int64_t *given, size_t n_gi
 /* Answers of one token each. Errors name `field`[i]. (lab_next.c) */
 int experiment_answers(struct experiment *e, const struct lab_input *answers, size_t n, bool space, const char *field,
                        int32_t **out, struct error *error) MUST_CHECK;
+
+/* Rows [first, first + n) of a point's values or gradients into host memory [n][width]. Worker. */
+int experiment_read_rows(struct backend *backend, struct rows rows, int64_t first, int64_t n, int64_t width, float *to,
+                         struct error *error) MUST_CHECK;
 
 /* Tokens for a reply: each decoded alone. */
 int experiment_tokens(struct experiment *e, const struct lab_ids *ids, const char *const **out, struct error *error) MUST_CHECK;

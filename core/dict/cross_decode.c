@@ -6,6 +6,7 @@
 
 #include "core/base/checked.h"
 #include "core/dict/dict_internal.h"
+#include "core/math/chain.h"
 
 struct point dict_target(const struct dict *dict, int32_t target) {
   assert(target >= 0 && target < dict->info.n_targets);
@@ -47,6 +48,29 @@ void dict_skip_add(const struct dict *dict, const float *x, size_t n_rows, float
   for (size_t row = 0; info->skip && row < n_rows; row++, x += info->in_width, out += info->d_out)
     for (int64_t i = 0; i < info->d_in; i++)
       for (int64_t c = 0; c < info->d_out; c++) out[c] += x[info->in_column + i] * tensor_f32(&dict->skip, i, c);
+}
+
+/* A piece of a row of S, for some rows of g: their sums go on from piece to piece. */
+static void skip_back_rows(const struct dict *dict, int64_t i, const float *g, size_t n_rows, float *sums) {
+  float piece[PIECE];
+  memset(sums, 0, n_rows * sizeof *sums);
+  for (int64_t at = 0; at < dict->info.d_out; at += PIECE) {
+    size_t count = size_min(PIECE, (size_t)(dict->info.d_out - at));
+    tensor_row(&dict->skip, i, at, count, piece);
+    chain_add((int64_t)count, piece, g + at, dict->info.d_out, (int64_t)n_rows, sums);
+  }
+}
+
+void dict_skip_back(const struct dict *dict, const float *g, size_t n_rows, float *out) {
+  const struct dict_info *info = &dict->info;
+  float sums[64];
+  for (size_t row = 0; info->skip && row < n_rows; row += 64) {
+    size_t n = size_min(64, n_rows - row);
+    for (int64_t i = 0; i < info->d_in; i++) {
+      skip_back_rows(dict, i, g + (int64_t)row * info->d_out, n, sums);
+      for (size_t r = 0; r < n; r++) out[(int64_t)(row + r) * info->in_width + info->in_column + i] += sums[r];
+    }
+  }
 }
 
 const float *dict_output_bias(const struct dict *dict) { return dict->b_dec; }

@@ -1,6 +1,6 @@
 /* backward.c: runs the unfolded layers of a plan there and back, a piece at a time. Knows ops only by what they cost; what a gradient is of,
  * and what is made of it, is its caller's. */
-#include "core/model/backward.h"
+#include "core/model/backward_int.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -8,52 +8,17 @@
 
 #include "core/base/checked.h"
 #include "core/base/clock.h"
-#include "core/model/unfold.h"
 
 #define SLICE_NS 8000000             /* after which a slice ends, once its piece is done */
 #define PIECE ((int64_t)1 << 28)     /* products of two numbers in a piece: some 5 ms of two processors */
 #define PIECE_ROWS 16                /* or that many rows, if they cost more */
 #define ATTEND_BACK 16               /* times what attention costs there: it goes pair by pair */
 #define ATTEND_BACK_ASKED 3          /* the same where it goes by products */
-#define HEAD_ROWS 8                  /* rows of logits at a time */
-#define ZEROS ((size_t)256 << 10)    /* bytes that a piece clears */
+
 /* Where work is in flight (ops.wait): what is asked for before it is waited for, in products of two numbers; about a millisecond of a large
  * device. There an op goes by whole texts, because steps with few of its rows would read the weights again for each. */
 #define ASKED ((int64_t)1 << 34)
 #define ASKED_PIECE (ASKED / 128)    /* what a piece counts for at least: what it takes to ask */
-
-enum phase { THERE, HEAD, HEAD_BACK, AGAIN, CLEAR, BACK, DONE };
-
-struct layer {
-  struct unfolded tape;
-  struct memory *values;
-};
-
-struct backward {
-  struct plan *plan;
-  const struct model *model;
-  struct backend *backend;
-  struct backward_args args;
-  int32_t n_texts, rows, lowest; /* rows: of all texts */
-  bool keeps;                    /* the values of all layers */
-  bool flies;                    /* the backend may do what it is asked later */
-  int64_t asked;                 /* of it, since it was waited for */
-  struct layer *layers;          /* [n_layer + 1], the head last */
-  struct memory *values, *cotangents, *head, *head_cotangents, *streams, *carry, *kv, *zeros;
-  size_t most;                   /* bytes of the largest layer */
-  struct step step, plain;       /* plain: without edits */
-  int32_t *token, *position, *source, *blocks, logit_row[HEAD_ROWS];
-  uint8_t *origin;
-  struct row_range *active;
-  struct step_slot slots[2];
-  struct kv_pages pages[2];
-  float *logits, *gradient;
-  /* where it is */
-  enum phase phase;
-  int32_t layer, row;
-  size_t op, cleared;
-  int text;
-};
 
 bool backward_has(enum site site) {
   static const site_set none = (site_set)1 << SITE_SCORES | (site_set)1 << SITE_PATTERN | (site_set)1 << SITE_RESULT |
@@ -62,12 +27,11 @@ bool backward_has(enum site site) {
 }
 
 static size_t width_of(const struct backward *b) { return (size_t)b->model->arch.d_model; }
-static int32_t n_layer_of(const struct backward *b) { return b->model->arch.n_layer; }
 
 /* ---- opening ---- */
 
 static struct site_sets sets_of(const struct backward *b, int32_t layer) {
-  struct step edits = {.n_layer = n_layer_of(b), .edits = b->args.edits, .edit_begin = b->args.edit_begin};
+  struct step edits = {.n_layer = backward_layers(b), .edits = b->args.edits, .edit_begin = b->args.edit_begin};
   struct site_sets sets = step_sites(&edits, layer);
   for (int i = 0; i < b->args.n_points; i++)
     if (b->args.points[i].layer == layer) sets.tapped |= site_bit(b->args.points[i].site);
@@ -75,7 +39,7 @@ static struct site_sets sets_of(const struct backward *b, int32_t layer) {
 }
 
 static int unfold(struct backward *b, int32_t layer, struct memory *memory, struct error *error) {
-  bool head = layer == n_layer_of(b);
+  bool head = layer == backward_layers(b);
   return unfold_segment(b->plan, layer, sets_of(b, layer), memory, head ? HEAD_ROWS : b->rows, b->rows, &b->layers[layer].tape, error);
 }
 
@@ -83,9 +47,9 @@ static int unfold(struct backward *b, int32_t layer, struct memory *memory, stru
 static int measure(struct backward *b, size_t *all, struct error *error) {
   struct memory *some = plan_logits(b->plan).at.memory;
   *all = 0;
-  for (int32_t l = 0; l <= n_layer_of(b); l++) {
+  for (int32_t l = 0; l <= backward_layers(b); l++) {
     if (unfold(b, l, some, error) != 0) return -1;
-    if (l == n_layer_of(b)) break;
+    if (l == backward_layers(b)) break;
     b->most = size_max(b->most, b->layers[l].tape.bytes);
     *all += b->layers[l].tape.bytes;
   }
@@ -117,12 +81,12 @@ static int take(struct backward *b, struct memory **out, size_t bytes, struct er
 }
 
 static int take_memory(struct backward *b, struct error *error) {
-  int32_t n_layer = n_layer_of(b), blocks;
+  int32_t n_layer = backward_layers(b), blocks;
   size_t all, stream = (size_t)b->rows * width_of(b) * sizeof(float), kv = kv_bytes(b, &blocks);
   if (measure(b, &all, error) != 0) return -1;
   size_t head = b->layers[n_layer].tape.bytes, rest = b->most + 2 * head + ((size_t)n_layer + 2) * stream + kv + ZEROS;
   size_t room = b->backend->ops->room ? backend_room(b->backend) : SIZE_MAX;
-  b->keeps = all <= BACKWARD_KEPT && all + rest <= b->args.most_bytes && all + rest <= room / 2;
+  b->keeps = all <= (b->args.kept_bytes ? b->args.kept_bytes : BACKWARD_KEPT) && all + rest <= b->args.most_bytes && all + rest <= room / 2;
   if (rest + b->most > b->args.most_bytes) return refuse_size(b, rest + b->most, error);
   if (rest + b->most > room) return refuse_room(b, rest + b->most, room, error);
   if (!b->keeps && take(b, &b->values, b->most, error) != 0) return -1;
@@ -139,7 +103,7 @@ static int take_memory(struct backward *b, struct error *error) {
 }
 
 static int take_tables(struct backward *b, struct error *error) {
-  int32_t n_layer = n_layer_of(b), blocks;
+  int32_t n_layer = backward_layers(b), blocks;
   size_t n = (size_t)b->rows, vocabulary = (size_t)b->model->arch.vocabulary;
   (void)kv_bytes(b, &blocks);
   size_t each = (size_t)n_layer * (size_t)blocks;
@@ -156,7 +120,7 @@ static int take_tables(struct backward *b, struct error *error) {
   for (size_t i = 0; i < each; i++) b->blocks[i] = (int32_t)(i % (size_t)blocks);
   for (int32_t row = 0; row < b->rows; row++) {
     b->position[row] = row % b->args.n_tokens;
-    b->token[row] = b->args.ids[row / b->args.n_tokens][b->position[row]];
+    b->token[row] = b->args.ids[b->args.copies ? 0 : row / b->args.n_tokens][b->position[row]];
     b->source[row] = row;
   }
   b->pages[0] = b->pages[1] = (struct kv_pages){b->blocks, blocks, 0};
@@ -164,7 +128,7 @@ static int take_tables(struct backward *b, struct error *error) {
 }
 
 static void make_step(struct backward *b) {
-  b->step = (struct step){.n_layer = n_layer_of(b), .plan = plan_new_number(), .n_rows = b->rows, .token = b->token, .position = b->position, .origin = b->origin,
+  b->step = (struct step){.n_layer = backward_layers(b), .plan = plan_new_number(), .n_rows = b->rows, .token = b->token, .position = b->position, .origin = b->origin,
                           .source = b->source, .slots = b->slots, .active = b->active, .arriving = b->active, .kv = {b->kv, 0},
                           .kv_pages = b->pages, .logit_row = b->logit_row};
   b->plain = b->step;
@@ -182,11 +146,11 @@ struct backward *backward_new(struct plan *plan, const struct backward_args *arg
   b->flies = b->backend->ops->wait != NULL;
   b->args = *args;
   b->n_texts = args->ids[1] ? 2 : 1;
-  b->rows = b->n_texts * args->n_tokens;
+  b->rows = (args->copies ? args->copies : b->n_texts) * args->n_tokens;
   b->lowest = INT32_MAX;
   for (int i = 0; i < args->n_points; i++)
     if (args->points[i].layer < b->lowest) b->lowest = args->points[i].layer;
-  b->layers = calloc((size_t)n_layer_of(b) + 1, sizeof *b->layers);
+  b->layers = calloc((size_t)backward_layers(b) + 1, sizeof *b->layers);
   int failed = b->layers ? plan_positions(plan, args->n_tokens, error) : error_memory(error, sizeof *b->layers);
   if (!failed && take_memory(b, error) == 0 && take_tables(b, error) == 0) {
     make_step(b);
@@ -200,7 +164,7 @@ void backward_free(struct backward *b) {
   if (!b) return;
   struct memory *all[] = {b->values, b->cotangents, b->head, b->head_cotangents, b->streams, b->carry, b->kv, b->zeros};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) b->backend->ops->free(b->backend, all[i]);
-  for (int32_t l = 0; b->layers && l <= n_layer_of(b); l++) {
+  for (int32_t l = 0; b->layers && l <= backward_layers(b); l++) {
     free(b->layers[l].tape.list.ops);
     if (b->keeps) b->backend->ops->free(b->backend, b->layers[l].values);
   }
@@ -218,7 +182,7 @@ void backward_free(struct backward *b) {
 
 /* ---- rows ---- */
 
-static int copy_rows(struct backward *b, struct rows to, struct rows from, int32_t n, struct error *error) {
+int backward_copy_rows(struct backward *b, struct rows to, struct rows from, int32_t n, struct error *error) {
   size_t bytes = width_of(b) * sizeof(float);
   bool together = to.ld == from.ld && (size_t)to.ld == width_of(b);
   if (together) return b->backend->ops->copy(b->backend, to.at, from.at, (size_t)n * bytes, error);
@@ -236,11 +200,6 @@ static struct rows stream_at(const struct backward *b, int32_t layer) {
   return (struct rows){{b->streams, (size_t)layer * bytes}, (int64_t)width_of(b)};
 }
 
-static struct rows in_memory(struct rows rows, struct memory *memory) {
-  rows.at.memory = memory;
-  return rows;
-}
-
 static struct rows carried(const struct backward *b) { return (struct rows){{b->carry, 0}, (int64_t)width_of(b)}; }
 
 /* ---- pieces ---- */
@@ -251,9 +210,10 @@ static int64_t row_cost(const struct backward *b, const struct op *op) {
   return 16 * op->width; /* memory and a power or so */
 }
 
-/* Where the piece ends that begins at a row, of n: pieces of nearly one size, none across two texts. */
+/* Where the piece ends that begins at a row, of n: pieces of nearly one size, none across two texts; copies are one where no op looks at
+ * texts. */
 static int32_t piece_end(const struct backward *b, const struct op *op, int32_t row, int32_t all, int times) {
-  int32_t n = b->args.n_tokens, text = row / n, end = (text + 1) * n;
+  int32_t n = b->args.copies && op->code != OP_ATTEND ? all : b->args.n_tokens, text = row / n, end = (text + 1) * n;
   if (b->flies && op->code != OP_ATTEND) return all;
   int64_t cost = times * row_cost(b, op) * n, size = b->flies ? ASKED : PIECE, pieces = (cost + size - 1) / size;
   int64_t most = (n + pieces - 1) / (pieces ? pieces : 1);
@@ -261,14 +221,20 @@ static int32_t piece_end(const struct backward *b, const struct op *op, int32_t 
   return row + most < end ? (int32_t)(row + most) : end;
 }
 
-/* Rows of one text, or of all where no op looks at texts, as the step of an op of a layer. Those in front of them have no part in it. */
-static void set_rows(struct backward *b, int32_t layer, int32_t begin, int32_t end) {
+void backward_set_rows(struct backward *b, int32_t layer, int32_t begin, int32_t end) {
   int32_t before = begin > 0;
   if (before) b->slots[0] = (struct step_slot){{0, begin}, 0, 0, 0};
   b->slots[before] = (struct step_slot){{begin, end}, b->position[begin], layer, layer + 1};
   b->active[layer] = (struct row_range){begin, end};
   b->step.n_slots = before + 1;
   b->step.n_rows = end;
+}
+
+int32_t backward_piece_end(const struct backward *b, const struct op *op, int32_t row, int32_t all, int64_t *cost) {
+  int times = op->code != OP_ATTEND ? 1 : b->flies ? ATTEND_BACK_ASKED : ATTEND_BACK;
+  int32_t end = piece_end(b, op, row, all, times);
+  *cost = times * row_cost(b, op) * (end - row);
+  return end;
 }
 
 /* Rows of all texts, for the op that brings the residual of a layer. */
@@ -291,7 +257,7 @@ static int there(struct backward *b, struct error *error) {
     if (run_begin(b, op, error) != 0) return -1;
   } else {
     end = piece_end(b, op, b->row, b->rows, 1);
-    set_rows(b, b->layer, b->row, end);
+    backward_set_rows(b, b->layer, b->row, end);
     b->asked += row_cost(b, op) * (end - b->row);
     if (b->backend->ops->run(b->backend, op, 1, &b->step, error) != 0) return -1;
   }
@@ -309,7 +275,7 @@ static bool is_seen(const struct backward *b, const struct op *op) {
 }
 
 static int show(struct backward *b, const struct op *op, struct error *error) {
-  struct backward_seen seen = {{op->layer, op->u.point.site}, op->u.point.x, in_memory(op->u.point.x, b->cotangents), op->width};
+  struct backward_seen seen = {{op->layer, op->u.point.site}, op->u.point.x, rows_in_memory(op->u.point.x, b->cotangents), op->width};
   return is_seen(b, op) ? b->args.events->seen(b->args.context, &seen, error) : 0;
 }
 
@@ -318,12 +284,12 @@ static int back(struct backward *b, struct error *error) {
   const struct layer *layer = &b->layers[b->layer];
   const struct op *op = &layer->tape.list.ops[layer->tape.list.count - 1 - b->op];
   struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern};
-  int times = op->code != OP_ATTEND ? 1 : b->flies ? ATTEND_BACK_ASKED : ATTEND_BACK;
-  int32_t end = piece_end(b, op, b->row, b->args.n_tokens, times);
+  int64_t cost;
+  int32_t end = backward_piece_end(b, op, b->row, b->args.n_tokens, &cost);
   int more = op->code == OP_POINT && b->row == 0 ? show(b, op, error) : 0;
   if (more) return more < 0 ? -1 : 0;
-  set_rows(b, b->layer, b->row, end);
-  b->asked += times * row_cost(b, op) * (end - b->row);
+  backward_set_rows(b, b->layer, b->row, end);
+  b->asked += cost;
   if (b->backend->ops->vjp(b->backend, op, &b->step, &vjp, error) != 0) return -1;
   b->row = end < b->args.n_tokens ? end : 0;
   if (b->row == 0) b->op++;
@@ -349,7 +315,7 @@ static int ask_row(struct backward *b, struct rows logits, int32_t i, struct err
 /* Some rows of logits, and what the metric says of them; their way back, for the first text, is a piece of its own. 1 when they were the
  * last. */
 static int head(struct backward *b, struct error *error) {
-  const struct unfolded *tape = &b->layers[n_layer_of(b)].tape;
+  const struct unfolded *tape = &b->layers[backward_layers(b)].tape;
   int32_t first = b->args.first + b->row, n = b->args.last + 1 - first;
   if (n > HEAD_ROWS) n = HEAD_ROWS;
   for (int32_t i = 0; i < n; i++) b->logit_row[i] = b->text * b->args.n_tokens + first + i;
@@ -364,7 +330,7 @@ static int head(struct backward *b, struct error *error) {
 }
 
 static int head_back(struct backward *b, struct error *error) {
-  const struct unfolded *tape = &b->layers[n_layer_of(b)].tape;
+  const struct unfolded *tape = &b->layers[backward_layers(b)].tape;
   struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern};
   for (size_t i = tape->list.count; i-- > 0;)
     if (b->backend->ops->vjp(b->backend, &tape->list.ops[i], &b->step, &vjp, error) != 0) return -1;
@@ -377,10 +343,10 @@ static int head_back(struct backward *b, struct error *error) {
 /* ---- phases ---- */
 
 static int end_there(struct backward *b, struct error *error) {
-  if (copy_rows(b, stream_at(b, b->layer + 1), b->layers[b->layer].tape.end, b->rows, error) != 0) return -1;
-  if (++b->layer < n_layer_of(b)) return 0;
+  if (backward_copy_rows(b, stream_at(b, b->layer + 1), b->layers[b->layer].tape.end, b->rows, error) != 0) return -1;
+  if (++b->layer < backward_layers(b)) return 0;
   b->phase = HEAD;
-  return copy_rows(b, b->layers[b->layer].tape.begin, stream_at(b, b->layer), b->rows, error);
+  return backward_copy_rows(b, b->layers[b->layer].tape.begin, stream_at(b, b->layer), b->rows, error);
 }
 
 static void next_back(struct backward *b) {
@@ -388,10 +354,10 @@ static void next_back(struct backward *b) {
 }
 
 static int end_head(struct backward *b, struct error *error) {
-  struct rows from = in_memory(b->layers[b->layer].tape.begin, b->head_cotangents);
+  struct rows from = rows_in_memory(b->layers[b->layer].tape.begin, b->head_cotangents);
   b->row = 0;
   next_back(b);
-  return copy_rows(b, carried(b), from, b->args.n_tokens, error);
+  return backward_copy_rows(b, carried(b), from, b->args.n_tokens, error);
 }
 
 static int begin_back(struct backward *b, struct error *error) {
@@ -402,20 +368,20 @@ static int begin_back(struct backward *b, struct error *error) {
   if (b->cleared < tape->bytes) return 0;
   b->cleared = 0;
   b->phase = BACK;
-  return copy_rows(b, in_memory(tape->end, b->cotangents), carried(b), b->args.n_tokens, error);
+  return backward_copy_rows(b, rows_in_memory(tape->end, b->cotangents), carried(b), b->args.n_tokens, error);
 }
 
 /* Giving back all memory at once would hold up others. */
 static int end_back(struct backward *b, struct error *error) {
   struct layer *layer = &b->layers[b->layer];
-  struct rows from = in_memory(layer->tape.begin, b->cotangents);
+  struct rows from = rows_in_memory(layer->tape.begin, b->cotangents);
   if (b->keeps) b->backend->ops->free(b->backend, layer->values);
   layer->values = NULL;
   next_back(b);
-  return b->phase == DONE ? 0 : copy_rows(b, carried(b), from, b->args.n_tokens, error);
+  return b->phase == DONE ? 0 : backward_copy_rows(b, carried(b), from, b->args.n_tokens, error);
 }
 
-static int piece(struct backward *b, struct error *error) {
+int backward_piece(struct backward *b, struct error *error) {
   int ended;
   switch (b->phase) {
     case THERE: return (ended = there(b, error)) > 0 ? end_there(b, error) : ended;
@@ -437,17 +403,23 @@ static int settle(struct backward *b, struct error *error) {
   return backend_wait(b->backend, error);
 }
 
-int backward_slice(struct backward *b, struct error *error) {
+int backward_run_slice(struct backward *b, int (*piece)(void *context, struct error *error), void *context, struct error *error) {
   int64_t until = clock_ns() + SLICE_NS;
-  int failed = 0;
+  int more;
   do {
-    failed = piece(b, error);
+    more = piece(context, error);
     b->asked += ASKED_PIECE;
-    if (!failed && b->asked >= ASKED) failed = settle(b, error);
-  } while (!failed && b->phase != DONE && clock_ns() < until);
-  int unsettled = settle(b, failed ? NULL : error);
-  return failed || unsettled ? -1 : b->phase != DONE;
+    if (more >= 0 && b->asked >= ASKED && settle(b, error) != 0) more = -1;
+  } while (more > 0 && clock_ns() < until);
+  return settle(b, more < 0 ? NULL : error) != 0 ? -1 : more;
 }
+
+static int next_piece(void *context, struct error *error) {
+  struct backward *b = context;
+  return backward_piece(b, error) != 0 ? -1 : b->phase != DONE;
+}
+
+int backward_slice(struct backward *b, struct error *error) { return backward_run_slice(b, next_piece, b, error); }
 
 struct rows backward_values(const struct backward *b, struct point point) {
   const struct op_list *list = &b->layers[point.layer].tape.list;

@@ -39,6 +39,8 @@ struct backward_args {
   int n_points;
   int32_t first, last;           /* logits of positions [first, last] */
   size_t most_bytes;             /* that all of this may take */
+  int32_t copies;                /* of the first text, one behind the other, where there is no second; 0: itself alone. For direct.c */
+  size_t kept_bytes;             /* in place of BACKWARD_KEPT; 0: that */
   const struct backward_events *events;
   void *context;
 };

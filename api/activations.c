@@ -27,7 +27,7 @@
 static const struct field feature_rows[] = {
     MODEL_ROW,
     {"layer", "source", FIELD_SOURCE, .required = true, .text = "The source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
-    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .text = "The feature's number in its source."},
+    {"index", NULL, FIELD_INDEX, .required = true, .max = 1e12, .meant = INDEX_MEANT, .text = "The feature's number in its source."},
     {.name = NULL}};
 
 const struct field activation_new_fields[] = {
@@ -70,7 +70,7 @@ const struct field search_all_fields[] = {
 const struct field activations_fields[] = {
     MODEL_ROW, TEXT_ROW,
     {"source", "layer", FIELD_SOURCE, .text = "With index: one feature. Alone: the strongest features per token."},
-    {"index", NULL, FIELD_INDEX, .max = 1e12, .text = "The feature's number in its source."},
+    {"index", NULL, FIELD_INDEX, .max = 1e12, .meant = INDEX_MEANT, .text = "The feature's number in its source."},
     {"sourceSet", NULL, FIELD_TEXT, .min = 1, .max = 128, .text = "The strongest features of the set over the text."},
     LAYERS_ROW, SORT_ROW,
     BOS_ROW(BOS_DEFAULT "; with a source alone, true when left out, and then no special token is shown."),

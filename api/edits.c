@@ -8,7 +8,8 @@
 #define OPS "add project cap set scale zero mean clamp ablate splice patch knockout"
 
 static const struct field feature_rows[] = {
-    {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, .text = "The feature's number in the source."},
+    {"index", NULL, FIELD_INDEX, .required = true, .max = 4294967295.0, .meant = INDEX_MEANT,
+     .text = "The feature's number in the source."},
     {"op", NULL, FIELD_CHOICE, .fallback = "ablate", .choices = "clamp ablate scale", .text = "How its activation changes."},
     {"value", NULL, FIELD_NUMBER, .min = -1e6, .max = 1e6, .meant = "factor multiplier scale amount strength",
      .text = "Of clamp and scale."},
@@ -19,7 +20,7 @@ static const struct field feature_rows[] = {
   {"point", NULL, FIELD_TEXT, .min = 1, .max = 128,                                                                     \
    .text = "Where, such as \"blocks.5.hook_resid_pre\"; left out where a source says it."},                             \
   {"source", "layer", FIELD_SOURCE, .text = "A dictionary, such as \"7-res-jb\"; \"7\": neurons. "},                                     \
-  {"index", NULL, FIELD_INDEX, .max = 4294967295.0, .text = "A feature of the source."},                                \
+  {"index", NULL, FIELD_INDEX, .max = 4294967295.0, .meant = INDEX_MEANT, .text = "A feature of the source."},        \
   {"vector", NULL, FIELD_NUMBERS, .min = 1, .max = 1e6,                                                                 \
    .text = "As many numbers as the point has columns, or its chosen heads (and their keys)."},                          \
   {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6, .meant = "coefficient coeff alpha",              \

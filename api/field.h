@@ -37,6 +37,9 @@ enum field_type {
 /* Where the upper end of a range is a setting of the server rather than a constant of the row. */
 enum field_cap { CAP_ROW, CAP_NEW_TOKENS, CAP_FEATURES, CAP_PROMPT };
 
+/* What others call the number of a feature. */
+#define INDEX_MEANT "idx feature feature_index featureIndex"
+
 struct field {
   const char *name;         /* as documented; camelCase and snake_case spellings are the same name */
   const char *aliases;      /* other names it answers to, separated by spaces; NULL: none */

@@ -122,16 +122,18 @@ def commands_of(page):
         yield from re.findall(r"^curl (?:'[^']*'|[^'\n])*$", block, re.M)
 
 
-def test_commands_of_the_api_page(printed):
+def test_commands_of_the_api_page(printed, tmp_path):
     """docs/api.md says that they run as they stand; what they need of the reader (a file, a job that runs) is told there too."""
     url = re.search(r"^ready (\S+)$", printed, re.M)[1]
     commands = [c for c in commands_of("docs/api.md") if not re.search(r"/data/|/saes/|/v1/jobs/1|-X DELETE", c)]
     assert len(commands) > 20
     for command in commands:
         done = subprocess.run(["bash", "-c", command.replace("http://127.0.0.1:8080", url)], capture_output=True, text=True,
-                              timeout=30)
-        reply = done.stdout.removeprefix("data: ").split("\n\n")[0] # a stream's first event
-        assert done.returncode == 0 and reply not in ("[]", "") and "error" not in json.loads(reply), (command, done.stdout[:300])
+                              timeout=30, cwd=tmp_path)
+        kept = re.search(r" > (\S+)$", command)
+        out = (tmp_path / kept[1]).read_text() if kept else done.stdout
+        reply = out.removeprefix("data: ").split("\n\n")[0] # a stream's first event
+        assert done.returncode == 0 and reply not in ("[]", "") and "error" not in json.loads(reply), (command, out[:300])
 
 
 def test_a_port_that_is_taken(tmp_path):

@@ -25,7 +25,7 @@ static void clear(struct experiment *e) {
 
 /* ---- logits ---- */
 
-/* The likeliest next tokens until they have the probability that is asked for. */
+/* The likeliest next tokens until they have the probability that is asked for; one at least. */
 static int take_logits(struct graph_run *g, struct error *error) {
   struct experiment *e = &g->e;
   double sum = 0;
@@ -33,7 +33,7 @@ static int take_logits(struct graph_run *g, struct error *error) {
   g->probability = arena_array(&e->arena, (size_t)g->args.max_logits, sizeof *g->probability, error);
   if (!g->logits || !g->probability || direct_logits(g->direct, e->logits, error) != 0) return -1;
   int n = experiment_likeliest(e, e->logits, g->args.max_logits, g->logits);
-  for (int i = 0; i < n && sum < g->args.logit_probability; i++) {
+  for (int i = 0; i < n && (i == 0 || sum < g->args.logit_probability); i++) {
     sum += g->probability[i] = exp((double)g->logits[i].logprob);
     g->result.n_logits = (size_t)i + 1;
   }

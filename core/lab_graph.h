@@ -59,6 +59,8 @@ static inline int64_t graph_width(const struct graph_run *g) { return g->e.model
 
 /* Which transcoder stands for which MLP. */
 int graph_take_sources(struct graph_run *g, const struct lab_graph_args *args, struct error *error) MUST_CHECK;
+/* Whether position 0 is a BOS that the dictionary was never meant for: no transcoder stands there, all that is written is error. */
+bool graph_leaves_out(const struct graph_run *g, const struct dict_info *info);
 /* Worker, behind the text: the features of a layer, and what it writes. */
 int graph_encode(struct graph_run *g, int32_t layer, struct error *error) MUST_CHECK;
 /* When all layers are: the list of features, and what the transcoders leave out. */

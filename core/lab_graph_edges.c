@@ -62,7 +62,11 @@ static int on_skips(void *context, int32_t l, float *add, struct error *error) {
   struct graph_run *g = context;
   (void)error;
   if (!g->layers[l].skipped) return 0;
-  dict_skip_back(g->layers[l].dict, g->gradients, g->batch * g->result.n_tokens, add);
+  const struct dict *dict = g->layers[l].dict;
+  dict_skip_back(dict, g->gradients, g->batch * g->result.n_tokens, add);
+  size_t width = (size_t)dict_info(dict)->in_width;
+  for (size_t lane = 0; graph_leaves_out(g, dict_info(dict)) && lane < g->batch; lane++)
+    memset(add + lane * g->result.n_tokens * width, 0, width * sizeof *add);
   return 1;
 }
 

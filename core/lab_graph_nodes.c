@@ -88,15 +88,14 @@ static int take_rows(struct graph_run *g, struct rows rows, int64_t width, float
   return experiment_read_rows(g->e.model->backend, rows, 0, (int64_t)n, width, *out, error);
 }
 
-/* The row of a BOS, where the dictionary was never meant for it: all that is written there is error. */
-static bool is_left_out(const struct graph_run *g, const struct dict_info *info) {
+bool graph_leaves_out(const struct graph_run *g, const struct dict_info *info) {
   return !info->bos_counts && g->result.ids[0] == tokenizer_bos(g->e.model->tokenizer);
 }
 
 /* Codes of the rows that count; the others have none. */
 static int encode_rows(struct graph_run *g, struct graph_layer *layer, struct rows rows, struct error *error) {
   const struct dict_info *info = dict_info(layer->dict);
-  bool without = is_left_out(g, info);
+  bool without = graph_leaves_out(g, info);
   int64_t n = (int64_t)g->result.n_tokens - without;
   if (without && sparse_row(&layer->codes, 0, error) != 0) return -1;
   rows.at = span_at(rows.at, without ? (size_t)rows.ld * sizeof(float) : 0);
@@ -134,7 +133,7 @@ static void list_layer(struct graph_run *g, int32_t l) {
 
 /* What stands behind rows that no transcoder counts in. */
 static size_t first_float(const struct graph_run *g, const struct dict *dict) {
-  return is_left_out(g, dict_info(dict)) ? (size_t)graph_width(g) : 0;
+  return graph_leaves_out(g, dict_info(dict)) ? (size_t)graph_width(g) : 0;
 }
 
 /* What the layer `from` of a cross-layer transcoder says of what layer l writes. */

@@ -265,7 +265,7 @@ static int add_vectors(struct direct *d, const struct op *op, struct error *erro
   struct rows rows = cotangents(d, op->u.point.x);
   int64_t width = op->width;
   int skips = 0;
-  if (d->args.events->skips) {
+  if (d->args.events->skips && d->shown) { /* else nothing has come to what is written here */
     memset(d->scratch, 0, (size_t)d->rows * (size_t)width * sizeof(float));
     if ((skips = d->args.events->skips(d->args.context, d->layer, d->scratch, error)) < 0) return -1;
   }

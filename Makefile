@@ -369,7 +369,7 @@ $(B)/core/math/cpu/%_avx512.o: EXTRA := -O3 -mavx512f -mavx512bw -mavx512vl -mav
 $(B)/core/math/cpu/%_generic.o: EXTRA := -O3
 
 # Only the files that tell it are compiled with the version, so that a commit does not change every command line.
-STAMPED := $(B)/api/lab_graph.o $(B)/api/openai_request.o $(B)/api/openapi.o $(B)/api/operations.o $(B)/server/main.o
+STAMPED := $(B)/api/graph_json.o $(B)/api/openai_request.o $(B)/api/openapi.o $(B)/api/operations.o $(B)/server/main.o
 $(STAMPED): STAMP := -DSTEERD_VERSION='"$(VERSION)"' -DSTEERD_COMMIT='"$(COMMIT)"'
 $(STAMPED): $(B)/stamp
 .PHONY: FORCE

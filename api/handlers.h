@@ -142,6 +142,14 @@ HANDLER(lab_compare_post);
 HANDLER(lab_patch_post);
 HANDLER(lab_attribute_post);
 HANDLER(lab_graph_post);
+
+/* graphs.c */
+extern const struct field graph_generate_fields[], graph_delete_fields[];
+HANDLER(graph_generate_post);
+HANDLER(graph_get);
+HANDLER(graph_file_get);
+HANDLER(graph_list_post);
+HANDLER(graph_delete_post);
 HANDLER(lab_ablate_post);
 HANDLER(lab_lens_post);
 HANDLER(lab_components_post);

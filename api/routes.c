@@ -89,6 +89,12 @@ const struct route routes[] = {
     {"POST", "/api/list/list", "All lists", FAMILY_NEURONPEDIA, NULL, list_list_post, ROUTE_READS},
     {"POST", "/api/list/get", "A list with its features", FAMILY_NEURONPEDIA, list_get_fields, list_get_post, ROUTE_READS},
 
+    {"POST", "/api/graph/generate", "Make an attribution graph and keep it", FAMILY_NEURONPEDIA, graph_generate_fields, graph_generate_post,
+     ROUTE_ENGINE},
+    {"POST", "/api/graph/list-owned", "All graphs that are kept", FAMILY_NEURONPEDIA, NULL, graph_list_post, ROUTE_READS},
+    {"POST", "/api/graph/delete", "Delete a graph", FAMILY_NEURONPEDIA, graph_delete_fields, graph_delete_post, 0},
+    {"GET", "/api/graph/{model}/{slug}", "What is known of a graph", FAMILY_NEURONPEDIA, NULL, graph_get, ROUTE_READS},
+
     /* Neuronpedia's inference API */
     {"POST", "/v1/tokenize", "Cut a text into tokens", FAMILY_NEURONPEDIA, tokenize_v1_fields, tokenize_v1_post, 0},
     {"GET", "/v1/capabilities", "What this server can do", FAMILY_NEURONPEDIA, inference_capabilities_fields,
@@ -157,6 +163,7 @@ const struct route routes[] = {
      ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/graph", "Which features made which others, from the text to its next token", FAMILY_LAB, lab_graph_fields,
      lab_graph_post, ROUTE_ENGINE | ROUTE_STRICT},
+    {"GET", "/v1/graphs/{model}/{slug}", "A graph that is kept", FAMILY_LAB, NULL, graph_file_get, ROUTE_READS},
     {"GET", "/v1/lab/points", "The points of a model, with all their names and shapes", FAMILY_LAB, lab_points_fields,
      lab_points_get, ROUTE_STRICT},
     {"GET", "/v1/lab/dictionaries/{model}/{source}", "Shape, provenance and statistics of a dictionary", FAMILY_LAB,

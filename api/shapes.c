@@ -107,9 +107,12 @@ static const struct {
      "activations: {*: [[number?]|[[number?]]]}}"},
     {"PatchedRun", "{" TEXT_TOKENS ", value: number}"},
     {"FeatureShare", "{index: integer, activation: number, against?: number, attribution: number}"},
+    {"GraphRow",
+     "{id: text, modelId: text, slug: text, promptTokens: [text], prompt: text, titlePrefix: text, sourceSetName: text?, url: text, pageUrl: text, "
+     "numNodes: integer, numLinks: integer, userId: null, isFeatured: boolean, createdAt: text, updatedAt: text}"},
     {"AttributionGraph",
      "{metadata: {slug: text, scan: text, transcoder_list: [text], prompt_tokens: [text], prompt: text, node_threshold: number, "
-     "schema_version: integer, info: {generator: {name: text, version: text, url: text}, create_time_ms: integer}, "
+     "schema_version: integer, info: {generator: {name: text, version: text}, create_time_ms: integer}, "
      "generation_settings: {max_n_logits: integer, desired_logit_prob: number, max_feature_nodes: integer}, "
      "pruning_settings: {node_threshold: number, edge_threshold: number}, feature_details: {neuronpedia_source_set: text?}, "
      "scores: {replacement: number, completeness: number}, counts: {active: integer, looked_at: integer}}, "
@@ -255,6 +258,11 @@ static const struct shape shapes[] = {
              "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
     {lab_attribute_post, .body = "@Attribution", .types = ARRAYS},
     {lab_graph_post, .body = "@AttributionGraph"},
+    {graph_file_get, .body = "@AttributionGraph"},
+    {graph_generate_post, .body = "{message: text, s3url: text, url: text, slug: text, numNodes: integer, numLinks: integer}"},
+    {graph_get, .body = "@GraphRow"},
+    {graph_list_post, .body = "[@GraphRow]"},
+    {graph_delete_post, .body = "{message: text}"},
     {lab_lens_post, .body = "@Lens|{results: [@Lens]}"},
     {lab_components_post, .body = "@Components|{results: [@Components]}"},
     {lab_heads_post,

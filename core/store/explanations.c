@@ -206,6 +206,28 @@ int explanations_of(struct connection *reader, int64_t source, uint32_t index, s
   return row_check(&row);
 }
 
+static int best_read(struct connection *reader, const struct store_feature_at *feature, struct arena *arena, const char **out,
+                     struct error *error) {
+  struct row row;
+  struct store_explanation best;
+  row_open(&row, reader, "SELECT " EXPLANATION_COLUMNS EXPLANATION_FROM " WHERE e.feature = ?1"
+           " ORDER BY e.origin DESC, e.score DESC, e.id LIMIT 1", arena, error);
+  row_put_int(&row, feature_key(feature->source, feature->index));
+  if (row_next(&row) == 1 && explanation_take(&row, &best) == 0) *out = best.description;
+  row_close(&row);
+  return row_check(&row);
+}
+
+int store_explanation_best(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena, const char **out,
+                           struct error *error) {
+  struct connection *reader = store_reader(store, error);
+  int failed = reader ? 0 : -1;
+  for (size_t i = 0; i < n; i++) out[i] = NULL;
+  for (size_t i = 0; i < n && !failed; i++)
+    if (features[i].source) failed = best_read(reader, &features[i], arena, &out[i], error);
+  return reader ? store_reader_end(store, reader, failed) : -1;
+}
+
 /* ?1, ?2: the features asked for; ?3: the model, or NULL. */
 #define EACH_WHERE " WHERE e.feature BETWEEN ?1 AND ?2 AND (?3 IS NULL OR s.model = ?3)"
 

@@ -40,6 +40,16 @@ int store_explanation_find(struct store *store, int64_t id, struct arena *arena,
 /* 1 when it was deleted, 0 when there was none, -1 on error. */
 int store_explanation_delete(struct store *store, int64_t id, struct error *error) MUST_CHECK;
 
+/* A feature by the store's number of its source; source 0: none. */
+struct store_feature_at {
+  int64_t source;
+  uint32_t index;
+};
+
+/* The description of the best explanation of each of n features into out [n], NULL of those without one. */
+int store_explanation_best(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena, const char **out,
+                           struct error *error) MUST_CHECK;
+
 struct store_explanation_query {
   const char *model;     /* model id; NULL: all */
   int64_t source;        /* 0: all sources of the model */

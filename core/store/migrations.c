@@ -105,7 +105,14 @@ static const char schema_5[] =
     "  description TEXT, created_at TEXT, seal INTEGER, PRIMARY KEY(list, place),"
     "  UNIQUE(list, model, source, number)) WITHOUT ROWID;";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5};
+/* Attribution graphs. Their texts may be megabytes, which those who list them do not want. */
+static const char schema_6[] =
+    "CREATE TABLE graphs("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT, model TEXT NOT NULL, slug TEXT NOT NULL, prompt TEXT NOT NULL, tokens TEXT NOT NULL,"
+    "  source_set TEXT, n_nodes INTEGER, n_links INTEGER, created_at TEXT, seal INTEGER, UNIQUE(model, slug));"
+    "CREATE TABLE graph_texts(id INTEGER PRIMARY KEY, json BLOB NOT NULL, seal INTEGER);";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

@@ -83,6 +83,7 @@ struct store_text {
 #include "core/store/explanations.h"
 #include "core/store/features.h"
 #include "core/store/jobs.h"
+#include "core/store/graphs.h"
 #include "core/store/lists.h"
 #include "core/store/shares.h"
 #include "core/store/sources.h"

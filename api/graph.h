@@ -1,0 +1,32 @@
+/* graph.h: what the endpoints that make attribution graphs share: how a request is read, and the JSON of a graph. */
+#ifndef STEERD_API_GRAPH_H
+#define STEERD_API_GRAPH_H
+
+#include "api/call.h"
+#include "core/graphs.h"
+
+struct graph_plan {
+  struct lab_graph_args args;
+  const char *slug;
+  const char *set;    /* or NULL */
+  const char *prompt; /* [length]; NULL: of tokens */
+  size_t length;
+};
+
+/* What the fields of a route are called. tokens, sources: NULL where it has none. */
+struct graph_names {
+  const char *text, *tokens, *set, *sources, *logits, *probability, *features;
+};
+
+/* Reads the request into call->plan, a struct graph_plan, and starts the job, which ends in `finish`. slug: NULL: the field of that name. Without a
+ * set the model's only set of transcoders. */
+int graph_start(struct api_call *call, const struct graph_names *names, const char *slug,
+                int (*finish)(struct api_call *call, struct error *error), struct error *error) MUST_CHECK;
+
+/* Appends the graph as circuit-tracer writes it. Explanations come from the store, where there is one. */
+int graph_write(struct api_call *call, const struct lab_graph_result *result, struct buffer *out, struct error *error) MUST_CHECK;
+
+/* The text behind a graph: the prompt, or its tokens together; in the call's arena. */
+const char *graph_prompt(struct api_call *call, const struct lab_graph_result *result, struct error *error) MUST_CHECK;
+
+#endif

@@ -1,0 +1,126 @@
+"""Attribution graphs that are kept: Neuronpedia's routes, across a restart, and with its published client where that is installed. What is in a graph
+is tests/http/test_lab_graph.py's."""
+import threading
+
+import pytest
+import requests
+
+from conftest import MODEL, VECTORS, Daemon
+
+CLT = VECTORS / "dict-clt"
+TEXT = "One night a ship came near"
+ROW = {"id", "modelId", "slug", "promptTokens", "prompt", "titlePrefix", "sourceSetName", "url", "pageUrl", "numNodes", "numLinks", "userId",
+       "isFeatured", "createdAt", "updatedAt"}
+
+
+def options(*names):
+    sources = [flag for name in names for layer in range(3) for flag in ("--source", f"{MODEL}/{layer}-{name}={CLT / name}")]
+    return ["--model", f"{MODEL}={VECTORS / MODEL / 'model'}", *sources]
+
+
+@pytest.fixture
+def kept(start_daemon, tmp_path):
+    return start_daemon(options("relu"), store=str(tmp_path / "store.sqlite"))
+
+
+def generate(daemon, **more):
+    return daemon.post("/api/graph/generate", {"modelId": MODEL, "prompt": TEXT, **more})
+
+
+def refused(reply, status, field, *words):
+    assert reply.status_code == status, reply.text
+    assert reply.json()["field"] == field
+    for word in words:
+        assert word in reply.json()["message"]
+
+
+def test_life_of_a_graph(start_daemon, tmp_path):
+    store = str(tmp_path / "store.sqlite")
+    daemon = start_daemon(options("relu"), store=store)
+    made = generate(daemon, slug="ship_1", edgeThreshold=0.98).json()
+    assert made["message"] == "Graph saved to database" and made["slug"] == "ship_1"
+    row = daemon.get(f"/api/graph/{MODEL}/ship_1").json()
+    assert set(row) == ROW and row["sourceSetName"] == "relu" and row["prompt"] == TEXT
+    assert (row["numNodes"], row["numLinks"]) == (made["numNodes"], made["numLinks"])
+    assert made["s3url"] == row["url"] and made["url"] == row["pageUrl"]
+    graph = requests.get(made["s3url"], timeout=30).json()
+    assert graph["metadata"]["prompt_tokens"] == row["promptTokens"] and graph["metadata"]["slug"] == "ship_1"
+    assert (len(graph["nodes"]), len(graph["links"])) == (made["numNodes"], made["numLinks"])
+    fresh = daemon.post("/v1/lab/graph", {"text": TEXT, "slug": "ship_1"}).json()  # the model's only set, the same thresholds
+    assert fresh["nodes"] == graph["nodes"] and fresh["links"] == graph["links"]
+    daemon.finish()
+
+    daemon = start_daemon(options("relu"), store=store)
+    assert [g["slug"] for g in daemon.post("/api/graph/list-owned").json()] == ["ship_1"]
+    assert daemon.get(f"/v1/graphs/{MODEL}/ship_1").json() == graph
+    assert daemon.post("/api/graph/delete", {"modelId": MODEL, "slug": "ship_1"}).json() == {"message": "Graph deleted successfully"}
+    assert daemon.post("/api/graph/list-owned").json() == []
+    refused(daemon.get(f"/api/graph/{MODEL}/ship_1"), 404, "slug", "list-owned")
+    refused(daemon.get(f"/v1/graphs/{MODEL}/ship_1"), 404, "slug", "list-owned")
+    refused(daemon.post("/api/graph/delete", {"modelId": MODEL, "slug": "ship_1"}), 404, "slug")
+
+
+def test_names(kept):
+    first, second = generate(kept).json(), generate(kept).json()
+    assert first["slug"].startswith("one-night-a-ship-came-near-") and first["slug"] != second["slug"]
+    assert generate(kept, prompt="日本").json()["slug"].isdigit()  # no letter of it may stand in a name
+    assert generate(kept, slug="a").status_code == 200
+    refused(generate(kept, slug="a"), 409, "slug", "Model + Slug/ID Exists")
+    for slug in ["A", "a b", "../x", "a/b", "ä"]:
+        refused(generate(kept, slug=slug), 400, "slug", "lower case letters, digits, '-' and '_'")
+    refused(generate(kept, slug=""), 400, "slug")
+
+
+def test_two_of_one_name_at_once(kept):
+    """Both pass the first look; the store takes one."""
+    replies = []
+    threads = [threading.Thread(target=lambda: replies.append(generate(kept, slug="same").status_code)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(replies) == [200, 409, 409, 409]
+
+
+def test_refusals(kept, start_daemon, tmp_path):
+    refused(generate(kept, sourceSetName="none"), 404, "sourceSetName", "'relu'")
+    refused(generate(kept, modelId="none"), 404, "modelId")
+    refused(generate(kept, maxNLogits=0), 400, "maxNLogits")
+    refused(generate(kept, nodeThreshold=1.5), 400, "nodeThreshold")
+    refused(kept.post("/api/graph/generate", {"modelId": MODEL}), 400, "prompt")
+    none = start_daemon(options(), store="")
+    assert generate(none).status_code == 501  # without a store
+    several = start_daemon(options("relu", "jump"), store=str(tmp_path / "several.sqlite"))
+    refused(generate(several), 400, "sourceSetName", "2 sets")
+    bare = start_daemon(options(), store=str(tmp_path / "bare.sqlite"))
+    refused(generate(bare), 400, "sourceSetName", "0 sets of transcoders")
+
+
+def test_explanations_stand_at_their_features(kept):
+    graph = kept.post("/v1/lab/graph", {"text": TEXT}).json()
+    feature = next(n for n in graph["nodes"] if n["feature_type"] == "cross layer transcoder")
+    said = {"modelId": MODEL, "layer": feature["source"], "index": feature["index"], "description": "night and ships"}
+    assert kept.post("/api/explanation/new", said).status_code == 200
+    clerps = {n["node_id"]: n["clerp"] for n in kept.post("/v1/lab/graph", {"text": TEXT}).json()["nodes"]}
+    assert clerps[feature["node_id"]] == "night and ships"
+    assert sum(text == "night and ships" for text in clerps.values()) == sum(
+        (n.get("source"), n.get("index")) == (feature["source"], feature["index"]) for n in graph["nodes"])
+
+
+def test_published_client(tmp_path):
+    neuronpedia = pytest.importorskip("neuronpedia", reason="skip: the package 'neuronpedia' is not installed for this interpreter")
+    from neuronpedia.requests.base_request import NPRequest
+    from neuronpedia.requests.graph_request import GraphRequest
+    daemon = Daemon(options("relu"), store=str(tmp_path / "store.sqlite"))
+    before, NPRequest.BASE_URL = NPRequest.BASE_URL, daemon.url + "/api"
+    try:
+        with neuronpedia.api_key("none"):
+            made = GraphRequest().generate(MODEL, TEXT, "by-client", node_threshold=0.7)
+            assert (made.model_id, made.slug, made.prompt) == (MODEL, "by-client", TEXT)
+            assert requests.get(made.json_url, timeout=30).json()["metadata"]["node_threshold"] == 0.7
+            assert [g.slug for g in GraphRequest().list_owned()] == ["by-client"]
+            GraphRequest().delete(made)
+            assert GraphRequest().list_owned() == []
+    finally:
+        NPRequest.BASE_URL = before
+        daemon.finish()

@@ -1,0 +1,118 @@
+/* test_store_graphs.c: attribution graphs of the store: kept across opening, one of a name, deleted whole, sealed; and the best explanations
+ * of several features. */
+#include "tests/unit/store_world.h"
+
+#include <math.h>
+#include <sqlite3.h>
+
+static const struct store_graph cat = {.model = "tiny", .slug = "cat", .prompt = "The cat", .tokens = "[\"The\",\" cat\"]", .source_set = "tc",
+                                       .n_nodes = 3, .n_links = 2, .json = "{\"nodes\":[]}", .length = 12};
+
+static void test_graphs(void **state) {
+  struct world world;
+  struct store_graph other = cat, got, *all;
+  int64_t first, second;
+  size_t n;
+  (void)state;
+  other.slug = "dog";
+  other.source_set = NULL;
+  world_init(&world);
+  world_open(&world);
+  assert_int_equal(store_graph_new(world.store, &cat, &first, NULL), 1);
+  assert_int_equal(store_graph_new(world.store, &other, &second, NULL), 1);
+  other.json = "{}";
+  other.length = 2;
+  assert_int_equal(store_graph_new(world.store, &other, NULL, NULL), 0); /* what is there stays */
+  other.model = "pup";
+  assert_int_equal(store_graph_new(world.store, &other, NULL, NULL), 1); /* of another model it is another graph */
+  world_close(&world);
+  world_open(&world);
+  assert_int_equal(store_graph_find(world.store, "tiny", "cat", true, &world.arena, &got, NULL), 1);
+  assert_true(got.id == first && got.n_nodes == 3 && got.n_links == 2 && got.length == 12 && memcmp(got.json, cat.json, 12) == 0);
+  assert_string_equal(got.prompt, cat.prompt);
+  assert_string_equal(got.tokens, cat.tokens);
+  assert_string_equal(got.source_set, "tc");
+  assert_int_equal(strlen(got.created_at), 24);
+  assert_int_equal(store_graph_find(world.store, "tiny", "dog", false, &world.arena, &got, NULL), 1);
+  assert_true(!got.json && !got.source_set);
+  assert_int_equal(store_graph_find(world.store, "pup", "cat", true, &world.arena, &got, NULL), 0);
+  must(store_graph_all(world.store, &world.arena, &all, &n, &error));
+  assert_true(n == 3 && all[0].id == first && all[1].id == second && !all[0].json);
+
+  assert_int_equal(store_graph_delete(world.store, "tiny", "dog", NULL), 1);
+  assert_int_equal(store_graph_delete(world.store, "tiny", "dog", NULL), 0);
+  int64_t third;
+  other.model = "tiny";
+  assert_int_equal(store_graph_new(world.store, &other, &third, NULL), 1);
+  assert_true(third > second); /* a number is never given twice */
+  assert_int_equal(store_graph_find(world.store, "tiny", "dog", true, &world.arena, &got, NULL), 1);
+  assert_int_equal(got.length, 2); /* and nothing of the old text is left */
+  must(store_verify(world.store, STORE_CHECK_FULL, &error));
+  world_end(&world);
+}
+
+static void test_limits(void **state) {
+  struct world world;
+  struct store_graph graph = cat;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  graph.length = STORE_GRAPH_BYTES + 1; /* told by the length alone */
+  must_fail(ERROR_LIMIT, store_graph_new(world.store, &graph, NULL, &error));
+  world_end(&world);
+}
+
+/* Every row is sealed: one that somebody changed in the file is not served. */
+static void test_damage(void **state) {
+  static const char *const harm[] = {"UPDATE graphs SET prompt = 'x'", "UPDATE graph_texts SET json = x'7b7d'", "DELETE FROM graph_texts"};
+  (void)state;
+  for (int i = 0; i < 3; i++) {
+    struct world world;
+    struct store_graph got;
+    sqlite3 *db;
+    world_init(&world);
+    world_open(&world);
+    assert_int_equal(store_graph_new(world.store, &cat, NULL, NULL), 1);
+    world_close(&world);
+    assert_int_equal(sqlite3_open(world.path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, harm[i], NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    world_open(&world);
+    must_fail(ERROR_STORE, store_graph_find(world.store, "tiny", "cat", true, &world.arena, &got, &error));
+    world_end(&world);
+  }
+}
+
+static int64_t put_source(struct world *world) {
+  int64_t source;
+  must(store_source_put(world->store, &(struct store_source){.model = "tiny", .name = "1-tc", .set = "tc", .n_features = 10}, &source, &error));
+  return source;
+}
+
+static void test_best(void **state) {
+  struct world world;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = put_source(&world);
+  struct store_explanation e = {.source = source, .index = 4, .description = "by rule", .score = 0.9};
+  must(store_explanation_put(world.store, &e, NULL, &error));
+  e = (struct store_explanation){.source = source, .index = 4, .origin = STORE_MANUAL, .description = "by hand", .score = NAN};
+  must(store_explanation_put(world.store, &e, NULL, &error));
+  e = (struct store_explanation){.source = source, .index = 6, .description = "another", .score = NAN};
+  must(store_explanation_put(world.store, &e, NULL, &error));
+  const struct store_feature_at at[] = {{source, 6}, {0, 0}, {source, 5}, {source, 4}, {source, 6}};
+  const char *out[5];
+  must(store_explanation_best(world.store, at, 5, &world.arena, out, &error));
+  assert_string_equal(out[0], "another");
+  assert_true(!out[1] && !out[2]);
+  assert_string_equal(out[3], "by hand");
+  assert_string_equal(out[4], "another");
+  world_end(&world);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_graphs), cmocka_unit_test(test_limits), cmocka_unit_test(test_damage),
+                                     cmocka_unit_test(test_best)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}

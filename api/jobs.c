@@ -50,6 +50,9 @@ const struct field jobs_fields[] = {
     {"decay", NULL, FIELD_INT, .max = 1e9, .text = "train: the last steps, over which it falls to 0; left out: a fifth."},
     {"l1WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l1 grows, of relu; left out: a twentieth."},
     {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence, of topk and batchtopk; left out: a tenth, 50 to 1000."},
+    {"checkpoint", NULL, FIELD_NUMBER, .max = 86400,
+     .text = "train: seconds between the states that a killed or cancelled run goes on from; left out: 20. Where writing one takes long they come "
+             "less often."},
     {.name = NULL}};
 
 const struct field jobs_list_fields[] = {{.name = NULL}};
@@ -187,7 +190,8 @@ static const struct use {
             {"logits", STATS, 0}, {"neighbours", STATS, 0}, {"explain", STATS, 0}, {"point", TRAIN, TRAIN}, {"out", TRAIN, TRAIN},
             {"architecture", TRAIN, 0}, {"features", TRAIN, 0}, {"expansion", TRAIN, 0}, {"k", TRAIN, 0}, {"batch", TRAIN, 0},
             {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN, 0}, {"rate", TRAIN, 0},
-            {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0}};
+            {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0},
+            {"checkpoint", TRAIN, 0}};
 
 static const char *words_of(int kinds) {
   return kinds == TRAIN ? "'train'" : kinds == STATS ? "'stats'" : kinds == EVAL ? "'eval'" : "'stats' and 'eval'";

@@ -172,14 +172,15 @@ static void end(struct lab_runner *runner, int64_t id, int failed, const struct 
 
 /* From the queue, in one step for whoever cancels or resumes it. ERROR_CANCELLED: it was cancelled since it was seen
  * there, and the store has its end. */
-static int take(struct lab_runner *runner, int64_t id, struct error *error) {
+static int take(struct lab_runner *runner, const struct store_job *job, struct error *error) {
   pthread_mutex_lock(&runner->mutex);
-  int failed = set_state(runner, id, STORE_RUNNING, NULL, error);
+  int failed = set_state(runner, job->id, STORE_RUNNING, NULL, error);
   if (failed && error->code == ERROR_ARGUMENT) error->code = ERROR_CANCELLED;
-  if (!failed) runner->current = id;
+  if (!failed) runner->current = job->id;
   runner->cancel = runner->trains = false;
-  runner->done = runner->total = 0;
-  runner->message = NULL;
+  runner->done = job->done; /* where it was left */
+  runner->total = job->total;
+  runner->unit = runner->message = NULL;
   pthread_mutex_unlock(&runner->mutex);
   return failed;
 }
@@ -189,21 +190,29 @@ static const struct job_kind {
   const char *word;
   int (*run)(struct lab_running *running, const char *parameters, struct error *error);
   int (*check)(struct lab *lab, const struct store_job *job, struct error *error);
-} kinds[] = {{"stats", stats_job_run, stats_job_check}, {"eval", eval_job_run, eval_job_check},
-             {"train", train_job_run, train_job_check}};
+  /* Whether it gets in the way of no other job that is queued or runs, under the runner's mutex; NULL: none does. */
+  int (*claim)(struct lab *lab, int64_t id, const char *parameters, struct error *error);
+  const char *unit; /* that it counts in, before it says so itself */
+} kinds[] = {{"stats", stats_job_run, stats_job_check, NULL, "tokens"}, {"eval", eval_job_run, eval_job_check, NULL, "tokens"},
+             {"train", train_job_run, train_job_check, train_job_claim, "steps"}};
 
-static const struct job_kind *find_kind(const struct store_job *job, struct error *error) {
+static const struct job_kind *find_kind(const char *word, struct error *error) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-    if (strcmp(kinds[i].word, job->kind) == 0) return &kinds[i];
-  error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", job->kind);
+    if (strcmp(kinds[i].word, word) == 0) return &kinds[i];
+  error_set(error, ERROR_UNSUPPORTED, "jobs of kind '%s' are not run by this version", word);
   return NULL;
+}
+
+static const char *first_unit(const char *word) {
+  const struct job_kind *kind = find_kind(word, NULL);
+  return kind ? kind->unit : NULL;
 }
 
 static int run_job(struct lab_runner *runner, const struct store_job *job, struct error *error) {
   struct lab_running running = {.lab = runner->lab, .id = job->id, .stopping = stopping, .report = report,
                                 .figures = keep_figures, .runner = runner};
-  if (take(runner, job->id, error) != 0) return -1;
-  const struct job_kind *kind = find_kind(job, error);
+  if (take(runner, job, error) != 0) return -1;
+  const struct job_kind *kind = find_kind(job->kind, error);
   int failed = kind ? kind->run(&running, job->parameters, error) : -1;
   end(runner, job->id, failed, error);
   return failed;
@@ -302,12 +311,26 @@ void runner_close_jobs(struct lab *lab) {
 
 /* ---- verbs ---- */
 
-/* There is another job: the runner looks, and so do watchers. */
+/* There is another job: the runner looks, and so do watchers. The mutex is held. */
 static void nudge(struct lab_runner *runner) {
-  pthread_mutex_lock(&runner->mutex);
   pthread_cond_signal(&runner->changed);
   wake_watchers(runner);
-  pthread_mutex_unlock(&runner->mutex);
+}
+
+static int tell_running(int64_t id, struct error *error) {
+  return error_set_field(error, ERROR_CONFLICT, "id", "job %lld is running: there is nothing to resume", (long long)id);
+}
+
+/* A new job (*id 0), or one that ended early, into the queue: no two at once that get in each other's way. */
+static int enqueue(struct lab *lab, const char *word, const char *parameters, int64_t *id, struct error *error) {
+  const struct job_kind *kind = find_kind(word, error);
+  if (!kind) return -1;
+  pthread_mutex_lock(&lab->runner->mutex);
+  int failed = *id && lab->runner->current == *id ? tell_running(*id, error) : kind->claim ? kind->claim(lab, *id, parameters, error) : 0;
+  if (!failed) failed = *id ? store_job_resume(lab->store, *id, error) : store_job_create(lab->store, word, parameters, id, error);
+  if (!failed) nudge(lab->runner);
+  pthread_mutex_unlock(&lab->runner->mutex);
+  return failed;
 }
 
 int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t *id, struct error *error) {
@@ -315,9 +338,9 @@ int lab_stats_start(struct lab *lab, const struct lab_stats_args *args, int64_t 
   struct arena arena;
   arena_init(&arena, 0);
   const char *parameters = stats_job_parameters(lab, args, &arena, error);
-  int failed = parameters ? store_job_create(lab->store, "stats", parameters, id, error) : -1;
+  *id = 0;
+  int failed = parameters ? enqueue(lab, "stats", parameters, id, error) : -1;
   arena_clear(&arena);
-  if (!failed) nudge(lab->runner);
   return failed;
 }
 
@@ -326,9 +349,9 @@ int lab_eval_start(struct lab *lab, const struct lab_eval_args *args, int64_t *i
   struct arena arena;
   arena_init(&arena, 0);
   const char *parameters = eval_job_parameters(lab, args, &arena, error);
-  int failed = parameters ? store_job_create(lab->store, "eval", parameters, id, error) : -1;
+  *id = 0;
+  int failed = parameters ? enqueue(lab, "eval", parameters, id, error) : -1;
   arena_clear(&arena);
-  if (!failed) nudge(lab->runner);
   return failed;
 }
 
@@ -337,16 +360,16 @@ int lab_train_start(struct lab *lab, const struct lab_train_args *args, int64_t 
   struct arena arena;
   arena_init(&arena, 0);
   const char *parameters = train_job_parameters(lab, args, &arena, error);
-  int failed = parameters ? store_job_create(lab->store, "train", parameters, id, error) : -1;
+  *id = 0;
+  int failed = parameters ? enqueue(lab, "train", parameters, id, error) : -1;
   arena_clear(&arena);
-  if (!failed) nudge(lab->runner);
   return failed;
 }
 
 /* Whether a job that ended early could go on, with a lease of its own: whoever follows a job for hours has none. */
 static int check_resume(struct lab *lab, const struct store_job *job, struct error *error) {
   struct lab_lease lease;
-  const struct job_kind *kind = find_kind(job, error);
+  const struct job_kind *kind = find_kind(job->kind, error);
   if (!kind) return -1;
   lab_lease_begin(lab, &lease);
   int failed = kind->check(lab, job, error);
@@ -356,11 +379,12 @@ static int check_resume(struct lab *lab, const struct store_job *job, struct err
 
 static bool ended_early(const struct store_job *job) { return job->state == STORE_FAILED || job->state == STORE_CANCELLED; }
 
-/* Why a job cannot be resumed, into the arena; NULL there: it can. */
-static int tell_refusal(struct lab *lab, struct lab_progress *progress, struct arena *arena, struct error *error) {
+/* Why a job cannot be resumed, into the arena; NULL there: it can. And what it counts in. */
+static int tell_rest(struct lab *lab, struct lab_progress *progress, struct arena *arena, struct error *error) {
   struct error why = ERROR_INIT;
   const struct store_job *job = &progress->job;
   progress->refusal = NULL;
+  if (!job->unit) progress->job.unit = first_unit(job->kind);
   if (ended_early(job) && check_resume(lab, job, &why) == 0) return 0;
   if (ended_early(job))
     progress->refusal = arena_text(arena, why.text, strlen(why.text), error);
@@ -420,7 +444,7 @@ int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_pr
   pthread_mutex_lock(&lab->runner->mutex);
   overlay(lab->runner, out);
   pthread_mutex_unlock(&lab->runner->mutex);
-  return tell_refusal(lab, out, arena, error);
+  return tell_rest(lab, out, arena, error);
 }
 
 int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **out, size_t *n, struct error *error) {
@@ -438,7 +462,7 @@ int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **ou
   }
   pthread_mutex_unlock(&lab->runner->mutex);
   for (size_t i = 0; i < *n; i++)
-    if (tell_refusal(lab, &(*out)[i], arena, error) != 0) return -1;
+    if (tell_rest(lab, &(*out)[i], arena, error) != 0) return -1;
   return 0;
 }
 
@@ -452,27 +476,26 @@ int lab_long_job_cancel(struct lab *lab, int64_t id, struct error *error) {
   return 0;
 }
 
-/* A job that can only fail again is not queued for it. */
-static int refuse_vain_resume(struct lab *lab, int64_t id, struct error *error) {
-  struct arena arena;
-  struct store_job job;
+/* Only what ended early can go on, and not what can only fail again. One that is queued is where it was to come to. */
+static int check_resumable(struct lab *lab, const struct store_job *job, struct error *error) {
   struct error why = ERROR_INIT;
-  arena_init(&arena, 0);
-  int found = store_job_find(lab->store, id, &arena, &job, error), failed = found < 0 ? -1 : 0;
-  if (found > 0 && ended_early(&job) && check_resume(lab, &job, &why) != 0)
-    failed = error_set_field(error, ERROR_CONFLICT, "id", "job %lld cannot be resumed: %s", (long long)id, why.text);
-  arena_clear(&arena);
-  return failed;
+  if (job->state == STORE_RUNNING) return tell_running(job->id, error);
+  if (job->state == STORE_DONE)
+    return error_set_field(error, ERROR_CONFLICT, "id", "job %lld is done: start a new one", (long long)job->id);
+  if (job->state == STORE_QUEUED || check_resume(lab, job, &why) == 0) return 0;
+  return error_set_field(error, ERROR_CONFLICT, "id", "job %lld cannot be resumed: %s", (long long)job->id, why.text);
 }
 
 int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) {
   if (!lab->store) return lab_needs_store(error);
-  if (refuse_vain_resume(lab, id, error) != 0) return -1;
-  pthread_mutex_lock(&lab->runner->mutex);
-  bool runs = lab->runner->current == id;
-  pthread_mutex_unlock(&lab->runner->mutex);
-  if (runs) return error_set_field(error, ERROR_ARGUMENT, "id", "job %lld is running", (long long)id);
-  if (store_job_resume(lab->store, id, error) != 0) return -1;
-  nudge(lab->runner);
-  return 0;
+  struct arena arena;
+  struct store_job job;
+  arena_init(&arena, 0);
+  int found = store_job_find(lab->store, id, &arena, &job, error);
+  int failed = found > 0   ? check_resumable(lab, &job, error)
+               : found < 0 ? -1
+                           : error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld", (long long)id);
+  if (!failed) failed = enqueue(lab, job.kind, job.parameters, &id, error);
+  arena_clear(&arena);
+  return failed;
 }

@@ -32,6 +32,8 @@ const char *stats_job_parameters(struct lab *lab, const struct lab_stats_args *a
 struct lab_train_args;
 int train_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
 int train_job_check(struct lab *lab, const struct store_job *job, struct error *error) MUST_CHECK;
+/* Nothing queued or running but the job `id` (0: one that is still to be made) trains into the folder of these parameters: ERROR_CONFLICT. */
+int train_job_claim(struct lab *lab, int64_t id, const char *parameters, struct error *error) MUST_CHECK;
 const char *train_job_parameters(struct lab *lab, const struct lab_train_args *args, struct arena *arena, struct error *error) MUST_CHECK;
 
 /* The same for an evaluation (lab_eval.c). */

@@ -16,15 +16,18 @@
 #include "core/lab_train.h"
 #include "core/model/points.h"
 
-#define CHECKPOINT_MS 20000
+#define CHECKPOINT_NS 20000000000
 #define CHECKPOINT_SHARE 20 /* keeping a state takes a twentieth of the time at most */
 #define BESIDE_OTHERS 19    /* niceness of threads that work beside a daemon's */
+#define IN_VAIN "what it was given cannot be trained on" /* message of a job that failed and would again */
 
 struct train_job {
   struct lab *lab;
   struct lab_running *running;
   struct train_plan plan;
+  struct train_hold hold;
   const char *name; /* of the folder, as the client said it */
+  int64_t was_done, was_total; /* steps, as the job's row tells of them */
   struct trainer *trainer;
   struct feed *feed;
   float *batch;
@@ -63,24 +66,71 @@ static int place_out(const struct lab *lab, const char *name, char out[TRAIN_PAT
   return error_set_field(error, ERROR_ARGUMENT, "out", "the path of '%s' is too long", name);
 }
 
+/* `out` of the parameters of a job. */
+static bool writes_to(const struct store_job *row, const char *out) {
+  struct error ignored = ERROR_INIT;
+  struct json_node *node = json_parse(row->parameters, strlen(row->parameters), 8, &ignored);
+  bool same = node && !strcmp(json_text_or(json_get(node, "out"), ""), out);
+  json_free(node);
+  return same;
+}
+
+static int check_rows(const struct lab *lab, enum store_job_state state, const char *out, int64_t id, struct error *error) {
+  struct arena arena;
+  struct store_job *rows;
+  size_t n = 0;
+  arena_init(&arena, 0);
+  int failed = store_job_list(lab->store, (int)state, "train", 0, STORE_JOB_PAGE, &arena, &rows, &n, error);
+  for (size_t i = 0; !failed && i < n; i++)
+    if (rows[i].id != id && writes_to(&rows[i], out))
+      failed = error_set_field(error, ERROR_CONFLICT, "out", "job %lld is %s and trains into '%.100s' too: wait for it, cancel it, or name another folder",
+                               (long long)rows[i].id, store_job_word(state), out);
+  arena_clear(&arena);
+  return failed;
+}
+
+static int check_jobs(const struct lab *lab, const char *out, int64_t id, struct error *error) {
+  return check_rows(lab, STORE_RUNNING, out, id, error) != 0 || check_rows(lab, STORE_QUEUED, out, id, error) != 0 ? -1 : 0;
+}
+
+/* The folder as it is: nobody but the job `id` trains into it, and what was begun there was begun so. */
+static int check_out(const struct lab *lab, const struct train_plan *plan, int64_t id, struct error *error) {
+  struct train_plan placed = *plan;
+  char folder[TRAIN_PATH_BYTES];
+  placed.args.out = folder;
+  return place_out(lab, plan->args.out, folder, error) != 0 || check_jobs(lab, plan->args.out, id, error) != 0 ||
+                 train_folder_check(folder, error) != 0 || train_state_check(&placed, error) != 0
+             ? -1
+             : 0;
+}
+
 const char *train_job_parameters(struct lab *lab, const struct lab_train_args *args, struct arena *arena, struct error *error) {
   struct train_plan plan;
-  char folder[TRAIN_PATH_BYTES];
-  if (train_plan_make(lab, args, &plan, error) != 0 || place_out(lab, args->out, folder, error) != 0 || train_folder_check(folder, error) != 0)
-    return NULL;
-  return train_args_write(&plan.args, arena, error);
+  struct lab_train_args told;
+  if (train_plan_make(lab, args, &plan, error) != 0 || check_out(lab, &plan, 0, error) != 0) return NULL;
+  train_plan_tell(&plan, &told);
+  return train_args_write(&told, arena, error);
 }
 
 int train_job_check(struct lab *lab, const struct store_job *row, struct error *error) {
   struct lab_train_args args;
   struct train_plan plan;
-  char folder[TRAIN_PATH_BYTES];
+  if (row->state == STORE_FAILED && row->message && !strcmp(row->message, IN_VAIN))
+    return error_set(error, ERROR_CONFLICT, "it would fail again on the same: start a new one once that is mended");
   struct json_node *node = json_parse(row->parameters, strlen(row->parameters), 8, error);
   if (!node) return error_prefix(error, "the job's parameters");
   train_args_read(node, &args);
-  int failed = train_plan_make(lab, &args, &plan, error) != 0 || place_out(lab, args.out, folder, error) != 0 || train_folder_check(folder, error) != 0;
+  int failed = train_plan_make(lab, &args, &plan, error) != 0 || check_out(lab, &plan, row->id, error) != 0;
   json_free(node);
   return failed ? -1 : 0;
+}
+
+int train_job_claim(struct lab *lab, int64_t id, const char *parameters, struct error *error) {
+  struct json_node *node = json_parse(parameters, strlen(parameters), 8, error);
+  if (!node) return error_prefix(error, "the job's parameters");
+  int failed = check_jobs(lab, json_text_or(json_get(node, "out"), ""), id, error);
+  json_free(node);
+  return failed;
 }
 
 /* ---- states ---- */
@@ -108,16 +158,23 @@ static int keep(struct train_job *job, struct error *error) {
 }
 
 static bool is_due(const struct train_job *job) {
-  int64_t ms = job->lab->options.checkpoint_ms ? job->lab->options.checkpoint_ms : CHECKPOINT_MS;
-  int64_t since = clock_ns() - job->kept_ns;
-  return since >= ms * 1000000 && since >= CHECKPOINT_SHARE * job->keeping_ns;
+  double asked = job->plan.args.checkpoint;
+  int64_t since = clock_ns() - job->kept_ns, own = (int64_t)job->lab->options.checkpoint_ms * 1000000;
+  int64_t least = asked >= 0 ? (int64_t)(asked * 1e9) : own ? own : CHECKPOINT_NS;
+  return since >= least && since >= CHECKPOINT_SHARE * job->keeping_ns;
 }
 
-/* What it has come to is kept; who asks again goes on from there. */
+/* What it has come to is kept; who asks again goes on from there. Before its first step it has come to nothing. */
 static int stopped(struct train_job *job, struct error *error) {
-  if (trainer_steps(job->trainer) > 0 && keep(job, error) != 0) return -1;
-  return error_set(error, ERROR_CANCELLED, "stopped at step %lld of %lld; it can be resumed", (long long)trainer_steps(job->trainer),
-                   (long long)job->plan.options.steps);
+  int64_t steps = job->trainer ? trainer_steps(job->trainer) : 0;
+  error_clear(error);
+  if (steps == 0 && train_state_is_there(job->plan.args.out))
+    return error_set(error, ERROR_CANCELLED, "stopped before it went on: '%.200s' still holds what was kept there", job->plan.args.out);
+  if (steps == 0)
+    return error_set(error, ERROR_CANCELLED, "stopped before the first step: there was nothing to keep, and the same training begins anew");
+  if (keep(job, error) != 0) return -1;
+  return error_set(error, ERROR_CANCELLED, "stopped at step %lld of %lld, which is kept in '%.200s': it can be resumed", (long long)steps,
+                   (long long)job->plan.options.steps, job->plan.args.out);
 }
 
 /* ---- running ---- */
@@ -126,7 +183,7 @@ static int open_corpus(struct train_job *job, struct error *error) {
   struct train_plan *plan = &job->plan;
   struct corpus_options options = {.lines = plan->args.lines, .context = plan->context, .bos = plan->bos, .max_tokens = plan->args.max_tokens,
                                    .stop = stopping, .stop_context = job};
-  job->running->report(job->running, 0, 0, "tokens", "reading the text");
+  job->running->report(job->running, job->was_done, job->was_total, "steps", "reading the text");
   plan->corpus = corpus_open(plan->args.corpus, plan->opened->model->tokenizer, &options, error);
   return plan->corpus ? train_plan_settle(plan, error) : -1;
 }
@@ -170,8 +227,8 @@ static int train(struct train_job *job, struct error *error) {
   struct train_figures figures;
   job->kept_ns = clock_ns();
   while (trainer_steps(job->trainer) < job->plan.options.steps) {
-    if (stopping(job)) return stopped(job, error);
-    if (feed_batch(job->feed, job->batch, error) != 0) return error->code == ERROR_CANCELLED ? (error_clear(error), stopped(job, error)) : -1;
+    if (stopping(job)) return error_set(error, ERROR_CANCELLED, "stopped between two steps");
+    if (feed_batch(job->feed, job->batch, error) != 0) return -1;
     if (trainer_step(job->trainer, job->batch, &figures, error) != 0) return -1;
     tell_step(job, &figures);
     if (is_due(job) && keep(job, error) != 0) return -1;
@@ -229,11 +286,20 @@ static int finish(struct train_job *job, struct error *error) {
   return 0;
 }
 
+static int run_held(struct train_job *job, struct error *error) {
+  if (open_corpus(job, error) != 0 || begin_training(job, error) != 0) return -1;
+  return train(job, error);
+}
+
+/* Whatever it is doing when somebody stops it, it ends in one way. */
 static int run_all(struct train_job *job, struct error *error) {
-  if (train_folder_check(job->plan.args.out, error) != 0 || open_corpus(job, error) != 0 || train_folder_make(job->plan.args.out, error) != 0)
-    return -1;
-  if (begin_training(job, error) != 0) return -1;
-  return train(job, error) != 0 || finish(job, error) != 0 ? -1 : 0;
+  const char *out = job->plan.args.out;
+  if (train_folder_hold(out, &job->hold, error) != 0) return -1;
+  int failed = run_held(job, error);
+  if (failed && error->code == ERROR_CANCELLED) failed = stopped(job, error);
+  if (!failed) failed = finish(job, error);
+  train_folder_release(out, &job->hold);
+  return failed;
 }
 
 /* Threads that it starts have its niceness: beside a daemon they give way to whoever is served. */
@@ -260,14 +326,26 @@ static int run(struct train_job *job, struct error *error) {
 /* ---- as a job ---- */
 
 /* 1: it was through when the process died. */
-static int has_result(const struct lab_running *running, struct error *error) {
+static int look_at_row(struct train_job *job, struct error *error) {
   struct arena arena;
   struct store_job row;
   arena_init(&arena, 0);
-  int found = store_job_find(running->lab->store, running->id, &arena, &row, error);
-  int has = found > 0 ? row.result != NULL : found;
+  int found = store_job_find(job->lab->store, job->running->id, &arena, &row, error);
+  int through = found > 0 ? row.result != NULL : found;
+  job->was_done = found > 0 ? row.done : 0;
+  job->was_total = found > 0 ? row.total : 0;
   arena_clear(&arena);
-  return has;
+  return through;
+}
+
+/* A text that is too short, a state that is damaged, a loss that is no number: as long as the job is the same, so is its end. */
+static int note_failure(const struct lab_running *running, struct error *error) {
+  struct store_job_update update = STORE_JOB_UPDATE_INIT;
+  struct error ignored = ERROR_INIT;
+  update.message = IN_VAIN;
+  bool vain = error->code == ERROR_ARGUMENT || error->code == ERROR_FORMAT;
+  if (vain && store_job_update(running->lab->store, running->id, &update, &ignored) != 0) log_warn("job %lld: %s", (long long)running->id, ignored.text);
+  return -1;
 }
 
 int train_job_run(struct lab_running *running, const char *parameters, struct error *error) {
@@ -279,13 +357,14 @@ int train_job_run(struct lab_running *running, const char *parameters, struct er
   train_args_read(node, &args);
   const char *name = args.out;
   int failed = job ? place_out(running->lab, args.out, folder, error) : error_memory(error, sizeof *job);
-  if (!failed && (failed = has_result(running, error)) == 0) {
+  if (!failed) {
     args.out = folder;
     job->name = name;
     job->lab = running->lab;
     job->running = running;
-    failed = train_plan_make(running->lab, &args, &job->plan, error) != 0 || run(job, error) != 0 ? -1 : 0;
+    failed = look_at_row(job, error);
   }
+  if (!failed) failed = train_plan_make(running->lab, &args, &job->plan, error) != 0 || run(job, error) != 0 ? note_failure(running, error) : 0;
   free(job);
   json_free(node);
   return failed < 0 ? -1 : 0;

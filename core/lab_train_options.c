@@ -10,6 +10,7 @@
 /* ---- the table ---- */
 
 #define AT(member) offsetof(struct lab_train_args, member)
+#define PLAN(member) offsetof(struct train_plan, member)
 #define KIND(kind) (1u << TRAIN_##kind)
 #define ALL ((1u << TRAIN_KINDS) - 1)
 #define SPARSE_BY_K (KIND(TOPK) | KIND(BATCHTOPK))
@@ -17,23 +18,24 @@
 #define BY_L1 "how many features relu keeps is made by l1"
 
 static const struct lab_train_option table[] = {
-    /* name, where, whole, from, to, left out, kinds, what the other kinds have */
-    {"features", AT(features), true, 1, 1 << 24, 0, ALL, NULL},
-    {"expansion", AT(expansion), true, 1, 1 << 24, 0, ALL, NULL},
-    {"k", AT(k), true, 1, 1 << 24, 0, SPARSE_BY_K, BY_L1},
-    {"batch", AT(batch), true, 1, 1 << 20, 0, ALL, NULL},
-    {"steps", AT(steps), true, 1, 1e9, 0, ALL, NULL},
-    {"tokens", AT(tokens), true, 1, 1e12, 0, ALL, NULL},
-    {"context", AT(context), true, 8, 1e9, 0, ALL, NULL},
-    {"buffer", AT(buffer), true, 1, INT32_MAX, 0, ALL, NULL},
-    {"seed", AT(seed), true, 0, 9007199254740991.0, 0, ALL, NULL},
-    {"rate", AT(rate), false, 1e-9, 1e6, 0, ALL, NULL},
-    {"l1", AT(l1), false, 0, 1e6, -1, KIND(RELU), BY_K},
-    {"l1WarmUp", AT(l1_warm_up), true, 0, 1e9, -1, KIND(RELU), BY_K},
-    {"aux", AT(aux), false, 0, 1e6, -1, SPARSE_BY_K, "nothing brings dead features of relu back"},
-    {"deadAfter", AT(dead_after), true, 1, 1e9, -1, SPARSE_BY_K, "nothing brings dead features of relu back"},
-    {"warmUp", AT(warm_up), true, 0, 1e9, -1, ALL, NULL},
-    {"decay", AT(decay), true, 0, 1e9, -1, ALL, NULL},
+    /* name, where, whole, from, to, left out, kinds, what the other kinds have, settled */
+    {"features", AT(features), true, 1, 1 << 24, 0, ALL, NULL, PLAN(options.n_feat)},
+    {"expansion", AT(expansion), true, 1, 1 << 24, 0, ALL, NULL, 0},
+    {"k", AT(k), true, 1, 1 << 24, 0, SPARSE_BY_K, BY_L1, PLAN(options.k)},
+    {"batch", AT(batch), true, 1, 1 << 20, 0, ALL, NULL, PLAN(options.batch)},
+    {"steps", AT(steps), true, 1, 1e9, 0, ALL, NULL, PLAN(options.steps)},
+    {"tokens", AT(tokens), true, 1, 1e12, 0, ALL, NULL, 0},
+    {"context", AT(context), true, 8, 1e9, 0, ALL, NULL, PLAN(context)},
+    {"buffer", AT(buffer), true, 1, INT32_MAX, 0, ALL, NULL, PLAN(buffer)},
+    {"seed", AT(seed), true, 0, 9007199254740991.0, 0, ALL, NULL, PLAN(options.seed)},
+    {"rate", AT(rate), false, 1e-9, 1e6, 0, ALL, NULL, PLAN(options.rate)},
+    {"l1", AT(l1), false, 0, 1e6, -1, KIND(RELU), BY_K, PLAN(options.l1)},
+    {"l1WarmUp", AT(l1_warm_up), true, 0, 1e9, -1, KIND(RELU), BY_K, PLAN(options.l1_warm_up)},
+    {"aux", AT(aux), false, 0, 1e6, -1, SPARSE_BY_K, "nothing brings dead features of relu back", PLAN(options.aux)},
+    {"deadAfter", AT(dead_after), true, 1, 1e9, -1, SPARSE_BY_K, "nothing brings dead features of relu back", PLAN(options.dead_after)},
+    {"warmUp", AT(warm_up), true, 0, 1e9, -1, ALL, NULL, PLAN(options.warm_up)},
+    {"decay", AT(decay), true, 0, 1e9, -1, ALL, NULL, PLAN(options.decay)},
+    {"checkpoint", AT(checkpoint), false, 0, 86400, -1, ALL, NULL, 0},
 };
 
 const struct lab_train_option *lab_train_options(size_t *n) { return *n = sizeof table / sizeof *table, table; }
@@ -53,6 +55,28 @@ void lab_train_set(struct lab_train_args *args, const struct lab_train_option *o
 
 bool lab_train_given(const struct lab_train_args *args, const struct lab_train_option *option) {
   return lab_train_get(args, option) != option->left_out; /* NaN too, which is then refused */
+}
+
+/* Schedules follow from the number of steps, where they are not given. */
+static bool is_open(const struct train_plan *plan, const struct lab_train_option *option) {
+  if (plan->options.steps) return false;
+  return !strcmp(option->name, "steps") || (option->whole && option->left_out < 0);
+}
+
+double train_plan_value(const struct train_plan *plan, const struct lab_train_option *option) {
+  const char *at = (const char *)plan + option->settled;
+  if (!option->settled || !train_option_is_of(option, plan->options.kind)) return (double)NAN;
+  if (is_open(plan, option)) return lab_train_given(&plan->args, option) ? lab_train_get(&plan->args, option) : (double)NAN;
+  return option->whole ? (double)*(const int64_t *)(const void *)at : *(const double *)(const void *)at;
+}
+
+void train_plan_tell(const struct train_plan *plan, struct lab_train_args *out) {
+  *out = plan->args;
+  out->expansion = out->tokens = 0;
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+    double value = train_plan_value(plan, &table[i]);
+    if (!isnan(value)) lab_train_set(out, &table[i], value);
+  }
 }
 
 bool train_option_is_of(const struct lab_train_option *option, enum train_kind kind) { return option->kinds >> kind & 1; }

@@ -1,4 +1,5 @@
 /* lab_train_plan.c: what a training run is to be: arguments, defaults, refusals. Runs nothing. */
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -121,7 +122,8 @@ static int settle_buffer(struct train_plan *plan, struct error *error) {
   int64_t rows = plan->args.buffer, most = BUFFER_BYTES / (o->width * (int64_t)sizeof(float));
   if (!rows) rows = 32 * o->batch < most ? 32 * o->batch : most;
   plan->buffer_batches = rows / o->batch > 0 ? rows / o->batch : 1;
-  return plan->buffer_batches * o->batch <= INT32_MAX ? 0 : error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is more than 2^31 rows");
+  plan->buffer = plan->buffer_batches * o->batch;
+  return plan->buffer <= INT32_MAX ? 0 : error_set_field(error, ERROR_ARGUMENT, "buffer", "buffer is more than 2^31 rows");
 }
 
 int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct train_plan *out, struct error *error) {
@@ -137,10 +139,11 @@ int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct t
   settle_sizes(out);
   if (settle_buffer(out, error) != 0) return -1;
   /* What the steps decide is looked at with those that are asked for, or with any. */
-  struct train_plan whole = *out;
-  whole.options.steps = asked_steps(out) ? asked_steps(out) : 1000000000;
-  train_plan_schedule(&whole);
-  return train_check(&whole.options, error);
+  out->options.steps = asked_steps(out) ? asked_steps(out) : 1000000000;
+  train_plan_schedule(out);
+  int failed = train_check(&out->options, error);
+  if (!asked_steps(out)) out->options.steps = 0;
+  return failed;
 }
 
 /* ---- by the text ---- */
@@ -209,29 +212,20 @@ struct feed_options train_plan_feed(const struct lab *lab, const struct train_pl
 /* ---- identity ---- */
 
 int train_plan_identity(const struct train_plan *plan, struct buffer *out, struct error *error) {
-  const struct train_options *o = &plan->options;
+  size_t n;
+  const struct lab_train_option *options = lab_train_options(&n);
   char name[POINT_NAME_BYTES];
   struct json_writer w;
   jw_init(&w, out);
   jw_open(&w, '{');
-  jw_member_text(&w, "model", plan->args.model_id);
+  jw_member_text(&w, "modelId", plan->args.model_id);
   jw_member_text(&w, "point", point_name(plan->point, name));
-  jw_member_text(&w, "corpus", corpus_identity(plan->corpus));
-  jw_member_text(&w, "kind", train_kind_name(o->kind));
-  jw_member_int(&w, "features", o->n_feat);
-  jw_member_int(&w, "k", o->k);
-  jw_member_int(&w, "batch", o->batch);
-  jw_member_int(&w, "steps", o->steps);
-  jw_member_int(&w, "context", plan->context);
-  jw_member_int(&w, "buffer", plan->buffer_batches * o->batch);
-  jw_member_int(&w, "seed", (int64_t)o->seed);
-  jw_member_f64(&w, "rate", o->rate);
-  jw_member_f64(&w, "l1", o->l1);
-  jw_member_f64(&w, "aux", o->aux);
-  jw_member_int(&w, "warmUp", o->warm_up);
-  jw_member_int(&w, "decay", o->decay);
-  jw_member_int(&w, "l1WarmUp", o->l1_warm_up);
-  jw_member_int(&w, "deadAfter", o->dead_after);
+  jw_member_text(&w, "architecture", train_kind_name(plan->options.kind));
+  for (size_t i = 0; i < n; i++) {
+    double value = train_plan_value(plan, &options[i]);
+    if (!isnan(value)) jw_member_f64(&w, options[i].name, value);
+  }
+  if (plan->corpus) jw_member_text(&w, "corpus", corpus_identity(plan->corpus));
   jw_close(&w, '}');
   return buffer_check(out, error);
 }

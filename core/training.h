@@ -23,8 +23,9 @@ struct lab_train_args {
   int64_t seed;                 /* below 2^53 */
   double rate, l1, aux;         /* rate 0, the others -1: by the kind */
   int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; -1: by the number of steps */
+  double checkpoint;            /* seconds between states that are kept, at least; -1: 20 */
 };
-#define LAB_TRAIN_DEFAULTS {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1}
+#define LAB_TRAIN_DEFAULTS {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1, .checkpoint = -1}
 
 /* A number among them. Everybody who reads or writes one goes by this table (lab_train_options.c). */
 struct lab_train_option {
@@ -35,6 +36,7 @@ struct lab_train_option {
   double left_out;     /* what stands there when nothing is said */
   unsigned kinds;      /* of dictionary, that have a use for it: bits of enum train_kind; others refuse it */
   const char *instead; /* what the others have, for that refusal; NULL where all kinds take it */
+  size_t settled;      /* in struct train_plan, what it comes to; 0: other options stand for it. Private to core/lab_train*.c */
 };
 
 const struct lab_train_option *lab_train_options(size_t *n); /* [*n], static */
@@ -57,12 +59,12 @@ struct lab_train_found {
 };
 
 /* Creates the job and starts it. Its steps take place beside what is served, on threads of their own that give way to others; the
- * folder is made at once and holds what a killed run goes on from. ERROR_UNSUPPORTED without a store; ERROR_NOT_FOUND, ERROR_ARGUMENT with
- * field; ERROR_CONFLICT where the folder has a dictionary. */
+ * folder holds what a killed run goes on from. ERROR_UNSUPPORTED without a store; ERROR_NOT_FOUND, ERROR_ARGUMENT with
+ * field; ERROR_CONFLICT where the folder has a dictionary or a training with other settings, or where somebody else trains into it. */
 int lab_train_start(struct lab *lab, const struct lab_train_args *args, int64_t *id, struct error *error) MUST_CHECK;
 
 /* The same in the calling thread, for the command line, without a store: goes on with what the folder holds. `tell` as in lab_stats_run; texts
- * of *out in the arena. */
+ * of *out in the arena. ERROR_CANCELLED says what was kept. */
 int lab_train_run(struct lab *lab, const struct lab_train_args *args, bool (*tell)(void *context, const struct lab_progress *progress),
                   void *context, struct arena *arena, struct lab_train_found *out, struct error *error) MUST_CHECK;
 

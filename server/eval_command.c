@@ -9,10 +9,12 @@
 #include "server/progress.h"
 
 void help_eval(void) {
-  puts("steerd eval MODEL SOURCE --corpus FILE [--lines] [--ends] --model ID=PATH --source MODEL/SOURCE=PATH\n\n"
+  puts("steerd eval MODEL SOURCE --corpus FILE [--lines] [--ends] [--model [ID=]PLACE] [--source MODEL/SOURCE=PLACE] [--store FILE] ...\n\n"
        "Runs a dictionary over a text and prints how many features fire, how much of the rows it explains, and what the\n"
        "model still predicts with the reconstruction in their place. With --store FILE the figures are kept there too.\n\n"
-       "  --corpus FILE      a UTF-8 text\n"
+       "MODEL is the ID of a --model and SOURCE a --source of it. Without --model and --source it is the demo that comes with\n"
+       "steerd: MODEL is demo, SOURCE one of its dictionaries.\n\n"
+       "  --corpus FILE      a UTF-8 text; the only flag that is needed\n"
        "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --ends             the end of each document is predicted too (the model's EOS)\n"
        "  --max-tokens N     stop with the document that reaches so many tokens; it is read to its end (0: the whole text)\n\n"

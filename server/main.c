@@ -325,7 +325,7 @@ static const struct verb {
     {"serve", "[--config FILE] [--KEY VALUE ...]", "the daemon (also without the word)", run_serve, true},
     {"pull", "PLACE [--list]", "a model or a dictionary from the Hugging Face hub into the cache of this machine", run_pull, true},
     {"inspect", "PLACE [--json] [--quick]", "what a model or a file of tensors is, as steerd understands it", run_inspect, true},
-    {"stats", "MODEL SOURCE --corpus FILE [--lines] --store FILE ...",
+    {"stats", "MODEL SOURCE --corpus FILE --store FILE [--lines] ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
     {"eval", "MODEL SOURCE --corpus FILE [--lines] ...", "how well a dictionary does over a text", run_eval, true},
     {"train", "MODEL POINT --corpus FILE --out FOLDER ...", "a sparse dictionary on a model's activations; resumes", run_train, true},

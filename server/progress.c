@@ -54,6 +54,11 @@ bool progress_tell(void *context, const struct lab_progress *progress) {
 bool progress_tell_with(const char *figures, const struct lab_progress *progress) {
   const struct store_job *job = &progress->job;
   begin_line(job->total > 0 ? (double)job->done / (double)job->total : 0);
+  if (job->total == 0 && job->done == 0) { /* nobody knows yet of how much */
+    fprintf(stderr, "%s%s", job->message ? job->message : "starting", isatty(STDERR_FILENO) ? "" : "\n");
+    fflush(stderr);
+    return interrupted;
+  }
   fprintf(stderr, "%s: %lld of %lld %s, %.*f/s, ", job->message ? job->message : "starting", (long long)job->done,
           (long long)job->total, job->unit ? job->unit : "", progress->rate < 10, progress->rate);
   return end_line(progress->seconds_left, figures);

@@ -9,11 +9,16 @@
 #include "server/progress.h"
 
 void help_stats(void) {
-  puts("steerd stats MODEL SOURCE --corpus FILE [--lines] --store FILE --model [ID=]PLACE --source MODEL/SOURCE=PATH\n\n"
+  puts("steerd stats MODEL SOURCE --corpus FILE --store FILE [--lines] [--model [ID=]PLACE] [--source MODEL/SOURCE=PLACE] ...\n\n"
        "Counts what every feature of a source does over a text and keeps it in a store: how often it fires, histograms,\n"
        "strongest examples, what it promotes, nearest features, a short explanation. Killed or interrupted, the same\n"
        "command goes on where it was.\n\n"
+       "MODEL is the ID of a --model and SOURCE a --source of it, or a bare number: the neurons of that layer. Without --model and\n"
+       "--source it is the demo that comes with steerd: MODEL is demo, SOURCE one of its dictionaries.\n\n"
+       "needed\n"
        "  --corpus FILE      a UTF-8 text\n"
+       "  --store FILE       where the statistics are kept; made where it is not there\n\n"
+       "may be left out (what is taken then)\n"
        "  --lines            the text is cut at every newline (n newlines, n + 1 documents, empty ones too); else at the context\n"
        "  --top N            strongest examples of a feature, 0 to 100 (20)\n"
        "  --quantile N       examples in each of 8 intervals of activation, 0 to 10 (2)\n"

@@ -1,6 +1,6 @@
 /* digest.h: 128-bit names of contents, which nobody who does not know the key can make collide: SipHash-2-4 (Aumasson and Bernstein,
- * "SipHash: a fast short-input PRF", INDOCRYPT 2012) with its output of 16 bytes. For tables in memory; nothing that is kept
- * longer than the process. */
+ * "SipHash: a fast short-input PRF", INDOCRYPT 2012) with its output of 16 bytes. For tables in memory with a key
+ * of the process; with one that is the same for ever it is a checksum, against damage alone. */
 #ifndef STEERD_CORE_BASE_DIGEST_H
 #define STEERD_CORE_BASE_DIGEST_H
 

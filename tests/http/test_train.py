@@ -1,12 +1,14 @@
 """Training over HTTP and from the command line: a dictionary that is made beside what is served, lands where the settings say, is loaded and
 answers; the command line makes the same bytes."""
 import os
+import signal
+import subprocess
 import time
 
 import numpy as np
 import pytest
 
-from conftest import MODEL, VECTORS, events_of, run_steerd
+from conftest import MODEL, VECTORS, binary, events_of, run_steerd
 from tensors import read_tensors
 
 FOLDER = VECTORS / MODEL
@@ -93,6 +95,176 @@ def test_cancelled_it_goes_on_and_tells_how_it_does(trained):
     assert events[-1]["state"] == "cancelled"
 
 
+def post_jobs(daemon, number, word=""):
+    return daemon.post(f"/v1/jobs/{number}{word}", {})
+
+
+def cancel(daemon, number):
+    assert daemon.client.request("DELETE", f"/v1/jobs/{number}").status_code == 200
+    return wait(daemon, number)
+
+
+def has_begun(daemon, number):
+    end = time.monotonic() + JOB_SECONDS
+    while not (job := daemon.get(f"/v1/jobs/{number}").json()).get("training"):
+        assert time.monotonic() < end and job["state"] in ("queued", "running"), job
+        time.sleep(0.01)
+    return job
+
+
+def test_one_job_trains_into_a_folder(trained):
+    folder, daemon = trained
+    number = start(daemon, out="one", steps=100000).json()["id"]
+    has_begun(daemon, number)
+    refused = start(daemon, out="one", steps=100000)
+    assert refused.status_code == 409 and refused.json()["field"] == "out", refused.text
+    assert refused.json()["error"] == f"job {number} is running and trains into 'one' too: wait for it, cancel it, or name another folder"
+    queued = start(daemon, out="two")
+    assert queued.status_code == 200 and queued.json()["unit"] == "steps", queued.text
+    assert start(daemon, out="two", seed=4).json()["field"] == "out"  # queued is enough
+    running = post_jobs(daemon, number, "/resume")
+    assert running.status_code == 409 and running.json()["error"] == f"job {number} is running: there is nothing to resume"
+    other = queued.json()["id"]
+    assert cancel(daemon, other)["resumable"]
+    third = start(daemon, out="two").json()["id"]  # the name is free again, ...
+    refused = post_jobs(daemon, other, "/resume")
+    assert refused.status_code == 409 and f"job {third} is queued" in refused.json()["error"]  # ... and taken again
+    assert cancel(daemon, number)["resumable"]
+    assert wait(daemon, third)["state"] == "done"
+    done = post_jobs(daemon, third, "/resume")
+    assert done.status_code == 409 and "is done: start a new one" in done.json()["error"]
+    assert len(daemon.get("/v1/jobs").json()["jobs"]) == 3  # what was refused is none
+    # The first one's state: gone on from by the same settings alone.
+    refused = start(daemon, out="one", steps=100000, rate=0.5)
+    assert refused.status_code == 409 and refused.json()["field"] == "rate", refused.text
+    assert "rate is 0.5, but the training in" in refused.json()["error"] and "was begun with 0.002" in refused.json()["error"]
+    # Nor do the command line and a job meet there.
+    post_jobs(daemon, number, "/resume")
+    has_begun(daemon, number)
+    flags = [*FLAGS, "--steps", "100000"]
+    status, _, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(folder / "one"), *flags)
+    assert status != 0 and f"is being trained into the folder '{folder / 'one'}' already" in err, err
+    cancel(daemon, number)
+    process = subprocess.Popen([binary(), "train", MODEL, "resid_pre.1", "--out", str(folder / "one"), *flags], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.find("loss") >= 0:
+            break
+    refused = post_jobs(daemon, number, "/resume")
+    assert refused.status_code == 409 and "is being trained into the folder" in refused.json()["error"], refused.text
+    assert start(daemon, out="one", steps=100000).status_code == 409
+    process.send_signal(signal.SIGINT)
+    assert "is kept in" in process.communicate(timeout=JOB_SECONDS)[1]
+    assert process.returncode != 0
+    assert daemon.get(f"/v1/jobs/{number}").json()["resumable"]
+
+
+def test_a_job_tells_what_it_takes(trained):
+    _, daemon = trained
+    told = start(daemon, out="told", steps=100000).json()["parameters"]
+    assert told == {"modelId": MODEL, "point": "resid_pre.1", "corpus": SMALL["corpus"], "lines": True, "maxTokens": 0, "out": "told",
+                    "architecture": "topk", "features": 96, "expansion": None, "k": 8, "batch": 64, "steps": 100000, "tokens": None, "context": 128,
+                    "buffer": 1024, "seed": 3, "rate": pytest.approx(2e-3), "l1": None, "l1WarmUp": None, "aux": 1, "deadAfter": 1000,
+                    "warmUp": 1000, "decay": 20000, "checkpoint": None}
+    plain = {"kind": "train", "modelId": MODEL, "point": "resid_pre.1", "corpus": SMALL["corpus"], "architecture": "relu", "out": "plain", "batch": 64}
+    job = daemon.post("/v1/jobs", {**plain, "tokens": 6401, "expansion": 2, "checkpoint": 1.5}).json()
+    told = job["parameters"]
+    assert (told["features"], told["expansion"], told["steps"], told["tokens"], told["checkpoint"]) == (96, None, 101, None, 1.5)
+    assert (told["k"], told["aux"], told["deadAfter"], told["l1"], told["l1WarmUp"], told["rate"]) == (None, None, None, 5, 5, 3e-4)
+    number = daemon.post("/v1/jobs", {**plain, "out": "text", "warmUp": 3}).json()["id"]
+    told = daemon.get(f"/v1/jobs/{number}").json()["parameters"]  # the steps are the text's, and what follows from them
+    assert (told["features"], told["steps"], told["warmUp"], told["decay"], told["l1WarmUp"]) == (384, None, 3, None, None)
+    cancel(daemon, 1)
+    job = wait(daemon, job["id"])
+    assert (job["state"], job["total"]) == ("done", 101), job
+    cancel(daemon, number)
+
+
+def test_what_can_only_fail_again_is_not_resumable(trained, tmp_path):
+    folder, daemon = trained
+    number = start(daemon, out="harmed", steps=100000).json()["id"]
+    has_begun(daemon, number)
+    assert cancel(daemon, number)["resumable"]
+    state = folder / "harmed" / "training"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    assert post_jobs(daemon, number, "/resume").status_code == 200
+    job = wait(daemon, number)
+    assert job["state"] == "failed" and not job["resumable"], job
+    assert job["error"].startswith(f"'{state}': this training's state is damaged and nothing goes on from it: remove that file"), job
+    assert post_jobs(daemon, number, "/resume").status_code == 409
+    short = tmp_path / "short.txt"
+    short.write_text("Too short.\n" * 3)
+    job = wait(daemon, start(daemon, out="short", corpus=str(short)).json()["id"])
+    assert job["state"] == "failed" and "less than a batch of 64" in job["error"] and not job["resumable"], job
+    assert "it would fail again on the same" in job["notResumable"] and not (folder / "short").exists()
+
+
+def killed(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(path, process):
+    end = time.monotonic() + JOB_SECONDS
+    while not path.exists():
+        assert time.monotonic() < end and process.poll() is None, path
+        time.sleep(0.005)
+
+
+def wait_for_newer(path, before, process):
+    end = time.monotonic() + JOB_SECONDS
+    while path.stat().st_mtime_ns == before:
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.005)
+
+
+def test_killed_behind_a_checkpoint_it_goes_on_from_there(tmp_path):
+    """The command line: killed once a state is there that was kept while it trained, and once more behind a newer one."""
+    flags = [*FLAGS, "--steps", "4000", "--checkpoint", "0.02"]
+    name = "sae_weights.safetensors"
+    status, _, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(tmp_path / "whole"), *flags, seconds=JOB_SECONDS)
+    assert status == 0, err
+    out = tmp_path / "broken"
+    command = [binary(), "train", MODEL, "resid_pre.1", "--out", str(out), *flags]
+    first = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(out / "training", first)
+    killed(first)
+    assert os.listdir(out) == ["training"] or sorted(os.listdir(out)) == ["training", "training.part"]
+    before = (out / "training").stat().st_mtime_ns
+    second = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_newer(out / "training", before, second)
+    killed(second)
+    status, _, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(out), *flags, seconds=JOB_SECONDS)
+    assert status == 0, err
+    begun = [int(line.split("training: ")[1].split(" of ")[0]) for line in err.splitlines() if "training: " in line]
+    assert 0 < begun[0] < 4000, err  # it did not begin anew
+    assert sorted(os.listdir(out)) == ["cfg.json", name]
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_daemon_that_was_killed_goes_on_with_its_job(start_daemon, tmp_path):
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    options = {"models": {MODEL: FOLDER / "model"}, "store": str(tmp_path / "s.sqlite"), "source_folders": str(folder)}
+    first = start_daemon(**options)
+    number = start(first, out="broken", steps=4000, checkpoint=0.02).json()["id"]
+    state = folder / "broken" / "training"
+    wait_for(state, first.process)
+    wait_for_newer(state, state.stat().st_mtime_ns, first.process)  # by then the job knows of the one before
+    first.kill()
+    first.close()
+    second = start_daemon(**options)
+    assert 0 < second.get(f"/v1/jobs/{number}").json()["done"] <= 4000  # not from the beginning
+    job = wait(second, number)
+    assert job["state"] == "done", job
+    whole = wait(second, start(second, out="whole", steps=4000).json()["id"])
+    assert whole["state"] == "done"
+    name = "sae_weights.safetensors"
+    assert (folder / "broken" / name).read_bytes() == (folder / "whole" / name).read_bytes()
+
+
 def test_streams_go_on_beside_it(trained):
     _, daemon = trained
     number = start(daemon, out="beside", steps=100000, features=2000).json()["id"]
@@ -144,8 +316,33 @@ def test_refusals_of_the_command_line(tmp_path):
         assert status != 0 and text in err, (flags, err)
     status, _, err = run_steerd("train", MODEL, "resid_pre.1", *out, *FLAGS, "--context", "161")  # what the model has is the model's
     assert status != 0 and "--context is 161, allowed are 8 to 160" in err, err
+    assert not (tmp_path / "o").exists()
+    early = subprocess.Popen([binary(), "train", MODEL, "resid_pre.1", *out, *FLAGS, "--steps", "100000"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    early.stderr.readline()  # "reading the text"
+    early.send_signal(signal.SIGINT)
+    err = early.communicate(timeout=JOB_SECONDS)[1]
+    assert early.returncode != 0 and ("before the first step: there was nothing to keep" in err) == (not (tmp_path / "o").exists()), err
+    assert ("is kept in" in err) == (tmp_path / "o" / "training").exists(), err  # a machine that is slow to send signals has made steps
+    if (tmp_path / "o").exists():
+        (tmp_path / "o" / "training").unlink()
+        (tmp_path / "o").rmdir()
     status, _, err = run_steerd("train", MODEL, "resid_pre.1", *FLAGS)
     assert status != 0 and "--out FOLDER" in err
     status, _, err = run_steerd("train", MODEL, *FLAGS, *out)
     assert status != 0 and "MODEL, POINT" in err
     assert not (tmp_path / "o").exists()
+
+
+def test_help_asks_for_no_more_than_is_needed(tmp_path):
+    """What stands in brackets may be left out: the demo is there without a word about models."""
+    text, out = tmp_path / "text.txt", tmp_path / "o"
+    text.write_text("The ferry left at six and nobody was on it.\n" * 60)
+    for verb, needed in (("train", ["demo", "resid_pre.2", "--out", str(out), "--steps", "2", "--batch", "64", "--features", "64"]),
+                         ("stats", ["demo", "2-res-demo", "--store", str(tmp_path / "s.sqlite")]), ("eval", ["demo", "2-res-demo"])):
+        usage = run_steerd("help", verb)[1].splitlines()[0]
+        assert "[--model [ID=]PLACE]" in usage and " --model" not in usage.replace(" [--model", ""), usage
+        assert verb == "train" or "[--source MODEL/SOURCE=PLACE]" in usage
+        assert " --corpus FILE" in usage
+        status, _, err = run_steerd(verb, *needed, "--corpus", str(text))
+        assert status == 0, err

@@ -10,7 +10,9 @@
 const struct field sources_fields[] = {{.name = NULL}};
 
 const struct field source_new_fields[] = {
-    MODEL_ROW, SOURCE_ROW("source", "sourceId"),
+    MODEL_ROW,
+    {"source", "sourceId", FIELD_SOURCE, .required = true,
+     .text = "What it is called from now on, LAYER-SET as in \"7-res-jb\"; a layer that is not the dictionary's is refused."},
     {"path", NULL, FIELD_TEXT, .min = 1, .max = 4096,
      .text = "A folder, a file or an ini inside one of the allowed folders (setting source_folders), where relative paths start; "
              "or a published name such as gpt2-small-res-jb/blocks.7.hook_resid_pre, which may be in the Hugging Face cache "

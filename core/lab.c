@@ -99,6 +99,8 @@ static int open_source(struct lab *lab, const struct lab_options *options, const
   struct lab_source *source = source_open(lab, &found, false, error);
   if (*place.fence) mapfile_fence(NULL, 0);
   if (!source) return -1;
+  struct error misnamed = ERROR_INIT;
+  if (source_check_layer(source, &misnamed) != 0) log_warn("source %s/%s: %s", source->model_id, source->id, misnamed.text);
   if (sources_add(lab, source, error) == 0) return 0;
   source_close(source);
   return -1;

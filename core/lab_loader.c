@@ -57,6 +57,10 @@ static int bring(struct lab *lab, struct lab_load *load, struct error *error) {
   int64_t begin = clock_ns();
   struct lab_source *source = source_open(lab, &spec, true, error);
   if (!source) return -1;
+  if (source_check_layer(source, error) != 0) {
+    source_close(source);
+    return -1;
+  }
   plan_splices(lab, source);
   if (archive_put_source(lab, source, lab->options.load_statistics, error) != 0 || sources_add(lab, source, error) != 0) {
     source_close(source);

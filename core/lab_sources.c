@@ -197,6 +197,20 @@ void source_close(struct lab_source *source) {
   free(source);
 }
 
+/* Names are LAYER-SET: who asks for a layer of a set finds it by its name. */
+int source_check_layer(const struct lab_source *source, struct error *error) {
+  size_t digits = strspn(source->id, "0123456789");
+  const struct point in = dict_info(source->dict)->in;
+  if (!digits || digits > 8 || source->id[digits] != '-' || in.layer < 0) return 0;
+  long named = strtol(source->id, NULL, 10);
+  bool same = named == in.layer || (named == in.layer + 1 && in.site == SITE_RESID_POST) ||
+              (named == in.layer - 1 && in.site == SITE_RESID_PRE);
+  if (same) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, "source", "the name '%.64s' says layer %ld, and the dictionary is of layer %d (it reads '%s'): call it "
+                         "'%d%.64s', or a name without a number in front", source->id, named, in.layer, source->point, in.layer,
+                         source->id + digits);
+}
+
 /* ---- coming and going ---- */
 
 static struct lab_source_list *list_of(const struct lab *lab, const struct lab_model_info *model) {

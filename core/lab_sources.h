@@ -70,6 +70,10 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
                                struct error *error) MUST_CHECK;
 void source_close(struct lab_source *source); /* NULL is fine */
 
+/* Whether the name says another layer than the dictionary is of ("3-mine" of one that reads blocks.2...): 0, or ERROR_ARGUMENT. The stream
+ * behind a layer is the one in front of the next, so that either number will do for it. */
+int source_check_layer(const struct lab_source *source, struct error *error) MUST_CHECK;
+
 /* Floats of a row that wait between the points that sources read and write, where all of a model, or one, are spliced on the backend. */
 int64_t sources_aside(const struct lab_model *model);
 int64_t source_aside(const struct lab_source *source);

@@ -8,6 +8,7 @@
 #define MAX_EXAMPLES 32
 #define MAX_NAMED 3        /* tokens named */
 #define MOST 0.8           /* of the examples: "fires on" a closed list */
+#define OFTEN 0.1          /* of the tokens: a list of what it fires on would leave most of it out */
 #define SHARED_BEFORE 0.6  /* of the examples: what stands before is worth saying */
 #define PROMOTED 3
 
@@ -81,16 +82,37 @@ static void list(struct buffer *out, const char *const *words, int n, const char
   }
 }
 
-/* `fires`: "fires", or for one that does so nearly everywhere where it does most. */
-static void say_tokens(const struct tally *tokens, int n_examples, const char *fires, struct buffer *out) {
+static bool is_named(const char *const *words, int n, const char *word) {
+  for (int i = 0; i < n; i++)
+    if (same_word(words[i], word)) return true;
+  return false;
+}
+
+/* The token of the strongest example is always named: what it fires on hardest says most, however seldom it comes. In a closed list
+ * it is told as the exception that it is; else it is one of those that are named. `often`: it fires nearly everywhere, so that
+ * the examples only show where it does most. */
+static void say_tokens(const struct tally *tokens, int n_examples, const char *strongest, const char *often, struct buffer *out) {
+  const char *words[MAX_NAMED];
   int named = tokens->n < MAX_NAMED ? tokens->n : MAX_NAMED, covered = 0;
   while (named > 1 && tokens->counts[named - 1] < tokens->counts[0] && tokens->counts[named - 1] == 1) named--;
   for (int i = 0; i < named; i++) covered += tokens->counts[i];
   bool most = covered >= MOST * n_examples;
   if (!most) named = tokens->n < MAX_NAMED ? tokens->n : MAX_NAMED;
-  buffer_text(out, fires);
+  for (int i = 0; i < named; i++) words[i] = tokens->words[i];
+  bool told = is_named(words, named, strongest), apart = !told && most && !often;
+  if (!told && !apart) words[named < MAX_NAMED ? named++ : named - 1] = strongest;
+  buffer_text(out, often ? often : "fires");
   buffer_text(out, most ? " on " : " on various tokens, among them ");
-  list(out, tokens->words, named, most ? " or " : " and ");
+  list(out, words, named, most ? " or " : " and ");
+  if (!apart) return;
+  buffer_text(out, ", most strongly on ");
+  quote(out, strongest);
+}
+
+/* NULL where what the examples show is where it fires. */
+static const char *fires_often(double rate) {
+  if (rate > OFTEN) return rate > 0.5 ? "fires on most tokens, most strongly" : "fires on many tokens, most strongly";
+  return NULL;
 }
 
 static void say_before(const struct tally *before, int n_examples, struct buffer *out) {
@@ -116,7 +138,7 @@ void explain_feature(const struct explain_input *input, struct buffer *out) {
   sort(&tokens);
   sort(&before);
   if (n) {
-    say_tokens(&tokens, n, input->rate > 0.5 ? "fires on most tokens, most strongly" : "fires", out);
+    say_tokens(&tokens, n, input->examples[0].token, fires_often(input->rate), out);
     say_before(&before, n, out);
   } else {
     buffer_text(out, input->rate < 0 ? "no statistics yet" : "never fired on the text of the statistics");

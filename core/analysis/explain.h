@@ -1,5 +1,5 @@
-/* explain.h: a short honest sentence about a feature from what was seen: the tokens it fires on, what stands before them,
- * what it promotes. By rule, without any model; says nothing that the examples do not show. */
+/* explain.h: a short honest sentence about a feature from what was seen: the tokens it fires on (the commonest of the examples, and
+ * always that of the strongest), what stands before them, what it promotes. By rule, without any model; says nothing that the examples do not show. */
 #ifndef STEERD_CORE_ANALYSIS_EXPLAIN_H
 #define STEERD_CORE_ANALYSIS_EXPLAIN_H
 

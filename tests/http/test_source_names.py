@@ -153,21 +153,21 @@ def test_paths_do_not_lead_into_the_cache(empty, cache, tmp_path):
 
 def test_a_name_in_an_allowed_folder(cache, start_daemon, tmp_path):
     """Before the cache; links may not lead out of the folders here either."""
-    for inside, layer in (("jbloom/GPT2-Small-SAEs-Reformatted", 3), ("GPT2-Small-SAEs-Reformatted", 4)):
+    for inside, layer in (("jbloom/GPT2-Small-SAEs-Reformatted", 0), ("GPT2-Small-SAEs-Reformatted", 2)):
         folder = tmp_path / "saes" / inside / f"blocks.{layer}.hook_resid_pre"
         folder.mkdir(parents=True)
         for name in ("cfg.json", "sae_weights.safetensors"):
             text = (SOURCE / name).read_bytes()
-            (folder / name).write_bytes(text.replace(b"blocks.1.", b"blocks.2.") if name == "cfg.json" else text)
+            (folder / name).write_bytes(text.replace(b"blocks.1.", f"blocks.{layer}.".encode()) if name == "cfg.json" else text)
     daemon = start_daemon(["--model", f"gpt2-small={MODEL}"], environment=cache, source_folders=str(tmp_path / "saes"))
-    for layer in (3, 4):
+    for layer in (0, 2):
         reply = daemon.post("/v1/sources", {"modelId": "gpt2-small", "source": f"{layer}-res-jb"})
         assert reply.status_code == 201, reply.text
-        assert reply.json()["point"] == "blocks.2.hook_resid_pre"
-    weights = tmp_path / "saes" / "GPT2-Small-SAEs-Reformatted" / "blocks.4.hook_resid_pre" / "sae_weights.safetensors"
+        assert reply.json()["point"] == f"blocks.{layer}.hook_resid_pre"
+    weights = tmp_path / "saes" / "GPT2-Small-SAEs-Reformatted" / "blocks.2.hook_resid_pre" / "sae_weights.safetensors"
     os.rename(weights, tmp_path / "elsewhere")
     os.symlink(tmp_path / "elsewhere", weights)
-    reply = daemon.post("/v1/sources", {"modelId": "gpt2-small", "source": "4-again", "path": "gpt2-small/4-res-jb"})
+    reply = daemon.post("/v1/sources", {"modelId": "gpt2-small", "source": "2-again", "path": "gpt2-small/2-res-jb"})
     assert reply.status_code == 400 and "lies outside the folders" in reply.json()["error"], reply.text
 
 

@@ -32,6 +32,18 @@ def test_unloaded_and_loaded_again(start_daemon):
     assert unplaced.status_code == 409 and "loaded already" in unplaced.json()["error"]
 
 
+def test_a_name_tells_no_other_layer(daemon):
+    """RELU reads what layer 1 begins with, which is what layer 0 ends with."""
+    for name in ("2-mine", "3-res-relu"):
+        reply = daemon.post("/v1/sources", {**RELU, "source": name})
+        assert reply.status_code == 400 and reply.json()["field"] == "source", reply.text
+        assert "the dictionary is of layer 1" in reply.json()["error"] and f"call it '1-{name[2:]}'" in reply.json()["error"], reply.text
+        assert name not in states(daemon)
+    for name in ("1-mine", "0-mine", "mine", "9mine"):
+        assert daemon.post("/v1/sources", {**RELU, "source": name}).status_code == 201, name
+        assert daemon.client.delete(f"/v1/sources/{MODEL}/{name}").status_code == 200
+
+
 def test_a_folder_of_the_settings(start_daemon, tmp_path):
     shutil.copytree(RELU["path"], tmp_path / "saes" / "new")
     shutil.copytree(RELU["path"], tmp_path / "elsewhere")
@@ -48,7 +60,7 @@ def test_a_folder_of_the_settings(start_daemon, tmp_path):
 
 
 def test_paths_are_resolved_and_told_to_the_owner_alone(start_daemon):
-    roundabout = RELU["path"].replace("/sources/", "/../" + MODEL + "/sources/./")
+    roundabout = str(VECTORS / MODEL) + "/../" + MODEL + "/sources/./1-res-relu"
     daemon = start_daemon(model_options()[:2] + ["--source", f"{MODEL}/1-res-relu={roundabout}"])
     assert [row["path"] for row in daemon.get("/v1/sources").json()["sources"]] == [RELU["path"]]
 

@@ -42,8 +42,26 @@ static void test_dense(void **state) {
   expect(&(struct explain_input){one, 3, NULL, 0, 0.57}, "fires on most tokens, most strongly on a space, mostly after “e”");
 }
 
+static void test_often(void **state) {
+  (void)state;
+  static const struct explain_example one[] = {{"'re", "you"}, {"'re", "you"}, {"'re", "we"}};
+  expect(&(struct explain_input){one, 3, NULL, 0, 0.22}, "fires on many tokens, most strongly on “'re”");
+  expect(&(struct explain_input){one, 3, NULL, 0, 0.02}, "fires on “'re”");
+}
+
+/* Of four examples or of twenty: the strongest is told, whichever is the commonest. */
+static void test_the_strongest(void **state) {
+  (void)state;
+  static const struct explain_example rare[] = {{"Sh", NULL}, {"a", NULL}, {"a", NULL}, {"b", NULL}, {"b", NULL}, {"c", NULL}, {"c", NULL}, {"d", NULL}, {"e", NULL}};
+  expect(&(struct explain_input){rare, 9, NULL, 0, 0.01}, "fires on various tokens, among them “a”, “b” and “Sh”");
+  static const struct explain_example one[] = {{"Sh", NULL}, {"a", NULL}, {"a", NULL}, {"a", NULL}, {"a", NULL}};
+  expect(&(struct explain_input){one, 5, NULL, 0, 0.01}, "fires on “a”, most strongly on “Sh”");
+  expect(&(struct explain_input){one, 5, NULL, 0, 0.3}, "fires on many tokens, most strongly on “a” or “Sh”");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_one_word), cmocka_unit_test(test_many_words),
-                                     cmocka_unit_test(test_nothing), cmocka_unit_test(test_dense)};
+                                     cmocka_unit_test(test_nothing), cmocka_unit_test(test_dense),
+                                     cmocka_unit_test(test_often), cmocka_unit_test(test_the_strongest)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

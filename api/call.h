@@ -157,6 +157,10 @@ int call_source_set(struct api_call *call, const struct lab_model_info *model, c
 int call_check_index(const struct lab_source_info *source, int64_t index, const char *field,
                      struct error *error) MUST_CHECK;
 
+/* The same, and whether anything is known of it where the store alone knows its source. */
+int call_check_known(struct api_call *call, const struct lab_source_info *source, int64_t index, const char *field,
+                     struct error *error) MUST_CHECK;
+
 /* Adds X-Total-Count (total -1: not known) and Link to the reply of a GET whose query has `offset` and `limit`. */
 struct page {
   int64_t offset, limit; /* limit -1: all */

@@ -151,9 +151,13 @@ int density_get(struct api_call *call, struct error *error) {
 
 /* ---- what it is --------------------------------------------------------------------------------------- */
 
-static void write_shape(struct json_writer *w, const struct lab_source_info *source) {
+/* known: features with statistics. */
+static void write_shape(struct json_writer *w, const struct lab_source_info *source, size_t known) {
+  struct lab_source_info counted = *source;
+  if (source->stored && known) counted.n_feat = (int64_t)known;
   rows_place(w, source);
-  source_members(w, source);
+  source_members(w, &counted);
+  if (source->stored) jw_member_int(w, "indices", source->n_feat);
 }
 
 static void write_provenance(struct json_writer *w, const struct store_source *row) {
@@ -241,7 +245,7 @@ int dictionary_get(struct api_call *call, struct error *error) {
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
-  write_shape(&w, t.place.source);
+  write_shape(&w, t.place.source, t.known);
   write_check(&w, call->api->lab, t.place.source);
   write_provenance(&w, &t.record.row);
   jw_key(&w, "statistics");

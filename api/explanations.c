@@ -190,7 +190,7 @@ int explanation_new_post(struct api_call *call, struct error *error) {
   struct place place;
   int64_t index = values_int(values, "index"), id;
   if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), "layer", &place, error) != 0 ||
-      call_check_index(place.source, index, "index", error) != 0 || check_description(values, error) != 0)
+      call_check_known(call, place.source, index, "index", error) != 0 || check_description(values, error) != 0)
     return -1;
   struct store *store = lab_store(call->api->lab);
   if (!store) return lab_needs_store(error);

@@ -11,7 +11,7 @@
 #include "api/rows.h"
 #include "core/base/number.h"
 
-enum { FEATURES_MOST = 100, OFFSET_PAGE = 25 };
+enum { FEATURES_MOST = 100, OFFSET_PAGE = 25, LISTS_MOST = 100 };
 
 
 const struct field feature_fields[] = {
@@ -39,12 +39,21 @@ const struct field activation_get_fields[] = {MODEL_ROW, SOURCE_ROW("source", "l
 
 /* ---- GET /feature/{model}/{source}/{index} ------------------------------------------------------------ */
 
+/* The lists that it is in. */
+static int read_lists(struct store *store, struct rows_feature *row, struct arena *arena, struct error *error) {
+  struct store_list_place *lists = NULL;
+  if (store && store_lists_of(store, row->model->id, row->source->id, row->stored->index, LISTS_MOST, arena, &lists, &row->n_lists, error) != 0)
+    return -1;
+  row->lists = lists;
+  return 0;
+}
+
 static int finish_feature(struct api_call *call, struct error *error) {
-  (void)error;
   const struct place *place = call->plan;
   const struct lab_feature *feature = lab_feature_result(call->job);
-  struct rows_feature row = {place->model, place->source, &feature->stored, &feature->statistics,
-                             feature->decoder_norm};
+  struct rows_feature row = {.model = place->model, .source = place->source, .stored = &feature->stored, .statistics = &feature->statistics,
+                             .decoder_norm = feature->decoder_norm};
+  if (read_lists(lab_store(call->api->lab), &row, &call->arena, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   rows_feature(&w, &row);
@@ -89,7 +98,8 @@ static int read_stored(const struct reader *reader, uint32_t index, size_t most,
 }
 
 static struct rows_feature row_of(const struct reader *reader, const struct store_feature *stored) {
-  return (struct rows_feature){reader->place.model, reader->place.source, stored, &reader->row.statistics, NAN};
+  return (struct rows_feature){.model = reader->place.model, .source = reader->place.source, .stored = stored,
+                               .statistics = &reader->row.statistics, .decoder_norm = NAN};
 }
 
 /* Reads and writes one feature; its memory is its own, so that a long list holds one at a time. */
@@ -99,10 +109,9 @@ static int write_stored(struct api_call *call, struct json_writer *w, const stru
   struct store_feature stored;
   arena_init(&arena, call->arena.limit);
   int result = read_stored(reader, index, most, &arena, &stored, error);
-  if (result == 0) {
-    struct rows_feature row = row_of(reader, &stored);
-    rows_feature(w, &row);
-  }
+  struct rows_feature row = row_of(reader, &stored);
+  if (result == 0) result = read_lists(reader->store, &row, &arena, error);
+  if (result == 0) rows_feature(w, &row);
   arena_clear(&arena);
   return result;
 }
@@ -111,6 +120,7 @@ static int write_stored(struct api_call *call, struct json_writer *w, const stru
 static int write_one_stored(struct api_call *call, const struct place *place, uint32_t index, struct error *error) {
   struct reader reader;
   struct json_writer w;
+  if (call_check_known(call, place->source, index, "index", error) != 0) return -1;
   jw_init(&w, &call->body);
   if (open_reader(call, place, &reader, error) != 0) return -1;
   return write_stored(call, &w, &reader, index, (size_t)values_int(call->values, "maxActivations"), error);
@@ -136,7 +146,7 @@ static int find_feature(struct api_call *call, const struct values *values, size
   char field[48];
   snprintf(field, sizeof field, "features[%zu].layer", i);
   if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), field, out, &own) == 0 &&
-      call_check_index(out->source, values_int(values, "index"), "index", &own) == 0)
+      call_check_known(call, out->source, values_int(values, "index"), "index", &own) == 0)
     return 1;
   if (own.code == ERROR_NOT_FOUND) return 0;
   *error = own;
@@ -204,7 +214,7 @@ int activation_get_post(struct api_call *call, struct error *error) {
   struct reader reader;
   struct store_feature stored;
   int64_t index = values_int(call->values, "index");
-  if (known_place(call, "source", &place, error) != 0 || call_check_index(place.source, index, "index", error) != 0 ||
+  if (known_place(call, "source", &place, error) != 0 || call_check_known(call, place.source, index, "index", error) != 0 ||
       open_reader(call, &place, &reader, error) != 0 ||
       read_stored(&reader, (uint32_t)index, STORE_SLOT_MAX, &call->arena, &stored, error) != 0)
     return -1;

@@ -53,6 +53,8 @@ const struct field list_get_fields[] = {
     LIST_ROW,
     {"maxActsToReturn", "maxActivations", FIELD_INT, .fallback = "3", .max = EXAMPLES_MOST,
      .text = "Activations of each feature at most, the largest first."},
+    {"offset", NULL, FIELD_INT, .fallback = "0", .max = STORE_LIST_FEATURES, .text = "Features of the list to pass over."},
+    {"limit", NULL, FIELD_INT, .fallback = "1000", .min = 1, .max = STORE_LIST_FEATURES, .text = "Features to give at most; count says how many there are."},
     {.name = NULL}};
 
 /* ---- what a list says of itself ----------------------------------------------------------------------- */
@@ -100,7 +102,7 @@ static int read_entry(struct api_call *call, const struct values *values, const 
   if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), field, &place, error) != 0)
     return -1;
   snprintf(field, sizeof field, "%.32sindex", prefix);
-  if (call_check_index(place.source, values_int(values, "index"), field, error) != 0) return -1;
+  if (call_check_known(call, place.source, values_int(values, "index"), field, error) != 0) return -1;
   *out = (struct store_list_feature){.model = place.model->id, .source = place.source->id,
                                      .index = (uint32_t)values_int(values, "index"),
                                      .description = values_text(values, "description", NULL)};
@@ -149,21 +151,43 @@ int list_new_with_post(struct api_call *call, struct error *error) {
   return features ? make_list(call, &list, features, n, error) : -1;
 }
 
-/* What was asked to be added, as it is in the list now. */
-static void write_entries(struct api_call *call, const struct store_list_feature *features, size_t n) {
+static bool same_feature(const struct store_list_feature *a, const struct store_list_feature *b) {
+  return a->index == b->index && strcmp(a->model, b->model) == 0 && strcmp(a->source, b->source) == 0;
+}
+
+static const struct store_list_feature *find_entry(const struct store_list_feature *rows, size_t n, const struct store_list_feature *wanted) {
+  for (size_t i = 0; i < n; i++)
+    if (same_feature(&rows[i], wanted)) return &rows[i];
+  return NULL;
+}
+
+static void write_added(struct json_writer *w, int64_t list, const struct store_list_feature *feature) {
+  jw_open(w, '{');
+  reply_digits(w, "listId", list);
+  jw_member_text(w, "modelId", feature->model);
+  jw_member_text(w, "layer", feature->source);
+  reply_digits(w, "index", feature->index);
+  jw_member_text(w, "description", feature->description);
+  jw_close(w, '}');
+}
+
+/* What was asked to be added, each once and as it is in the list now. */
+static int write_entries(struct api_call *call, const struct store_list_feature *features, size_t n, struct error *error) {
+  struct store_list list;
+  struct store_list_feature *rows;
+  size_t n_rows;
   struct json_writer w;
+  int64_t id = values_int(call->values, "listId");
+  int found = store_list_find(lab_store(call->api->lab), id, &call->arena, &list, &rows, &n_rows, error);
+  if (found <= 0) return found < 0 ? -1 : refuse_list(id, error);
   jw_init(&w, &call->body);
   jw_open(&w, '[');
   for (size_t i = 0; i < n; i++) {
-    jw_open(&w, '{');
-    reply_digits(&w, "listId", values_int(call->values, "listId"));
-    jw_member_text(&w, "modelId", features[i].model);
-    jw_member_text(&w, "layer", features[i].source);
-    reply_digits(&w, "index", features[i].index);
-    jw_member_text(&w, "description", features[i].description);
-    jw_close(&w, '}');
+    const struct store_list_feature *row = find_entry(rows, n_rows, &features[i]);
+    if (row && !find_entry(features, i, &features[i])) write_added(&w, id, row);
   }
   jw_close(&w, ']');
+  return 0;
 }
 
 int list_add_post(struct api_call *call, struct error *error) {
@@ -174,8 +198,7 @@ int list_add_post(struct api_call *call, struct error *error) {
   const struct store_list_feature *features = read_entries(call, "featuresToAdd", &n, error);
   int done = features ? store_list_add(store, id, features, n, error) : -1;
   if (done <= 0) return done < 0 ? -1 : refuse_list(id, error);
-  write_entries(call, features, n);
-  return 0;
+  return write_entries(call, features, n, error);
 }
 
 int list_update_post(struct api_call *call, struct error *error) {
@@ -268,7 +291,7 @@ static void write_neuron(struct json_writer *w, const struct store_list_feature 
                          const struct store_statistics *statistics) {
   const struct lab_model_info model = {.id = entry->model};
   const struct lab_source_info source = {.id = entry->source};
-  const struct rows_feature feature = {&model, &source, stored, statistics, NAN};
+  const struct rows_feature feature = {.model = &model, .source = &source, .stored = stored, .statistics = statistics, .decoder_norm = NAN};
   jw_open(w, '{');
   jw_member_text(w, "modelId", entry->model);
   jw_member_text(w, "layer", entry->source);
@@ -307,7 +330,8 @@ int list_get_post(struct api_call *call, struct error *error) {
   if (list_members(call, &w, &list, error) != 0) return -1;
   jw_key(&w, "neurons");
   jw_open(&w, '[');
-  for (size_t i = 0; i < n; i++)
+  size_t first = (size_t)values_int(call->values, "offset"), most = (size_t)values_int(call->values, "limit");
+  for (size_t i = first; i < n && i - first < most; i++)
     if (write_entry(call, &w, &features[i], error) != 0) return -1;
   jw_close(&w, ']');
   jw_close(&w, '}');

@@ -13,6 +13,14 @@ const struct field model_get_fields[] = {
 
 /* ---- GET /models -------------------------------------------------------------------------------------- */
 
+/* What nobody has said of a stored one is null. */
+static void member_said(struct json_writer *w, const char *key, const struct lab_source_info *source, bool value) {
+  if (source->stored && !source->counted)
+    jw_member_null(w, key);
+  else
+    jw_member_bool(w, key, value);
+}
+
 void source_members(struct json_writer *w, const struct lab_source_info *source) {
   jw_member_text(w, "set", source->set);
   jw_member_text(w, "kind", source->kind);
@@ -22,8 +30,8 @@ void source_members(struct json_writer *w, const struct lab_source_info *source)
   if (source->point_last) jw_member_text(w, "pointLast", source->point_last);
   jw_member_int(w, "features", source->n_feat);
   jw_member_int(w, "width", source->d_in);
-  jw_member_bool(w, "folded", source->folded);
-  jw_member_bool(w, "bosCounts", source->bos_counts);
+  member_said(w, "folded", source, source->folded);
+  member_said(w, "bosCounts", source, source->bos_counts);
   jw_member_bool(w, "promotes", source->promotes);
   jw_member_int(w, "bytes", (int64_t)source->bytes);
 }
@@ -80,14 +88,24 @@ static void write_model(struct json_writer *w, const struct lab *lab, const stru
 struct stored {
   struct lab_model_info *models;
   struct lab_source_info *sources; /* of these and of loaded models */
+  int64_t *counts; /* of each source: its features with statistics; NULL where nobody asks */
   size_t n_models, n_sources;
 };
 
 static int read_stored(struct api_call *call, struct stored *out, struct error *error) {
   const struct lab *lab = call->api->lab;
+  out->counts = NULL;
   return lab_stored_models(lab, &call->arena, &out->models, &out->n_models, error) == 0
              ? lab_stored_sources(lab, NULL, &call->arena, &out->sources, &out->n_sources, error)
              : -1;
+}
+
+static int count_features(struct api_call *call, struct stored *stored, struct error *error) {
+  stored->counts = arena_array(&call->arena, stored->n_sources, sizeof *stored->counts, error);
+  if (!stored->counts) return -1;
+  for (size_t i = 0; i < stored->n_sources; i++)
+    if (store_feature_count(lab_store(call->api->lab), stored->sources[i].stored, &stored->counts[i], error) != 0) return -1;
+  return 0;
 }
 
 /* A model with those of its sources that nobody has loaded. */
@@ -107,8 +125,9 @@ static void write_stored(struct json_writer *w, const struct stored *stored, con
     jw_member_text(w, "id", source->id);
     jw_member_text(w, "set", source->set);
     jw_member_int(w, "layer", source->layer);
-    jw_member_int(w, "features", source->n_feat);
-    jw_member_bool(w, "folded", source->folded);
+    jw_member_int(w, "features", stored->counts[i] ? stored->counts[i] : source->n_feat);
+    jw_member_int(w, "indices", source->n_feat);
+    member_said(w, "folded", source, source->folded);
     jw_close(w, '}');
   }
   jw_close(w, ']');
@@ -125,7 +144,7 @@ int models_get(struct api_call *call, struct error *error) {
   const struct lab_model_info *models;
   struct stored stored;
   size_t count = lab_models(call->api->lab, &models);
-  if (read_stored(call, &stored, error) != 0) return -1;
+  if (read_stored(call, &stored, error) != 0 || count_features(call, &stored, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');

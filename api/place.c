@@ -108,6 +108,19 @@ int call_check_index(const struct lab_source_info *source, int64_t index, const 
                          source->n_feat - 1);
 }
 
+int call_check_known(struct api_call *call, const struct lab_source_info *source, int64_t index, const char *field, struct error *error) {
+  struct store_feature feature;
+  int64_t count = 0;
+  struct store *store = lab_store(call->api->lab);
+  if (call_check_index(source, index, field, error) != 0) return -1;
+  if (!source->stored) return 0;
+  int found = store_feature_get(store, source->stored, (uint32_t)index, 1, &call->arena, &feature, error);
+  if (found != 0) return found > 0 ? 0 : -1;
+  if (store_feature_count(store, source->stored, &count, error) != 0) return -1;
+  return error_set_field(error, ERROR_NOT_FOUND, field, "nothing is known of feature %" PRId64 " of source '%.64s': %" PRId64 " features were uploaded, and it is "
+                         "none of them", index, source->id, count);
+}
+
 /* ---- pages -------------------------------------------------------------------------------------------- */
 
 /* Everything but the letters that are safe in any part of a URL is written as %XX. */

@@ -61,8 +61,13 @@ void rows_conventions(struct json_writer *w, const struct lab_source_info *sourc
   bool made = statistics->n_tokens > 0;
   jw_key(w, "conventions");
   jw_open(w, '{');
-  jw_member_bool(w, "folded", made ? statistics->folded : source->folded);
-  jw_member_bool(w, "bosCounted", made ? statistics->bos_counted : source->bos_counts);
+  if (source->stored && !made) { /* nobody has said */
+    jw_member_null(w, "folded");
+    jw_member_null(w, "bosCounted");
+  } else {
+    jw_member_bool(w, "folded", made ? statistics->folded : source->folded);
+    jw_member_bool(w, "bosCounted", made ? statistics->bos_counted : source->bos_counts);
+  }
   jw_key(w, "lines");
   if (made)
     jw_bool(w, statistics->lines);
@@ -319,6 +324,28 @@ void rows_summary_members(struct json_writer *w, const struct rows_feature *feat
   write_lists(w, feature);
 }
 
+/* As upstream's rows that join features and lists. */
+static void write_places(struct json_writer *w, const struct rows_feature *feature) {
+  jw_key(w, "lists");
+  jw_open(w, '[');
+  for (size_t i = 0; i < feature->n_lists; i++) {
+    const struct store_list_place *place = &feature->lists[i];
+    jw_open(w, '{');
+    reply_digits(w, "listId", place->list.id);
+    write_place(w, feature->model->id, feature->source->id, feature->stored->index);
+    jw_member_text(w, "description", place->description);
+    jw_member_text(w, "addedAt", place->created_at);
+    jw_key(w, "list");
+    jw_open(w, '{');
+    reply_digits(w, "id", place->list.id);
+    jw_member_text(w, "name", place->list.name);
+    jw_member_text(w, "description", place->list.description);
+    jw_close(w, '}');
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+}
+
 static void write_embedded(struct json_writer *w, const struct rows_feature *feature) {
   jw_key(w, "model");
   jw_open(w, '{');
@@ -331,7 +358,7 @@ static void write_embedded(struct json_writer *w, const struct rows_feature *fea
   rows_set_members(w, feature->source);
   jw_close(w, '}');
   jw_member_null(w, "creator");
-  member_values(w, "lists", NULL, 0);
+  write_places(w, feature);
   member_values(w, "comments", NULL, 0);
 }
 

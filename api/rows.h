@@ -35,6 +35,8 @@ struct rows_feature {
   const struct store_feature *stored;
   const struct store_statistics *statistics;
   float decoder_norm; /* NaN: not known */
+  const struct store_list_place *lists; /* that it is in: [n_lists] */
+  size_t n_lists;
 };
 void rows_feature(struct json_writer *w, const struct rows_feature *feature);
 

@@ -11,7 +11,7 @@
 #define SHARE_ROWS "[{below: number, features: integer, share: number?}]"
 #define SOURCE_MEMBERS                                                                                              \
   "set: text, kind: text?, layer: integer, point: text?, pointOut: text?, features: integer, width: integer, "          \
-  "folded: boolean, bosCounts: boolean, promotes: boolean, pointLast?: text, bytes: integer"
+  "folded: boolean?, bosCounts: boolean?, promotes: boolean, pointLast?: text, bytes: integer, indices?: integer"
 #define LISTED_SOURCE AT_SOURCE ", state: text, lastUsedAt: text?, path?: text?, encoderBytes: integer"
 #define TEXTS_MEMBERS \
   "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"
@@ -65,7 +65,7 @@ static const struct {
      "explanationModelName: text?, typeName: text?, id: text, snippet: text, rank: number, cosine_similarity: null}], "
      "resultsCount: integer, hasMore: boolean, nextOffset?: integer}"},
     {"Conventions",
-     "{folded: boolean, bosCounted: boolean, lines: boolean?, context: integer?, documents: integer?, logits: text?, corpus: text?, "
+     "{folded: boolean?, bosCounted: boolean?, lines: boolean?, context: integer?, documents: integer?, logits: text?, corpus: text?, "
      "corpusHash: text?, madeAt: text?}"},
     {"ModelRow",
      "{id: text, displayName: text, displayNameShort: text, layers: integer, neuronsPerLayer: integer?, dimension: integer?, "
@@ -89,7 +89,8 @@ static const struct {
      "correlated_features_pearson: [number], correlated_features_l1: [number], decoder_weights_dist: [number], "
      "umap_cluster: any, umap_log_feature_sparsity: any, umap_x: number?, umap_y: number?, activations: [@Activation], "
      "explanations: [@Explanation], model: @ModelRow, source: @SourceRow, sourceSet: {modelId: text, name: text, visibility: text}, "
-     "creator: any, lists: [any], comments: [any]}"},
+     "creator: any, lists: [{listId: text, modelId: text, layer: text, source: text, index: text, description: text?, "
+     "addedAt: text, list: {id: text, name: text, description: text?}}], comments: [any]}"},
     {"Vector",
      "{modelId: text, layer: text, source: text, index: text, vectorLabel: text?, createdAt: text, creatorId: null, "
      "vectorDefaultSteerStrength: number, hookName: text, vector: [number]}"},
@@ -320,7 +321,7 @@ static const struct shape shapes[] = {
      "mlpWidth: integer, context: integer, vocabulary: integer, parameters: integer, bytes: integer, prependsBos: boolean, "
      "neurons: {set: text, layers: integer, perLayer: integer}?, "
      "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}], stored: [{id: text, displayName: text, url: text?, layers: integer, "
-     "loaded: boolean, sources: [{id: text, set: text, layer: integer, features: integer, folded: boolean}]}]}"},
+     "loaded: boolean, sources: [{id: text, set: text, layer: integer, features: integer, indices: integer, folded: boolean?}]}]}"},
     {health_get, .body = "{status: text}"},
     {ready_get, .body = "{status: text}"},
     {version_get, .body = "{name: text, version: text, commit: text, backend: text, threads: integer}"},

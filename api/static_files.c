@@ -153,7 +153,8 @@ static int check_subject(struct api_call *call, struct error *error) {
   if (!*source_id) return 0;
   if (call_known_place(call, model_id, source_id, "source", &place, NULL) != 0)
     return error_set(error, ERROR_NOT_FOUND, "model '%.64s' has no source '%.64s'; GET /models lists them", model->id, source_id);
-  if (!*index || is_index(index, place.source->n_feat)) return 0;
+  if (!*index) return 0;
+  if (is_index(index, place.source->n_feat)) return call_check_known(call, place.source, atoll(index), "index", error);
   return error_set(error, ERROR_NOT_FOUND, "'%.64s' is no feature of '%.64s', which has %lld, from 0", index, place.source->id,
                    (long long)place.source->n_feat);
 }

@@ -82,6 +82,7 @@ struct lab_source_info {
   bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
   bool promotes;           /* its rows reach the logits by themselves: not so queries, keys and values */
   size_t bytes;            /* mapped, and kept beside the encoder */
+  bool counted;            /* of a stored one: somebody has said how its numbers were made (folded, bos_counts) */
   int64_t stored;          /* the store's number of one that is known from the store alone (lab_stored_source); 0: it is loaded */
 };
 struct lab_model_info {

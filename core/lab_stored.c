@@ -20,7 +20,7 @@ static int describe_source(const struct store_source *row, struct arena *arena, 
   *out = (struct lab_source_info){.id = row->name, .set = row->set, .model_id = row->model, .kind = row->kind,
                                   .point = row->point, .point_out = row->point, .layer = (int)row->layer,
                                   .n_feat = row->n_features, .folded = true, .bos_counts = row->statistics.bos_counted,
-                                  .promotes = true, .stored = row->id};
+                                  .promotes = true, .stored = row->id, .counted = row->statistics.n_tokens > 0};
   if (row->statistics.made_at) out->folded = row->statistics.folded;
   if (!out->set) out->set = arena_text(arena, set, length, error);
   return out->set ? 0 : -1;

@@ -110,6 +110,8 @@ function neuronsOf({ neurons }) {
 }
 
 export const areNeurons = (source) => source.kind === 'neurons';
+/** Behind its last feature: what was uploaded need not have all in between. */
+export const boundOf = (source) => source.indices ?? source.features;
 export const nounOf = (at) => (areNeurons(at.source) ? 'neuron' : 'feature');
 export const sourceName = (source) => (areNeurons(source) ? `${source.id}: neurons` : source.id);
 

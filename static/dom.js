@@ -90,6 +90,12 @@ export function empty(title, ...hint) {
 }
 
 /** Where nothing can have been kept. */
+/** The way through a long table, `size` rows a page; `turn(offset)` goes there. */
+export const pager = ({ offset, size, shown, total }, turn) => h('div', { class: 'row apart' },
+  h('button', { type: 'button', disabled: offset === 0, onclick: () => turn(Math.max(0, offset - size)) }, 'Previous'),
+  h('span', { class: 'soft number' }, `${count(offset + 1)} to ${count(offset + shown)} of ${count(total)}`),
+  h('button', { type: 'button', disabled: offset + shown >= total, onclick: () => turn(offset + size) }, 'Next'));
+
 export const noStore = (what) => empty(`${what}: this server keeps nothing.`, 'Start the daemon with ', h('code', {}, '--store FILE'), ' to keep statistics, explanations and jobs.');
 
 /** An error as the server words it. Something that is not built yet is no failure and looks like none. */

@@ -2,7 +2,7 @@
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
 import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
-import { ApiError, areNeurons, explanationOf, featurePath, findSource, get, nounOf, post, server } from './api.js';
+import { ApiError, areNeurons, boundOf, explanationOf, featurePath, findSource, get, nounOf, post, server } from './api.js';
 import { histogram } from './chart.js';
 import { listCard } from './list.js';
 import { logitList, tokenLine } from './tokens.js';
@@ -170,7 +170,8 @@ function heading(at, feature) {
 }
 
 function stepLinks(at) {
-  const to = (index, text, label) => (index >= 0 && index < at.source.features ? h('a', { class: 'button', href: featurePath(at.model.id, at.source.id, index), 'aria-label': label }, text) : null);
+  if (at.source.features < boundOf(at.source)) return []; // uploaded with gaps: the next number need not be there
+  const to = (index, text, label) => (index >= 0 && index < boundOf(at.source) ? h('a', { class: 'button', href: featurePath(at.model.id, at.source.id, index), 'aria-label': label }, text) : null);
   return [to(at.index - 1, '←', `${capital(nounOf(at))} before`), to(at.index + 1, '→', `Next ${nounOf(at)}`)];
 }
 
@@ -192,7 +193,7 @@ function drawWhole(main, at, told) {
     headline(feature);
     setTitle(heading(at, feature), `${at.source.id}/${at.index}`);
     if (!at.source.stored) show(box, testBox(at, feature, { text: box.querySelector('input').value, run: true }));
-    show(rest, examples(feature), listCard(at), embedCard(at));
+    show(rest, examples(feature), listCard(at, feature.lists), embedCard(at));
     const stored = plots(feature), sizes = figures(feature);
     show(left, explanationCard(at, feature, refresh),
       card('How it fires', sizes.childElementCount ? sizes : null, stored.length ? h('div', { class: 'plots' }, stored) : sizes.childElementCount ? null : h('p', { class: 'state' }, `No statistics are stored for this ${nounOf(at)}.`)),
@@ -240,8 +241,8 @@ export async function draw(main, [modelId, sourceId, index], query) {
   const told = /^\d+$/.test(index) ? get('/api/feature' + featurePath(modelId, sourceId, index)) : null;
   told?.catch(() => {}); // waited for below, once the source is known
   const at = { ...(await findSource(modelId, sourceId)), index: Number(index) };
-  if (!told || at.index >= at.source.features)
-    throw new ApiError(404, { message: `${sourceId} has no ${nounOf(at)} ${index}: they go from 0 to ${at.source.features - 1}` });
+  if (!told || at.index >= boundOf(at.source))
+    throw new ApiError(404, { message: `${sourceId} has no ${nounOf(at)} ${index}: they go from 0 to ${boundOf(at.source) - 1}` });
   if (query.get('embed') === 'true') return drawEmbedded(main, at, told, query);
   return drawWhole(main, at, told);
 }

@@ -1,7 +1,7 @@
 // home.js: what is loaded, finding a feature, and how busy the daemon is.
 
 import { bytes, card, count, duration, empty, facts, failure, field, h, known, load, num, select, setTitle, show } from './dom.js';
-import { areNeurons, get, knownModels, path, text } from './api.js';
+import { areNeurons, boundOf, get, knownModels, path, text } from './api.js';
 import { explanationSearch } from './search.js';
 
 /** The unlabelled figures of Prometheus' text form. */
@@ -58,7 +58,7 @@ export async function randomFeature(model, source) {
     const reply = await get('/v1/lab/dictionaries' + path(model.id, source.id) + '/random');
     location.href = path(model.id, source.id, reply.index);
   } catch {
-    location.href = path(model.id, source.id, Math.floor(Math.random() * source.features));
+    location.href = path(model.id, source.id, Math.floor(Math.random() * boundOf(source)));
   }
 }
 

@@ -1,10 +1,10 @@
 // list.js: lists of features: all of them, one with what its features are, and the form on a feature's page that puts it into one.
 
-import { card, count, crumbs, during, empty, field, h, known, load, noStore, num, percent, say, select, setTitle, show } from './dom.js';
+import { card, count, crumbs, during, empty, field, h, known, load, noStore, num, pager, percent, say, select, setTitle, show } from './dom.js';
 import { featurePath, post, server } from './api.js';
 import { tokenChip, tokenLine } from './tokens.js';
 
-const LOGITS_SHOWN = 5;
+const LOGITS_SHOWN = 5, PAGE = 50;
 const listPath = (id) => `/list/${encodeURIComponent(id)}`;
 
 // ---- one feature of a list ------------------------------------------------------------------------------
@@ -55,14 +55,18 @@ function headForm(list, changed) {
   h('div', { class: 'row' }, save, h('button', { type: 'button', onclick: drop }, 'Delete the list'))), notes);
 }
 
-async function drawList(main, id) {
-  const list = await post('/api/list/get', { listId: id });
-  const changed = () => drawList(main, id);
+/** The features from `offset` on, and the way to the others. */
+async function drawList(main, id, offset = 0) {
+  const list = await post('/api/list/get', { listId: id, offset, limit: PAGE });
+  if (!list.neurons.length && offset) return drawList(main, id, Math.max(0, offset - PAGE)); // the last of a page was taken out
+  const changed = () => drawList(main, id, offset);
+  const turn = (to) => drawList(main, id, to).then(() => scrollTo(0, 0));
   setTitle(list.name, 'Lists');
-  show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], ['Lists', '/list']), h('h1', {}, list.name), list.description && h('p', { class: 'lead' }, list.description)),
-    h('div', { class: 'stack' }, card(list.neurons.length === 1 ? '1 feature' : `${count(list.neurons.length)} features`,
+  return show(main, h('div', { class: 'head' }, crumbs(['Home', '/'], ['Lists', '/list']), h('h1', {}, list.name), list.description && h('p', { class: 'lead' }, list.description)),
+    h('div', { class: 'stack' }, card(list.count === 1 ? '1 feature' : `${count(list.count)} features`,
       list.neurons.length ? h('ul', { class: 'list' }, list.neurons.map((row) => featureItem(list, row, changed)))
-        : empty('Nothing is in this list yet.', 'The page of a feature has a form that puts it here; POST /api/list/add-features adds many.')),
+        : empty('Nothing is in this list yet.', 'The page of a feature has a form that puts it here; POST /api/list/add-features adds many.'),
+      list.count > PAGE && pager({ offset, size: PAGE, shown: list.neurons.length, total: list.count }, turn)),
     card(null, headForm(list, changed))));
 }
 
@@ -123,9 +127,10 @@ function addForm(at, lists) {
   } }, field('List', which), named, field('Why', why, 'Shown in the list instead of the explanation.'), h('div', { class: 'row' }, add), notes);
 }
 
-export function listCard(at) {
+export function listCard(at, lists = []) {
   if (!server.keeps) return null;
   const out = h('div', {});
   const open = (event) => { if (event.target.open && !out.childElementCount) load(out, async () => addForm(at, await post('/api/list/list', {}))); };
-  return card(null, h('details', { ontoggle: open }, h('summary', {}, 'Add to a list'), out));
+  const within = lists.map(({ list }, i) => [i ? ', ' : '', h('a', { href: listPath(list.id) }, list.name)]);
+  return card(null, within.length > 0 && h('p', { class: 'hint' }, 'In the lists ', within, '.'), h('details', { ontoggle: open }, h('summary', {}, 'Add to a list'), out));
 }

@@ -2,7 +2,7 @@
 // page that needs one.
 
 import { empty, failure, h, load, num, select, show, waiting } from './dom.js';
-import { explanationOf, explanations, featurePath, post, sourceName } from './api.js';
+import { boundOf, explanationOf, explanations, featurePath, post, sourceName } from './api.js';
 
 /** The words that matched are marked, as the server found them (between U+0002 and U+0003), else by their beginnings. */
 function marked({ snippet, description }, words) {
@@ -62,8 +62,8 @@ export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}
   const byWords = async (words) => (await explanations({ model: state.model.id, source: state.source?.id, words, limit: 30 }))
     .map((row) => ({ source: row.layer, index: Number(row.index), description: row.description }));
   const byNumber = (number) => {
-    if (number >= state.source.features)
-      throw new Error(`${state.source.id} has ${state.source.features} features, from 0 to ${state.source.features - 1}`);
+    if (number >= boundOf(state.source))
+      throw new Error(`${state.source.id} has ${state.source.features} features, from 0 to ${boundOf(state.source) - 1}`);
     show(found);
     chosen({ source: state.source.id, index: number });
     input.value = '';

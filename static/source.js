@@ -1,7 +1,7 @@
 // source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
 
-import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, percent, setTitle, show } from './dom.js';
-import { areNeurons, explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
+import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, pager, percent, setTitle, show } from './dom.js';
+import { areNeurons, boundOf, explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
 import { promoters, skewed } from './logits.js';
 import { explanationSearch } from './search.js';
@@ -22,7 +22,7 @@ const labOf = (at) => '/v1/lab/dictionaries' + path(at.model.id, at.source.id);
 function dictionaryFacts(at) {
   const { source } = at;
   const units = source.folded ? 'folded' : 'raw';
-  if (source.stored) return [facts([['Features', count(source.features)], ['Layer', source.layer >= 0 ? source.layer : null], ['Units', units]]),
+  if (source.stored) return [facts([['Features', count(source.features)], ['Layer', source.layer >= 0 ? source.layer : null], ['Units', source.folded === null ? null : units]]),
     h('p', { class: 'hint' }, 'There is no dictionary behind this name: what was uploaded or imported can be read, and nothing is computed with it.')];
   if (areNeurons(source)) return [facts([['Neurons', count(source.features)], ['Read at', source.point]]), h('p', { class: 'hint' }, UNITS.neurons)];
   return [facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
@@ -70,10 +70,6 @@ function featureTable(at) {
     h('button', { type: 'button', onclick: () => go({ order: key, descending: state.order === key ? !state.descending : key !== 'index', offset: 0 }) }, title));
   const line = (most, means) => (row, i) => h('tr', {}, h('td', {}, h('a', { href: featurePath(at.model.id, at.source.id, row.index) }, row.index)),
     h('td', { class: 'right' }, percent(row.rate)), h('td', { class: 'right' }, most[i]), h('td', { class: 'right' }, means[i]), h('td', { class: 'wide' }, row.description ?? h('span', { class: 'soft' }, '–')));
-  const pager = (shown, total) => h('div', { class: 'row apart' },
-    h('button', { type: 'button', disabled: state.offset === 0, onclick: () => go({ offset: Math.max(0, state.offset - PAGE) }) }, 'Previous'),
-    h('span', { class: 'soft number' }, `${count(state.offset + 1)} to ${count(state.offset + shown)} of ${count(total)}`),
-    h('button', { type: 'button', disabled: state.offset + shown >= total, onclick: () => go({ offset: state.offset + PAGE }) }, 'Next'));
   const fill = () => load(out, async () => {
     const reply = await get(`${labOf(at)}/features` + queryOf({ order: state.order, descending: state.descending, offset: state.offset, limit: PAGE }));
     const rows = reply.features ?? [];
@@ -81,14 +77,14 @@ function featureTable(at) {
     if (!rows.length) return empty('No feature has statistics yet.', 'Each has its own page all the same: ', h('a', { href: featurePath(at.model.id, at.source.id, 0) }, 'feature 0'), '.');
     const [most, means] = ['max', 'mean'].map((name) => column(rows.map((row) => row[name])));
     return [h('table', {}, h('caption', { class: 'unseen' }, `Features of ${at.source.id}`), h('thead', {}, h('tr', {}, COLUMNS.map(head), h('th', { scope: 'col' }, 'Explanation'))), h('tbody', {}, rows.map(line(most, means)))),
-      pager(rows.length, reply.total ?? reply.totalCount ?? at.source.features)];
+      pager({ offset: state.offset, size: PAGE, shown: rows.length, total: reply.total ?? reply.totalCount ?? at.source.features }, (offset) => go({ offset }))];
   });
   fill();
   return card('Features', out);
 }
 
 function byNumber(at) {
-  const input = h('input', { type: 'number', min: 0, max: at.source.features - 1, step: 1, required: true, placeholder: `0 to ${at.source.features - 1}`, 'aria-label': 'Number of a feature' });
+  const input = h('input', { type: 'number', min: 0, max: boundOf(at.source) - 1, step: 1, required: true, placeholder: `0 to ${boundOf(at.source) - 1}`, 'aria-label': 'Number of a feature' });
   return h('form', { class: 'ask', onsubmit: (event) => { event.preventDefault(); location.href = featurePath(at.model.id, at.source.id, input.valueAsNumber); } }, input, h('button', {}, 'Go'));
 }
 

@@ -185,6 +185,18 @@ int feature_read(struct connection *reader, int64_t source, uint32_t index, size
   return out->groups || out->n_explanations;
 }
 
+int store_feature_count(struct store *store, int64_t source, int64_t *count, struct error *error) {
+  struct row row;
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  row_open(&row, reader, "SELECT count(*) FROM features WHERE id BETWEEN ?1 AND ?2", NULL, error);
+  row_put_int(&row, source_first(source));
+  row_put_int(&row, source_last(source));
+  if (row_next(&row) == 1) *count = row_int(&row);
+  row_close(&row);
+  return store_reader_end(store, reader, row_check(&row));
+}
+
 int store_feature_get(struct store *store, int64_t source, uint32_t index, size_t max_examples, struct arena *arena,
                       struct store_feature *out, struct error *error) {
   struct connection *reader = store_reader(store, error);

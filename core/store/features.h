@@ -144,6 +144,9 @@ struct store_feature_query {
 int store_feature_list(struct store *store, const struct store_feature_query *query, struct arena *arena,
                        struct store_feature_row **out, size_t *n, int64_t *total, struct error *error) MUST_CHECK;
 
+/* How many features of a source have statistics, uploaded ones included. */
+int store_feature_count(struct store *store, int64_t source, int64_t *count, struct error *error) MUST_CHECK;
+
 /* One of the features with max > 0, each as likely as the other when unit is uniform in [0, 1). 1, or 0 when there
  * is none. */
 int store_feature_random(struct store *store, int64_t source, double unit, uint32_t *index,

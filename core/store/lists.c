@@ -41,9 +41,10 @@ static int entries_count(struct connection *connection, int64_t id, int64_t *cou
   return row.failed ? -1 : 0;
 }
 
-static int64_t entry_take(struct row *row, struct store_list_feature *out) {
-  (void)row_int(row); /* the list */
-  int64_t place = row_int(row);
+/* The entry's place in its list, which *list is (NULL: known already); -1. */
+static int64_t entry_take(struct row *row, struct store_list_feature *out, int64_t *list) {
+  int64_t number = row_int(row), place = row_int(row);
+  if (list) *list = number;
   out->model = row_text(row);
   out->source = row_text(row);
   out->index = (uint32_t)row_int(row);
@@ -62,7 +63,7 @@ static int entries_read(struct connection *reader, int64_t id, struct arena *are
     return -1;
   row_open(&row, reader, "SELECT " ENTRY_COLUMNS " FROM list_features WHERE list = ?1 ORDER BY place", arena, error);
   row_put_int(&row, id);
-  while (row_next(&row) == 1 && entry_take(&row, *out + *n) >= 0) ++*n;
+  while (row_next(&row) == 1 && entry_take(&row, *out + *n, NULL) >= 0) ++*n;
   row_close(&row);
   return row_check(&row);
 }
@@ -102,6 +103,43 @@ int store_list_all(struct store *store, struct arena *arena, struct store_list *
   struct connection *reader = store_reader(store, error);
   if (!reader) return -1;
   return store_reader_end(store, reader, lists_read(reader, arena, out, n, error));
+}
+
+static int places_read(struct connection *reader, const struct store_list_feature *feature, size_t most, struct arena *arena,
+                       struct store_list_place *out, size_t *n, struct error *error) {
+  struct row row;
+  row_open(&row, reader, "SELECT " ENTRY_COLUMNS " FROM list_features WHERE model = ?1 AND source = ?2 AND number = ?3 ORDER BY list"
+           " LIMIT ?4", arena, error);
+  row_put_text(&row, feature->model);
+  row_put_text(&row, feature->source);
+  row_put_int(&row, feature->index);
+  row_put_int(&row, (int64_t)most);
+  for (*n = 0; *n < most && row_next(&row) == 1; ++*n) {
+    struct store_list_feature entry = {0};
+    int64_t list;
+    if (entry_take(&row, &entry, &list) < 0) break;
+    out[*n] = (struct store_list_place){.list.id = list, .description = entry.description, .created_at = entry.created_at};
+  }
+  row_close(&row);
+  return row_check(&row);
+}
+
+static int lists_of(struct connection *reader, const struct store_list_feature *feature, size_t most, struct arena *arena,
+                    struct store_list_place *out, size_t *n, struct error *error) {
+  if (places_read(reader, feature, most, arena, out, n, error) != 0) return -1;
+  for (size_t i = 0; i < *n; i++)
+    if (list_by_id(reader, out[i].list.id, arena, &out[i].list, error) < 0) return -1;
+  return 0;
+}
+
+int store_lists_of(struct store *store, const char *model, const char *source, uint32_t index, size_t most, struct arena *arena,
+                   struct store_list_place **out, size_t *n, struct error *error) {
+  const struct store_list_feature feature = {.model = model, .source = source, .index = index};
+  *n = 0;
+  if (!(*out = arena_array(arena, most, sizeof **out, error))) return -1;
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  return store_reader_end(store, reader, lists_of(reader, &feature, most, arena, *out, n, error));
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------- */
@@ -154,7 +192,7 @@ static int entry_find(struct connection *connection, int64_t id, const struct st
   row_put_text(&row, feature->source);
   row_put_int(&row, feature->index);
   int got = row_next(&row);
-  if (got == 1 && (*place = entry_take(&row, out)) < 0) got = -1;
+  if (got == 1 && (*place = entry_take(&row, out, NULL)) < 0) got = -1;
   row_close(&row);
   return got;
 }

@@ -40,6 +40,17 @@ int store_list_all(struct store *store, struct arena *arena, struct store_list *
 int store_list_find(struct store *store, int64_t id, struct arena *arena, struct store_list *out,
                     struct store_list_feature **features, size_t *n, struct error *error) MUST_CHECK;
 
+/* A list that a feature is in. */
+struct store_list_place {
+  struct store_list list;  /* n_features is 0 */
+  const char *description; /* why the feature is in it; or NULL */
+  const char *created_at;  /* since when; ISO 8601 UTC */
+};
+
+/* The lists that a feature is in, oldest first, `most` of them: *out is [*n]. */
+int store_lists_of(struct store *store, const char *model, const char *source, uint32_t index, size_t most, struct arena *arena,
+                   struct store_list_place **out, size_t *n, struct error *error) MUST_CHECK;
+
 /* The next five: 1 when done, 0 when there is no such list (or no such feature in it), -1. */
 
 /* Behind those it has; one that is in it already stays as it is. ERROR_LIMIT: too many. */

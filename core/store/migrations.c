@@ -112,7 +112,10 @@ static const char schema_6[] =
     "  source_set TEXT, n_nodes INTEGER, n_links INTEGER, created_at TEXT, seal INTEGER, UNIQUE(model, slug));"
     "CREATE TABLE graph_texts(id INTEGER PRIMARY KEY, json BLOB NOT NULL, seal INTEGER);";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6};
+/* The lists that a feature is in. */
+static const char schema_7[] = "CREATE INDEX list_features_by_feature ON list_features(model, source, number);";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

@@ -54,6 +54,44 @@ def test_with_features_at_once(world):
     assert [row["index"] for row in post(world, "/api/list/get", {"listId": made["id"]})["neurons"]] == ["5", "6"]
 
 
+def test_twice_in_one_request(world):
+    """Told once, and as it is in the list: what it was added with first stays."""
+    number = new(world)["id"]
+    told = post(world, "/api/list/add-features", {"listId": number, "featuresToAdd": [item(3, description="one"), item(3, description="two"), item(4)]})
+    assert [(row["index"], row["description"]) for row in told] == [("3", "one"), ("4", "")]
+    told = post(world, "/api/list/add-features", {"listId": number, "featuresToAdd": [item(3, description="three"), item("3")]})
+    assert [(row["index"], row["description"]) for row in told] == [("3", "one")]
+
+
+def test_a_feature_tells_its_lists(world):
+    for model, source, index in ((MODEL, SOURCE, 60), ("pup-3", "1-mine", 9), (MODEL, "1", 17)):
+        path = f"/feature/{model}/{source}/{index}"
+        assert get(world, path)["lists"] == []
+        made = [new(world, name) for name in ("First", "Second")]
+        for one in made:
+            post(world, "/api/list/add-features", {"listId": one["id"], "featuresToAdd": [item(index, model, source, f"in {one['name']}")]})
+        told = get(world, path)["lists"]
+        assert [(row["listId"], row["list"]["id"], row["list"]["name"], row["description"]) for row in told] == [
+            (one["id"], one["id"], one["name"], f"in {one['name']}") for one in made]
+        assert all((row["modelId"], row["layer"], row["index"]) == (model, source, str(index)) and row["addedAt"] for row in told)
+        assert post(world, "/api/features", [{"modelId": model, "layer": source, "index": index}])[0]["lists"] == told
+        post(world, "/api/list/remove", {"listId": made[0]["id"], "modelId": model, "layer": source, "index": index})
+        assert get(world, path)["lists"] == told[1:]
+        post(world, "/api/list/delete", {"listId": made[1]["id"]})
+        assert get(world, path)["lists"] == []
+
+
+def test_pages_of_a_list(world):
+    number = post(world, "/api/list/new-with-features", {"name": "Long", "features": [item(i) for i in range(40, 65)]})["id"]
+    whole = post(world, "/api/list/get", {"listId": number})
+    assert whole["count"] == 25 and len(whole["neurons"]) == 25
+    for offset, limit in ((0, 10), (10, 10), (20, 10), (25, 10), (24, 1)):
+        part = post(world, "/api/list/get", {"listId": number, "offset": offset, "limit": limit})
+        assert part["count"] == 25 and part["neurons"] == whole["neurons"][offset:offset + limit]
+    for bad in ({"offset": -1}, {"limit": 0}, {"limit": 1001}):
+        refused(world, "/api/list/get", {"listId": number, **bad}, 400, next(iter(bad)))
+
+
 def test_changes(world):
     number = new(world)["id"]
     post(world, "/api/list/add-features", {"listId": number, "featuresToAdd": [item(3, description="one"), item(4), item(5)]})

@@ -86,7 +86,8 @@ def test_sets_and_models(world, model, source):
     assert model in [row["id"] for row in post(world, "/api/model/list", {})]
     stored = {row["id"]: row for row in get(world, "/models")["stored"]}[model]
     assert stored["loaded"] is False and stored["layers"] == 3
-    assert {row["id"]: row["features"] for row in stored["sources"]}[source] == 4096
+    row = {row["id"]: row for row in stored["sources"]}[source]
+    assert (row["features"], row["indices"], row["folded"]) == (3, 4096, None)  # what was uploaded, and behind its last
     assert model not in [row["id"] for row in get(world, "/models")["models"]]
 
 
@@ -102,7 +103,14 @@ def test_feature(world, model, source):
         assert meaning["description"] == "animal number 7" and meaning["typeName"] == "oai_token-act-pair"
         assert meaning["explanationModelName"] == "gpt-4" and meaning["origin"] == "imported"
         assert get(world, path) == told  # from memory, which must not hold what lived only as long as the first request
-    assert get(world, f"/api/feature/{model}/{source}/5")["activations"] == []
+        assert told["conventions"]["folded"] is None and told["conventions"]["bosCounted"] is None  # nobody has said
+    for path in (f"/api/feature/{model}/{source}/5", f"/feature/{model}/{source}/5"):
+        assert "3 features were uploaded" in get(world, path, 404)["error"]
+    assert world.get(f"/{model}/{source}/5", headers={"Accept": "text/html"}).status_code == 404
+    assert post(world, "/api/features", [{"modelId": model, "layer": source, "index": i} for i in (5, 7)])[0]["index"] == "7"
+    refused(world, "/api/activation/get", {"modelId": model, "source": source, "index": "5"}, 404, "index")
+    refused(world, "/api/explanation/new", {"modelId": model, "layer": source, "index": 5, "description": "x"}, 404, "index")
+    refused(world, "/api/list/new-with-features", {"name": "x", "features": [{"modelId": model, "layer": source, "index": 5}]}, 404, "features[0].index")
     get(world, f"/api/feature/{model}/{source}/4096", 404)
     get(world, f"/api/feature/{model}/{source}/x", 404)
     assert "has no features yet" in get(world, f"/api/feature/{model}/0-puppyscope-res-16k/0", 404)["error"]
@@ -114,8 +122,8 @@ def test_lists_of_features(world, model, source):
     assert [row["index"] for row in post(world, "/api/features-offset", {"modelId": model, "layer": source, "offset": 0})] == ["0", "7", "4095"]
     assert post(world, "/api/activation/get", {"modelId": model, "source": source, "index": "0"})[0]["values"] == [0, 2.5, 0.5]
     told = get(world, f"/v1/lab/dictionaries/{model}/{source}")
-    assert told["features"] == 4096 and told["kind"] is None and told["selfTest"] is None and told["provenance"]["identity"] is None
-    assert told["statistics"]["featuresWithStatistics"] == 3 and told["statistics"]["conventions"]["folded"] is True
+    assert told["features"] == 3 and told["kind"] is None and told["selfTest"] is None and told["provenance"]["identity"] is None
+    assert told["statistics"]["featuresWithStatistics"] == 3 and told["statistics"]["conventions"]["folded"] is None
     assert get(world, f"/v1/lab/dictionaries/{model}/{source}/density?rates=false")["featuresWithStatistics"] == 3
     listed = get(world, f"/v1/lab/dictionaries/{model}/{source}/features?order=max&descending=true")
     assert [row["index"] for row in listed["features"]] == [4095, 7, 0] and listed["features"][0]["description"] == "animal number 4095"

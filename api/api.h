@@ -26,6 +26,7 @@ struct lab;
 /* Limits and switches of the reception; all have their defaults in server/options.c. */
 struct api_options {
   size_t max_body;        /* bytes of a request body; also used by the porch */
+  int64_t max_store;      /* bytes of the store from which on clients may add nothing to it; 0: no limit */
   size_t max_batch_body;  /* the same of routes that take batches, at least max_body; 0: max_body */
   size_t max_json_depth;  /* nesting of a body */
   size_t max_result;      /* bytes of a reply */

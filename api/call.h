@@ -161,6 +161,10 @@ int call_check_index(const struct lab_source_info *source, int64_t index, const 
 int call_check_known(struct api_call *call, const struct lab_source_info *source, int64_t index, const char *field,
                      struct error *error) MUST_CHECK;
 
+/* Whether a client may add to the store: ERROR_UNSUPPORTED without one, ERROR_FULL where it has as much as the setting `max_store`
+ * allows, with this request's body. */
+int call_may_add(struct api_call *call, struct error *error) MUST_CHECK;
+
 /* Adds X-Total-Count (total -1: not known) and Link to the reply of a GET whose query has `offset` and `limit`. */
 struct page {
   int64_t offset, limit; /* limit -1: all */
@@ -180,6 +184,8 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
 #define TEXT_CLOSING "the server is shutting down"
 #define TEXT_UNTRUSTED_SOURCES \
   "dictionaries are loaded and unloaded from this machine, or with a key (setting 'keys')"
+#define TEXT_UNTRUSTED_FORGET \
+  "what was registered and uploaded is deleted from this machine, or with a key (setting 'keys')"
 #define TEXT_UNTRUSTED "long work over files is started and changed from this machine, or with a key (setting 'keys')"
 
 /* Makes the canned replies of a new api. */

@@ -192,8 +192,8 @@ int explanation_new_post(struct api_call *call, struct error *error) {
   if (call_known_place(call, values_text(values, "modelId", NULL), values_text(values, "layer", NULL), "layer", &place, error) != 0 ||
       call_check_known(call, place.source, index, "index", error) != 0 || check_description(values, error) != 0)
     return -1;
+  if (call_may_add(call, error) != 0) return -1;
   struct store *store = lab_store(call->api->lab);
-  if (!store) return lab_needs_store(error);
   bool manual = strcmp(values_text(values, "origin", NULL), "manual") == 0;
   struct store_explanation row = {.source = lab_store_source(call->api->lab, place.source), .index = (uint32_t)index,
                                   .origin = manual ? STORE_MANUAL : STORE_IMPORTED,

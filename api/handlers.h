@@ -181,6 +181,15 @@ extern const struct field model_new_fields[], source_set_new_fields[];
 HANDLER(model_new_post);
 HANDLER(source_set_new_post);
 
+/* forget.c */
+extern const struct field model_delete_fields[], source_set_delete_fields[], feature_delete_fields[];
+HANDLER(model_delete_post);
+HANDLER(source_set_delete_post);
+HANDLER(feature_delete_post);
+struct lab_source_info;
+/* The reply of DELETE for a source that the store alone knows. */
+int source_forget(struct api_call *call, const struct lab_source_info *source, struct error *error) MUST_CHECK;
+
 /* uploads.c */
 extern const struct field feature_upload_fields[], activation_upload_fields[];
 HANDLER(feature_upload_post);

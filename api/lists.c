@@ -126,7 +126,7 @@ static int read_head(struct api_call *call, struct store_list *out, struct error
   *out = (struct store_list){.name = values_text(call->values, "name", &length),
                              .description = values_text(call->values, "description", NULL),
                              .test_text = values_text(call->values, "testText", NULL)};
-  if (!lab_store(call->api->lab)) return lab_needs_store(error);
+  if (call_may_add(call, error) != 0) return -1;
   if (unicode_space_prefix(out->name, length) < length) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "name", "'name' is nothing but white space; say what the list is called");
 }
@@ -194,7 +194,7 @@ int list_add_post(struct api_call *call, struct error *error) {
   int64_t id = values_int(call->values, "listId");
   struct store *store = lab_store(call->api->lab);
   size_t n;
-  if (!store) return lab_needs_store(error);
+  if (call_may_add(call, error) != 0) return -1;
   const struct store_list_feature *features = read_entries(call, "featuresToAdd", &n, error);
   int done = features ? store_list_add(store, id, features, n, error) : -1;
   if (done <= 0) return done < 0 ? -1 : refuse_list(id, error);
@@ -248,7 +248,7 @@ static int change_entry(struct api_call *call, const struct store_list_feature *
 
 int list_edit_post(struct api_call *call, struct error *error) {
   struct store_list_feature feature;
-  if (name_entry(call, &feature, error) != 0) return -1;
+  if (call_may_add(call, error) != 0 || name_entry(call, &feature, error) != 0) return -1;
   feature.description = values_text(call->values, "description", NULL);
   return change_entry(call, &feature, store_list_describe, error);
 }

@@ -121,6 +121,19 @@ int call_check_known(struct api_call *call, const struct lab_source_info *source
                          "none of them", index, source->id, count);
 }
 
+/* ---- room ---------------------------------------------------------------------------------------------- */
+
+int call_may_add(struct api_call *call, struct error *error) {
+  struct store *store = lab_store(call->api->lab);
+  int64_t bytes = 0, most = call->api->options.max_store;
+  if (!store) return lab_needs_store(error);
+  if (most == 0) return 0;
+  if (store_bytes(store, &bytes, error) != 0) return -1;
+  if (bytes + (int64_t)call->request->body_length <= most) return 0;
+  return error_set(error, ERROR_FULL, "the store has %" PRId64 " bytes, and clients may add to it up to %" PRId64 " (setting 'max_store'): something has "
+                   "to be deleted first, or the setting raised by whoever runs the server", bytes, most);
+}
+
 /* ---- pages -------------------------------------------------------------------------------------------- */
 
 /* Everything but the letters that are safe in any part of a URL is written as %XX. */

@@ -65,7 +65,7 @@ int model_new_post(struct api_call *call, struct error *error) {
                             .layers = values_int(values, "layers"), .website = values_text(values, "url", NULL)};
   struct lab_model_info model;
   if (check_name(id, "id", error) != 0 || check_page(id, error) != 0) return -1;
-  if (!store) return lab_needs_store(error);
+  if (call_may_add(call, error) != 0) return -1;
   if (lab_find_model(call->api->lab, id, NULL)) return refuse_model(id, error);
   int added = store_model_register(store, &row, error);
   if (added <= 0) return added < 0 ? -1 : refuse_model(id, error);
@@ -117,8 +117,8 @@ int source_set_new_post(struct api_call *call, struct error *error) {
   if (strstr(name, "__"))
     return error_set_field(error, ERROR_ARGUMENT, "name", "'name' must not hold '__', behind which a variant is named, found \"%.64s\"",
                            name);
+  if (call_may_add(call, error) != 0) return -1;
   struct store *store = lab_store(call->api->lab);
-  if (!store) return lab_needs_store(error);
   const struct lab_model_info *model = find_model(call, error);
   if (!model || check_layers(model, error) != 0) return -1;
   if (strcmp(name, LAB_NEURONS) == 0)

@@ -1,4 +1,4 @@
-/* sources.c: dictionaries that come and go: GET, POST and DELETE /v1/sources. Loading reads files of this machine, so it takes
+/* sources.c: dictionaries that come and go: GET, POST and DELETE /v1/sources (of what has no dictionary: forget.c). Loading reads files of this machine, so it takes
  * its owner (loopback or a key); looking is free. */
 #include <string.h>
 #include <time.h>
@@ -110,7 +110,9 @@ int sources_post(struct api_call *call, struct error *error) {
 int source_delete(struct api_call *call, struct error *error) {
   struct place place;
   if (turn_away(call)) return 0;
-  if (call_path_place(call, &place, error) != 0 || lab_source_unload(call->api->lab, place.source, error) != 0) return -1;
+  if (call_known_path(call, &place, error) != 0) return -1;
+  if (place.source->stored) return source_forget(call, place.source, error);
+  if (lab_source_unload(call->api->lab, place.source, error) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');

@@ -290,7 +290,7 @@ int steer_post(struct api_call *call, struct error *error) {
   struct steer_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
   if (!plan || read_args(call, &plan->args, error) != 0) return -1;
   plan->share = values_bool(call->values, "share");
-  if (plan->share && !lab_store(call->api->lab)) return lab_needs_store(error);
+  if (plan->share && call_may_add(call, error) != 0) return -1;
   bool echo = values_bool(call->values, "include_prompt");
   plan->prompt = plan->args.prompt;
   plan->prompt_length = echo ? plan->args.prompt_length : 0;

@@ -179,7 +179,7 @@ static int check_twice(const struct store_feature *features, size_t n, struct er
 
 /* The source, and whether a dictionary's own index is in its range: one that was registered grows. */
 static int find_source(struct api_call *call, struct place *out, struct error *error) {
-  if (!lab_store(call->api->lab)) return lab_needs_store(error);
+  if (call_may_add(call, error) != 0) return -1;
   return call_known_place(call, values_text(call->values, "modelId", NULL), values_text(call->values, "source", NULL), "source", out,
                           error);
 }

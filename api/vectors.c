@@ -84,8 +84,8 @@ static int write_new(struct api_call *call, const struct store_vector *vector, s
 int vector_new_post(struct api_call *call, struct error *error) {
   const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
   if (!model) return -1;
+  if (call_may_add(call, error) != 0) return -1;
   struct store *store = lab_store(call->api->lab);
-  if (!store) return lab_needs_store(error);
   float *values;
   struct store_vector vector = {.model = model->id, .label = values_text(call->values, "vectorLabel", NULL),
                                 .strength = values_number(call->values, "vectorDefaultSteerStrength")};

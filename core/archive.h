@@ -51,6 +51,20 @@ int lab_stored_models(const struct lab *lab, struct arena *arena, struct lab_mod
 int lab_stored_sources(const struct lab *lab, const struct lab_model_info *model, struct arena *arena,
                        struct lab_source_info **out, size_t *n, struct error *error) MUST_CHECK;
 
+/* ---- taking away what was registered and uploaded ---------------------------------------------------- */
+
+/* From the store alone: no file that anybody named is ever touched. What is loaded stays, with all that is stored of it:
+ * ERROR_CONFLICT. ERROR_BUSY: another deletion runs. Reading verbs do not find it any more when this returns. */
+
+/* A model that is not loaded: its sets and sources with their features and explanations, its vectors. */
+int lab_forget_model(struct lab *lab, const struct lab_model_info *model, struct error *error) MUST_CHECK;
+
+/* A set of a stored or loaded model that was registered, uploaded or imported, with its sources. ERROR_NOT_FOUND (field "name"). */
+int lab_forget_set(struct lab *lab, const struct lab_model_info *model, const char *set, struct error *error) MUST_CHECK;
+
+/* A source that is known from the store alone (lab_stored_source). */
+int lab_forget_source(struct lab *lab, const struct lab_source_info *source, struct error *error) MUST_CHECK;
+
 /* ---- uploads ----------------------------------------------------------------------------------------- */
 
 /* Adds features, or examples of one, that a client has counted: store_upload_features and store_upload_examples, once it is clear

@@ -295,6 +295,8 @@ static int check_new(struct lab *lab, const struct lab_source_spec *spec, struct
   if (pending || there)
     return error_set_field(error, ERROR_CONFLICT, "source", "source '%s/%s' is %s already", spec->model_id, spec->source_id,
                            pending ? "being loaded" : "loaded");
+  if (s->forgetting && strcmp(s->forgetting, spec->model_id) == 0)
+    return error_set(error, ERROR_BUSY, "sources of model '%s' are being deleted from the store", spec->model_id);
   if (waiting >= MAX_QUEUE) return error_set(error, ERROR_BUSY, "%d dictionaries wait to be loaded", MAX_QUEUE);
   if (list->n >= MAX_SOURCES)
     return error_set(error, ERROR_LIMIT, "model '%s' has %d sources, which is the most", spec->model_id, MAX_SOURCES);

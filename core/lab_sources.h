@@ -46,6 +46,7 @@ struct lab_sources {
   bool started, stop;
   struct lab_load *queue, *loading; /* waiting, oldest first; the one at work */
   struct lab_warm *cold;            /* oldest first */
+  const char *forgetting;           /* the model of which something is deleted from the store now: nothing is loaded for it; NULL */
   int unchecked;                    /* sources whose self-test is wanted */
   char **folders;                   /* real paths from which may be loaded, ... */
   size_t n_folders;

@@ -150,6 +150,7 @@ static int open_api(struct daemon *d, struct error *error) {
   struct api_options api = {
       .max_body = (size_t)o->max_body,
       .max_batch_body = (size_t)o->max_batch_body,
+      .max_store = o->max_store,
       .max_json_depth = (size_t)o->max_json_depth,
       .max_result = (size_t)o->max_result,
       .max_kept = (size_t)o->reply_cache,

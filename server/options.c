@@ -75,6 +75,9 @@ static const struct option table[] = {
    "Request body on ordinary routes.", AT(max_body)},
   {"max_batch_body", "requests", OPTION_INT, "16777216", 1024, GIB, "bytes", "",
    "Request body on routes that take batches; at least max_body.", AT(max_batch_body)},
+  {"max_store", "requests", OPTION_INT, "68719476736", 0, 1LL << 50, "bytes", "",
+   "What the store may have before clients may add no more to it (uploads, registrations, explanations, vectors, lists, shared results): "
+   "507. Jobs go on. 0: no limit.", AT(max_store)},
   {"max_json_depth", "requests", OPTION_INT, "64", 4, 1024, "levels", "",
    "Nesting of arrays and objects in a body.", AT(max_json_depth)},
   {"max_result", "requests", OPTION_INT, "67108864", 1024, 4 * GIB, "bytes", "",

@@ -75,7 +75,7 @@ static void connection_harden(sqlite3 *db) {
 /* Readers never checkpoint: two connections that do it at once could corrupt the log in SQLite before 3.51.3. */
 static const char *const connection_setup[] = {
     [CONNECTION_WRITER] = "PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
-                          "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=1000; PRAGMA cache_size=-" CACHE_KIB,
+                          "PRAGMA synchronous=FULL; PRAGMA secure_delete=FAST; PRAGMA wal_autocheckpoint=1000; PRAGMA cache_size=-" CACHE_KIB,
     [CONNECTION_READER] = "PRAGMA mmap_size=0; PRAGMA cell_size_check=ON; PRAGMA temp_store=MEMORY;"
                           "PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-" CACHE_KIB,
     [CONNECTION_MEMORY] = "PRAGMA temp_store=MEMORY",

@@ -94,6 +94,11 @@ int explanations_clear(struct connection *writer, int64_t source, struct error *
                              source_first(source), source_last(source), NULL, error);
 }
 
+int explanations_forget(struct connection *writer, int64_t first, int64_t last, struct error *error) {
+  return explanations_remove(writer, "SELECT id, feature, description FROM explanations WHERE feature BETWEEN ?1 AND ?2"
+                             " AND ?3 IS NULL AND ?4 IS NULL ORDER BY feature LIMIT 1", first, last, NULL, error);
+}
+
 /* A number that this source has never given to an explanation; -1. */
 static int64_t serial_next(struct connection *writer, int64_t source, struct error *error) {
   struct row row;

@@ -296,8 +296,7 @@ static int range_delete(struct connection *writer, const char *sql, int64_t firs
   return row_run(&row);
 }
 
-static int features_clear(struct connection *writer, int64_t source, struct error *error) {
-  int64_t first = source_first(source), last = source_last(source);
+int features_forget(struct connection *writer, int64_t first, int64_t last, struct error *error) {
   static const char *const tables[] = {
       "DELETE FROM features WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_activity WHERE id BETWEEN ?1 AND ?2",
@@ -310,6 +309,10 @@ static int features_clear(struct connection *writer, int64_t source, struct erro
     if (range_delete(writer, tables[i], first, last, error) != 0) return -1;
   return range_delete(writer, "DELETE FROM examples WHERE id BETWEEN ?1 << 12 AND (?2 << 12) + 4095", first, last,
                       error);
+}
+
+int features_clear(struct connection *writer, int64_t source, struct error *error) {
+  return features_forget(writer, source_first(source), source_last(source), error);
 }
 
 int store_source_clear(struct store *store, int64_t source, struct error *error) {

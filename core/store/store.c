@@ -300,6 +300,13 @@ int store_writer_end(struct store *store, struct connection *writer, int result,
   return result;
 }
 
+void store_fold(struct store *store) {
+  pthread_mutex_lock(&store->turn);
+  if (connection_exec(store->writer, "PRAGMA wal_checkpoint(TRUNCATE)", NULL) != 0)
+    log_info("store '%s': the log is folded in later", store->name);
+  pthread_mutex_unlock(&store->turn);
+}
+
 static void reader_free(struct store *store, struct connection *reader) {
   pthread_mutex_lock(&store->readers_mutex);
   reader->next = store->readers;

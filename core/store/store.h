@@ -82,6 +82,7 @@ struct store_text {
 #include "core/store/evaluations.h"
 #include "core/store/explanations.h"
 #include "core/store/features.h"
+#include "core/store/forget.h"
 #include "core/store/jobs.h"
 #include "core/store/graphs.h"
 #include "core/store/lists.h"

@@ -10,6 +10,9 @@
 struct connection *store_writer(struct store *store, struct error *error) MUST_CHECK;
 int store_writer_end(struct store *store, struct connection *writer, int result, struct error *error) MUST_CHECK;
 
+/* Folds the log into the file and empties it, as far as readers let it. */
+void store_fold(struct store *store);
+
 /* A reader that sees one moment, or NULL. Waits for one to be free. end returns result. */
 struct connection *store_reader(struct store *store, struct error *error) MUST_CHECK;
 int store_reader_end(struct store *store, struct connection *reader, int result);
@@ -51,6 +54,10 @@ int explanation_insert(struct connection *writer, const struct store_explanation
 int explanations_of(struct connection *reader, int64_t source, uint32_t index, struct arena *arena,
                     const struct store_explanation **out, size_t *n, struct error *error) MUST_CHECK;
 int explanations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
+/* Every origin's, of features by their keys; and everything else that is stored of these features. */
+int explanations_forget(struct connection *writer, int64_t first, int64_t last, struct error *error) MUST_CHECK;
+int features_forget(struct connection *writer, int64_t first, int64_t last, struct error *error) MUST_CHECK;
+int features_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 int evaluations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 int moments_put(struct connection *writer, int64_t feature, const struct store_moments *moments, struct error *error) MUST_CHECK;
 int job_change(struct connection *writer, int64_t id, const struct store_job_update *update,

@@ -122,6 +122,15 @@ static void test_strangers_are_turned_away(void **state) {
   x = send_request(&request);
   assert_int_equal(x.status, 403);
   forget(&x);
+  static const char *const deletions[][2] = {{"/api/model/delete", "{\"id\":\"tiny\"}"}, {"/api/source-set/delete", "{\"name\":\"res-jump\"}"},
+                                             {"/api/feature/delete", "{\"source\":\"2-res-jump\",\"index\":1}"}};
+  for (size_t i = 0; i < 3; i++) {
+    request = make_request("POST", deletions[i][0], deletions[i][1]);
+    request.trusted = false;
+    x = send_request(&request);
+    assert_int_equal(x.status, 403);
+    forget(&x);
+  }
   request = make_request("GET", "/v1/sources", NULL);
   request.trusted = false;
   x = send_request(&request);

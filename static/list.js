@@ -132,5 +132,5 @@ export function listCard(at, lists = []) {
   const out = h('div', {});
   const open = (event) => { if (event.target.open && !out.childElementCount) load(out, async () => addForm(at, await post('/api/list/list', {}))); };
   const within = lists.map(({ list }, i) => [i ? ', ' : '', h('a', { href: listPath(list.id) }, list.name)]);
-  return card(null, within.length > 0 && h('p', { class: 'hint' }, 'In the lists ', within, '.'), h('details', { ontoggle: open }, h('summary', {}, 'Add to a list'), out));
+  return card(null, within.length > 0 && h('p', { class: 'hint' }, lists.length === 1 ? 'In the list ' : 'In the lists ', within, '.'), h('details', { ontoggle: open }, h('summary', {}, 'Add to a list'), out));
 }

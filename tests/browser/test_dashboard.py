@@ -88,7 +88,6 @@ def test_neurons_have_pages(browser, site):
     has(browser, "blocks.1.mlp.hook_post")
     open_page(browser, site + f"/{MODEL}/1/17")
     has(browser, "Neuron 17 of layer 1, at blocks.1.mlp.hook_post")
-    has(browser, "Nobody has said yet what this neuron means.")
     has(browser, "Nearest neurons")
     assert "this feature" not in text_of(browser)
     has(browser, "Pushes up")

@@ -50,6 +50,25 @@ def test_a_list_by_hand(browser, bare):
     assert "By hand" not in text_of(browser)
 
 
+def test_a_long_list_has_pages(browser, bare):
+    rows = [{"modelId": MODEL, "layer": SOURCE, "index": i, "description": f"number {i}"} for i in range(60)]
+    number = post(bare, "/api/list/new-with-features", {"name": "Long", "features": rows})["id"]
+    open_page(browser, f"{bare.url}/list/{number}")
+    has(browser, "60 features")
+    has(browser, "1 to 50 of 60")
+    assert count(browser, "ul.list li") == 50
+    button(browser, "Next").click()
+    has(browser, "51 to 60 of 60")
+    assert [a.text for a in browser.find_elements(By.CSS_SELECTOR, "ul.list a")] == [f"number {i}" for i in range(50, 60)]
+    button(browser, "Previous").click()
+    has(browser, "1 to 50 of 60")
+    open_page(browser, f"{bare.url}/{MODEL}/{SOURCE}/7")
+    has(browser, "In the list Long.")
+    open_page(browser, f"{bare.url}/{MODEL}/1/17")
+    has(browser, "Nobody has said yet what this neuron means.")
+    post(bare, "/api/list/delete", {"listId": number})
+
+
 def test_into_a_new_list(browser, bare, uploaded):
     open_page(browser, f"{bare.url}/{uploaded}/1-mine/3")
     next(s for s in browser.find_elements(By.CSS_SELECTOR, "summary") if s.text == "Add to a list").click()

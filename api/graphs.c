@@ -163,7 +163,7 @@ int graph_generate_post(struct api_call *call, struct error *error) {
   const char *slug = values_text(call->values, "slug", NULL);
   struct store *store = lab_store(call->api->lab);
   struct store_graph old;
-  if (!store) return lab_needs_store(error);
+  if (call_may_add(call, error) != 0) return -1;
   const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
   if (!model || (slug && check_slug(slug, error) != 0)) return -1;
   if (!slug && !(slug = make_slug(call, values_text(call->values, "prompt", NULL), error))) return -1;

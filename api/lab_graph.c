@@ -77,9 +77,12 @@ static int read_sources(struct api_call *call, struct graph_plan *plan, const st
   if (named) return read_named(call, plan, fields->sources, error);
   plan->set = set ? values_text(call->values, fields->set, NULL) : only_set(call, plan->args.model, &n_sets);
   if (plan->set) return read_set(call, plan, fields->set, error);
-  return error_set_field(error, ERROR_ARGUMENT, fields->set, n_sets ? "model '%.64s' has %zu sets with transcoders: name one as '%s'"
-                         : "model '%.64s' has %zu sets of transcoders, which stand for its MLPs in a graph: load some (docs/dictionaries.md), or train "
-                           "them (steerd train), and name their set as '%s'", plan->args.model->id, n_sets, fields->set);
+  if (n_sets)
+    return error_set_field(error, ERROR_ARGUMENT, fields->set, "model '%.64s' has %zu sets with transcoders: name one as '%s'%s%s%s", plan->args.model->id,
+                           n_sets, fields->set, fields->sources ? ", or transcoders as '" : "", fields->sources ? fields->sources : "",
+                           fields->sources ? "'" : "");
+  return error_set_field(error, ERROR_ARGUMENT, fields->set, "model '%.64s' has no set of transcoders, which stand for its MLPs in a graph: load some (docs/dictionaries.md), or train "
+                           "them (steerd train), and name their set as '%s'", plan->args.model->id, fields->set);
 }
 
 /* ---- requests ---- */

@@ -7,13 +7,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/clock.h"
+
 #define EDGE_BYTES ((int64_t)1 << 30) /* of all rows of weights */
+#define LEAVE_NS (4 * 1000 * 1000)    /* of a slice that no backend does: others' steps wait behind it */
 
 /* ---- the end of a run ---- */
 
 static void clear(struct experiment *e) {
   struct graph_run *g = graph_run_of(e);
   direct_free(g->direct);
+  if (g->held) dict_skip_release(g->held);
   graph_clear_nodes(g);
   for (size_t i = 0; g->rows && i < g->n_features + g->result.n_logits; i++) free(g->rows[i]);
   free(g->rows);
@@ -21,6 +25,7 @@ static void clear(struct experiment *e) {
   free(g->vectors);
   free(g->gradients);
   free(g->row);
+  free(g->said);
 }
 
 /* ---- logits ---- */
@@ -33,6 +38,9 @@ static int take_logits(struct graph_run *g, struct error *error) {
   g->probability = arena_array(&e->arena, (size_t)g->args.max_logits, sizeof *g->probability, error);
   if (!g->logits || !g->probability || direct_logits(g->direct, e->logits, error) != 0) return -1;
   int n = experiment_likeliest(e, e->logits, g->args.max_logits, g->logits);
+  if (n < 1 || !isfinite(g->logits[0].logprob))
+    return error_set_field(error, ERROR_UNSUPPORTED, "text", "the logits that the model gives behind this text are no numbers: nothing can be said of where "
+                           "they come from");
   for (int i = 0; i < n && (i == 0 || sum < g->args.logit_probability); i++) {
     sum += g->probability[i] = exp((double)g->logits[i].logprob);
     g->result.n_logits = (size_t)i + 1;
@@ -81,9 +89,9 @@ static int open_text(struct graph_run *g, struct plan *plan, struct error *error
   return inner.code == ERROR_LIMIT ? error_set_field(error, inner.code, "text", "%s", inner.text) : error_set(error, inner.code, "%s", inner.text);
 }
 
-/* Everything that the ways back need: then the logits' own. */
+/* Everything else that the ways back need: then the logits' own. */
 static int begin_edges(struct graph_run *g, struct error *error) {
-  if (graph_list(g, error) != 0 || take_logits(g, error) != 0 || make_room(g, error) != 0) return -1;
+  if (take_logits(g, error) != 0 || make_room(g, error) != 0) return -1;
   for (size_t i = 0; i < g->result.n_logits; i++) g->queue[i] = (int32_t)(g->n_features + i);
   g->n_queue = g->result.n_logits;
   g->step = GRAPH_BACK;
@@ -91,8 +99,17 @@ static int begin_edges(struct graph_run *g, struct error *error) {
 }
 
 static int encode_next(struct graph_run *g, struct error *error) {
-  if (g->encoded == g->e.model->arch.n_layer) return begin_edges(g, error);
-  return graph_encode(g, g->encoded++, error) != 0 ? -1 : 1;
+  if (g->encoded < g->e.model->arch.n_layer) return graph_encode(g, g->encoded++, error) != 0 ? -1 : 1;
+  g->step = GRAPH_LEAVE;
+  return graph_list(g, error) != 0 ? -1 : 1;
+}
+
+static int leave_next(struct graph_run *g, struct error *error) {
+  int64_t until = clock_ns() + LEAVE_NS;
+  int more;
+  do more = graph_leave(g);
+  while (more && clock_ns() < until);
+  return more ? 1 : begin_edges(g, error);
 }
 
 static int back(struct graph_run *g, struct error *error) {
@@ -114,6 +131,7 @@ static int on_slice(struct experiment *e, struct plan *plan, struct error *error
       if (more == 0) g->step = GRAPH_ENCODE;
       return more < 0 ? -1 : 1;
     case GRAPH_ENCODE: return encode_next(g, error);
+    case GRAPH_LEAVE: return leave_next(g, error);
     case GRAPH_BACK: return back(g, error);
   }
   return 0;

@@ -23,7 +23,13 @@ struct graph_layer {
   size_t first, end;                    /* its features */
 };
 
-enum graph_step { GRAPH_OPEN, GRAPH_FORWARD, GRAPH_ENCODE, GRAPH_BACK };
+/* Row by row: what the transcoder in layer `from` says of what layer `layer` writes. */
+struct graph_leave {
+  int32_t layer, from;
+  size_t row;
+};
+
+enum graph_step { GRAPH_OPEN, GRAPH_FORWARD, GRAPH_ENCODE, GRAPH_LEAVE, GRAPH_BACK };
 
 struct graph_run {
   struct experiment e;
@@ -34,6 +40,8 @@ struct graph_run {
   bool cross;                           /* layers of a cross-layer transcoder */
   enum graph_step step;
   int32_t encoded;                      /* layers */
+  struct graph_leave at;                /* what is taken off next of what MLPs write */
+  float *said;                          /* [d_model] for it */
   struct direct *direct;
   struct graph_feature *features;       /* active ones, by layer, position, index */
   size_t n_features;
@@ -47,6 +55,7 @@ struct graph_run {
   float *vectors, *gradients, *row;     /* [lanes][widest in]; [lanes][n_tokens][d_model]; [d_model] */
   size_t batch;
   size_t cursor;                        /* of features, where a layer's are told in pieces */
+  const struct dict *held;              /* whose skip is with the backend; NULL: none's */
   bool read;                            /* the layer's gradients are in `gradients` */
   struct lab_token *logits;
   double *probability;
@@ -63,8 +72,10 @@ int graph_take_sources(struct graph_run *g, const struct lab_graph_args *args, s
 bool graph_leaves_out(const struct graph_run *g, const struct dict_info *info);
 /* Worker, behind the text: the features of a layer, and what it writes. */
 int graph_encode(struct graph_run *g, int32_t layer, struct error *error) MUST_CHECK;
-/* When all layers are: the list of features, and what the transcoders leave out. */
+/* When all layers are: the list of features. */
 int graph_list(struct graph_run *g, struct error *error) MUST_CHECK;
+/* Then a row of what the transcoders leave of what MLPs write; false: that was the last. */
+bool graph_leave(struct graph_run *g);
 void graph_clear_nodes(struct graph_run *g);
 
 /* ---- lab_graph_edges.c: what goes where ---- */

@@ -57,20 +57,19 @@ static int on_wrote(void *context, int32_t l, struct rows gradients, int64_t wid
   return 0;
 }
 
-/* g->gradients are still those of the layer. */
-static int on_skips(void *context, int32_t l, float *add, struct error *error) {
+/* One is held at a time: together they may be more than a device has room for. */
+static int on_skip(void *context, int32_t l, const struct matrix **out, struct error *error) {
   struct graph_run *g = context;
-  (void)error;
+  if (g->held) dict_skip_release(g->held);
+  g->held = NULL;
+  *out = NULL;
   if (!g->layers[l].skipped) return 0;
-  const struct dict *dict = g->layers[l].dict;
-  dict_skip_back(dict, g->gradients, g->batch * g->result.n_tokens, add);
-  size_t width = (size_t)dict_info(dict)->in_width;
-  for (size_t lane = 0; graph_leaves_out(g, dict_info(dict)) && lane < g->batch; lane++)
-    memset(add + lane * g->result.n_tokens * width, 0, width * sizeof *add);
-  return 1;
+  if (dict_skip_hold(g->layers[l].dict, out, error) != 0) return -1;
+  g->held = g->layers[l].dict;
+  return 0;
 }
 
-const struct direct_events graph_events = {on_wrote, on_skips};
+const struct direct_events graph_events = {on_wrote, on_skip};
 
 /* ---- targets ---- */
 

@@ -25,6 +25,10 @@ static const char *unfit(const struct dict_info *info) {
   return NULL;
 }
 
+bool graph_leaves_out(const struct graph_run *g, const struct dict_info *info) {
+  return !info->bos_counts && g->result.ids[0] == tokenizer_bos(g->e.model->tokenizer);
+}
+
 static int take_source(struct graph_run *g, const struct lab_source_info *source, const char *field, struct error *error) {
   const struct dict *dict = lab_source_of(g->e.job.lab, source)->dict;
   const struct dict_info *info = dict_info(dict);
@@ -36,7 +40,7 @@ static int take_source(struct graph_run *g, const struct lab_source_info *source
                            layer->source->id, source->id, (int)info->in.layer);
   layer->source = source;
   layer->dict = dict;
-  g->places[info->in.layer] = (struct direct_layer){info->in.site, info->out.site};
+  g->places[info->in.layer] = (struct direct_layer){info->in.site, info->out.site, graph_leaves_out(g, info)};
   return 0;
 }
 
@@ -65,7 +69,7 @@ int graph_take_sources(struct graph_run *g, const struct lab_graph_args *args, s
   if (check_together(g, args, error) != 0) return -1;
   const struct dict_info *first = dict_info(lab_source_of(g->e.job.lab, args->sources[0])->dict);
   for (int32_t l = 0; l < n_layer; l++)
-    if (!g->layers[l].source) g->places[l] = (struct direct_layer){first->in.site, first->out.site};
+    if (!g->layers[l].source) g->places[l] = (struct direct_layer){first->in.site, first->out.site, 0};
   return 0;
 }
 
@@ -86,10 +90,6 @@ static int take_rows(struct graph_run *g, struct rows rows, int64_t width, float
   free(*out);
   if (!(*out = malloc(bytes))) return error_memory(error, bytes);
   return experiment_read_rows(g->e.model->backend, rows, 0, (int64_t)n, width, *out, error);
-}
-
-bool graph_leaves_out(const struct graph_run *g, const struct dict_info *info) {
-  return !info->bos_counts && g->result.ids[0] == tokenizer_bos(g->e.model->tokenizer);
 }
 
 /* Codes of the rows that count; the others have none. */
@@ -131,44 +131,57 @@ static void list_layer(struct graph_run *g, int32_t l) {
   layer->end = g->n_features;
 }
 
-/* What stands behind rows that no transcoder counts in. */
-static size_t first_float(const struct graph_run *g, const struct dict *dict) {
-  return graph_leaves_out(g, dict_info(dict)) ? (size_t)graph_width(g) : 0;
-}
-
-/* What the layer `from` of a cross-layer transcoder says of what layer l writes. */
-static void take_away(struct graph_run *g, int32_t from, int32_t l, float *said) {
-  const struct graph_layer *source = &g->layers[from];
-  size_t n = g->result.n_tokens, width = (size_t)graph_width(g);
-  memset(said, 0, n * width * sizeof *said);
-  dict_target_add(source->dict, &source->codes, 0, n, l - from, said);
-  if (from == l && source->skipped) dict_skip_add(source->dict, source->skipped, n, said);
-  const float *bias = dict_output_bias(source->dict);
-  for (size_t i = 0; from == l && i < n * width; i++) said[i] += bias[i % width];
-  for (size_t i = first_float(g, source->dict); i < n * width; i++) g->layers[l].written[i] -= said[i];
-}
-
-/* What is left of what a layer writes. */
-static void leave_errors(struct graph_run *g, int32_t l, float *some) {
-  struct graph_layer *layer = &g->layers[l];
-  size_t n = g->result.n_tokens, all = n * (size_t)graph_width(g);
-  for (int32_t from = 0; g->cross && from <= l; from++)
-    if (g->layers[from].source) take_away(g, from, l, some);
-  if (g->cross || !layer->source) return;
-  size_t first = first_float(g, layer->dict);
-  dict_errors(layer->dict, &layer->codes, 0, n, layer->skipped, layer->written, some);
-  memcpy(layer->written + first, some + first, (all - first) * sizeof *some);
-}
-
 int graph_list(struct graph_run *g, struct error *error) {
-  size_t n = count_features(g), bytes = g->result.n_tokens * (size_t)graph_width(g) * sizeof(float);
+  size_t n = count_features(g), width = (size_t)graph_width(g);
   int32_t n_layer = g->e.model->arch.n_layer;
   g->features = calloc(n ? n : 1, sizeof *g->features);
-  float *said = malloc(bytes);
-  int failed = g->features && said ? take_rows(g, direct_embedded(g->direct), graph_width(g), &g->embedded, error)
-                                   : error_memory(error, n * sizeof *g->features + bytes);
-  for (int32_t l = 0; l < n_layer && !failed; l++) list_layer(g, l);
-  for (int32_t l = 0; l < n_layer && !failed; l++) leave_errors(g, l, said);
-  free(said);
-  return failed;
+  g->said = malloc(width * sizeof *g->said);
+  if (!g->features || !g->said) return error_memory(error, n * sizeof *g->features + width * sizeof *g->said);
+  for (int32_t l = 0; l < n_layer; l++) list_layer(g, l);
+  return take_rows(g, direct_embedded(g->direct), graph_width(g), &g->embedded, error);
+}
+
+/* ---- what transcoders leave ---- */
+
+/* What the layer `from` of a cross-layer transcoder says of a row that layer l writes is taken off. */
+static void take_away(struct graph_run *g, const struct graph_leave *at, float *written) {
+  const struct graph_layer *source = &g->layers[at->from];
+  size_t width = (size_t)graph_width(g);
+  memset(g->said, 0, width * sizeof *g->said);
+  dict_target_add(source->dict, &source->codes, at->row, 1, at->layer - at->from, g->said);
+  bool own = at->from == at->layer;
+  if (own && source->skipped) dict_skip_add(source->dict, source->skipped + at->row * (size_t)dict_info(source->dict)->in_width, 1, g->said);
+  const float *bias = dict_output_bias(source->dict);
+  for (size_t i = 0; i < width; i++) written[i] -= own ? g->said[i] + bias[i] : g->said[i];
+}
+
+static void leave_error(struct graph_run *g, const struct graph_leave *at, float *written) {
+  const struct graph_layer *layer = &g->layers[at->layer];
+  size_t width = (size_t)graph_width(g);
+  const float *skipped = layer->skipped ? layer->skipped + at->row * (size_t)dict_info(layer->dict)->in_width : NULL;
+  dict_errors(layer->dict, &layer->codes, at->row, 1, skipped, written, g->said);
+  memcpy(written, g->said, width * sizeof *written);
+}
+
+static void leave_row(struct graph_run *g, const struct graph_leave *at) {
+  const struct graph_layer *source = &g->layers[at->from];
+  float *written = g->layers[at->layer].written + at->row * (size_t)graph_width(g);
+  if (!source->source || (at->row == 0 && graph_leaves_out(g, dict_info(source->dict)))) return;
+  if (g->cross)
+    take_away(g, at, written);
+  else
+    leave_error(g, at, written);
+}
+
+bool graph_leave(struct graph_run *g) {
+  struct graph_leave *at = &g->at;
+  if (at->layer == g->e.model->arch.n_layer) return false;
+  leave_row(g, at);
+  if (++at->row < g->result.n_tokens) return true;
+  at->row = 0;
+  if (++at->from > at->layer) {
+    at->layer++;
+    at->from = g->cross ? 0 : at->layer;
+  }
+  return at->layer < g->e.model->arch.n_layer;
 }

@@ -6,7 +6,6 @@
 
 #include "core/base/checked.h"
 #include "core/dict/dict_internal.h"
-#include "core/math/chain.h"
 
 struct point dict_target(const struct dict *dict, int32_t target) {
   assert(target >= 0 && target < dict->info.n_targets);
@@ -24,13 +23,12 @@ void dict_target_row(const struct dict *dict, int64_t index, int32_t target, flo
 
 #define PIECE 256 /* elements of a row converted at a time, on the stack */
 
-/* out += scale * what the feature writes to a target. */
-static void add_row(const struct dict *dict, int64_t index, int32_t target, float scale, float *out) {
-  int64_t width = dict->info.d_out;
+/* out += scale * a row of a matrix, `width` columns from `column` on. */
+static void add_row(const struct tensor *w, int64_t index, int64_t column, int64_t width, float scale, float *out) {
   float piece[PIECE];
   for (int64_t at = 0; at < width; at += PIECE) {
     size_t count = size_min(PIECE, (size_t)(width - at));
-    tensor_row(&dict->w_dec, index, target * width + at, count, piece);
+    tensor_row(w, index, column + at, count, piece);
     for (size_t i = 0; i < count; i++) out[at + (int64_t)i] += scale * piece[i];
   }
 }
@@ -40,37 +38,13 @@ void dict_target_add(const struct dict *dict, const struct sparse *codes, size_t
   assert(dict->info.cross && target >= 0 && target < dict->info.n_targets);
   for (size_t row = 0; row < n_rows; row++, out += dict->info.d_out)
     for (size_t e = codes->start[first + row]; e < codes->start[first + row + 1]; e++)
-      add_row(dict, codes->index[e], target, codes->value[e], out);
+      add_row(&dict->w_dec, codes->index[e], target * dict->info.d_out, dict->info.d_out, codes->value[e], out);
 }
 
 void dict_skip_add(const struct dict *dict, const float *x, size_t n_rows, float *out) {
   const struct dict_info *info = &dict->info;
   for (size_t row = 0; info->skip && row < n_rows; row++, x += info->in_width, out += info->d_out)
-    for (int64_t i = 0; i < info->d_in; i++)
-      for (int64_t c = 0; c < info->d_out; c++) out[c] += x[info->in_column + i] * tensor_f32(&dict->skip, i, c);
-}
-
-/* A piece of a row of S, for some rows of g: their sums go on from piece to piece. */
-static void skip_back_rows(const struct dict *dict, int64_t i, const float *g, size_t n_rows, float *sums) {
-  float piece[PIECE];
-  memset(sums, 0, n_rows * sizeof *sums);
-  for (int64_t at = 0; at < dict->info.d_out; at += PIECE) {
-    size_t count = size_min(PIECE, (size_t)(dict->info.d_out - at));
-    tensor_row(&dict->skip, i, at, count, piece);
-    chain_add((int64_t)count, piece, g + at, dict->info.d_out, (int64_t)n_rows, sums);
-  }
-}
-
-void dict_skip_back(const struct dict *dict, const float *g, size_t n_rows, float *out) {
-  const struct dict_info *info = &dict->info;
-  float sums[64];
-  for (size_t row = 0; info->skip && row < n_rows; row += 64) {
-    size_t n = size_min(64, n_rows - row);
-    for (int64_t i = 0; i < info->d_in; i++) {
-      skip_back_rows(dict, i, g + (int64_t)row * info->d_out, n, sums);
-      for (size_t r = 0; r < n; r++) out[(int64_t)(row + r) * info->in_width + info->in_column + i] += sums[r];
-    }
-  }
+    for (int64_t i = 0; i < info->d_in; i++) add_row(&dict->skip, i, 0, info->d_out, x[info->in_column + i], out);
 }
 
 const float *dict_output_bias(const struct dict *dict) { return dict->b_dec; }
@@ -83,7 +57,7 @@ bool dict_same_transcoder(const struct dict *a, const struct dict *b) {
 
 void cross_decoder_row(const struct dict *dict, int64_t index, float *out) {
   memset(out, 0, (size_t)dict->info.d_out * sizeof *out);
-  for (int32_t t = 0; t < dict->info.n_targets; t++) add_row(dict, index, t, 1, out);
+  for (int32_t t = 0; t < dict->info.n_targets; t++) add_row(&dict->w_dec, index, t * dict->info.d_out, dict->info.d_out, 1, out);
 }
 
 int cross_decoder_matrix(const struct dict *dict, int64_t first, int64_t count, struct matrix **out, float **made,

@@ -173,8 +173,10 @@ void dict_target_add(const struct dict *dict, const struct sparse *codes, size_t
 /* Adds x S of rows x [n_rows, in_width] to out, [n_rows, d_out], where there is a skip: to the output of the own layer. */
 void dict_skip_add(const struct dict *dict, const float *x, size_t n_rows, float *out);
 
-/* Adds g S^T of gradients g [n_rows, d_out] at that output to out, [n_rows, in_width]. */
-void dict_skip_back(const struct dict *dict, const float *g, size_t n_rows, float *out);
+/* S on the backend, of a dictionary that has one: d_in inputs, d_out outputs. Worker only; *out stays until dict_skip_release (any thread), which belongs
+ * to each hold. ERROR_UNSUPPORTED where it lies in its file as no backend reads it. */
+int dict_skip_hold(const struct dict *dict, const struct matrix **out, struct error *error) MUST_CHECK;
+void dict_skip_release(const struct dict *dict);
 
 /* b_dec, f32 [d_out]: of a cross-layer transcoder that of the output of its own layer. Borrowed. */
 const float *dict_output_bias(const struct dict *dict);

@@ -49,7 +49,7 @@ static int note_decoder(const struct dict *dict, struct error *error) {
 static int note_skip(const struct dict *dict, struct error *error) {
   const struct tensor *w = &dict->skip;
   struct matrix_part part = {.data = w->data, .dtype = w->dtype, .layout = ROWS_ARE_INPUTS, .n_out = dict->info.d_out, .ld = w->stride[0]};
-  if (!dict->info.skip) return 0;
+  if (!dict->info.skip || gapped(w)) return 0;
   if (w->stride[1] != 1) { /* the transposed view of [d_out, d_in] */
     part.layout = ROWS_ARE_OUTPUTS;
     part.ld = w->stride[1];
@@ -83,6 +83,7 @@ static int write_vectors(const struct dict *dict, const float *vectors, size_t b
 int spliced_open(struct dict *dict, struct error *error) {
   const struct dict_info *info = &dict->info;
   size_t bytes = (size_t)(info->n_feat + info->d_out) * sizeof(float);
+  if (note_skip(dict, error) != 0) return -1;
   if (!dict_splices(dict)) return 0;
   float *vectors = malloc(bytes);
   if (!vectors) return error_memory(error, bytes);
@@ -91,7 +92,7 @@ int spliced_open(struct dict *dict, struct error *error) {
   int failed = write_vectors(dict, vectors, bytes, error);
   if (!failed) dict->info.bytes += bytes;
   free(vectors);
-  return failed || note_decoder(dict, error) != 0 ? -1 : note_skip(dict, error);
+  return failed ? -1 : note_decoder(dict, error);
 }
 
 int64_t dict_splice_aside(const struct dict *dict) {
@@ -155,6 +156,16 @@ void dict_splice_release(const struct dict *dict) {
   resident_release(dict->spliced->decoder);
   if (dict->spliced->skip) resident_release(dict->spliced->skip);
 }
+
+/* ---- the linear path by itself ------------------------------------------------------------------------- */
+
+int dict_skip_hold(const struct dict *dict, const struct matrix **out, struct error *error) {
+  uint64_t serial;
+  if (dict->spliced->skip) return resident_hold(dict->spliced->skip, out, &serial, error);
+  return error_set(error, ERROR_UNSUPPORTED, "the skip matrix of this dictionary has neither its rows nor its columns in one piece");
+}
+
+void dict_skip_release(const struct dict *dict) { resident_release(dict->spliced->skip); }
 
 void spliced_clear(struct spliced *spliced, struct backend *backend) {
   resident_free(spliced->decoder);

@@ -35,8 +35,8 @@ struct direct {
   int32_t layer, row;
   size_t op;             /* the next one is in front of it */
   bool shown, added;     /* what the op's point is about is done */
-  float *scratch;        /* [rows][widest in], or [vocabulary] */
-  size_t scratch_floats;
+  const struct matrix *skip; /* of the layer; NULL: none, or nothing has come to what it writes */
+  float *scratch;        /* [vocabulary] */
 };
 
 static const struct backward_events no_events = {NULL, NULL};
@@ -66,16 +66,11 @@ static int make_route(struct direct *d, int32_t layer, struct error *error) {
 
 static int make_routes(struct direct *d, struct error *error) {
   int32_t n_layer = n_layer_of(d);
-  int64_t widest = 0;
+  size_t bytes = (size_t)d->b->model->arch.vocabulary * sizeof *d->scratch;
   if (!(d->routes = calloc((size_t)n_layer, sizeof *d->routes))) return error_memory(error, (size_t)n_layer * sizeof *d->routes);
-  for (int32_t l = 0; l < n_layer; l++) {
+  for (int32_t l = 0; l < n_layer; l++)
     if (make_route(d, l, error) != 0) return -1;
-    const struct op *read = &d->b->layers[l].tape.list.ops[d->routes[l].read];
-    if (read->width > widest) widest = read->width;
-  }
-  d->scratch_floats = size_max((size_t)d->b->rows * (size_t)widest, (size_t)d->b->model->arch.vocabulary);
-  d->scratch = malloc(d->scratch_floats * sizeof *d->scratch);
-  return d->scratch ? 0 : error_memory(error, d->scratch_floats * sizeof *d->scratch);
+  return (d->scratch = malloc(bytes)) ? 0 : error_memory(error, bytes);
 }
 
 /* As many lanes as keep the text's values in memory. */
@@ -177,12 +172,11 @@ static struct rows carried(const struct direct *d) {
   return (struct rows){{d->b->carry, 0}, (int64_t)d->b->model->arch.d_model};
 }
 
-/* Rows of this batch: n columns of each. */
-static int clear_rows(struct direct *d, struct rows rows, int64_t width, struct error *error) {
-  size_t bytes = (size_t)d->rows * (size_t)rows.ld * sizeof(float), each = bytes;
+/* Rows [begin, end) of this batch: n columns of each. */
+static int clear_rows(struct direct *d, struct rows rows, int32_t begin, int32_t end, int64_t width, struct error *error) {
   bool together = rows.ld == width;
-  if (!together) each = (size_t)width * sizeof(float);
-  for (int32_t row = 0; row < (together ? 1 : d->rows); row++)
+  size_t each = (size_t)width * sizeof(float) * (together ? (size_t)(end - begin) : 1);
+  for (int32_t row = begin; row < (together ? begin + (end > begin) : end); row++)
     for (size_t at = 0; at < each; at += ZEROS) {
       struct span to = span_at(rows.at, (size_t)row * (size_t)rows.ld * sizeof(float) + at);
       if (backend_of(d)->ops->copy(d->b->backend, to, (struct span){d->b->zeros, 0}, size_min(ZEROS, each - at), error) != 0) return -1;
@@ -227,7 +221,7 @@ static int head_back(struct direct *d, struct error *error) {
   for (size_t i = product + 1; i-- > 0;)
     if (b->backend->ops->vjp(b->backend, &list->ops[i], &b->step, &vjp, error) != 0) return -1;
   if (backward_copy_rows(b, carried(d), begin, d->rows, error) != 0) return -1;
-  return clear_rows(d, begin, begin.ld, error);
+  return clear_rows(d, begin, 0, d->rows, begin.ld, error);
 }
 
 /* ---- layers ---- */
@@ -240,6 +234,7 @@ static int enter_layer(struct direct *d, int32_t layer, bool comes, struct error
   d->row = 0;
   d->op = comes ? tape->list.count : d->routes[layer].read + 1;
   d->shown = d->added = false;
+  d->skip = NULL;
   return comes ? backward_copy_rows(d->b, cotangents(d, tape->end), carried(d), d->rows, error) : 0;
 }
 
@@ -254,7 +249,7 @@ static int leave_layer(struct direct *d, struct error *error) {
   } else if (backward_copy_rows(d->b, carried(d), begin, d->rows, error) != 0) {
     return -1;
   }
-  if (clear_rows(d, begin, width, error) != 0) return -1;
+  if (clear_rows(d, begin, 0, d->rows, width, error) != 0) return -1;
   if (layer > 0) return enter_layer(d, layer - 1, true, error) != 0 ? -1 : 1;
   d->stage = IDLE;
   return 0;
@@ -264,13 +259,6 @@ static int leave_layer(struct direct *d, struct error *error) {
 static int add_vectors(struct direct *d, const struct op *op, struct error *error) {
   struct rows rows = cotangents(d, op->u.point.x);
   int64_t width = op->width;
-  int skips = 0;
-  if (d->args.events->skips && d->shown) { /* else nothing has come to what is written here */
-    memset(d->scratch, 0, (size_t)d->rows * (size_t)width * sizeof(float));
-    if ((skips = d->args.events->skips(d->args.context, d->layer, d->scratch, error)) < 0) return -1;
-  }
-  for (int32_t row = 0; skips && row < d->rows; row++)
-    if (add_row(d, rows, row, d->scratch + (int64_t)row * width, width, error) != 0) return -1;
   for (int lane = 0; lane < d->n_targets; lane++) {
     const struct direct_target *target = &d->targets[lane];
     int32_t row = lane * d->b->args.n_tokens + target->position;
@@ -279,16 +267,41 @@ static int add_vectors(struct direct *d, const struct op *op, struct error *erro
   return 0;
 }
 
+/* What has come to the rows that the layer writes is shown; it ends here, but for those that a skip takes up at the layer's `in`. */
+static int show(struct direct *d, const struct op *op, struct error *error) {
+  struct rows rows = cotangents(d, op->u.point.x);
+  int32_t n = d->b->args.n_tokens, from = d->args.layers[d->layer].skips_from;
+  int more = d->args.events->wrote(d->args.context, d->layer, rows, op->width, error);
+  if (more) return more;
+  d->shown = true;
+  if (d->args.events->skip && d->args.events->skip(d->args.context, d->layer, &d->skip, error) != 0) return -1;
+  if (!d->skip) return clear_rows(d, rows, 0, d->rows, op->width, error);
+  for (int32_t lane = 0; lane < d->n_targets; lane++)
+    if (clear_rows(d, rows, lane * n, lane * n + from, op->width, error) != 0) return -1;
+  return 0;
+}
+
+/* A piece of the way back through the skip; 1 while there is more. Between its two points no live op has touched what came to its end. */
+static int skip_back(struct direct *d, const struct op *read, struct error *error) {
+  struct backward *b = d->b;
+  struct rows end = b->layers[d->layer].tape.list.ops[d->routes[d->layer].written].u.point.x;
+  struct op op = {.code = OP_LINEAR, .set = read->set, .layer = d->layer, .u.linear = {.w = d->skip, .x = read->u.point.x, .y = end}};
+  struct vjp vjp = {b->layers[d->layer].values, b->cotangents, true, true};
+  int64_t cost;
+  int32_t until = backward_piece_end(b, &op, d->row, d->rows, &cost);
+  backward_set_rows(b, d->layer, d->row, until);
+  b->asked += cost;
+  if (b->backend->ops->vjp(b->backend, &op, &b->step, &vjp, error) != 0) return -1;
+  d->row = until < d->rows ? until : 0;
+  if (d->row == 0) d->skip = NULL;
+  return 1;
+}
+
 /* What is to be done at a point in front of its op; 1 to come again. */
 static int at_point(struct direct *d, size_t i, const struct op *op, struct error *error) {
-  if (i == d->routes[d->layer].written && !d->shown) {
-    struct rows rows = cotangents(d, op->u.point.x);
-    int more = d->args.events->wrote(d->args.context, d->layer, rows, op->width, error);
-    if (more) return more;
-    d->shown = true;
-    return clear_rows(d, rows, op->width, error);
-  }
+  if (i == d->routes[d->layer].written && !d->shown) return show(d, op, error);
   if (i != d->routes[d->layer].read || d->added) return 0;
+  if (d->skip) return skip_back(d, op, error);
   d->added = true;
   return add_vectors(d, op, error);
 }

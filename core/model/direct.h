@@ -15,6 +15,7 @@
 /* Where the MLP of a layer is read and written: what a transcoder there does. */
 struct direct_layer {
   enum site in, out; /* in: of vectors that begin in this layer; in front of `out` */
+  int32_t skips_from; /* the first position that a linear path beside the MLP counts at */
 };
 
 /* The way of a batch; errors of both end it. */
@@ -22,9 +23,9 @@ struct direct_events {
   /* What came to the rows that a layer writes at `out`, or to the residual stream where layer 0 begins (layer -1): row `lane * n_tokens +
    * position`, of `width`, in backend memory, valid during the call. 0; 1 to be called once more, in a piece to come; -1 with an error. */
   int (*wrote)(void *context, int32_t layer, struct rows gradients, int64_t width, struct error *error);
-  /* Behind `wrote` of the same layer: what goes on at its `in` from there (a skip connection), added to add [rows][width of in], zeroed.
-   * 1: there is something, 0: nothing; -1 with an error. NULL: never. */
-  int (*skips)(void *context, int32_t layer, float *add, struct error *error);
+  /* Behind `wrote` of the same layer: *out becomes the matrix of a linear path (a skip connection) from `in` to `out`, all of their columns; it stays
+   * until the next call, before which nothing of the layer is in flight any more. NULL: there is none. 0; -1 with an error. May be NULL: never. */
+  int (*skip)(void *context, int32_t layer, const struct matrix **out, struct error *error);
 };
 
 struct direct_args {

@@ -46,7 +46,9 @@ static int forget_all(struct connection *writer, const struct store_forget *what
     return -1;
   if (!what->whole_model) return 0;
   if (statement_run(writer, "DELETE FROM source_sets WHERE model = ?1", what->model, NULL, error) != 0 ||
-      statement_run(writer, "DELETE FROM vectors WHERE model = ?1", what->model, NULL, error) != 0)
+      statement_run(writer, "DELETE FROM vectors WHERE model = ?1", what->model, NULL, error) != 0 ||
+      statement_run(writer, "DELETE FROM graph_texts WHERE id IN (SELECT id FROM graphs WHERE model = ?1)", what->model, NULL, error) != 0 ||
+      statement_run(writer, "DELETE FROM graphs WHERE model = ?1", what->model, NULL, error) != 0)
     return -1;
   return statement_run(writer, "DELETE FROM models WHERE id = ?1", what->model, NULL, error);
 }

@@ -216,7 +216,7 @@ def test_all_that_clients_add_is_bounded(store):
                        ("/api/feature/upload-batch", batch(MODEL, "1-res-relu", [feature(1)])),
                        ("/api/explanation/new", {**whose, "description": "x"}), ("/api/list/new", {"name": "x"}),
                        ("/api/vector/new", {"modelId": MODEL, "layerNumber": 1, "hookType": "resid-pre", "vector": [0.5] * 48}),
-                       ("/steer", {"prompt": "a", "n_tokens": 1, "share": True, "features": []})):
+                       ("/steer", {"prompt": "a", "n_tokens": 1, "share": True, "features": []}), ("/api/graph/generate", {"prompt": "a"})):
         assert post(daemon, path, body, 507)["code"] == "full", path
     get(daemon, f"/feature/{MODEL}/1-res-relu/3")
     daemon.finish()

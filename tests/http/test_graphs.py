@@ -93,7 +93,7 @@ def test_refusals(kept, start_daemon, tmp_path):
     several = start_daemon(options("relu", "jump"), store=str(tmp_path / "several.sqlite"))
     refused(generate(several), 400, "sourceSetName", "2 sets")
     bare = start_daemon(options(), store=str(tmp_path / "bare.sqlite"))
-    refused(generate(bare), 400, "sourceSetName", "0 sets of transcoders")
+    refused(generate(bare), 400, "sourceSetName", "no set of transcoders")
 
 
 def test_explanations_stand_at_their_features(kept):

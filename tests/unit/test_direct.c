@@ -61,7 +61,7 @@ static void run_open(struct run *run, struct bench *b, enum site in) {
   struct error error = ERROR_INIT;
   const struct arch *arch = &b->model->arch;
   *run = (struct run){.b = b};
-  for (int l = 0; l < arch->n_layer; l++) run->layers[l] = (struct direct_layer){in, SITE_MLP_OUT};
+  for (int l = 0; l < arch->n_layer; l++) run->layers[l] = (struct direct_layer){in, SITE_MLP_OUT, 0};
   struct direct_args args = {.ids = ids, .n_tokens = N, .layers = run->layers, .most_bytes = (size_t)1 << 30, .events = &events,
                              .context = &run->came};
   run->direct = direct_new(b->plan, &args, &error);

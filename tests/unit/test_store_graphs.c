@@ -51,6 +51,32 @@ static void test_graphs(void **state) {
   world_end(&world);
 }
 
+/* With a model that is forgotten go its graphs, texts and all, and nobody else's. */
+static void test_forgotten(void **state) {
+  struct world world;
+  struct store_graph other = cat, got;
+  (void)state;
+  other.model = "pup";
+  world_init(&world);
+  world_open(&world);
+  assert_int_equal(store_graph_new(world.store, &cat, NULL, NULL), 1);
+  assert_int_equal(store_graph_new(world.store, &other, NULL, NULL), 1);
+  must(store_forget(world.store, &(struct store_forget){.model = "tiny", .whole_model = true}, &error));
+  assert_int_equal(store_graph_find(world.store, "tiny", "cat", false, &world.arena, &got, NULL), 0);
+  assert_int_equal(store_graph_find(world.store, "pup", "cat", true, &world.arena, &got, NULL), 1);
+  world_close(&world);
+  sqlite3 *db;
+  sqlite3_stmt *count;
+  assert_int_equal(sqlite3_open(world.path, &db), SQLITE_OK);
+  assert_int_equal(sqlite3_prepare_v2(db, "SELECT count(*) FROM graph_texts", -1, &count, NULL), SQLITE_OK);
+  assert_int_equal(sqlite3_step(count), SQLITE_ROW);
+  assert_int_equal(sqlite3_column_int(count, 0), 1);
+  sqlite3_finalize(count);
+  sqlite3_close(db);
+  world_open(&world);
+  world_end(&world);
+}
+
 static void test_limits(void **state) {
   struct world world;
   struct store_graph graph = cat;
@@ -112,7 +138,7 @@ static void test_best(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_graphs), cmocka_unit_test(test_limits), cmocka_unit_test(test_damage),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_graphs), cmocka_unit_test(test_forgotten), cmocka_unit_test(test_limits), cmocka_unit_test(test_damage),
                                      cmocka_unit_test(test_best)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

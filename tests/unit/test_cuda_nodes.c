@@ -23,8 +23,8 @@ static long nodes_of_last_graph(void) {
   return counts[1];
 }
 
-/* At most so many: a layer, and what is of none: the beginning of rows, and gathering, norm and product of the head. */
-enum { OF_NO_LAYER = 4 };
+/* At most so many: a layer, and what is of none: the beginning of rows, and norm and product of the head, whose norm gathers its rows. */
+enum { OF_NO_LAYER = 3 };
 static const struct family {
   const char *folder;
   int per_layer;

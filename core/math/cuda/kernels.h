@@ -157,10 +157,11 @@ struct point_args {
 };
 cudaError_t launch_point(cudaStream_t stream, const struct bucket *bucket, const struct point_args *args);
 
-/* OP_NORM and its three parts. */
+/* OP_NORM and its three parts. gathers: x are rows of the step (OP_GATHER), of which those of the set are normed. */
 struct norm_args {
   const struct table *table;
   int32_t code, set, layer, parts;
+  bool gathers;
   int64_t width;
   struct device_rows x, y, scale;
   struct device_norm norm;

@@ -70,10 +70,12 @@ static __global__ void __launch_bounds__(MOST_ROW_THREADS) norm_kernel(norm_args
   __shared__ float shared[MAX_WARPS];
   int row = blockIdx.x, part = blockIdx.y;
   bool within = row_within(rows_of(a.table, a.set, a.layer), row);
+  int from = within && a.gathers ? step_row(a.table, a.set, row) : row;
+  fetch_norm(a.norm, a.width);
   grid_follow();
   if (!within) return;
   block_team team = {shared};
-  const float *x = row_at(a.x, row) + part * a.width;
+  const float *x = row_at(a.x, from) + part * a.width;
   float *y = a.y.at ? row_at(a.y, row) + part * a.width : NULL;
   if (a.code == OP_NORM) {
     norm_row(team, a.norm, a.width, x, y);

@@ -195,10 +195,11 @@ static int run_sublayer(struct walk *w, size_t at, const struct norm *out_norm, 
   return finish_stages(w, at, taken, &args, error);
 }
 
-static int run_norm(struct walk *w, const struct op *op, struct error *error) {
+/* from: rows of the step that are gathered for it; NULL: its own. */
+static int run_norm(struct walk *w, const struct op *op, const struct rows *from, struct error *error) {
   struct norm_args args = {.table = w->table, .code = (int32_t)op->code, .set = (int32_t)op->set, .layer = op->layer,
-                           .parts = op->u.norm.parts ? op->u.norm.parts : 1, .width = op->width,
-                           .x = device_rows_of(op->u.norm.x), .y = device_rows_of(op->u.norm.y),
+                           .parts = op->u.norm.parts ? op->u.norm.parts : 1, .gathers = from, .width = op->width,
+                           .x = device_rows_of(from ? *from : op->u.norm.x), .y = device_rows_of(op->u.norm.y),
                            .scale = device_rows_of(op->u.norm.scale), .norm = norm_view(&op->u.norm.norm)};
   if (op->code == OP_NORM && args.parts == 1 &&
       narrow_for(w, args.set, args.layer, behind(w, op), args.y, args.width, &args.narrow, error) != 0)
@@ -463,9 +464,18 @@ static int run_norms(struct walk *w, size_t at, struct error *error) {
   const struct op *op = &w->list[at];
   int done = run_heads(w, at, error);
   if (done) return done;
-  if (!is_output_norm(w, at)) return one(run_norm(w, op, error));
+  if (!is_output_norm(w, at)) return one(run_norm(w, op, NULL, error));
   done = run_sublayer(w, at + 1, &op->u.norm.norm, error);
   return done < 0 ? -1 : done + 1;
+}
+
+/* Rows that are gathered and then normed where they lie, as those of logits are: in one launch. */
+static int run_gather(struct walk *w, size_t at, struct error *error) {
+  const struct op *op = &w->list[at], *next = op + 1;
+  bool normed = at + 1 < w->count && next->code == OP_NORM && next->set == ROWS_LOGIT && next->u.norm.parts <= 1 && next->width == op->width &&
+                same_rows(next->u.norm.x, op->u.gather.y) && same_rows(next->u.norm.y, op->u.gather.y);
+  if (!normed) return one(run_elements(w, op, error));
+  return run_norm(w, next, &op->u.gather.x, error) != 0 ? -1 : 2;
 }
 
 /* How many ops were done together, or -1. */
@@ -479,13 +489,14 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_NORM: return run_norms(w, at, error);
     case OP_NORM_SCALE:
     case OP_NORMALIZE:
-    case OP_GAIN: return one(run_norm(w, op, error));
+    case OP_GAIN: return one(run_norm(w, op, NULL, error));
     case OP_LINEAR: return run_linear(w, at, error);
     case OP_SOLU: return one(run_solu(w, op, error));
     case OP_ROTATE: done = run_heads(w, at, error); return done ? done : one(run_rotate(w, op, error));
     case OP_ATTEND: return one(run_attend(w, op, attend_args(w, op), error));
     case OP_PATTERN: return one(run_pattern(w, op, error));
     case OP_POINT: return one(run_point(w, op, error));
+    case OP_GATHER: return run_gather(w, at, error);
     case OP_HOLD: return one(cuda_hold(w->cuda, w->table, op, error));
     case OP_SPLICE: return one(cuda_splice(w->cuda, w->table, op, error));
     case OP_PUT: return one(cuda_put(w->cuda, w->table, op, error));
@@ -495,7 +506,6 @@ static int run_op(struct walk *w, size_t at, struct error *error) {
     case OP_KEEP:
     case OP_CAP:
     case OP_DELTA:
-    case OP_GATHER:
     case OP_COPY: return one(run_elements(w, op, error));
     case OP_CODE_COUNT: break;
   }

@@ -74,7 +74,7 @@ int root_get(struct api_call *call, struct error *error) {
                    "<li><a href=\"/models\">Models and sources</a></li>"
                    "<li><a href=\"/metrics\">Metrics</a>, <a href=\"/health\">health</a>, "
                    "<a href=\"/ready\">readiness</a>, <a href=\"/version\">version</a></li></ul>\n"
-                   "<p>The dashboard (/steer, /inspect, /lab, /jobs) is not served: its files were not found. The setting "
+                   "<p>The dashboard (/steer, /inspect, /lab, /graph, /jobs) is not served: its files were not found. The setting "
                    "<code>static</code> names their folder.</p>\n");
   add_models(call);
   buffer_text(out, "<h2>A first request</h2>\n<pre>curl ");
@@ -223,7 +223,7 @@ int docs_get(struct api_call *call, struct error *error) {
                    "<a href=\"/docs/points\">/docs/points</a>.</p>\n");
   if (call->api->files.count)
     buffer_text(out, "<p>The <a href=\"/\">dashboard</a> shows the same in pages: <a href=\"/steer\">steer</a>, "
-                     "<a href=\"/inspect\">inspect</a>, <a href=\"/lab\">lab</a>, <a href=\"/jobs\">jobs</a>.</p>\n");
+                     "<a href=\"/inspect\">inspect</a>, <a href=\"/lab\">lab</a>, <a href=\"/graph\">graph</a>, <a href=\"/jobs\">jobs</a>.</p>\n");
   add_contents(out);
   for (int family = 0; family < FAMILY_COUNT; family++) {
     buffer_printf(out, "<h2 id=\"family-%s\">%s</h2>\n", route_family_word((enum route_family)family), family_titles[family]);

@@ -115,6 +115,17 @@ export const boundOf = (source) => source.indices ?? source.features;
 export const nounOf = (at) => (areNeurons(at.source) ? 'neuron' : 'feature');
 export const sourceName = (source) => (areNeurons(source) ? `${source.id}: neurons` : source.id);
 
+/** The sets that hold transcoders which are loaded: [{id, sources}]. They can stand for MLPs in a graph. */
+export function transcoderSets(model) {
+  const sets = new Map();
+  for (const source of model.sources) {
+    if (source.stored || !source.kind?.includes('transcoder')) continue;
+    if (!sets.has(source.set)) sets.set(source.set, []);
+    sets.get(source.set).push(source);
+  }
+  return [...sets].map(([id, sources]) => ({ id, sources }));
+}
+
 /** `every`: what can be chosen, its sources and the neurons of each layer. */
 const withNeurons = (model) => ({ ...model, every: [...model.sources, ...neuronsOf(model)] });
 

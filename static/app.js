@@ -8,7 +8,7 @@ const parts = location.pathname.split('/').filter(Boolean).map(decodeURIComponen
 const query = new URLSearchParams(location.search);
 const embedded = parts.length === 3 && query.get('embed') === 'true';
 
-const fixed = { steer: './steer.js', inspect: './inspect.js', lab: './lab.js', jobs: './jobs.js', list: './list.js' };
+const fixed = { steer: './steer.js', inspect: './inspect.js', lab: './lab.js', graph: './graph.js', jobs: './jobs.js', list: './list.js' };
 const subjects = ['./home.js', './model.js', './source.js', './feature.js'];
 
 const page = import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);
@@ -37,7 +37,7 @@ function themeButton() {
 }
 
 function frame() {
-  const links = [['/', 'Home'], ['/steer', 'Steer'], ['/inspect', 'Inspect'], ['/lab', 'Lab'], ['/list', 'Lists'], ['/jobs', 'Jobs'], ['/docs', 'API']];
+  const links = [['/', 'Home'], ['/steer', 'Steer'], ['/inspect', 'Inspect'], ['/lab', 'Lab'], ['/graph', 'Graph'], ['/list', 'Lists'], ['/jobs', 'Jobs'], ['/docs', 'API']];
   const here = `/${parts[0] ?? ''}`;
   show(document.getElementById('top'),
     h('a', { class: 'brand', href: '/' }, h('img', { src: '/static/icon.svg', alt: '', width: 26, height: 26 }), 'steerd'),

@@ -1,7 +1,7 @@
 // model.js: one model: its shape, its sources, search in their explanations.
 
 import { card, crumbs, h, setTitle, show } from './dom.js';
-import { findModel } from './api.js';
+import { findModel, transcoderSets } from './api.js';
 import { modelFacts, neuronLinks, sourceList } from './home.js';
 import { explanationSearch } from './search.js';
 
@@ -15,5 +15,6 @@ export async function draw(main, [id]) {
         card('Sources', sourceList(model), neuronLinks(model)),
         model.every.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
       h('div', { class: 'stack' }, card('Shape', modelFacts(model)),
-        !model.stored && h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text')))));
+        !model.stored && h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text'),
+          transcoderSets(model).length > 0 && h('a', { class: 'button', href: `/graph#${hash}` }, 'Attribution graph'))))));
 }

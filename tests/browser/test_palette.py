@@ -30,6 +30,6 @@ def test_text(text, ground, scheme):
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-@pytest.mark.parametrize("mark, ground", [("edge", "ground"), ("edge", "card"), ("bar", "card"), ("accent", "card")])
+@pytest.mark.parametrize("mark, ground", [("edge", "ground"), ("edge", "card"), ("bar", "card"), ("accent", "card"), ("plus", "card"), ("plus", "sunk"), ("minus", "card"), ("minus", "sunk"), ("ink", "card")])
 def test_edges_and_bars(mark, ground, scheme):
     assert contrast(COLOURS[mark][scheme], COLOURS[ground][scheme]) >= 3

@@ -90,6 +90,8 @@ def test_refusals(kept, start_daemon, tmp_path):
     refused(kept.post("/api/graph/generate", {"modelId": MODEL}), 400, "prompt")
     none = start_daemon(options(), store="")
     assert generate(none).status_code == 501  # without a store
+    listed = none.post("/api/graph/list-owned")
+    assert listed.json() == [] and listed.headers["X-Store"].startswith("none")
     several = start_daemon(options("relu", "jump"), store=str(tmp_path / "several.sqlite"))
     refused(generate(several), 400, "sourceSetName", "2 sets")
     bare = start_daemon(options(), store=str(tmp_path / "bare.sqlite"))

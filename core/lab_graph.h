@@ -54,6 +54,7 @@ struct graph_run {
   struct direct_target *targets;        /* of the batch under way */
   float *vectors, *gradients, *row;     /* [lanes][widest in]; [lanes][n_tokens][d_model]; [d_model] */
   size_t batch;
+  int32_t last;                         /* position of a target of it */
   size_t cursor;                        /* of features, where a layer's are told in pieces */
   const struct dict *held;              /* whose skip is with the backend; NULL: none's */
   bool read;                            /* the layer's gradients are in `gradients` */

@@ -31,8 +31,10 @@ static void tell_rows(struct graph_run *g, size_t first_column, const float *row
 /* Features that write to layer l, from g->cursor on; 1 while there are more. */
 static int tell_features(struct graph_run *g, int32_t l) {
   size_t end = g->layers[l].end, piece = (size_t)(PIECE_PRODUCTS / (graph_width(g) * (int64_t)g->batch)) + 1;
-  for (; g->cursor < end && piece > 0; g->cursor++, piece--) {
+  for (; g->cursor < end && piece > 0; g->cursor++) {
     const struct graph_feature *f = &g->features[g->cursor];
+    if (f->position > g->last) continue; /* nothing comes to them from positions in front */
+    piece--;
     dict_target_row(g->layers[f->layer].dict, f->index, l - f->layer, g->row);
     tell(g, g->cursor, g->row, at_position(g, f->position), (double)f->activation);
   }
@@ -99,11 +101,13 @@ static void make_target(struct graph_run *g, size_t lane, int32_t number) {
 int graph_begin_batch(struct graph_run *g, struct error *error) {
   size_t left = g->n_queue - g->queued, lanes = (size_t)direct_lanes(g->direct);
   g->batch = left < lanes ? left : lanes;
+  g->last = 0;
   for (size_t lane = 0; lane < g->batch; lane++) {
     int32_t number = g->queue[g->queued + lane];
     g->rows[number] = calloc(g->n_sources, sizeof **g->rows);
     if (!g->rows[number]) return error_memory(error, g->n_sources * sizeof **g->rows);
     make_target(g, lane, number);
+    if (g->targets[lane].position > g->last) g->last = g->targets[lane].position;
   }
   direct_begin(g->direct, g->targets, (int)g->batch);
   return 0;

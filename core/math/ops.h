@@ -490,7 +490,13 @@ struct vjp {
   struct memory *values, *cotangents;
   bool hold_norms;   /* what a norm divides by is a constant */
   bool hold_pattern; /* what attention looks at is: cotangents go to values only */
+  /* What is 0 for certain, so that a backend may leave it out. Of every `period` rows, from row 0 of the buffers on, the cotangents behind the first
+   * `used`; period 0: none. Of a product, those of the outputs in front of `outputs_from`. */
+  int32_t period, used;
+  int64_t outputs_from;
 };
+
+static inline bool vjp_has_row(const struct vjp *vjp, int64_t row) { return !vjp->period || row % vjp->period < vjp->used; }
 
 /* ---- the backend ------------------------------------------------------------------------------------ */
 

@@ -283,7 +283,7 @@ static int show(struct backward *b, const struct op *op, struct error *error) {
 static int back(struct backward *b, struct error *error) {
   const struct layer *layer = &b->layers[b->layer];
   const struct op *op = &layer->tape.list.ops[layer->tape.list.count - 1 - b->op];
-  struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern};
+  struct vjp vjp = {layer->values, b->cotangents, b->args.hold_norms, b->args.hold_pattern, .period = 0};
   int64_t cost;
   int32_t end = backward_piece_end(b, op, b->row, b->args.n_tokens, &cost);
   int more = op->code == OP_POINT && b->row == 0 ? show(b, op, error) : 0;
@@ -331,7 +331,7 @@ static int head(struct backward *b, struct error *error) {
 
 static int head_back(struct backward *b, struct error *error) {
   const struct unfolded *tape = &b->layers[backward_layers(b)].tape;
-  struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern};
+  struct vjp vjp = {b->head, b->head_cotangents, b->args.hold_norms, b->args.hold_pattern, .period = 0};
   for (size_t i = tape->list.count; i-- > 0;)
     if (b->backend->ops->vjp(b->backend, &tape->list.ops[i], &b->step, &vjp, error) != 0) return -1;
   b->phase = HEAD;

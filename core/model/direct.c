@@ -19,6 +19,8 @@
 struct route {
   bool *live;          /* [ops] */
   size_t read, written; /* the ops of its two points */
+  size_t values;        /* the product that makes queries, keys and values, of which values alone have cotangents; LIVE_NONE: it is not one */
+  int64_t values_from;  /* their first output */
 };
 
 enum stage { FORWARD, HEAD_ROUTE, LAYERS, IDLE };
@@ -31,6 +33,7 @@ struct direct {
   const struct direct_target *targets;
   int n_targets;
   int32_t rows;          /* of the lanes of this batch */
+  int32_t last;          /* position that a vector of it begins at */
   enum stage stage;
   int32_t layer, row;
   size_t op;             /* the next one is in front of it */
@@ -52,6 +55,21 @@ static size_t find_point(const struct op_list *list, enum site site) {
   return LIVE_NONE;
 }
 
+/* Where queries, keys and values are one product: it need not go back from the first two, whose pattern is held. */
+static void find_values(const struct op_list *list, struct route *route) {
+  route->values = LIVE_NONE;
+  for (size_t i = 0; i < list->count; i++) {
+    if (list->ops[i].code != OP_ATTEND) continue;
+    const struct rows qkv = list->ops[i].u.attend.qkv;
+    int64_t from = list->ops[i].u.attend.v;
+    if (from <= list->ops[i].u.attend.q || from <= list->ops[i].u.attend.k) continue;
+    for (size_t j = 0; j < i; j++)
+      if (list->ops[j].code == OP_LINEAR && list->ops[j].u.linear.y.at.memory == qkv.at.memory && list->ops[j].u.linear.y.at.offset == qkv.at.offset &&
+          list->ops[j].u.linear.y.ld == qkv.ld)
+        *route = (struct route){route->live, route->read, route->written, j, from};
+  }
+}
+
 static int make_route(struct direct *d, int32_t layer, struct error *error) {
   const struct unfolded *tape = &d->b->layers[layer].tape;
   struct route *route = &d->routes[layer];
@@ -59,6 +77,7 @@ static int make_route(struct direct *d, int32_t layer, struct error *error) {
   route->written = find_point(&tape->list, d->args.layers[layer].out);
   if (route->read >= route->written || route->written == LIVE_NONE)
     return error_set(error, ERROR_UNSUPPORTED, "layer %d of this model does not read and write at the points that are asked for", (int)layer);
+  find_values(&tape->list, route);
   if (!(route->live = calloc(tape->list.count, sizeof *route->live))) return error_memory(error, tape->list.count);
   struct live_ends ends = {.wall = route->written, .source = route->read, .hold_pattern = true};
   return live_ops(tape, d->b->model->arch.d_model, &ends, route->live, error);
@@ -213,7 +232,7 @@ static int head_back(struct direct *d, struct error *error) {
   struct backward *b = d->b;
   const struct op_list *list = &head_of(d)->list;
   size_t product = find_unembedding(list);
-  struct vjp vjp = {b->head, b->head_cotangents, true, true};
+  struct vjp vjp = {.values = b->head, .cotangents = b->head_cotangents, .hold_norms = true, .hold_pattern = true};
   struct rows begin = rows_in_memory(head_of(d)->begin, b->head_cotangents);
   b->step.n_logit_rows = d->n_targets;
   for (int lane = 0; lane < d->n_targets; lane++)
@@ -267,6 +286,12 @@ static int add_vectors(struct direct *d, const struct op *op, struct error *erro
   return 0;
 }
 
+/* In no lane is anything behind the last position that a vector of the batch begins at. */
+static struct vjp vjp_of(const struct direct *d) {
+  const struct backward *b = d->b;
+  return (struct vjp){b->layers[d->layer].values, b->cotangents, true, true, .period = b->args.n_tokens, .used = d->last + 1};
+}
+
 /* What has come to the rows that the layer writes is shown; it ends here, but for those that a skip takes up at the layer's `in`. */
 static int show(struct direct *d, const struct op *op, struct error *error) {
   struct rows rows = cotangents(d, op->u.point.x);
@@ -286,7 +311,7 @@ static int skip_back(struct direct *d, const struct op *read, struct error *erro
   struct backward *b = d->b;
   struct rows end = b->layers[d->layer].tape.list.ops[d->routes[d->layer].written].u.point.x;
   struct op op = {.code = OP_LINEAR, .set = read->set, .layer = d->layer, .u.linear = {.w = d->skip, .x = read->u.point.x, .y = end}};
-  struct vjp vjp = {b->layers[d->layer].values, b->cotangents, true, true};
+  struct vjp vjp = vjp_of(d);
   int64_t cost;
   int32_t until = backward_piece_end(b, &op, d->row, d->rows, &cost);
   backward_set_rows(b, d->layer, d->row, until);
@@ -311,7 +336,7 @@ static int op_piece(struct direct *d, struct error *error) {
   struct backward *b = d->b;
   size_t i = d->op - 1;
   const struct op *op = &b->layers[d->layer].tape.list.ops[i];
-  struct vjp vjp = {b->layers[d->layer].values, b->cotangents, true, true};
+  struct vjp vjp = vjp_of(d);
   int64_t cost;
   int more = op->code == OP_POINT ? at_point(d, i, op, error) : 0;
   if (more) return more;
@@ -320,6 +345,7 @@ static int op_piece(struct direct *d, struct error *error) {
     end = backward_piece_end(b, op, d->row, d->rows, &cost);
     backward_set_rows(b, d->layer, d->row, end);
     b->asked += cost;
+    if (i == d->routes[d->layer].values) vjp.outputs_from = d->routes[d->layer].values_from;
     if (b->backend->ops->vjp(b->backend, op, &b->step, &vjp, error) != 0) return -1;
   }
   d->row = end < d->rows ? end : 0;
@@ -344,8 +370,11 @@ void direct_begin(struct direct *d, const struct direct_target *targets, int n) 
   d->n_targets = n;
   d->rows = n * d->b->args.n_tokens;
   int32_t top = 0;
-  for (int i = 0; i < n; i++)
+  d->last = 0;
+  for (int i = 0; i < n; i++) {
     if (targets[i].layer > top) top = targets[i].layer;
+    if (targets[i].position > d->last) d->last = targets[i].position;
+  }
   if (top == n_layer_of(d))
     d->stage = HEAD_ROUTE;
   else

@@ -28,6 +28,7 @@ struct trial {
   struct op op;
   struct step step;
   struct vjp vjp;
+  struct vjp zeros; /* cotangents that are 0, as in a vjp's hints */
   struct piece in[MOST_PIECES], out[MOST_PIECES];
   int n_in, n_out;
   int32_t rows, n_ctx;
@@ -136,12 +137,17 @@ static bool in_place(const struct trial *t, const struct piece *out) {
   return false;
 }
 
+static bool is_zero(const struct trial *t, int32_t row, int64_t i) {
+  bool absent = row < t->active[0].begin || row >= t->active[0].end;
+  return absent || i < t->zeros.outputs_from || (t->zeros.period && row % t->zeros.period >= t->zeros.used);
+}
+
 /* Cotangents: those of what is written are the weights of the loss, all others something that was there. */
 static void seed(struct trial *t) {
   fill(t->cotangent, t->used, 77, 1);
   for (int p = 0; p < t->n_out; p++)
     for (int32_t row = 0; row < t->rows; row++)
-      for (int64_t i = 0; i < t->out[p].width; i++) *cotangent_at(t, &t->out[p], row, i) = loss_weight(p, row, i);
+      for (int64_t i = 0; i < t->out[p].width; i++) *cotangent_at(t, &t->out[p], row, i) = is_zero(t, row, i) ? 0 : loss_weight(p, row, i);
   send(t, t->cotangents, t->cotangent);
 }
 
@@ -637,13 +643,60 @@ static void test_edits(void **state) {
   check("delta", make_delta, 1, 4, true);
 }
 
+/* ---- what is 0 for certain ---- */
+
+/* What comes of cotangents some of which are 0, whether the backend is told or not: the same, but for the order of sums. */
+static float *with_zeros(const char *backend, maker *make, int variant, const struct vjp *zeros, struct row_range rows, bool told, size_t *n) {
+  struct trial t;
+  trial_open(&t, backend, 24);
+  make(&t, variant);
+  t.zeros = *zeros;
+  t.slot[0] = (struct step_slot){rows, rows.begin, 0, 1};
+  t.active[0] = t.arriving[0] = rows;
+  if (told) t.vjp = (struct vjp){t.values, t.cotangents, .period = zeros->period, .used = zeros->used, .outputs_from = zeros->outputs_from};
+  float *was = save(&t), *got = way_back(&t, was, n);
+  free(was);
+  trial_close(&t);
+  return got;
+}
+
+static void check_zeros(const char *what, maker *make, int variant, const struct vjp *zeros) {
+  static const struct row_range rows[] = {{0, 24}, {0, 8}, {3, 21}, {6, 8}, {7, 8}};
+  for (int b = 0; b < n_backends; b++)
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+      size_t n, n_told;
+      float *want = with_zeros(backends[b], make, variant, zeros, rows[i], false, &n);
+      float *got = with_zeros(backends[b], make, variant, zeros, rows[i], true, &n_told);
+      assert_int_equal(n, n_told);
+      close_to(what, got, want, n, ROUNDING * fmax(1, rms(want, n)));
+      free(want);
+      free(got);
+    }
+}
+
+static void test_zeros(void **state) {
+  static const struct vjp hints[] = {{.period = 8, .used = 3}, {.period = 8, .used = 8}, {.period = 8, .used = 1}, {.period = 24, .used = 7}};
+  (void)state;
+  for (size_t i = 0; i < sizeof hints / sizeof *hints; i++) {
+    for (int variant = 0; variant < 6; variant++) {
+      struct vjp zeros = hints[i];
+      check_zeros("product, rows", make_linear, variant, &zeros);
+      zeros.outputs_from = variant < 3 ? 17 : 144;
+      check_zeros("product, rows and outputs", make_linear, variant, &zeros);
+    }
+    check_zeros("norm", make_norm, 0, &hints[i]);
+    check_zeros("gate", make_gate, 1, &hints[i]);
+  }
+  check_zeros("many weights", make_large_linear, 1, &(struct vjp){.outputs_from = 4000});
+}
+
 int main(void) {
   backends[0] = "ref";
   n_backends = 1 + fast_backends(backends + 1);
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_products),  cmocka_unit_test(test_gates),        cmocka_unit_test(test_norms),
       cmocka_unit_test(test_held_norms), cmocka_unit_test(test_attention),   cmocka_unit_test(test_held_pattern),
-      cmocka_unit_test(test_pieces),    cmocka_unit_test(test_rows),         cmocka_unit_test(test_edits),
+      cmocka_unit_test(test_pieces),    cmocka_unit_test(test_rows),         cmocka_unit_test(test_edits),        cmocka_unit_test(test_zeros),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

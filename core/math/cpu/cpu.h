@@ -123,6 +123,9 @@ struct product {
   const float *x; /* row 0 */
   int64_t ld_x, rows;
   float *tiles;   /* x packed by product_pack; not needed for one row */
+  /* Of the way back: of every `period` rows of x the first `used` are those that count (0: all), the product's first one being number `first` of
+   * them; and inputs in front of `begin`, whole lanes, are 0. */
+  int64_t period, used, first, begin;
   const float *bias;
   void (*finish)(const struct product *product, int64_t row, int rows, int64_t panel, int panels, const float *c);
   /* finish_linear */
@@ -134,6 +137,12 @@ struct product {
   const float *threshold;
   struct keeper *keeper; /* of the calling thread; NULL: no encode */
 };
+
+/* Where row i of a product lies in x. */
+static inline int64_t product_row(const struct product *product, int64_t i) {
+  i += product->first;
+  return product->period ? i / product->used * product->period + i % product->used : i;
+}
 
 /* Floats of product.tiles, and of a thread's scratch. */
 size_t product_tile_floats(int64_t rows, int64_t n_in);

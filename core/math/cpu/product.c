@@ -53,10 +53,12 @@ size_t product_scratch_floats(void) {
 /* ---- packing rows ------------------------------------------------------------------------------------- */
 
 /* Inputs [begin, end) of a tile: to[k][r] = x[r][k]. Four rows at a time, so that the reads are few streams. */
-static void pack_tile(const float *x, int64_t ld, int height, int64_t begin, int64_t end, float *to) {
+static void pack_tile(const struct product *product, int64_t row, int height, int64_t begin, int64_t end, float *to) {
+  const float *x[TILE_ROWS];
   int r = 0;
+  for (int i = 0; i < height; i++) x[i] = product->x + product_row(product, row + i) * product->ld_x;
   for (; r + 4 <= height; r += 4) {
-    const float *a = x + r * ld, *b = a + ld, *c = b + ld, *d = c + ld;
+    const float *a = x[r], *b = x[r + 1], *c = x[r + 2], *d = x[r + 3];
     for (int64_t k = begin; k < end; k++) {
       float *at = to + k * height + r;
       at[0] = a[k];
@@ -66,18 +68,17 @@ static void pack_tile(const float *x, int64_t ld, int height, int64_t begin, int
     }
   }
   for (; r < height; r++)
-    for (int64_t k = begin; k < end; k++) to[k * height + r] = x[r * ld + k];
+    for (int64_t k = begin; k < end; k++) to[k * height + r] = x[r][k];
 }
 
 void product_pack(const struct product *product, struct pool_worker *worker) {
   struct tiling tiling = tiling_of(product->kernels, product->rows);
   int64_t n_in = product->w->base.n_in;
-  size_t blocks = (size_t)((n_in + BLOCK_INPUTS - 1) / BLOCK_INPUTS), unit, end;
+  size_t blocks = (size_t)((n_in - product->begin + BLOCK_INPUTS - 1) / BLOCK_INPUTS), unit, end;
   while (pool_take(worker, blocks * (size_t)tiling.n_tiles, 1, &unit, &end)) {
-    int64_t tile = (int64_t)(unit / blocks), begin = (int64_t)(unit % blocks) * BLOCK_INPUTS;
+    int64_t tile = (int64_t)(unit / blocks), begin = product->begin + (int64_t)(unit % blocks) * BLOCK_INPUTS;
     int64_t row = tile_row(&tiling, tile), stop = begin + BLOCK_INPUTS < n_in ? begin + BLOCK_INPUTS : n_in;
-    pack_tile(product->x + row * product->ld_x, product->ld_x, tile_height(&tiling, tile), begin, stop,
-              product->tiles + row * n_in);
+    pack_tile(product, row, tile_height(&tiling, tile), begin, stop, product->tiles + row * n_in);
   }
   pool_barrier(worker);
 }

@@ -104,7 +104,7 @@ static void walk_block(const struct back_unit *unit, struct block block, struct 
     const float *x = product->tiles + row * n_out + block.begin * height;
     if (next.panels) fetch_part(unit->from, next, tile - unit->tile, unit->tile_end - unit->tile);
     product->kernels->tile[DTYPE_F32][shift][height - 1](n, (const unsigned char *)unit->block, WIDE_FLOATS * sizeof(float), x,
-                                                         sums_of(unit, block.in_panel, tile, block.panels), block.begin > 0, NULL, &ahead);
+                                                         sums_of(unit, block.in_panel, tile, block.panels), block.begin > product->begin, NULL, &ahead);
   }
 }
 
@@ -116,7 +116,7 @@ static void add_sums(const struct back_unit *unit, int64_t panel, int shift, flo
     const float *c = sums_of(unit, panel, tile, panels);
     for (int r = 0; r < height; r++) {
       int64_t first = panel * LANES, n = n_in - first < panels * LANES ? n_in - first : panels * LANES;
-      unit->product->kernels->add_scaled(to + (row + r) * ld + first, 1.0f, c + (size_t)r * (size_t)panels * LANES, n);
+      unit->product->kernels->add_scaled(to + product_row(unit->from, row + r) * ld + first, 1.0f, c + (size_t)r * (size_t)panels * LANES, n);
     }
   }
 }
@@ -131,9 +131,9 @@ static void run_unit(const struct back_unit *unit, float *to, int64_t ld) {
   int64_t n_out = unit->product->w->base.n_in;
   for (int64_t panel = unit->panel; panel < unit->panel_end;) {
     int shift = shift_of(unit, panel);
-    for (int64_t begin = 0; begin < n_out; begin += BLOCK_INPUTS) {
+    for (int64_t first = unit->from->begin, begin = first; begin < n_out; begin += BLOCK_INPUTS) {
       bool last = begin + BLOCK_INPUTS >= n_out;
-      walk_block(unit, block_at(unit, panel, begin), last ? block_at(unit, panel + (1 << shift), 0) : block_at(unit, panel, begin + BLOCK_INPUTS));
+      walk_block(unit, block_at(unit, panel, begin), last ? block_at(unit, panel + (1 << shift), first) : block_at(unit, panel, begin + BLOCK_INPUTS));
     }
     add_sums(unit, panel, shift, to, ld);
     panel += 1 << shift;
@@ -147,13 +147,14 @@ static void run_unit(const struct back_unit *unit, float *to, int64_t ld) {
 static void row_inputs(const struct product *product, int64_t begin, int64_t end, float *to, float *scratch) {
   const struct cpu_matrix *w = product->w;
   size_t line = LANES * dtype_size(w->base.dtype);
+  const float *x = product->x + product_row(product, 0) * product->ld_x;
   float *sums = scratch, *wide = scratch + BACK_PANELS * LANES * LANES;
   memset(sums, 0, (size_t)(end - begin) * LANES * sizeof *sums);
-  for (int64_t panel = 0; panel < w->n_panels; panel++) {
+  for (int64_t panel = product->begin / LANES; panel < w->n_panels; panel++) {
     const unsigned char *from = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * line;
     int64_t left = w->base.n_out - panel * LANES;
     float g[LANES] = {0};
-    memcpy(g, product->x + panel * LANES, (size_t)(left < LANES ? left : LANES) * sizeof *g);
+    memcpy(g, x + panel * LANES, (size_t)(left < LANES ? left : LANES) * sizeof *g);
     for (size_t i = 0; panel + 2 < w->n_panels && i < (size_t)(end - begin) * line; i += 64)
       __builtin_prefetch(from + 2 * w->panel_bytes + i, 0, 3);
     if (w->base.dtype != DTYPE_F32) product->kernels->widen(w->base.dtype, (end - begin) * LANES, from, wide);
@@ -174,7 +175,7 @@ static void walk_one(const struct product *product, float *to, struct pool_worke
 
 void product_back_walk(const struct product *product, float *to, int64_t ld, struct pool_worker *worker, float *scratch) {
   if (product->rows == 1) {
-    walk_one(product, to, worker, scratch);
+    walk_one(product, to + product_row(product, 0) * ld, worker, scratch);
     return;
   }
   struct cpu_matrix w = turned(product);

@@ -26,16 +26,30 @@ static void clear_rows(const struct way *way, struct rows rows, int64_t width, c
     memset(cotangents_at(way->back.vjp, rows, row), 0, (size_t)width * sizeof(float));
 }
 
+/* How many of the rows in front of `row` count. */
+static int64_t used_before(const struct vjp *vjp, int64_t row) {
+  if (!vjp->period) return row;
+  int64_t rest = row % vjp->period;
+  return row / vjp->period * vjp->used + (rest < vjp->used ? rest : vjp->used);
+}
+
 static void back_linear(const struct way *way, struct pool_worker *worker, float *scratch) {
   const struct op *op = way->back.op;
+  const struct vjp *vjp = way->back.vjp;
+  int64_t first = used_before(vjp, way->rows.begin);
   struct product product = {.kernels = way->cpu->kernels,
                             .w = (const struct cpu_matrix *)op->u.linear.w,
-                            .x = cotangents_at(way->back.vjp, op->u.linear.y, way->rows.begin),
+                            .x = cotangents_at(vjp, op->u.linear.y, 0),
                             .ld_x = op->u.linear.y.ld,
-                            .rows = way->rows.end - way->rows.begin,
-                            .tiles = way->tiles};
-  float *to = cotangents_at(way->back.vjp, op->u.linear.x, way->rows.begin);
+                            .rows = used_before(vjp, way->rows.end) - first,
+                            .tiles = way->tiles,
+                            .period = vjp->period,
+                            .used = vjp->used,
+                            .first = first,
+                            .begin = vjp->outputs_from / LANES * LANES};
+  float *to = cotangents_at(vjp, op->u.linear.x, 0);
   bool packed = product.rows > 1;
+  if (product.rows == 0) return; /* what is to be cleared is 0 */
   product_back_pack(&product, worker);
   if (packed) clear_rows(way, op->u.linear.y, op->u.linear.w->n_out, worker);
   product_back_walk(&product, to, op->u.linear.x.ld, worker, scratch);
@@ -50,6 +64,7 @@ static void back_gate(const struct way *way, struct pool_worker *worker, float *
   struct row_range rows = mine(way, worker);
   bool gated = op->u.gate.up.at.memory != NULL;
   for (int32_t row = rows.begin; row < rows.end; row++) {
+    if (!vjp_has_row(vjp, row)) continue;
     cotangents_take(cotangents_at(vjp, op->u.gate.y, row), op->width, g);
     way->cpu->kernels->gate_back(op->u.gate.act, op->width, rows_at(op->u.gate.x, row), gated ? rows_at(op->u.gate.up, row) : NULL, g,
                                  cotangents_at(vjp, op->u.gate.x, row), gated ? cotangents_at(vjp, op->u.gate.up, row) : NULL);
@@ -62,7 +77,7 @@ static void back_norm(const struct way *way, struct pool_worker *worker, float *
   struct row_range rows = mine(way, worker);
   int parts = op->u.norm.parts ? op->u.norm.parts : 1;
   for (int32_t row = rows.begin; row < rows.end; row++)
-    for (int part = 0; part < parts; part++) {
+    for (int part = 0; part < parts && vjp_has_row(vjp, row); part++) {
       int64_t at = part * op->width;
       cotangents_take(cotangents_at(vjp, op->u.norm.y, row) + at, op->width, g);
       way->cpu->kernels->norm_back(&op->u.norm.norm, op->width, rows_at(op->u.norm.x, row) + at, g, vjp->hold_norms,
@@ -92,7 +107,8 @@ static void back_rows(const struct way *way, struct pool_worker *worker, float *
   bool alone = way->back.op->code == OP_GATHER; /* two rows may come from one */
   struct row_range rows = alone ? way->rows : mine(way, worker);
   if (alone && worker->index > 0) return;
-  for (int32_t row = rows.begin; row < rows.end; row++) vjp_row(&way->back, row, scratch);
+  for (int32_t row = rows.begin; row < rows.end; row++)
+    if (vjp_has_row(way->back.vjp, row)) vjp_row(&way->back, row, scratch);
 }
 
 static void work(struct pool_worker *worker, void *context) {

@@ -58,7 +58,7 @@ static int back_widened(const struct way_back *back, const struct device_matrix 
   if (!wide) return -1;
   float *dy = s->x.at;
   s->w.at = wide;
-  for (int64_t out = 0; out < w->n_out; out += each) {
+  for (int64_t out = back->vjp->outputs_from; out < w->n_out; out += each) {
     s->terms = w->n_out - out < each ? w->n_out - out : each;
     s->x.at = dy + out;
     if (cuda_check(cuda, launch_widen(cuda->stream, w, out, s->terms, wide), "widening weights", error) != 0 ||
@@ -72,11 +72,19 @@ int vjp_linear(const struct way_back *back, struct error *error) {
   const struct op *op = back->op;
   struct device_matrix w = cuda_matrix_view(op->u.linear.w);
   struct device_rows dy = cotangents_of(back, op->u.linear.y), dx = cotangents_of(back, op->u.linear.x);
-  int64_t first = back->rows.begin;
+  int64_t first = back->rows.begin, from = back->vjp->outputs_from;
   struct sums s = {.rows = back->rows.end - first, .columns = w.n_in, .terms = w.n_out,
                    .x = {dy.at + first * dy.ld, dy.ld, 0, false}, .w = {(float *)w.data, w.ld, 0, true}, .times = 1, .adds = true,
                    .y = dx.at + first * dx.ld, .ld = dx.ld};
-  int failed = w.dtype == DTYPE_F32 ? sum_products(back->cuda, &s, error) : back_widened(back, &w, &s, error);
+  int failed;
+  if (w.dtype == DTYPE_F32) {
+    s.x.at += from;
+    s.w.at += from * w.ld;
+    s.terms -= from;
+    failed = sum_products(back->cuda, &s, error);
+  } else {
+    failed = back_widened(back, &w, &s, error);
+  }
   return failed ? -1 : vjp_clear(back, op->u.linear.y, w.n_out, error);
 }
 

@@ -84,7 +84,8 @@ def test_the_laboratory_answers_what_the_readme_shows(ask):
         assert abs(got["probability"] - row["probability"]) < TOLERANCE  # instruction sets differ in the last bits
 
 
-@pytest.mark.parametrize("source, index, word", [("2-res-demo", 1890, "little"), ("2-tc-demo", 1486, "the")])
+@pytest.mark.parametrize("source, index, word", [("2-res-demo", 1890, "little"), ("2-tc-demo", 1486, "the"), ("0-tc-demo", 659, "so"),
+                                                 ("1-tc-demo", 689, "Princess"), ("3-tc-demo", 378, "very")])
 def test_statistics_came_along(ask, source, index, word):
     feature = ask(f"/feature/demo/{source}/{index}")
     assert feature["frac_nonzero"] > 0 and len(feature["activations"]) > 5
@@ -95,7 +96,7 @@ def test_statistics_came_along(ask, source, index, word):
 TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize("source", ["2-res-demo", "2-tc-demo"])
+@pytest.mark.parametrize("source", ["2-res-demo", "0-tc-demo", "1-tc-demo", "2-tc-demo", "3-tc-demo"])
 def test_dictionaries_agree_with_pytorch(ask, source):
     vectors = json.loads((ROOT / "tests" / "vectors" / "demo" / "strongest.json").read_text())
     rows = ask("/activations", text=vectors["text"], source=source)["results"]
@@ -114,6 +115,18 @@ def test_a_transcoder_steers_where_it_writes(ask):
     assert reply["STEERED"] != reply["DEFAULT"]
     sources = {s["id"]: s for s in ask("/models")["models"][0]["sources"]}
     assert sources["2-tc-demo"]["pointOut"] == "blocks.2.hook_mlp_out"
+
+
+def test_the_graph_of_the_demo(ask):
+    """All four MLPs are stood for, most of what makes the token is told by features, and they have names."""
+    graph = ask("/v1/lab/graph", text="The little girl was very happy because", sourceSet="tc-demo")
+    assert graph["metadata"]["transcoder_list"] == [f"{layer}-tc-demo" for layer in range(4)]
+    # 0.86 and 0.96 with dictionaries that explain 93 % and more of what MLPs write; instruction sets differ in the last digits only
+    assert graph["metadata"]["scores"]["replacement"] > 0.8 and graph["metadata"]["scores"]["completeness"] > 0.9
+    features = [node for node in graph["nodes"] if node["feature_type"] == "cross layer transcoder"]
+    assert len(features) > 20 and {node["source"] for node in features} == set(graph["metadata"]["transcoder_list"])
+    assert all(node["clerp"] for node in features)
+    assert next(node for node in graph["nodes"] if node["is_target_logit"])["clerp"].startswith('Output " she"')
 
 
 def commands_of(page):

@@ -44,6 +44,15 @@ def test_cache(url):
     assert losses[-1] == pytest.approx(sum(losses[:-1]) / len(losses[:-1]), abs=1.1e-3)
 
 
+def test_attribution_graph(url):
+    text = output(url, "attribution_graph.py")
+    assert re.search(r'Output " she" \(p=0\.6\d+\): \d+ nodes, \d+ edges', text)
+    told = [list(map(float, pair)) for pair in re.findall(r"changes by ([+-][\d.]+); straight into it went ([+-][\d.]+)", text)]
+    # Taking a feature away moves the logit against what the graph says it brings. In the last layer nothing but the norm answers: more than half of it is seen.
+    assert len(told) == 2 and all(change * weight < 0 for change, weight in told)
+    assert 0.5 < -told[0][0] / told[0][1] < 1.5
+
+
 def test_completions(url):
     text = output(url, "completions.py")
     rows = [line.split() for line in text.splitlines() if re.match(r" *(0|10|20|30) +-", line)]

@@ -98,6 +98,11 @@ def test_spoilt_statistics_are_a_warning(start_daemon, folder, tmp_path, spoil):
     assert mended.get(f"/api/feature/demo/{SOURCE}/100").json()["n_tokens"] > 0
 
 
+def without_ids(path):
+    """An explanation's id is the store's: it says how many sources that one knew first."""
+    return [{key: value for key, value in line.items() if key != "id"} for line in lines_of(path)]
+
+
 def test_command_line_round_trip(start_daemon, folder, tmp_path):
     first, second = tmp_path / "first.sqlite", tmp_path / "second.sqlite"
     for store, source in ((first, statistics(folder)), (second, tmp_path / "out")):
@@ -108,7 +113,7 @@ def test_command_line_round_trip(start_daemon, folder, tmp_path):
     for path in sorted(statistics(folder).rglob("*.gz")):
         name = path.relative_to(statistics(folder))
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "out2" / name).read_bytes(), name
-        assert lines_of(tmp_path / "out" / name) == lines_of(path), name
+        assert without_ids(tmp_path / "out" / name) == without_ids(path), name
 
     # A store that was filled before any dictionary was opened keeps what it has when one is.
     shutil.rmtree(statistics(folder))

@@ -2,8 +2,8 @@
 """Records what the demo's dictionaries see in one sentence, from PyTorch and transformers: the independent reference of
 tests/http/test_demo.py. usage: make.py (from the root of the tree; made with torch 2.15, transformers 5.23)
 
-Both dictionaries are TopK: the k largest x W_enc + b_enc of a position, of these the positive ones, times the length of the
-decoder row (docs/decisions.md 14). The SAE reads the residual stream less b_dec, the transcoder the second norm before its gain."""
+All dictionaries are TopK: the k largest x W_enc + b_enc of a position, of these the positive ones, times the length of the
+decoder row (docs/decisions.md 14). The SAE reads the residual stream less b_dec, a transcoder the second norm before its gain."""
 import json
 import pathlib
 
@@ -19,19 +19,19 @@ SHOWN = 5
 
 
 def points(model, ids):
-    """The residual stream before layer 2 and the normalised input of its MLP: what the two dictionaries read."""
-    got = {}
-    block = model.transformer.h[2]
-    block.register_forward_pre_hook(lambda _, given: got.update(resid=given[0]))
+    """The residual stream before layer 2 and the normalised inputs of the MLPs: what the dictionaries read."""
+    resid, normalized = {}, []
+    model.transformer.h[2].register_forward_pre_hook(lambda _, given: resid.update(rows=given[0]))
 
     def keep_normalized(norm, given, _):
         centred = given[0] - given[0].mean(-1, keepdim=True)
-        got["normalized"] = centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + norm.eps)
+        normalized.append((centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + norm.eps))[0])
 
-    block.ln_2.register_forward_hook(keep_normalized)
+    for block in model.transformer.h:
+        block.ln_2.register_forward_hook(keep_normalized)
     with torch.no_grad():
         model(torch.tensor([ids]))
-    return got["resid"][0], got["normalized"][0]
+    return resid["rows"][0], normalized
 
 
 def strongest(folder, rows, subtract):
@@ -49,8 +49,9 @@ def main():
     ids = [model.config.bos_token_id] + Tokenizer.from_file(str(DEMO / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids
     resid, normalized = points(model, ids)
     sources = DEMO / "sources"
-    out = {"text": TEXT, "2-res-demo": strongest(sources / "2-res-demo", resid, True),
-           "2-tc-demo": strongest(sources / "2-tc-demo", normalized, False)}
+    out = {"text": TEXT, "2-res-demo": strongest(sources / "2-res-demo", resid, True)}
+    for layer, rows in enumerate(normalized):
+        out[f"{layer}-tc-demo"] = strongest(sources / f"{layer}-tc-demo", rows, False)
     (HERE / "strongest.json").write_text(json.dumps(out) + "\n")
 
 

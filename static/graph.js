@@ -91,14 +91,14 @@ function refill(controls, request) {
   controls[LIMITS[0][0]].dispatchEvent(new Event('input', { bubbles: true })); // for the form's own words of them
 }
 
-function form(controls, run) {
+function form(controls, run, stop) {
   const summary = h('summary', {});
   const tell = () => { const changed = LIMITS.filter(([name]) => controls[name].value !== '').length; summary.textContent = changed ? `Limits (${changed} changed)` : 'Limits'; };
   const more = h('details', { oninput: tell }, summary, h('div', { class: 'pair wide' }, LIMITS.map(([name, label, , word]) => field(label, controls[name], word))));
   tell();
   return h('form', { class: 'card fields', novalidate: true, onsubmit: (event) => { event.preventDefault(); run(); } },
     h('div', { class: 'pair wide' }, field('Model', controls.modelId), field('Transcoders', controls.sourceSet)), field('Text', controls.text, 'The token behind its last one is explained.'), more,
-    h('div', { class: 'row' }, h('button', { class: 'main' }, 'Draw the graph')));
+    h('div', { class: 'row' }, h('button', { class: 'main' }, 'Draw the graph'), stop));
 }
 
 // ---- the graph ------------------------------------------------------------------------------------------
@@ -141,10 +141,9 @@ function shareSlider(graph, state, changed) {
 }
 
 /** Explanations of the most influential features, for the tooltips. */
-async function nameFeatures(model, graph, refresh) {
+function nameFeatures(model, graph) {
   const features = graph.nodes.filter((node) => node.kind === 'feature' && !node.name).sort((a, b) => a.share - b.share).slice(0, NAMED);
-  await Promise.all(features.map(async (node) => { node.name = await explanationOf(model.id, node.source, node.index); }));
-  if (features.some((node) => node.name)) refresh();
+  for (const node of features) explanationOf(model.id, node.source, node.index).then((told) => { node.name = told; });
 }
 
 /** What is asked for by the address, of what there is. */
@@ -161,7 +160,14 @@ function graphPart(model, graph, state, keep, below) {
   const fill = () => { show(node, nodeCard(model.id, graph.byId.get(state.chosen), state.pinned, act)); show(pinned, pinnedCard(model.id, graph, state.pinned, act)); };
   const changed = () => { view.refresh(); keep(state); };
   const act = {
-    choose: (id, fromHere) => { state.chosen = id; fill(); changed(); if (fromHere) node.querySelector('h2').focus(); },
+    point: (id) => view.point(id),
+    choose: (id, fromHere) => {
+      state.chosen = id;
+      fill();
+      if (fromHere) view.point(null); // the button under the pointer is gone
+      changed();
+      if (fromHere) node.querySelector('h2').focus();
+    },
     pin: (id) => {
       if (!state.pinned.delete(id)) state.pinned.add(id);
       const again = node.contains(document.activeElement);
@@ -174,7 +180,7 @@ function graphPart(model, graph, state, keep, below) {
   const view = graphView(graph, state, act);
   fill();
   keep(state);
-  nameFeatures(model, graph, view.refresh);
+  nameFeatures(model, graph);
   return h('div', { class: 'columns side graphs' }, // in one column, a node stands right below the drawing
     card('The graph', view.node, legend(graph), shareSlider(graph, state, changed)), h('div', { class: 'beside' }, node), h('div', { class: 'stack' }, pinned, scoreCard(model, graph), below));
 }
@@ -219,6 +225,7 @@ function ask(page, controls, asked) {
   page.running = new AbortController();
   const { signal } = page.running, request = bodyOf(controls);
   forgive(controls);
+  page.stop.hidden = false;
   page.kept = null;
   page.changed = () => {};
   page.list.refresh();
@@ -229,7 +236,7 @@ function ask(page, controls, asked) {
       throw error;
     });
     return reply ? drawn(page, request, reply, asked) : h('p', { class: 'state' }, 'Nothing is drawn: see what stands beneath the field.');
-  }, 'Running the text there and back…').then(() => reveal(page));
+  }, 'Running the text there and back…').then(() => { if (!signal.aborted) { page.stop.hidden = true; reveal(page); } });
 }
 
 /** Fills `out` with a graph that is kept, and the form with how it was made. */
@@ -251,11 +258,12 @@ function build(main, all, hash, at) {
   const model = all.find((one) => one.id === (hash.get('model') ?? at?.modelId)) ?? all[0];
   const out = h('div', {}, all.length > 0 && empty('No graph is drawn yet.', 'It takes a moment on a small model, longer with many layers and long texts.'));
   const page = { out, kept: null, changed: () => {} };
+  page.stop = h('button', { type: 'button', hidden: true, onclick: () => { page.running.abort(); page.stop.hidden = true; show(out, empty('Stopped.')); } }, 'Stop');
   const controls = model && controlsOf(all, model, hash);
   page.list = keptCard(page);
   controls?.modelId.addEventListener('change', () => { page.running?.abort(); build(main, all, new URLSearchParams({ model: controls.modelId.value })); });
   const run = () => { setTitle('Graph'); return ask(page, controls, new URLSearchParams()); };
-  show(main, head(), h('div', { class: 'stack' }, h('div', { class: 'columns side' }, model ? form(controls, run) : noTranscoders(), page.list.node), out));
+  show(main, head(), h('div', { class: 'stack' }, h('div', { class: 'columns side' }, model ? form(controls, run, page.stop) : noTranscoders(), page.list.node), out));
   if (at) open(page, controls, at, hash);
   else if (model && hash.has('prompt')) ask(page, controls, hash);
 }

@@ -102,11 +102,10 @@ function outputsAcross(n, room) {
   return Math.ceil(n / Math.ceil(n / most));
 }
 
+/** The likeliest stands above the last token, where most of what makes it is; the others follow to the left. */
 function putOutputs(group, column, row, across) {
-  return group.map((node, i) => {
-    const line = Math.floor(i / across), here = Math.min(across, group.length - line * across);
-    return { node, x: column.end - PAD / 2 - PILL.width / 2 - (here - 1 - i % across) * (PILL.width + PILL.gap), y: row.top + 5 + (line + 0.5) * PILL.step, width: PILL.width, height: PILL.height };
-  });
+  return group.map((node, i) => ({ node, x: column.end - PAD / 2 - PILL.width / 2 - (i % across) * (PILL.width + PILL.gap), y: row.top + 5 + (Math.floor(i / across) + 0.5) * PILL.step,
+    width: PILL.width, height: PILL.height }));
 }
 
 function put(group, column, row, outputs) {

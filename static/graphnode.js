@@ -22,18 +22,20 @@ function nameOf(model, node) {
   return h('span', { class: 'few' }, h('span', { class: 'name' }, `${node.source}/${node.index}`), ' ', meaning);
 }
 
-const chooser = (model, node, choose) => h('button', { type: 'button', class: 'quiet node', 'data-v': tipOf(node), onclick: () => choose(node.id, true) }, nameOf(model, node));
+/** A node that can be gone to; under the pointer, the drawing shows where it is. */
+const chooser = (model, node, act) => h('button', { type: 'button', class: 'quiet node', 'data-v': tipOf(node), onclick: () => act.choose(node.id, true),
+  onpointerenter: (event) => event.pointerType === 'mouse' && act.point(node.id), onpointerleave: () => act.point(null) }, nameOf(model, node));
 const weightCell = (weight, most) => h('td', { class: 'right' }, h('span', { class: 'number' }, signed(weight)), meter(weight, most, weight < 0));
 
 const brief = (token) => ([...token].length > 9 ? `${[...token].slice(0, 8).join('')}…` : token);
 
 /** Links as a table, the largest first; the rest at a press. */
-function linkTable(model, title, links, choose, none) {
+function linkTable(model, title, links, act, none) {
   const host = h('div', {});
   const most = Math.abs(links[0]?.weight ?? 0);
   const fill = (n) => show(host, h('table', {}, h('caption', { class: 'unseen' }, title),
     h('thead', {}, h('tr', {}, ['Node', 'At'].map((text) => h('th', { scope: 'col' }, text)), h('th', { scope: 'col', class: 'right' }, 'Weight'))),
-    h('tbody', {}, links.slice(0, n).map(({ node, weight }) => h('tr', {}, h('td', { class: 'wide' }, chooser(model, node, choose)), h('td', { class: 'number' }, node.kind !== 'embedding' && [tokenChip(brief(node.at)), ' '], h('small', { class: 'soft' }, node.position)),
+    h('tbody', {}, links.slice(0, n).map(({ node, weight }) => h('tr', {}, h('td', { class: 'wide' }, chooser(model, node, act)), h('td', { class: 'number' }, node.kind !== 'embedding' && [tokenChip(brief(node.at)), ' '], h('small', { class: 'soft' }, node.position)),
       weightCell(weight, most))))),
     links.length > n && h('button', { type: 'button', class: 'quiet', onclick: () => fill(Infinity) }, `Show all ${links.length}`));
   if (links.length) fill(ROWS);
@@ -62,7 +64,7 @@ function glance(model, node) {
   return out;
 }
 
-/** The card of a node. `act`: {choose(id, fromHere), pin(id)}. */
+/** The card of a node. `act`: {choose(id, fromHere), pin(id), point(id or null)}. */
 export function nodeCard(model, node, pinned, act) {
   if (!node) return card('No node is chosen', h('p', { class: 'hint' }, 'Choose a mark of the drawing to see what goes into it and where it goes.'));
   const feature = node.kind === 'feature';
@@ -75,8 +77,8 @@ export function nodeCard(model, node, pinned, act) {
       WORDS[node.kind] && h('p', { class: 'hint' }, WORDS[node.kind]),
       feature && glance(model, node),
       feature && h('div', { class: 'row' }, h('a', { class: 'button', href: featurePath(model, node.source, node.index) }, 'The page of this feature')),
-      node.kind !== 'embedding' && node.kind !== 'error' && linkTable(model, 'Inputs', node.inputs, act.choose, 'What goes into it was too little to be kept.'),
-      node.kind !== 'logit' && linkTable(model, 'Outputs', node.outputs, act.choose, 'Nothing that was kept comes from it.')));
+      node.kind !== 'embedding' && node.kind !== 'error' && linkTable(model, 'Inputs', node.inputs, act, 'What goes into it was too little to be kept.'),
+      node.kind !== 'logit' && linkTable(model, 'Outputs', node.outputs, act, 'Nothing that was kept comes from it.')));
 }
 
 /** The pinned nodes, and what goes from one to another. */
@@ -85,9 +87,9 @@ export function pinnedCard(model, graph, pinned, act) {
   if (!nodes.length) return card('Pinned nodes', h('p', { class: 'hint' }, 'Pin the nodes of a story: the links between them stay drawn, and the address of this page keeps them.'));
   const links = linksAmong(graph, pinned), most = Math.abs(links[0]?.weight ?? 0);
   return card(`Pinned nodes (${nodes.length})`,
-    h('ul', { class: 'list' }, nodes.map((node) => h('li', {}, h('div', { class: 'item' }, h('div', { class: 'row line stay' }, h('span', {}, chooser(model, node, act.choose), ' ', h('small', { class: 'soft' }, placeOf(node))),
+    h('ul', { class: 'list' }, nodes.map((node) => h('li', {}, h('div', { class: 'item' }, h('div', { class: 'row line stay' }, h('span', {}, chooser(model, node, act), ' ', h('small', { class: 'soft' }, placeOf(node))),
       h('button', { type: 'button', class: 'quiet', 'aria-label': `Unpin ${titleOf(node)}, ${placeOf(node)}`, onclick: () => act.pin(node.id) }, '✕')))))),
     links.length ? h('div', { class: 'scroll' }, h('table', {}, h('caption', { class: 'unseen' }, 'Links between pinned nodes'), h('thead', {}, h('tr', {}, ['From', 'To'].map((text) => h('th', { scope: 'col' }, text)), h('th', { scope: 'col', class: 'right' }, 'Weight'))),
-      h('tbody', {}, links.map(({ from, to, weight }) => h('tr', {}, h('td', {}, chooser(model, from, act.choose)), h('td', {}, chooser(model, to, act.choose)), weightCell(weight, most))))))
+      h('tbody', {}, links.map(({ from, to, weight }) => h('tr', {}, h('td', {}, chooser(model, from, act)), h('td', {}, chooser(model, to, act)), weightCell(weight, most))))))
       : h('p', { class: 'hint' }, nodes.length > 1 ? 'No link that was kept goes directly from one of them to another.' : 'Links are shown when there are two.'));
 }

@@ -15,22 +15,20 @@ const strengthOf = (node) => 0.3 + 0.7 * Math.max(0, Math.min(1, node.kind === '
 function shapeOf({ node, x, y, width, height }) {
   const strong = strengthOf(node);
   if (width) {
-    const word = node.kind === 'logit' ? `${shorten(node.token, 7)} ${percent(Number(node.probability.toPrecision(2)))}` : shorten(node.token, 10);
+    const words = node.kind === 'logit' ? [svg('text', { x: x - width / 2 + 7, y: y + 4 }, shorten(node.token, 7)), svg('text', { class: 'soft', x: x + width / 2 - 7, y: y + 4, 'text-anchor': 'end' }, percent(Number(node.probability.toPrecision(2))))]
+      : svg('text', { x, y: y + 4, 'text-anchor': 'middle' }, shorten(node.token, 10));
     return [svg('rect', { class: 'body', x: x - width / 2, y: y - height / 2, width, height, rx: 5 }), svg('rect', { class: 'fill', x: x - width / 2, y: y - height / 2, width, height, rx: 5, opacity: strong * 0.6 }),
-      svg('text', { x, y: y + 4, 'text-anchor': 'middle' }, word)];
+      words];
   }
   const r = 3.5 + 3 * strong;
   const d = node.kind === 'error' ? `M${x} ${y - r - 1}l${r + 1} ${r + 1}l${-r - 1} ${r + 1}l${-r - 1} ${-r - 1}z` : `M${x - r} ${y}a${r} ${r} 0 1 1 ${2 * r} 0a${r} ${r} 0 1 1 ${-2 * r} 0z`;
   return [svg('path', { class: 'body', d }), svg('path', { class: 'fill', d, opacity: strong })];
 }
 
-/** What a finger can hit, and rings. `weight`: of its link with the chosen node. */
-function markOf(mark, state, weight) {
+/** What a finger can hit, and rings. */
+function markOf(mark) {
   const { node, x, y, width = 16, height = 16 } = mark;
-  const classes = ['mark', node.kind, node.id === state.chosen && 'chosen', state.pinned.has(node.id) && 'pinned'].filter(Boolean);
-  const group = svg('g', { class: classes.join(' '), 'data-id': node.id }, svg('rect', { class: 'hit', x: x - width / 2, y: y - height / 2, width, height, rx: 5 }), shapeOf(mark));
-  group.dataset.v = tipOf(node) + (weight === undefined ? '' : `\nlink ${signed(weight)}`);
-  return group;
+  return svg('g', { class: `mark ${node.kind}`, 'data-id': node.id }, svg('rect', { class: 'hit', x: x - width / 2, y: y - height / 2, width, height, rx: 5 }), shapeOf(mark));
 }
 
 // ---- links ----------------------------------------------------------------------------------------------
@@ -38,7 +36,8 @@ function markOf(mark, state, weight) {
 function curve(from, to) {
   const y1 = from.y - (from.height ?? 10) / 2, y2 = to.y + (to.height ?? 10) / 2;
   const bend = Math.max(12, (y1 - y2) / 2);
-  return `M${from.x} ${y1}C${from.x} ${y1 - bend} ${to.x} ${y2 + bend} ${to.x} ${y2}`;
+  const aside = Math.abs(from.x - to.x) < 24 && y1 - y2 > 40 ? Math.min(30, (y1 - y2) / 4) : 0; // around the marks between
+  return `M${from.x} ${y1}C${from.x - aside} ${y1 - bend} ${to.x - aside} ${y2 + bend} ${to.x} ${y2}`;
 }
 
 function linkOf(places, { from, to, weight }, most) {
@@ -76,12 +75,12 @@ function nextMark(marks, at, [dx, dy]) {
 const gutter = (graph, layout) => svg('svg', { class: 'names', width: GUTTER, height: layout.height, 'aria-hidden': 'true' },
   layout.rows.map((row, i) => svg('text', { x: GUTTER - 8, y: row.middle + 4, 'text-anchor': 'end' }, rowName(graph, i))));
 
-/** state: {chosen: id, pinned: Set of ids, share}. `choose(id)` and `pin(id)` are told of what the reader does; `refresh` draws the state. Links are
- * those of the node under the pointer, else of the one that the arrow keys are at, else of the chosen one. */
+/** state: {chosen: id, pinned: Set of ids, share}. `choose(id)` and `pin(id)` are told of what the reader does; `refresh` draws the state, `point(id)` is
+ * as if the pointer were there. Links are those of the node under the pointer, else of the one that the arrow keys are at, else of the chosen one. */
 export function graphView(graph, state, { choose, pin }) {
   const host = h('div', { class: 'scroll graph', tabindex: 0, role: 'group', 'aria-roledescription': 'graph',
     'aria-label': `Attribution graph of ${graph.nodes.length} nodes; arrow keys go from node to node, Enter chooses one, P pins it` });
-  let layout, places, marks = new Map(), lines, lit = [], cursor = null, hovered = null, room = 0;
+  let layout, places, marks = new Map(), lines, ringed = [], lit = [], cursor = null, hovered = null, room = 0;
 
   const light = () => {
     const node = graph.byId.get(hovered ?? cursor ?? state.chosen), links = linksOf(graph, node, state.pinned);
@@ -96,35 +95,54 @@ export function graphView(graph, state, { choose, pin }) {
       if (mark) lit.push(mark);
     }
   };
-  const stand = (id) => {
-    marks.get(cursor)?.classList.remove('here');
-    cursor = id;
-    const here = marks.get(id);
-    here?.classList.add('here');
-    here?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
-    tipAt(here ?? null);
-    if (here) say(here.dataset.v.replace(/\n/g, ', '));
-    if (layout) light();
+  const ring = () => {
+    for (const mark of ringed) mark?.classList.remove('chosen', 'pinned', 'here');
+    ringed = [state.chosen, cursor, ...state.pinned].map((id) => marks.get(id));
+    marks.get(state.chosen)?.classList.add('chosen');
+    marks.get(cursor)?.classList.add('here');
+    for (const id of state.pinned) marks.get(id)?.classList.add('pinned');
   };
-  const hover = (id) => { if (id !== hovered) { hovered = id; light(); } };
-  const refresh = () => {
-    if (!room) return;
-    const weights = weightsOf(graph.byId.get(state.chosen));
-    layout = layOut(graph, within(graph, state.share, new Set([state.chosen, ...state.pinned])), room - GUTTER);
+  /** What is told of a mark depends on what is chosen: it is made when it is wanted. */
+  const tell = (id) => {
+    const mark = marks.get(id), weight = weightsOf(graph.byId.get(state.chosen)).get(id);
+    if (mark) mark.dataset.v = tipOf(graph.byId.get(id)) + (weight === undefined ? '' : `\nlink with the chosen one ${signed(weight)}`);
+    return mark ?? null;
+  };
+  const stand = (id) => {
+    cursor = id;
+    const here = tell(id);
+    here?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    tipAt(here);
+    if (here) say(here.dataset.v.replace(/\n/g, ', '));
+    if (layout) { ring(); light(); }
+  };
+  const point = (id) => {
+    if (!layout || id === hovered) return;
+    hovered = id;
+    tell(id);
+    light();
+  };
+  const build = (nodes) => {
+    layout = layOut(graph, nodes, room - GUTTER);
     places = new Map(layout.marks.map((one) => [one.node.id, one]));
-    marks = new Map(layout.marks.map((one) => [one.node.id, markOf(one, state, weights.get(one.node.id))]));
+    marks = new Map(layout.marks.map((one) => [one.node.id, markOf(one)]));
     lines = svg('g', {});
-    lit = [];
+    lit = ringed = [];
     const left = host.scrollLeft;
     show(host, gutter(graph, layout), svg('svg', { class: 'drawing', width: layout.width, height: layout.height, 'aria-hidden': 'true' },
       layout.rows.map((row, i) => svg('rect', { class: i % 2 ? 'band' : 'band odd', x: 0, y: row.top, width: layout.width, height: row.width })), lines, svg('g', {}, [...marks.values()])));
     host.scrollLeft = left;
-    marks.get(cursor)?.classList.add('here');
+  };
+  const refresh = (resized) => {
+    if (!room) return;
+    const nodes = within(graph, state.share, new Set([state.chosen, ...state.pinned]));
+    if (resized || nodes.length !== marks.size || !nodes.every((node) => marks.has(node.id))) build(nodes);
+    ring();
     light();
   };
   host.addEventListener('click', (event) => { const id = event.target.closest('[data-id]')?.dataset.id; if (id) { cursor = id; choose(id); } });
-  host.addEventListener('pointerover', (event) => event.pointerType === 'mouse' && layout && hover(event.target.closest('[data-id]')?.dataset.id ?? null));
-  host.addEventListener('pointerleave', () => layout && hover(null));
+  host.addEventListener('pointerover', (event) => event.pointerType === 'mouse' && point(event.target.closest('[data-id]')?.dataset.id ?? null)); // before the tooltip is shown
+  host.addEventListener('pointerleave', () => point(null));
   host.addEventListener('keydown', (event) => {
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     const at = places?.get(cursor) ?? places?.get(state.chosen) ?? layout?.marks[0];
@@ -140,11 +158,11 @@ export function graphView(graph, state, { choose, pin }) {
     if (!host.clientWidth || host.clientWidth === room) return;
     const first = !room;
     room = host.clientWidth;
-    refresh();
+    refresh(true);
     const { node, x = 0 } = places.get(state.chosen) ?? {};
     if (first) host.scrollLeft = node?.kind === 'logit' ? layout.width : Math.max(0, x - room * 0.5);
   }).observe(host);
-  return { node: host, refresh };
+  return { node: host, refresh, point };
 }
 
 // ---- what the marks mean --------------------------------------------------------------------------------

@@ -105,6 +105,8 @@ def test_rows_are_layers_and_columns_tokens(browser, lab):
     for left, right in zip(sorted(columns), sorted(columns)[1:]):
         assert max(columns[left]) < min(columns[right]), (left, right)
     assert len(set(map(tuple, places.values()))) == len(places)  # none hides another
+    outputs = [n["node_id"] for n in graph["nodes"] if n["feature_type"] == "logit"]
+    assert places[outputs[0]] == [max(places[node][0] for node in outputs), min(places[node][1] for node in outputs)]  # the likeliest stands above the last token
 
 
 def test_a_node_tells_its_links(browser, lab):
@@ -148,6 +150,14 @@ def test_pointing_shows_links_and_their_sign(browser, lab):
     assert mark(browser, chosen).get_attribute("class").count("chosen") == 1  # pointing chooses nothing
     ActionChains(browser).move_to_element(find(browser, "h1")).perform()
     wait(browser, lambda: drawn() == signs(chosen))
+    first = max((link for link in graph["links"] if link["target"] == chosen), key=lambda link: abs(link["weight"]))["source"]
+    ActionChains(browser).move_to_element(find(browser, ".beside button.node")).perform()  # its row in the table
+    wait(browser, lambda: drawn() == signs(first) and marks(browser, ".seen") == [first])
+    find(browser, ".beside button.node").click()
+    assert marks(browser, ".chosen") == [first] and browser.switch_to.active_element.tag_name == "h2"
+    drawing = find(browser, ".scroll.graph")
+    drawing.send_keys(Keys.ARROW_UP, Keys.ARROW_UP)  # where the pointer was holds nothing any more
+    assert drawn() == signs(*marks(browser, ".here"))
 
 
 def test_keys_walk_choose_and_pin(browser, lab):
@@ -346,6 +356,20 @@ def test_a_wrong_limit_stands_beneath_its_field(browser, lab):
     bad.send_keys("3" + Keys.ENTER)
     wait(browser, lambda: count(browser, ".drawing .mark.logit") > 0)
     assert count(browser, ".drawing .mark.logit") <= 3 and count(browser, "[aria-invalid]") == 0
+
+
+def test_a_long_run_is_stopped(browser, lab):
+    open_page(browser, lab.url + "/graph")
+    browser.execute_script("document.querySelector('textarea').value = arguments[0]; document.querySelector('summary').click()", " ".join([TEXT] * 10))
+    for field in browser.find_elements(By.CSS_SELECTOR, "details input")[-2:]:
+        field.send_keys("1")
+    button(browser, "Draw the graph").click()
+    button(browser, "Stop").click()
+    has(browser, "Stopped.")
+    assert count(browser, ".drawing") == 0 and not [b for b in browser.find_elements(By.CSS_SELECTOR, "button") if b.text == "Stop"]
+    browser.execute_script("document.querySelector('textarea').value = arguments[0]", TEXT)
+    button(browser, "Draw the graph").click()
+    wait(browser, lambda: count(browser, ".drawing .mark") > 0)
 
 
 def test_hostile_tokens_stay_text(browser, lab):

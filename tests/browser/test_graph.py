@@ -363,9 +363,11 @@ def test_a_long_run_is_stopped(browser, lab):
     browser.execute_script("document.querySelector('textarea').value = arguments[0]; document.querySelector('summary').click()", " ".join([TEXT] * 10))
     for field in browser.find_elements(By.CSS_SELECTOR, "details input")[-2:]:
         field.send_keys("1")
+    browser.execute_script("const ask = window.fetch; window.cut = 0; window.fetch = (where, how) => { how?.signal?.addEventListener('abort', () => window.cut++); return ask(where, how); }")
     button(browser, "Draw the graph").click()
     button(browser, "Stop").click()
     has(browser, "Stopped.")
+    assert browser.execute_script("return window.cut") == 1  # the server is told
     assert count(browser, ".drawing") == 0 and not [b for b in browser.find_elements(By.CSS_SELECTOR, "button") if b.text == "Stop"]
     browser.execute_script("document.querySelector('textarea').value = arguments[0]", TEXT)
     button(browser, "Draw the graph").click()

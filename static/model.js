@@ -16,5 +16,5 @@ export async function draw(main, [id]) {
         model.every.length > 0 && card('Search by explanation', explanationSearch({ model: model.id }))),
       h('div', { class: 'stack' }, card('Shape', modelFacts(model)),
         !model.stored && h('div', { class: 'row' }, h('a', { class: 'button main', href: `/steer#${hash}` }, 'Steer it'), h('a', { class: 'button', href: `/inspect#${hash}` }, 'Inspect a text'),
-          transcoderSets(model).length > 0 && h('a', { class: 'button', href: `/graph#${hash}` }, 'Attribution graph'))))));
+          transcoderSets(model).length > 0 && h('a', { class: 'button', href: `/graph#${hash}` }, 'Attribution graph')))));
 }

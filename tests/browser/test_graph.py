@@ -87,6 +87,13 @@ def test_form_draws_every_node(browser, lab):
     assert [g.text for g in browser.find_elements(By.CSS_SELECTOR, ".names text")] == ["Tokens", "Layer 0", "Layer 1", "Layer 2", "Output"]
 
 
+def test_way_from_the_model(browser, lab):
+    open_page(browser, f"{lab.url}/{MODEL}")
+    button(browser, "Attribution graph").click()
+    has(browser, "No graph is drawn yet")
+    assert Select(find(browser, "select")).first_selected_option.text == MODEL
+
+
 def test_rows_are_layers_and_columns_tokens(browser, lab):
     open_page(browser, lab.url + address(f"&{ALL}"))
     wait(browser, lambda: count(browser, ".drawing .mark") > 0)

@@ -61,7 +61,7 @@ static int place_out(const struct lab *lab, const char *name, char out[TRAIN_PAT
                            "this server has no folder for dictionaries that it trains: the setting 'source_folders' (--source-folders) names one");
   if (!is_name(name))
     return error_set_field(error, ERROR_ARGUMENT, "out",
-                           "out '%.100s' is not a name of 1 to 100 letters, digits, '.', '_' and '-' that begins with none of '.'", name ? name : "");
+                           "out '%.100s' is not a name of 1 to 100 letters, digits, '.', '_' and '-', the first of them not a '.'", name ? name : "");
   if (snprintf(out, TRAIN_PATH_BYTES, "%s/%s", lab->train_folder, name) < TRAIN_PATH_BYTES) return 0;
   return error_set_field(error, ERROR_ARGUMENT, "out", "the path of '%s' is too long", name);
 }

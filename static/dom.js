@@ -89,13 +89,13 @@ export function empty(title, ...hint) {
   return h('div', { class: 'notice' }, h('strong', {}, title), hint.length > 0 && h('p', { class: 'soft' }, hint));
 }
 
-/** Where nothing can have been kept. */
 /** The way through a long table, `size` rows a page; `turn(offset)` goes there. */
 export const pager = ({ offset, size, shown, total }, turn) => h('div', { class: 'row apart' },
   h('button', { type: 'button', disabled: offset === 0, onclick: () => turn(Math.max(0, offset - size)) }, 'Previous'),
   h('span', { class: 'soft number' }, `${count(offset + 1)} to ${count(offset + shown)} of ${count(total)}`),
   h('button', { type: 'button', disabled: offset + shown >= total, onclick: () => turn(offset + size) }, 'Next'));
 
+/** Where nothing can have been kept. */
 export const noStore = (what) => empty(`${what}: this server keeps nothing.`, 'Start the daemon with ', h('code', {}, '--store FILE'), ' to keep statistics, explanations and jobs.');
 
 /** An error as the server words it. Something that is not built yet is no failure and looks like none. */
@@ -107,7 +107,8 @@ export function failure(error, retry) {
     error.status === 401 ? keyForm() : retry && (error.status >= 502 || error.status === 500 || !error.status) && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));
 }
 
-const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.') : '');
+/** An error of the server as a sentence. */
+export const sentence = (text) => (text ? text[0].toUpperCase() + text.slice(1) + (/[.!?)]$/.test(text) ? '' : '.') : '');
 
 /** The key lives as long as the tab does. */
 function keyForm() {

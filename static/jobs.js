@@ -3,6 +3,7 @@
 
 import { card, count, during, duration, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, waiting } from './dom.js';
 import { events, get, models, path, post, remove, server, sourceName } from './api.js';
+import { trainingForm } from './train.js';
 
 const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
 const LOOK_MS = 4000;
@@ -56,7 +57,7 @@ function found(job) {
 /** One job; `update` takes a newer state. Only what changed is drawn again: a button under the pointer, the focus and
  * an open list of parameters outlive the news. */
 function jobItem(first, changed) {
-  const node = h('li', {});
+  const node = h('li', { id: `job-${first.id}`, tabindex: -1 });
   const notes = h('div', { 'aria-live': 'polite' });
   const address = '/v1/jobs' + path(first.id);
   const progress = progressBar(first.id);
@@ -82,6 +83,7 @@ function jobItem(first, changed) {
 const KINDS = [['stats', 'Count its features'], ['eval', 'Evaluate it']];
 const KIND_HINTS = { stats: 'The counts, examples and explanations go into the store.', eval: 'How much it explains, and what the model still predicts through it; the figures go into the store.' };
 
+/** Statistics and evaluations, which need a dictionary; trainings do not. */
 function starter(all, changed) {
   const pairs = all.flatMap((model) => model.every.map((source) => [`${model.id} ${source.id}`, `${model.id} / ${sourceName(source)}`]));
   if (!pairs.length) return null;
@@ -141,7 +143,14 @@ function jobList() {
     }
   };
   addEventListener('pagehide', () => { clearTimeout(timer); stream?.control.abort(); });
-  return { node: card('Jobs', out), look };
+  /** Looks again, and shows where a new job stands. */
+  const lead = async (job) => {
+    await look();
+    const item = document.getElementById(`job-${job.id}`);
+    item?.scrollIntoView({ block: 'nearest' });
+    item?.focus({ preventScroll: true });
+  };
+  return { node: card('Jobs', out), look, lead };
 }
 
 export async function draw(main) {
@@ -152,6 +161,7 @@ export async function draw(main) {
     h('div', { class: 'columns side' }, list.node, side));
   await load(side, async () => {
     await list.look();
-    return server.keeps ? starter(await models(), list.look) : null;
+    const all = await models();
+    return server.keeps && all.length ? h('div', { class: 'stack' }, starter(all, list.look), trainingForm(all, list.lead)) : null;
   });
 }

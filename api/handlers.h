@@ -130,6 +130,10 @@ HANDLER(logit_stats_get);
 HANDLER(enrichment_post);
 HANDLER(token_score_post);
 
+/* lab_training.c */
+extern const struct field lab_training_fields[];
+HANDLER(lab_training_get);
+
 /* lab_run.c, lab_next.c, lab_compare.c, lab_patch.c, lab_ablate.c, lab_lens.c */
 extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_patch_fields[],
     lab_attribute_fields[], lab_graph_fields[];

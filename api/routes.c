@@ -169,6 +169,8 @@ const struct route routes[] = {
     {"POST", "/v1/lab/graph", "Which features made which others, from the text to its next token", FAMILY_LAB, lab_graph_fields,
      lab_graph_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"GET", "/v1/graphs/{model}/{slug}", "A graph that is kept", FAMILY_LAB, NULL, graph_file_get, ROUTE_READS},
+    {"GET", "/v1/lab/training", "Which dictionaries can be trained here, with which options, or why none", FAMILY_LAB, lab_training_fields,
+     lab_training_get, ROUTE_STRICT},
     {"GET", "/v1/lab/points", "The points of a model, with all their names and shapes", FAMILY_LAB, lab_points_fields,
      lab_points_get, ROUTE_STRICT},
     {"GET", "/v1/lab/dictionaries/{model}/{source}", "Shape, provenance and statistics of a dictionary", FAMILY_LAB,

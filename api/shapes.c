@@ -272,6 +272,9 @@ static const struct shape shapes[] = {
     {lab_heads_post,
      .body = "{induction: [[number]], previousToken: [[number]], duplicateToken: [[number]], tokens: [[integer]], "
              "losses: [number]?}"},
+    {lab_training_get,
+     .body = "{refused: text?, architectures: [text], options: [{name: text, type: text, minimum: number, maximum: number, "
+             "architectures: [text], text: text}]}"},
     {lab_points_get,
      .body = "{modelId: text, layers: integer, points: [{name: text, spellings: [text], shape: [text|integer], kind: text, "
              "fixed: text?}], missing: [{name: text, spellings: [text], missing: text}]}"},

@@ -54,11 +54,17 @@ static bool is_name(const char *text) {
   return n > 0 && n <= 100 && n == fine && text[0] != '.';
 }
 
+const char *lab_train_refusal(const struct lab *lab) {
+  if (lab->train_folder) return NULL;
+  if (lab->options.train_folder) return "the folder for dictionaries that this server trains, the first of the setting 'source_folders', is not there: "
+                                        "make it, then start the server again";
+  return "this server has no folder for dictionaries that it trains: the setting 'source_folders' (--source-folders FOLDER) names one";
+}
+
 /* A client names no path: a name in the folder that the settings give. */
 static int place_out(const struct lab *lab, const char *name, char out[TRAIN_PATH_BYTES], struct error *error) {
-  if (!lab->train_folder)
-    return error_set_field(error, ERROR_UNSUPPORTED, "out",
-                           "this server has no folder for dictionaries that it trains: the setting 'source_folders' (--source-folders) names one");
+  const char *refusal = lab_train_refusal(lab);
+  if (refusal) return error_set_field(error, ERROR_UNSUPPORTED, "out", "%s", refusal);
   if (!is_name(name))
     return error_set_field(error, ERROR_ARGUMENT, "out",
                            "out '%.100s' is not a name of 1 to 100 letters, digits, '.', '_' and '-', the first of them not a '.'", name ? name : "");
@@ -173,8 +179,8 @@ static int stopped(struct train_job *job, struct error *error) {
   if (steps == 0)
     return error_set(error, ERROR_CANCELLED, "stopped before the first step: there was nothing to keep, and the same training begins anew");
   if (keep(job, error) != 0) return -1;
-  return error_set(error, ERROR_CANCELLED, "stopped at step %lld of %lld, which is kept in '%.200s': it can be resumed", (long long)steps,
-                   (long long)job->plan.options.steps, job->plan.args.out);
+  return error_set(error, ERROR_CANCELLED, "stopped at step %lld of %lld, which is kept in '%.200s': %s", (long long)steps,
+                   (long long)job->plan.options.steps, job->plan.args.out, job->running->id ? "it can be resumed" : "the same command goes on from there");
 }
 
 /* ---- running ---- */

@@ -79,6 +79,8 @@ void train_plan_tell(const struct train_plan *plan, struct lab_train_args *out) 
   }
 }
 
+const char *lab_train_kind(int kind) { return kind >= 0 && kind < TRAIN_KINDS ? train_kind_name((enum train_kind)kind) : NULL; }
+
 bool train_option_is_of(const struct lab_train_option *option, enum train_kind kind) { return option->kinds >> kind & 1; }
 
 /* ---- checks ---- */

@@ -44,6 +44,12 @@ double lab_train_get(const struct lab_train_args *args, const struct lab_train_o
 void lab_train_set(struct lab_train_args *args, const struct lab_train_option *option, double value); /* a whole number where it is whole */
 bool lab_train_given(const struct lab_train_args *args, const struct lab_train_option *option);
 
+/* Name of a kind by its number, 0 and up, as `kind` and the bits of `kinds` have it; NULL behind the last. Static. */
+const char *lab_train_kind(int kind);
+
+/* Why no client of this server can train anything, whatever it asks for: the end of an error, without a stop. NULL: one can. Static. */
+const char *lab_train_refusal(const struct lab *lab);
+
 /* What can be said against a run before a model is loaded or a text is read: its kind, its options, whether the text is there. Texts of
  * errors begin with the option's name where one is at fault, which is then the error's field too. ERROR_ARGUMENT, ERROR_NOT_FOUND. */
 int lab_train_check(const struct lab_train_args *args, struct error *error) MUST_CHECK;

@@ -25,9 +25,9 @@ int job_command_number(const char *flag, const char *value, int64_t low, int64_t
                        struct error *error) {
   if (value && number_parse_int(value, out) && *out >= low && *out <= high) return 0;
   if (high == INT64_MAX)
-    return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number of %lld or more", flag, value ? value : "nothing",
+    return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a whole number of %lld or more", flag, value ? value : "nothing",
                      (long long)low);
-  return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number from %lld to %lld", flag, value ? value : "nothing",
+  return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a whole number from %lld to %lld", flag, value ? value : "nothing",
                    (long long)low, (long long)high);
 }
 

@@ -21,9 +21,7 @@ void progress_catch_signals(void) {
 }
 
 static void write_time(double seconds, char out[32]) {
-  if (seconds < 0)
-    snprintf(out, 32, "?");
-  else if (seconds < 90)
+  if (seconds < 90)
     snprintf(out, 32, "%.0f s", seconds);
   else
     snprintf(out, 32, "%.0f min", seconds / 60);
@@ -38,10 +36,12 @@ static void begin_line(double share) {
   fprintf(stderr, "%s[%s] %5.1f %%  ", isatty(STDERR_FILENO) ? "\r\033[K" : "", bar, 100 * share);
 }
 
+/* seconds_left < 0: nobody knows. */
 static bool end_line(double seconds_left, const char *figures) {
   char left[32];
   write_time(seconds_left, left);
-  fprintf(stderr, "%s left%s%s%s", left, *figures ? "; " : "", figures, isatty(STDERR_FILENO) ? "" : "\n");
+  if (seconds_left >= 0) fprintf(stderr, ", %s left", left);
+  fprintf(stderr, "%s%s%s", *figures ? "; " : "", figures, isatty(STDERR_FILENO) ? "" : "\n");
   fflush(stderr);
   return interrupted;
 }
@@ -59,15 +59,16 @@ bool progress_tell_with(const char *figures, const struct lab_progress *progress
     fflush(stderr);
     return interrupted;
   }
-  fprintf(stderr, "%s: %lld of %lld %s, %.*f/s, ", job->message ? job->message : "starting", (long long)job->done,
-          (long long)job->total, job->unit ? job->unit : "", progress->rate < 10, progress->rate);
+  fprintf(stderr, "%s: %lld of %lld %s", job->message ? job->message : "starting", (long long)job->done, (long long)job->total,
+          job->unit ? job->unit : "");
+  if (progress->rate > 0) fprintf(stderr, ", %.*f/s", (progress->rate < 1) + (progress->rate < 10), progress->rate);
   return end_line(progress->seconds_left, figures);
 }
 
 bool progress_pull(void *context, const struct pull_progress *progress) {
   (void)context;
   begin_line(progress->total > 0 ? (double)progress->done / (double)progress->total : 0);
-  fprintf(stderr, "%s: %.0f of %.0f MB, %.1f MB/s, ", *progress->file ? progress->file : "another program brings it",
+  fprintf(stderr, "%s: %.0f of %.0f MB, %.1f MB/s", *progress->file ? progress->file : "another program brings it",
           (double)progress->done / 1e6, (double)progress->total / 1e6, progress->rate / 1e6);
   return end_line(progress->seconds_left, "");
 }

@@ -3,7 +3,7 @@
 
 import { card, count, during, duration, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, waiting } from './dom.js';
 import { events, get, models, path, post, remove, server, sourceName } from './api.js';
-import { trainingForm } from './train.js';
+import { trainedPlace, trainingForm } from './train.js';
 
 const ACTIVE = ['queued', 'running'], ENDED_EARLY = ['failed', 'cancelled'];
 const LOOK_MS = 4000;
@@ -42,13 +42,13 @@ function subject(job) {
 }
 
 /** What a training came to, over text that was held out. */
-const trained = (r) => facts([['Features', count(r.features)], ['Features a token (L0)', known(r.l0) ? num(r.l0) : null], ['Explained variance', known(r.explainedVariance) ? num(r.explainedVariance) : null],
-  ['Folder', h('code', {}, r.path)]]);
+const trained = (job, r) => [facts([['Features', count(r.features)], ['Features a token (L0)', known(r.l0) ? num(r.l0) : null], ['Explained variance', known(r.explainedVariance) ? num(r.explainedVariance) : null],
+  ['Features that never fired', known(r.dead) ? count(r.dead) : null], ['Folder', h('code', {}, r.path)]]), trainedPlace(job)];
 
 /** What an evaluation found, in a line; all of it stands on the page of the dictionary. */
 function found(job) {
   const r = job.result;
-  if (job.kind === 'train' && r) return trained(r);
+  if (job.kind === 'train' && r) return trained(job, r);
   if (job.kind !== 'eval' || !r) return null;
   return facts([['Features a position (L0)', num(r.l0)], ['Explained variance', num(r.explainedVariance)], ['Cross-entropy', `${num(r.raw)}, through the dictionary ${num(r.spliced)}`],
     ['Share kept', known(r.kept) ? percent(r.kept) : null]]);
@@ -161,7 +161,7 @@ export async function draw(main) {
     h('div', { class: 'columns side' }, list.node, side));
   await load(side, async () => {
     await list.look();
-    const all = await models();
-    return server.keeps && all.length ? h('div', { class: 'stack' }, starter(all, list.look), trainingForm(all, list.lead)) : null;
+    const [all, allowed] = await Promise.all([models(), get('/v1/lab/training')]);
+    return server.keeps && all.length ? h('div', { class: 'stack' }, starter(all, list.look), await trainingForm(all, allowed, list.lead)) : null;
   });
 }

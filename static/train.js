@@ -1,17 +1,23 @@
-// train.js: the form that starts a training. What the server refuses stands beside the field that it names.
+// train.js: the form that starts a training, and where what was trained is served. What can be asked for is what the server
+// tells; what it refuses stands beside the field that it names.
 
-import { card, during, failure, field, freshId, h, say, select, sentence, show } from './dom.js';
-import { post } from './api.js';
+import { card, during, empty, field, freshId, h, say, select, sentence, show } from './dom.js';
+import { get, path, post, queryOf } from './api.js';
 
 const POINTS = [['hook_resid_pre', 'The residual stream before the layer'], ['hook_resid_mid', 'The stream between attention and MLP'], ['hook_resid_post', 'The stream after the layer'],
   ['hook_attn_out', 'What attention adds'], ['hook_mlp_out', 'What the MLP adds'], ['attn.hook_z', 'The heads, side by side'], ['mlp.hook_post', 'The neurons of the MLP']];
 
-/** Of each: its name, what it keeps, and the field that says how much. */
+/** Names of kinds for readers, and what each keeps; others are called as the server calls them. */
 const KINDS = {
-  topk: { text: 'TopK', hint: 'Of each token, the k largest activations are kept.', by: 'k' },
-  batchtopk: { text: 'BatchTopK', hint: 'k a token on average: some tokens take more, others less.', by: 'k' },
-  relu: { text: 'ReLU with L1', hint: 'What is above 0 is kept; a penalty keeps that to few.', by: 'l1' },
+  topk: ['TopK', 'Of each token, the k largest activations are kept.'],
+  batchtopk: ['BatchTopK', 'k a token on average: some tokens take more, others less.'],
+  relu: ['ReLU with L1', 'What is above 0 is kept; a penalty keeps that to few.'],
+  jumprelu: ['JumpReLU', 'What is above a threshold of its own is kept, for each feature; a penalty keeps that to few.'],
 };
+
+/** Options that stand in the form itself, with what is taken where they are left out; the others are among more settings. */
+const FIRST = { features: ['Number of features', '8 times the width'], k: ['k: features a token', '32'], l1: ['l1: the penalty', '5'], tokens: ['Tokens to train on', 'as many as the text has'] };
+const TOKENS_HINT = 'More than the text has: it is read again. Left out: the text once, at least 500 steps of 1,024 tokens.';
 
 /** Controls by the names that the API has for them, each with a place for what is wrong with it. */
 function makeFields() {
@@ -36,6 +42,8 @@ function makeFields() {
   const refuse = (error) => {
     const place = places.get(error.field);
     if (!place || place.node.hidden) return false;
+    const around = place.node.closest('details');
+    if (around) around.open = true;
     mark(error.field, sentence(error.message));
     place.control.focus();
     return true;
@@ -43,34 +51,55 @@ function makeFields() {
   return { add, clear, refuse, at: (name) => places.get(name) };
 }
 
-const number = (props) => h('input', { type: 'number', step: 1, min: 1, ...props });
+/** "l1WarmUp" -> "l1 warm up" */
+const spaced = (name) => name.replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`);
 
-/** All loaded models can be trained on; `begun` is told the new job. */
-export function trainingForm(models, begun) {
-  const fields = makeFields();
-  const model = select(models.map(({ id }) => [id, id]), models[0].id), layer = h('select', {});
-  const point = select(POINTS, POINTS[0][0]), kind = select(Object.entries(KINDS).map(([name, { text }]) => [name, text]), 'topk');
-  const features = number({ placeholder: '8 times the width' }), k = number({ placeholder: '32' }), l1 = number({ placeholder: '5', min: 0, step: 'any' });
-  const corpus = h('input', { required: true, placeholder: '/data/stories.txt', spellcheck: 'false' }), lines = h('input', { type: 'checkbox', name: 'lines' });
-  const tokens = number({ placeholder: 'as many as the text has' }), out = h('input', { required: true, placeholder: 'my-dictionary', spellcheck: 'false', autocomplete: 'off' });
-  const hint = h('span', {}), notes = h('div', { 'aria-live': 'polite' }), start = h('button', { class: 'main' }, 'Start training');
-  const nodes = [h('div', { class: 'pair' }, fields.add('modelId', 'Model', model), field('Layer', layer)), fields.add('point', 'Activations of', point),
-    fields.add('architecture', 'Architecture', kind, hint),
-    h('div', { class: 'pair' }, fields.add('features', 'Number of features', features), fields.add('k', 'k: features a token', k), fields.add('l1', 'l1: the penalty', l1)),
-    fields.add('corpus', 'Text file on the server', corpus, 'A UTF-8 text.'), h('label', { class: 'row' }, lines, 'Each line is a document of its own'),
-    fields.add('tokens', 'Tokens to train on', tokens, 'More than the text has: it is read again. Left out: the text once, at least 500 steps of 1,024 tokens.'),
-    fields.add('out', 'Name of the dictionary', out, 'Its folder on the server: letters, digits, “.”, “_” and “-”.')];
-  const layers = () => {
+/** The controls of the options, each with those that it is for. */
+function makeOptions(options, fields) {
+  return options.map(({ name, type, minimum, maximum, architectures, text }) => {
+    const [label, placeholder] = FIRST[name] ?? [spaced(name)];
+    const control = h('input', { type: 'number', min: minimum, max: maximum, step: type === 'integer' ? 1 : 'any', placeholder });
+    const node = fields.add(name, label, control, name === 'tokens' ? TOKENS_HINT : FIRST[name] ? null : sentence(text));
+    return { name, control, node, architectures, first: name in FIRST };
+  });
+}
+
+/** Model, layer and point: the points that the model has. */
+function makePlace(models, fields) {
+  const model = select(models.map(({ id }) => [id, id]), models[0].id), layer = h('select', {}), point = h('select', {});
+  const choose = async () => {
     const { layers: n } = models.find(({ id }) => id === model.value);
     show(layer, Array.from({ length: n }, (_, i) => h('option', { value: i, selected: i === n >> 1 }, i)));
+    const { missing } = await get('/v1/lab/points' + queryOf({ modelId: model.value })).catch(() => ({ missing: [] })); // it is refused by its name then
+    const lacks = new Set(missing.map(({ name }) => name));
+    show(point, POINTS.filter(([name]) => !lacks.has(`blocks.N.${name}`)).map(([value, text]) => h('option', { value }, text)));
   };
+  model.addEventListener('change', choose);
+  const nodes = [h('div', { class: 'pair' }, fields.add('modelId', 'Model', model), field('Layer', layer)), fields.add('point', 'Activations of', point)];
+  return { nodes, ready: choose(), read: () => ({ modelId: model.value, point: `blocks.${layer.value}.${point.value}` }) };
+}
+
+/** All loaded models can be trained on, where the server lets anything be trained (`allowed` is what it tells of that); `begun` is told the new job. */
+export async function trainingForm(models, allowed, begun) {
+  if (allowed.refused) return card('Train a dictionary', empty('Nothing can be trained yet.', sentence(allowed.refused)));
+  const fields = makeFields(), place = makePlace(models, fields), options = makeOptions(allowed.options, fields);
+  const { architectures } = allowed;
+  const kind = select(architectures.map((name) => [name, KINDS[name]?.[0] ?? name]), architectures.includes('topk') ? 'topk' : architectures[0]);
+  const corpus = h('input', { required: true, placeholder: '/data/stories.txt', spellcheck: 'false' }), lines = h('input', { type: 'checkbox', name: 'lines' });
+  const out = h('input', { required: true, placeholder: 'my-dictionary', spellcheck: 'false', autocomplete: 'off' });
+  const hint = h('span', {}), notes = h('div', { 'aria-live': 'polite' }), start = h('button', { class: 'main' }, 'Start training');
+  const first = (...names) => options.filter(({ name }) => names.includes(name)).map(({ node }) => node);
+  const nodes = [place.nodes, fields.add('architecture', 'Architecture', kind, hint), h('div', { class: 'pair' }, first('features', 'k', 'l1')),
+    fields.add('corpus', 'Text file on the server', corpus, 'A UTF-8 text.'), h('label', { class: 'row' }, lines, 'Each line is a document of its own'), first('tokens'),
+    fields.add('out', 'Name of the dictionary', out, 'Its folder on the server: letters, digits, “.”, “_” and “-”.'),
+    h('details', {}, h('summary', {}, 'More settings'), h('div', { class: 'fields' }, options.filter((option) => !option.first).map(({ node }) => node)))];
   const uses = () => {
-    show(hint, KINDS[kind.value].hint);
-    for (const name of ['k', 'l1']) fields.at(name).node.hidden = KINDS[kind.value].by !== name;
+    show(hint, KINDS[kind.value]?.[1] ?? '');
+    for (const { node, architectures: those } of options) node.hidden = !those.includes(kind.value);
   };
   const bodyOf = () => {
-    const body = { kind: 'train', modelId: model.value, point: `blocks.${layer.value}.${point.value}`, architecture: kind.value, corpus: corpus.value.trim(), lines: lines.checked, out: out.value.trim() };
-    for (const [name, control] of Object.entries({ features, tokens, [KINDS[kind.value].by]: { k, l1 }[KINDS[kind.value].by] })) if (control.value) body[name] = control.valueAsNumber;
+    const body = { kind: 'train', ...place.read(), architecture: kind.value, corpus: corpus.value.trim(), lines: lines.checked, out: out.value.trim() };
+    for (const { name, control, node } of options) if (!node.hidden && control.value) body[name] = control.valueAsNumber;
     return body;
   };
   const submit = (event) => {
@@ -86,9 +115,32 @@ export function trainingForm(models, begun) {
       }
     });
   };
-  model.addEventListener('change', layers);
   kind.addEventListener('change', uses);
-  layers();
   uses();
+  await place.ready;
   return card('Train a dictionary', h('form', { class: 'fields', onsubmit: submit }, nodes, h('div', { class: 'row' }, start), notes));
+}
+
+// ---- what came of it ------------------------------------------------------------------------------------
+
+let asked;
+const served = () => (asked ??= get('/v1/sources').finally(() => { asked = undefined; })); // one question for all jobs of a list
+
+/** The way to the page of what a job has trained; the button that loads it, where it is not served yet. */
+export function trainedPlace({ id, parameters: { modelId, out }, result: { layer, features, path: folder } }) {
+  const name = out.startsWith(`${layer}-`) ? out : `${layer}-${out}`;
+  const place = h('div', { class: 'row' }), notes = h('div', { 'aria-live': 'polite' });
+  const open = (source) => show(place, h('a', { href: path(modelId, source) }, `Open ${modelId}/${source}`));
+  const bring = (event) => during(event.target, notes, async () => {
+    const { source } = await post('/v1/sources', { modelId, source: name, path: folder });
+    say(`${source} is loaded`);
+    open(source);
+    place.firstChild.focus();
+  });
+  const offer = () => show(place, h('button', { type: 'button', 'aria-label': `Load what job ${id} has trained`, onclick: bring }, `Load it as ${name}`));
+  served().then(({ sources }) => {
+    const there = sources.find((one) => one.modelId === modelId && one.state === 'ready' && one.path?.endsWith(`/${folder}`) && one.layer === layer && one.features === features);
+    if (there) open(there.source); else offer();
+  }, offer);
+  return [place, notes];
 }

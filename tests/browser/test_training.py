@@ -1,6 +1,7 @@
 """The form that starts a training, in a real browser: what belongs to the architecture is asked, refusals stand beside the field they name, the job
 can be followed to its figures."""
 import pytest
+import requests
 
 from chromium import resize, steerd_http
 from page import MODEL, SECONDS, button, find, has, open_page, text_of, wait
@@ -45,8 +46,13 @@ def refusal(driver, name):
     return said
 
 
+def has_link(driver, text):
+    return wait(driver, lambda: next((link for link in driver.find_elements(By.LINK_TEXT, text)), None))
+
+
 def test_every_field_has_a_label_and_only_those_of_the_architecture_are_there(browser, trainer):
     open_page(browser, trainer[0] + "/jobs")
+    form(browser).find_element(By.CSS_SELECTOR, "summary").click()
     for one in form(browser).find_elements(By.CSS_SELECTOR, "input:not([type=checkbox]), select"):
         label = form(browser).find_element(By.CSS_SELECTOR, f"label[for='{one.get_attribute('id')}']")
         assert label.text or not one.is_displayed()
@@ -76,7 +82,7 @@ def test_refusals_stand_beside_their_fields(browser, trainer):
     assert "no job" in text_of(browser).lower()  # nothing began
 
 
-def test_a_training_is_started_followed_and_read(browser, trainer):
+def test_a_training_is_started_followed_loaded_and_opened(browser, trainer):
     url, folder = trainer
     open_page(browser, url + "/jobs")
     fill(browser, point="hook_mlp_out", architecture="topk", features=96, k=8, corpus=CORPUS, tokens=20000, out="mine")
@@ -87,6 +93,14 @@ def test_a_training_is_started_followed_and_read(browser, trainer):
     has(browser, "Explained variance", "#job-1")
     assert float(find(browser, "#job-1 progress").get_attribute("value")) == 1 and "20 of 20 steps" in text_of(browser, "#job-1")
     assert sorted(path.name for path in (folder / "mine").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+    has(browser, "Load it as 1-mine", "#job-1")
+    button(browser, "Load it as 1-mine").click()
+    link = has_link(browser, f"Open {MODEL}/1-mine")
+    assert browser.switch_to.active_element == link
+    open_page(browser, url + "/jobs")  # it is known where it is, later too
+    has_link(browser, f"Open {MODEL}/1-mine").click()
+    has(browser, "1-mine", "h1")
+    has(browser, "96")
 
 
 @pytest.mark.allow_errors("409")
@@ -99,16 +113,34 @@ def test_a_folder_that_a_job_has_is_told_of(browser, trainer):
     has(browser, "explained")
     button(browser, "Start training").click()
     wait(browser, lambda: "is running and trains into 'long' too" in refusal(browser, "out"), SECONDS)
+    has(browser, "dead")
+    job = find(browser, "li[id^=job-]")  # the newest
+    name = job.get_attribute("id")
     button(browser, "Cancel").click()
-    has(browser, "cancelled")
+    has(browser, "cancelled", f"#{name}")
+    button(browser, "Resume").click()
+    has(browser, "running", f"#{name}")
+    button(browser, "Cancel").click()
+    has(browser, "cancelled", f"#{name}")
 
 
-@pytest.mark.allow_errors("501")
 def test_a_server_without_a_folder_says_which_setting_it_lacks(browser, bare):
     open_page(browser, bare.url + "/jobs")
-    fill(browser, corpus=CORPUS, out="mine")
-    button(browser, "Start training").click()
-    wait(browser, lambda: "the setting 'source_folders'" in refusal(browser, "out"))
+    has(browser, "the setting 'source_folders'", ".card .notice:not(.bad)")
+    assert not form(browser).find_elements(By.CSS_SELECTOR, "input, button")  # nothing to fill in in vain
+
+
+def test_what_the_server_tells_of_is_there_to_be_set(browser, trainer):
+    """Every option of /v1/lab/training has a control, within its range, that is shown for its architectures alone."""
+    told = requests.get(trainer[0] + "/v1/lab/training", timeout=SECONDS).json()
+    open_page(browser, trainer[0] + "/jobs")
+    form(browser).find_element(By.CSS_SELECTOR, "summary").click()
+    for architecture in told["architectures"]:
+        fill(browser, architecture=architecture)
+        for option in told["options"]:
+            one = control(browser, option["name"])
+            assert one.is_displayed() == (architecture in option["architectures"]), (architecture, option)
+            assert float(one.get_attribute("min")) == option["minimum"] and float(one.get_attribute("max")) == option["maximum"]
 
 
 @pytest.mark.parametrize("width", [360, 700, 1440])

@@ -303,12 +303,44 @@ def test_refusals(trained, daemon):
     assert reply.status_code == 501 and "source_folders" in reply.json()["error"]
 
 
+def test_what_can_be_trained_is_told(trained, daemon, start_daemon, tmp_path):
+    _, mine = trained
+    told = mine.get("/v1/lab/training").json()
+    assert told["refused"] is None and set(told["architectures"]) >= {"relu", "topk", "batchtopk"}
+    options = {one["name"]: one for one in told["options"]}
+    assert options["k"]["architectures"] == ["topk", "batchtopk"] and (options["k"]["type"], options["k"]["minimum"]) == ("integer", 1)
+    assert (options["rate"]["type"], options["rate"]["minimum"]) == ("number", 1e-9)
+    fields = mine.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert told["architectures"] == fields["architecture"]["enum"]
+    for name, one in options.items():  # it is what POST /v1/jobs takes
+        assert (one["type"], one["minimum"], one["maximum"]) == tuple(fields[name][word] for word in ("type", "minimum", "maximum")), name
+        assert fields[name]["description"] == f"train: {one['text']}"
+    assert "names one" in daemon.get("/v1/lab/training").json()["refused"]  # no folder is set there
+    late = start_daemon(models={MODEL: FOLDER / "model"}, store=str(tmp_path / "late.sqlite"), source_folders=str(tmp_path / "not-there"))
+    refused = late.get("/v1/lab/training").json()["refused"]
+    assert "is not there: make it, then start the server again" in refused
+    reply = start(late, out="a")
+    assert reply.status_code == 501 and reply.json()["error"] == refused
+
+
+def test_stopped_it_says_how_to_go_on(tmp_path):
+    command = [binary(), "train", MODEL, "resid_pre.1", "--out", str(tmp_path / "o"), *FLAGS, "--steps", "100000"]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lines = iter(process.stderr.readline, "")
+    assert any("loss" in line for line in lines)  # a step has been made
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=JOB_SECONDS)[1]
+    assert process.returncode != 0 and f" is kept in '{tmp_path / 'o'}': the same command goes on from there" in err, err
+    assert not [line for line in err.splitlines() if "0.0/s" in line or "? left" in line]  # nothing is told that nobody knows
+
+
 def test_refusals_of_the_command_line(tmp_path):
     out = ["--out", str(tmp_path / "o")]
     missing = ["--model", "nothing=/there/is/no/such/model"]  # refused before it is looked for
     for flags, text in ((["--kind", "topkk"], "did you mean 'topk'"), (["--k", "97"], "--k is 97, but there are only 96 features"),
                         (["--expansion", "2"], "--expansion and features say the same"), (["--tokns", "5"], "did you mean '--tokens'"),
                         (["--rate", "fast"], "--rate: 'fast' is not a number"), (["--lr", "0"], "--lr: '0' is not a number"),
+                        (["--k", "1.5"], "--k: '1.5' is not a whole number from 1 to 16777216"),
                         (["--l1", "1"], "--l1 is an option of relu, not of topk"), (["--l1-warm-up=1"], "--l1-warm-up is an option of relu"),
                         (["--kind", "relu"], "--k is an option of topk and batchtopk"), (["--warm-up", "301"], "--warm-up is 301, but"),
                         (["--corpus", "/none"], "--corpus '/none' is not a file")):

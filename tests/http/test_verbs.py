@@ -14,8 +14,8 @@ WANTED = ["demo", "2-res-demo", "--corpus", "/nonexistent/text"]
     ("eval", ["--end"], "did you mean '--ends'?"),
     ("eval", ["--window", "8"], "unknown flag '--window'; steerd help eval lists them"),
     ("stats", ["--lines=yes"], "--lines takes no value, found 'yes'"),
-    ("stats", ["--top=101"], "--top: '101' is not a number from 0 to 100"),
-    ("stats", ["--max-tokens", "some"], "--max-tokens: 'some' is not a number of 0 or more"),
+    ("stats", ["--top=101"], "--top: '101' is not a whole number from 0 to 100"),
+    ("stats", ["--max-tokens", "some"], "--max-tokens: 'some' is not a whole number of 0 or more"),
 ])
 def test_flags_are_refused(verb, flags, words):
     status, out, err = run_steerd(verb, *WANTED, *flags)

@@ -117,8 +117,8 @@ int call_check_known(struct api_call *call, const struct lab_source_info *source
   int found = store_feature_get(store, source->stored, (uint32_t)index, 1, &call->arena, &feature, error);
   if (found != 0) return found > 0 ? 0 : -1;
   if (store_feature_count(store, source->stored, &count, error) != 0) return -1;
-  return error_set_field(error, ERROR_NOT_FOUND, field, "nothing is known of feature %" PRId64 " of source '%.64s': %" PRId64 " features were uploaded, and it is "
-                         "none of them", index, source->id, count);
+  return error_set_field(error, ERROR_NOT_FOUND, field, "nothing is known of feature %" PRId64 " of source '%.64s': %" PRId64 " %s", index, source->id, count,
+                         count == 1 ? "feature was uploaded, and it is another one" : "features were uploaded, and it is none of them");
 }
 
 /* ---- room ---------------------------------------------------------------------------------------------- */

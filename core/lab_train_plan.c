@@ -25,7 +25,7 @@ static void write_options(struct json_writer *w, const struct lab_train_args *ar
   for (size_t i = 0; i < n; i++) {
     double value = lab_train_get(args, &options[i]);
     jw_key(w, options[i].name);
-    if (!lab_train_given(args, &options[i]))
+    if (value == options[i].left_out && value < options[i].low) /* a seed that is left out is 0, as it is where it is given */
       jw_null(w);
     else if (options[i].whole)
       jw_int(w, (int64_t)value);

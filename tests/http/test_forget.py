@@ -118,7 +118,7 @@ def test_a_feature_is_uploaded_anew(store):
     assert post(daemon, "/api/feature/delete", whose) == {"message": "Success"}
     get(daemon, "/feature/pup/1-mine/3", 404)
     assert found(daemon) == 3
-    refused(daemon, "/api/feature/delete", whose, 404, "index")
+    refused(daemon, "/api/feature/delete", whose, 404, "index", "1 feature was uploaded, and it is another one")
     assert post(daemon, "/api/feature/upload-batch", batch("pup", "1-mine", [feature(3)]))["created"] == 1
     assert get(daemon, "/feature/pup/1-mine/3")["explanations"][0]["description"] == "animal number 3"
     refused(daemon, "/api/feature/delete", {"modelId": MODEL, "source": "1-res-relu", "index": 3}, 409, "source", "has a dictionary")

@@ -170,6 +170,7 @@ def test_a_job_tells_what_it_takes(trained):
     job = daemon.post("/v1/jobs", {**plain, "tokens": 6401, "expansion": 2, "checkpoint": 1.5}).json()
     told = job["parameters"]
     assert (told["features"], told["expansion"], told["steps"], told["tokens"], told["checkpoint"]) == (96, None, 101, None, 1.5)
+    assert told["seed"] == 0  # as anybody would write it who wants the same again
     assert (told["k"], told["aux"], told["deadAfter"], told["l1"], told["l1WarmUp"], told["rate"]) == (None, None, None, 5, 5, 3e-4)
     number = daemon.post("/v1/jobs", {**plain, "out": "text", "warmUp": 3}).json()["id"]
     told = daemon.get(f"/v1/jobs/{number}").json()["parameters"]  # the steps are the text's, and what follows from them

@@ -51,8 +51,8 @@ function makeFields() {
   return { add, clear, refuse, at: (name) => places.get(name) };
 }
 
-/** "l1WarmUp" -> "l1 warm up" */
-const spaced = (name) => name.replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`);
+/** "warmUp" -> "Warm up" */
+const spaced = (name) => name[0].toUpperCase() + name.slice(1).replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`);
 
 /** The controls of the options, each with those that it is for. */
 function makeOptions(options, fields) {

@@ -1,4 +1,4 @@
-/* train.c: options of a training run, and a trainer's parameters from their first values on. Knows no step. */
+/* train.c: a trainer's memory and its parameters from their first values on. Knows no step; options are train_options.c's. */
 #include "core/dict/train.h"
 
 #include <math.h>
@@ -7,87 +7,10 @@
 #include <sys/mman.h>
 
 #include "core/base/checked.h"
-#include "core/base/nearest.h"
 #include "core/base/random.h"
 #include "core/dict/train_int.h"
 
 #define STREAM_DIRECTIONS 1 /* of random numbers */
-
-/* ---- kinds and options ---- */
-
-static const char *const kinds[TRAIN_KINDS] = {"relu", "topk", "batchtopk"};
-
-const char *train_kind_name(enum train_kind kind) { return kinds[kind]; }
-
-int train_kind_find(const char *name, enum train_kind *out, struct error *error) {
-  for (int i = 0; i < TRAIN_KINDS; i++)
-    if (!strcmp(name, kinds[i])) return *out = (enum train_kind)i, 0;
-  const char *near = nearest_name(name, kinds, TRAIN_KINDS);
-  if (near) return error_set_field(error, ERROR_ARGUMENT, "kind", "unknown kind '%.40s'; did you mean '%s'?", name, near);
-  return error_set_field(error, ERROR_ARGUMENT, "kind", "unknown kind '%.40s'; known: relu, topk, batchtopk", name);
-}
-
-static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-
-void train_defaults(struct train_options *o) {
-  bool relu = o->kind == TRAIN_RELU;
-  int64_t fifth = o->steps / 5, twentieth = o->steps / 20;
-  o->rate = relu ? 3e-4 : 2e-4 * sqrt(16384.0 / (double)(o->n_feat > 0 ? o->n_feat : 1));
-  if (o->rate > 2e-3) o->rate = 2e-3;
-  o->warm_up = at_most(twentieth, 1000);
-  o->decay = fifth;
-  o->l1 = relu ? 5 : 0;
-  o->l1_warm_up = relu ? twentieth : 0;
-  o->aux = relu ? 0 : 1;
-  o->dead_after = at_most(o->steps / 10 > 50 ? o->steps / 10 : 50, 1000);
-  o->init_norm = 0.1;
-}
-
-static int check_count(const char *field, int64_t value, int64_t low, int64_t high, struct error *error) {
-  if (value >= low && value <= high) return 0;
-  return error_set_field(error, ERROR_ARGUMENT, field, "%s is %lld, allowed are %lld to %lld", field, (long long)value, (long long)low,
-                         (long long)high);
-}
-
-/* Positive, or 0 where that means something. */
-static int check_number(const char *field, double value, bool zero, struct error *error) {
-  if (isfinite(value) && (value > 0 || (zero && value == 0)) && value <= 1e6) return 0;
-  return error_set_field(error, ERROR_ARGUMENT, field, "%s is %g, allowed are numbers %s 0 up to 1000000", field, value,
-                         zero ? "from" : "above");
-}
-
-int train_check(const struct train_options *o, struct error *error) {
-  bool takes_k = o->kind != TRAIN_RELU;
-  if (check_count("width", o->width, 1, 1 << 20, error) || check_count("features", o->n_feat, 1, 1 << 24, error) ||
-      check_count("batch", o->batch, 1, 1 << 20, error) || check_count("steps", o->steps, 1, 1000000000, error) ||
-      check_count("warmUp", o->warm_up, 0, o->steps, error) || check_count("decay", o->decay, 0, o->steps, error) ||
-      check_count("l1WarmUp", o->l1_warm_up, 0, 1000000000, error) || check_count("deadAfter", o->dead_after, 1, 1000000000, error) ||
-      check_number("rate", o->rate, false, error) || check_number("initNorm", o->init_norm, false, error) ||
-      check_number("l1", o->l1, true, error) || check_number("aux", o->aux, true, error))
-    return -1;
-  if (!takes_k && o->k)
-    return error_set_field(error, ERROR_ARGUMENT, "k", "k is of the kinds topk and batchtopk: how many features relu keeps is made by l1");
-  if (takes_k && o->k > o->n_feat)
-    return error_set_field(error, ERROR_ARGUMENT, "k", "k is %lld, but there are only %lld features", (long long)o->k, (long long)o->n_feat);
-  return takes_k ? check_count("k", o->k, 1, o->n_feat, error) : 0;
-}
-
-/* Entries of a row, 16 bytes each by rows and by features: half of all to begin with; of TOPK k, and those of the dead. */
-static size_t entries_of_row(const struct train_options *o) {
-  if (o->kind == TRAIN_TOPK) return (size_t)o->k + (size_t)o->width / 2;
-  return ((size_t)o->n_feat + 1) / 2 + (o->kind == TRAIN_RELU ? 0 : (size_t)o->width / 2);
-}
-
-/* Weights, two moments, gradient and matrix; rows of a step; entries. */
-size_t train_bytes(const struct train_options *o) {
-  size_t weights, rows, entries, all = 0;
-  if (!checked_mul((size_t)o->n_feat, (size_t)o->width, &weights) || !checked_mul(weights, 9 * sizeof(float), &weights) ||
-      !checked_mul((size_t)o->batch, (size_t)o->width, &rows) || !checked_mul(rows, 4 * sizeof(float), &rows) ||
-      !checked_mul((size_t)o->batch, entries_of_row(o), &entries) || !checked_mul(entries, 16, &entries) ||
-      !checked_add(weights, rows, &all) || !checked_add(all, entries, &all))
-    return SIZE_MAX;
-  return all;
-}
 
 /* ---- memory ---- */
 
@@ -119,7 +42,8 @@ static int make_arrays(struct trainer *t, struct error *error) {
   size_t features = (size_t)o->n_feat, rows = (size_t)o->batch, width = (size_t)o->width;
   int64_t units = (o->n_feat + TRAIN_UNIT - 1) / TRAIN_UNIT;
   if (parameter_new(&t->enc, o->n_feat, o->width, error) || parameter_new(&t->dec, o->n_feat, o->width, error) ||
-      parameter_new(&t->b_enc, 1, o->n_feat, error) || parameter_new(&t->b_dec, 1, o->width, error))
+      parameter_new(&t->b_enc, 1, o->n_feat, error) || parameter_new(&t->b_dec, 1, o->width, error) ||
+      parameter_new(&t->thresholds, 1, o->n_feat, error))
     return -1;
   t->silent = calloc(features, sizeof *t->silent);
   t->norms = train_floats(1, o->n_feat);
@@ -167,13 +91,18 @@ static void direct_feature(struct trainer *t, int64_t f) {
   memcpy(t->enc.value + f * width, row, (size_t)width * sizeof *row);
 }
 
+/* How far above 0 s / n is where the encode is to bring it. */
+static float below(const struct trainer *t, int64_t f) {
+  return t->options.kind == TRAIN_JUMPRELU ? t->thresholds.value[f] - (float)t->options.bandwidth / 2 : 0;
+}
+
 void trainer_fold(struct trainer *t, int64_t first, int64_t count) {
   int64_t width = t->options.width;
   for (int64_t f = first; f < first + count; f++) {
     const float *row = t->dec.value + f * width;
     float length = sqrtf(t->learn->dot(row, row, width));
     t->norms[f] = length > 1e-8f ? length : 1e-8f;
-    t->bias_rows[f] = t->b_enc.value[f] * t->norms[f];
+    t->bias_rows[f] = (t->b_enc.value[f] - below(t, f)) * t->norms[f];
   }
   t->backend->ops->matrix_write(t->matrix, first, count, t->enc.value + first * width, t->norms + first);
 }
@@ -207,7 +136,10 @@ struct trainer *trainer_new(const struct train_options *options, const char *dev
     goto failed;
   }
   if (make_arrays(t, error) != 0 || make_matrix(t, error) != 0) goto failed;
-  for (int64_t f = 0; f < options->n_feat; f++) direct_feature(t, f);
+  for (int64_t f = 0; f < options->n_feat; f++) {
+    direct_feature(t, f);
+    t->thresholds.value[f] = (float)options->threshold;
+  }
   if (trainer_fold_all(t, error) == 0) return t;
 failed:
   trainer_free(t);
@@ -227,8 +159,8 @@ void trainer_free(struct trainer *t) {
   if (!t) return;
   free_backend(t);
   pool_free(t->pool);
-  struct train_parameter *const parameters[] = {&t->enc, &t->dec, &t->b_enc, &t->b_dec};
-  for (size_t i = 0; i < 4; i++) parameter_free(parameters[i]);
+  struct train_parameter *const parameters[] = {&t->enc, &t->dec, &t->b_enc, &t->b_dec, &t->thresholds};
+  for (size_t i = 0; i < 5; i++) parameter_free(parameters[i]);
   void *const arrays[] = {t->silent, t->norms, t->bias_rows, t->input, t->error, t->row_error, t->squares, t->partial,
                           t->column_sums, t->aux.dead, t->aux.rows, t->aux.error};
   for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
@@ -236,6 +168,7 @@ void trainer_free(struct trainer *t) {
   sparse_clear(&t->aux.codes);
   train_columns_free(&t->columns);
   train_columns_free(&t->aux.columns);
+  train_jump_free(&t->jump);
   free(t);
 }
 
@@ -267,11 +200,13 @@ const struct train_options *trainer_options(const struct trainer *t) { return &t
 
 void trainer_weights(const struct trainer *t, struct train_weights *out) {
   *out = (struct train_weights){t->enc.value, t->dec.value, t->b_enc.value, t->b_dec.value, t->scale,
-                                t->weight > 0 ? t->threshold / t->weight : 0};
+                                t->weight > 0 ? t->threshold / t->weight : 0,
+                                t->options.kind == TRAIN_JUMPRELU ? t->thresholds.value : NULL};
 }
 
 void trainer_gradients(const struct trainer *t, struct train_weights *out) {
-  *out = (struct train_weights){t->enc.gradient, t->dec.gradient, t->b_enc.gradient, t->b_dec.gradient, 0, 0};
+  *out = (struct train_weights){t->enc.gradient, t->dec.gradient, t->b_enc.gradient, t->b_dec.gradient, 0, 0,
+                                t->options.kind == TRAIN_JUMPRELU ? t->thresholds.gradient : NULL};
 }
 
 int trainer_set_weights(struct trainer *t, const struct train_weights *from, struct error *error) {
@@ -280,6 +215,7 @@ int trainer_set_weights(struct trainer *t, const struct train_weights *from, str
   memcpy(t->dec.value, from->dec, features * width);
   memcpy(t->b_enc.value, from->b_enc, features);
   memcpy(t->b_dec.value, from->b_dec, width * sizeof(float));
+  if (from->thresholds) memcpy(t->thresholds.value, from->thresholds, features);
   t->scale = from->scale;
   return trainer_fold_all(t, error);
 }

@@ -4,14 +4,21 @@
  *   s   = n_f (c W_enc[f] + b_enc[f]), kept where     s > 0                                               RELU
  *                                                     s > 0 and among the k largest of its row            TOPK
  *                                                     s > 0 and among the k B largest of all rows         BATCHTOPK
+ *                                                     s > n_f t_f                                         JUMPRELU
  *   a   = s / n_f; e = sum_f a_f W_dec[f] - c
  *   loss = mean over rows of |e|^2
  *        + l1(S) mean over rows of sum_f s_f                                                              RELU
  *        + aux min(D / kaux, 1) mean over rows of |e + sum over z of z_f W_dec[f]|^2, e held              TOPK, BATCHTOPK
+ *        + l0(S) mean over rows of sum_f H_f, of (2 / target)(sum_f H_f - target)^2, or of
+ *          sum_f tanh(tanh_scale s_f), by l0_loss; H_f = 1 where a feature is kept, else 0                JUMPRELU
+ *        + pre_act mean over rows of sum of n_f max(0, t_f - s_f / n_f) over silent features              JUMPRELU
  * z: the kaux = d / 2 largest s > 0, divided by n_f, of a row among the D features that have been silent for more than dead_after
  * steps (Gao et al. 2024). Gradients are clipped to a length of 1 together; Adam with beta1 0.9, beta2 0.999, eps 1e-8.
  * rate(S) = rate * min(1, S / warm_up) * (while less than `decay` steps are left: (steps - S + 1) / decay); l1(S) = l1 min(1, (S - 1) /
  * l1_warm_up). These are SAELens' training classes and schedules (6.x), but for relu in front of z, which is the paper's.
+ * t_f >= 0 is a parameter, brought back to 0 behind each step. What it does is no slope: with p = s / n_f, and R = 1 where |p - t| <
+ * bandwidth / 2, else 0, d a / dt = -(t / bandwidth) R and dH / dt = -R / bandwidth (Rajamanoharan et al. 2024); ste_to_input gives p
+ * what t has with the other sign (Anthropic, January 2025). l0(S) as l1(S).
  * BATCHTOPK at inference is a JumpReLU: its threshold is the mean of the smallest kept s, over the steps behind it with weights that
  * fall by 0.99 a step; in runs of less than 2000 steps by 1 - 1 / (1 + steps / 20), so that the beginning is forgotten.
  *
@@ -26,11 +33,16 @@
 
 #include "core/base/error.h"
 
-enum train_kind { TRAIN_RELU, TRAIN_TOPK, TRAIN_BATCHTOPK, TRAIN_KINDS };
+enum train_kind { TRAIN_RELU, TRAIN_TOPK, TRAIN_BATCHTOPK, TRAIN_JUMPRELU, TRAIN_KINDS };
+enum train_l0_loss { TRAIN_L0_STEP, TRAIN_L0_TANH, TRAIN_L0_QUADRATIC, TRAIN_L0_LOSSES };
 
-const char *train_kind_name(enum train_kind kind); /* "relu", "topk", "batchtopk" */
+const char *train_kind_name(enum train_kind kind);          /* "relu", "topk", "batchtopk", "jumprelu" */
+const char *train_l0_loss_name(enum train_l0_loss l0_loss); /* "step", "tanh", "quadratic" */
 /* ERROR_ARGUMENT with the nearest name, or all of them. */
 int train_kind_find(const char *name, enum train_kind *out, struct error *error) MUST_CHECK;
+int train_l0_loss_find(const char *name, enum train_l0_loss *out, struct error *error) MUST_CHECK;
+bool train_takes_k(enum train_kind kind);
+int64_t train_default_k(int64_t n_feat); /* 32, an eighth of fewer than 256 */
 
 struct train_options {
   enum train_kind kind;
@@ -47,6 +59,16 @@ struct train_options {
   double aux;         /* >= 0 */
   int64_t dead_after; /* steps, >= 1 */
   double init_norm;   /* of decoder rows to begin with, > 0 */
+  /* JUMPRELU, else 0: */
+  double threshold;   /* of every feature to begin with, >= 0 */
+  double bandwidth;   /* > 0 */
+  double l0;          /* >= 0 */
+  int64_t l0_warm_up; /* steps, >= 0 */
+  enum train_l0_loss l0_loss;
+  double target_l0;   /* QUADRATIC: above 0, at most n_feat */
+  double tanh_scale;  /* TANH: > 0 */
+  double pre_act;     /* >= 0 */
+  bool ste_to_input;
 };
 
 /* What SAELens or the papers take, by what is set already (kind, width, n_feat, k, batch, steps); docs/training.md says which. */
@@ -59,7 +81,7 @@ int train_check(const struct train_options *options, struct error *error) MUST_C
 size_t train_bytes(const struct train_options *options);
 
 struct train_figures {
-  double mse, sparsity, aux; /* parts of the loss; sparsity: of l1 */
+  double mse, sparsity, aux; /* parts of the loss; sparsity: of l1 or l0; aux: of aux or pre_act */
   double l0;                 /* features a row */
   double explained;          /* 1 - sum |e|^2 / sum |c - mean c|^2 over the rows of the step; NaN where they do not vary */
   double rate, length;       /* of the step; of all gradients before clipping */
@@ -114,6 +136,7 @@ int trainer_describe(const struct trainer *trainer, const char *folder, const st
 struct train_weights {
   const float *enc, *dec, *b_enc, *b_dec;
   double scale, threshold; /* threshold: of s */
+  const float *thresholds; /* [n_feat], of s / n; JUMPRELU, else NULL */
 };
 void trainer_weights(const struct trainer *trainer, struct train_weights *out);
 /* Before the first step: other ones. scale as given. */

@@ -24,16 +24,20 @@ static int make_room(struct trainer *t, struct error *error) {
   return error_memory(error, (size_t)(t->aux.n_dead * o->width) * sizeof(float));
 }
 
-/* Their folded encoders, one behind the other, and the biases behind them all. */
+/* Their folded encoders, one behind the other, and the biases behind them all; of JUMPRELU such that they make what is missing up to
+ * the threshold. */
 static void gather(struct trainer *t) {
+  bool jump = t->options.kind == TRAIN_JUMPRELU;
   int64_t width = t->options.width, n = t->aux.n_dead;
   for (int64_t i = 0; i < n; i++) {
     int32_t f = t->aux.dead[i];
-    for (int64_t c = 0; c < width; c++) t->aux.rows[i * width + c] = t->enc.value[f * width + c] * t->norms[f];
-    t->aux.rows[n * width + i] = t->b_enc.value[f] * t->norms[f];
+    float by = jump ? -t->norms[f] : t->norms[f];
+    for (int64_t c = 0; c < width; c++) t->aux.rows[i * width + c] = t->enc.value[f * width + c] * by;
+    t->aux.rows[n * width + i] = (t->b_enc.value[f] - t->thresholds.value[f]) * by;
   }
 }
 
+/* k 0: all above 0. */
 static int encode(struct trainer *t, int64_t k, struct memory *bias, struct error *error) {
   const struct ops *ops = t->backend->ops;
   const struct train_options *o = &t->options;
@@ -43,7 +47,7 @@ static int encode(struct trainer *t, int64_t k, struct memory *bias, struct erro
   if (ops->write(t->backend, (struct span){bias, 0}, t->aux.rows + n * o->width, (size_t)n * sizeof(float), error) != 0 ||
       ops->matrix_new(t->backend, &part, 1, o->width, &matrix, error) != 0)
     return -1;
-  const struct encode_args args = {.kind = ENCODE_TOPK, .w = matrix, .x = {{t->rows, 0}, o->width}, .n_rows = o->batch,
+  const struct encode_args args = {.kind = k ? ENCODE_TOPK : ENCODE_RELU, .w = matrix, .x = {{t->rows, 0}, o->width}, .n_rows = o->batch,
                                    .bias = {bias, 0}, .k = (int32_t)k};
   t->aux.codes.n_rows = 0;
   int failed = ops->encode(t->backend, &args, &t->aux.codes, error);
@@ -70,6 +74,22 @@ static void error_work(struct pool_worker *worker, void *context) {
     for (; begin < end; begin++) error_row(t, (int64_t)begin, &t->row_square[begin]);
 }
 
+static double sum_values(const struct sparse *codes) {
+  double sum = 0;
+  for (size_t i = 0; i < codes->start[codes->n_rows]; i++) sum += codes->value[i];
+  return sum;
+}
+
+/* What the dead miss up to their thresholds. */
+static int pre_act(struct trainer *t, double *loss, struct error *error) {
+  const struct train_options *o = &t->options;
+  if (encode(t, 0, t->least, error) != 0) return -1;
+  *loss = o->pre_act * sum_values(&t->aux.codes) / (double)o->batch;
+  t->aux.scale = (float)(o->pre_act / (double)o->batch);
+  train_unfold(t, &t->aux.codes, t->aux.dead);
+  return train_columns_make(&t->aux.columns, &t->aux.codes, o->n_feat, error);
+}
+
 /* Fewer dead than the paper's number teach with less weight. */
 int train_aux(struct trainer *t, double *loss, struct error *error) {
   const struct train_options *o = &t->options;
@@ -77,10 +97,11 @@ int train_aux(struct trainer *t, double *loss, struct error *error) {
   double squares = 0;
   *loss = 0;
   find_dead(t);
-  if (t->aux.n_dead == 0 || o->aux == 0) return 0;
+  if (t->aux.n_dead == 0 || (o->kind == TRAIN_JUMPRELU ? o->pre_act : o->aux) == 0) return 0;
   double share = t->aux.n_dead < k ? (double)t->aux.n_dead / (double)k : 1;
   if (make_room(t, error) != 0) return -1;
   gather(t);
+  if (o->kind == TRAIN_JUMPRELU) return pre_act(t, loss, error);
   if (encode(t, t->aux.n_dead < k ? t->aux.n_dead : k, t->least, error) != 0) return -1;
   train_unfold(t, &t->aux.codes, t->aux.dead);
   pool_run(t->pool, error_work, t);

@@ -101,8 +101,11 @@ static int encode_batch(struct trainer *t, struct error *error) {
   return keep_largest(t, k, error);
 }
 
+int train_encode_above(struct trainer *t, struct error *error) { return encode(t, ENCODE_RELU, error); }
+
 int train_encode(struct trainer *t, struct error *error) {
   if (t->options.kind == TRAIN_BATCHTOPK) return encode_batch(t, error);
+  if (t->options.kind == TRAIN_JUMPRELU) return train_jump_encode(t, error);
   return encode(t, t->options.kind == TRAIN_TOPK ? ENCODE_TOPK : ENCODE_RELU, error);
 }
 

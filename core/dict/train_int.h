@@ -39,6 +39,16 @@ struct train_aux {
   float scale;        /* of the gradient */
 };
 
+/* What thresholds of JUMPRELU learn from, beside the codes. */
+struct train_jump {
+  struct sparse near;           /* entries within half a bandwidth of the threshold; their s, or 0 where that is not kept */
+  struct train_columns columns; /* of these */
+  float *row_slope;             /* [batch]: what the loss makes of one more feature in the row */
+  float *each;                  /* beside trainer.columns: what tanh makes of an entry's activation */
+  size_t room;                  /* of each */
+  double *loss;                 /* [n_feat]: sum of tanh */
+};
+
 struct trainer {
   struct train_options options;
   struct backend *backend;
@@ -48,6 +58,7 @@ struct trainer {
   double scale;            /* of the rows; 0: not begun */
   double threshold, weight; /* sums over steps of keeps^age times the smallest kept value, and times 1 */
   struct train_parameter enc, dec, b_enc, b_dec; /* [n_feat, width] twice, [n_feat], [width] */
+  struct train_parameter thresholds; /* [n_feat]: t of JUMPRELU */
   int64_t *silent;         /* [n_feat]: steps since it fired */
   float *norms;            /* [n_feat]: lengths of decoder rows */
   struct matrix *matrix;   /* enc times norms */
@@ -59,6 +70,7 @@ struct trainer {
   struct sparse codes;
   struct train_columns columns;
   struct train_aux aux;
+  struct train_jump jump;
   double *squares;         /* [n_feat]: of all gradients of a feature */
   float *partial;          /* [units, width]: of b_dec */
   float *column_sums;      /* [2, width]: of c and of e */
@@ -69,6 +81,8 @@ struct trainer {
 
 /* Folded codes of the rows, the kept ones: trainer.codes. */
 int train_encode(struct trainer *trainer, struct error *error) MUST_CHECK;
+/* All above 0, with trainer.bias. */
+int train_encode_above(struct trainer *trainer, struct error *error) MUST_CHECK;
 /* Divides codes by the norms of their features: entry i of feature index[i], of those in `of` where not NULL. */
 void train_unfold(const struct trainer *trainer, struct sparse *codes, const int32_t *of);
 int train_columns_make(struct train_columns *columns, const struct sparse *codes, int64_t n_feat, struct error *error) MUST_CHECK;
@@ -80,6 +94,25 @@ void train_columns_free(struct train_columns *columns);
 int train_aux(struct trainer *trainer, double *loss, struct error *error) MUST_CHECK;
 /* The entries of one of them, its place among the dead given; n 0 where there are none. */
 struct learn_entries train_aux_entries(const struct trainer *trainer, int64_t place);
+
+/* ---- train_jump.c: JUMPRELU ---- */
+
+/* trainer.codes and trainer.jump.near of the rows. */
+int train_jump_encode(struct trainer *trainer, struct error *error) MUST_CHECK;
+/* Behind the columns of the codes: what the loss makes of counts of features; those of `near` by features. *loss: STEP, QUADRATIC. */
+int train_jump_slopes(struct trainer *trainer, double *loss, struct error *error) MUST_CHECK;
+/* What tanh makes of a feature's entries, into jump.each; its entries' gradients are given it before this feature's end. */
+void train_jump_each(struct trainer *trainer, int64_t f);
+bool train_jump_learns(const struct trainer *trainer, int64_t f); /* it has an entry that is near */
+/* The gradients of a feature's threshold, and what else it has, onto those that are there. place: among the dead, or -1. */
+void train_jump_feature(struct trainer *trainer, int64_t f, int64_t place);
+double train_jump_loss(const struct trainer *trainer); /* TANH */
+void train_jump_free(struct train_jump *jump);
+double train_l0_of(const struct trainer *trainer); /* the coefficient of this step */
+
+/* ---- train_step.c ---- */
+
+double train_ramp(int64_t step, int64_t over); /* from 0 to 1 */
 
 /* ---- train.c ---- */
 

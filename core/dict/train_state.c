@@ -4,7 +4,7 @@
 
 #include "core/dict/train_int.h"
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 struct saved_trainer {
   uint32_t version, bytes; /* of this */
@@ -15,7 +15,7 @@ struct saved_trainer {
 };
 
 /* Everything else that the next step reads: [count] parts of memory. */
-#define PARTS 13
+#define PARTS 16
 struct part {
   void *data;
   size_t bytes;
@@ -23,13 +23,13 @@ struct part {
 
 static void parts_of(const struct trainer *t, struct part out[PARTS]) {
   size_t features = (size_t)t->options.n_feat, width = (size_t)t->options.width;
-  const struct train_parameter *const parameters[] = {&t->enc, &t->dec, &t->b_enc, &t->b_dec};
-  const size_t sizes[] = {features * width, features * width, features, width};
-  for (size_t i = 0; i < 4; i++) {
+  const struct train_parameter *const parameters[] = {&t->enc, &t->dec, &t->b_enc, &t->b_dec, &t->thresholds};
+  const size_t sizes[] = {features * width, features * width, features, width, features};
+  for (size_t i = 0; i < 5; i++) {
     float *const arrays[] = {parameters[i]->value, parameters[i]->first, parameters[i]->second};
     for (size_t j = 0; j < 3; j++) out[3 * i + j] = (struct part){arrays[j], sizes[i] * sizeof(float)};
   }
-  out[12] = (struct part){t->silent, features * sizeof *t->silent};
+  out[15] = (struct part){t->silent, features * sizeof *t->silent};
 }
 
 int trainer_save(const struct trainer *t, FILE *file, struct error *error) {
@@ -54,7 +54,9 @@ static bool same_options(const struct train_options *a, const struct train_optio
   return a->kind == b->kind && a->width == b->width && a->n_feat == b->n_feat && a->k == b->k && a->batch == b->batch &&
          a->steps == b->steps && a->seed == b->seed && a->rate == b->rate && a->warm_up == b->warm_up && a->decay == b->decay &&
          a->l1 == b->l1 && a->l1_warm_up == b->l1_warm_up && a->aux == b->aux && a->dead_after == b->dead_after &&
-         a->init_norm == b->init_norm;
+         a->init_norm == b->init_norm && a->threshold == b->threshold && a->bandwidth == b->bandwidth && a->l0 == b->l0 &&
+         a->l0_warm_up == b->l0_warm_up && a->l0_loss == b->l0_loss && a->target_l0 == b->target_l0 && a->tanh_scale == b->tanh_scale &&
+         a->pre_act == b->pre_act && a->ste_to_input == b->ste_to_input;
 }
 
 int trainer_load(struct trainer *t, FILE *file, struct error *error) {

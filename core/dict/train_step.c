@@ -15,16 +15,16 @@
 
 /* ---- schedules ---- */
 
-static double ramp(int64_t step, int64_t over) { return over > 0 && step < over ? (double)step / (double)over : 1; }
+double train_ramp(int64_t step, int64_t over) { return over > 0 && step < over ? (double)step / (double)over : 1; }
 
 static double rate_of(const struct trainer *t) {
   const struct train_options *o = &t->options;
   int64_t left = o->steps - t->step;
-  double rate = o->rate * ramp(t->step + 1, o->warm_up);
+  double rate = o->rate * train_ramp(t->step + 1, o->warm_up);
   return left < o->decay ? rate * (double)(left > 0 ? left : 0) / (double)o->decay : rate;
 }
 
-static double l1_of(const struct trainer *t) { return t->options.kind == TRAIN_RELU ? t->options.l1 * ramp(t->step, t->options.l1_warm_up) : 0; }
+static double l1_of(const struct trainer *t) { return t->options.kind == TRAIN_RELU ? t->options.l1 * train_ramp(t->step, t->options.l1_warm_up) : 0; }
 
 /* ---- rows ---- */
 
@@ -163,7 +163,7 @@ static void penalise_length(struct trainer *t, int64_t f, struct learn_entries e
 /* A feature's gradients begin at 0 where they begin at all: one without entries has none, and nothing is written but a 0 in squares. */
 static void begin_feature(struct trainer *t, int64_t f, bool fires) {
   int64_t width = t->options.width;
-  t->b_enc.gradient[f] = 0;
+  t->b_enc.gradient[f] = t->thresholds.gradient[f] = 0;
   t->squares[f] = 0;
   if (!fires) return;
   memset(t->enc.gradient + f * width, 0, (size_t)width * sizeof(float));
@@ -179,6 +179,7 @@ static void add_entries(struct trainer *t, int64_t f, int64_t *at, int64_t limit
   if (*at == begin) return;
   feature.penalty = (float)(l1_of(t) / (double)t->options.batch) * t->norms[f];
   feature.entries = (struct learn_entries){*at - begin, all.row + begin, all.value + begin};
+  if (t->jump.each) feature.each = t->jump.each + t->columns.start[f] + begin;
   t->b_enc.gradient[f] += t->learn->feature(&feature);
 }
 
@@ -197,12 +198,15 @@ static void end_feature(struct trainer *t, int64_t f, int64_t place) {
   struct learn_entries entries = entries_of(t, f);
   double penalty = l1_of(t) / (double)t->options.batch;
   if (penalty > 0) penalise_length(t, f, entries, penalty);
-  if (place >= 0) {
+  if (t->options.kind == TRAIN_JUMPRELU)
+    train_jump_feature(t, f, place);
+  else if (place >= 0) {
     struct learn_feature other = feature_of(t, f, t->aux.error, t->aux.scale);
     other.entries = train_aux_entries(t, place);
     *bias += t->learn->feature(&other);
   }
-  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)*bias * *bias;
+  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)*bias * *bias +
+                  (double)t->thresholds.gradient[f] * t->thresholds.gradient[f];
 }
 
 /* The first of the dead that is not before f. */
@@ -225,7 +229,7 @@ static void find_places(const struct trainer *t, int64_t begin, int64_t end, int
     bool dead = next < t->aux.n_dead && t->aux.dead[next] == f;
     bool learns = dead && t->aux.scale > 0 && train_aux_entries(t, next).n > 0;
     places[f - begin] = learns ? next : -1;
-    fires[f - begin] = learns || entries_of(t, f).n > 0;
+    fires[f - begin] = learns || entries_of(t, f).n > 0 || (t->options.kind == TRAIN_JUMPRELU && train_jump_learns(t, f));
     next += dead;
   }
 }
@@ -237,6 +241,7 @@ static void gradient_unit(struct trainer *t, int64_t begin, int64_t end) {
   float *partial = t->partial + begin / TRAIN_UNIT * width;
   find_places(t, begin, end, places, fires);
   for (int64_t f = begin; f < end; f++) begin_feature(t, f, fires[f - begin]);
+  for (int64_t f = begin; f < end && t->jump.each; f++) train_jump_each(t, f);
   add_rows(t, begin, end);
   memset(partial, 0, (size_t)width * sizeof *partial);
   for (int64_t f = begin; f < end; f++) {
@@ -285,6 +290,12 @@ static void update(const struct trainer *t, const struct learn_adam *adam, const
   t->learn->adam(adam, n, silent ? NULL : p->gradient + begin, p->value + begin, p->first + begin, p->second + begin);
 }
 
+static void update_thresholds(const struct updating *updating, int64_t begin, int64_t end) {
+  struct trainer *t = updating->trainer;
+  update(t, &updating->adam, &t->thresholds, begin, end - begin, false);
+  for (int64_t f = begin; f < end; f++) t->thresholds.value[f] = fmaxf(t->thresholds.value[f], 0);
+}
+
 static void update_work(struct pool_worker *worker, void *context) {
   const struct updating *updating = context;
   struct trainer *t = updating->trainer;
@@ -297,6 +308,7 @@ static void update_work(struct pool_worker *worker, void *context) {
       update(t, &updating->adam, &t->dec, f * width, width, silent);
     }
     update(t, &updating->adam, &t->b_enc, (int64_t)begin, (int64_t)(end - begin), false);
+    if (t->options.kind == TRAIN_JUMPRELU) update_thresholds(updating, (int64_t)begin, (int64_t)end);
     trainer_fold(t, (int64_t)begin, (int64_t)(end - begin));
   }
 }
@@ -319,13 +331,16 @@ static int forward(struct trainer *t, const float *x, struct train_figures *out,
   pool_run(t->pool, columns_work, t);
   tell_errors(t, out);
   t->aux.scale = 0;
-  return train_columns_make(&t->columns, &t->codes, t->options.n_feat, error) != 0 || train_aux(t, &out->aux, error) != 0 ? -1 : 0;
+  if (train_columns_make(&t->columns, &t->codes, t->options.n_feat, error) != 0) return -1;
+  if (t->options.kind == TRAIN_JUMPRELU && train_jump_slopes(t, &out->sparsity, error) != 0) return -1;
+  return train_aux(t, &out->aux, error);
 }
 
 static void backward(struct trainer *t, struct train_figures *out) {
   pool_run(t->pool, gradient_work, t);
   gradient_of_output_bias(t);
   out->length = gradient_length(t);
+  if (t->jump.each) out->sparsity = train_jump_loss(t);
 }
 
 int trainer_step(struct trainer *t, const float *x, struct train_figures *out, struct error *error) {

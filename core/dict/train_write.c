@@ -97,14 +97,22 @@ static void put_decoder(const struct trainer *t, FILE *stream, float *row) {
   }
 }
 
+static bool has_threshold(const struct trainer *t) { return t->options.kind == TRAIN_BATCHTOPK || t->options.kind == TRAIN_JUMPRELU; }
+
+/* Of s. */
+static double threshold_of(const struct trainer *t, int64_t f) {
+  if (t->options.kind == TRAIN_JUMPRELU) return (double)t->thresholds.value[f] * t->norms[f];
+  return t->weight > 0 ? t->threshold / t->weight : 0;
+}
+
 static void put_vectors(const struct trainer *t, FILE *stream, float *values) {
   int64_t width = t->options.width, n_feat = t->options.n_feat;
   for (int64_t f = 0; f < n_feat; f++) values[f] = (float)((double)t->b_enc.value[f] * t->norms[f] / t->scale);
   put(stream, values, n_feat);
   for (int64_t i = 0; i < width; i++) values[i] = (float)(t->b_dec.value[i] / t->scale);
   put(stream, values, width);
-  if (t->options.kind != TRAIN_BATCHTOPK) return;
-  for (int64_t f = 0; f < n_feat; f++) values[f] = t->weight > 0 ? (float)(t->threshold / t->weight / t->scale) : 0;
+  if (!has_threshold(t)) return;
+  for (int64_t f = 0; f < n_feat; f++) values[f] = (float)(threshold_of(t, f) / t->scale);
   put(stream, values, n_feat);
 }
 
@@ -117,7 +125,7 @@ static int write_weights(const struct trainer *t, const char *folder, struct err
   float *some = train_floats(INPUTS, n_feat > width ? n_feat : width);
   if (!some) return error_memory(error, (size_t)n_feat * INPUTS * sizeof *some);
   buffer_init(&header, 0);
-  write_header(tensors, t->options.kind == TRAIN_BATCHTOPK ? 5 : 4, &header);
+  write_header(tensors, has_threshold(t) ? 5 : 4, &header);
   uint64_t length = header.length;
   int failed = buffer_check(&header, error) != 0 || file_begin(&file, folder, "sae_weights.safetensors", error) != 0 ? -1 : 0;
   if (!failed) {
@@ -134,6 +142,18 @@ static int write_weights(const struct trainer *t, const char *folder, struct err
 }
 
 /* ---- the description ---- */
+
+static void write_jump(const struct train_options *o, struct json_writer *w) {
+  jw_member_f64(w, "jumprelu_init_threshold", o->threshold);
+  jw_member_f64(w, "jumprelu_bandwidth", o->bandwidth);
+  jw_member_text(w, "jumprelu_sparsity_loss_mode", train_l0_loss_name(o->l0_loss));
+  jw_member_f64(w, "l0_coefficient", o->l0);
+  jw_member_int(w, "l0_warm_up_steps", o->l0_warm_up);
+  if (o->l0_loss == TRAIN_L0_TANH) jw_member_f64(w, "jumprelu_tanh_scale", o->tanh_scale);
+  if (o->l0_loss == TRAIN_L0_QUADRATIC) jw_member_f64(w, "target_l0", o->target_l0);
+  jw_member_f64(w, "pre_act_loss_coefficient", o->pre_act);
+  jw_member_bool(w, "jumprelu_ste_to_input", o->ste_to_input);
+}
 
 static void write_training(const struct trainer *t, struct json_writer *w) {
   const struct train_options *o = &t->options;
@@ -152,6 +172,7 @@ static void write_training(const struct trainer *t, struct json_writer *w) {
   jw_member_f64(w, "aux", o->aux);
   jw_member_int(w, "dead_after", o->dead_after);
   jw_member_f64(w, "init_norm", o->init_norm);
+  if (o->kind == TRAIN_JUMPRELU) write_jump(o, w);
   jw_member_f64(w, "scale", t->scale);
   jw_close(w, '}');
 }
@@ -181,7 +202,7 @@ static void write_metadata(const struct trainer *t, const struct train_about *ab
 }
 
 static void write_config(const struct trainer *t, const struct train_about *about, struct buffer *out) {
-  static const char *const architectures[TRAIN_KINDS] = {"standard", "topk", "jumprelu"};
+  static const char *const architectures[TRAIN_KINDS] = {"standard", "topk", "jumprelu", "jumprelu"};
   struct json_writer w;
   jw_init(&w, out);
   jw_open(&w, '{');

@@ -17,7 +17,7 @@ struct learn_entries {
 };
 
 /* One feature's part of the way back. error and input are [rows, width_out] and [rows, width_in]:
- *   p_i      = scale * (error[row_i] . decoder) + penalty          what the loss makes of entry i's pre-activation
+ *   p_i      = scale * (error[row_i] . decoder) + penalty + each_i what the loss makes of entry i's pre-activation
  *   decoder' += sum over i of scale * value_i * error[row_i]       its gradient
  *   encoder' += sum over i of p_i * input[row_i]
  * The result is the sum of p_i, the bias's gradient. */
@@ -26,6 +26,7 @@ struct learn_feature {
   const float *error, *input, *decoder;
   int64_t width_out, width_in;
   float scale, penalty;
+  const float *each; /* of each entry, or NULL: 0 */
   float *to_decoder, *to_encoder; /* [width_out], [width_in] */
 };
 

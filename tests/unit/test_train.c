@@ -25,11 +25,27 @@ static void fine(int failed) {
 #define STEPS 20
 static const char *const devices[] = {"ref", "cpu-generic", "cpu"};
 
+/* As make.py has them. */
+static void set_jump(const char *kind, struct train_options *o) {
+  fine(train_l0_loss_find(kind + strlen("jumprelu-"), &o->l0_loss, &error));
+  bool step = o->l0_loss == TRAIN_L0_STEP, squares = o->l0_loss == TRAIN_L0_QUADRATIC, tangent = o->l0_loss == TRAIN_L0_TANH;
+  o->threshold = squares ? 0.05 : 0.2;
+  o->bandwidth = 0.7;
+  o->l0 = squares ? 0.05 : 0.4;
+  o->l0_warm_up = step ? 8 : 0;
+  o->target_l0 = squares ? 24 : 1;
+  o->tanh_scale = tangent ? 2.5 : 1;
+  o->pre_act = tangent ? 0.3 : 0;
+  o->ste_to_input = !step;
+}
+
 static struct train_options recorded_options(const char *kind) {
-  struct train_options o = {.kind = !strcmp(kind, "relu") ? TRAIN_RELU : !strcmp(kind, "batchtopk") ? TRAIN_BATCHTOPK : TRAIN_TOPK,
-                            .width = 12, .n_feat = 40, .batch = 24, .steps = STEPS, .rate = 0.01, .warm_up = 4, .decay = 5,
+  static const enum train_kind kinds[] = {['r'] = TRAIN_RELU, ['t'] = TRAIN_TOPK, ['b'] = TRAIN_BATCHTOPK, ['j'] = TRAIN_JUMPRELU};
+  struct train_options o = {.kind = kinds[(unsigned char)*kind], .width = 12, .n_feat = 40, .batch = 24, .steps = STEPS, .rate = 0.01, .warm_up = 4, .decay = 5,
                             .dead_after = 1000, .init_norm = 0.1};
-  if (o.kind == TRAIN_RELU) {
+  if (o.kind == TRAIN_JUMPRELU) {
+    set_jump(kind, &o);
+  } else if (o.kind == TRAIN_RELU) {
     o.l1 = 0.3;
     o.l1_warm_up = 8;
   } else {
@@ -62,7 +78,7 @@ static void set_start(const struct tensors *vectors, const char *kind, struct tr
   bool silent[40];
   size_t n;
   for (int i = 0; i < 4; i++) start[i] = recorded(vectors, "", names[i], &n);
-  struct train_weights weights = {start[0], start[1], start[2], start[3], 0.5, 0};
+  struct train_weights weights = {start[0], start[1], start[2], start[3], 0.5, 0, NULL};
   fine(trainer_set_weights(trainer, &weights, &error));
   marks = recorded(vectors, kind, "silent", &n);
   for (int f = 0; f < 40; f++) silent[f] = marks[f] > 0;
@@ -113,10 +129,12 @@ static void follow(const struct tensors *vectors, const char *kind, const char *
     trainer_gradients(trainer, &weights);
     clear_silent(&weights, enc, dec);
     agree_all(vectors, kind, "g_", &weights);
+    if (weights.thresholds) agree(vectors, kind, "g_thresholds", weights.thresholds);
   }
   agree(vectors, kind, "loss", losses);
   trainer_weights(trainer, &weights);
   agree_all(vectors, kind, "", &weights);
+  if (weights.thresholds) agree(vectors, kind, "thresholds", weights.thresholds);
   if (o.kind == TRAIN_BATCHTOPK) {
     float *least = recorded(vectors, kind, "threshold", &n);
     for (int s = 0; s < STEPS; s++) {
@@ -133,7 +151,8 @@ static void follow(const struct tensors *vectors, const char *kind, const char *
 }
 
 static void test_saelens(void **state) {
-  static const char *const kinds[] = {"relu", "topk", "topk-dead", "topk-few-dead", "batchtopk"};
+  static const char *const kinds[] = {"relu", "topk", "topk-dead", "topk-few-dead", "batchtopk",
+                                      "jumprelu-step", "jumprelu-tanh", "jumprelu-quadratic"};
   struct tensors *vectors = vectors_open("tests/vectors/train/train.safetensors");
   (void)state;
   for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
@@ -144,10 +163,16 @@ static void test_saelens(void **state) {
 /* ---- runs ---- */
 
 static struct train_options small(enum train_kind kind) {
-  struct train_options o = {.kind = kind, .width = 37, .n_feat = 150, .k = kind == TRAIN_RELU ? 0 : 6, .batch = 50, .steps = 60, .seed = 3};
+  struct train_options o = {.kind = kind, .width = 37, .n_feat = 150, .k = train_takes_k(kind) ? 6 : 0, .batch = 50, .steps = 60, .seed = 3};
   train_defaults(&o);
   o.dead_after = 5; /* so that some die */
   o.rate = 3e-3;
+  if (kind == TRAIN_JUMPRELU) { /* all that it can have */
+    o.l0_loss = TRAIN_L0_TANH;
+    o.ste_to_input = true;
+    o.pre_act = 0.01;
+    o.bandwidth = 0.3;
+  }
   return o;
 }
 
@@ -193,7 +218,8 @@ static void same_bits(const struct trainer *a, const struct trainer *b) {
   assert_memory_equal(p.dec, q.dec, (size_t)(o->n_feat * o->width) * sizeof(float));
   assert_memory_equal(p.b_enc, q.b_enc, (size_t)o->n_feat * sizeof(float));
   assert_memory_equal(p.b_dec, q.b_dec, (size_t)o->width * sizeof(float));
-  assert_true(p.scale == q.scale && p.threshold == q.threshold);
+  assert_true(p.scale == q.scale && p.threshold == q.threshold && !p.thresholds == !q.thresholds);
+  if (p.thresholds) assert_memory_equal(p.thresholds, q.thresholds, (size_t)o->n_feat * sizeof(float));
 }
 
 static void test_threads(void **state) {
@@ -238,6 +264,7 @@ static void test_learns(void **state) {
     struct train_options o = small((enum train_kind)kind);
     o.steps = 300;
     o.l1 /= 10;
+    o.l0 /= 10;
     float *x = make_rows(o.batch * o.steps, o.width);
     struct run run = start_run(&o, "cpu", 2, x);
     go_on(&run, x, o.steps);
@@ -341,7 +368,7 @@ static void test_differences(void **state) {
     copies[i] = malloc((size_t)sizes[i] * sizeof(float));
     memcpy(copies[i], values[i], (size_t)sizes[i] * sizeof(float));
   }
-  struct train_weights moved = {copies[0], copies[1], copies[2], copies[3], weights.scale, 0};
+  struct train_weights moved = {copies[0], copies[1], copies[2], copies[3], weights.scale, 0, NULL};
   fine(trainer_step(trainer, x, &figures, &error));
   trainer_gradients(trainer, &gradients);
   const float *const slopes[] = {gradients.enc, gradients.dec, gradients.b_enc, gradients.b_dec};

@@ -39,7 +39,7 @@ static float *make_rows(void) {
 }
 
 static struct trainer *train(enum train_kind kind, const float *x) {
-  struct train_options o = {.kind = kind, .width = WIDTH, .n_feat = 70, .k = kind == TRAIN_RELU ? 0 : 4, .batch = BATCH, .steps = STEPS, .seed = 1};
+  struct train_options o = {.kind = kind, .width = WIDTH, .n_feat = 70, .k = train_takes_k(kind) ? 4 : 0, .batch = BATCH, .steps = STEPS, .seed = 1};
   struct train_figures figures;
   train_defaults(&o);
   struct trainer *trainer = trainer_new(&o, "cpu", 2, &error);

@@ -68,7 +68,7 @@ VF float feature_rows(const int rows, const struct learn_feature *f, int64_t i, 
     by[r] = f->scale * f->entries.value[i + r];
   }
   dot_rows(rows, error, f->decoder, f->width_out, p);
-  for (int r = 0; r < rows; r++) all += p[r] = f->scale * p[r] + f->penalty;
+  for (int r = 0; r < rows; r++) all += p[r] = f->scale * p[r] + f->penalty + (f->each ? f->each[i + r] : 0);
   add_rows(rows, by, error, f->width_out, f->to_decoder);
   add_rows(rows, p, input, f->width_in, f->to_encoder);
   return all;

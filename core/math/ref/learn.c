@@ -24,7 +24,7 @@ static void gather(int64_t n, const int32_t *index, const float *values, const f
 }
 
 static float slope(const struct learn_feature *f, int64_t i) {
-  return f->scale * dot(f->error + f->entries.row[i] * f->width_out, f->decoder, f->width_out) + f->penalty;
+  return f->scale * dot(f->error + f->entries.row[i] * f->width_out, f->decoder, f->width_out) + f->penalty + (f->each ? f->each[i] : 0);
 }
 
 static float feature(const struct learn_feature *f) {

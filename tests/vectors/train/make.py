@@ -5,10 +5,11 @@ rows. `python make.py` writes train.safetensors; the tests need neither package.
   x [STEPS * B, D]                rows, B a step
   enc [F, D], dec [F, D], b_enc [F], b_dec [D]     first weights; scale: what rows are multiplied by
   KIND/g_enc, g_dec, g_b_enc, g_b_dec              gradients of the first step, before clipping
-  KIND/loss [STEPS, 3]            mean squared error, sparsity, auxiliary
+  KIND/loss [STEPS, 3]            mean squared error, sparsity, auxiliary (of jumprelu the pre-activation loss)
   KIND/enc, dec, b_enc, b_dec     after the last step
   KIND/silent [F]                 features that were silent for long when it began (topk-dead)
   batchtopk/threshold [STEPS]     the smallest kept value of each step
+  jumprelu-*/thresholds, g_thresholds [F]          of every feature: brought back to 0, as SAELens does before it reads them again
 
 The auxiliary loss of SAELens also takes values below 0; here relu comes first, as in the paper's code."""
 import copy, os
@@ -18,6 +19,7 @@ from safetensors.numpy import save_file
 from sae_lens.config import SAETrainerConfig
 from sae_lens.saes import topk_sae
 from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
 from sae_lens.saes.sae import TrainStepInput
 from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
 from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
@@ -49,6 +51,15 @@ KINDS = {
     "topk-dead": (TopKTrainingSAE, TopKTrainingSAEConfig, dict(k=K)),
     "topk-few-dead": (TopKTrainingSAE, TopKTrainingSAEConfig, dict(k=K)),
     "batchtopk": (BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, dict(k=K)),
+    # Bandwidths that many rows come into, else little would be seen of what thresholds learn.
+    "jumprelu-step": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig,
+                      dict(jumprelu_init_threshold=0.2, jumprelu_bandwidth=0.7, l0_coefficient=0.4, l0_warm_up_steps=8)),
+    "jumprelu-tanh": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig,
+                      dict(jumprelu_init_threshold=0.2, jumprelu_bandwidth=0.7, l0_coefficient=0.4, jumprelu_tanh_scale=2.5,
+                           jumprelu_sparsity_loss_mode="tanh", jumprelu_ste_to_input=True, pre_act_loss_coefficient=0.3)),
+    "jumprelu-quadratic": (JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig,
+                           dict(jumprelu_init_threshold=0.05, jumprelu_bandwidth=0.7, l0_coefficient=0.05, target_l0=24,  # some come to 0
+                                jumprelu_sparsity_loss_mode="quadratic", jumprelu_ste_to_input=True)),
 }
 
 
@@ -66,7 +77,7 @@ def make(kind):
     trainer = SAETrainer(config, sae, iter(()))
     trainer.activation_scaler.scaling_factor = SCALE
     silent = np.zeros(F, np.float32)
-    if kind == "topk-dead":
+    if kind in ("topk-dead", "jumprelu-tanh"):
         silent[::3] = 1
     if kind == "topk-few-dead":
         silent[[4, 9]] = 1
@@ -87,17 +98,23 @@ for kind in KINDS:
     first.training_forward_pass(step_input(trainer, rows[:B])).loss.backward()
     out[kind + "/g_enc"], out[kind + "/g_dec"] = f32(first.W_enc.grad.T), f32(first.W_dec.grad)
     out[kind + "/g_b_enc"], out[kind + "/g_b_dec"] = f32(first.b_enc.grad), f32(first.b_dec.grad)
+    if hasattr(first, "threshold"):
+        out[kind + "/g_thresholds"] = f32(first.threshold.grad)
     losses, least = [], []
     for s in range(STEPS):
         got = trainer.step(rows[s * B:(s + 1) * B])
         trainer.n_training_steps += 1
         parts = {k: float(v.detach()) for k, v in got.losses.items()}
-        losses.append([parts["mse_loss"], parts.get("l1_loss", 0), parts.get("auxiliary_reconstruction_loss", 0)])
+        losses.append([parts["mse_loss"], parts.get("l1_loss", parts.get("l0_loss", 0)),
+                       parts.get("auxiliary_reconstruction_loss", parts.get("pre_act_loss", 0))])
         acts = got.feature_acts.detach()
         least.append(float(acts[acts > 0].min()))
     out[kind + "/loss"] = f32(losses)
     out[kind + "/enc"], out[kind + "/dec"] = f32(sae.W_enc.detach().T), f32(sae.W_dec.detach())
     out[kind + "/b_enc"], out[kind + "/b_dec"] = f32(sae.b_enc.detach()), f32(sae.b_dec.detach())
+    if hasattr(sae, "threshold"):
+        out[kind + "/thresholds"] = f32(sae.threshold.detach().clamp(min=0))
+        print("thresholds", float(sae.threshold.detach().min()), float(sae.threshold.detach().max()))
     if kind == "batchtopk":
         out[kind + "/threshold"] = f32(least)
     print(kind, losses[0], losses[-1])

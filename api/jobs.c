@@ -33,7 +33,7 @@ const struct field jobs_fields[] = {
     {"point", NULL, FIELD_TEXT, .min = 1, .max = 128, .text = "train: where, as \"blocks.7.hook_resid_pre\" or \"resid_pre.7\"."},
     {"out", NULL, FIELD_TEXT, .min = 1, .max = 100,
      .text = "train: the name of the dictionary's folder, in the first of the setting's source_folders; then a \"path\" of /v1/sources."},
-    {"architecture", NULL, FIELD_CHOICE, .fallback = "topk", .choices = "relu topk batchtopk", .text = "train: the kind of dictionary."},
+    {"architecture", NULL, FIELD_CHOICE, .fallback = "topk", .choices = "relu topk batchtopk jumprelu", .text = "train: the kind of dictionary."},
     {"features", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: how many; left out: `expansion` times the point's width."},
     {"expansion", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: features as a multiple of the point's width, in place of `features`; left out: 8."},
     {"k", NULL, FIELD_INT, .min = 1, .max = 16777216, .text = "train: features a token, of topk and batchtopk; left out: 32."},
@@ -49,10 +49,22 @@ const struct field jobs_fields[] = {
     {"warmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which the rate grows; left out: a twentieth of them, at most 1000."},
     {"decay", NULL, FIELD_INT, .max = 1e9, .text = "train: the last steps, over which it falls to 0; left out: a fifth."},
     {"l1WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l1 grows, of relu; left out: a twentieth."},
-    {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence, of topk and batchtopk; left out: a tenth, 50 to 1000."},
+    {"deadAfter", NULL, FIELD_INT, .min = 1, .max = 1e9, .text = "train: steps of silence, of all but relu; left out: a tenth, 50 to 1000."},
     {"checkpoint", NULL, FIELD_NUMBER, .max = 86400,
      .text = "train: seconds between the states that a killed or cancelled run goes on from; left out: 20. Where writing one takes long they come "
              "less often."},
+    {"l0", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what jumprelu's features cost; left out: 1."},
+    {"l0WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l0 grows, of jumprelu; left out: a twentieth."},
+    {"l0Loss", NULL, FIELD_CHOICE, .choices = "step tanh quadratic",
+     .text = "train: what a feature of jumprelu costs: 1, the tanh of its activation, or the square of how far its token is from targetL0; left out: step."},
+    {"targetL0", NULL, FIELD_NUMBER, .min = 1e-3, .max = 16777216, .text = "train: features a token that quadratic aims at; left out: 32."},
+    {"tanhScale", NULL, FIELD_NUMBER, .min = 1e-3, .max = 1e6, .text = "train: what tanh multiplies activations by; left out: 4."},
+    {"threshold", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: of jumprelu, what every feature's is to begin with; left out: 0.01."},
+    {"bandwidth", NULL, FIELD_NUMBER, .min = 1e-6, .max = 1e6,
+     .text = "train: of jumprelu, how wide the window around a threshold is in which it learns; left out: 0.05."},
+    {"preAct", NULL, FIELD_NUMBER, .max = 1e6,
+     .text = "train: coefficient of what brings dead features of jumprelu nearer to their thresholds; left out: 0."},
+    {"steToInput", NULL, FIELD_BOOL, .fallback = "false", .text = "train: of jumprelu, encoders learn in that window too."},
     {.name = NULL}};
 
 const struct field jobs_list_fields[] = {{.name = NULL}};
@@ -176,7 +188,8 @@ static int start_train(struct api_call *call, int64_t *id, struct error *error) 
   if (!model) return -1;
   struct lab_train_args args = {.model_id = model->id, .point = values_text(values, "point", NULL), .out = values_text(values, "out", NULL),
                                 .corpus = values_text(values, "corpus", NULL), .lines = values_bool(values, "lines"),
-                                .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL)};
+                                .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL),
+                                .l0_loss = values_text(values, "l0Loss", NULL), .ste_to_input = values_bool(values, "steToInput")};
   read_options(values, &args);
   return lab_train_start(call->api->lab, &args, id, error);
 }
@@ -191,7 +204,9 @@ static const struct use {
             {"architecture", TRAIN, 0}, {"features", TRAIN, 0}, {"expansion", TRAIN, 0}, {"k", TRAIN, 0}, {"batch", TRAIN, 0},
             {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN, 0}, {"rate", TRAIN, 0},
             {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0},
-            {"checkpoint", TRAIN, 0}};
+            {"checkpoint", TRAIN, 0},
+            {"l0", TRAIN, 0}, {"l0WarmUp", TRAIN, 0}, {"l0Loss", TRAIN, 0}, {"targetL0", TRAIN, 0}, {"tanhScale", TRAIN, 0},
+            {"threshold", TRAIN, 0}, {"bandwidth", TRAIN, 0}, {"preAct", TRAIN, 0}, {"steToInput", TRAIN, 0}};
 
 static const char *words_of(int kinds) {
   return kinds == TRAIN ? "'train'" : kinds == STATS ? "'stats'" : kinds == EVAL ? "'eval'" : "'stats' and 'eval'";

@@ -191,6 +191,7 @@ int train_state_keep(const struct train_plan *plan, const struct trainer *traine
 static bool same_value(const struct json_node *a, const struct json_node *b) {
   const char *text = json_text(a, NULL), *other = json_text(b, NULL);
   if (text || other) return text && other && strcmp(text, other) == 0;
+  if (json_kind(a) == JSON_KIND_BOOL && json_kind(b) == JSON_KIND_BOOL) return json_bool_or(a, false) == json_bool_or(b, false);
   return json_number_or(a, -1) == json_number_or(b, -1);
 }
 
@@ -200,6 +201,8 @@ static void spell(const struct json_node *node, char out[64]) {
     snprintf(out, 64, "'%.60s'", text);
   else if (json_kind(node) == JSON_KIND_NONE)
     snprintf(out, 64, "none");
+  else if (json_kind(node) == JSON_KIND_BOOL)
+    snprintf(out, 64, "%s", json_bool_or(node, false) ? "true" : "false");
   else
     snprintf(out, 64, "%.10g", json_number_or(node, 0));
 }

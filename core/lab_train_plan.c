@@ -34,6 +34,17 @@ static void write_options(struct json_writer *w, const struct lab_train_args *ar
   }
 }
 
+/* What is no number. */
+static void write_words(struct json_writer *w, const struct lab_train_args *a) {
+  jw_member_text(w, "architecture", a->kind);
+  jw_member_text(w, "l0Loss", a->l0_loss);
+  jw_key(w, "steToInput");
+  if (strcmp(a->kind, train_kind_name(TRAIN_JUMPRELU)) == 0)
+    jw_bool(w, a->ste_to_input);
+  else
+    jw_null(w);
+}
+
 const char *train_args_write(const struct lab_train_args *a, struct arena *arena, struct error *error) {
   struct buffer text;
   struct json_writer w;
@@ -46,7 +57,7 @@ const char *train_args_write(const struct lab_train_args *a, struct arena *arena
   jw_member_bool(&w, "lines", a->lines);
   jw_member_int(&w, "maxTokens", a->max_tokens);
   jw_member_text(&w, "out", a->out);
-  jw_member_text(&w, "architecture", a->kind);
+  write_words(&w, a);
   write_options(&w, a);
   jw_close(&w, '}');
   char *copy = buffer_check(&text, error) == 0 ? arena_text(arena, text.data, text.length, error) : NULL;
@@ -60,7 +71,8 @@ void train_args_read(const struct json_node *node, struct lab_train_args *out) {
   *out = (struct lab_train_args){.model_id = json_text_or(json_get(node, "modelId"), ""), .point = json_text_or(json_get(node, "point"), ""),
                                  .corpus = json_text_or(json_get(node, "corpus"), ""), .lines = json_bool_or(json_get(node, "lines"), false),
                                  .max_tokens = json_int_or(json_get(node, "maxTokens"), 0), .out = json_text_or(json_get(node, "out"), ""),
-                                 .kind = json_text_or(json_get(node, "architecture"), "")};
+                                 .kind = json_text_or(json_get(node, "architecture"), ""), .l0_loss = json_text_or(json_get(node, "l0Loss"), NULL),
+                                 .ste_to_input = json_bool_or(json_get(node, "steToInput"), false)};
   for (size_t i = 0; i < n; i++) lab_train_set(out, &options[i], json_number_or(json_get(node, options[i].name), options[i].left_out));
 }
 
@@ -111,7 +123,7 @@ static void settle_sizes(struct train_plan *plan) {
   int64_t n_ctx = plan->opened->model->arch.n_ctx;
   o->n_feat = args->features ? args->features : (args->expansion ? args->expansion : 8) * o->width;
   o->k = args->k;
-  if (!o->k && o->kind != TRAIN_RELU) o->k = o->n_feat >= 256 ? 32 : (o->n_feat + 7) / 8;
+  if (!o->k && train_takes_k(o->kind)) o->k = train_default_k(o->n_feat);
   o->batch = args->batch ? args->batch : TRAIN_BATCH;
   o->seed = (uint64_t)args->seed;
   plan->context = args->context ? args->context : n_ctx < 128 ? n_ctx : 128;
@@ -148,6 +160,20 @@ int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct t
 
 /* ---- by the text ---- */
 
+/* Of jumprelu. Names of losses were looked at with the arguments. */
+static void schedule_jump(const struct lab_train_args *args, struct train_options *o) {
+  struct error error = ERROR_INIT;
+  if (args->l0_loss && train_l0_loss_find(args->l0_loss, &o->l0_loss, &error) != 0) error_clear(&error);
+  if (args->l0 >= 0) o->l0 = args->l0;
+  if (args->l0_warm_up >= 0) o->l0_warm_up = args->l0_warm_up;
+  if (args->threshold >= 0) o->threshold = args->threshold;
+  if (args->bandwidth >= 0) o->bandwidth = args->bandwidth;
+  if (args->target_l0 >= 0) o->target_l0 = args->target_l0;
+  if (args->tanh_scale >= 0) o->tanh_scale = args->tanh_scale;
+  if (args->pre_act >= 0) o->pre_act = args->pre_act;
+  o->ste_to_input = args->ste_to_input;
+}
+
 void train_plan_schedule(struct train_plan *plan) {
   const struct lab_train_args *args = &plan->args;
   struct train_options *o = &plan->options;
@@ -159,6 +185,7 @@ void train_plan_schedule(struct train_plan *plan) {
   if (args->decay >= 0) o->decay = args->decay;
   if (args->l1_warm_up >= 0) o->l1_warm_up = args->l1_warm_up;
   if (args->dead_after >= 0) o->dead_after = args->dead_after;
+  if (o->kind == TRAIN_JUMPRELU) schedule_jump(args, o);
 }
 
 static int64_t rows_of(const struct train_plan *plan, int64_t document) {
@@ -211,6 +238,13 @@ struct feed_options train_plan_feed(const struct lab *lab, const struct train_pl
 
 /* ---- identity ---- */
 
+/* What is no number. */
+static void identify_words(const struct train_options *o, struct json_writer *w) {
+  if (o->kind != TRAIN_JUMPRELU) return;
+  jw_member_text(w, "l0Loss", train_l0_loss_name(o->l0_loss));
+  jw_member_bool(w, "steToInput", o->ste_to_input);
+}
+
 int train_plan_identity(const struct train_plan *plan, struct buffer *out, struct error *error) {
   size_t n;
   const struct lab_train_option *options = lab_train_options(&n);
@@ -221,6 +255,7 @@ int train_plan_identity(const struct train_plan *plan, struct buffer *out, struc
   jw_member_text(&w, "modelId", plan->args.model_id);
   jw_member_text(&w, "point", point_name(plan->point, name));
   jw_member_text(&w, "architecture", train_kind_name(plan->options.kind));
+  identify_words(&plan->options, &w);
   for (size_t i = 0; i < n; i++) {
     double value = train_plan_value(plan, &options[i]);
     if (!isnan(value)) jw_member_f64(&w, options[i].name, value);

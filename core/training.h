@@ -13,9 +13,9 @@ struct lab_train_args {
   bool lines;                   /* one document a line; else chunks of the context */
   int64_t max_tokens;           /* of the text; 0: all of it */
   const char *out;              /* the folder; over HTTP a name in the first of the folders that dictionaries are loaded from */
-  const char *kind;             /* "relu", "topk", "batchtopk" */
+  const char *kind;             /* "relu", "topk", "batchtopk", "jumprelu" */
   int64_t features, expansion;  /* expansion: times the point's width, instead; both 0: 8 times */
-  int64_t k;                    /* 0: 32, or an eighth of fewer features; none of relu */
+  int64_t k;                    /* 0: 32, or an eighth of fewer features; none of relu and jumprelu */
   int64_t batch;                /* rows of a step; 0: 1024 */
   int64_t steps, tokens;        /* tokens: rows, instead; both 0: as many as the text has, at least 500 steps */
   int64_t context;              /* tokens of a document; 0: 128, or what the model has */
@@ -24,8 +24,15 @@ struct lab_train_args {
   double rate, l1, aux;         /* rate 0, the others -1: by the kind */
   int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; -1: by the number of steps */
   double checkpoint;            /* seconds between states that are kept, at least; -1: 20 */
+  /* Of jumprelu; -1: SAELens' */
+  const char *l0_loss;          /* "step", "tanh", "quadratic"; NULL: "step" */
+  double l0, threshold, bandwidth, target_l0, tanh_scale, pre_act;
+  int64_t l0_warm_up;
+  bool ste_to_input;
 };
-#define LAB_TRAIN_DEFAULTS {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1, .checkpoint = -1}
+#define LAB_TRAIN_DEFAULTS \
+  {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1, .l0 = -1, .threshold = -1, \
+   .bandwidth = -1, .target_l0 = -1, .tanh_scale = -1, .pre_act = -1, .l0_warm_up = -1, .checkpoint = -1}
 
 /* A number among them. Everybody who reads or writes one goes by this table (lab_train_options.c). */
 struct lab_train_option {

@@ -10,7 +10,7 @@
 #include "server/progress.h"
 
 void help_train(void) {
-  puts("steerd train MODEL POINT --corpus FILE --out FOLDER [--kind topk|batchtopk|relu] [--model [ID=]PLACE] ...\n\n"
+  puts("steerd train MODEL POINT --corpus FILE --out FOLDER [--kind topk|batchtopk|relu|jumprelu] [--model [ID=]PLACE] ...\n\n"
        "Trains a sparse dictionary on the activations of a point over a text and writes it as SAELens does, so that steerd and\n"
        "SAELens read it. Killed or interrupted, the same command goes on where it was. POINT is a name such as\n"
        "blocks.7.hook_resid_pre or resid_pre.7. MODEL is the ID of a --model; without --model it is demo, the model that\n"
@@ -19,7 +19,8 @@ void help_train(void) {
        "  --corpus FILE      a UTF-8 text\n"
        "  --out FOLDER       where the dictionary goes: a new folder, or one that an unfinished run of the same settings has left\n\n"
        "of every kind\n"
-       "  --kind KIND        topk: the k largest of a token; batchtopk: k a token on average; relu: fewer for a larger --l1 (topk)\n"
+       "  --kind KIND        topk: the k largest of a token; batchtopk: k a token on average; relu: fewer for a larger --l1;\n"
+       "                     jumprelu: what is above a threshold that each feature learns, fewer for a larger --l0 (topk)\n"
        "  --features N       (8 times the width of the point), or --expansion N times the width\n"
        "  --lines            the text is cut at every newline (at the context)\n"
        "  --max-tokens N     of the text (0: all of it)\n"
@@ -36,6 +37,14 @@ void help_train(void) {
        "  --aux X, --dead-after STEPS   what brings dead features back (1, a tenth of the steps)\n\n"
        "of relu only\n"
        "  --l1 X, --l1-warm-up STEPS    what keeps features few (5, a twentieth of the steps)\n\n"
+       "of jumprelu only\n"
+       "  --l0 X, --l0-warm-up STEPS    what keeps features few (1, a twentieth of the steps)\n"
+       "  --l0-loss LOSS     what a feature at a token costs: step: 1; tanh: the tanh of --tanh-scale (4) times its activation;\n"
+       "                     quadratic: the square of how far the token's number of features is from --target-l0 (32, an eighth\n"
+       "                     of less than 256 features) (step)\n"
+       "  --threshold X, --bandwidth X  the first thresholds; how wide the window is in which they learn (0.01, 0.05)\n"
+       "  --ste-to-input     encoders learn in that window too\n"
+       "  --pre-act X, --dead-after STEPS   what brings dead features back (0: nothing does, a tenth of the steps)\n\n"
        "Every setting of 'steerd serve' works too (--model, --threads, --device ...).");
 }
 
@@ -99,6 +108,8 @@ static int take_flag(struct job_command *job, const char *word, const char *valu
   if (option) return take_option(&c->args, option, word, value, error);
   if (!strcmp(word, "--out")) return take_text(word, value, &c->args.out, error);
   if (!strcmp(word, "--kind")) return take_text(word, value, &c->args.kind, error);
+  if (!strcmp(word, "--l0-loss")) return take_text(word, value, &c->args.l0_loss, error);
+  if (!strcmp(word, "--ste-to-input")) return c->args.ste_to_input = true, 1;
   return 0;
 }
 
@@ -173,7 +184,7 @@ static int train(struct job_command *job, struct options *options, struct error 
 /* Names for "did you mean": the table's, and those that are no numbers. */
 #define MOST_FLAGS 64
 static size_t name_flags(char names[MOST_FLAGS][FLAG_BYTES], const char *out[MOST_FLAGS]) {
-  static const char *const words[] = {"out", "kind", "lr"};
+  static const char *const words[] = {"out", "kind", "lr", "l0-loss", "ste-to-input"};
   size_t n, count = 0;
   const struct lab_train_option *options = lab_train_options(&n);
   for (; count < sizeof words / sizeof *words; count++) out[count] = words[count];

@@ -25,7 +25,7 @@ int train_kind_find(const char *name, enum train_kind *out, struct error *error)
 int train_l0_loss_find(const char *name, enum train_l0_loss *out, struct error *error) {
   for (int i = 0; i < TRAIN_L0_LOSSES; i++)
     if (!strcmp(name, l0_losses[i])) return *out = (enum train_l0_loss)i, 0;
-  return error_set_field(error, ERROR_ARGUMENT, "l0Loss", "unknown l0Loss '%.40s'; known: step, tanh, quadratic", name);
+  return error_set_field(error, ERROR_ARGUMENT, "l0Loss", "l0Loss '%.40s' is none of step, tanh, quadratic", name);
 }
 
 bool train_takes_k(enum train_kind kind) { return kind == TRAIN_TOPK || kind == TRAIN_BATCHTOPK; }

@@ -55,7 +55,7 @@ int main(int argc, char **argv) {
   struct train_options o = {0};
   check(train_kind_find(argc > 1 ? argv[1] : "topk", &o.kind, &error), &error);
   for (int i = 2; i < argc && i < 7; i++) numbers[i - 2] = atoll(argv[i]);
-  o.width = numbers[0], o.n_feat = numbers[1], o.k = o.kind == TRAIN_RELU ? 0 : numbers[2], o.batch = numbers[3], o.steps = numbers[4];
+  o.width = numbers[0], o.n_feat = numbers[1], o.k = train_takes_k(o.kind) ? numbers[2] : 0, o.batch = numbers[3], o.steps = numbers[4];
   train_defaults(&o);
   struct trainer *trainer = trainer_new(&o, device ? device : "cpu", threads ? atoi(threads) : 1, &error);
   check(!trainer, &error);

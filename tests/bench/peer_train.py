@@ -29,6 +29,7 @@ def import_peer():
 def make_trainer(kind, width, features, k, batch, steps):
     from sae_lens.config import SAETrainerConfig
     from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
+    from sae_lens.saes.jumprelu_sae import JumpReLUTrainingSAE, JumpReLUTrainingSAEConfig
     from sae_lens.saes.standard_sae import StandardTrainingSAE, StandardTrainingSAEConfig
     from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
@@ -37,6 +38,8 @@ def make_trainer(kind, width, features, k, batch, steps):
         sae = TopKTrainingSAE(TopKTrainingSAEConfig(k=k, **shape))
     elif kind == "batchtopk":
         sae = BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(k=k, **shape))
+    elif kind == "jumprelu":
+        sae = JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**shape))
     else:
         sae = StandardTrainingSAE(StandardTrainingSAEConfig(l1_coefficient=5, l1_warm_up_steps=max(1, steps // 20), **shape))
     config = SAETrainerConfig(total_training_samples=steps * batch, train_batch_size_samples=batch, lr=3e-4, lr_end=3e-5)

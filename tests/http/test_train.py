@@ -27,7 +27,7 @@ def trained(start_daemon, tmp_path):
 
 
 def start(daemon, **more):
-    return daemon.post("/v1/jobs", {"kind": "train", **SMALL, **more})
+    return daemon.post("/v1/jobs", {name: value for name, value in {"kind": "train", **SMALL, **more}.items() if value is not None})
 
 
 def wait(daemon, number):
@@ -70,6 +70,58 @@ def test_a_dictionary_is_trained_loaded_and_asked(trained, tmp_path):
     assert "loss" in err and "L0" in err and "explained" in err
     name = "sae_weights.safetensors"
     assert (tmp_path / "again" / name).read_bytes() == (folder / "mine" / name).read_bytes()
+
+
+def test_jumprelu(trained, tmp_path):
+    folder, daemon = trained
+    jump = {"architecture": "jumprelu", "k": None, "l0Loss": "quadratic", "targetL0": 6, "bandwidth": 0.5, "threshold": 0.1, "steToInput": True, "preAct": 0.01}
+    job = wait(daemon, start(daemon, out="jump", **jump).json()["id"])
+    assert job["state"] == "done" and 0 < job["result"]["explainedVariance"] < 1, job
+    weights = read_tensors(folder / "jump" / "sae_weights.safetensors")
+    assert len(set(weights["threshold"])) > 48 and weights["threshold"].min() >= 0  # each feature has learned its own
+    assert daemon.post("/v1/sources", {"modelId": MODEL, "source": "1-jump", "path": "jump"}).status_code == 201
+    text = "The ferry left at six."
+    run = daemon.post("/v1/lab/run", {"modelId": MODEL, "text": text, "points": ["blocks.1.hook_resid_pre"]})
+    answer = daemon.post("/activations", {"modelId": MODEL, "text": text, "source": "1-jump"})
+    x = np.array(run.json()["activations"]["blocks.1.hook_resid_pre"])
+    p = (x - weights["b_dec"]) @ weights["W_enc"] + weights["b_enc"]
+    p *= p > weights["threshold"]
+    for row, want in zip(answer.json()["results"], p[1:], strict=True):  # without BOS
+        for feature in row["topFeatures"]:
+            assert feature["activationValue"] == pytest.approx(want[feature["featureIndex"]], rel=1e-3, abs=1e-4)  # float32 sums of 48 terms
+    flags = [flag for flag in FLAGS if flag not in ("--k", "8")]
+    status, out, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(tmp_path / "again"), *flags, "--kind", "jumprelu", "--l0-loss", "quadratic",
+                                  "--target-l0", "6", "--bandwidth", "0.5", "--threshold", "0.1", "--ste-to-input", "--pre-act", "0.01", seconds=JOB_SECONDS)
+    assert status == 0, err
+    name = "sae_weights.safetensors"
+    assert (tmp_path / "again" / name).read_bytes() == (folder / "jump" / name).read_bytes()
+    status, out, err = run_steerd("eval", MODEL, "1-jump", "--corpus", SMALL["corpus"], "--lines", "--model", f"{MODEL}={FOLDER / 'model'}",
+                                  "--source", f"{MODEL}/1-jump={tmp_path / 'again'}", seconds=JOB_SECONDS)
+    assert status == 0 and "L0" in out, (out, err)
+
+
+def test_jumprelu_tells_what_it_takes_and_goes_on_with_that(trained):
+    folder, daemon = trained
+    plain = {"out": "jump", "architecture": "jumprelu", "k": None, "steps": 100000, "steToInput": True}
+    job = start(daemon, **plain).json()
+    told, number = job["parameters"], job["id"]
+    assert (told["k"], told["aux"], told["l1"], told["deadAfter"], told["l0"], told["l0WarmUp"]) == (None, None, None, 1000, 1, 5000)
+    assert (told["l0Loss"], told["targetL0"], told["tanhScale"], told["steToInput"]) == ("step", None, None, True)
+    assert (told["threshold"], told["bandwidth"], told["preAct"]) == (0.01, 0.05, 0)
+    has_begun(daemon, number)
+    assert cancel(daemon, number)["resumable"]
+    for change, name, was in (({"steToInput": False}, "steToInput", "steToInput is false, but"), ({"l0Loss": "tanh"}, "l0Loss", "begun with 'step'"),
+                              ({"bandwidth": 0.5}, "bandwidth", "begun with 0.05")):
+        refused = start(daemon, **plain | change)
+        assert refused.status_code == 409 and refused.json()["field"] == name and was in refused.json()["error"], refused.text
+    assert post_jobs(daemon, number, "/resume").status_code == 200  # with what is told, nothing of which its own kind refuses
+    has_begun(daemon, number)
+    assert cancel(daemon, number)["resumable"]
+    losses = {"tanh": ("tanhScale", 4), "quadratic": ("targetL0", 12)}
+    for loss, (name, value) in losses.items():
+        job = start(daemon, **plain | {"out": loss, "l0Loss": loss}).json()
+        assert (job["parameters"]["l0Loss"], job["parameters"][name]) == (loss, value), job
+        cancel(daemon, job["id"])
 
 
 def test_cancelled_it_goes_on_and_tells_how_it_does(trained):
@@ -165,7 +217,8 @@ def test_a_job_tells_what_it_takes(trained):
     assert told == {"modelId": MODEL, "point": "resid_pre.1", "corpus": SMALL["corpus"], "lines": True, "maxTokens": 0, "out": "told",
                     "architecture": "topk", "features": 96, "expansion": None, "k": 8, "batch": 64, "steps": 100000, "tokens": None, "context": 128,
                     "buffer": 1024, "seed": 3, "rate": pytest.approx(2e-3), "l1": None, "l1WarmUp": None, "aux": 1, "deadAfter": 1000,
-                    "warmUp": 1000, "decay": 20000, "checkpoint": None}
+                    "warmUp": 1000, "decay": 20000, "checkpoint": None, "l0": None, "l0WarmUp": None, "l0Loss": None, "targetL0": None, "tanhScale": None,
+                    "threshold": None, "bandwidth": None, "preAct": None, "steToInput": None}
     plain = {"kind": "train", "modelId": MODEL, "point": "resid_pre.1", "corpus": SMALL["corpus"], "architecture": "relu", "out": "plain", "batch": 64}
     job = daemon.post("/v1/jobs", {**plain, "tokens": 6401, "expansion": 2, "checkpoint": 1.5}).json()
     told = job["parameters"]
@@ -290,7 +343,9 @@ def test_refusals(trained, daemon):
                                   ({"out": "a", "buffer": 3}, 400, "buffer"), ({"out": "a", "rate": 0}, 400, "rate"),
                                   ({"out": "a", "l1": 1}, 400, "l1"), ({"out": "a", "l1WarmUp": 0}, 400, "l1WarmUp"),
                                   ({"out": "a", "architecture": "relu"}, 400, "k"), ({"out": "a", "warmUp": 301}, 400, "warmUp"),
-                                  ({"out": "a", "architecture": "batchtopk", "l1": 1}, 400, "l1")):
+                                  ({"out": "a", "architecture": "batchtopk", "l1": 1}, 400, "l1"), ({"out": "a", "l0": 1}, 400, "l0"),
+                                  ({"out": "a", "architecture": "jumprelu"}, 400, "k"), ({"out": "a", "l0Loss": "tanh"}, 400, "l0Loss"),
+                                  ({"out": "a", "architecture": "jumprelu", "k": None, "targetL0": 3}, 400, "targetL0")):
         reply = start(mine, **change)
         assert reply.status_code == status, (change, reply.text)
         assert field is None or reply.json()["field"] == field, (change, reply.text)
@@ -298,7 +353,7 @@ def test_refusals(trained, daemon):
     for name in ("aux", "deadAfter"):
         reply = mine.post("/v1/jobs", {**relu, name: 1})
         assert reply.status_code == 400 and reply.json()["field"] == name, reply.text
-        assert reply.json()["error"].startswith(f"{name} is an option of topk and batchtopk, not of relu"), reply.text
+        assert reply.json()["error"].startswith(f"{name} is an option of topk"), reply.text
     assert sorted(os.listdir(folder)) == ["other"]
     reply = start(daemon, out="a")  # no folder is set there
     assert reply.status_code == 501 and "source_folders" in reply.json()["error"]

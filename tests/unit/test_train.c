@@ -459,6 +459,9 @@ static void test_refusals(void **state) {
   o = good, o.k = 151, refused(o, "k", "only 150 features");
   o = good, o.k = 0, refused(o, "k", "1 to 150");
   o = good, o.kind = TRAIN_RELU, refused(o, "k", "made by l1");
+  o = good, o.kind = TRAIN_JUMPRELU, o.bandwidth = 1, o.tanh_scale = 1, o.target_l0 = 1, refused(o, "k", "made by l0");
+  o = small(TRAIN_JUMPRELU), o.bandwidth = 0, refused(o, "bandwidth", "above 0");
+  o = small(TRAIN_JUMPRELU), o.target_l0 = 151, refused(o, "targetL0", "only 150 features");
   o = good, o.rate = (double)NAN, refused(o, "rate", "nan");
   o = good, o.rate = 0, refused(o, "rate", "above 0");
   o = good, o.batch = 0, refused(o, "batch", "allowed");

@@ -178,7 +178,7 @@ static void test_refusals(void **state) {
   struct lab_train_args good = tiny_args(out), a;
   a = good, a.kind = "topkk", refused(lab, &a, ERROR_ARGUMENT, "kind", "did you mean 'topk'");
   a = good, a.k = 193, refused(lab, &a, ERROR_ARGUMENT, "k", "only 192 features");
-  a = good, a.kind = "relu", refused(lab, &a, ERROR_ARGUMENT, "k", "made by l1");
+  a = good, a.kind = "relu", refused(lab, &a, ERROR_ARGUMENT, "k", "relu goes by l1");
   a = good, a.batch = 100000, a.buffer = 0, refused(lab, &a, ERROR_ARGUMENT, "corpus", "less than a batch of 100000");
   a = good, a.corpus = "no-such-text", refused(lab, &a, ERROR_NOT_FOUND, "corpus", "not a file");
   a = good, a.point = "resid_pre.7", assert_int_not_equal(lab_train_run(lab, &a, tell, NULL, NULL, NULL, &error), 0), error_clear(&error);
@@ -192,7 +192,15 @@ static void test_refusals(void **state) {
   a = good, a.l1 = 1, refused(lab, &a, ERROR_ARGUMENT, "l1", "l1 is an option of relu, not of batchtopk");
   a = good, a.l1_warm_up = 0, refused(lab, &a, ERROR_ARGUMENT, "l1WarmUp", "an option of relu");
   a = good, a.kind = "relu", a.k = 0, a.aux = 0, refused(lab, &a, ERROR_ARGUMENT, "aux", "an option of topk and batchtopk, not of relu");
-  a = good, a.kind = "relu", a.k = 0, a.dead_after = 9, refused(lab, &a, ERROR_ARGUMENT, "deadAfter", "an option of topk and batchtopk");
+  a = good, a.kind = "relu", a.k = 0, a.l0 = 1, refused(lab, &a, ERROR_ARGUMENT, "l0", "l0 is an option of jumprelu, not of relu");
+  a = good, a.l0_loss = "tanh", refused(lab, &a, ERROR_ARGUMENT, "l0Loss", "an option of jumprelu, not of batchtopk");
+  a = good, a.ste_to_input = true, refused(lab, &a, ERROR_ARGUMENT, "steToInput", "an option of jumprelu");
+  a = good, a.kind = "jumprelu", a.k = 0, a.l0_loss = "tangent", refused(lab, &a, ERROR_ARGUMENT, "l0Loss", "none of step, tanh, quadratic");
+  a = good, a.kind = "jumprelu", a.k = 0, a.target_l0 = 9, refused(lab, &a, ERROR_ARGUMENT, "targetL0", "step has none");
+  a = good, a.kind = "jumprelu", a.k = 0, a.tanh_scale = 9, refused(lab, &a, ERROR_ARGUMENT, "tanhScale", "step has none");
+  a = good, a.kind = "jumprelu", a.k = 0, a.l0_loss = "quadratic", a.target_l0 = 1e6, refused(lab, &a, ERROR_ARGUMENT, "targetL0", "features");
+  a = good, a.kind = "jumprelu", a.k = 0, a.bandwidth = 0, refused(lab, &a, ERROR_ARGUMENT, "bandwidth", "bandwidth is 0");
+  a = good, a.kind = "relu", a.k = 0, a.dead_after = 9, refused(lab, &a, ERROR_ARGUMENT, "deadAfter", "an option of topk, batchtopk and jumprelu");
   a = good, a.rate = (double)NAN, refused(lab, &a, ERROR_ARGUMENT, "rate", "rate is nan");
   a = good, a.l1 = -2, a.kind = "relu", a.k = 0, refused(lab, &a, ERROR_ARGUMENT, "l1", "l1 is -2, allowed are 0 to");
   a = good, a.buffer = 63, refused(lab, &a, ERROR_ARGUMENT, "buffer", "a batch alone has 64");

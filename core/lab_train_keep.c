@@ -16,7 +16,7 @@
 #include "core/lab_train.h"
 
 #define FAMILY "steerd training " /* and a version */
-#define MAGIC FAMILY "2"
+#define MAGIC FAMILY "3"
 #define REMEDY "remove that file to begin anew, or name another folder"
 #define PATIENCE_NS 500000000 /* whoever only looks whether a folder is held holds it for a moment */
 #define MOST_IDENTITY 65536

@@ -219,7 +219,8 @@ export function tipAt(target) {
   const box = target.getBoundingClientRect();
   const width = tip.offsetWidth;
   tip.style.left = `${Math.max(6, Math.min(box.left + box.width / 2 - width / 2, innerWidth - width - 6))}px`;
-  tip.style.top = `${box.top > 40 ? box.top - tip.offsetHeight - 6 : box.bottom + 6}px`;
+  const above = box.top - tip.offsetHeight - 6;
+  tip.style.top = `${above >= 4 ? above : box.bottom + 6}px`;
 }
 
 export function startTips() {

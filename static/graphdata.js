@@ -47,7 +47,7 @@ export function titleOf(node) {
 export function tipOf(node) {
   const more = node.kind === 'logit' ? `probability ${percent(node.probability)}`
     : `${placeOf(node)}${node.kind === 'feature' ? `\nactivation ${num(node.activation, 4)}` : ''}\namong the first ${percent(Math.min(1, node.share))} of influence`;
-  return `${titleOf(node)}${node.name ? `\n${node.name}` : ''}\n${more}`;
+  return `${titleOf(node)}${node.name ? `\n${shorten(node.name, 90)}` : ''}\n${more}`;
 }
 
 /** With a sign in front, for both; the minus is as wide as the plus. */

@@ -175,6 +175,9 @@ def test_keys_walk_choose_and_pin(browser, lab):
     here = lambda: marks(browser, ".here")
     drawing.send_keys(Keys.ARROW_UP)  # to the chosen node first
     assert here() == [likeliest(graph)["node_id"]]
+    browser.execute_script("scrollTo(0, document.querySelector('.drawing').getBoundingClientRect().top + scrollY)")
+    drawing.send_keys(Keys.ARROW_DOWN)
+    assert browser.execute_script("const b = document.querySelector('#tip').getBoundingClientRect(); return b.top >= 0 && b.bottom <= innerHeight")
     for _ in range(6):
         drawing.send_keys(Keys.ARROW_DOWN)
     (low,) = here()

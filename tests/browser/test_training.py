@@ -126,7 +126,7 @@ def test_a_folder_that_a_job_has_is_told_of(browser, trainer):
 
 def test_a_server_without_a_folder_says_which_setting_it_lacks(browser, bare):
     open_page(browser, bare.url + "/jobs")
-    has(browser, "the setting 'source_folders'", ".card .notice:not(.bad)")
+    has(browser, "the setting 'source_folders'")
     assert not form(browser).find_elements(By.CSS_SELECTOR, "input, button")  # nothing to fill in in vain
 
 

@@ -56,7 +56,8 @@ const struct field jobs_fields[] = {
     {"l0", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what jumprelu's features cost; left out: 1."},
     {"l0WarmUp", NULL, FIELD_INT, .max = 1e9, .text = "train: steps over which l0 grows, of jumprelu; left out: a twentieth."},
     {"l0Loss", NULL, FIELD_CHOICE, .choices = "step tanh quadratic",
-     .text = "train: what a feature of jumprelu costs: 1, the tanh of its activation, or the square of how far its token is from targetL0; left out: step."},
+     .text = "train: what a feature of jumprelu costs: 1, the tanh of its activation, or the square of how far its token is from targetL0; "
+             "left out: tanh or quadratic where tanhScale or targetL0 is given, else step."},
     {"targetL0", NULL, FIELD_NUMBER, .min = 1e-3, .max = 16777216, .text = "train: features a token that quadratic aims at; left out: 32."},
     {"tanhScale", NULL, FIELD_NUMBER, .min = 1e-3, .max = 1e6, .text = "train: what tanh multiplies activations by; left out: 4."},
     {"threshold", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: of jumprelu, what every feature's is to begin with; left out: 0.01."},

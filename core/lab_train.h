@@ -33,6 +33,8 @@ bool train_option_is_of(const struct lab_train_option *option, enum train_kind k
 double train_plan_value(const struct train_plan *plan, const struct lab_train_option *option);
 /* The plan's arguments with all that is known about what was left out: they make the same plan. Texts are the plan's. */
 void train_plan_tell(const struct train_plan *plan, struct lab_train_args *out);
+/* Of jumprelu: where none is named, the one whose option is given. ERROR_ARGUMENT with field. */
+int train_l0_loss_of(const struct lab_train_args *args, enum train_l0_loss *out, struct error *error) MUST_CHECK;
 /* Kind and options by themselves: the part of lab_train_check that looks at no file. */
 int train_options_check(const struct lab_train_args *args, struct error *error) MUST_CHECK;
 

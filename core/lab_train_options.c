@@ -154,13 +154,19 @@ static int check_together(const struct lab_train_args *args, struct error *error
              : 0;
 }
 
+int train_l0_loss_of(const struct lab_train_args *args, enum train_l0_loss *out, struct error *error) {
+  if (args->l0_loss) return train_l0_loss_find(args->l0_loss, out, error);
+  *out = args->target_l0 != -1 ? TRAIN_L0_QUADRATIC : args->tanh_scale != -1 ? TRAIN_L0_TANH : TRAIN_L0_STEP;
+  return 0;
+}
+
 /* The two that are no numbers, and the numbers that only one loss has a use for. */
 static int check_l0_loss(const struct lab_train_args *args, enum train_kind kind, struct error *error) {
   static const struct lab_train_option loss = {.name = "l0Loss", .kinds = KIND(JUMPRELU), .instead = NOT_BY_L0},
                                        input = {.name = "steToInput", .kinds = KIND(JUMPRELU), .instead = NO_JUMP};
   enum train_l0_loss found = TRAIN_L0_STEP;
   if ((args->l0_loss && check_use(&loss, kind, error) != 0) || (args->ste_to_input && check_use(&input, kind, error) != 0) ||
-      (args->l0_loss && train_l0_loss_find(args->l0_loss, &found, error) != 0))
+      train_l0_loss_of(args, &found, error) != 0)
     return -1;
   if (args->target_l0 != -1 && found != TRAIN_L0_QUADRATIC)
     return error_set_field(error, ERROR_ARGUMENT, "targetL0", "targetL0 is what l0Loss quadratic aims at, %s has none", train_l0_loss_name(found));

@@ -163,7 +163,7 @@ int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct t
 /* Of jumprelu. Names of losses were looked at with the arguments. */
 static void schedule_jump(const struct lab_train_args *args, struct train_options *o) {
   struct error error = ERROR_INIT;
-  if (args->l0_loss && train_l0_loss_find(args->l0_loss, &o->l0_loss, &error) != 0) error_clear(&error);
+  if (train_l0_loss_of(args, &o->l0_loss, &error) != 0) error_clear(&error);
   if (args->l0 >= 0) o->l0 = args->l0;
   if (args->l0_warm_up >= 0) o->l0_warm_up = args->l0_warm_up;
   if (args->threshold >= 0) o->threshold = args->threshold;

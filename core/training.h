@@ -25,7 +25,7 @@ struct lab_train_args {
   int64_t warm_up, decay, l1_warm_up, dead_after; /* steps; -1: by the number of steps */
   double checkpoint;            /* seconds between states that are kept, at least; -1: 20 */
   /* Of jumprelu; -1: SAELens' */
-  const char *l0_loss;          /* "step", "tanh", "quadratic"; NULL: "step" */
+  const char *l0_loss;          /* "step", "tanh", "quadratic"; NULL: by target_l0 or tanh_scale where given, else "step" */
   double l0, threshold, bandwidth, target_l0, tanh_scale, pre_act;
   int64_t l0_warm_up;
   bool ste_to_input;

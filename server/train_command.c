@@ -41,7 +41,7 @@ void help_train(void) {
        "  --l0 X, --l0-warm-up STEPS    what keeps features few (1, a twentieth of the steps)\n"
        "  --l0-loss LOSS     what a feature at a token costs: step: 1; tanh: the tanh of --tanh-scale (4) times its activation;\n"
        "                     quadratic: the square of how far the token's number of features is from --target-l0 (32, an eighth\n"
-       "                     of less than 256 features) (step)\n"
+       "                     of less than 256 features) (the one of --tanh-scale or --target-l0 where one is given, else step)\n"
        "  --threshold X, --bandwidth X  the first thresholds; how wide the window is in which they learn (0.01, 0.05)\n"
        "  --ste-to-input     encoders learn in that window too\n"
        "  --pre-act X, --dead-after STEPS   what brings dead features back (0: nothing does, a tenth of the steps)\n\n"

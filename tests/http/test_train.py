@@ -122,6 +122,9 @@ def test_jumprelu_tells_what_it_takes_and_goes_on_with_that(trained):
         job = start(daemon, **plain | {"out": loss, "l0Loss": loss}).json()
         assert (job["parameters"]["l0Loss"], job["parameters"][name]) == (loss, value), job
         cancel(daemon, job["id"])
+        job = start(daemon, **plain | {"out": loss, name: value}).json()  # its option alone says which
+        assert (job["parameters"]["l0Loss"], job["parameters"][name]) == (loss, value), job
+        cancel(daemon, job["id"])
 
 
 def test_cancelled_it_goes_on_and_tells_how_it_does(trained):
@@ -345,7 +348,7 @@ def test_refusals(trained, daemon):
                                   ({"out": "a", "architecture": "relu"}, 400, "k"), ({"out": "a", "warmUp": 301}, 400, "warmUp"),
                                   ({"out": "a", "architecture": "batchtopk", "l1": 1}, 400, "l1"), ({"out": "a", "l0": 1}, 400, "l0"),
                                   ({"out": "a", "architecture": "jumprelu"}, 400, "k"), ({"out": "a", "l0Loss": "tanh"}, 400, "l0Loss"),
-                                  ({"out": "a", "architecture": "jumprelu", "k": None, "targetL0": 3}, 400, "targetL0")):
+                                  ({"out": "a", "architecture": "jumprelu", "k": None, "l0Loss": "step", "targetL0": 3}, 400, "targetL0")):
         reply = start(mine, **change)
         assert reply.status_code == status, (change, reply.text)
         assert field is None or reply.json()["field"] == field, (change, reply.text)

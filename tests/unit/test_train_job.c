@@ -196,8 +196,8 @@ static void test_refusals(void **state) {
   a = good, a.l0_loss = "tanh", refused(lab, &a, ERROR_ARGUMENT, "l0Loss", "an option of jumprelu, not of batchtopk");
   a = good, a.ste_to_input = true, refused(lab, &a, ERROR_ARGUMENT, "steToInput", "an option of jumprelu");
   a = good, a.kind = "jumprelu", a.k = 0, a.l0_loss = "tangent", refused(lab, &a, ERROR_ARGUMENT, "l0Loss", "none of step, tanh, quadratic");
-  a = good, a.kind = "jumprelu", a.k = 0, a.target_l0 = 9, refused(lab, &a, ERROR_ARGUMENT, "targetL0", "step has none");
-  a = good, a.kind = "jumprelu", a.k = 0, a.tanh_scale = 9, refused(lab, &a, ERROR_ARGUMENT, "tanhScale", "step has none");
+  a = good, a.kind = "jumprelu", a.k = 0, a.l0_loss = "step", a.target_l0 = 9, refused(lab, &a, ERROR_ARGUMENT, "targetL0", "step has none");
+  a = good, a.kind = "jumprelu", a.k = 0, a.target_l0 = 9, a.tanh_scale = 9, refused(lab, &a, ERROR_ARGUMENT, "tanhScale", "quadratic has none");
   a = good, a.kind = "jumprelu", a.k = 0, a.l0_loss = "quadratic", a.target_l0 = 1e6, refused(lab, &a, ERROR_ARGUMENT, "targetL0", "features");
   a = good, a.kind = "jumprelu", a.k = 0, a.bandwidth = 0, refused(lab, &a, ERROR_ARGUMENT, "bandwidth", "bandwidth is 0");
   a = good, a.kind = "relu", a.k = 0, a.dead_after = 9, refused(lab, &a, ERROR_ARGUMENT, "deadAfter", "an option of topk, batchtopk and jumprelu");

@@ -339,18 +339,22 @@ static void step(struct runner *runner) {
   atomic_fetch_add(&engine->busy_ns, clock_ns() - begin);
 }
 
-/* Behind what waits. */
-static void let_others(struct runner *runner, struct engine_task *task) {
-  if (!task->next) return;
+/* The first work that waits. Long work that has had its turn goes behind the others first: now, not behind its slice, when those who were asked
+ * for meanwhile have not been let in yet. */
+static struct engine_task *next_work(struct runner *runner) {
+  struct engine_task *task = runner->work_head;
+  if (!task || !task->had_turn || !task->next) return task;
   runner->work_head = task->next;
   runner->work_tail->next = task;
   runner->work_tail = task;
   task->next = NULL;
+  task->had_turn = false;
+  return runner->work_head;
 }
 
 /* One slice of the first work that waits. */
 static void slice(struct runner *runner) {
-  struct engine_task *task = runner->work_head;
+  struct engine_task *task = next_work(runner);
   if (!task) return;
   int64_t begin = clock_ns();
   if (atomic_load(&task->cancelled)) error_set(&task->error, ERROR_CANCELLED, "the request was cancelled");
@@ -358,7 +362,7 @@ static void slice(struct runner *runner) {
   if (task->queued) admission_uncount(runner->engine, task);
   int more = task->error.code ? -1 : task->work->slice(task->context, runner->plan, &task->error);
   atomic_fetch_add(&runner->engine->busy_ns, clock_ns() - begin);
-  if (more > 0 && task->work->long_one) let_others(runner, task);
+  task->had_turn = task->work->long_one;
   if (more > 0) return;
   if (more < 0 && !task->error.code) error_set(&task->error, ERROR_BUG, "work failed without saying why");
   runner->work_head = task->next;

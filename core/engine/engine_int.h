@@ -51,6 +51,7 @@ struct engine_task {
   struct runner *runner;
   const struct engine_events *events; /* of sequences; NULL for work */
   const struct engine_work *work;     /* NULL for sequences */
+  bool had_turn;                      /* of long work: others come first */
   void *context;
   bool queued;              /* counted among those that wait; guarded by the engine's mutex, and so is warmth */
   enum task_warmth warmth;

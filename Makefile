@@ -334,7 +334,7 @@ racecheck: $(RACES) $(HAZARDS) $(RACE_BIN)
 	@STEERD_CUDA_LIBRARY=$(abspath $(RACES)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(RACE_TESTS:%=$(B)/tests-cuda/test_%)
 cuda-tests: $(GPU_BUNDLE_TESTS:%=$(B)/tests-cuda/test_%)
 unit-emulated: $(EMULATED) $(CUDA_TEST_BIN)
-	@STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
+	@UNIT_JOBS=$(shell nproc) STEERD_CUDA_LIBRARY=$(abspath $(EMULATED)) STEERD_TEST_BACKEND=cuda+deterministic tests/tools/run_unit.sh $(CUDA_TEST_BIN)
 # Each skipped by name where there is no nvcc.
 ifeq ($(NVCC),)
 ptx ptx-counted unit-ptx racecheck-ptx:

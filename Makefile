@@ -275,7 +275,7 @@ $(GPU_B)/core/%.o: core/%.c
 $(GPU_B)/test_%: tests/unit/test_%.c tests/cuda_host/wrap.c $(GPU_OBJ)
 	$(SAY) TEST $@
 	$(Q)$(CC) $(BASE) $(GPU_CMOCKA) $(GPU_LINK) -o $@ $< tests/cuda_host/wrap.c $(GPU_OBJ) -lm -lpthread -ldl
-$(GPU_B)/bench_gpu: tests/gpu/bench_gpu.c tests/gpu/bench_model.c tests/gpu/bench_model.h $(GPU_OBJ)
+$(GPU_B)/bench_gpu: $(wildcard tests/gpu/bench_*.c tests/gpu/bench_*.h) $(GPU_OBJ)
 	$(SAY) BENCH $@
 	$(Q)$(CC) $(BASE) -O2 -g -pie -Wl,--gc-sections -o $@ $(filter %.c %.o,$^) -lm -lpthread -ldl
 # What the device could give: a program of its own, without the backend. gpu-bundle takes one for every architecture.

@@ -2,10 +2,11 @@
  * of GPT-2 small, Gemma 2 2B and Llama 3.1 8B. Weights are random, in bf16, each matrix in its own memory; speed does not depend
  * on what they are. Prints a report in Markdown (docs/performance.md keeps the last one).
  *
- *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries|draws|limits] [--figures FILE] [--read BYTES/S] [--trace] [--tiny]
+ *   bench_gpu [--backend cuda:0] [--part gpt2|gemma|llama|dictionaries|draws|limits|answers] [--figures FILE] [--read BYTES/S] [--trace]
+ *             [--tiny]
  *
- * --part: one program for each, so that a failure of one leaves the others; none: all; limits: what stands in front of each, and
- * nothing else. --figures: appends `shape|what|which|number`
+ * --part: one program for each, so that a failure of one leaves the others; none: all that are timed; limits: what stands in front of each,
+ * and nothing else; answers: whether the numbers are right at these sizes (bench_answers.h), and no time. --figures: appends `shape|what|which|number`
  * for the table of goals (goals.awk). --read: the rate at which the device reads (limits.cu), for the floors where it is higher than a
  * copy's. --trace: a few steps of each kind, each kernel timed (STEERD_CUDA_WATCH=times), instead of the report. --tiny: small
  * shapes, to see that it runs.
@@ -26,6 +27,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/random.h"
+#include "tests/gpu/bench_answers.h"
 #include "tests/gpu/bench_model.h"
 
 static const struct shape real_shapes[] = {{"GPT-2 small", 12, 12, 12, 64, 768, 3072, 50257, true, false, 512},
@@ -273,19 +275,6 @@ static void run_encode(void *data) {
   sparse_clear(&codes);
 }
 
-static struct span put(struct backend *backend, size_t n, float (*value)(size_t, double), double with) {
-  struct error error = ERROR_INIT;
-  float *values = malloc(n * sizeof *values);
-  struct span at = {take(backend, n * sizeof *values), 0};
-  if (!values) exit(1);
-  for (size_t i = 0; i < n; i++) values[i] = value(i, with);
-  check(backend->ops->write(backend, at, values, n * sizeof *values, &error), &error);
-  free(values);
-  return at;
-}
-static float noise_value(size_t i, double seed) { return (float)random_unit((uint64_t)seed, 2, i) - 0.5f; }
-static float same_value(size_t i, double value) { return (void)i, (float)value; }
-
 static void report_encoding(struct encoding *e) {
   double d_in = (double)e->args.w->n_in, n_feat = (double)e->args.w->n_out, rows = (double)e->args.n_rows;
   double time = repeat(run_encode, e), floor = fmax(2 * d_in * n_feat / bandwidth, 2 * d_in * n_feat * rows / rate);
@@ -308,9 +297,8 @@ static void report_dictionary(const char *name, int64_t d_in, int64_t n_feat) {
   struct matrix *w = NULL;
   struct matrix_part part = {.data = numbers, .dtype = DTYPE_BF16, .n_out = n_feat, .ld = d_in};
   check(!backend || backend->ops->matrix_new(backend, &part, 1, d_in, &w, &error), &error);
-  struct span x = put(backend, (size_t)(128 * d_in), noise_value, 5);
-  /* A sum has a deviation of sqrt(d_in) * 0.29 * 0.0115; three of them below, about one feature in a thousand is left. */
-  struct span bias = put(backend, (size_t)n_feat, same_value, -0.01 * sqrt((double)d_in));
+  struct span x = put_values(backend, (size_t)(128 * d_in), noise_value, 5);
+  struct span bias = put_values(backend, (size_t)n_feat, same_value, usual_bias(d_in));
   for (int k = 0; k < 4; k++) {
     struct encoding e = {backend, {.kind = k % 2 ? ENCODE_TOPK : ENCODE_RELU, .w = w, .x = {x, d_in}, .n_rows = rows[k / 2], .k = 64,
                                    .bias = bias}, 0};
@@ -363,7 +351,7 @@ static void report_draws(const char *name, int32_t words) {
   struct error error = ERROR_INIT;
   struct backend *backend = backend_open(name, 1, &error);
   check(!backend, &error);
-  struct span at = backend->ops->sample ? put(backend, (size_t)64 * (size_t)words, logit_value, 3) : (struct span){0};
+  struct span at = backend->ops->sample ? put_values(backend, (size_t)64 * (size_t)words, logit_value, 3) : (struct span){0};
   d.backend = backend;
   d.logits = (struct rows){at, words};
   for (size_t k = 0; backend->ops->sample && k < sizeof kinds / sizeof *kinds; k++) {
@@ -489,7 +477,7 @@ static void run_draw_part(const char *name, bool tiny) {
 }
 
 int main(int argc, char **argv) {
-  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws", "limits"};
+  static const char *const parts[] = {"gpt2", "gemma", "llama", "dictionaries", "draws", "limits", "answers"};
   const char *name = "cuda:0", *part = NULL;
   bool tiny = false;
   double read = 0;
@@ -509,6 +497,7 @@ int main(int argc, char **argv) {
   n_numbers = tiny ? (size_t)1 << 18 : (size_t)256000 * 2304;
   uint16_t *made = make_numbers(n_numbers, 0.02f);
   numbers = made;
+  if (part && !strcmp(part, "answers")) return bench_answers(name, tiny ? tiny_shapes : real_shapes, 3, numbers, n_numbers, tiny) ? 1 : 0;
   measure_limits(name, read, tiny);
   if (tracing) setenv("STEERD_CUDA_WATCH", "times", 1);
   bool all = !part;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/base/clock.h"
+#include "core/base/pool.h"
 #include "core/base/random.h"
 #include "core/model/rotary.h"
 #include "tests/gpu/bench_model.h"
@@ -37,6 +38,29 @@ void fill(struct backend *backend, struct memory *memory, size_t bytes, const ui
   }
   check(backend_wait(backend, &error), &error);
 }
+
+struct backend *open_backend(const char *name) {
+  struct error error = ERROR_INIT;
+  struct backend *backend = backend_open(name, strcmp(name, "cpu") ? 1 : pool_processors(), &error);
+  check(!backend, &error);
+  return backend;
+}
+
+struct span put_values(struct backend *backend, size_t n, float (*value)(size_t, double), double with) {
+  struct error error = ERROR_INIT;
+  float *values = malloc(n * sizeof *values);
+  struct span at = {take(backend, n * sizeof *values), 0};
+  if (!values) exit(1);
+  for (size_t i = 0; i < n; i++) values[i] = value(i, with);
+  check(backend->ops->write(backend, at, values, n * sizeof *values, &error), &error);
+  free(values);
+  return at;
+}
+float noise_value(size_t i, double seed) { return (float)random_unit((uint64_t)seed, 2, i) - 0.5f; }
+float same_value(size_t i, double value) { return (void)i, (float)value; }
+
+double sum_deviation(int64_t d_in) { return sqrt((double)d_in) * 0.29 * 0.0115; }
+double usual_bias(int64_t d_in) { return -3 * sum_deviation(d_in); }
 
 /* ---- the model ------------------------------------------------------------------------------------------------------- */
 
@@ -160,12 +184,10 @@ static void make_tables(struct bench *b) {
 }
 
 void bench_open(struct bench *b, const char *backend, const struct shape *shape, const uint16_t *numbers, size_t n_numbers, int longest) {
-  struct error error = ERROR_INIT;
   memset(b, 0, sizeof *b);
   b->shape = shape;
   b->numbers = numbers;
-  b->backend = backend_open(backend, 1, &error);
-  check(!b->backend, &error);
+  b->backend = open_backend(backend);
   b->model.backend = b->backend;
   set_arch(shape, &b->model.arch);
   make_model(b, n_numbers);

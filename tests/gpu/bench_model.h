@@ -51,7 +51,16 @@ enum load {
 
 /* Ends the program where `failed`. */
 void check(int failed, const struct error *error);
+/* The processor's has as many threads as there are processors. */
+struct backend *open_backend(const char *name);
 struct memory *take(struct backend *backend, size_t bytes);
+/* Memory of n floats, value(i, with) each. */
+struct span put_values(struct backend *backend, size_t n, float (*value)(size_t, double), double with);
+float noise_value(size_t i, double seed); /* even in [-0.5, 0.5) */
+float same_value(size_t i, double value);
+/* Of noise times a row of bench_gpu's numbers; and a bias that leaves about one sum in a thousand above 0. */
+double sum_deviation(int64_t d_in);
+double usual_bias(int64_t d_in);
 /* Small numbers all over a block: bf16, and read as f32 small numbers too. At least 4 bytes. */
 void fill(struct backend *backend, struct memory *memory, size_t bytes, const uint16_t *numbers, size_t n_numbers);
 

@@ -18,16 +18,23 @@ explain() {
 }
 keep_log() { { echo "== $1"; tail -c 20000 "$1"; } >>"$OUT/check.log"; }
 
-# The same again, one launch after the other, each waited for and looked at: names the kernel that fails. And one kernel after
-# the other without looking: what passes so and fails otherwise begins too early.
+# The same again, one launch after the other, each waited for and looked at: names the kernel that fails. And without what a name of the
+# device switches off: what passes so and fails otherwise is to blame.
 again() {
   local log=$2.again rc
   [ $((looked++)) -lt 3 ] || return 0
   STEERD_CUDA_WATCH=each STEERD_TEST_BACKEND=$1 limited 40 $line_buffered "$3" >"$log" 2>&1; rc=$?
   echo "      each launch looked at: $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
   grep -a 'steerd-cuda' "$log" | head -n 5
-  STEERD_TEST_BACKEND=$1+serial limited 40 $line_buffered "$3" >"$log" 2>&1; rc=$?
-  echo "      without kernels that begin early (+serial): $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
+  without 'without kernels that begin early' "$1+serial" "$log" "$3"
+  without 'without rows and products in one launch' "$1+apart" "$log" "$3"
+}
+
+# without WHAT MODE LOG PROGRAM
+without() {
+  local rc
+  STEERD_TEST_BACKEND=$2 limited 40 $line_buffered "$4" >"$3" 2>&1; rc=$?
+  echo "      $1 (+${2##*+}): $([ $rc -eq 0 ] && echo passes || echo "fails ($rc)")"
 }
 
 # tested SECONDS MODE PROGRAM: one line of the report; more where it failed.
@@ -57,6 +64,21 @@ check_math() {
   echo "## core/math: within stated bounds (plain), and bit for bit at any load (deterministic)"
   for test in ops_rows cuda cuda_matrices cuda_recording cuda_pages cuda_products cuda_kept cuda_mixed cuda_launches cuda_draws vjp; do tested 60 cuda "$programs/test_$test"; done
   for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
+}
+
+# What the bench times, beside the processor's answers: the tests above and below are of small matrices.
+check_sizes() {
+  local log=build/gpu/answers.log rc
+  echo
+  echo "## the sizes that models have"
+  echo
+  limited 120 $line_buffered "$programs/bench_gpu" --part answers ${TINY:+--tiny} >"$log" 2>&1; rc=$?
+  grep -aE '^(FAIL  )?\|' "$log"
+  [ $rc -eq 0 ] && return
+  if out_of_time $rc && [ "$(seconds_left 9)" -lt 9 ]; then echo "skip: the sizes that models have: no time left"; return; fi
+  failed=1
+  grep -aq '^FAIL' "$log" || { echo "FAIL  the sizes that models have: $(out_of_time $rc && echo 'not done in time' || echo "status $rc")"; tail -n 5 "$log"; }
+  keep_log "$log"
 }
 
 check_models() {
@@ -126,6 +148,7 @@ check() {
   echo "# gpu-check, $(which_commit), $(date -u +%FT%TZ)"
   machine_ready gpu-check
   check_math
+  check_sizes
   check_models
   [ "${QUICK:-}" ] || { check_http; check_memory; }
   echo

@@ -11,6 +11,7 @@ ulimit -c 0
 ulimit -f 1048576 2>/dev/null # 1 GiB
 mkdir -p "$OUT" build/gpu || exit 1
 command -v nvcc >/dev/null || PATH=$PATH:/usr/local/cuda/bin # compute-sanitizer's place too
+command -v nvidia-smi >/dev/null || PATH=$PATH:/usr/local/nvidia/bin # where containers and small machines have the driver
 bundle=$PWD/build/gpu/bundle
 # Where there is no xz, Python has one.
 if [ -f "$bundle.tar.xz" ] && [ ! -f "$bundle/commit" ]; then

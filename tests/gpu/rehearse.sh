@@ -36,6 +36,8 @@ else
   must bench.md '^goals: [0-9]+ met, [0-9]+ missed, 9 not measured$' 'a goal was not measured'
 fi
 tests/gpu/bench.sh trace >/dev/null || wrong 'gpu-trace failed'
+build/gpu/bench_gpu --part answers --tiny >"$OUT/answers.md" 2>&1 || wrong 'the answers of the bench are wrong'
+must answers.md '^[|] dictionary .* right [|]$' 'answers were not looked at'
 for what in 'attend' 'linear .* 1 rows' 'linear .* 256 rows' 'encode' 'draw, 64 rows'; do must trace.md "^\| $what.*\| [0-9.]+ \|" 'a kernel is not in the table'; done
 
 # Parts that fail, a device that cannot be opened, a program that hangs.

@@ -308,7 +308,7 @@ gpu-bundle: $(GPU_BUNDLE) $(GPU_BIN) build/steerd cuda $(GPU_B)/bundle/limits
 	@ldd $(B)/steerd | sed -n 's/.*=> \(\/[^ ]*\).*/\1/p' | grep -vE '/(libc|libm|libpthread|libdl|librt|libgcc_s)\.so' | xargs cp -L -t $(GPU_B)/bundle/lib
 	@for test in $(GPU_BIN:$(GPU_B)/%=$(GPU_B)/bundle/%); do strip $$test; done
 	@strip $(GPU_B)/bundle/limits; echo $(COMMIT) >$(GPU_B)/bundle/commit
-	@tar -C $(GPU_B) -cf - --exclude='*.d' bundle | xz -T0 >$(GPU_B)/bundle.tar.xz && du -h $(GPU_B)/bundle.tar.xz
+	@tar -C $(GPU_B) -cf - --exclude='*.d' bundle | xz -9 -T1 >$(GPU_B)/bundle.tar.xz && du -h $(GPU_B)/bundle.tar.xz
 .SECONDARY: $(GPU_OBJ)
 gpu-programs: $(GPU_BIN)
 gpu-check:

@@ -80,12 +80,12 @@ static void check_product(const char *name, enum dtype dtype, int rows) {
   check_product_of((struct product){name, dtype, rows, 203, 77, false, 0});
 }
 
-/* Kernels differ by the number of outputs (below 2,048, then below 4,096 or 32,768 by the rows) and by how x lies; inputs are taken 256 a turn, and what is on
+/* Kernels differ by the number of outputs (below 2,048, then below 4,096, 6,144 or 32,768 by the rows) and by how x lies; inputs are taken 256 a turn, and what is on
  * its way comes round after 2,048, 1,024 and 512. */
 static void test_shapes_of_products(void **state) {
   (void)state;
   static const struct { int rows, n_in, n_out; } shapes[] = {{1, 2400, 21}, {11, 2400, 21}, {20, 2403, 9}, {5, 2400, 9}, {5, 1360, 2051}, {12, 1112, 2051},
-                                                             {32, 300, 2051}, {12, 520, 4099}, {32, 520, 4099}, {1, 520, 32771},
+                                                             {32, 300, 2051}, {12, 520, 4099}, {32, 520, 4099}, {6, 520, 6147}, {1, 520, 32771},
                                                              {33, 2400, 21}, {65, 520, 2051}, {256, 40, 2100}};
   for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
     check_product_of((struct product){"cuda", DTYPE_BF16, shapes[i].rows, shapes[i].n_in, shapes[i].n_out, false, 0});
@@ -140,6 +140,39 @@ static void test_some_rows(void **state) {
     check_some_rows(names[i], DTYPE_F16, (struct row_range){0, 150});
     check_some_rows(names[i], DTYPE_F16, (struct row_range){100, 150});
   }
+}
+
+/* How many outputs a block has depends on the rows, and the bits of a row on neither. */
+static void test_rows_of_wide_products(void **state) {
+  (void)state;
+  enum { ROWS = 20, IN = 520, OUT = 6147 };
+  static const int counts[] = {ROWS, 12, 8, 3, 2};
+  float *x = malloc(ROWS * IN * sizeof *x), *got = malloc(2 * ROWS * OUT * sizeof *got), *want = got + ROWS * OUT;
+  struct backend *backend = must_open("cuda", 1);
+  struct file file = file_new(DTYPE_BF16, ROWS_ARE_OUTPUTS, OUT, IN, 54, 1);
+  struct matrix *w = must_matrix(backend, &file.part, 1, IN);
+  fill(x, ROWS * IN, 55, 1);
+  struct span from = must_put(backend, x, ROWS * IN), to = must_alloc(backend, ROWS * OUT);
+  struct op op = {.code = OP_LINEAR, .set = ROWS_LOGIT, .u.linear = {.w = w, .y = {to, OUT}}};
+  for (int row = 0; row < ROWS; row++) {
+    op.u.linear.x = (struct rows){span_at(from, (size_t)(row * IN) * sizeof *x), IN};
+    assert_int_equal(backend->ops->run(backend, &op, 1, &(struct step){.n_layer = 1, .n_rows = 1, .n_logit_rows = 1}, NULL), 0);
+    must_read(backend, want + row * OUT, to, OUT);
+  }
+  op.u.linear.x = (struct rows){from, IN};
+  for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+    struct step step = {.n_layer = 1, .n_rows = counts[i], .n_logit_rows = counts[i]};
+    assert_int_equal(backend->ops->run(backend, &op, 1, &step, NULL), 0);
+    must_read(backend, got, to, (size_t)(counts[i] * OUT));
+    same_bits("rows of a wide product", got, want, (size_t)(counts[i] * OUT));
+  }
+  backend->ops->matrix_free(backend, w);
+  drop(backend, from);
+  drop(backend, to);
+  backend_close(backend);
+  free(file.block);
+  free(got);
+  free(x);
 }
 
 static void test_products(void **state) {
@@ -223,7 +256,7 @@ static void test_overlaps(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_products),
+      cmocka_unit_test(test_products), cmocka_unit_test(test_rows_of_wide_products),
       cmocka_unit_test(test_shapes_of_products),
       cmocka_unit_test(test_some_rows),
       cmocka_unit_test(test_gates),

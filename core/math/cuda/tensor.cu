@@ -22,13 +22,14 @@ static cudaError_t launch_tiles(cudaStream_t stream, int64_t rows, const product
 }
 
 /* Narrow matrices: as many blocks as there can be. Wide ones: more outputs for each x that is read and cut, as far as registers
- * go. */
+ * go. Of 8 rows the x of a block of two tiles is as many bytes as its weights, and comes through the second cache like them: more tiles as
+ * soon as there are blocks for every processor. */
 template <int TYPE, int ROWS> static cudaError_t launch_rows_of(cudaStream_t stream, int64_t rows, const product_args &args) {
   bool wide = (uintptr_t)args.x.at % 16 == 0 && args.x.ld % 4 == 0 && args.w.n_in % 8 == 0;
   if (!wide) return launch_tiles<TYPE, 1, ROWS, false>(stream, rows, args);
   int64_t n_out = args.gate.data ? 2 * args.w.n_out : args.w.n_out;
   if (n_out < 2048 && !args.gate.data) return launch_tiles<TYPE, 1, ROWS, true>(stream, rows, args);
-  if (n_out < (ROWS > 8 ? 4096 : 32768)) return launch_tiles<TYPE, 2, ROWS, true>(stream, rows, args);
+  if (n_out < (ROWS > 8 ? 4096 : rows > 2 ? 6144 : 32768)) return launch_tiles<TYPE, 2, ROWS, true>(stream, rows, args);
   return launch_tiles<TYPE, TYPE == DTYPE_F16 ? 2 : 4, ROWS, true>(stream, rows, args);
 }
 

@@ -13,7 +13,7 @@ failed=0
 mkdir -p "$OUT" && rm -f "$OUT"/{check,bench,trace}.md
 QUICK=1 LIMIT=$(left $((whole * 2 / 5))) tests/gpu/check.sh || failed=1
 # What a name of the device switches off is to blame: the figures are then of what is right.
-for mode in serial apart; do grep -qsF "(+$mode): passes" "$OUT/check.md" && export BACKEND=${BACKEND:-cuda:0+$mode}; done
+for mode in serial apart library; do grep -qsF "(+$mode): passes" "$OUT/check.md" && export BACKEND=${BACKEND:-cuda:0+$mode}; done
 LIMIT=$(left $((whole * 53 / 100))) tests/gpu/bench.sh || failed=1
 LIMIT=$(left $((whole / 5))) tests/gpu/bench.sh trace >build/gpu/trace.log 2>&1 || failed=1 # long: in trace.md
 echo; echo "# gpu-all: $([ $failed -eq 0 ] && echo 'nothing failed' || echo 'FAILED'), $SECONDS s; reports in $OUT"

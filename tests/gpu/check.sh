@@ -66,9 +66,9 @@ check_math() {
   for test in $(sed -n "s/^GPU_TESTS := //p" Makefile); do tested 60 cuda+deterministic "$programs/test_$test"; done
 }
 
-# What the bench times, beside the processor's answers: the tests above and below are of small matrices.
+# What the bench times, beside the processor's answers: the tests are of small matrices.
 check_sizes() {
-  local log=build/gpu/answers.log rc
+  local log=build/gpu/answers.log rc mode
   echo
   echo "## the sizes that models have"
   echo
@@ -77,7 +77,13 @@ check_sizes() {
   [ $rc -eq 0 ] && return
   if out_of_time $rc && [ "$(seconds_left 9)" -lt 9 ]; then echo "skip: the sizes that models have: no time left"; return; fi
   failed=1
-  grep -aq '^FAIL' "$log" || { echo "FAIL  the sizes that models have: $(out_of_time $rc && echo 'not done in time' || echo "status $rc")"; tail -n 5 "$log"; }
+  if ! grep -aq '^FAIL' "$log"; then
+    echo "FAIL  the sizes that models have: $(out_of_time $rc && echo 'not done in time' || echo "status $rc")"; tail -n 5 "$log"
+    STEERD_CUDA_WATCH=each limited 60 "$programs/bench_gpu" --part answers ${TINY:+--tiny} 2>&1 | grep -a 'steerd-cuda' | head -n 5 # which kernel
+  fi
+  grep -aq '^FAIL.* cuda:0 |' "$log" && for mode in serial apart library; do # what heals it
+    grep -aq " cuda:0+$mode |" "$log" && ! grep -aq "^FAIL.* cuda:0+$mode |" "$log" && echo "      without what is to blame (+$mode): passes"
+  done
   keep_log "$log"
 }
 
@@ -147,8 +153,8 @@ check_memory() {
 check() {
   echo "# gpu-check, $(which_commit), $(date -u +%FT%TZ)"
   machine_ready gpu-check
+  check_sizes # first: it takes seconds, and the figures of the bench are worth what it says
   check_math
-  check_sizes
   check_models
   [ "${QUICK:-}" ] || { check_http; check_memory; }
   echo

@@ -382,6 +382,7 @@ static int run_help(int argc, char **argv) {
 static bool is_help(const char *word) { return !strcmp(word, "--help") || !strcmp(word, "-h"); }
 
 int main(int argc, char **argv) {
+  signal(SIGXFSZ, SIG_IGN); /* a file at its limit (ulimit -f) is an error of whoever writes it, not the end of all */
   if (argc > 1 && is_help(argv[1])) return run_help(0, NULL);
   if (argc > 1 && !strcmp(argv[1], "--version")) return run_version(0, NULL);
   if (argc < 2 || argv[1][0] == '-') return run_serve(argc - 1, argv + 1);

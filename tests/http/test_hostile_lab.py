@@ -1,11 +1,12 @@
 """Requests of /v1/lab that are valid but made to hurt: they are refused with a field and a remedy, or done without holding up or
 changing what others get."""
+import resource
 import threading
 import time
 
 import pytest
 
-from conftest import Daemon, Session
+from conftest import MODEL, Daemon, Session, model_options, run_steerd
 
 RES, TRANSCODER = "2-res-demo", "2-tc-demo"
 LONG = [5] * 256  # the demo's whole context
@@ -92,6 +93,30 @@ def test_a_disk_without_room_is_told(start_daemon, tmp_path):
     assert "room" in reply.json()["error"] and "fewer points" in reply.json()["error"]
     assert one.post("/v1/lab/run", {"tokens": [5, 6], "loss": True}).status_code == 200
     assert str(tmp_path) not in reply.text and str(tmp_path) in one.log()  # the place is nobody's business but the keeper's
+
+
+def test_a_limited_file_size_is_told(start_daemon, tmp_path):
+    """ulimit -f: whoever writes past it gets an error. The signal that comes with it would end the daemon, and all it does for others."""
+    (tmp_path / "corpus").write_text("The ship turned toward the harbour.\n" * 100)
+    body = {"modelId": MODEL, "kind": "train", "point": "resid_pre.1", "corpus": str(tmp_path / "corpus"), "lines": True, "steps": 2, "batch": 8, "k": 2}
+    command = ["train", MODEL, "resid_pre.1", "--corpus", body["corpus"], "--steps", "2", "--batch", "8", "--k", "2", "--features", "30000",
+               *model_options()[:2], "--out", str(tmp_path / "by-command")]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, hard))  # of the children: 30,000 features of this model take 11 MB, 16 take 0.1
+    try:
+        one = start_daemon(source_folders=tmp_path)
+        status, out, err = run_steerd(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 1 and "File too large" in err, (status, out, err)
+    for features, out, state in ((30000, "large", "failed"), (16, "small", "done")):
+        job = one.post("/v1/jobs", {**body, "features": features, "out": out}).json()
+        end = time.monotonic() + 60
+        while job["state"] in ("queued", "running") and time.monotonic() < end:
+            time.sleep(0.05)
+            job = one.get(f"/v1/jobs/{job['id']}").json()
+        assert job["state"] == state and ("File too large" in (job["error"] or "")) == (state == "failed"), job
+    assert sorted(path.name for path in (tmp_path / "small").iterdir()) == ["cfg.json", "sae_weights.safetensors"]
 
 
 # ---- answers do not depend on the company ---------------------------------------------------------------

@@ -31,6 +31,9 @@ const struct field jobs_fields[] = {
     {"neighbours", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the nearest decoder rows."},
     {"explain", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also an automatic explanation of each feature."},
     {"point", NULL, FIELD_TEXT, .min = 1, .max = 128, .text = "train: where, as \"blocks.7.hook_resid_pre\" or \"resid_pre.7\"."},
+    {"to", NULL, FIELD_TEXT, .min = 1, .max = 128,
+     .text = "train: a transcoder: the point whose rows are made of those of `point`, as \"blocks.7.hook_mlp_out\" for the point "
+             "\"blocks.7.ln2.hook_normalized\"; left out: an autoencoder."},
     {"out", NULL, FIELD_TEXT, .min = 1, .max = 100,
      .text = "train: the name of the dictionary's folder, in the first of the setting's source_folders; then a \"path\" of /v1/sources."},
     {"architecture", NULL, FIELD_CHOICE, .fallback = "topk", .choices = "relu topk batchtopk jumprelu", .text = "train: the kind of dictionary."},
@@ -187,7 +190,8 @@ static int start_train(struct api_call *call, int64_t *id, struct error *error) 
   const struct values *values = call->values;
   const struct lab_model_info *model = call_model(call, values, "modelId", error);
   if (!model) return -1;
-  struct lab_train_args args = {.model_id = model->id, .point = values_text(values, "point", NULL), .out = values_text(values, "out", NULL),
+  struct lab_train_args args = {.model_id = model->id, .point = values_text(values, "point", NULL), .to = values_text(values, "to", NULL),
+                                .out = values_text(values, "out", NULL),
                                 .corpus = values_text(values, "corpus", NULL), .lines = values_bool(values, "lines"),
                                 .max_tokens = values_int(values, "maxTokens"), .kind = values_text(values, "architecture", NULL),
                                 .l0_loss = values_text(values, "l0Loss", NULL), .ste_to_input = values_bool(values, "steToInput")};
@@ -201,7 +205,7 @@ static const struct use {
   const char *name;
   int kinds, needed;
 } uses[] = {{"source", STATS | EVAL, STATS | EVAL}, {"ends", EVAL, 0}, {"nTop", STATS, 0}, {"nQuantile", STATS, 0}, {"window", STATS, 0},
-            {"logits", STATS, 0}, {"neighbours", STATS, 0}, {"explain", STATS, 0}, {"point", TRAIN, TRAIN}, {"out", TRAIN, TRAIN},
+            {"logits", STATS, 0}, {"neighbours", STATS, 0}, {"explain", STATS, 0}, {"point", TRAIN, TRAIN}, {"to", TRAIN, 0}, {"out", TRAIN, TRAIN},
             {"architecture", TRAIN, 0}, {"features", TRAIN, 0}, {"expansion", TRAIN, 0}, {"k", TRAIN, 0}, {"batch", TRAIN, 0},
             {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN, 0}, {"rate", TRAIN, 0},
             {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0},

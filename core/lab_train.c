@@ -30,7 +30,7 @@ struct train_job {
   int64_t was_done, was_total; /* steps, as the job's row tells of them */
   struct trainer *trainer;
   struct feed *feed;
-  float *batch;
+  float *batch[FEED_POINTS];
   struct lab_train_figures figures;
   int64_t kept_ns, keeping_ns; /* when the state was kept; how long that took */
   struct lab_train_found found;
@@ -201,25 +201,33 @@ static void on_rows(void *context, int64_t rows, int64_t total) {
   report(job, "training");
 }
 
+static int make_batches(struct train_job *job, struct error *error) {
+  const struct train_options *o = &job->plan.options;
+  const int64_t widths[FEED_POINTS] = {o->width, o->width_out};
+  for (int i = 0; i < job->plan.n_points; i++) {
+    size_t bytes = (size_t)o->batch * (size_t)widths[i] * sizeof(float);
+    if (!(job->batch[i] = malloc(bytes))) return error_memory(error, bytes);
+  }
+  return 0;
+}
+
 /* The first rows tell where the text's activations lie. */
 static int begin_training(struct train_job *job, struct error *error) {
   const struct train_options *o = &job->plan.options;
   struct feed_options feed = train_plan_feed(job->lab, &job->plan);
   struct feed_state state = {0, 0, 0};
-  const float *rows;
+  const float *rows[FEED_POINTS];
   feed.stop = stopping;
   feed.context = job;
   feed.progress = on_rows;
   job->trainer = trainer_new(o, "cpu", job->lab->threads, error);
-  job->batch = malloc((size_t)o->batch * (size_t)o->width * sizeof *job->batch);
-  if (!job->trainer) return -1;
-  if (!job->batch) return error_memory(error, (size_t)o->batch * (size_t)o->width * sizeof *job->batch);
+  if (!job->trainer || make_batches(job, error) != 0) return -1;
   int found = train_state_find(&job->plan, job->trainer, &state, error);
   if (found < 0 || !(job->feed = feed_new(&feed, &state, error))) return -1;
   report(job, "training");
   if (found) return 0;
-  if (feed_rows(job->feed, &rows, error) != 0) return -1;
-  return trainer_begin(job->trainer, rows, o->batch * job->plan.buffer_batches, error);
+  if (feed_rows(job->feed, rows, error) != 0) return -1;
+  return trainer_begin(job->trainer, rows[0], rows[1], o->batch * job->plan.buffer_batches, error);
 }
 
 static void tell_step(struct train_job *job, const struct train_figures *now) {
@@ -235,7 +243,7 @@ static int train(struct train_job *job, struct error *error) {
   while (trainer_steps(job->trainer) < job->plan.options.steps) {
     if (stopping(job)) return error_set(error, ERROR_CANCELLED, "stopped between two steps");
     if (feed_batch(job->feed, job->batch, error) != 0) return -1;
-    if (trainer_step(job->trainer, job->batch, &figures, error) != 0) return -1;
+    if (trainer_step(job->trainer, job->batch[0], job->batch[1], &figures, error) != 0) return -1;
     tell_step(job, &figures);
     if (is_due(job) && keep(job, error) != 0) return -1;
   }
@@ -273,15 +281,16 @@ static int store_result(const struct train_job *job, struct error *error) {
 /* Once the dictionary is there whole, and the job knows, nothing is left to go on from. */
 static int finish(struct train_job *job, struct error *error) {
   struct train_plan *plan = &job->plan;
-  char name[POINT_NAME_BYTES];
+  char name[POINT_NAME_BYTES], made[POINT_NAME_BYTES];
   const char *slash = strrchr(plan->args.corpus, '/');
-  struct train_about about = {.model = plan->args.model_id, .hook = point_name(plan->point, name),
+  struct train_about about = {.model = plan->args.model_id, .hook = point_name(plan->points[0], name),
+                              .hook_out = plan->n_points > 1 ? point_name(plan->points[1], made) : NULL,
                               .dataset = slash ? slash + 1 : plan->args.corpus, .context = plan->context, .prepend_bos = plan->bos,
                               .heads = plan->heads, .processed = plan->opened->model->processed, .l0 = (double)NAN,
                               .explained = (double)NAN};
   report(job, "writing the dictionary");
   if (keep(job, error) != 0 || trainer_write(job->trainer, plan->args.out, &about, error) != 0) return -1;
-  job->found = (struct lab_train_found){.layer = plan->point.layer, .width = plan->options.width, .features = plan->options.n_feat,
+  job->found = (struct lab_train_found){.layer = plan->points[0].layer, .width = plan->options.width, .features = plan->options.n_feat,
                                         .steps = plan->options.steps, .tokens = plan->options.steps * plan->options.batch};
   report(job, "held-out text");
   if (train_judge(job->lab, plan, &job->found, error) != 0) return -1;
@@ -316,7 +325,7 @@ static void *train_main(void *context) {
   feed_free(job->feed);
   trainer_free(job->trainer);
   corpus_close(job->plan.corpus);
-  free(job->batch);
+  for (int i = 0; i < FEED_POINTS; i++) free(job->batch[i]);
   return NULL;
 }
 
@@ -379,12 +388,15 @@ int train_job_run(struct lab_running *running, const char *parameters, struct er
 /* ---- in the calling thread ---- */
 
 static int tell_found(const struct train_job *job, struct arena *arena, struct lab_train_found *out, struct error *error) {
-  char name[POINT_NAME_BYTES];
+  const struct train_plan *plan = &job->plan;
+  char name[POINT_NAME_BYTES], made[POINT_NAME_BYTES];
   *out = job->found;
-  point_name(job->plan.point, name);
-  out->folder = arena_text(arena, job->plan.args.out, strlen(job->plan.args.out), error);
+  point_name(plan->points[0], name);
+  if (plan->n_points > 1) point_name(plan->points[1], made);
+  out->folder = arena_text(arena, plan->args.out, strlen(plan->args.out), error);
   out->point = arena_text(arena, name, strlen(name), error);
-  return out->folder && out->point ? 0 : -1;
+  out->to = plan->n_points > 1 ? arena_text(arena, made, strlen(made), error) : NULL;
+  return out->folder && out->point && (out->to || plan->n_points == 1) ? 0 : -1;
 }
 
 int lab_train_run(struct lab *lab, const struct lab_train_args *args, bool (*tell)(void *context, const struct lab_progress *progress),

@@ -16,7 +16,8 @@
 struct train_plan {
   struct lab_train_args args;    /* texts are somebody else's */
   struct lab_model *opened;
-  struct point point;
+  struct point points[FEED_POINTS]; /* what is read; what a transcoder makes */
+  int n_points;                  /* 2: a transcoder */
   bool heads;                    /* the point is a row of heads */
   int64_t context, buffer, buffer_batches; /* tokens, tokens, the same in batches */
   bool bos;                      /* documents begin with BOS, which is not trained on */

@@ -16,7 +16,7 @@
 #include "core/lab_train.h"
 
 #define FAMILY "steerd training " /* and a version */
-#define MAGIC FAMILY "3"
+#define MAGIC FAMILY "4"
 #define REMEDY "remove that file to begin anew, or name another folder"
 #define PATIENCE_NS 500000000 /* whoever only looks whether a folder is held holds it for a moment */
 #define MOST_IDENTITY 65536
@@ -199,7 +199,7 @@ static void spell(const struct json_node *node, char out[64]) {
   const char *text = json_text(node, NULL);
   if (text)
     snprintf(out, 64, "'%.60s'", text);
-  else if (json_kind(node) == JSON_KIND_NONE)
+  else if (json_kind(node) == JSON_KIND_NONE || json_kind(node) == JSON_KIND_NULL)
     snprintf(out, 64, "none");
   else if (json_kind(node) == JSON_KIND_BOOL)
     snprintf(out, 64, "%s", json_bool_or(node, false) ? "true" : "false");

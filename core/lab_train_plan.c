@@ -53,6 +53,7 @@ const char *train_args_write(const struct lab_train_args *a, struct arena *arena
   jw_open(&w, '{');
   jw_member_text(&w, "modelId", a->model_id);
   jw_member_text(&w, "point", a->point);
+  jw_member_text(&w, "to", a->to);
   jw_member_text(&w, "corpus", a->corpus);
   jw_member_bool(&w, "lines", a->lines);
   jw_member_int(&w, "maxTokens", a->max_tokens);
@@ -69,6 +70,7 @@ void train_args_read(const struct json_node *node, struct lab_train_args *out) {
   size_t n;
   const struct lab_train_option *options = lab_train_options(&n);
   *out = (struct lab_train_args){.model_id = json_text_or(json_get(node, "modelId"), ""), .point = json_text_or(json_get(node, "point"), ""),
+                                 .to = json_text_or(json_get(node, "to"), NULL),
                                  .corpus = json_text_or(json_get(node, "corpus"), ""), .lines = json_bool_or(json_get(node, "lines"), false),
                                  .max_tokens = json_int_or(json_get(node, "maxTokens"), 0), .out = json_text_or(json_get(node, "out"), ""),
                                  .kind = json_text_or(json_get(node, "architecture"), ""), .l0_loss = json_text_or(json_get(node, "l0Loss"), NULL),
@@ -78,20 +80,41 @@ void train_args_read(const struct json_node *node, struct lab_train_args *out) {
 
 /* ---- by the model ---- */
 
-static int find_point(struct train_plan *plan, struct error *error) {
-  const struct arch *arch = &plan->opened->model->arch;
+/* Whatever is read must be something that could be written, too: rows of one width that something is added to. */
+static int find_point(const struct arch *arch, const char *field, const char *name, struct point *out, struct error *error) {
   struct error own = ERROR_INIT;
-  if (point_find(plan->args.point, arch, &plan->point, &own) != 0) return error_set_field(error, own.code, "point", "%s", own.text);
-  struct point_shape shape = point_shape(arch, plan->point.site);
-  if (shape.square || plan->point.layer >= arch->n_layer)
-    return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served: %s", plan->args.point,
+  if (point_find(name, arch, out, &own) != 0) return error_set_field(error, own.code, field, "%s", own.text);
+  struct point_shape shape = point_shape(arch, out->site);
+  if (shape.square || out->layer >= arch->n_layer)
+    return error_set_field(error, ERROR_ARGUMENT, field, "dictionaries of '%.80s' are not served: %s", name,
                            shape.square ? "its width grows with the text" : "it comes behind the layers");
-  if (!dict_writes(arch, plan->point.site))
-    return error_set_field(error, ERROR_ARGUMENT, "point", "dictionaries of '%.80s' are not served (served: rows of the residual stream's "
-                           "width, hook_q, hook_k, hook_v, hook_z and the inside of the MLP)", plan->args.point);
-  plan->heads = plan->point.site == SITE_ATTN_Z;
-  plan->options.width = point_width(arch, plan->point.site, 0);
+  if (dict_writes(arch, out->site)) return 0;
+  return error_set_field(error, ERROR_ARGUMENT, field, "dictionaries of '%.80s' are not served (served: rows of the residual stream's "
+                         "width, hook_q, hook_k, hook_v, hook_z and the inside of the MLP)", name);
+}
+
+static int find_made(struct train_plan *plan, struct error *error) {
+  const struct arch *arch = &plan->opened->model->arch;
+  const char *name = plan->args.to;
+  struct point *made = &plan->points[1];
+  if (find_point(arch, "to", name, made, error) != 0) return -1;
+  int behind = point_index(*made) - point_index(plan->points[0]);
+  if (behind == 0)
+    return error_set_field(error, ERROR_ARGUMENT, "to", "to is '%.80s', the point that is read: leave it out for an autoencoder", name);
+  if (behind < 0)
+    return error_set_field(error, ERROR_ARGUMENT, "to", "to is '%.80s', which comes before '%.80s', the point that is read", name, plan->args.point);
+  plan->n_points = 2;
+  plan->options.width_out = point_width(arch, made->site, 0);
   return 0;
+}
+
+static int find_points(struct train_plan *plan, struct error *error) {
+  const struct arch *arch = &plan->opened->model->arch;
+  if (find_point(arch, "point", plan->args.point, &plan->points[0], error) != 0) return -1;
+  plan->n_points = 1;
+  plan->options.width = point_width(arch, plan->points[0].site, 0);
+  plan->heads = !plan->args.to && plan->points[0].site == SITE_ATTN_Z;
+  return plan->args.to ? find_made(plan, error) : 0;
 }
 
 int lab_train_check(const struct lab_train_args *args, struct error *error) {
@@ -131,7 +154,7 @@ static void settle_sizes(struct train_plan *plan) {
 
 static int settle_buffer(struct train_plan *plan, struct error *error) {
   const struct train_options *o = &plan->options;
-  int64_t rows = plan->args.buffer, most = BUFFER_BYTES / (o->width * (int64_t)sizeof(float));
+  int64_t rows = plan->args.buffer, most = BUFFER_BYTES / ((o->width + o->width_out) * (int64_t)sizeof(float));
   if (!rows) rows = 32 * o->batch < most ? 32 * o->batch : most;
   plan->buffer_batches = rows / o->batch > 0 ? rows / o->batch : 1;
   plan->buffer = plan->buffer_batches * o->batch;
@@ -144,7 +167,7 @@ int train_plan_make(struct lab *lab, const struct lab_train_args *args, struct t
   if (!model) return -1;
   out->opened = lab_model_of(lab, model);
   out->args.model_id = model->id;
-  if (lab_train_check(args, error) != 0 || train_kind_find(args->kind, &out->options.kind, error) != 0 || find_point(out, error) != 0 ||
+  if (lab_train_check(args, error) != 0 || train_kind_find(args->kind, &out->options.kind, error) != 0 || find_points(out, error) != 0 ||
       check_ranges(out, error) != 0)
     return -1;
   out->bos = tokenizer_bos(out->opened->model->tokenizer) >= 0;
@@ -202,7 +225,8 @@ static void hold_out(struct train_plan *plan) {
 }
 
 static int check_memory(const struct train_plan *plan, struct error *error) {
-  struct feed_options feed = {.batch = plan->options.batch, .batches = plan->buffer_batches, .width = plan->options.width};
+  struct feed_options feed = {.batch = plan->options.batch, .batches = plan->buffer_batches, .n_points = plan->n_points,
+                              .widths = {plan->options.width, plan->options.width_out}};
   size_t train = train_bytes(&plan->options), rows = feed_bytes(&feed), room = memory_room("");
   if (train <= room && rows <= room - train) return 0;
   return error_set(error, ERROR_MEMORY,
@@ -230,8 +254,9 @@ int train_plan_settle(struct train_plan *plan, struct error *error) {
 
 struct feed_options train_plan_feed(const struct lab *lab, const struct train_plan *plan) {
   int sessions = lab->options.max_sessions / 2;
-  return (struct feed_options){.engine = lab->engine, .model = plan->opened->model, .corpus = plan->corpus, .point = plan->point,
-                               .width = plan->options.width, .documents = plan->trained, .skip_first = plan->bos,
+  return (struct feed_options){.engine = lab->engine, .model = plan->opened->model, .corpus = plan->corpus,
+                               .points = {plan->points[0], plan->points[1]}, .n_points = plan->n_points,
+                               .widths = {plan->options.width, plan->options.width_out}, .documents = plan->trained, .skip_first = plan->bos,
                                .seed = plan->options.seed, .batch = plan->options.batch, .batches = plan->buffer_batches,
                                .max_sequences = 4 * (sessions > 0 ? sessions : 1), .max_rows = MOST_TASK_ROWS};
 }
@@ -253,7 +278,8 @@ int train_plan_identity(const struct train_plan *plan, struct buffer *out, struc
   jw_init(&w, out);
   jw_open(&w, '{');
   jw_member_text(&w, "modelId", plan->args.model_id);
-  jw_member_text(&w, "point", point_name(plan->point, name));
+  jw_member_text(&w, "point", point_name(plan->points[0], name));
+  jw_member_text(&w, "to", plan->n_points > 1 ? point_name(plan->points[1], name) : NULL); /* null: what is left out differs too */
   jw_member_text(&w, "architecture", train_kind_name(plan->options.kind));
   identify_words(&plan->options, &w);
   for (size_t i = 0; i < n; i++) {

@@ -9,6 +9,7 @@
 /* What a run is told. 0 where a default follows from the rest, but where said otherwise. */
 struct lab_train_args {
   const char *model_id, *point; /* "blocks.7.hook_resid_pre", "resid_pre.7" */
+  const char *to;               /* the point whose rows a transcoder makes of those of `point`; NULL: an autoencoder */
   const char *corpus;           /* path of a UTF-8 text */
   bool lines;                   /* one document a line; else chunks of the context */
   int64_t max_tokens;           /* of the text; 0: all of it */
@@ -63,7 +64,7 @@ int lab_train_check(const struct lab_train_args *args, struct error *error) MUST
 
 struct lab_train_found {
   const char *folder;
-  const char *point;           /* its full name */
+  const char *point, *to;      /* their full names; to NULL where it is no transcoder */
   int layer;
   int64_t width, features, steps, tokens; /* tokens: rows trained on */
   int64_t held_out;            /* rows that were not; 0: the text is too short to hold any out, and the following are NaN */

@@ -19,6 +19,8 @@ void help_train(void) {
        "  --corpus FILE      a UTF-8 text\n"
        "  --out FOLDER       where the dictionary goes: a new folder, or one that an unfinished run of the same settings has left\n\n"
        "of every kind\n"
+       "  --to POINT_OUT     a transcoder: features are read at POINT and make the rows of this point, such as ln2.hook_normalized\n"
+       "                     and hook_mlp_out of the same layer (none: an autoencoder, which makes the rows that it reads)\n"
        "  --kind KIND        topk: the k largest of a token; batchtopk: k a token on average; relu: fewer for a larger --l1;\n"
        "                     jumprelu: what is above a threshold that each feature learns, fewer for a larger --l0 (topk)\n"
        "  --features N       (8 times the width of the point), or --expansion N times the width\n"
@@ -90,7 +92,8 @@ static int take_option(struct lab_train_args *args, const struct lab_train_optio
     if (job_command_number(flag, value, (int64_t)option->low, (int64_t)option->high, &whole, error) != 0) return -1;
     number = (double)whole;
   } else if (!value || sscanf(value, "%lf%c", &number, &rest) != 1 || !(number >= option->low && number <= option->high)) {
-    return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number from %.10g to %.10g", flag, value ? value : "nothing", option->low, option->high);
+    return error_set(error, ERROR_ARGUMENT, "%s: '%s' is not a number from %.10g to %.10g", flag,
+                     value ? value : "nothing", option->low, option->high);
   }
   lab_train_set(args, option, number);
   return 2;
@@ -107,6 +110,7 @@ static int take_flag(struct job_command *job, const char *word, const char *valu
   if (option && !strcmp(option->name, "rate")) c->rate_flag = strcmp(word, "--lr") ? "--rate" : "--lr";
   if (option) return take_option(&c->args, option, word, value, error);
   if (!strcmp(word, "--out")) return take_text(word, value, &c->args.out, error);
+  if (!strcmp(word, "--to")) return take_text(word, value, &c->args.to, error);
   if (!strcmp(word, "--kind")) return take_text(word, value, &c->args.kind, error);
   if (!strcmp(word, "--l0-loss")) return take_text(word, value, &c->args.l0_loss, error);
   if (!strcmp(word, "--ste-to-input")) return c->args.ste_to_input = true, 1;
@@ -121,7 +125,8 @@ static int tell_by_flag(const struct train_command *c, struct error *error) {
   if (length == 0 || strncmp(said.text, said.field, length) != 0 || said.text[length] != ' ') return -1;
   flag_of(said.field, flag);
   error_clear(error);
-  return error_set_field(error, said.code, said.field, "%s%s", !strcmp(flag, "--rate") && c->rate_flag ? c->rate_flag : flag, said.text + length);
+  return error_set_field(error, said.code, said.field, "%s%s",
+                         !strcmp(flag, "--rate") && c->rate_flag ? c->rate_flag : flag, said.text + length);
 }
 
 /* ---- the bar ---- */
@@ -139,8 +144,9 @@ static bool tell(void *context, const struct lab_progress *progress) {
 /* ---- the verb ---- */
 
 static void print(const struct lab_model_info *model, const struct train_command *c, const struct lab_train_found *found) {
-  printf("%s: %lld features of %s, trained on %lld tokens in %lld steps\n", found->folder, (long long)found->features, found->point,
-         (long long)found->tokens, (long long)found->steps);
+  printf("%s: %lld features of %s%s%s, trained on %lld tokens in %lld steps\n", found->folder, (long long)found->features,
+         found->point, found->to ? " to " : "", found->to ? found->to : "", (long long)found->tokens,
+         (long long)found->steps);
   if (found->held_out) {
     printf("over %lld tokens of the text that were held out:\n", (long long)found->held_out);
     printf("  features a token (L0)      %.4g\n", found->l0);
@@ -184,7 +190,7 @@ static int train(struct job_command *job, struct options *options, struct error 
 /* Names for "did you mean": the table's, and those that are no numbers. */
 #define MOST_FLAGS 64
 static size_t name_flags(char names[MOST_FLAGS][FLAG_BYTES], const char *out[MOST_FLAGS]) {
-  static const char *const words[] = {"out", "kind", "lr", "l0-loss", "ste-to-input"};
+  static const char *const words[] = {"out", "to", "kind", "lr", "l0-loss", "ste-to-input"};
   size_t n, count = 0;
   const struct lab_train_option *options = lab_train_options(&n);
   for (; count < sizeof words / sizeof *words; count++) out[count] = words[count];

@@ -36,7 +36,7 @@ function progressBar(id) {
 /** What a job is about, as a way to its page; what is still to be trained has none. */
 function subject(job) {
   const p = job.parameters ?? {};
-  if (job.kind === 'train') return h('span', { class: 'soft' }, `${p.modelId} ${p.point} → ${p.out}`);
+  if (job.kind === 'train') return h('span', { class: 'soft' }, `${p.modelId} ${p.point}${p.to ? ` to ${p.to}` : ''} → ${p.out}`);
   const at = [p.modelId, p.sourceId ?? p.source].filter(Boolean);
   return at.length === 2 ? h('a', { class: 'soft', href: path(...at) }, at.join('/')) : h('span', { class: 'soft' }, at.join('/'));
 }

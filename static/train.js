@@ -4,8 +4,10 @@
 import { card, during, empty, field, freshId, h, say, select, sentence, show } from './dom.js';
 import { get, path, post, queryOf } from './api.js';
 
+/** Points, what they are, and what a transcoder makes of their rows. */
 const POINTS = [['hook_resid_pre', 'The residual stream before the layer'], ['hook_resid_mid', 'The stream between attention and MLP'], ['hook_resid_post', 'The stream after the layer'],
-  ['hook_attn_out', 'What attention adds'], ['hook_mlp_out', 'What the MLP adds'], ['attn.hook_z', 'The heads, side by side'], ['mlp.hook_post', 'The neurons of the MLP']];
+  ['hook_attn_out', 'What attention adds'], ['hook_mlp_out', 'What the MLP adds'], ['attn.hook_z', 'The heads, side by side'], ['mlp.hook_post', 'The neurons of the MLP'],
+  ['ln2.hook_normalized', 'The MLP, from what it reads to what it adds: a transcoder', 'hook_mlp_out']];
 
 /** Names of kinds for readers, and what each keeps; others are called as the server calls them. */
 const KINDS = {
@@ -71,12 +73,16 @@ function makePlace(models, fields) {
     const { layers: n } = models.find(({ id }) => id === model.value);
     show(layer, Array.from({ length: n }, (_, i) => h('option', { value: i, selected: i === n >> 1 }, i)));
     const { missing } = await get('/v1/lab/points' + queryOf({ modelId: model.value })).catch(() => ({ missing: [] })); // it is refused by its name then
-    const lacks = new Set(missing.map(({ name }) => name));
-    show(point, POINTS.filter(([name]) => !lacks.has(`blocks.N.${name}`)).map(([value, text]) => h('option', { value }, text)));
+    const lacks = new Set(missing.map(({ name }) => name)), has = (name) => !lacks.has(`blocks.N.${name}`);
+    show(point, POINTS.filter(([name, , to]) => has(name) && (!to || has(to))).map(([value, text]) => h('option', { value }, text)));
   };
   model.addEventListener('change', choose);
   const nodes = [h('div', { class: 'pair' }, fields.add('modelId', 'Model', model), field('Layer', layer)), fields.add('point', 'Activations of', point)];
-  return { nodes, ready: choose(), read: () => ({ modelId: model.value, point: `blocks.${layer.value}.${point.value}` }) };
+  const read = () => {
+    const to = POINTS.find(([name]) => name === point.value)?.[2], at = (name) => `blocks.${layer.value}.${name}`;
+    return { modelId: model.value, point: at(point.value), ...(to && { to: at(to) }) };
+  };
+  return { nodes, ready: choose(), read };
 }
 
 /** All loaded models can be trained on, where the server lets anything be trained (`allowed` is what it tells of that); `begun` is told the new job. */

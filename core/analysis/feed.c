@@ -19,7 +19,8 @@ struct flight {
   const struct feed_options *options;
   int n;                      /* documents; 0: not in use */
   int64_t documents[MOST_DOCUMENTS];
-  float *to[MOST_DOCUMENTS];  /* of the first row that counts */
+  float *rows[FEED_POINTS];   /* where rows go, */
+  int64_t to[MOST_DOCUMENTS]; /* and which of them is a document's first that counts */
   int64_t room[MOST_DOCUMENTS]; /* rows that are wanted at most */
   struct awaited task;
 };
@@ -29,7 +30,7 @@ struct feed {
   struct feed_state state;
   bool filled;
   int64_t next_document; /* behind this buffer */
-  float *rows;           /* [batch * batches, width] */
+  float *rows[FEED_POINTS]; /* of each point [batch * batches, width] */
   int32_t *order;        /* of them */
   int64_t *walk;         /* documents in the order of walk number `walk_number` */
   int64_t walk_number;
@@ -77,13 +78,14 @@ static int64_t document_at(struct feed *feed, int64_t at) {
 
 static int on_tapped(void *context, int sequence, const struct engine_tapped *tapped, struct error *error) {
   struct flight *flight = context;
-  int64_t skip = flight->options->skip_first ? 1 : 0, width = flight->options->width;
+  int64_t skip = flight->options->skip_first ? 1 : 0, width = flight->options->widths[tapped->tap];
+  float *to = flight->rows[tapped->tap];
   int64_t begin = tapped->position - skip, end = begin + tapped->n_rows, left_out = begin < 0 ? -begin : 0;
   assert(tapped->width == width);
   if (end > flight->room[sequence]) end = flight->room[sequence];
   if (begin + left_out >= end) return 0;
   struct span from = span_at(tapped->rows.at, (size_t)(left_out * width) * sizeof(float));
-  return tapped->backend->ops->read(tapped->backend, flight->to[sequence] + (begin + left_out) * width, from,
+  return tapped->backend->ops->read(tapped->backend, to + (flight->to[sequence] + begin + left_out) * width, from,
                                     (size_t)((end - begin - left_out) * width) * sizeof(float), error);
 }
 
@@ -98,28 +100,28 @@ static const struct engine_events events = {.tapped = on_tapped, .done = on_done
 
 /* Whose documents come next, and where their rows go: false when there is none, or no room. */
 struct source {
-  bool (*next)(struct source *source, int64_t *document, float **to, int64_t *room);
+  bool (*next)(struct source *source, int64_t *document, int64_t *to, int64_t *room);
   struct feed *feed;
   const struct feed_options *options;
-  float *rows;
+  float *const *rows; /* [FEED_POINTS] */
   int64_t document, filled, total;
 };
 
-static bool take_document(struct source *source, int64_t document, float **to, int64_t *room) {
-  *to = source->rows + source->filled * source->options->width;
+static bool take_document(struct source *source, int64_t document, int64_t *to, int64_t *room) {
+  *to = source->filled;
   *room = source->total - source->filled;
   source->filled += feed_document_rows(source->options, document);
   source->document++;
   return true;
 }
 
-static bool next_shuffled(struct source *source, int64_t *document, float **to, int64_t *room) {
+static bool next_shuffled(struct source *source, int64_t *document, int64_t *to, int64_t *room) {
   if (source->filled >= source->total) return false;
   *document = document_at(source->feed, source->document);
   return take_document(source, *document, to, room);
 }
 
-static bool next_in_order(struct source *source, int64_t *document, float **to, int64_t *room) {
+static bool next_in_order(struct source *source, int64_t *document, int64_t *to, int64_t *room) {
   int64_t end = corpus_documents(source->options->corpus);
   if (source->filled >= source->total || source->document >= end) return false;
   *document = source->document;
@@ -144,6 +146,14 @@ static int64_t load(struct flight *flight, struct source *source) {
   return rows;
 }
 
+/* Layers that all points need. */
+static int32_t layers_of(const struct feed_options *o) {
+  int32_t most = 0;
+  for (int i = 0; i < o->n_points; i++)
+    if (point_layers(o->points[i]) > most) most = point_layers(o->points[i]);
+  return most;
+}
+
 /* In turn: how many of them run at once is the engine's affair. */
 static int launch(struct flight *flight, struct source *source, struct error *error) {
   const struct feed_options *o = flight->options;
@@ -155,8 +165,8 @@ static int launch(struct flight *flight, struct source *source, struct error *er
   for (int i = 0; !failed && i < flight->n; i++) {
     int32_t length = corpus_length(o->corpus, flight->documents[i]);
     corpus_ids(o->corpus, flight->documents[i], at);
-    sequences[i] = (struct engine_sequence){.tokens = at, .n_tokens = length, .last_layer = point_layers(o->point), .taps = &o->point,
-                                            .n_taps = 1, .eos = -1, .n_logprobs = -1};
+    sequences[i] = (struct engine_sequence){.tokens = at, .n_tokens = length, .last_layer = layers_of(o), .taps = o->points,
+                                            .n_taps = o->n_points, .eos = -1, .n_logprobs = -1};
     at += length;
   }
   struct engine_task_args args = {.model = o->model, .sequences = sequences, .n_sequences = flight->n, .events = &events,
@@ -184,6 +194,7 @@ static int fly(struct source *source, struct error *error) {
   int failed = 0, turn = 0;
   for (int i = 0; i < FLIGHTS; i++) {
     flights[i].options = source->options;
+    memcpy(flights[i].rows, source->rows, sizeof flights[i].rows);
     awaited_open(&flights[i].task, source->options->engine);
   }
   for (int i = 0; i < FLIGHTS && !failed; i++) failed = launch(&flights[i], source, error);
@@ -205,9 +216,15 @@ int64_t feed_document_rows(const struct feed_options *o, int64_t document) {
   return rows > 0 ? rows : 0;
 }
 
+static int64_t width_of_all(const struct feed_options *o) {
+  int64_t width = 0;
+  for (int i = 0; i < o->n_points; i++) width += o->widths[i];
+  return width;
+}
+
 size_t feed_bytes(const struct feed_options *o) {
-  size_t rows, bytes;
-  if (!checked_mul((size_t)o->batch, (size_t)o->batches, &rows) || !checked_mul(rows, (size_t)o->width * sizeof(float) + sizeof(int32_t), &bytes))
+  size_t rows, bytes, each = (size_t)width_of_all(o) * sizeof(float) + sizeof(int32_t);
+  if (!checked_mul((size_t)o->batch, (size_t)o->batches, &rows) || !checked_mul(rows, each, &bytes))
     return SIZE_MAX;
   return bytes;
 }
@@ -222,17 +239,18 @@ struct feed *feed_new(const struct feed_options *o, const struct feed_state *sta
   feed->options = *o;
   feed->state = *state;
   feed->walk_number = -1;
-  feed->rows = malloc(n * (size_t)o->width * sizeof *feed->rows);
+  bool fine = true;
+  for (int i = 0; i < o->n_points; i++) fine &= (feed->rows[i] = malloc(n * (size_t)o->widths[i] * sizeof(float))) != NULL;
   feed->order = malloc(n * sizeof *feed->order);
   feed->walk = malloc((size_t)o->documents * sizeof *feed->walk);
-  if (feed->rows && feed->order && feed->walk) return feed;
+  if (fine && feed->order && feed->walk) return feed;
   feed_free(feed);
   return error_memory(error, feed_bytes(o)), NULL;
 }
 
 void feed_free(struct feed *feed) {
   if (!feed) return;
-  free(feed->rows);
+  for (int i = 0; i < FEED_POINTS; i++) free(feed->rows[i]);
   free(feed->order);
   free(feed->walk);
   free(feed);
@@ -257,23 +275,27 @@ static void count_batch(struct feed *feed) {
   feed->filled = false;
 }
 
-int feed_rows(struct feed *feed, const float **rows, struct error *error) {
-  *rows = feed->rows;
+int feed_rows(struct feed *feed, const float *rows[FEED_POINTS], struct error *error) {
+  for (int i = 0; i < FEED_POINTS; i++) rows[i] = feed->rows[i];
   return make_ready(feed, error);
 }
 
-int feed_batch(struct feed *feed, float *out, struct error *error) {
-  int64_t width = feed->options.width;
-  if (make_ready(feed, error) != 0) return -1;
+static void deal(const struct feed *feed, int point, float *out) {
+  int64_t width = feed->options.widths[point];
   const int32_t *order = feed->order + feed->state.dealt * feed->options.batch;
-  for (int64_t i = 0; i < feed->options.batch; i++) memcpy(out + i * width, feed->rows + order[i] * width, (size_t)width * sizeof *out);
+  for (int64_t i = 0; i < feed->options.batch; i++) memcpy(out + i * width, feed->rows[point] + order[i] * width, (size_t)width * sizeof *out);
+}
+
+int feed_batch(struct feed *feed, float *const out[FEED_POINTS], struct error *error) {
+  if (make_ready(feed, error) != 0) return -1;
+  for (int i = 0; i < feed->options.n_points; i++) deal(feed, i, out[i]);
   count_batch(feed);
   return 0;
 }
 
 void feed_state(const struct feed *feed, struct feed_state *out) { *out = feed->state; }
 
-int64_t feed_read(const struct feed_options *o, int64_t document, int64_t most, float *out, struct error *error) {
+int64_t feed_read(const struct feed_options *o, int64_t document, int64_t most, float *const out[FEED_POINTS], struct error *error) {
   struct source source = {.next = next_in_order, .options = o, .rows = out, .document = document, .total = most};
   if (fly(&source, error) != 0) return -1;
   return source.filled < most ? source.filled : most;

@@ -1,4 +1,4 @@
-/* feed.h: activations of a point over a text, in batches of shuffled rows: what a dictionary is trained on.
+/* feed.h: activations of a point over a text, or of two at the same positions, in batches of shuffled rows: what a dictionary is trained on.
  *
  * Documents come in an order of their own for each walk over the text; so many rows that they fill the buffer are made in the engine's
  * background, shuffled together and dealt out; what is left over of the last document is dropped. Everything follows from the seed and
@@ -10,12 +10,15 @@
 #include "core/analysis/corpus.h"
 #include "core/engine/engine.h"
 
+#define FEED_POINTS 2
+
 struct feed_options {
   struct engine *engine;
   const struct model *model;
   const struct corpus *corpus;
-  struct point point;
-  int64_t width;             /* of its rows */
+  struct point points[FEED_POINTS]; /* different ones */
+  int n_points;              /* 1..FEED_POINTS */
+  int64_t widths[FEED_POINTS]; /* of their rows */
   int64_t first, documents;  /* the documents [first, first + documents) and no others */
   bool skip_first;           /* a document's first row is a BOS that counts for nothing */
   uint64_t seed;
@@ -43,20 +46,20 @@ void feed_free(struct feed *feed); /* NULL is fine */
 
 size_t feed_bytes(const struct feed_options *options); /* of its memory; SIZE_MAX when that is no number */
 
-/* The rows of the present buffer in the order of the text, [batch * batches, width]; filled when they are not there. Borrowed until the next
- * batch. ERROR_CANCELLED when somebody stopped it. */
-int feed_rows(struct feed *feed, const float **rows, struct error *error) MUST_CHECK;
+/* The rows of the present buffer in the order of the text, of each point [batch * batches, its width], NULL behind the last point; filled
+ * when they are not there. Borrowed until the next batch. ERROR_CANCELLED when somebody stopped it. */
+int feed_rows(struct feed *feed, const float *rows[FEED_POINTS], struct error *error) MUST_CHECK;
 
-/* The next batch into out [batch, width]. Errors as feed_rows. */
-int feed_batch(struct feed *feed, float *out, struct error *error) MUST_CHECK;
+/* The next batch into out, of each point [batch, its width]. Errors as feed_rows. */
+int feed_batch(struct feed *feed, float *const out[FEED_POINTS], struct error *error) MUST_CHECK;
 
 void feed_state(const struct feed *feed, struct feed_state *out);
 
 /* Rows of a document, the BOS not counted where it is skipped. */
 int64_t feed_document_rows(const struct feed_options *options, int64_t document);
 
-/* All rows of the document `document` and those behind it, up to `most` rows: the number of rows is the result, -1 with an error. No state is
- * kept: for what is held out. */
-int64_t feed_read(const struct feed_options *options, int64_t document, int64_t most, float *out, struct error *error) MUST_CHECK;
+/* All rows of the document `document` and those behind it, up to `most` rows, into out, of each point [most, its width]: the number of rows is
+ * the result, -1 with an error. No state is kept: for what is held out. */
+int64_t feed_read(const struct feed_options *options, int64_t document, int64_t most, float *const out[FEED_POINTS], struct error *error) MUST_CHECK;
 
 #endif

@@ -36,12 +36,13 @@ static const struct {
     {"batchtopk", DICT_JUMPRELU, false, false},
     {"matryoshka_batchtopk", DICT_JUMPRELU, false, false},
     {"transcoder", DICT_RELU, true, false},
+    {"topk_transcoder", DICT_TOPK, true, false}, /* steerd's own: SAELens has none, and would read "transcoder" as one with ReLU */
     {"skip_transcoder", DICT_RELU, true, true},
     {"jumprelu_transcoder", DICT_JUMPRELU, true, false},
     {"jumprelu_skip_transcoder", DICT_JUMPRELU, true, true},
 };
 #define ARCHITECTURES "standard, gated, jumprelu, topk, batchtopk, matryoshka_batchtopk, transcoder, skip_transcoder, " \
-                      "jumprelu_transcoder, jumprelu_skip_transcoder"
+                      "topk_transcoder, jumprelu_transcoder, jumprelu_skip_transcoder"
 
 /* The activation function has the last word: old TopK files say "standard" and name topk only there. */
 static int read_activation(const struct dict_json *cfg, const char *architecture, struct error *error) {

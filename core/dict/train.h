@@ -1,7 +1,8 @@
 /* train.h: training a dictionary: rows of activations in, a folder that SAELens and steerd read out (docs/training.md).
  *
- * FORMULAS, of one step over B rows x; c = scale * x - b_dec is what the encoder reads, n_f = |W_dec[f]|, S = 1, 2, ... the step:
- *   s   = n_f (c W_enc[f] + b_enc[f]), kept where     s > 0                                               RELU
+ * FORMULAS, of one step over B rows x; c = scale * x - b_dec is what the encoder reads and what is to be made, n_f = |W_dec[f]|,
+ * S = 1, 2, ... the step (of a transcoder, with rows y beside x, the encoder reads scale * x, and c = scale_out * y - b_dec is to be made):
+ *   s   = n_f (what is read W_enc[f] + b_enc[f]), kept where     s > 0                                               RELU
  *                                                     s > 0 and among the k largest of its row            TOPK
  *                                                     s > 0 and among the k B largest of all rows         BATCHTOPK
  *                                                     s > n_f t_f                                         JUMPRELU
@@ -12,7 +13,7 @@
  *        + l0(S) mean over rows of sum_f H_f, of (2 / target)(sum_f H_f - target)^2, or of
  *          sum_f tanh(tanh_scale s_f), by l0_loss; H_f = 1 where a feature is kept, else 0                JUMPRELU
  *        + pre_act mean over rows of sum of n_f max(0, t_f - s_f / n_f) over silent features              JUMPRELU
- * z: the kaux = d / 2 largest s > 0, divided by n_f, of a row among the D features that have been silent for more than dead_after
+ * z: the kaux = d / 2 (d: of c) largest s > 0, divided by n_f, of a row among the D features that have been silent for more than dead_after
  * steps (Gao et al. 2024). Gradients are clipped to a length of 1 together; Adam with beta1 0.9, beta2 0.999, eps 1e-8.
  * rate(S) = rate * min(1, S / warm_up) * (while less than `decay` steps are left: (steps - S + 1) / decay); l1(S) = l1 min(1, (S - 1) /
  * l1_warm_up). These are SAELens' training classes and schedules (6.x), but for relu in front of z, which is the paper's.
@@ -47,6 +48,7 @@ int64_t train_default_k(int64_t n_feat); /* 32, an eighth of fewer than 256 */
 struct train_options {
   enum train_kind kind;
   int64_t width;      /* of a row; >= 1 */
+  int64_t width_out;  /* of a row that a transcoder is to make of it, >= 1; 0: no transcoder, it makes what it reads */
   int64_t n_feat;     /* >= 1 */
   int64_t k;          /* TOPK, BATCHTOPK: 1..n_feat; else 0 */
   int64_t batch;      /* rows of a step, >= 1 */
@@ -77,6 +79,8 @@ void train_defaults(struct train_options *options);
 /* ERROR_ARGUMENT naming what is out of its range, field as in struct train_options. */
 int train_check(const struct train_options *options, struct error *error) MUST_CHECK;
 
+int64_t train_width_out(const struct train_options *options); /* of decoder rows: width, where width_out is 0 */
+
 /* Bytes that a trainer of these options takes at most: SIZE_MAX when that is no number. */
 size_t train_bytes(const struct train_options *options);
 
@@ -90,17 +94,19 @@ struct train_figures {
 
 struct trainer;
 
-/* device: of core/math/ops.h, for processors. Features point anywhere, their encoders along their decoder rows; nothing is known of
- * the rows yet. ERROR_ARGUMENT, ERROR_MEMORY. */
+/* device: of core/math/ops.h, for processors. Features point anywhere, their encoders along their decoder rows (of a transcoder anywhere
+ * too, as long as these); nothing is known of the rows yet. ERROR_ARGUMENT, ERROR_MEMORY. */
 struct trainer *trainer_new(const struct train_options *options, const char *device, int threads, struct error *error) MUST_CHECK;
 void trainer_free(struct trainer *trainer); /* NULL is fine */
 
-/* From some rows x [n, width] before the first step: scale, which makes their mean length sqrt(width), and b_dec, their mean.
- * ERROR_ARGUMENT where all rows are 0 or one is not finite. */
-int trainer_begin(struct trainer *trainer, const float *x, int64_t n, struct error *error) MUST_CHECK;
+/* From some rows x [n, width] before the first step: scale, which makes their mean length sqrt(width), and b_dec, their mean; of a
+ * transcoder the same of y [n, width_out] for scale_out and b_dec, else y is NULL. ERROR_ARGUMENT where all rows are 0 or one is not
+ * finite. */
+int trainer_begin(struct trainer *trainer, const float *x, const float *y, int64_t n, struct error *error) MUST_CHECK;
 
-/* One step over x [batch, width]. ERROR_FORMAT where the loss is no number any longer. */
-int trainer_step(struct trainer *trainer, const float *x, struct train_figures *out, struct error *error) MUST_CHECK;
+/* One step over x [batch, width], and y [batch, width_out] of a transcoder, else NULL. ERROR_FORMAT where the loss is no number any
+ * longer. */
+int trainer_step(struct trainer *trainer, const float *x, const float *y, struct train_figures *out, struct error *error) MUST_CHECK;
 
 int64_t trainer_steps(const struct trainer *trainer); /* made */
 const struct train_options *trainer_options(const struct trainer *trainer);
@@ -115,6 +121,7 @@ int trainer_load(struct trainer *trainer, FILE *file, struct error *error) MUST_
 /* What the dictionary is told to be of. Texts are borrowed for the call. */
 struct train_about {
   const char *model, *hook; /* "gpt2-small", "blocks.7.hook_resid_pre" */
+  const char *hook_out;     /* of a transcoder, else NULL */
   const char *dataset;      /* a name; may be NULL */
   int64_t context;
   bool prepend_bos, heads;  /* heads: the point is attn.hook_z */
@@ -132,11 +139,12 @@ int trainer_describe(const struct trainer *trainer, const char *folder, const st
 
 /* ---- for tests ---- */
 
-/* The parameters as they are: enc and dec [n_feat, width], b_enc [n_feat], b_dec [width]; borrowed. */
+/* The parameters as they are: enc [n_feat, width], dec [n_feat, width_out], b_enc [n_feat], b_dec [width_out]; borrowed. */
 struct train_weights {
   const float *enc, *dec, *b_enc, *b_dec;
   double scale, threshold; /* threshold: of s */
   const float *thresholds; /* [n_feat], of s / n; JUMPRELU, else NULL */
+  double scale_out;        /* of a transcoder; else scale */
 };
 void trainer_weights(const struct trainer *trainer, struct train_weights *out);
 /* Before the first step: other ones. scale as given. */

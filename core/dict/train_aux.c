@@ -13,7 +13,7 @@ static void find_dead(struct trainer *t) {
 
 static int make_room(struct trainer *t, struct error *error) {
   const struct train_options *o = &t->options;
-  if (!t->aux.error) t->aux.error = train_floats(o->batch, o->width);
+  if (!t->aux.error) t->aux.error = train_floats(o->batch, train_width_out(o));
   if (t->aux.n_dead > t->aux.room) {
     free(t->aux.rows);
     t->aux.room = t->aux.n_dead + t->aux.n_dead / 4;
@@ -59,7 +59,7 @@ static int encode(struct trainer *t, int64_t k, struct memory *bias, struct erro
 
 static void error_row(struct trainer *t, int64_t row, double *square) {
   const struct sparse *codes = &t->aux.codes;
-  int64_t width = t->options.width;
+  int64_t width = train_width_out(&t->options);
   float *e = t->aux.error + row * width;
   memcpy(e, t->error + row * width, (size_t)width * sizeof *e);
   for (size_t i = codes->start[row]; i < codes->start[row + 1]; i++)
@@ -93,7 +93,7 @@ static int pre_act(struct trainer *t, double *loss, struct error *error) {
 /* Fewer dead than the paper's number teach with less weight. */
 int train_aux(struct trainer *t, double *loss, struct error *error) {
   const struct train_options *o = &t->options;
-  int64_t k = o->width > 1 ? o->width / 2 : 1;
+  int64_t width = train_width_out(o), k = width > 1 ? width / 2 : 1;
   double squares = 0;
   *loss = 0;
   find_dead(t);

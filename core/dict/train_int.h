@@ -35,7 +35,7 @@ struct train_aux {
   int64_t room;
   struct sparse codes; /* features counted among the dead */
   struct train_columns columns;
-  float *error;       /* [batch, width] */
+  float *error;       /* [batch, width_out] */
   float scale;        /* of the gradient */
 };
 
@@ -55,17 +55,18 @@ struct trainer {
   const struct learn *learn;
   struct pool *pool;
   int64_t step;            /* steps made */
-  double scale;            /* of the rows; 0: not begun */
+  double scale, scale_out; /* of the rows; 0: not begun. scale_out: of those to be made, the same but for a transcoder */
   double threshold, weight; /* sums over steps of keeps^age times the smallest kept value, and times 1 */
-  struct train_parameter enc, dec, b_enc, b_dec; /* [n_feat, width] twice, [n_feat], [width] */
+  struct train_parameter enc, dec, b_enc, b_dec; /* [n_feat, width], [n_feat, width_out], [n_feat], [width_out] */
   struct train_parameter thresholds; /* [n_feat]: t of JUMPRELU */
   int64_t *silent;         /* [n_feat]: steps since it fired */
   float *norms;            /* [n_feat]: lengths of decoder rows */
   struct matrix *matrix;   /* enc times norms */
-  struct memory *rows, *bias, *least; /* of the backend: c [batch, width], b_enc times norms, a threshold for all [n_feat] */
+  struct memory *rows, *bias, *least; /* of the backend: what is read [batch, width], b_enc times norms, a threshold for all [n_feat] */
   float *bias_rows;        /* what `bias` is written from */
   /* One step. */
-  float *input, *error;    /* c and e, [batch, width] */
+  float *input;            /* what is read, [batch, width] */
+  float *target, *error;   /* c and e, [batch, width_out]; target is input but for a transcoder */
   double *row_error, *row_square; /* [batch]: |e|^2, |c|^2 */
   struct sparse codes;
   struct train_columns columns;
@@ -73,7 +74,7 @@ struct trainer {
   struct train_jump jump;
   double *squares;         /* [n_feat]: of all gradients of a feature */
   float *partial;          /* [units, width]: of b_dec */
-  float *column_sums;      /* [2, width]: of c and of e */
+  float *column_sums;      /* [2, width_out]: of c and of e */
   float cut;               /* BATCHTOPK: what the smallest kept value was */
 };
 

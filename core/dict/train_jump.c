@@ -102,7 +102,7 @@ double train_jump_loss(const struct trainer *t) {
 
 /* Its decoder row's length stands in s. */
 static void learn_length(struct trainer *t, int64_t f) {
-  int64_t width = t->options.width;
+  int64_t width = train_width_out(&t->options);
   double sum = 0, n = t->norms[f];
   for (size_t i = t->columns.start[f]; i < t->columns.start[f + 1]; i++) sum += (double)t->jump.each[i] * t->columns.value[i];
   t->learn->add_scaled(t->dec.gradient + f * width, (float)(sum / (n * n)), t->dec.value + f * width, width);
@@ -115,8 +115,8 @@ bool train_jump_learns(const struct trainer *t, int64_t f) { return t->jump.colu
 /* Entry i of those that are near: what its pre-activation would have, the threshold the same with the other sign. */
 static double estimate(const struct trainer *t, int64_t f, size_t i) {
   const struct train_options *o = &t->options;
-  int64_t row = t->jump.columns.row[i];
-  double value, slope = 2 / (double)o->batch * (double)t->learn->dot(t->error + row * o->width, t->dec.value + f * o->width, o->width);
+  int64_t row = t->jump.columns.row[i], width = train_width_out(o);
+  double value, slope = 2 / (double)o->batch * (double)t->learn->dot(t->error + row * width, t->dec.value + f * width, width);
   if (o->l0_loss == TRAIN_L0_TANH) slope += tanh_slope(t, t->jump.columns.value[i], t->norms[f], &value);
   return (t->thresholds.value[f] * slope + t->jump.row_slope[row]) / o->bandwidth;
 }
@@ -138,13 +138,13 @@ static void learn_threshold(struct trainer *t, int64_t f) {
 /* What is silent comes nearer to its threshold, and the threshold to it. */
 static void learn_silent(struct trainer *t, int64_t f, int64_t place) {
   struct learn_entries entries = train_aux_entries(t, place);
-  int64_t width = t->options.width;
+  int64_t width = t->options.width, out = train_width_out(&t->options);
   double each = (double)t->aux.scale * t->norms[f], missing = 0;
   for (int64_t i = 0; i < entries.n; i++) {
     t->learn->add_scaled(t->enc.gradient + f * width, (float)-each, t->input + entries.row[i] * width, width);
     missing += entries.value[i];
   }
-  t->learn->add_scaled(t->dec.gradient + f * width, (float)(t->aux.scale * missing / t->norms[f]), t->dec.value + f * width, width);
+  t->learn->add_scaled(t->dec.gradient + f * out, (float)(t->aux.scale * missing / t->norms[f]), t->dec.value + f * out, out);
   t->b_enc.gradient[f] -= (float)(each * (double)entries.n);
   t->thresholds.gradient[f] += (float)(each * (double)entries.n);
 }

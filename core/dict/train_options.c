@@ -34,6 +34,8 @@ bool train_takes_k(enum train_kind kind) { return kind == TRAIN_TOPK || kind == 
 
 static int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 
+int64_t train_width_out(const struct train_options *o) { return o->width_out ? o->width_out : o->width; }
+
 int64_t train_default_k(int64_t n_feat) { return n_feat >= 256 ? 32 : (n_feat + 7) / 8; }
 
 static void jump_defaults(struct train_options *o) {
@@ -99,7 +101,8 @@ static int check_k(const struct train_options *o, struct error *error) {
 }
 
 int train_check(const struct train_options *o, struct error *error) {
-  if (check_count("width", o->width, 1, 1 << 20, error) || check_count("features", o->n_feat, 1, 1 << 24, error) ||
+  if (check_count("width", o->width, 1, 1 << 20, error) || check_count("widthOut", o->width_out, 0, 1 << 20, error) ||
+      check_count("features", o->n_feat, 1, 1 << 24, error) ||
       check_count("batch", o->batch, 1, 1 << 20, error) || check_count("steps", o->steps, 1, 1000000000, error) ||
       check_count("warmUp", o->warm_up, 0, o->steps, error) || check_count("decay", o->decay, 0, o->steps, error) ||
       check_count("l1WarmUp", o->l1_warm_up, 0, 1000000000, error) || check_count("deadAfter", o->dead_after, 1, 1000000000, error) ||
@@ -115,17 +118,17 @@ int train_check(const struct train_options *o, struct error *error) {
 /* Entries of a row, 16 bytes each by rows and by features: half of all to begin with, and as many again that a threshold's gradient
  * looks at; of TOPK k, and those of the dead. */
 static size_t entries_of_row(const struct train_options *o) {
-  size_t all = (size_t)o->n_feat, some = (size_t)o->width / 2;
+  size_t all = (size_t)o->n_feat, some = (size_t)train_width_out(o) / 2;
   if (o->kind == TRAIN_TOPK) return (size_t)o->k + some;
   if (o->kind == TRAIN_JUMPRELU) return o->pre_act > 0 ? 2 * all : all;
   return (all + 1) / 2 + (o->kind == TRAIN_RELU ? 0 : some);
 }
 
-/* Weights, two moments, gradient and matrix; rows of a step; entries. */
+/* Weights, two moments, gradient, and the encoder's matrix; rows of a step, of a transcoder also those that it is to make; entries. */
 size_t train_bytes(const struct train_options *o) {
-  size_t weights, rows, entries, all = 0;
-  if (!checked_mul((size_t)o->n_feat, (size_t)o->width, &weights) || !checked_mul(weights, 9 * sizeof(float), &weights) ||
-      !checked_mul((size_t)o->batch, (size_t)o->width, &rows) || !checked_mul(rows, 4 * sizeof(float), &rows) ||
+  size_t weights, rows, entries, in = (size_t)o->width, out = (size_t)train_width_out(o), all = 0;
+  if (!checked_mul((size_t)o->n_feat, 5 * in + 4 * out, &weights) || !checked_mul(weights, sizeof(float), &weights) ||
+      !checked_mul((size_t)o->batch, 2 * in + (o->width_out ? 3 : 2) * out, &rows) || !checked_mul(rows, sizeof(float), &rows) ||
       !checked_mul((size_t)o->batch, entries_of_row(o), &entries) || !checked_mul(entries, 16, &entries) ||
       !checked_add(weights, rows, &all) || !checked_add(all, entries, &all))
     return SIZE_MAX;

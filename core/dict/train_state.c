@@ -4,13 +4,13 @@
 
 #include "core/dict/train_int.h"
 
-#define STATE_VERSION 2u
+#define STATE_VERSION 3u
 
 struct saved_trainer {
   uint32_t version, bytes; /* of this */
   struct train_options options;
   int64_t step;
-  double scale, threshold, weight;
+  double scale, scale_out, threshold, weight;
   float cut, zero;
 };
 
@@ -22,9 +22,9 @@ struct part {
 };
 
 static void parts_of(const struct trainer *t, struct part out[PARTS]) {
-  size_t features = (size_t)t->options.n_feat, width = (size_t)t->options.width;
+  size_t features = (size_t)t->options.n_feat, width = (size_t)t->options.width, width_out = (size_t)train_width_out(&t->options);
   const struct train_parameter *const parameters[] = {&t->enc, &t->dec, &t->b_enc, &t->b_dec, &t->thresholds};
-  const size_t sizes[] = {features * width, features * width, features, width, features};
+  const size_t sizes[] = {features * width, features * width_out, features, width_out, features};
   for (size_t i = 0; i < 5; i++) {
     float *const arrays[] = {parameters[i]->value, parameters[i]->first, parameters[i]->second};
     for (size_t j = 0; j < 3; j++) out[3 * i + j] = (struct part){arrays[j], sizes[i] * sizeof(float)};
@@ -41,6 +41,7 @@ int trainer_save(const struct trainer *t, FILE *file, struct error *error) {
   head.options = t->options;
   head.step = t->step;
   head.scale = t->scale;
+  head.scale_out = t->scale_out;
   head.threshold = t->threshold;
   head.weight = t->weight;
   head.cut = t->cut;
@@ -51,7 +52,7 @@ int trainer_save(const struct trainer *t, FILE *file, struct error *error) {
 }
 
 static bool same_options(const struct train_options *a, const struct train_options *b) {
-  return a->kind == b->kind && a->width == b->width && a->n_feat == b->n_feat && a->k == b->k && a->batch == b->batch &&
+  return a->kind == b->kind && a->width == b->width && a->width_out == b->width_out && a->n_feat == b->n_feat && a->k == b->k && a->batch == b->batch &&
          a->steps == b->steps && a->seed == b->seed && a->rate == b->rate && a->warm_up == b->warm_up && a->decay == b->decay &&
          a->l1 == b->l1 && a->l1_warm_up == b->l1_warm_up && a->aux == b->aux && a->dead_after == b->dead_after &&
          a->init_norm == b->init_norm && a->threshold == b->threshold && a->bandwidth == b->bandwidth && a->l0 == b->l0 &&
@@ -73,6 +74,7 @@ int trainer_load(struct trainer *t, FILE *file, struct error *error) {
       return error_set(error, ERROR_FORMAT, "the training's state is cut short");
   t->step = head.step;
   t->scale = head.scale;
+  t->scale_out = head.scale_out;
   t->threshold = head.threshold;
   t->weight = head.weight;
   t->cut = head.cut;

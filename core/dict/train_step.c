@@ -2,7 +2,7 @@
  *
  * One dense product is made, the encode's. All else follows the codes: a row's error is a sum over its features, a feature's gradients
  * are sums over its rows, and what the loss makes of b_dec by way of the encoder is one sum over features, since the encoder reads
- * c = x - b_dec: - sum_f (gradient of b_enc[f]) W_enc[f]. */
+ * c = x - b_dec: - sum_f (gradient of b_enc[f]) W_enc[f]. A transcoder's reads x, and there is none. */
 #include <math.h>
 #include <string.h>
 
@@ -30,25 +30,28 @@ static double l1_of(const struct trainer *t) { return t->options.kind == TRAIN_R
 
 struct centring {
   struct trainer *trainer;
-  const float *x;
+  const float *x, *y;
 };
+
+/* to = scale * from - less, less NULL: nothing. */
+static void scale_row(const float *from, float scale, const float *less, int64_t width, float *to) {
+  for (int64_t i = 0; i < width; i++) to[i] = less ? from[i] * scale - less[i] : from[i] * scale;
+}
 
 static void centre_work(struct pool_worker *worker, void *context) {
   const struct centring *centring = context;
   struct trainer *t = centring->trainer;
-  int64_t width = t->options.width;
-  float scale = (float)t->scale;
+  int64_t width = t->options.width, out = t->options.width_out;
   size_t begin, end;
   while (pool_take(worker, (size_t)t->options.batch, ROWS_AT_A_TIME, &begin, &end))
-    for (; begin < end; begin++) {
-      const float *x = centring->x + (int64_t)begin * width;
-      float *c = t->input + (int64_t)begin * width;
-      for (int64_t i = 0; i < width; i++) c[i] = x[i] * scale - t->b_dec.value[i];
+    for (int64_t row = (int64_t)begin; row < (int64_t)end; row++) {
+      scale_row(centring->x + row * width, (float)t->scale, out ? NULL : t->b_dec.value, width, t->input + row * width);
+      if (out) scale_row(centring->y + row * out, (float)t->scale_out, t->b_dec.value, out, t->target + row * out);
     }
 }
 
-static int centre(struct trainer *t, const float *x, struct error *error) {
-  struct centring centring = {t, x};
+static int centre(struct trainer *t, const float *x, const float *y, struct error *error) {
+  struct centring centring = {t, x, y};
   pool_run(t->pool, centre_work, &centring);
   return t->backend->ops->write(t->backend, (struct span){t->rows, 0}, t->input,
                                 (size_t)t->options.batch * (size_t)t->options.width * sizeof(float), error);
@@ -64,13 +67,14 @@ static int64_t block_of(int64_t all, double met, int64_t bytes_each) {
 static size_t all_entries(const struct trainer *t) { return t->codes.start[t->options.batch]; }
 
 static void begin_errors(struct trainer *t, int64_t row, int64_t end) {
-  for (int64_t i = row * t->options.width; i < end * t->options.width; i++) t->error[i] = -t->input[i];
+  int64_t width = train_width_out(&t->options);
+  for (int64_t i = row * width; i < end * width; i++) t->error[i] = -t->target[i];
 }
 
 /* Some rows, features block by block: where many fire a decoder row is brought once for all of these rows. */
 static void error_rows(struct trainer *t, int64_t row, int64_t end) {
   const struct sparse *codes = &t->codes;
-  int64_t width = t->options.width, n_feat = t->options.n_feat;
+  int64_t width = train_width_out(&t->options), n_feat = t->options.n_feat;
   int64_t block = block_of(n_feat, (double)all_entries(t) / (double)t->options.batch, width * (int64_t)sizeof(float));
   size_t next[ROWS_AT_A_TIME];
   begin_errors(t, row, end);
@@ -86,8 +90,8 @@ static void error_rows(struct trainer *t, int64_t row, int64_t end) {
 }
 
 static void square_row(struct trainer *t, int64_t row) {
-  int64_t width = t->options.width;
-  const float *c = t->input + row * width, *e = t->error + row * width;
+  int64_t width = train_width_out(&t->options);
+  const float *c = t->target + row * width, *e = t->error + row * width;
   t->row_error[row] = t->learn->dot(e, e, width);
   t->row_square[row] = t->learn->dot(c, c, width);
 }
@@ -103,15 +107,16 @@ static void error_work(struct pool_worker *worker, void *context) {
 
 static void sum_columns(const struct trainer *t, const float *rows, int64_t begin, int64_t n, float *sums) {
   memset(sums, 0, (size_t)n * sizeof *sums);
-  for (int64_t row = 0; row < t->options.batch; row++) t->learn->add_scaled(sums, 1, rows + row * t->options.width + begin, n);
+  int64_t width = train_width_out(&t->options);
+  for (int64_t row = 0; row < t->options.batch; row++) t->learn->add_scaled(sums, 1, rows + row * width + begin, n);
 }
 
 static void columns_work(struct pool_worker *worker, void *context) {
   struct trainer *t = context;
-  int64_t width = t->options.width;
+  int64_t width = train_width_out(&t->options);
   size_t begin, end;
   while (pool_take(worker, (size_t)width, STRIP, &begin, &end)) {
-    sum_columns(t, t->input, (int64_t)begin, (int64_t)(end - begin), t->column_sums + begin);
+    sum_columns(t, t->target, (int64_t)begin, (int64_t)(end - begin), t->column_sums + begin);
     sum_columns(t, t->error, (int64_t)begin, (int64_t)(end - begin), t->column_sums + width + begin);
   }
 }
@@ -132,7 +137,7 @@ static void tell_errors(const struct trainer *t, struct train_figures *out) {
     left += t->row_error[row];
     all += t->row_square[row];
   }
-  for (int64_t i = 0; i < t->options.width; i++) mean += (double)t->column_sums[i] * t->column_sums[i];
+  for (int64_t i = 0; i < train_width_out(&t->options); i++) mean += (double)t->column_sums[i] * t->column_sums[i];
   all -= mean / (double)rows;
   out->mse = left / (double)rows;
   out->explained = all > 0 ? 1 - left / all : (double)NAN;
@@ -146,15 +151,15 @@ static struct learn_entries entries_of(const struct trainer *t, int64_t f) {
 }
 
 static struct learn_feature feature_of(struct trainer *t, int64_t f, const float *error, float scale) {
-  int64_t width = t->options.width;
-  return (struct learn_feature){.error = error, .input = t->input, .decoder = t->dec.value + f * width, .width_out = width,
-                                .width_in = width, .scale = scale, .to_decoder = t->dec.gradient + f * width,
+  int64_t width = t->options.width, out = train_width_out(&t->options);
+  return (struct learn_feature){.error = error, .input = t->input, .decoder = t->dec.value + f * out, .width_out = out,
+                                .width_in = width, .scale = scale, .to_decoder = t->dec.gradient + f * out,
                                 .to_encoder = t->enc.gradient + f * width};
 }
 
 /* What l1 takes of each row's value is of the length of the decoder row too. */
 static void penalise_length(struct trainer *t, int64_t f, struct learn_entries entries, float per_value) {
-  int64_t width = t->options.width;
+  int64_t width = train_width_out(&t->options);
   double sum = 0;
   for (int64_t i = 0; i < entries.n; i++) sum += entries.value[i];
   t->learn->add_scaled(t->dec.gradient + f * width, (float)(per_value * sum / t->norms[f]), t->dec.value + f * width, width);
@@ -162,12 +167,12 @@ static void penalise_length(struct trainer *t, int64_t f, struct learn_entries e
 
 /* A feature's gradients begin at 0 where they begin at all: one without entries has none, and nothing is written but a 0 in squares. */
 static void begin_feature(struct trainer *t, int64_t f, bool fires) {
-  int64_t width = t->options.width;
+  int64_t width = t->options.width, out = train_width_out(&t->options);
   t->b_enc.gradient[f] = t->thresholds.gradient[f] = 0;
   t->squares[f] = 0;
   if (!fires) return;
   memset(t->enc.gradient + f * width, 0, (size_t)width * sizeof(float));
-  memset(t->dec.gradient + f * width, 0, (size_t)width * sizeof(float));
+  memset(t->dec.gradient + f * out, 0, (size_t)out * sizeof(float));
 }
 
 /* Entries [*at, ..) of feature f in rows below `limit`. */
@@ -186,15 +191,16 @@ static void add_entries(struct trainer *t, int64_t f, int64_t *at, int64_t limit
 /* Features [begin, end) of a unit, rows block by block: where many fire a row is brought once for all of these features. */
 static void add_rows(struct trainer *t, int64_t begin, int64_t end) {
   int64_t rows = t->options.batch, at[TRAIN_UNIT] = {0};
-  int64_t block = block_of(rows, (double)all_entries(t) / (double)t->options.n_feat, 2 * t->options.width * (int64_t)sizeof(float));
+  int64_t block = block_of(rows, (double)all_entries(t) / (double)t->options.n_feat,
+                           (t->options.width + train_width_out(&t->options)) * (int64_t)sizeof(float));
   for (int64_t limit = block; limit < rows + block; limit += block)
     for (int64_t f = begin; f < end; f++) add_entries(t, f, &at[f - begin], limit);
 }
 
 /* What else it has, and how long it all is. place: among the dead, or -1. */
 static void end_feature(struct trainer *t, int64_t f, int64_t place) {
-  int64_t width = t->options.width;
-  float *g_enc = t->enc.gradient + f * width, *g_dec = t->dec.gradient + f * width, *bias = &t->b_enc.gradient[f];
+  int64_t width = t->options.width, out = train_width_out(&t->options);
+  float *g_enc = t->enc.gradient + f * width, *g_dec = t->dec.gradient + f * out, *bias = &t->b_enc.gradient[f];
   struct learn_entries entries = entries_of(t, f);
   double penalty = l1_of(t) / (double)t->options.batch;
   if (penalty > 0) penalise_length(t, f, entries, penalty);
@@ -205,7 +211,7 @@ static void end_feature(struct trainer *t, int64_t f, int64_t place) {
     other.entries = train_aux_entries(t, place);
     *bias += t->learn->feature(&other);
   }
-  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, width) + (double)*bias * *bias +
+  t->squares[f] = (double)t->learn->dot(g_enc, g_enc, width) + (double)t->learn->dot(g_dec, g_dec, out) + (double)*bias * *bias +
                   (double)t->thresholds.gradient[f] * t->thresholds.gradient[f];
 }
 
@@ -247,7 +253,7 @@ static void gradient_unit(struct trainer *t, int64_t begin, int64_t end) {
   for (int64_t f = begin; f < end; f++) {
     if (!fires[f - begin]) continue;
     end_feature(t, f, places[f - begin]);
-    t->learn->add_scaled(partial, -t->b_enc.gradient[f], t->enc.value + f * width, width);
+    if (!t->options.width_out) t->learn->add_scaled(partial, -t->b_enc.gradient[f], t->enc.value + f * width, width);
   }
 }
 
@@ -258,15 +264,15 @@ static void gradient_work(struct pool_worker *worker, void *context) {
 }
 
 static void gradient_of_output_bias(struct trainer *t) {
-  int64_t width = t->options.width, units = (t->options.n_feat + TRAIN_UNIT - 1) / TRAIN_UNIT;
+  int64_t width = train_width_out(&t->options), units = (t->options.n_feat + TRAIN_UNIT - 1) / TRAIN_UNIT;
   float *to = t->b_dec.gradient, by = 2.0f / (float)t->options.batch;
   for (int64_t i = 0; i < width; i++) to[i] = by * t->column_sums[width + i];
-  for (int64_t unit = 0; unit < units; unit++) t->learn->add_scaled(to, 1, t->partial + unit * width, width);
+  for (int64_t unit = 0; unit < units && !t->options.width_out; unit++) t->learn->add_scaled(to, 1, t->partial + unit * width, width);
 }
 
 /* Of all gradients together. */
 static double gradient_length(const struct trainer *t) {
-  double sum = t->learn->dot(t->b_dec.gradient, t->b_dec.gradient, t->options.width);
+  double sum = t->learn->dot(t->b_dec.gradient, t->b_dec.gradient, train_width_out(&t->options));
   for (int64_t f = 0; f < t->options.n_feat; f++) sum += t->squares[f];
   return sqrt(sum);
 }
@@ -299,13 +305,13 @@ static void update_thresholds(const struct updating *updating, int64_t begin, in
 static void update_work(struct pool_worker *worker, void *context) {
   const struct updating *updating = context;
   struct trainer *t = updating->trainer;
-  int64_t width = t->options.width;
+  int64_t width = t->options.width, out = train_width_out(&t->options);
   size_t begin, end;
   while (pool_take(worker, (size_t)t->options.n_feat, TRAIN_UNIT, &begin, &end)) {
     for (int64_t f = (int64_t)begin; f < (int64_t)end; f++) {
       bool silent = t->squares[f] == 0;
       update(t, &updating->adam, &t->enc, f * width, width, silent);
-      update(t, &updating->adam, &t->dec, f * width, width, silent);
+      update(t, &updating->adam, &t->dec, f * out, out, silent);
     }
     update(t, &updating->adam, &t->b_enc, (int64_t)begin, (int64_t)(end - begin), false);
     if (t->options.kind == TRAIN_JUMPRELU) update_thresholds(updating, (int64_t)begin, (int64_t)end);
@@ -323,8 +329,8 @@ static void count_silence(struct trainer *t, struct train_figures *out) {
 
 /* ---- the step ---- */
 
-static int forward(struct trainer *t, const float *x, struct train_figures *out, struct error *error) {
-  if (centre(t, x, error) != 0 || train_encode(t, error) != 0) return -1;
+static int forward(struct trainer *t, const float *x, const float *y, struct train_figures *out, struct error *error) {
+  if (centre(t, x, y, error) != 0 || train_encode(t, error) != 0) return -1;
   tell_codes(t, out);
   train_unfold(t, &t->codes, NULL);
   pool_run(t->pool, error_work, t);
@@ -343,9 +349,9 @@ static void backward(struct trainer *t, struct train_figures *out) {
   if (t->jump.each) out->sparsity = train_jump_loss(t);
 }
 
-int trainer_step(struct trainer *t, const float *x, struct train_figures *out, struct error *error) {
+int trainer_step(struct trainer *t, const float *x, const float *y, struct train_figures *out, struct error *error) {
   memset(out, 0, sizeof *out);
-  if (forward(t, x, out, error) != 0) return -1;
+  if (forward(t, x, y, out, error) != 0) return -1;
   backward(t, out);
   out->rate = rate_of(t);
   if (!isfinite(out->mse + out->sparsity + out->aux + out->length))
@@ -353,7 +359,7 @@ int trainer_step(struct trainer *t, const float *x, struct train_figures *out, s
                      t->options.rate);
   struct updating updating = {t, adam_of(t, out)};
   pool_run(t->pool, update_work, &updating);
-  update(t, &updating.adam, &t->b_dec, 0, t->options.width, false);
+  update(t, &updating.adam, &t->b_dec, 0, train_width_out(&t->options), false);
   count_silence(t, out);
   t->step++;
   return trainer_fold_biases(t, error);

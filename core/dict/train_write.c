@@ -1,5 +1,6 @@
 /* train_write.c: a trained dictionary as a folder of SAELens 6: cfg.json beside sae_weights.safetensors. Scale and lengths are folded
- * in: with s' = scale, n = |W_dec[f]|, what is written is W_enc n, b_enc n / s', W_dec / n, b_dec / s', threshold / s'. */
+ * in: with s' = scale_out (of what is made), n = |W_dec[f]|, what is written is W_enc n scale / s', b_enc n / s', W_dec / n, b_dec / s',
+ * threshold / s'; scale / s' is 1 but for a transcoder. */
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -81,16 +82,17 @@ static void put(FILE *stream, const float *values, int64_t n) { fwrite(values, s
 #define INPUTS 16
 static void put_encoder(const struct trainer *t, FILE *stream, float *columns) {
   int64_t width = t->options.width, n_feat = t->options.n_feat;
+  double by = t->scale / t->scale_out;
   for (int64_t in = 0; in < width; in += INPUTS) {
     int64_t n = width - in < INPUTS ? width - in : INPUTS;
     for (int64_t f = 0; f < n_feat; f++)
-      for (int64_t i = 0; i < n; i++) columns[i * n_feat + f] = t->enc.value[f * width + in + i] * t->norms[f];
+      for (int64_t i = 0; i < n; i++) columns[i * n_feat + f] = (float)((double)(t->enc.value[f * width + in + i] * t->norms[f]) * by);
     put(stream, columns, n * n_feat);
   }
 }
 
 static void put_decoder(const struct trainer *t, FILE *stream, float *row) {
-  int64_t width = t->options.width;
+  int64_t width = train_width_out(&t->options);
   for (int64_t f = 0; f < t->options.n_feat; f++) {
     for (int64_t i = 0; i < width; i++) row[i] = t->dec.value[f * width + i] / t->norms[f];
     put(stream, row, width);
@@ -106,23 +108,23 @@ static double threshold_of(const struct trainer *t, int64_t f) {
 }
 
 static void put_vectors(const struct trainer *t, FILE *stream, float *values) {
-  int64_t width = t->options.width, n_feat = t->options.n_feat;
-  for (int64_t f = 0; f < n_feat; f++) values[f] = (float)((double)t->b_enc.value[f] * t->norms[f] / t->scale);
+  int64_t width = train_width_out(&t->options), n_feat = t->options.n_feat;
+  for (int64_t f = 0; f < n_feat; f++) values[f] = (float)((double)t->b_enc.value[f] * t->norms[f] / t->scale_out);
   put(stream, values, n_feat);
-  for (int64_t i = 0; i < width; i++) values[i] = (float)(t->b_dec.value[i] / t->scale);
+  for (int64_t i = 0; i < width; i++) values[i] = (float)(t->b_dec.value[i] / t->scale_out);
   put(stream, values, width);
   if (!has_threshold(t)) return;
-  for (int64_t f = 0; f < n_feat; f++) values[f] = (float)(threshold_of(t, f) / t->scale);
+  for (int64_t f = 0; f < n_feat; f++) values[f] = (float)(threshold_of(t, f) / t->scale_out);
   put(stream, values, n_feat);
 }
 
 static int write_weights(const struct trainer *t, const char *folder, struct error *error) {
-  int64_t width = t->options.width, n_feat = t->options.n_feat;
-  const struct tensor tensors[] = {{"W_enc", width, n_feat}, {"W_dec", n_feat, width}, {"b_enc", n_feat, 0}, {"b_dec", width, 0},
+  int64_t out = train_width_out(&t->options), n_feat = t->options.n_feat;
+  const struct tensor tensors[] = {{"W_enc", t->options.width, n_feat}, {"W_dec", n_feat, out}, {"b_enc", n_feat, 0}, {"b_dec", out, 0},
                                    {"threshold", n_feat, 0}};
   struct buffer header;
   struct file file;
-  float *some = train_floats(INPUTS, n_feat > width ? n_feat : width);
+  float *some = train_floats(INPUTS, n_feat > out ? n_feat : out);
   if (!some) return error_memory(error, (size_t)n_feat * INPUTS * sizeof *some);
   buffer_init(&header, 0);
   write_header(tensors, has_threshold(t) ? 5 : 4, &header);
@@ -174,6 +176,7 @@ static void write_training(const struct trainer *t, struct json_writer *w) {
   jw_member_f64(w, "init_norm", o->init_norm);
   if (o->kind == TRAIN_JUMPRELU) write_jump(o, w);
   jw_member_f64(w, "scale", t->scale);
+  if (o->width_out) jw_member_f64(w, "scale_out", t->scale_out);
   jw_close(w, '}');
 }
 
@@ -182,6 +185,7 @@ static void write_metadata(const struct trainer *t, const struct train_about *ab
   jw_open(w, '{');
   jw_member_text(w, "model_name", about->model);
   jw_member_text(w, "hook_name", about->hook);
+  if (about->hook_out) jw_member_text(w, "hook_name_out", about->hook_out);
   jw_member_int(w, "context_size", about->context);
   jw_member_bool(w, "prepend_bos", about->prepend_bos);
   jw_key(w, "model_from_pretrained_kwargs");
@@ -202,16 +206,19 @@ static void write_metadata(const struct trainer *t, const struct train_about *ab
 }
 
 static void write_config(const struct trainer *t, const struct train_about *about, struct buffer *out) {
-  static const char *const architectures[TRAIN_KINDS] = {"standard", "topk", "jumprelu", "jumprelu"};
+  static const char *const architectures[2][TRAIN_KINDS] = {{"standard", "topk", "jumprelu", "jumprelu"},
+                                                            {"transcoder", "topk_transcoder", "jumprelu_transcoder", "jumprelu_transcoder"}};
+  bool transcoder = t->options.width_out > 0;
   struct json_writer w;
   jw_init(&w, out);
   jw_open(&w, '{');
-  jw_member_text(&w, "architecture", architectures[t->options.kind]);
+  jw_member_text(&w, "architecture", architectures[transcoder][t->options.kind]);
   jw_member_int(&w, "d_in", t->options.width);
+  if (transcoder) jw_member_int(&w, "d_out", t->options.width_out);
   jw_member_int(&w, "d_sae", t->options.n_feat);
   jw_member_text(&w, "dtype", "float32");
   jw_member_text(&w, "device", "cpu");
-  jw_member_bool(&w, "apply_b_dec_to_input", true);
+  jw_member_bool(&w, "apply_b_dec_to_input", !transcoder);
   jw_member_text(&w, "normalize_activations", "none");
   jw_member_text(&w, "reshape_activations", about->heads ? "hook_z" : "none");
   if (t->options.kind == TRAIN_TOPK) jw_member_int(&w, "k", t->options.k);

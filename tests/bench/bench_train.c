@@ -63,9 +63,9 @@ int main(int argc, char **argv) {
   double *ms = calloc((size_t)o.steps, sizeof *ms);
   for (int64_t step = 0; step < o.steps; step++) {
     make_rows(directions, o.width, o.batch, (uint64_t)step, x);
-    if (step == 0) check(trainer_begin(trainer, x, o.batch, &error), &error);
+    if (step == 0) check(trainer_begin(trainer, x, NULL, o.batch, &error), &error);
     double begin = processor_ms();
-    check(trainer_step(trainer, x, &figures, &error), &error);
+    check(trainer_step(trainer, x, NULL, &figures, &error), &error);
     ms[step] = processor_ms() - begin;
   }
   int64_t first = o.steps / 3;

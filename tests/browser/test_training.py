@@ -103,6 +103,19 @@ def test_a_training_is_started_followed_loaded_and_opened(browser, trainer):
     has(browser, "96")
 
 
+def test_a_transcoder_is_trained(browser, trainer):
+    url, folder = trainer
+    open_page(browser, url + "/jobs")
+    fill(browser, point="ln2.hook_normalized", architecture="batchtopk", features=96, k=8, corpus=CORPUS, tokens=20000, out="tc")
+    button(browser, "Start training").click()
+    has(browser, f"{MODEL} blocks.1.ln2.hook_normalized to blocks.1.hook_mlp_out → tc")
+    has(browser, "Load it as 1-tc")
+    button(browser, "Load it as 1-tc").click()
+    has_link(browser, f"Open {MODEL}/1-tc").click()
+    has(browser, "1-tc", "h1")
+    has(browser, "transcoder")
+
+
 @pytest.mark.allow_errors("409")
 def test_a_folder_that_a_job_has_is_told_of(browser, trainer):
     """While the first still runs; and how it does is told on the way."""

@@ -126,7 +126,8 @@ static void wrong_descriptions_are_refused(void **state) {
        "b_dec, r_mag, b_mag"},
       {CFG(",\"architecture\":\"matching_pursuit\""), ERROR_UNSUPPORTED,
        "CFG: architecture 'matching_pursuit' is not served (served: standard, gated, jumprelu, topk, batchtopk, "
-       "matryoshka_batchtopk, transcoder, skip_transcoder, jumprelu_transcoder, jumprelu_skip_transcoder)"},
+       "matryoshka_batchtopk, transcoder, skip_transcoder, topk_transcoder, jumprelu_transcoder, "
+       "jumprelu_skip_transcoder)"},
       {CFG(",\"architecture\":\"batchtopk\""), ERROR_FORMAT,
        "WEIGHTS: tensor 'threshold' is missing, expected [6]; the file has W_enc, W_dec, b_enc, b_dec"},
       {CFG(",\"activation_fn_str\":\"tanh-relu\""), ERROR_UNSUPPORTED,

@@ -27,7 +27,9 @@ static const char *const devices[] = {"ref", "cpu-generic", "cpu"};
 
 /* As make.py has them. */
 static void set_jump(const char *kind, struct train_options *o) {
-  fine(train_l0_loss_find(kind + strlen("jumprelu-"), &o->l0_loss, &error));
+  char loss[16];
+  snprintf(loss, sizeof loss, "%.*s", (int)strcspn(kind + strlen("jumprelu-"), "-"), kind + strlen("jumprelu-"));
+  fine(train_l0_loss_find(loss, &o->l0_loss, &error));
   bool step = o->l0_loss == TRAIN_L0_STEP, squares = o->l0_loss == TRAIN_L0_QUADRATIC, tangent = o->l0_loss == TRAIN_L0_TANH;
   o->threshold = squares ? 0.05 : 0.2;
   o->bandwidth = 0.7;
@@ -39,10 +41,13 @@ static void set_jump(const char *kind, struct train_options *o) {
   o->ste_to_input = !step;
 }
 
+#define OUT 10 /* width of what transcoders make */
+static bool is_transcoder(const char *kind) { return strstr(kind, "-to") != NULL; }
+
 static struct train_options recorded_options(const char *kind) {
   static const enum train_kind kinds[] = {['r'] = TRAIN_RELU, ['t'] = TRAIN_TOPK, ['b'] = TRAIN_BATCHTOPK, ['j'] = TRAIN_JUMPRELU};
   struct train_options o = {.kind = kinds[(unsigned char)*kind], .width = 12, .n_feat = 40, .batch = 24, .steps = STEPS, .rate = 0.01, .warm_up = 4, .decay = 5,
-                            .dead_after = 1000, .init_norm = 0.1};
+                            .dead_after = 1000, .init_norm = 0.1, .width_out = is_transcoder(kind) ? OUT : 0};
   if (o.kind == TRAIN_JUMPRELU) {
     set_jump(kind, &o);
   } else if (o.kind == TRAIN_RELU) {
@@ -73,12 +78,13 @@ static void agree(const struct tensors *vectors, const char *kind, const char *n
 }
 
 static void set_start(const struct tensors *vectors, const char *kind, struct trainer *trainer) {
-  const char *const names[] = {"enc", "dec", "b_enc", "b_dec"};
+  bool to = is_transcoder(kind);
+  const char *const names[] = {"enc", to ? "to/dec" : "dec", "b_enc", to ? "to/b_dec" : "b_dec"};
   float *start[4], *marks;
   bool silent[40];
   size_t n;
   for (int i = 0; i < 4; i++) start[i] = recorded(vectors, "", names[i], &n);
-  struct train_weights weights = {start[0], start[1], start[2], start[3], 0.5, 0, NULL};
+  struct train_weights weights = {start[0], start[1], start[2], start[3], 0.5, 0, NULL, 0.75};
   fine(trainer_set_weights(trainer, &weights, &error));
   marks = recorded(vectors, kind, "silent", &n);
   for (int f = 0; f < 40; f++) silent[f] = marks[f] > 0;
@@ -98,13 +104,12 @@ static void agree_all(const struct tensors *vectors, const char *kind, const cha
 }
 
 /* Features that are silent have no gradient written: the recorded one is 0. */
-static void clear_silent(struct train_weights *g, float *enc, float *dec) {
-  for (int f = 0; f < 40; f++)
-    for (int i = 0; i < 12; i++) {
-      bool none = g->b_enc[f] == 0;
-      enc[f * 12 + i] = none ? 0 : g->enc[f * 12 + i];
-      dec[f * 12 + i] = none ? 0 : g->dec[f * 12 + i];
-    }
+static void clear_silent(struct train_weights *g, float *enc, float *dec, int64_t width_out) {
+  for (int f = 0; f < 40; f++) {
+    bool none = g->b_enc[f] == 0;
+    for (int i = 0; i < 12; i++) enc[f * 12 + i] = none ? 0 : g->enc[f * 12 + i];
+    for (int64_t i = 0; i < width_out; i++) dec[f * width_out + i] = none ? 0 : g->dec[f * width_out + i];
+  }
   g->enc = enc;
   g->dec = dec;
 }
@@ -115,19 +120,19 @@ static void follow(const struct tensors *vectors, const char *kind, const char *
   if (!trainer) fprintf(stderr, "%s\n", error.text);
   assert_non_null(trainer);
   size_t n;
-  float *x = recorded(vectors, "", "x", &n), losses[STEPS * 3], enc[480], dec[480], kept[STEPS];
+  float *x = recorded(vectors, "", "x", &n), *y = recorded(vectors, "", "y", &n), losses[STEPS * 3], enc[480], dec[480], kept[STEPS];
   double threshold = 0, weight = 0;
   struct train_weights weights;
   set_start(vectors, kind, trainer);
   for (int s = 0; s < STEPS; s++) {
     struct train_figures figures;
-    fine(trainer_step(trainer, x + s * 24 * 12, &figures, &error));
+    fine(trainer_step(trainer, x + s * 24 * 12, o.width_out ? y + s * 24 * OUT : NULL, &figures, &error));
     losses[3 * s] = (float)figures.mse;
     losses[3 * s + 1] = (float)figures.sparsity;
     losses[3 * s + 2] = (float)figures.aux;
     if (s > 0) continue;
     trainer_gradients(trainer, &weights);
-    clear_silent(&weights, enc, dec);
+    clear_silent(&weights, enc, dec, train_width_out(&o));
     agree_all(vectors, kind, "g_", &weights);
     if (weights.thresholds) agree(vectors, kind, "g_thresholds", weights.thresholds);
   }
@@ -147,12 +152,14 @@ static void follow(const struct tensors *vectors, const char *kind, const char *
     free(least);
   }
   free(x);
+  free(y);
   trainer_free(trainer);
 }
 
 static void test_saelens(void **state) {
   static const char *const kinds[] = {"relu", "topk", "topk-dead", "topk-few-dead", "batchtopk",
-                                      "jumprelu-step", "jumprelu-tanh", "jumprelu-quadratic"};
+                                      "jumprelu-step", "jumprelu-tanh", "jumprelu-quadratic",
+                                      "relu-to", "topk-dead-to", "batchtopk-to", "jumprelu-step-to", "jumprelu-tanh-to"};
   struct tensors *vectors = vectors_open("tests/vectors/train/train.safetensors");
   (void)state;
   for (size_t d = 0; d < sizeof devices / sizeof *devices; d++)
@@ -176,16 +183,40 @@ static struct train_options small(enum train_kind kind) {
   return o;
 }
 
-/* Rows of a few directions each. */
-static float *make_rows(int64_t n, int64_t width) {
+/* Of every kind, then a transcoder of every kind. */
+static struct train_options small_of(int number) {
+  struct train_options o = small((enum train_kind)(number % TRAIN_KINDS));
+  if (number >= TRAIN_KINDS) o.width_out = 29;
+  return o;
+}
+
+/* Rows of a few directions each; which, and how much of them, does not depend on where they point. */
+static float *make_rows_in(uint64_t directions, int64_t n, int64_t width) {
   float *x = calloc((size_t)(n * width), sizeof *x);
   for (int64_t row = 0; row < n; row++)
     for (int j = 0; j < 4; j++) {
       uint64_t which = (uint64_t)(random_unit(5, 0, (uint64_t)(row * 4 + j)) * 60);
       double much = random_unit(5, 1, (uint64_t)(row * 4 + j)) * 3;
-      for (int64_t i = 0; i < width; i++) x[row * width + i] += (float)(much * (random_unit(6, which, (uint64_t)i) - 0.4));
+      for (int64_t i = 0; i < width; i++) x[row * width + i] += (float)(much * (random_unit(directions, which, (uint64_t)i) - 0.4));
     }
   return x;
+}
+
+static float *make_rows(int64_t n, int64_t width) { return make_rows_in(6, n, width); }
+
+/* All rows of a run: what is read, and what a transcoder makes of it. */
+struct rows {
+  float *x, *y;
+};
+
+static struct rows rows_for(const struct train_options *o) {
+  int64_t n = o->batch * o->steps;
+  return (struct rows){make_rows(n, o->width), o->width_out ? make_rows_in(7, n, o->width_out) : NULL};
+}
+
+static void rows_free(struct rows *rows) {
+  free(rows->x);
+  free(rows->y);
 }
 
 struct run {
@@ -193,18 +224,19 @@ struct run {
   struct train_figures first, last;
 };
 
-static struct run start_run(const struct train_options *o, const char *device, int threads, const float *x) {
+static struct run start_run(const struct train_options *o, const char *device, int threads, struct rows rows) {
   struct run run = {.trainer = trainer_new(o, device, threads, &error)};
   assert_non_null(run.trainer);
-  fine(trainer_begin(run.trainer, x, o->batch * 4, &error));
+  fine(trainer_begin(run.trainer, rows.x, rows.y, o->batch * 4, &error));
   return run;
 }
 
-static void go_on(struct run *run, const float *x, int64_t until) {
+static void go_on(struct run *run, struct rows rows, int64_t until) {
   const struct train_options *o = trainer_options(run->trainer);
   while (trainer_steps(run->trainer) < until) {
-    bool first = trainer_steps(run->trainer) == 0;
-    fine(trainer_step(run->trainer, x + trainer_steps(run->trainer) * o->batch * o->width, &run->last, &error));
+    int64_t at = trainer_steps(run->trainer) * o->batch;
+    bool first = at == 0;
+    fine(trainer_step(run->trainer, rows.x + at * o->width, rows.y ? rows.y + at * o->width_out : NULL, &run->last, &error));
     if (first) run->first = run->last;
   }
 }
@@ -215,34 +247,34 @@ static void same_bits(const struct trainer *a, const struct trainer *b) {
   trainer_weights(a, &p);
   trainer_weights(b, &q);
   assert_memory_equal(p.enc, q.enc, (size_t)(o->n_feat * o->width) * sizeof(float));
-  assert_memory_equal(p.dec, q.dec, (size_t)(o->n_feat * o->width) * sizeof(float));
+  assert_memory_equal(p.dec, q.dec, (size_t)(o->n_feat * train_width_out(o)) * sizeof(float));
   assert_memory_equal(p.b_enc, q.b_enc, (size_t)o->n_feat * sizeof(float));
-  assert_memory_equal(p.b_dec, q.b_dec, (size_t)o->width * sizeof(float));
-  assert_true(p.scale == q.scale && p.threshold == q.threshold && !p.thresholds == !q.thresholds);
+  assert_memory_equal(p.b_dec, q.b_dec, (size_t)train_width_out(o) * sizeof(float));
+  assert_true(p.scale == q.scale && p.scale_out == q.scale_out && p.threshold == q.threshold && !p.thresholds == !q.thresholds);
   if (p.thresholds) assert_memory_equal(p.thresholds, q.thresholds, (size_t)o->n_feat * sizeof(float));
 }
 
 static void test_threads(void **state) {
   (void)state;
-  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
-    struct train_options o = small((enum train_kind)kind);
-    float *x = make_rows(o.batch * o.steps, o.width);
+  for (int kind = 0; kind < 2 * TRAIN_KINDS; kind++) {
+    struct train_options o = small_of(kind);
+    struct rows x = rows_for(&o);
     struct run one = start_run(&o, "cpu", 1, x), three = start_run(&o, "cpu", 3, x);
     go_on(&one, x, o.steps);
     go_on(&three, x, o.steps);
     same_bits(one.trainer, three.trainer);
     trainer_free(one.trainer);
     trainer_free(three.trainer);
-    free(x);
+    rows_free(&x);
   }
 }
 
 /* Each processor's kernels add in their own way: what twenty steps make of that stays within the recordings' bound (measured 1e-6). */
 static void test_processors(void **state) {
   (void)state;
-  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
-    struct train_options o = small((enum train_kind)kind);
-    float *x = make_rows(o.batch * o.steps, o.width);
+  for (int kind = 0; kind < 2 * TRAIN_KINDS; kind++) {
+    struct train_options o = small_of(kind);
+    struct rows x = rows_for(&o);
     struct run obvious = start_run(&o, "ref", 1, x), fast = start_run(&o, "cpu", 2, x);
     struct train_weights p, q;
     go_on(&obvious, x, 20);
@@ -250,37 +282,37 @@ static void test_processors(void **state) {
     trainer_weights(obvious.trainer, &p);
     trainer_weights(fast.trainer, &q);
     assert_true(vectors_agree("enc", q.enc, p.enc, (size_t)(o.n_feat * o.width)));
-    assert_true(vectors_agree("dec", q.dec, p.dec, (size_t)(o.n_feat * o.width)));
+    assert_true(vectors_agree("dec", q.dec, p.dec, (size_t)(o.n_feat * train_width_out(&o))));
     trainer_free(obvious.trainer);
     trainer_free(fast.trainer);
-    free(x);
+    rows_free(&x);
   }
 }
 
 /* It learns: less than half of the error that it began with, where it began with all of it (the decoder's rows are short). */
 static void test_learns(void **state) {
   (void)state;
-  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
-    struct train_options o = small((enum train_kind)kind);
+  for (int kind = 0; kind < 2 * TRAIN_KINDS; kind++) {
+    struct train_options o = small_of(kind);
     o.steps = 300;
     o.l1 /= 10;
     o.l0 /= 10;
-    float *x = make_rows(o.batch * o.steps, o.width);
+    struct rows x = rows_for(&o);
     struct run run = start_run(&o, "cpu", 2, x);
     go_on(&run, x, o.steps);
     if (!(run.last.mse < run.first.mse / 2)) fprintf(stderr, "%s: %g to %g\n", train_kind_name(o.kind), run.first.mse, run.last.mse);
     assert_true(run.last.mse < run.first.mse / 2 && run.last.explained > 0.5);
     if (o.k) assert_true(run.last.l0 <= (double)o.k && run.last.l0 > (double)o.k / 2);
     trainer_free(run.trainer);
-    free(x);
+    rows_free(&x);
   }
 }
 
 static void test_resumes(void **state) {
   (void)state;
-  for (int kind = 0; kind < TRAIN_KINDS; kind++) {
-    struct train_options o = small((enum train_kind)kind);
-    float *x = make_rows(o.batch * o.steps, o.width);
+  for (int kind = 0; kind < 2 * TRAIN_KINDS; kind++) {
+    struct train_options o = small_of(kind);
+    struct rows x = rows_for(&o);
     struct run whole = start_run(&o, "cpu", 2, x), begun = start_run(&o, "cpu", 2, x), rest = {.trainer = trainer_new(&o, "cpu", 1, &error)};
     FILE *file = tmpfile();
     go_on(&whole, x, o.steps);
@@ -295,7 +327,7 @@ static void test_resumes(void **state) {
     trainer_free(whole.trainer);
     trainer_free(begun.trainer);
     trainer_free(rest.trainer);
-    free(x);
+    rows_free(&x);
   }
 }
 
@@ -328,7 +360,7 @@ static double loss_of(const struct train_options *o, const struct train_weights 
   struct trainer *trainer = trainer_new(o, "ref", 1, &error);
   struct train_figures figures;
   fine(trainer_set_weights(trainer, weights, &error));
-  fine(trainer_step(trainer, x, &figures, &error));
+  fine(trainer_step(trainer, x, NULL, &figures, &error));
   trainer_free(trainer);
   return figures.mse + figures.sparsity;
 }
@@ -361,15 +393,15 @@ static void test_differences(void **state) {
   struct train_weights weights, gradients;
   struct train_figures figures;
   const int64_t sizes[] = {o.n_feat * o.width, o.n_feat * o.width, o.n_feat, o.width};
-  fine(trainer_begin(trainer, x, o.batch, &error));
+  fine(trainer_begin(trainer, x, NULL, o.batch, &error));
   trainer_weights(trainer, &weights);
   const float *const values[] = {weights.enc, weights.dec, weights.b_enc, weights.b_dec};
   for (int i = 0; i < 4; i++) {
     copies[i] = malloc((size_t)sizes[i] * sizeof(float));
     memcpy(copies[i], values[i], (size_t)sizes[i] * sizeof(float));
   }
-  struct train_weights moved = {copies[0], copies[1], copies[2], copies[3], weights.scale, 0, NULL};
-  fine(trainer_step(trainer, x, &figures, &error));
+  struct train_weights moved = {copies[0], copies[1], copies[2], copies[3], weights.scale, 0, NULL, 0};
+  fine(trainer_step(trainer, x, NULL, &figures, &error));
   trainer_gradients(trainer, &gradients);
   const float *const slopes[] = {gradients.enc, gradients.dec, gradients.b_enc, gradients.b_dec};
   for (int i = 0; i < 4; i++) check_difference(&o, &moved, x, copies[i], sizes[i], slopes[i]);
@@ -420,11 +452,11 @@ static void test_blocks(void **state) {
   struct trainer *trainer = trainer_new(&o, "cpu", 2, &error);
   struct train_weights weights, gradients;
   struct train_figures figures;
-  fine(trainer_begin(trainer, x, ROWS, &error));
+  fine(trainer_begin(trainer, x, NULL, ROWS, &error));
   trainer_weights(trainer, &weights);
   for (int i = 0; i < ROWS * WIDE; i++) c[i] = x[i] * (float)weights.scale - weights.b_dec[i % WIDE];
   define_gradients(&weights, c, g_enc, g_dec);
-  fine(trainer_step(trainer, x, &figures, &error));
+  fine(trainer_step(trainer, x, NULL, &figures, &error));
   assert_true(figures.l0 > MANY / 4.0); /* else nothing is taken in blocks */
   trainer_gradients(trainer, &gradients);
   assert_true(vectors_agree("encoder", gradients.enc, g_enc, MANY * WIDE));
@@ -468,11 +500,11 @@ static void test_refusals(void **state) {
   o = good, o.warm_up = 61, refused(o, "warmUp", "0 to 60");
   struct trainer *trainer = trainer_new(&good, "cpu", 1, &error);
   float *x = calloc((size_t)(good.batch * good.width), sizeof *x);
-  assert_int_equal(trainer_begin(trainer, x, good.batch, &error), -1);
+  assert_int_equal(trainer_begin(trainer, x, NULL, good.batch, &error), -1);
   assert_non_null(strstr(error.text, "all 0"));
   error_clear(&error);
   x[5] = INFINITY;
-  assert_int_equal(trainer_begin(trainer, x, good.batch, &error), -1);
+  assert_int_equal(trainer_begin(trainer, x, NULL, good.batch, &error), -1);
   error_clear(&error);
   free(x);
   trainer_free(trainer);

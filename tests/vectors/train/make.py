@@ -10,9 +10,13 @@ rows. `python make.py` writes train.safetensors; the tests need neither package.
   KIND/silent [F]                 features that were silent for long when it began (topk-dead)
   batchtopk/threshold [STEPS]     the smallest kept value of each step
   jumprelu-*/thresholds, g_thresholds [F]          of every feature: brought back to 0, as SAELens does before it reads them again
+  KIND-to                         a transcoder from x to y [STEPS * B, D_OUT]; first weights to/dec [F, D_OUT], to/b_dec [D_OUT]
+
+SAELens trains no transcoders: here its trainer is given rows of x and y side by side, its training class reads the first part without
+b_dec (as its inference class for transcoders does) and takes the second for what is to be made. y is multiplied by SCALE_OUT.
 
 The auxiliary loss of SAELens also takes values below 0; here relu comes first, as in the paper's code."""
-import copy, os
+import copy, dataclasses, os
 import numpy as np
 import torch
 from safetensors.numpy import save_file
@@ -26,7 +30,7 @@ from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
 here = os.path.dirname(os.path.abspath(__file__))
-D, F, B, STEPS, K, SCALE = 12, 40, 24, 20, 5, 0.5
+D, D_OUT, F, B, STEPS, K, SCALE, SCALE_OUT = 12, 10, 40, 24, 20, 5, 0.5, 0.75
 rng = np.random.default_rng(7)
 
 
@@ -40,6 +44,9 @@ codes = rng.exponential(size=(STEPS * B, 30)) * (rng.random((STEPS * B, 30)) < 0
 start = {"x": f32(2 * codes @ directions + rng.normal(size=D)), "enc": f32(rng.normal(size=(F, D)) * 0.2),
          "b_enc": f32(rng.normal(size=F) * 0.05), "b_dec": f32(rng.normal(size=D) * 0.2)}
 start["dec"] = f32(start["enc"] + rng.normal(size=(F, D)) * 0.05)
+# What x's directions make of it, and something that nothing explains.
+start["y"] = f32(np.maximum(codes @ rng.normal(size=(30, D_OUT)) - 0.3, 0) + rng.normal(size=(STEPS * B, D_OUT)) * 0.1 + rng.normal(size=D_OUT))
+start["to/dec"], start["to/b_dec"] = f32(rng.normal(size=(F, D_OUT)) * 0.2), f32(rng.normal(size=D_OUT) * 0.2)
 out = dict(start)
 
 relu_first = topk_sae.calculate_topk_aux_acts
@@ -61,23 +68,40 @@ KINDS = {
                            dict(jumprelu_init_threshold=0.05, jumprelu_bandwidth=0.7, l0_coefficient=0.05, target_l0=24,  # some come to 0
                                 jumprelu_sparsity_loss_mode="quadratic", jumprelu_ste_to_input=True)),
 }
+TO = "-to"
+KINDS |= {kind + TO: KINDS[kind] for kind in ("relu", "topk-dead", "batchtopk", "jumprelu-step", "jumprelu-tanh")}
+
+
+def transcoder(sae_class):
+    class Transcoder(sae_class):
+        def process_sae_in(self, sae_in):
+            return self.read
+
+        def training_forward_pass(self, step_input):
+            self.read = step_input.sae_in[:, :D]
+            return super().training_forward_pass(dataclasses.replace(step_input, sae_in=step_input.sae_in[:, D:]))
+
+    return Transcoder
 
 
 def make(kind):
     sae_class, config_class, options = KINDS[kind]
+    to = kind.endswith(TO)
+    if to:
+        sae_class = transcoder(sae_class)
     torch.manual_seed(0)
     sae = sae_class(config_class(d_in=D, d_sae=F, dtype="float64", device="cpu", **options))
     with torch.no_grad():
         sae.W_enc.data = torch.tensor(start["enc"].T, dtype=torch.float64).contiguous()
-        sae.W_dec.data = torch.tensor(start["dec"], dtype=torch.float64)
+        sae.W_dec.data = torch.tensor(start["to/dec" if to else "dec"], dtype=torch.float64)
         sae.b_enc.data = torch.tensor(start["b_enc"], dtype=torch.float64)
-        sae.b_dec.data = torch.tensor(start["b_dec"], dtype=torch.float64)
+        sae.b_dec.data = torch.tensor(start["to/b_dec" if to else "b_dec"], dtype=torch.float64)
     config = SAETrainerConfig(total_training_samples=STEPS * B, train_batch_size_samples=B, lr=0.01, lr_warm_up_steps=4, lr_decay_steps=5, lr_end=0.001,
                               dead_feature_window=1000)
     trainer = SAETrainer(config, sae, iter(()))
     trainer.activation_scaler.scaling_factor = SCALE
     silent = np.zeros(F, np.float32)
-    if kind in ("topk-dead", "jumprelu-tanh"):
+    if kind.removesuffix(TO) in ("topk-dead", "jumprelu-tanh"):
         silent[::3] = 1
     if kind == "topk-few-dead":
         silent[[4, 9]] = 1
@@ -94,6 +118,8 @@ def step_input(trainer, batch):
 for kind in KINDS:
     sae, trainer = make(kind)
     rows = torch.tensor(start["x"], dtype=torch.float64)
+    if kind.endswith(TO):
+        rows = torch.cat([rows, torch.tensor(start["y"], dtype=torch.float64) * (SCALE_OUT / SCALE)], dim=1)
     first = copy.deepcopy(sae)
     first.training_forward_pass(step_input(trainer, rows[:B])).loss.backward()
     out[kind + "/g_enc"], out[kind + "/g_dec"] = f32(first.W_enc.grad.T), f32(first.W_dec.grad)
@@ -115,7 +141,7 @@ for kind in KINDS:
     if hasattr(sae, "threshold"):
         out[kind + "/thresholds"] = f32(sae.threshold.detach().clamp(min=0))
         print("thresholds", float(sae.threshold.detach().min()), float(sae.threshold.detach().max()))
-    if kind == "batchtopk":
+    if kind.removesuffix(TO) == "batchtopk":
         out[kind + "/threshold"] = f32(least)
     print(kind, losses[0], losses[-1])
 

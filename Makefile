@@ -419,7 +419,12 @@ browser: build/steerd
 test:
 	@tests/tools/deps.sh --install-tests
 	@$(MAKE) --no-print-directory $(PARALLEL) check-layers build unit-programs gpu-programs
-	@$(MAKE) --no-print-directory unit cuda-quick unit-emulated http browser
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory $(PARALLEL) cuda-quick
+	@$(MAKE) --no-print-directory unit-emulated
+# Both wait for others most of the time, so they run at once; what each says comes as a whole, at its end.
+	@echo 'tests over HTTP and in a browser: some minutes'
+	@$(MAKE) --no-print-directory $(PARALLEL) --output-sync=target http browser
 
 check: WERROR := 1
 check: check-layers check-warnings build unit

@@ -11,7 +11,8 @@ store=${DEMO_STORE:-build/demo.sqlite}
   [ "$word" = ready ] || continue
   cat <<TEXT
 
-steerd serves its demo: a small English model, a sparse autoencoder and a transcoder of 2,048 features each.
+steerd serves its demo: a small English model, a sparse autoencoder and a transcoder for each
+layer, of 2,048 features each.
 Open  $url/  in a browser, or type (in another terminal):
 
   curl -s $url/models

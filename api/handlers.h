@@ -95,6 +95,10 @@ HANDLER(vector_get_post);
 HANDLER(vector_list_post);
 HANDLER(vector_delete_post);
 
+/* umap.c */
+extern const struct field umap_fields[];
+HANDLER(umap_post);
+
 /* cossim.c */
 extern const struct field cossim_fields[];
 HANDLER(cossim_post);

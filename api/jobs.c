@@ -12,21 +12,21 @@
 #include "core/training.h"
 
 const struct field jobs_fields[] = {
-    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats eval train",
+    {"kind", NULL, FIELD_CHOICE, .required = true, .choices = "stats eval train map",
      .text = "stats: statistics of every feature of a source over a text. eval: how well the source does over it; takes corpus, "
-             "lines, ends and maxTokens. train: a dictionary on the activations of a point over it (docs/training.md)."},
+             "lines, ends and maxTokens. train: a dictionary on the activations of a point over it (docs/training.md). map: a map of a source's features, for "
+             "/api/umap; takes seed and replace."},
     MODEL_ROW,
-    {"source", "sourceId", FIELD_SOURCE, .text = "stats, eval: the source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
-    {"corpus", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 4096,
-     .text = "A UTF-8 text file on the server's machine."},
-    {"lines", NULL, FIELD_BOOL, .fallback = "false", .text = "true takes every line for a document of its own."},
+    {"source", "sourceId", FIELD_SOURCE, .text = "stats, eval, map: the source, such as \"7-res-jb\"; \"7\" is the neurons of layer 7."},
+    {"corpus", NULL, FIELD_TEXT, .min = 1, .max = 4096, .text = "All but map: a UTF-8 text file on the server's machine."},
+    {"lines", NULL, FIELD_BOOL, .fallback = "false", .text = "All but map: true takes every line for a document of its own."},
     {"ends", NULL, FIELD_BOOL, .fallback = "false", .text = "eval: the end of each document is predicted too."},
     {"nTop", NULL, FIELD_INT, .fallback = "20", .max = 100, .text = "stats: top examples of a feature."},
     {"nQuantile", NULL, FIELD_INT, .fallback = "2", .max = 10,
      .text = "stats: examples from each of the 8 intervals of activation."},
     {"window", NULL, FIELD_INT, .fallback = "64", .min = 8, .max = 256, .text = "stats: tokens of an example at most."},
     {"maxTokens", NULL, FIELD_INT, .fallback = "0", .max = 1e15,
-     .text = "Stop with the document that reaches so many tokens (it is read to its end); 0: the whole text."},
+     .text = "All but map: stop with the document that reaches so many tokens (it is read to its end); 0: the whole text."},
     {"logits", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the tokens each feature promotes."},
     {"neighbours", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also the nearest decoder rows."},
     {"explain", NULL, FIELD_BOOL, .fallback = "true", .text = "stats: also an automatic explanation of each feature."},
@@ -45,7 +45,8 @@ const struct field jobs_fields[] = {
     {"tokens", NULL, FIELD_INT, .min = 1, .max = 1e12, .text = "train: in place of steps."},
     {"context", NULL, FIELD_INT, .min = 8, .max = 1e9, .text = "train: tokens of a document; left out: 128, or what the model has."},
     {"buffer", NULL, FIELD_INT, .min = 1, .max = 2147483647, .text = "train: tokens that are shuffled together; left out: 32 batches."},
-    {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train: the same seed and settings give the same bytes."},
+    {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train, map: the same seed and settings give the same bytes."},
+    {"replace", NULL, FIELD_BOOL, .fallback = "false", .text = "map: true makes the map of a source anew that has one, imported or made."},
     {"rate", NULL, FIELD_NUMBER, .min = 1e-9, .max = 1e6, .text = "train: the learning rate; left out: by architecture and features."},
     {"l1", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of relu; left out: 5."},
     {"aux", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of what brings dead features of topk and batchtopk back; left out: 1."},
@@ -199,22 +200,37 @@ static int start_train(struct api_call *call, int64_t *id, struct error *error) 
   return lab_train_start(call->api->lab, &args, id, error);
 }
 
+static int start_map(struct api_call *call, const struct place *place, int64_t *id, struct error *error) {
+  const struct values *values = call->values;
+  struct lab_map_args args = {.model_id = place->model->id, .source_id = place->source->id, .seed = values_int(values, "seed"),
+                              .replace = values_bool(values, "replace")};
+  return lab_map_start(call->api->lab, &args, id, error);
+}
+
 /* Which kinds have a use for a field that not all have; `needed` by those that cannot do without. */
-enum { STATS = 1, EVAL = 2, TRAIN = 4 };
+enum { STATS = 1, EVAL = 2, TRAIN = 4, MAP = 8, OVER_A_TEXT = STATS | EVAL | TRAIN };
 static const struct use {
   const char *name;
   int kinds, needed;
-} uses[] = {{"source", STATS | EVAL, STATS | EVAL}, {"ends", EVAL, 0}, {"nTop", STATS, 0}, {"nQuantile", STATS, 0}, {"window", STATS, 0},
+} uses[] = {{"source", STATS | EVAL | MAP, STATS | EVAL | MAP}, {"corpus", OVER_A_TEXT, OVER_A_TEXT}, {"lines", OVER_A_TEXT, 0},
+            {"maxTokens", OVER_A_TEXT, 0}, {"replace", MAP, 0}, {"ends", EVAL, 0}, {"nTop", STATS, 0}, {"nQuantile", STATS, 0}, {"window", STATS, 0},
             {"logits", STATS, 0}, {"neighbours", STATS, 0}, {"explain", STATS, 0}, {"point", TRAIN, TRAIN}, {"to", TRAIN, 0}, {"out", TRAIN, TRAIN},
             {"architecture", TRAIN, 0}, {"features", TRAIN, 0}, {"expansion", TRAIN, 0}, {"k", TRAIN, 0}, {"batch", TRAIN, 0},
-            {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN, 0}, {"rate", TRAIN, 0},
+            {"steps", TRAIN, 0}, {"tokens", TRAIN, 0}, {"context", TRAIN, 0}, {"buffer", TRAIN, 0}, {"seed", TRAIN | MAP, 0}, {"rate", TRAIN, 0},
             {"l1", TRAIN, 0}, {"aux", TRAIN, 0}, {"warmUp", TRAIN, 0}, {"decay", TRAIN, 0}, {"l1WarmUp", TRAIN, 0}, {"deadAfter", TRAIN, 0},
             {"checkpoint", TRAIN, 0},
             {"l0", TRAIN, 0}, {"l0WarmUp", TRAIN, 0}, {"l0Loss", TRAIN, 0}, {"targetL0", TRAIN, 0}, {"tanhScale", TRAIN, 0},
             {"threshold", TRAIN, 0}, {"bandwidth", TRAIN, 0}, {"preAct", TRAIN, 0}, {"steToInput", TRAIN, 0}};
 
 static const char *words_of(int kinds) {
-  return kinds == TRAIN ? "'train'" : kinds == STATS ? "'stats'" : kinds == EVAL ? "'eval'" : "'stats' and 'eval'";
+  static const struct {
+    int kinds;
+    const char *words;
+  } all[] = {{STATS, "'stats'"}, {EVAL, "'eval'"}, {TRAIN, "'train'"}, {MAP, "'map'"}, {TRAIN | MAP, "'train' and 'map'"},
+             {STATS | EVAL | MAP, "'stats', 'eval' and 'map'"}, {OVER_A_TEXT, "'stats', 'eval' and 'train'"}};
+  size_t i = 0;
+  while (all[i].kinds != kinds) i++;
+  return all[i].words;
 }
 
 static int check_kind(const struct values *values, int kind, struct error *error) {
@@ -233,14 +249,14 @@ static int start(struct api_call *call, int kind, int64_t *id, struct error *err
   struct place place;
   if (kind == TRAIN) return start_train(call, id, error);
   if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0) return -1;
-  return (kind == EVAL ? start_eval : start_stats)(call, &place, id, error);
+  return (kind == EVAL ? start_eval : kind == MAP ? start_map : start_stats)(call, &place, id, error);
 }
 
 int jobs_post(struct api_call *call, struct error *error) {
   int64_t id;
   if (turn_away(call)) return 0;
   const char *word = values_text(call->values, "kind", NULL);
-  int kind = !strcmp(word, "eval") ? EVAL : !strcmp(word, "train") ? TRAIN : STATS;
+  int kind = !strcmp(word, "eval") ? EVAL : !strcmp(word, "train") ? TRAIN : !strcmp(word, "map") ? MAP : STATS;
   if (check_kind(call->values, kind, error) != 0 || start(call, kind, &id, error) != 0) return -1;
   return answer_job(call, id, error);
 }

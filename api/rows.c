@@ -294,10 +294,26 @@ static void write_imported(struct json_writer *w, const struct store_feature *st
       {"neuron_alignment_indices", true},    {"neuron_alignment_values", true},     {"neuron_alignment_l1", true},
       {"correlated_neurons_indices", true},  {"correlated_neurons_pearson", true},  {"correlated_neurons_l1", true},
       {"correlated_features_indices", true}, {"correlated_features_pearson", true}, {"correlated_features_l1", true},
-      {"decoder_weights_dist", true},        {"umap_cluster", false},               {"umap_log_feature_sparsity", false},
-      {"umap_x", false},                     {"umap_y", false},
+      {"decoder_weights_dist", true},
   };
   write_blanks(w, blanks, sizeof blanks / sizeof blanks[0], stored->groups & STORE_EXTRA ? stored->extra : NULL);
+}
+
+void rows_map_place(struct json_writer *w, const struct store_place *place, double rate) {
+  double least = -10; /* of a feature that never fires, as SAELens writes it */
+  jw_member_f64(w, "umap_cluster", place->cluster);
+  jw_member_f64(w, "umap_log_feature_sparsity", !isnan(place->sparsity) ? place->sparsity : rate > 0 ? log10(rate) : rate == 0 ? least : NAN);
+  jw_member_f64(w, "umap_x", place->x);
+  jw_member_f64(w, "umap_y", place->y);
+}
+
+/* From the map; what was imported before stores had maps is with the extra columns. */
+static void write_place_in_map(struct json_writer *w, const struct store_feature *stored) {
+  static const struct blank blanks[] = {{"umap_cluster", false}, {"umap_log_feature_sparsity", false}, {"umap_x", false}, {"umap_y", false}};
+  if (stored->groups & STORE_PLACE)
+    rows_map_place(w, &stored->place, stored->groups & STORE_STATISTICS ? stored->rate : NAN);
+  else
+    write_blanks(w, blanks, sizeof blanks / sizeof blanks[0], stored->groups & STORE_EXTRA ? stored->extra : NULL);
 }
 
 static void write_lists(struct json_writer *w, const struct rows_feature *feature) {
@@ -369,6 +385,7 @@ void rows_feature(struct json_writer *w, const struct rows_feature *feature) {
   write_neighbours(w, feature->stored);
   write_charts(w, feature->stored);
   write_imported(w, feature->stored);
+  write_place_in_map(w, feature->stored);
   write_lists(w, feature);
   write_embedded(w, feature);
   jw_close(w, '}');

@@ -87,7 +87,7 @@ static const struct {
      "neuron_alignment_values: [number], neuron_alignment_l1: [number], correlated_neurons_indices: [integer], "
      "correlated_neurons_pearson: [number], correlated_neurons_l1: [number], correlated_features_indices: [integer], "
      "correlated_features_pearson: [number], correlated_features_l1: [number], decoder_weights_dist: [number], "
-     "umap_cluster: any, umap_log_feature_sparsity: any, umap_x: number?, umap_y: number?, activations: [@Activation], "
+     "umap_cluster: number?, umap_log_feature_sparsity: number?, umap_x: number?, umap_y: number?, activations: [@Activation], "
      "explanations: [@Explanation], model: @ModelRow, source: @SourceRow, sourceSet: {modelId: text, name: text, visibility: text}, "
      "creator: any, lists: [{listId: text, modelId: text, layer: text, source: text, index: text, description: text?, "
      "addedAt: text, list: {id: text, name: text, description: text?}}], comments: [any]}"},
@@ -214,6 +214,8 @@ static const struct shape shapes[] = {
     {vector_get_post, .body = "{vector: @Vector}"},
     {vector_list_post, .body = "{vectors: [@Vector]}"},
     {vector_delete_post, .body = "@Done"},
+    {umap_post, .body = "{*: [{modelId: text, layer: text, index: text, description: text, umap_cluster: number?, "
+                        "umap_log_feature_sparsity: number?, umap_x: number?, umap_y: number?}]}"},
     {cossim_post, .body = "{feature: @FeatureName, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
 
     {inference_capabilities_get,

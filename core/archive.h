@@ -186,6 +186,36 @@ int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
                   bool (*tell)(void *context, const struct lab_progress *progress), void *context,
                   struct error *error) MUST_CHECK;
 
+/* ---- maps --------------------------------------------------------------------------------------------- */
+
+#define LAB_MAP_WAITED 4096 /* features that are mapped while a request waits: a few seconds */
+
+/* The map of one source: a row for each explanation of a feature, best first, and one for a feature without any; by index. */
+struct lab_map {
+  const struct lab_source_info *source;
+  const struct store_map_row *rows;
+  size_t n;
+};
+
+/* The maps of sources of one model, as a job: at once where the store has them; else computed in the engine's background and, with
+ * a store, kept. Sources of the store alone too (lab_stored_source). ERROR_NOT_FOUND "layers[i]": there is no map, and those that
+ * would have to be made have more than LAB_MAP_WAITED features in all (lab_map_start), or no dictionary. */
+int lab_maps(struct lab *lab, const struct lab_source_info *const *sources, size_t n, struct lab_waker waker, struct lab_job **out,
+             struct error *error) MUST_CHECK;
+const struct lab_map *lab_maps_result(const struct lab_job *job); /* [n], in the order of sources */
+
+struct lab_map_args {
+  const char *model_id, *source_id;
+  int64_t seed; /* >= 0: another one, another picture of the same neighbours */
+  bool replace; /* a map that is there, imported ones too */
+};
+
+/* Creates the job and starts it, as lab_stats_start does. ERROR_CONFLICT "replace": there is a map; ERROR_LIMIT "source": too many
+ * features (core/analysis/map.h). */
+int lab_map_start(struct lab *lab, const struct lab_map_args *args, int64_t *id, struct error *error) MUST_CHECK;
+
+/* ---- evaluations -------------------------------------------------------------------------------------- */
+
 /* How well a source does over a text (core/analysis/evaluation.h). */
 struct lab_eval_args {
   const char *model_id, *source_id;

@@ -167,7 +167,7 @@ bool archive_feature_column(const char *name) {
       "modelId", "layer", "index", "sourceSetName", "creatorId", "createdAt", "hasVector", "vectorDefaultSteerStrength",
       "maxActApprox", "frac_nonzero", "n_fired", "mean", "freq_hist_data_bar_heights", "freq_hist_data_bar_values",
       "pos_str", "pos_values", "neg_str", "neg_values", "logits_hist_data_bar_heights", "logits_hist_data_bar_values",
-      "topkCosSimIndices", "topkCosSimValues"};
+      "topkCosSimIndices", "topkCosSimValues", "umap_x", "umap_y", "umap_cluster", "umap_log_feature_sparsity"};
   return is_among(name, columns, sizeof columns / sizeof columns[0]);
 }
 
@@ -290,10 +290,22 @@ static int read_tables(const struct json_node *line, struct arena *arena, struct
   return 0;
 }
 
+/* NaN in each where the line has none. */
+static int read_map_place(const struct json_node *line, struct store_feature *out, struct error *error) {
+  struct store_place *p = &out->place;
+  if (read_number(line, "umap_x", &p->x, error) != 0 || read_number(line, "umap_y", &p->y, error) != 0 ||
+      read_number(line, "umap_cluster", &p->cluster, error) != 0 ||
+      read_number(line, "umap_log_feature_sparsity", &p->sparsity, error) != 0)
+    return -1;
+  if (!isnan(p->x) || !isnan(p->y)) out->groups |= STORE_PLACE;
+  return 0;
+}
+
 int archive_read_feature(const struct json_node *line, struct arena *arena, struct store_feature *out, struct error *error) {
   *out = (struct store_feature){0};
   if (read_index(line, &out->index, error) != 0 || read_statistics(line, arena, out, error) != 0 ||
-      read_tables(line, arena, out, error) != 0 || read_extra(line, archive_feature_column, arena, &out->extra, error) != 0)
+      read_tables(line, arena, out, error) != 0 || read_map_place(line, out, error) != 0 ||
+      read_extra(line, archive_feature_column, arena, &out->extra, error) != 0)
     return -1;
   if (out->extra) out->groups |= STORE_EXTRA;
   return 0;

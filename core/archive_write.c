@@ -96,6 +96,13 @@ static void write_neighbours(struct json_writer *w, const struct store_feature *
   member_floats(w, "topkCosSimValues", feature->cosines, feature->n_neighbours);
 }
 
+static void write_map_place(struct json_writer *w, const struct store_place *place) {
+  member_real(w, "umap_x", place->x);
+  member_real(w, "umap_y", place->y);
+  member_real(w, "umap_cluster", place->cluster);
+  member_real(w, "umap_log_feature_sparsity", place->sparsity);
+}
+
 void archive_write_feature(struct json_writer *w, const struct store_source *source, const struct store_feature *feature) {
   jw_open(w, '{');
   write_place(w, source->model, source->name, feature->index);
@@ -103,6 +110,7 @@ void archive_write_feature(struct json_writer *w, const struct store_source *sou
   if (feature->groups & STORE_STATISTICS) write_statistics(w, feature);
   if (feature->groups & STORE_LOGITS) write_logits(w, feature);
   if (feature->groups & STORE_NEIGHBOURS) write_neighbours(w, feature);
+  if (feature->groups & STORE_PLACE) write_map_place(w, &feature->place);
   if (feature->groups & STORE_EXTRA) write_extra(w, feature->extra, archive_feature_column);
   jw_close(w, '}');
 }

@@ -194,7 +194,7 @@ static const struct job_kind {
   int (*claim)(struct lab *lab, int64_t id, const char *parameters, struct error *error);
   const char *unit; /* that it counts in, before it says so itself */
 } kinds[] = {{"stats", stats_job_run, stats_job_check, NULL, "tokens"}, {"eval", eval_job_run, eval_job_check, NULL, "tokens"},
-             {"train", train_job_run, train_job_check, train_job_claim, "steps"}};
+             {"train", train_job_run, train_job_check, train_job_claim, "steps"}, {"map", map_job_run, map_job_check, NULL, "features"}};
 
 static const struct job_kind *find_kind(const char *word, struct error *error) {
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
@@ -362,6 +362,17 @@ int lab_train_start(struct lab *lab, const struct lab_train_args *args, int64_t 
   const char *parameters = train_job_parameters(lab, args, &arena, error);
   *id = 0;
   int failed = parameters ? enqueue(lab, "train", parameters, id, error) : -1;
+  arena_clear(&arena);
+  return failed;
+}
+
+int lab_map_start(struct lab *lab, const struct lab_map_args *args, int64_t *id, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  const char *parameters = map_job_parameters(lab, args, &arena, error);
+  *id = 0;
+  int failed = parameters ? enqueue(lab, "map", parameters, id, error) : -1;
   arena_clear(&arena);
   return failed;
 }

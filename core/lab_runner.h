@@ -36,6 +36,11 @@ int train_job_check(struct lab *lab, const struct store_job *job, struct error *
 int train_job_claim(struct lab *lab, int64_t id, const char *parameters, struct error *error) MUST_CHECK;
 const char *train_job_parameters(struct lab *lab, const struct lab_train_args *args, struct arena *arena, struct error *error) MUST_CHECK;
 
+/* The same for a map (lab_map_job.c). */
+int map_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
+int map_job_check(struct lab *lab, const struct store_job *job, struct error *error) MUST_CHECK;
+const char *map_job_parameters(struct lab *lab, const struct lab_map_args *args, struct arena *arena, struct error *error) MUST_CHECK;
+
 /* The same for an evaluation (lab_eval.c). */
 int eval_job_run(struct lab_running *running, const char *parameters, struct error *error) MUST_CHECK;
 const char *eval_job_parameters(struct lab *lab, const struct lab_eval_args *args, struct arena *arena,

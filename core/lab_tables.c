@@ -36,7 +36,7 @@ static int ask_part(struct table_work *work, struct decoder_table *table, int n,
     dict_decoder_row(dict, skip[i], queries + (size_t)i * width);
     found[i] = rows[i].neighbours;
   }
-  if (!failed) failed = decoder_table_nearest(table, queries, skip, n, TABLE_NEIGHBOURS, found, error);
+  if (!failed) failed = decoder_table_nearest(table, queries, skip, n, work->nearest ? work->nearest : TABLE_NEIGHBOURS, found, error);
   for (int i = 0; !failed && i < n; i++) rows[i].neighbours = found[i];
   free(queries);
   free(found);
@@ -107,8 +107,7 @@ static void wait_done(void *context, const struct error *error) {
   pthread_mutex_unlock(&waiting->mutex);
 }
 
-static int run_and_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context,
-                        struct error *error) {
+int table_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context, struct error *error) {
   static const struct engine_work waiting_work = {.slice = wait_slice, .done = wait_done};
   struct waiting waiting = {work, context, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
   struct engine_task *task;
@@ -123,7 +122,7 @@ static int run_and_wait(struct lab *lab, const struct model *model, const struct
 
 int table_run(struct table_work *work, struct error *error) {
   static const struct engine_work slices = {.slice = table_slice};
-  return run_and_wait(work->lab, work->model, &slices, work, error);
+  return table_wait(work->lab, work->model, &slices, work, error);
 }
 
 static int free_slice(void *context, struct plan *plan, struct error *error) {
@@ -136,7 +135,7 @@ static int free_slice(void *context, struct plan *plan, struct error *error) {
 void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_parts *decoder) {
   static const struct engine_work work = {.slice = free_slice};
   struct error error = ERROR_INIT;
-  if (!decoder || run_and_wait(lab, model, &work, decoder, &error) == 0) return;
+  if (!decoder || table_wait(lab, model, &work, decoder, &error) == 0) return;
   /* The engine is going away and takes no work; its thread no longer uses the backend for jobs. */
   decoder_parts_free(decoder);
 }

@@ -20,6 +20,7 @@ struct table_work {
   const struct model *model;
   int64_t first, n;
   bool logits, neighbours;
+  int nearest;                    /* neighbours of each, to TABLE_NEIGHBOURS_MOST; 0: TABLE_NEIGHBOURS */
   struct table_row *rows;         /* [n], given */
   struct decoder_parts **decoder; /* kept between works of one job, freed by table_free_decoder; NULL: of one feature only */
   int64_t done_logits, done_neighbours, next_row, next_part; /* private */
@@ -30,6 +31,9 @@ int table_slice(void *context, struct plan *plan, struct error *error);
 
 /* Blocks the calling thread (never the worker) until the work is done. *cancel, when not NULL, is watched. */
 int table_run(struct table_work *work, struct error *error) MUST_CHECK;
+
+/* The same for any work: its `slice` with this context; `done` is not called. */
+int table_wait(struct lab *lab, const struct model *model, const struct engine_work *work, void *context, struct error *error) MUST_CHECK;
 
 /* Frees a decoder on the worker, which owns the backend. */
 void table_free_decoder(struct lab *lab, const struct model *model, struct decoder_parts *decoder);

@@ -218,6 +218,8 @@ void decoder_table_free(struct decoder_table *table) {
   free(table);
 }
 
+bool decoder_table_has_direction(const struct decoder_table *table, int64_t i) { return table->inverse[i - table->first] > 0; }
+
 static void nearest(const struct decoder_table *table, float query_inverse, int64_t skip, int most,
                     struct feature_neighbours *out) {
   int32_t ids[TABLE_NEIGHBOURS_MOST];
@@ -319,4 +321,8 @@ int decoder_parts_prepare(struct decoder_parts *parts, struct error *error) {
 struct decoder_table *decoder_parts_table(struct decoder_parts *parts, int64_t part) {
   assert(part >= 0 && part < parts->prepared);
   return parts->tables[part];
+}
+
+bool decoder_parts_has_direction(const struct decoder_parts *parts, int64_t i) {
+  return decoder_table_has_direction(parts->tables[i / parts->rows], i);
 }

@@ -71,6 +71,10 @@ int64_t decoder_parts_count(const struct decoder_parts *parts);
 int decoder_parts_prepare(struct decoder_parts *parts, struct error *error) MUST_CHECK;
 struct decoder_table *decoder_parts_table(struct decoder_parts *parts, int64_t part); /* prepared; in ascending order */
 
+/* Whether row i of the dictionary, in this table, is not all zeros. */
+bool decoder_table_has_direction(const struct decoder_table *table, int64_t i);
+bool decoder_parts_has_direction(const struct decoder_parts *parts, int64_t i); /* of its own part, prepared */
+
 /* One query against the whole decoder, a bounded part of it at a time: 1 when there is more to do, 0 when it is done, -1.
  * *next is the first row that is not in yet and begins at 0, as out->n does. */
 int decoder_nearest_part(const struct dict *dict, struct backend *backend, const float *query, int64_t skip, int most,

@@ -76,6 +76,7 @@ int feature_put(struct connection *writer, int64_t source, const struct store_fe
   if (groups & STORE_LOGITS && logits_put(writer, key, feature, error) != 0) return -1;
   if (groups & STORE_MOMENTS && moments_put(writer, key, &feature->moments, error) != 0) return -1;
   if (groups & STORE_NEIGHBOURS && neighbours_put(writer, key, feature, error) != 0) return -1;
+  if (groups & STORE_PLACE && place_put(writer, key, &feature->place, error) != 0) return -1;
   if (groups & STORE_EXTRA && extra_put(writer, key, feature, error) != 0) return -1;
   if (!(groups & STORE_EXAMPLES)) return 0;
   return examples_put(writer, key, feature->examples, feature->n_examples, error);
@@ -141,6 +142,8 @@ static void neighbours_take(struct row *row, struct store_feature *out) {
   if (n != out->n_neighbours) row_damaged(row, "the neighbours of a feature");
 }
 
+static void feature_place_take(struct row *row, struct store_feature *out) { place_take(row, &out->place); }
+
 static void extra_take(struct row *row, struct store_feature *out) { out->extra = row_text(row); }
 
 static const struct {
@@ -153,6 +156,7 @@ static const struct {
     {STORE_LOGITS, "SELECT id, top_tokens, top_values, bottom_tokens, bottom_values, heights, positions, seal"
                    " FROM feature_logits WHERE id = ?1", logits_take},
     {STORE_NEIGHBOURS, "SELECT id, indices, cosines, seal FROM feature_neighbours WHERE id = ?1", neighbours_take},
+    {STORE_PLACE, "SELECT id, x, y, cluster, sparsity, seal FROM feature_places WHERE id = ?1", feature_place_take},
     {STORE_EXTRA, "SELECT id, extra, seal FROM feature_extra WHERE id = ?1", extra_take},
 };
 

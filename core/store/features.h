@@ -6,6 +6,7 @@
 #ifndef STEERD_CORE_STORE_FEATURES_H
 #define STEERD_CORE_STORE_FEATURES_H
 
+#include "core/store/maps.h"
 #include "core/store/store.h"
 
 enum store_group {
@@ -14,7 +15,8 @@ enum store_group {
   STORE_NEIGHBOURS = 4,
   STORE_EXTRA = 8,
   STORE_EXAMPLES = 16,
-  STORE_MOMENTS = 32 /* put with the others, read by store_moments_list */
+  STORE_MOMENTS = 32, /* put with the others, read by store_moments_list */
+  STORE_PLACE = 64
 };
 
 /* Bars of a histogram: two arrays f32 [n]. */
@@ -79,6 +81,9 @@ struct store_feature {
   const uint32_t *neighbours; /* [n_neighbours] */
   const float *cosines;       /* f32 [n_neighbours], -1..1 */
   size_t n_neighbours;
+
+  /* STORE_PLACE: in the map of its source */
+  struct store_place place;
 
   /* STORE_EXTRA: further fields of an imported feature as a JSON object */
   const char *extra;

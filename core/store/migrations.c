@@ -115,7 +115,12 @@ static const char schema_6[] =
 /* The lists that a feature is in. */
 static const char schema_7[] = "CREATE INDEX list_features_by_feature ON list_features(model, source, number);";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7};
+/* Maps: where a feature is, in the plane that shows its source. */
+static const char schema_8[] =
+    "CREATE TABLE feature_places("
+    "  id INTEGER PRIMARY KEY, x REAL, y REAL, cluster REAL, sparsity REAL, seal INTEGER);";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7, schema_8};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

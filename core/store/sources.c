@@ -303,6 +303,7 @@ int features_forget(struct connection *writer, int64_t first, int64_t last, stru
       "DELETE FROM feature_logits WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_moments WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_neighbours WHERE id BETWEEN ?1 AND ?2",
+      "DELETE FROM feature_places WHERE id BETWEEN ?1 AND ?2",
       "DELETE FROM feature_extra WHERE id BETWEEN ?1 AND ?2",
   };
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)

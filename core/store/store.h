@@ -86,6 +86,7 @@ struct store_text {
 #include "core/store/jobs.h"
 #include "core/store/graphs.h"
 #include "core/store/lists.h"
+#include "core/store/maps.h"
 #include "core/store/shares.h"
 #include "core/store/sources.h"
 #include "core/store/uploads.h"

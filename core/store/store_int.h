@@ -60,6 +60,8 @@ int features_forget(struct connection *writer, int64_t first, int64_t last, stru
 int features_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 int evaluations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 int moments_put(struct connection *writer, int64_t feature, const struct store_moments *moments, struct error *error) MUST_CHECK;
+int place_put(struct connection *writer, int64_t feature, const struct store_place *place, struct error *error) MUST_CHECK;
+void place_take(struct row *row, struct store_place *out);
 int job_change(struct connection *writer, int64_t id, const struct store_job_update *update,
                struct error *error) MUST_CHECK;
 int job_parts_put(struct connection *writer, int64_t id, const struct store_job_part *parts, size_t n,

@@ -367,7 +367,6 @@ def test_wrong_paths_and_methods(daemon):
     reply = get(daemon, "/v1/chat/completions")
     assert reply.status_code == 405 and reply.headers["Allow"] == "POST"
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-    expect_error(post(daemon, "/api/umap", {}), 501, "unsupported")
 
 
 @pytest.mark.parametrize("body, words", [

@@ -120,11 +120,12 @@ static inline void made_fill(struct made *made, uint32_t index, int seed) {
   made->bottom[0] = made->tokens[1][0];
   made->bottom_values[0] = -0.1f;
   made->feature = (struct store_feature){.index = index,
-    .groups = STORE_STATISTICS | STORE_LOGITS | STORE_NEIGHBOURS | STORE_EXTRA | STORE_EXAMPLES,
+    .groups = STORE_STATISTICS | STORE_LOGITS | STORE_NEIGHBOURS | STORE_PLACE | STORE_EXTRA | STORE_EXAMPLES,
     .n_fired = (int64_t)index << 33, .rate = x / 17, .mean = x * 0.3, .max = x,
     .activity = {made->heights, made->positions, 4}, .top = {made->top, made->top_values, 2},
     .bottom = {made->bottom, made->bottom_values, 1}, .logits = {made->logit_heights, made->logit_positions, 2},
-    .neighbours = made->neighbours, .cosines = made->cosines, .n_neighbours = 2, .extra = "{\"umap_x\":1}",
+    .neighbours = made->neighbours, .cosines = made->cosines, .n_neighbours = 2, .extra = "{\"corr\":1}",
+    .place = {.x = 0.1 * (double)x, .y = -3, .cluster = x > 8 ? (double)NAN : (double)(index % 5) - 1, .sparsity = -2.5},
     .examples = made->examples, .n_examples = MADE_EXAMPLES};
 }
 
@@ -139,6 +140,12 @@ static inline bool same_texts(const struct store_text *a, const struct store_tex
 static inline bool same_tokens(const struct store_tokens *a, const struct store_tokens *b) {
   return a->n == b->n && same_texts(a->texts, b->texts, a->n) &&
          (a->n == 0 || memcmp(a->values, b->values, 4 * a->n) == 0);
+}
+
+static inline bool same_real(double a, double b) { return isnan(a) ? isnan(b) : a == b; }
+
+static inline bool same_place(const struct store_place *a, const struct store_place *b) {
+  return same_real(a->x, b->x) && same_real(a->y, b->y) && same_real(a->cluster, b->cluster) && same_real(a->sparsity, b->sparsity);
 }
 
 static inline bool same_histogram(const struct store_histogram *a, const struct store_histogram *b) {
@@ -161,7 +168,7 @@ static inline bool same_feature(const struct store_feature *got, const struct st
       got->rate != want->rate || got->mean != want->mean || got->max != want->max ||
       !same_histogram(&got->activity, &want->activity) || !same_histogram(&got->logits, &want->logits) ||
       !same_tokens(&got->top, &want->top) || !same_tokens(&got->bottom, &want->bottom) ||
-      got->n_neighbours != want->n_neighbours || !same_text(got->extra, want->extra) ||
+      got->n_neighbours != want->n_neighbours || !same_text(got->extra, want->extra) || !same_place(&got->place, &want->place) ||
       memcmp(got->neighbours, want->neighbours, 4 * got->n_neighbours) != 0 ||
       memcmp(got->cosines, want->cosines, 4 * got->n_neighbours) != 0 || got->n_examples != want->n_examples)
     return false;

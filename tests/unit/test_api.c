@@ -103,13 +103,6 @@ static void test_unknown_paths(void **state) {
   forget(&x);
 }
 
-static void test_planned(void **state) {
-  (void)state;
-  need_house();
-  expect_error("POST", "/api/umap", "{}", 501, "unsupported", NULL, "A map of a source's features");
-  expect_error("POST", "/api/umap", NULL, 501, "unsupported", NULL, "not built");
-}
-
 /* OpenAI's shape: the field in `param`, nothing where there is none. */
 static void test_errors_of_openais_routes(void **state) {
   (void)state;
@@ -581,8 +574,7 @@ static void test_drain(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_matching), cmocka_unit_test(test_table), cmocka_unit_test(test_unknown_paths),
-      cmocka_unit_test(test_planned), cmocka_unit_test(test_errors_of_openais_routes), cmocka_unit_test(test_syntax),
+      cmocka_unit_test(test_matching), cmocka_unit_test(test_table), cmocka_unit_test(test_unknown_paths), cmocka_unit_test(test_errors_of_openais_routes), cmocka_unit_test(test_syntax),
       cmocka_unit_test(test_values), cmocka_unit_test(test_features), cmocka_unit_test(test_steer_reply),
       cmocka_unit_test(test_steer_switches), cmocka_unit_test(test_steer_same_seed), cmocka_unit_test(test_steer_stream),
       cmocka_unit_test(test_steer_goes_away), cmocka_unit_test(test_one_feature), cmocka_unit_test(test_forms),

@@ -121,8 +121,6 @@ static void fill(struct room *room) {
 
 static bool same_bits(const void *a, const void *b, size_t bytes) { return bytes == 0 || memcmp(a, b, bytes) == 0; }
 
-static bool same_real(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
-
 static void compare_example(const struct store_example *a, const struct store_example *b) {
   assert_true(a->slot == b->slot && a->n == b->n && same_texts(a->tokens, b->tokens, a->n));
   assert_true(same_bits(a->values, b->values, 4 * a->n) && same_real(a->bin_min, b->bin_min));
@@ -146,6 +144,7 @@ static void compare_feature(const struct store_feature *a, const struct store_fe
   assert_true(same_histogram(&a->logits, &b->logits) && same_tokens(&a->top, &b->top) && same_tokens(&a->bottom, &b->bottom));
   assert_true(a->n_neighbours == b->n_neighbours && same_bits(a->neighbours, b->neighbours, 4 * a->n_neighbours));
   assert_true(same_bits(a->cosines, b->cosines, 4 * a->n_neighbours) && same_text(a->extra, b->extra));
+  assert_true(same_place(&a->place, &b->place));
   assert_int_equal(a->n_examples, b->n_examples);
   for (size_t i = 0; i < a->n_examples; i++) compare_example(&a->examples[i], &b->examples[i]);
   assert_int_equal(a->n_explanations, b->n_explanations);
@@ -260,11 +259,12 @@ static void test_upstream(void **state) {
            "\"explanationModelName\":\"gpt-4o-mini\",\"scoreV1\":0,\"scoreV2\":null,\"embedding\":[0.1,0.2]}\n\n");
   must(import_to(&room.to, room.folder, NULL, &error));
   assert_int_equal(store_feature_get(room.to.store, 1, 5, 9, &room.to.arena, &feature, NULL), 1);
-  assert_int_equal(feature.groups, STORE_STATISTICS | STORE_LOGITS | STORE_EXTRA | STORE_EXAMPLES);
+  assert_int_equal(feature.groups, STORE_STATISTICS | STORE_LOGITS | STORE_PLACE | STORE_EXTRA | STORE_EXAMPLES);
   assert_true(feature.rate == 0.25 && feature.max == 2.5f && feature.n_fired == -1 && isnan(feature.mean));
   assert_string_equal(feature.top.texts[0].text, " a b");
   assert_string_equal(feature.top.texts[1].text, "\\u0000");
-  assert_string_equal(feature.extra, "{\"umap_x\":1,\"correlated_neurons_indices\":[4]}");
+  assert_string_equal(feature.extra, "{\"correlated_neurons_indices\":[4]}");
+  assert_true(feature.groups & STORE_PLACE && feature.place.x == 1 && isnan(feature.place.y) && isnan(feature.place.cluster));
   assert_int_equal(feature.n_examples, 2); /* strongest first; the rows of a feature need not stand together */
   assert_true(feature.examples[0].max_value == 3 && feature.examples[1].bin_min == -1 && isnan(feature.examples[0].bin_min));
   assert_string_equal(feature.examples[1].data_index, "12");

@@ -48,7 +48,7 @@ static void test_groups_are_independent(void **state) {
   must(store_feature_get(world.store, source, 3, 9, &world.arena, &got, &error));
   assert_int_equal(got.groups, STORE_LOGITS);
   assert_int_equal(got.n_examples, 0);
-  part.groups = STORE_STATISTICS | STORE_NEIGHBOURS | STORE_EXTRA | STORE_EXAMPLES;
+  part.groups = STORE_STATISTICS | STORE_NEIGHBOURS | STORE_PLACE | STORE_EXTRA | STORE_EXAMPLES;
   must(store_batch_put(world.store, &batch, &error));
   part = other.feature; /* only the logits are replaced */
   part.groups = STORE_LOGITS;
@@ -288,6 +288,52 @@ static void test_batch_is_whole(void **state) {
   world_end(&world);
 }
 
+/* A row for each explanation, best first, and one for a feature without; a new map leaves nothing of the one before; gone with what a
+ * source loses. */
+static void test_maps(void **state) {
+  struct world world;
+  struct store_map_row *rows;
+  size_t n;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = world_source(&world, "7-res", 10), other = world_source(&world, "8-res", 10);
+  struct store_place places[3] = {{1, 2, 0, NAN}, {NAN, NAN, -1, NAN}, {-0.5, 4, 1, -3}};
+  assert_int_equal(store_map_there(world.store, source, NULL), 0);
+  must_fail(ERROR_NOT_FOUND, store_map_put(world.store, other + 1, places, 3, &error));
+  must(store_map_put(world.store, other, places, 1, &error));
+  must(store_map_put(world.store, source, places, 3, &error));
+  assert_int_equal(store_map_there(world.store, source, NULL), 1);
+  must(store_batch_put(world.store, &(struct store_batch){.source = source, .features = &(struct store_feature){.index = 2,
+    .groups = STORE_STATISTICS, .n_fired = 1, .rate = 0.25, .mean = 1, .max = 2}, .n_features = 1}, &error));
+  static const char *const said[] = {"an automatic one", "a better one"};
+  for (int i = 0; i < 2; i++) {
+    struct store_explanation e = {.source = source, .index = 2, .origin = i ? STORE_MANUAL : STORE_AUTOMATIC, .description = said[i], .score = (double)NAN};
+    int64_t id;
+    must(store_explanation_put(world.store, &e, &id, &error));
+  }
+  must(store_map_list(world.store, source, &world.arena, &rows, &n, &error));
+  assert_int_equal(n, 4);
+  for (size_t i = 0; i < 4; i++) {
+    size_t index = i < 3 ? i : 2;
+    assert_int_equal(rows[i].index, index);
+    assert_true(same_place(&rows[i].place, &places[index]));
+    assert_true(index == 2 ? rows[i].rate == 0.25 : isnan(rows[i].rate));
+  }
+  assert_null(rows[0].description);
+  assert_string_equal(rows[2].description, said[1]);
+  assert_string_equal(rows[3].description, said[0]);
+  must(store_map_put(world.store, source, places, 1, &error));
+  must(store_map_list(world.store, source, &world.arena, &rows, &n, &error));
+  assert_int_equal(n, 1);
+  must(store_source_clear(world.store, source, &error));
+  assert_int_equal(store_map_there(world.store, source, NULL), 0);
+  assert_int_equal(store_map_there(world.store, other, NULL), 1);
+  must(store_forget(world.store, &(struct store_forget){.sources = &other, .n = 1}, &error));
+  assert_int_equal(store_map_there(world.store, other, NULL), 0);
+  world_end(&world);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_feature_round_trip),
@@ -296,7 +342,7 @@ int main(void) {
       cmocka_unit_test(test_moments), cmocka_unit_test(test_examples),
       cmocka_unit_test(test_feature_lists),
       cmocka_unit_test(test_random_and_density),
-      cmocka_unit_test(test_batch_is_whole),
+      cmocka_unit_test(test_batch_is_whole), cmocka_unit_test(test_maps),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

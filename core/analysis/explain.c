@@ -67,7 +67,9 @@ static void quote(struct buffer *out, const char *token) {
   }
   buffer_text(out, "“");
   for (const char *p = skip_space(token); *p; p++) {
-    if ((unsigned char)*p < 0x20 || *p == 0x7F)
+    if (*p == '\n')
+      buffer_text(out, "↵"); /* as the dashboard shows it */
+    else if ((unsigned char)*p < 0x20 || *p == 0x7F)
       buffer_printf(out, "\\x%02x", (unsigned char)*p); /* would not be seen either */
     else
       buffer_char(out, *p);

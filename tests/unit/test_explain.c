@@ -30,8 +30,9 @@ static void test_many_words(void **state) {
 
 static void test_nothing(void **state) {
   (void)state;
-  static const char *const promoted[] = {" x"}, *const unseen[] = {"\x17"};
+  static const char *const promoted[] = {" x"}, *const unseen[] = {"\x17"}, *const lines[] = {".\n\n"};
   expect(&(struct explain_input){NULL, 0, unseen, 1, -1}, "no statistics yet; promotes “\\x17”");
+  expect(&(struct explain_input){NULL, 0, lines, 1, -1}, "no statistics yet; promotes “.↵↵”");
   expect(&(struct explain_input){NULL, 0, promoted, 1, 0}, "never fired on the text of the statistics; promotes “x”");
   expect(&(struct explain_input){NULL, 0, NULL, 0, -1}, "no statistics yet");
 }

@@ -138,8 +138,13 @@ static int step_run(struct connection *writer, int step, struct error *error) {
   if (connection_exec(writer, "BEGIN IMMEDIATE", error) == 0 && connection_exec(writer, steps[step], error) == 0 &&
       connection_exec(writer, number, error) == 0)
     return 0;
+  bool there = (sqlite3_errcode(writer->db) & 0xff) == SQLITE_ERROR; /* "table ... already exists", which is all that a step can meet */
   if (!sqlite3_get_autocommit(writer->db)) sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
-  return error_prefix(error, "bringing the store to schema %d", step + 1);
+  if (!there) return error_prefix(error, "bringing the store to schema %d", step + 1);
+  error_clear(error);
+  return error_set(error, ERROR_STORE, "store '%s' says that it has schema %d, but its tables are not those of schema %d: bringing it to schema %d "
+                   "(this steerd knows up to %d) was undone; restore it from a copy, or use another file", writer->name, step, step, step + 1,
+                   migrations_count());
 }
 
 int migrations_run(struct connection *writer, int target, struct error *error) {
@@ -162,7 +167,11 @@ static int entry_verify(struct connection *connection, const char *type, const c
   row_put_text(&row, type);
   row_put_text(&row, name);
   row_put_text(&row, sql);
-  if (row_next(&row) == 1 && row_int(&row) != 1) row_damaged(&row, "the schema");
+  if (row_next(&row) == 1 && row_int(&row) != 1) {
+    row.failed = true;
+    error_set(error, ERROR_STORE, "store '%s' says that it has schema %d, but its %s '%s' is missing or another: restore it from a copy, "
+              "or use another file", connection->name, migrations_count(), type, name);
+  }
   row_close(&row);
   return row_check(&row);
 }

@@ -465,6 +465,29 @@ static void test_migration_is_whole(void **state) {
   world_end(&world);
 }
 
+/* A number that was changed: what it says, what this build knows and what to do, and the number stays. */
+static void test_false_number(void **state) {
+  (void)state;
+  for (int real = 1; real <= store_schema(); real += store_schema() - 1) {
+    struct world world;
+    struct error error = ERROR_INIT;
+    int said = real == 1 ? store_schema() : store_schema() - 2;
+    char pragma[48], schema[48];
+    world_init(&world);
+    old_file(world.path, real);
+    snprintf(pragma, sizeof pragma, "PRAGMA user_version=%d", said);
+    snprintf(schema, sizeof schema, "it has schema %d", said);
+    schema_of(world.path, pragma);
+    assert_null(world_try(&world, &error));
+    assert_non_null(strstr(error.text, world.path));
+    assert_non_null(strstr(error.text, schema));
+    assert_non_null(strstr(error.text, "use another file"));
+    assert_null(strstr(error.text, "SQL"));
+    assert_int_equal(schema_of(world.path, NULL), said);
+    world_end(&world);
+  }
+}
+
 static void test_newer_refused(void **state) {
   struct world world;
   struct error error = ERROR_INIT;
@@ -612,7 +635,7 @@ int main(void) {
       cmocka_unit_test(test_odd_names),
       cmocka_unit_test(test_migration),
       cmocka_unit_test(test_migration_is_whole),
-      cmocka_unit_test(test_newer_refused),
+      cmocka_unit_test(test_false_number), cmocka_unit_test(test_newer_refused),
       cmocka_unit_test(test_second_open),
       cmocka_unit_test(test_waiting_open),
       cmocka_unit_test(test_threads),

@@ -16,7 +16,8 @@ int reply_status(enum error_code code) {
     case ERROR_NOT_FOUND: return 404;
     case ERROR_CONFLICT: return 409;
     case ERROR_UNSUPPORTED: return 501;
-    case ERROR_FULL: return 507;
+    case ERROR_FULL:
+    case ERROR_STORAGE: return 507;
     case ERROR_BUSY:
     case ERROR_MEMORY:
     case ERROR_DEVICE:

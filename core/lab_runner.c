@@ -2,6 +2,7 @@
  * how it ended. Progress is told to watchers at once and to the store with every checkpoint of the job.
  *
  * A stop of the daemon leaves the job `running` in the store; the next start queues it again. A cancel ends it. */
+#include <stdio.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,9 @@ struct lab_runner {
   const char *unit, *message; /* static texts */
   bool trains;
   struct lab_train_figures training;
+  int64_t owed; /* a job whose end the store did not take yet; 0: none */
+  enum store_job_state owed_state;
+  char owed_why[sizeof ((struct error *)0)->text]; /* "": it was cancelled or is done */
   struct lab_watch *watches;
   bool (*tell)(void *context, const struct lab_progress *progress); /* command line */
   void *tell_context;
@@ -89,6 +93,15 @@ static void overlay(const struct lab_runner *runner, struct lab_progress *progre
   progress->rate = rate_of(runner);
   if (progress->rate > 0 && runner->total > 0)
     progress->seconds_left = (double)(runner->total - runner->done) / progress->rate;
+}
+
+/* Under the mutex: how a job ended that the store still believes to run. */
+static int overlay_owed(const struct lab_runner *runner, struct lab_progress *progress, struct arena *arena, struct error *error) {
+  if (runner->owed == 0 || runner->owed != progress->job.id) return 0;
+  progress->job.state = runner->owed_state;
+  if (!runner->owed_why[0]) return 0;
+  progress->job.error = arena_text(arena, runner->owed_why, strlen(runner->owed_why), error);
+  return progress->job.error ? 0 : -1;
 }
 
 static bool tell_caller(struct lab_runner *runner, int64_t id) {
@@ -154,6 +167,21 @@ static int set_state(struct lab_runner *runner, int64_t id, enum store_job_state
   return store_job_update(runner->lab->store, id, &update, error);
 }
 
+/* The end of a job that a full disk kept out of the store, once more. The mutex is held. */
+static int pay_owed(struct lab_runner *runner, struct error *error) {
+  if (runner->owed == 0) return 0;
+  if (set_state(runner, runner->owed, runner->owed_state, runner->owed_why[0] ? runner->owed_why : NULL, error) != 0) return -1;
+  runner->owed = 0;
+  return 0;
+}
+
+static bool owes(struct lab_runner *runner) {
+  pthread_mutex_lock(&runner->mutex);
+  bool failed = pay_owed(runner, NULL) != 0;
+  pthread_mutex_unlock(&runner->mutex);
+  return failed;
+}
+
 /* How a job ended, into the store; it is nobody's from here on. One that the daemon's stop interrupted, whatever it ran
  * into on the way (a draining engine refuses work), stays `running`: it goes on at the next start. The mutex is held
  * over both: who reads that a job has ended may resume it. */
@@ -163,8 +191,13 @@ static void end(struct lab_runner *runner, int64_t id, int failed, const struct 
   enum store_job_state state = !failed ? STORE_DONE : cancelled ? STORE_CANCELLED : STORE_FAILED;
   pthread_mutex_lock(&runner->mutex);
   bool interrupted = failed && runner->stop && !runner->cancel;
-  if (!interrupted && set_state(runner, id, state, failed && !cancelled ? why->text : NULL, &error) != 0)
-    log_error("the end of job %lld could not be recorded: %s", (long long)id, error.text);
+  if (!interrupted) {
+    runner->owed = id;
+    runner->owed_state = state;
+    snprintf(runner->owed_why, sizeof runner->owed_why, "%s", failed && !cancelled ? why->text : "");
+    if (pay_owed(runner, &error) != 0)
+      log_error("the end of job %lld could not be recorded yet: %s", (long long)id, error.text);
+  }
   runner->current = 0;
   wake_watchers(runner);
   pthread_mutex_unlock(&runner->mutex);
@@ -241,7 +274,7 @@ static void *runner_main(void *argument) {
     pthread_mutex_lock(&runner->mutex);
     bool stop = runner->stop;
     pthread_mutex_unlock(&runner->mutex);
-    bool idle = stop || !next_job(runner, &arena, &job);
+    bool idle = stop || owes(runner) || !next_job(runner, &arena, &job);
     if (!idle && run_job(runner, &job, &error) != 0 && error.code != ERROR_CANCELLED) {
       log_error("job %lld failed: %s", (long long)job.id, error.text);
       idle = true; /* a store that takes no end has the same job on top: not in a tight loop */
@@ -454,7 +487,9 @@ int lab_long_job(struct lab *lab, int64_t id, struct arena *arena, struct lab_pr
   if (!found) return error_set_field(error, ERROR_NOT_FOUND, "id", "there is no job %lld", (long long)id);
   pthread_mutex_lock(&lab->runner->mutex);
   overlay(lab->runner, out);
+  int failed = overlay_owed(lab->runner, out, arena, error);
   pthread_mutex_unlock(&lab->runner->mutex);
+  if (failed) return -1;
   return tell_rest(lab, out, arena, error);
 }
 
@@ -466,12 +501,15 @@ int lab_long_jobs(struct lab *lab, struct arena *arena, struct lab_progress **ou
   if (store_job_list(lab->store, -1, NULL, 0, 100, arena, &jobs, n, error) != 0) return -1;
   *out = arena_array(arena, *n, sizeof **out, error);
   if (!*out) return -1;
+  int failed = 0;
   pthread_mutex_lock(&lab->runner->mutex);
-  for (size_t i = 0; i < *n; i++) {
+  for (size_t i = 0; !failed && i < *n; i++) {
     (*out)[i].job = jobs[i];
     overlay(lab->runner, &(*out)[i]);
+    failed = overlay_owed(lab->runner, &(*out)[i], arena, error);
   }
   pthread_mutex_unlock(&lab->runner->mutex);
+  if (failed) return -1;
   for (size_t i = 0; i < *n; i++)
     if (tell_rest(lab, &(*out)[i], arena, error) != 0) return -1;
   return 0;
@@ -499,6 +537,10 @@ static int check_resumable(struct lab *lab, const struct store_job *job, struct 
 
 int lab_long_job_resume(struct lab *lab, int64_t id, struct error *error) {
   if (!lab->store) return lab_needs_store(error);
+  pthread_mutex_lock(&lab->runner->mutex);
+  int owed = pay_owed(lab->runner, error);
+  pthread_mutex_unlock(&lab->runner->mutex);
+  if (owed) return -1;
   struct arena arena;
   struct store_job job;
   arena_init(&arena, 0);

@@ -58,7 +58,7 @@ const char *error_word(enum error_code code) {
   static const char *const words[] = {
       [ERROR_NONE] = "none",           [ERROR_ARGUMENT] = "argument",   [ERROR_NOT_FOUND] = "not_found",
       [ERROR_CONFLICT] = "conflict",
-      [ERROR_FULL] = "full",
+      [ERROR_FULL] = "full",           [ERROR_STORAGE] = "storage",
       [ERROR_LIMIT] = "limit",         [ERROR_BUSY] = "busy",           [ERROR_FORMAT] = "format",
       [ERROR_IO] = "io",               [ERROR_MEMORY] = "memory",       [ERROR_DEVICE] = "device",
       [ERROR_STORE] = "store",         [ERROR_CANCELLED] = "cancelled", [ERROR_TIMEOUT] = "timeout",

@@ -20,6 +20,7 @@ enum error_code {
   ERROR_CONFLICT,    /* it is there already, or is just being changed */
   ERROR_LIMIT,       /* well formed, but more than this server is set to do */
   ERROR_FULL,        /* the store has as much as it is set to take from clients */
+  ERROR_STORAGE,     /* the disk of the store, or a limit of the system, refused to keep something; reads go on */
   ERROR_BUSY,        /* the queue or a memory budget is full; later it will work */
   ERROR_FORMAT,      /* a file is not what its name or header claims */
   ERROR_IO,          /* the operating system refused to read or write */

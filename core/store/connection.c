@@ -12,19 +12,28 @@
 #define PROGRESS_STEPS 2000     /* virtual machine steps between two looks at the clock: about 20 us */
 #define CACHE_KIB "16384"
 
+/* What the system refused, and what lets it agree. Nothing of the write is kept, and what was there can be read. */
+static int disk_refused(struct connection *connection, int rc, struct error *error) {
+  const char *why = "its disk failed, or a limit on the size of files (ulimit -f) was met: mend that and try again";
+  connection->io_failed = true;
+  switch (rc & 0xff) {
+  case SQLITE_FULL: why = "its disk is full: free some space and try again"; break;
+  case SQLITE_CANTOPEN: why = "its files cannot be opened: allow writing to its folder, and more open files (ulimit -n)"; break;
+  case SQLITE_READONLY: why = "it is read-only: allow writing to the file and its folder and try again"; break;
+  default: break;
+  }
+  return error_set(error, ERROR_STORAGE, "store '%s': %s", connection->name, why);
+}
+
 int connection_fail(struct connection *connection, int rc, struct error *error) {
   const char *name = connection->name, *reason = sqlite3_errstr(rc);
   switch (rc & 0xff) {
-  case SQLITE_FULL:
-    connection->io_failed = true;
-    return error_set(error, ERROR_IO, "store '%s': the disk is full: free some space and try again", name);
   case SQLITE_IOERR:
     if (rc == SQLITE_IOERR_NOMEM) return error_set(error, ERROR_MEMORY, "store '%s': out of memory", name);
     /* fall through */
+  case SQLITE_FULL:
   case SQLITE_READONLY:
-  case SQLITE_CANTOPEN:
-    connection->io_failed = true;
-    return error_set(error, ERROR_IO, "store '%s': %s", name, reason);
+  case SQLITE_CANTOPEN: return disk_refused(connection, rc, error);
   case SQLITE_NOMEM: return error_set(error, ERROR_MEMORY, "store '%s': out of memory", name);
   case SQLITE_TOOBIG: return error_set(error, ERROR_LIMIT, "store '%s': a value is too large to be kept", name);
   case SQLITE_INTERRUPT: return error_set(error, ERROR_TIMEOUT, "the search took too long: use rarer words");

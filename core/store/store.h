@@ -15,8 +15,8 @@
  * everything they point to until the verb returns. Texts are UTF-8; "or NULL" is said where NULL is allowed, and
  * NULL comes back as NULL. A float that is NaN means "not known" and comes back as NaN. -0 comes back as 0.
  *
- * Errors of every verb, besides those it names: ERROR_IO (the disk is full or broken; reads go on, see
- * store_degraded), ERROR_STORE (the file is damaged), ERROR_MEMORY, ERROR_LIMIT (from the arena), ERROR_BUSY
+ * Errors of every verb, besides those it names: ERROR_STORAGE (the disk is full or broken, a limit was met, or
+ * the file is read-only; reads go on, see store_degraded), ERROR_STORE (the file is damaged), ERROR_MEMORY, ERROR_LIMIT (from the arena), ERROR_BUSY
  * (a foreign program holds the file's lock). */
 #ifndef STEERD_CORE_STORE_STORE_H
 #define STEERD_CORE_STORE_STORE_H

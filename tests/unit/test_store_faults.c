@@ -479,7 +479,7 @@ static void test_full_disk(void **state) {
       seed++;
       if (writes++ > 200) fail_msg("the disk is full and the store writes on");
     }
-    assert_int_equal(full.code, ERROR_IO);
+    assert_int_equal(full.code, ERROR_STORAGE);
     assert_true(store_degraded(world.store));
     for (uint32_t i = 0; i < FEATURES; i++) assert_int_equal(check_feature(world.store, source, i, seed), 1);
     unlink(filler);
@@ -501,7 +501,7 @@ static void scenario(struct world *world, int64_t source, int *kept) {
   struct error error = ERROR_INIT;
   *kept = 1;
   if (!world_try(world, &error)) {
-    assert_true(error.code == ERROR_IO || error.code == ERROR_MEMORY || error.code == ERROR_STORE);
+    assert_true(error.code == ERROR_STORAGE || error.code == ERROR_MEMORY || error.code == ERROR_STORE);
     return;
   }
   for (int seed = 2; seed <= 3; seed++)

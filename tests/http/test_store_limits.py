@@ -1,0 +1,48 @@
+"""A store that cannot be written: requests say so with 507, reads go on, jobs fail with the reason and can go on afterwards."""
+import resource
+import time
+
+from conftest import MODEL
+
+VECTOR = {"modelId": MODEL, "layerNumber": 1, "hookType": "resid-pre", "vector": [0.5] * 48}
+
+
+def limit(daemon, bytes_):
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+
+
+def ended(daemon, job):
+    end = time.monotonic() + 60
+    while job["state"] in ("queued", "running") and time.monotonic() < end:
+        time.sleep(0.05)
+        job = daemon.get(f"/v1/jobs/{job['id']}").json()
+    return job
+
+
+def refused(reply, *words):
+    assert reply.status_code == 507 and reply.json()["code"] == "storage", reply.text
+    assert all(word in reply.json()["error"] for word in ("store.sqlite", *words)), reply.text
+
+
+def test_a_full_store_is_told(start_daemon, tmp_path):
+    """RLIMIT_FSIZE stands for the disk: to SQLite both are a write that fails."""
+    (tmp_path / "corpus").write_text("The ship turned toward the harbour.\n" * 400)
+    one = start_daemon(source_folders=tmp_path)
+    assert one.post("/api/vector/new", VECTOR).status_code == 200
+    body = {"modelId": MODEL, "kind": "train", "point": "resid_pre.1", "corpus": str(tmp_path / "corpus"), "lines": True,
+            "steps": 300, "batch": 64, "k": 2, "features": 64, "out": "made"}
+    job = one.post("/v1/jobs", body).json()
+    while one.get(f"/v1/jobs/{job['id']}").json()["state"] == "queued":
+        time.sleep(0.01)
+    limit(one, 4096)
+    refused(one.post("/api/vector/new", VECTOR), "ulimit -f")
+    refused(one.post("/v1/jobs", {**body, "out": "other"}), "ulimit -f")
+    listed = one.get("/v1/jobs")
+    assert listed.status_code == 200 and len(listed.json()["jobs"]) == 1
+    job = ended(one, job)
+    assert job["state"] == "failed" and ("ulimit -f" in job["error"] or "File too large" in job["error"]), job
+    limit(one, resource.RLIM_INFINITY)
+    resumed = one.post(f"/v1/jobs/{job['id']}/resume")
+    assert resumed.status_code in (200, 202), resumed.text
+    assert ended(one, job | {"state": "queued"})["state"] == "done"
+    assert one.post("/api/vector/new", VECTOR).status_code == 200

@@ -226,7 +226,7 @@ const struct route routes[] = {
     {"GET", "/list/{list}", "The page of a list of features", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/{model}", "The page of a model", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
     {"GET", "/{model}/{source}", "The page of a source", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
-    {"GET", "/{model}/{source}/{index}", "The page of a feature; embed=true for a frame", FAMILY_OPERATIONS, NULL,
+    {"GET", "/{model}/{source}/{index}", "The page of a feature, or the map (map); embed=true for a frame", FAMILY_OPERATIONS, NULL,
      subject_page_get, ROUTE_OPEN},
 };
 

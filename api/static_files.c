@@ -140,7 +140,7 @@ static bool is_index(const char *text, int64_t count) {
   return length > 0 && length < 13 && strspn(text, "0123456789") == length && atoll(text) < count;
 }
 
-/* Whether /model[/source[/index]] names something that is loaded, or known from the store. */
+/* Whether /model[/source[/index or map]] names something that is loaded, or known from the store. */
 static int check_subject(struct api_call *call, struct error *error) {
   char model_id[SEGMENT_BYTES], source_id[SEGMENT_BYTES], index[SEGMENT_BYTES];
   const char *path = call->request->path;
@@ -153,7 +153,7 @@ static int check_subject(struct api_call *call, struct error *error) {
   if (!*source_id) return 0;
   if (call_known_place(call, model_id, source_id, "source", &place, NULL) != 0)
     return error_set(error, ERROR_NOT_FOUND, "model '%.64s' has no source '%.64s'; GET /models lists them", model->id, source_id);
-  if (!*index) return 0;
+  if (!*index || strcmp(index, "map") == 0) return 0;
   if (is_index(index, place.source->n_feat)) return call_check_known(call, place.source, atoll(index), "index", error);
   return error_set(error, ERROR_NOT_FOUND, "'%.64s' is no feature of '%.64s', which has %lld, from 0", index, place.source->id,
                    (long long)place.source->n_feat);

@@ -119,6 +119,7 @@ export async function draw(main, [modelId, sourceId]) {
       h('div', { class: 'stack' }, card(areNeurons(at.source) ? 'Neurons' : computes ? 'Dictionary' : 'Source', dictionaryFacts(at), told), well, density(at), featureTable(at), moves && skewed(at)),
       h('div', { class: 'stack' },
         card('Find a feature', h('div', { class: 'stack tight' }, explanationSearch({ model: at.model.id, source: at.source.id }, 'words of an explanation'), at.source.features > 0 && byNumber(at),
-          at.source.features > 0 && h('div', {}, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature')))),
+          at.source.features > 0 && h('div', { class: 'row' }, h('button', { type: 'button', onclick: () => randomFeature(at.model, at.source) }, 'A random feature'),
+          h('a', { class: 'button', href: path(at.model.id, at.source.id, 'map') }, 'The map')))),
         computes && strongest(at), moves && promoters(at))));
 }

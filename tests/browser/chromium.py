@@ -1,11 +1,19 @@
-"""What the browser tests share beside their fixtures: the daemon of tests/http, and the window's size and colours."""
+"""What the browser tests share beside their fixtures: the daemon and the files of tests/http, and the window's size and colours."""
 import importlib.util
 import pathlib
 
-HTTP = pathlib.Path(__file__).resolve().parents[1] / "http" / "conftest.py"
-spec = importlib.util.spec_from_file_location("steerd_http", HTTP)
-steerd_http = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(steerd_http)
+HTTP = pathlib.Path(__file__).resolve().parents[1] / "http"
+
+
+def load(name, file):
+    spec = importlib.util.spec_from_file_location(name, HTTP / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+steerd_http = load("steerd_http", "conftest.py")
+tensors = load("steerd_tensors", "tensors.py")
 
 
 def resize(driver, width, height):

@@ -176,11 +176,31 @@ static int read_head(const struct dict_json *cfg, const char *hook, struct error
                    cfg->config->file, (long long)cfg->config->head, hook);
 }
 
+#define LAYERS_MOST 9999 /* more than any model has */
+
+/* What SAELens writes beside the point, and nothing here needs: a file that says nonsense there is wrong elsewhere too. */
+static int check_rest(const struct dict_json *cfg, struct error *error) {
+  static const char *const layers[][2] = {{"hook_layer", NULL}, {"hook_point_layer", NULL}, {"hook_layer_out", NULL}};
+  const char *name;
+  const struct json_node *node = dict_json_find(cfg, NAMES("dtype"), &name);
+  if (node && json_kind(node) != JSON_KIND_STRING) return dict_json_wrong_kind(cfg, name, node, "a string such as \"float32\"", error);
+  for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
+    node = dict_json_find(cfg, layers[i], &name);
+    if (!node) continue;
+    if (json_kind(node) != JSON_KIND_INT) return dict_json_wrong_kind(cfg, name, node, "the number of a layer", error);
+    int64_t layer = json_int_or(node, -1);
+    if (layer < 0 || layer > LAYERS_MOST)
+      return error_set(error, ERROR_FORMAT, "'%s': '%s' is %lld, expected the number of a layer, 0 to %d", cfg->config->file, name,
+                       (long long)layer, LAYERS_MOST);
+  }
+  return 0;
+}
+
 static int read_point(const struct dict_json *cfg, const struct dict_host *host, struct error *error) {
   const char *hook = NULL;
   if (dict_json_text(cfg, NAMES("hook_name", "hook_point"), &hook, error) != 0) return -1;
   if (!hook) return dict_json_missing(cfg, "hook_name", "a point such as 'blocks.7.hook_resid_pre'", error);
-  if (dict_config_point(cfg->config, hook, host, error) != 0 || read_output(cfg, hook, host, error) != 0) return -1;
+  if (check_rest(cfg, error) != 0 || dict_config_point(cfg->config, hook, host, error) != 0 || read_output(cfg, hook, host, error) != 0) return -1;
   return read_head(cfg, hook, error);
 }
 

@@ -2,10 +2,11 @@
 import json
 import os
 import pathlib
+import shutil
 
 import pytest
 
-from conftest import ROOT, run_steerd
+from conftest import ROOT, VECTORS, run_steerd
 
 TINY = str(ROOT / "tests" / "vectors" / "tiny-gpt2" / "model")
 DATA = pathlib.Path(os.environ.get("STEERD_DATA", ROOT.parent / "shared" / "data"))
@@ -75,3 +76,22 @@ def test_an_ini_with_a_model_and_a_dictionary():
     assert status == 0, err
     assert facts["model"] and facts["source 0-res-ws"]["kind"] == "relu of 128 features, F32"
     assert "W_enc is 'W_enc' [32, 128] F32" in facts["tensors of 0-res-ws"]
+
+
+@pytest.mark.parametrize("field, value, words", [
+    ("hook_layer", 2**40, "0 to 9999"), ("hook_layer", -1, "0 to 9999"), ("hook_layer", "1", "the number of a layer"),
+    ("hook_name", ["blocks.1.hook_resid_pre"], "expected a string"), ("hook_name", 7, "expected a string"),
+    ("dtype", 32, "expected a string"), ("d_in", 49, "[48, 96] F32, expected [49, 96]"), ("d_sae", 97, "[48, 96] F32, expected [48, 97]"), ("d_sae", "96", "expected an integer"),
+    ("d_in", float("nan"), "cfg.json"), ("d_in", float("inf"), "cfg.json"), ("context_size", -5, "1 or more")])
+def test_odd_values_of_cfg_json_are_refused(tmp_path, field, value, words):
+    folder = tmp_path / "odd"
+    shutil.copytree(VECTORS / "tiny-gpt2" / "sources" / "1-res-relu", folder)
+    cfg = json.loads((folder / "cfg.json").read_text())
+    for as_files_of_the_field in ({"hook_layer": None, "dtype": None}, {"dtype": "torch.float32", "hook_layer": 1}):
+        (folder / "cfg.json").write_text(json.dumps(cfg | as_files_of_the_field))
+        assert run_steerd("inspect", str(folder))[0] == 0
+    cfg.get("metadata", {}).pop(field, None)  # where newer files say it, and what is said there goes first
+    (folder / "cfg.json").write_text(json.dumps(cfg | {field: value}))
+    status, out, err = run_steerd("inspect", str(folder))
+    assert status == 1 and words in err and str(folder) in err, (out, err)
+    assert field in err or "W_enc" in err or value != value or value == float("inf"), err  # those two are not JSON

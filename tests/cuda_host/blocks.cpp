@@ -134,6 +134,30 @@ static const void *scheduler_stack;
 static size_t scheduler_stack_bytes;
 #endif
 
+/* The quick switch takes a lane of the same warp straight to the next, without the scheduler between them. */
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__)
+#define STRAIGHT_ON 1
+#else
+#define STRAIGHT_ON 0
+#endif
+
+static unsigned turns; /* that lanes of the warp have before it lets others go on */
+
+/* The lane whose turn it is, or NULL where all wait for others or other warps have to go on. */
+static fiber *next_of(warp *w) {
+  if (!w->ready || (!ordered && !turns)) return nullptr;
+  turns--;
+  int next = pick(w->ready);
+  w->ready &= ~(1u << next);
+  return &now->fibers[32 * (w - now->warps) + next];
+}
+
+static void has_turn(fiber *next) {
+  current = next;
+  here = &next->at;
+  thread_goes_on(next->index, next->stack, STACK_BYTES);
+}
+
 static void leave(bool forever) {
   fiber *self = current;
 #if defined(__SANITIZE_ADDRESS__)
@@ -142,7 +166,9 @@ static void leave(bool forever) {
   (void)forever;
 #endif
 #if defined(__x86_64__)
-  cuda_emulated_switch(&self->sp, scheduler_sp);
+  fiber *next = STRAIGHT_ON ? next_of(&now->warps[self->index / 32]) : nullptr;
+  if (next) has_turn(next);
+  cuda_emulated_switch(&self->sp, next ? next->sp : scheduler_sp);
 #else
   swapcontext(&self->context, &scheduler);
 #endif
@@ -152,9 +178,7 @@ static void leave(bool forever) {
 }
 
 static void enter(fiber *next) {
-  current = next;
-  here = &next->at;
-  thread_goes_on(next->index, next->stack, STACK_BYTES);
+  has_turn(next);
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&scheduler_fake, next->stack, STACK_BYTES);
 #endif
@@ -223,7 +247,7 @@ void wait_block(int line) {
     leave(false);
 }
 
-const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders) {
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders, void (*work)(const uint64_t *)) {
   int own = current->index & 31, turn;
   warp *w = own_warp();
   if (!(mask >> own & 1)) fail("a lane takes part in an exchange that does not name it", line, 0);
@@ -236,6 +260,7 @@ const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders) {
   w->arrived |= 1u << own;
   if (w->arrived == mask) {
     if (orders) warp_joined(current->index / 32, mask);
+    if (work) work(w->value[turn]);
     w->arrived = 0;
     w->turn ^= 1;
     w->ready |= w->at_warp;
@@ -265,7 +290,8 @@ static void make_ready(int index) {
   __asan_unpoison_memory_region(f->stack, STACK_BYTES); /* what the last thread on it left: its first frames never return */
 #endif
 #if defined(__x86_64__)
-  void **top = (void **)(void *)(f->stack + STACK_BYTES);
+  /* Frames of neighbours begin in other lines of a cache: stacks alone are a whole number of pages apart. */
+  void **top = (void **)(void *)(f->stack + STACK_BYTES - (size_t)(index * 5 % 64) * 64);
   *--top = nullptr; /* where a caller of thread_main would be; keeps its stack aligned */
   *--top = (void *)thread_main;
   f->sp = top - 6;
@@ -279,13 +305,10 @@ static void make_ready(int index) {
 }
 
 /* Lanes of a warp take turns until all of them wait for others, or the warp has to let others go on. */
-static bool run_warp(warp *w, int first) {
+static bool run_warp(warp *w) {
   bool moved = w->ready != 0;
-  for (unsigned stop = 32 + below(512); w->ready && (ordered || stop); stop--) {
-    int next = pick(w->ready);
-    w->ready &= ~(1u << next);
-    enter(&now->fibers[first + next]);
-  }
+  turns = 32 + below(512);
+  for (fiber *next; (next = next_of(w));) enter(next);
   return moved;
 }
 
@@ -314,7 +337,7 @@ static void go_on() {
     unsigned first = below(n), down = below(2);
     for (unsigned i = 0; i < n; i++) {
       unsigned next = (first + (down ? n - i : i)) % n;
-      moved |= run_warp(&now->warps[next], (int)(32 * next));
+      moved |= run_warp(&now->warps[next]);
     }
     if (!moved && waits_for_grid()) return;
     if (!moved) say_stuck();

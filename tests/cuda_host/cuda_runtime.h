@@ -77,8 +77,9 @@ extern unsigned char *dynamic_shared;
 /* line: of the caller; threads that wait at different lines wait in a way that a device need not understand. */
 void wait_block(int line);
 /* Gives `bits` to the lanes of the mask; the result is what each lane gave, until this lane's next exchange. `orders`: what
- * the lanes did to memory before is seen by them behind it, which shuffles and votes do not promise. */
-const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders = false);
+ * the lanes did to memory before is seen by them behind it, which shuffles and votes do not promise. `work`: what the last lane to
+ * come does for all with what they gave, before any of them goes on; or NULL. */
+const uint64_t *exchange(unsigned mask, uint64_t bits, int line, bool orders = false, void (*work)(const uint64_t *) = nullptr);
 void wait_grid();
 void misaligned(const void *at, size_t bytes);
 int lane();

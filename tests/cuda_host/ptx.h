@@ -84,17 +84,15 @@ static UNWATCHED void fill(matrices<8> &all, const fragment *const lanes[32]) {
   }
 }
 
-/* The first lane does it for all, while they wait for it. */
+template <int K> void multiply_all(const uint64_t *at) {
+  const fragment *lanes[32];
+  matrices<K> all;
+  for (int i = 0; i < 32; i++) lanes[i] = (const fragment *)(uintptr_t)at[i];
+  fill(all, lanes);
+  all.multiply(lanes);
+}
 template <int K> inline void multiply(const fragment &own, int line) {
-  const uint64_t *at = exchange(0xFFFFFFFFu, (uint64_t)(uintptr_t)&own, line);
-  if (lane() == 0) {
-    const fragment *lanes[32];
-    matrices<K> all;
-    for (int i = 0; i < 32; i++) lanes[i] = (const fragment *)(uintptr_t)at[i];
-    fill(all, lanes);
-    all.multiply(lanes);
-  }
-  exchange(0xFFFFFFFFu, 0, line);
+  exchange(0xFFFFFFFFu, (uint64_t)(uintptr_t)&own, line, false, multiply_all<K>);
 }
 } // namespace emulated
 

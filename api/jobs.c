@@ -45,7 +45,7 @@ const struct field jobs_fields[] = {
     {"tokens", NULL, FIELD_INT, .min = 1, .max = 1e12, .text = "train: in place of steps."},
     {"context", NULL, FIELD_INT, .min = 8, .max = 1e9, .text = "train: tokens of a document; left out: 128, or what the model has."},
     {"buffer", NULL, FIELD_INT, .min = 1, .max = 2147483647, .text = "train: tokens that are shuffled together; left out: 32 batches."},
-    {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train, map: the same seed and settings give the same bytes."},
+    {"seed", NULL, FIELD_INT, .fallback = "0", .max = 9007199254740991.0, .text = "train: the same seed and settings give the same bytes; a map's too."},
     {"replace", NULL, FIELD_BOOL, .fallback = "false", .text = "map: true makes the map of a source anew that has one, imported or made."},
     {"rate", NULL, FIELD_NUMBER, .min = 1e-9, .max = 1e6, .text = "train: the learning rate; left out: by architecture and features."},
     {"l1", NULL, FIELD_NUMBER, .max = 1e6, .text = "train: coefficient of relu; left out: 5."},

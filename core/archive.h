@@ -214,6 +214,10 @@ struct lab_map_args {
  * features (core/analysis/map.h). */
 int lab_map_start(struct lab *lab, const struct lab_map_args *args, int64_t *id, struct error *error) MUST_CHECK;
 
+/* The same in the calling thread, for the command line; `tell` as in lab_stats_run. Stopped, it keeps nothing of the map. */
+int lab_map_run(struct lab *lab, const struct lab_map_args *args, bool (*tell)(void *context, const struct lab_progress *progress), void *context,
+                struct error *error) MUST_CHECK;
+
 /* ---- evaluations -------------------------------------------------------------------------------------- */
 
 /* How well a source does over a text (core/analysis/evaluation.h). */

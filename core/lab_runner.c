@@ -438,15 +438,15 @@ static int tell_rest(struct lab *lab, struct lab_progress *progress, struct aren
   return progress->refusal ? 0 : -1;
 }
 
-/* An unfinished job with these parameters, queued again; 0 when there is none. One that failed is left behind: its
- * state may be what it failed on (a text that has changed), and a new one costs no more than time. */
-static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id, struct error *error) {
+/* An unfinished job of this kind with these parameters, queued again; 0 when there is none. One that failed is left behind:
+ * its state may be what it failed on (a text that has changed), and a new one costs no more than time. */
+static int find_unfinished(struct lab *lab, const char *word, const char *parameters, int64_t *id, struct error *error) {
   struct arena arena;
   struct store_job *jobs;
   size_t n = 0;
   *id = 0;
   arena_init(&arena, 0);
-  int failed = store_job_list(lab->store, -1, "stats", 0, 1000, &arena, &jobs, &n, error);
+  int failed = store_job_list(lab->store, -1, word, 0, 1000, &arena, &jobs, &n, error);
   for (size_t i = 0; !failed && !*id && i < n; i++)
     if (jobs[i].state != STORE_DONE && jobs[i].state != STORE_FAILED && strcmp(jobs[i].parameters, parameters) == 0)
       *id = jobs[i].id;
@@ -455,28 +455,38 @@ static int find_unfinished(struct lab *lab, const char *parameters, int64_t *id,
   return failed;
 }
 
-static int run_here(struct lab *lab, const char *parameters, struct error *error) {
+typedef bool (*tell_progress)(void *context, const struct lab_progress *progress);
+
+static int run_here(struct lab *lab, const char *word, const char *parameters, tell_progress tell, void *context, struct error *error) {
   struct arena arena;
   struct store_job job;
   int64_t id;
-  if (find_unfinished(lab, parameters, &id, error) != 0) return -1;
-  if (!id && store_job_create(lab->store, "stats", parameters, &id, error) != 0) return -1;
+  lab->runner->tell = tell;
+  lab->runner->tell_context = context;
+  if (find_unfinished(lab, word, parameters, &id, error) != 0) return -1;
+  if (!id && store_job_create(lab->store, word, parameters, &id, error) != 0) return -1;
   arena_init(&arena, 0);
   int failed = store_job_find(lab->store, id, &arena, &job, error) == 1 ? run_job(lab->runner, &job, error) : -1;
   arena_clear(&arena);
   return failed;
 }
 
-int lab_stats_run(struct lab *lab, const struct lab_stats_args *args,
-                  bool (*tell)(void *context, const struct lab_progress *progress), void *context,
-                  struct error *error) {
+int lab_stats_run(struct lab *lab, const struct lab_stats_args *args, tell_progress tell, void *context, struct error *error) {
   if (!lab->store) return lab_needs_store(error);
   struct arena arena;
   arena_init(&arena, 0);
-  lab->runner->tell = tell;
-  lab->runner->tell_context = context;
   const char *parameters = stats_job_parameters(lab, args, &arena, error);
-  int failed = parameters ? run_here(lab, parameters, error) : -1;
+  int failed = parameters ? run_here(lab, "stats", parameters, tell, context, error) : -1;
+  arena_clear(&arena);
+  return failed;
+}
+
+int lab_map_run(struct lab *lab, const struct lab_map_args *args, tell_progress tell, void *context, struct error *error) {
+  if (!lab->store) return lab_needs_store(error);
+  struct arena arena;
+  arena_init(&arena, 0);
+  const char *parameters = map_job_parameters(lab, args, &arena, error);
+  int failed = parameters ? run_here(lab, "map", parameters, tell, context, error) : -1;
   arena_clear(&arena);
   return failed;
 }

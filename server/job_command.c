@@ -32,6 +32,7 @@ int job_command_number(const char *flag, const char *value, int64_t low, int64_t
 }
 
 static int take_flag(struct job_command *c, const char *word, const char *value, struct error *error) {
+  if (c->textless) return c->take_flag(c, word, value, error);
   if (!strcmp(word, "--lines")) return c->lines = true, 1;
   if (!strcmp(word, "--max-tokens")) return job_command_number(word, value, 0, INT64_MAX, &c->max_tokens, error) ? -1 : 2;
   if (strcmp(word, "--corpus") != 0) return c->take_flag(c, word, value, error);
@@ -42,7 +43,7 @@ static int take_flag(struct job_command *c, const char *word, const char *value,
 /* A flag that nobody knows, which the arguments behind it would be blamed for otherwise. */
 static int refuse_flag(const struct job_command *c, const char *name, struct error *error) {
   static const char *const common[] = {"corpus", "lines", "max-tokens"};
-  const char *near = nearest_name(name, common, sizeof common / sizeof *common);
+  const char *near = c->textless ? NULL : nearest_name(name, common, sizeof common / sizeof *common);
   if (!near) near = nearest_name(name, c->flags, c->n_flags);
   if (!near) near = option_nearest(name);
   if (!near) return error_set(error, ERROR_ARGUMENT, "unknown flag '--%s'; steerd help %s lists them", name, c->verb);
@@ -85,9 +86,9 @@ static int read_arguments(struct job_command *c, struct rest *rest, int argc, ch
     if (taken < 0) return -1;
     i += taken;
   }
-  if (rest->positional == 2 && c->corpus) return 0;
-  return error_set(error, ERROR_ARGUMENT, "%s needs MODEL, %s and --corpus FILE; steerd help %s says more", c->verb,
-                   c->subject ? c->subject : "SOURCE", c->verb);
+  if (rest->positional == 2 && (c->corpus || c->textless)) return 0;
+  return error_set(error, ERROR_ARGUMENT, "%s needs MODEL%s %s%s; steerd help %s says more", c->verb, c->textless ? " and" : ",",
+                   c->subject ? c->subject : "SOURCE", c->textless ? "" : " and --corpus FILE", c->verb);
 }
 
 /* ---- the frame ---- */

@@ -1,5 +1,5 @@
-/* job_command.h: the verbs that run a long job in this process: `steerd VERB MODEL SOURCE --corpus FILE ...`. Their own flags are
- * taken out of the arguments; the rest are settings like those of `serve`. */
+/* job_command.h: the verbs that run a long job in this process: `steerd VERB MODEL SOURCE --corpus FILE ...`, or without a text.
+ * Their own flags are taken out of the arguments; the rest are settings like those of `serve`. */
 #ifndef STEERD_SERVER_JOB_COMMAND_H
 #define STEERD_SERVER_JOB_COMMAND_H
 
@@ -11,9 +11,10 @@
 
 struct job_command {
   const char *verb, *subject; /* subject: what its second word is, "SOURCE" where it is NULL */
+  bool textless; /* it reads no text: --corpus, --lines and --max-tokens are unknown to it */
   void (*help)(void);
   /* A flag of this verb: 1 when it has no value, 2 when it took `value` (NULL: nothing follows), 0 when it is none of its own,
-   * -1 with an error. --corpus, --lines and --max-tokens are taken for all. */
+   * -1 with an error. --corpus, --lines and --max-tokens are taken for all that read a text. */
   int (*take_flag)(struct job_command *command, const char *word, const char *value, struct error *error);
   const char *const *flags; /* their names, for "did you mean": [n_flags] */
   size_t n_flags;

@@ -26,6 +26,7 @@
 #include "server/keys.h"
 #include "server/lab_settings.h"
 #include "server/listener.h"
+#include "server/map_command.h"
 #include "server/notify.h"
 #include "server/options.h"
 #include "server/place.h"
@@ -329,6 +330,7 @@ static const struct verb {
     {"stats", "MODEL SOURCE --corpus FILE --store FILE [--lines] ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
     {"eval", "MODEL SOURCE --corpus FILE [--lines] ...", "how well a dictionary does over a text", run_eval, true},
+    {"map", "MODEL SOURCE --store FILE [--seed N] [--replace] ...", "the map of a source's features: like ones near each other", run_map, true},
     {"train", "MODEL POINT --corpus FILE --out FOLDER ...", "a sparse dictionary on a model's activations; resumes", run_train, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
     {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},
@@ -360,6 +362,7 @@ static int help_verb(const struct verb *verb) {
   else if (verb->run == run_inspect) help_inspect();
   else if (verb->run == run_pull) help_pull();
   else if (verb->run == run_eval) help_eval();
+  else if (verb->run == run_map) help_map();
   else if (verb->run == run_train) help_train();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();

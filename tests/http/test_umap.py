@@ -213,3 +213,38 @@ def test_batches_carry_maps(tmp_path):
     daemon = Daemon(store=alone)
     assert ask(daemon, [SOURCE])[SOURCE] == rows
     daemon.finish()
+
+
+def test_the_command(tmp_path):
+    """`steerd map` puts into the store what the job does, number for number."""
+    store = tmp_path / "a.sqlite"
+    command = ["map", MODEL, SOURCE, "--store", store, *model_options()]
+    status, out, err = run_steerd(*command, "--seed", "5")
+    assert status == 0 and not out and "finding neighbours" in err and err.endswith(f"done: the map of {MODEL}/{SOURCE} is in {store}\n"), err
+    daemon = Daemon(model_options(), store=store)
+    made = ask(daemon, [SOURCE])[SOURCE]
+    assert run_job(daemon, source=SOURCE, seed=5, replace=True)["state"] == "done"
+    assert ask(daemon, [SOURCE])[SOURCE] == made
+    status, _, err = run_steerd(*command, "--replace")
+    assert status == 1 and "/v1/jobs" in err and '"kind": "map"' in err, err  # the daemon has the store
+    daemon.finish()
+    status, _, err = run_steerd(*command)
+    assert status == 1 and err == f"steerd: {store} has a map of {MODEL}/{SOURCE} already; with --replace a new one takes its place\n", err
+    assert run_steerd(*command, "--replace")[0] == 0
+    daemon = Daemon(model_options(), store=store)
+    assert ask(daemon, [SOURCE])[SOURCE] != made
+    daemon.finish()
+
+
+@pytest.mark.parametrize("flags, words", [
+    ([], "map needs --store FILE"),
+    (["--seed", "-1"], "--seed: '-1' is not a whole number of 0 or more"),
+    (["--sed=1"], "did you mean '--seed'?"),
+    (["--corpus", "x"], "unknown flag '--corpus'; steerd help map lists them"),
+    (["--lines"], "unknown flag '--lines'; steerd help map lists them"),
+    (["--replace=yes"], "--replace takes no value, found 'yes'"),
+])
+def test_flags_of_the_command(flags, words):
+    status, out, err = run_steerd("map", "demo", "2-res-demo", *flags)
+    assert status == 2 and words in err and len(err.splitlines()) == 1 and not out, err
+    assert "map needs MODEL and SOURCE;" in run_steerd("map", "demo")[2]

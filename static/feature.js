@@ -76,10 +76,11 @@ const COSINES = 'By the cosine of what the two write: 1 is the same direction, 0
 
 /** Nearest decoder rows: from the feature itself where they are stored, else asked for. */
 function neighbours(at, feature) {
+  const title = `Nearest ${nounOf(at)}s`, hint = h('p', { class: 'hint' }, COSINES, ' ', h('a', { href: `${featurePath(at.model.id, at.source.id, 'map')}#${at.index}` }, 'Where it is on the map'));
   const list = (indices, values) => (indices.length ? h('ul', { class: 'list' }, indices.map((index, i) => neighbourLine(at, index, values[i]))) : empty('No neighbours.'));
   if (feature.topkCosSimIndices?.length) {
     const pairs = feature.topkCosSimIndices.map((index, i) => [index, feature.topkCosSimValues[i]]).filter(([index]) => index !== at.index);
-    return card(`Nearest ${nounOf(at)}s`, h('p', { class: 'hint' }, COSINES), list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
+    return card(title, hint, list(pairs.map(([i]) => i), pairs.map(([, v]) => v)));
   }
   if (at.source.stored) return null;
   const out = h('div', {});
@@ -88,7 +89,7 @@ function neighbours(at, feature) {
     const rows = (reply.topkDecoderCossimFeatures ?? []).filter((row) => Number(row.feature.index) !== at.index);
     return list(rows.map((row) => Number(row.feature.index)), rows.map((row) => row.cosineSimilarity));
   });
-  return card(`Nearest ${nounOf(at)}s`, h('p', { class: 'hint' }, COSINES), out);
+  return card(title, hint, out);
 }
 
 // ---- examples -------------------------------------------------------------------------------------------

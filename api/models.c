@@ -64,6 +64,7 @@ static void write_model(struct json_writer *w, const struct lab *lab, const stru
   jw_member_text(w, "id", model->id);
   jw_member_text(w, "family", model->family);
   jw_member_text(w, "dtype", model->dtype);
+  jw_member_text(w, "kept", model->kept);
   jw_member_int(w, "layers", model->n_layer);
   jw_member_int(w, "heads", model->n_head);
   jw_member_int(w, "kvHeads", model->n_kv_head);

@@ -99,7 +99,7 @@ static int64_t read_seed(const struct values *values) {
 static const char *fingerprint(struct api_call *call, const struct lab_model_info *model, struct error *error) {
   struct lab_stats stats;
   lab_stats(call->api->lab, &stats);
-  return arena_printf(&call->arena, error, "steerd-%s-%s-%s", STEERD_VERSION, stats.backend, model->dtype);
+  return arena_printf(&call->arena, error, "steerd-%s-%s-%s", STEERD_VERSION, stats.backend, model->kept);
 }
 
 static int read_args(struct api_call *call, struct lab_complete_args *args, struct error *error) {

@@ -325,7 +325,7 @@ static const struct shape shapes[] = {
      .event = "{" CHUNK ", choices: [{index: integer, text: text, logprobs: @TextLogprobs?, finish_reason: text?}]}"},
 
     {models_get,
-     .body = "{models: [{id: text, family: text, dtype: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
+     .body = "{models: [{id: text, family: text, dtype: text, kept: text, layers: integer, heads: integer, kvHeads: integer, width: integer, "
      "mlpWidth: integer, context: integer, vocabulary: integer, parameters: integer, bytes: integer, prependsBos: boolean, "
      "neurons: {set: text, layers: integer, perLayer: integer}?, "
      "processed: boolean, sources: [{id: text, " SOURCE_MEMBERS "}]}], stored: [{id: text, displayName: text, url: text?, layers: integer, "

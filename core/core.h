@@ -22,7 +22,7 @@ struct lab;
 struct lab_model_spec {
   const char *id;   /* "gpt2-small"; NULL: as the table of names calls it, else the last part of its path */
   const char *path; /* Hugging Face folder, an ini that describes a model, or a name that is looked for in the Hugging
-                     * Face cache; "?process" behind it (core/model/model_find.h) */
+                     * Face cache; "?process" or "?q8" behind it (core/model/model_find.h) */
 };
 struct lab_source_spec {
   const char *model_id, *source_id; /* "gpt2-small", "7-res-jb" */
@@ -92,7 +92,8 @@ struct lab_model_info {
   bool stored;              /* known from the store alone (lab_stored_model): nothing can be computed with it */
   const char *family;      /* docs/models.md: "gpt2", "llama", "workshop" */
   const char *path;
-  const char *dtype;       /* of the weights as kept */
+  const char *dtype;       /* of the weights in the file */
+  const char *kept;        /* of the matrices in memory */
   int n_layer, n_head, n_kv_head;
   int64_t d_model, d_mlp, n_ctx, vocabulary;
   int64_t parameters;

@@ -25,6 +25,7 @@ static int tell_identity(const struct model *model, struct inspect_facts *facts,
                fact_text(facts, s, "format", error, "%s", tensors_format(model->tensors)) ||
                fact_bytes(facts, s, "files", tensors_bytes(model->tensors), error) ||
                fact_text(facts, s, "dtype", error, "%s", dtype_name(model->weights.dtype)) ||
+               (model->keep != DTYPE_OTHER && fact_text(facts, s, "kept as", error, "%s", dtype_name(model->keep))) ||
                fact_int(facts, s, "parameters", model->weights.parameters, error);
   return failed ? -1 : 0;
 }

@@ -143,7 +143,7 @@ static int run_rounded(const struct model *model, enum dtype dtype, const struct
   struct model rounded = *model; /* but for the weights */
   if (model_load_weights(model, dtype, &rounded.weights, error) != 0)
     return -1;
-  if (rounded.arch.embed_scale_rounds) rounded.arch.embed_scale = dtype_round(model->arch.embed_scale, dtype);
+  if (rounded.arch.embed_scale_rounds && dtype != DTYPE_Q8) rounded.arch.embed_scale = dtype_round(model->arch.embed_scale, dtype);
   *bytes = rounded.weights.bytes;
   int failed = run_text(&rounded, run, error);
   weights_free(&rounded.weights, model->backend);
@@ -169,10 +169,11 @@ static int measure(const struct model *model, struct run *plain, struct run *rou
   static const struct {
     const char *name;
     enum dtype dtype;
-  } lower[] = {{"bf16", DTYPE_BF16}, {"f16", DTYPE_F16}};
+  } lower[] = {{"bf16", DTYPE_BF16}, {"f16", DTYPE_F16}, {"q8", DTYPE_Q8}};
   if (run_text(model, plain, error) != 0) return -1;
-  for (size_t i = 0; i < 2; i++) {
+  for (size_t i = 0; i < sizeof lower / sizeof *lower; i++) {
     size_t bytes = 0;
+    if (model->weights.dtype != DTYPE_F32 && lower[i].dtype != DTYPE_Q8) continue; /* not fewer bits than the file has */
     if (run_rounded(model, lower[i].dtype, rounded, &bytes, error) != 0) return -1;
     struct difference d = compare(plain, rounded, (size_t)model->arch.vocabulary);
     if (tell(facts, lower[i].name, plain, &d, bytes, error) != 0) return -1;
@@ -184,9 +185,12 @@ int inspect_precision(const struct model *model, struct inspect_facts *facts, st
   static const char s[] = "precision";
   int32_t ids[MAX_TOKENS];
   bool written = false;
-  if (model->weights.dtype != DTYPE_F32)
-    return fact_text(facts, s, "weights", error, "%s in the file and run as they are; activations are f32",
-                     dtype_name(model->weights.dtype));
+  if (model->keep != DTYPE_OTHER)
+    return fact_text(facts, s, "weights", error, "%s in the file, kept as %s; the model without it tells what that loses",
+                     dtype_name(model->weights.dtype), dtype_name(model->keep));
+  if (model->weights.dtype != DTYPE_F32 &&
+      fact_text(facts, s, "weights", error, "%s in the file and run as they are; activations are f32", dtype_name(model->weights.dtype)) != 0)
+    return -1;
   int32_t n = choose_ids(model, ids, &written);
   size_t bytes = (size_t)n * (size_t)model->arch.vocabulary * sizeof(float);
   struct run plain = {ids, n, malloc(bytes)}, rounded = {ids, n, malloc(bytes)};

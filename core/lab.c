@@ -21,7 +21,8 @@
 static void describe_model(const struct model *model, struct lab_model_info *info) {
   const struct arch *arch = &model->arch;
   *info = (struct lab_model_info){.id = model->id, .display_name = model->id, .family = arch->family, .path = model->path,
-                                  .dtype = dtype_name(model->weights.dtype), .n_layer = arch->n_layer,
+                                  .dtype = dtype_name(model->weights.dtype), .kept = dtype_name(model_kept(model)),
+                                  .n_layer = arch->n_layer,
                                   .n_head = arch->n_head, .n_kv_head = arch->n_kv_head, .d_model = arch->d_model,
                                   .d_mlp = arch->d_mlp, .n_ctx = arch->n_ctx, .vocabulary = arch->vocabulary,
                                   .parameters = model->weights.parameters, .weight_bytes = model->weights.bytes,
@@ -62,9 +63,9 @@ static int open_model(struct lab *lab, const struct lab_model_spec *spec, struct
   atomic_init(&opened->sources, none);
   describe_model(opened->model, &lab->infos[lab->n_models]);
   const struct lab_model_info *info = &lab->infos[lab->n_models++];
-  log_info("model %s: %s%s, %d layers, d_model %lld, %lld parameters, weights %zu MiB in memory, context %lld", info->id,
+  log_info("model %s: %s%s, %d layers, d_model %lld, %lld parameters, weights %zu MiB in memory as %s, context %lld", info->id,
            info->family, info->processed ? ", processed" : "", info->n_layer, (long long)info->d_model, (long long)info->parameters,
-           info->weight_bytes >> 20, (long long)info->n_ctx);
+           info->weight_bytes >> 20, info->kept, (long long)info->n_ctx);
   return 0;
 }
 

@@ -136,7 +136,9 @@ const char *subject_corpus_name(const struct lab_subject *subject) {
 }
 
 static void identify_dictionary(const struct lab_subject *subject, const char *print, char out[24]) {
-  snprintf(out, 24, "%s %d%s", print, (int)subject->lab->keep, subject->opened->model->processed ? " p" : "");
+  const struct model *model = subject->opened->model;
+  int n = snprintf(out, 24, "%s %d%s", print, (int)subject->lab->keep, model->processed ? " p" : "");
+  if (model->keep != DTYPE_OTHER) snprintf(out + n, 24 - (size_t)n, "k%x", (unsigned)model->keep); /* one digit: it just fits */
 }
 
 void subject_identify(const struct lab_subject *subject, struct subject_identity *out) {

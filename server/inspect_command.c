@@ -15,7 +15,7 @@ void help_inspect(void) {
   puts("steerd inspect PLACE [--json] [--quick]\n\n"
        "Says what PLACE is. A model (a folder, an ini, a llama2.c checkpoint, or a name in the Hugging Face cache, as --model\n"
        "takes it): its architecture as understood, what is done to its weights on the way in, sizes, tokenizer, points,\n"
-       "memory to serve it, and what its logits lose in bf16 and f16, measured on a short built-in text. A dictionary (its folder\n"
+       "memory to serve it, and what its logits lose in bf16, f16 and q8, measured on a short built-in text. A dictionary (its folder\n"
        "or file, or a published name such as gpt2-small/7-res-jb in that cache): what it is taken for, each field that was read,\n"
        "its tensors and every step between a row and its activations. An ini: the model it describes and the dictionaries of its\n"
        "sections [source ID]. Any other file of tensors (safetensors, .pth, .npz, .npy), or a folder with weights alone: the\n"

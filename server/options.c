@@ -19,7 +19,8 @@ static const struct option table[] = {
   {"model", "what is served", OPTION_LIST, "", 0, 0, "", "[ID=]PLACE",
    "Models to load: a Hugging Face folder, a llama2.c checkpoint (.bin), an ini that describes one, or a name or repository "
    "(gpt2, EleutherAI/pythia-70m) that is in the Hugging Face cache of this machine (HF_HUB_CACHE, HF_HOME or "
-   "~/.cache/huggingface); ?process behind it folds and centres its weights as TransformerLens does.",
+   "~/.cache/huggingface). Behind it: ?process folds and centres its weights as TransformerLens does, ?q8, ?bf16 or ?f16 keeps "
+   "them in fewer bits, ?process+bf16 does both.",
    AT(model)},
   {"source", "what is served", OPTION_LIST, "", 0, 0, "", "MODEL/SOURCE[=PLACE]",
    "Dictionaries to load: a folder, a file, an ini that describes one, or a published name; without PLACE, Neuronpedia's "

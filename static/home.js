@@ -24,7 +24,7 @@ export function modelFacts(model) {
     return h('div', {}, facts([['Name', model.displayName !== model.id ? model.displayName : null], ['Layers', model.layers || null], ['Page', model.url ? outside(model.url) : null]]),
       h('p', { class: 'hint' }, STORED));
   return facts([['Family', model.family], ['Layers', model.layers], ['Width', count(model.width)], ['Parameters', count(model.parameters)],
-    ['Vocabulary', count(model.vocabulary)], ['Context', `${count(model.context)} tokens`], ['Weights', `${bytes(model.bytes)} ${model.dtype}`]]);
+    ['Vocabulary', count(model.vocabulary)], ['Context', `${count(model.context)} tokens`], ['Weights', `${bytes(model.bytes)} ${model.kept}`]]);
 }
 
 const LISTED = 24; // sources of a model on the page of all

@@ -7,7 +7,7 @@ static const struct {
     [DTYPE_F32] = {"F32", 4},   [DTYPE_F16] = {"F16", 2}, [DTYPE_BF16] = {"BF16", 2}, [DTYPE_F64] = {"F64", 8},
     [DTYPE_I8] = {"I8", 1},     [DTYPE_U8] = {"U8", 1},   [DTYPE_I16] = {"I16", 2},   [DTYPE_U16] = {"U16", 2},
     [DTYPE_I32] = {"I32", 4},   [DTYPE_U32] = {"U32", 4}, [DTYPE_I64] = {"I64", 8},   [DTYPE_U64] = {"U64", 8},
-    [DTYPE_BOOL] = {"BOOL", 1}, [DTYPE_OTHER] = {"other", 0}};
+    [DTYPE_BOOL] = {"BOOL", 1}, [DTYPE_OTHER] = {"other", 0}, [DTYPE_Q8] = {"Q8", 0}};
 
 size_t dtype_size(enum dtype dtype) { return types[dtype].size; }
 const char *dtype_name(enum dtype dtype) { return types[dtype].name; }
@@ -41,5 +41,8 @@ void dtype_to_f32(const void *data, enum dtype dtype, size_t stride, size_t coun
     memcpy(out, data, count * sizeof *out);
     return;
   }
-  for (size_t i = 0; i < count; i++) out[i] = dtype_f32_at(data, dtype, i * stride);
+  if (dtype == DTYPE_F32)
+    for (size_t i = 0; i < count; i++) memcpy(&out[i], (const unsigned char *)data + i * stride * sizeof *out, sizeof *out);
+  else
+    for (size_t i = 0; i < count; i++) out[i] = dtype_f32_at(data, dtype, i * stride);
 }

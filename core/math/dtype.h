@@ -9,10 +9,11 @@
 enum dtype {
   DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I8, DTYPE_U8, DTYPE_I16, DTYPE_U16,
   DTYPE_I32, DTYPE_U32, DTYPE_I64, DTYPE_U64, DTYPE_BOOL, DTYPE_OTHER, /* known name, not computed with */
+  DTYPE_Q8,                                     /* matrices in memory alone (blocks.h), in no file */
   DTYPE_COUNT
 };
 
-size_t dtype_size(enum dtype dtype);      /* bytes of one element; 0 for DTYPE_OTHER */
+size_t dtype_size(enum dtype dtype);      /* bytes of one element; 0 for DTYPE_Q8 and DTYPE_OTHER */
 const char *dtype_name(enum dtype dtype); /* "F32", "BF16", ... as safetensors spells them */
 
 static inline float bf16_to_f32(uint16_t h) {

@@ -81,7 +81,8 @@ struct matrix_part {
 
 /* How a matrix is made, where not as matrix_new makes it. */
 struct matrix_wish {
-  enum dtype dtype; /* as it is kept: DTYPE_F32, DTYPE_F16, DTYPE_BF16 (dtype_round); DTYPE_OTHER: as matrix_new keeps it */
+  enum dtype dtype; /* as it is kept: DTYPE_F32, DTYPE_F16, DTYPE_BF16 (dtype_round), DTYPE_Q8 (blocks.h; ERROR_UNSUPPORTED on some
+                     * backends); DTYPE_OTHER: as matrix_new keeps it */
   bool aside;       /* without the backend's threads, which may be at work for a step */
   bool passing;     /* it comes and goes while others are served: giving it back must not hold them up */
   bool written;     /* matrix_write will change it: f32, and the mapping is not borrowed any longer */

@@ -10,6 +10,7 @@
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/base/number.h"
+#include "core/math/blocks.h"
 #include "core/model/llama2c.h"
 #include "core/model/model_tokenizer.h"
 #include "core/model/process.h"
@@ -44,9 +45,14 @@ int model_load_weights(const struct model *model, enum dtype keep, struct weight
 
 static int bind_weights(struct model *model, struct error *error) {
   model->stored = model->arch;
-  if (!model->processed) return model_load_weights(model, DTYPE_OTHER, &model->weights, error);
-  return process_load(&model->stored, model->family, model->tensors, model->backend, DTYPE_OTHER, &model->arch,
+  if (!model->processed) return model_load_weights(model, model->keep, &model->weights, error);
+  return process_load(&model->stored, model->family, model->tensors, model->backend, model->keep, &model->arch,
                       &model->weights, error);
+}
+
+/* As if the file had the type that matrices are kept in. A file of 8 bits there is none. */
+static enum dtype scale_type(const struct model *model) {
+  return model->keep == DTYPE_OTHER || model->keep == DTYPE_Q8 ? model->weights.dtype : model->keep;
 }
 
 static int load_weights(struct model *model, struct error *error) {
@@ -54,7 +60,7 @@ static int load_weights(struct model *model, struct error *error) {
   if (!model->tensors) return -1;
   if (bind_weights(model, error) != 0) return error_prefix(error, "'%s'", model->path);
   if (model->arch.embed_scale_rounds)
-    model->arch.embed_scale = dtype_round(model->arch.embed_scale, model->weights.dtype);
+    model->arch.embed_scale = dtype_round(model->arch.embed_scale, scale_type(model));
   return 0;
 }
 
@@ -247,15 +253,18 @@ static int open_any(struct model *model, struct error *error) {
   return check_tokens(model, error);
 }
 
-static struct model *open_by(int (*how)(struct model *, struct error *), bool processed, const char *id,
-                             const char *path, struct backend *backend, struct error *error) {
+struct model *model_open_as(const char *id, const char *path, const struct model_wish *wish, struct backend *backend,
+                            struct error *error) {
   struct model *model = calloc(1, sizeof *model);
   if (!model) return error_memory(error, sizeof *model), NULL;
   model->backend = backend;
-  model->processed = processed;
+  model->processed = wish->processed;
+  model->keep = wish->keep;
   model->id = strdup(id);
   model->path = strdup(path);
-  int failed = !model->id || !model->path ? error_memory(error, strlen(path)) : how(model, error);
+  int failed = !model->id || !model->path ? error_memory(error, strlen(path))
+               : wish->weights            ? open_folder_weights(model, error)
+                                          : open_any(model, error);
   if (failed) {
     error_prefix(error, "model '%s'", id);
     model_close(model);
@@ -266,31 +275,34 @@ static struct model *open_by(int (*how)(struct model *, struct error *), bool pr
 }
 
 struct model *model_open(const char *id, const char *path, struct backend *backend, struct error *error) {
-  return open_by(open_any, false, id, path, backend, error);
+  return model_open_as(id, path, &(struct model_wish){.keep = DTYPE_OTHER}, backend, error);
 }
 
 struct model *model_open_weights(const char *id, const char *folder, struct backend *backend, struct error *error) {
-  return open_by(open_folder_weights, false, id, folder, backend, error);
-}
-
-struct model *model_open_processed(const char *id, const char *path, struct backend *backend, struct error *error) {
-  return open_by(open_any, true, id, path, backend, error);
+  return model_open_as(id, folder, &(struct model_wish){.keep = DTYPE_OTHER, .weights = true}, backend, error);
 }
 
 struct model *model_open_weights_processed(const char *id, const char *folder, struct backend *backend,
                                            struct error *error) {
-  return open_by(open_folder_weights, true, id, folder, backend, error);
+  return model_open_as(id, folder, &(struct model_wish){.processed = true, .keep = DTYPE_OTHER, .weights = true}, backend, error);
+}
+
+/* What `keep` has made of a matrix [n_out][n_in]. */
+static void round_matrix(enum dtype keep, float *w, int64_t n_out, int64_t n_in) {
+  for (int64_t out = 0; keep == DTYPE_Q8 && out < n_out; out++) q8_round(w + out * n_in, n_in);
+  for (int64_t i = 0; keep != DTYPE_Q8 && i < n_out * n_in; i++) w[i] = dtype_round(w[i], keep);
 }
 
 int model_mlp_out(const struct model *model, int layer, struct matrix_part *part, float **made, struct error *error) {
   struct weight_reader reader;
   *made = NULL;
   if (!arch_has(&model->arch, HAS_MLP)) return error_set(error, ERROR_UNSUPPORTED, "model '%s' has no MLP", model->id);
-  if (!model->processed)
-    return weight_reader_open(&model->arch, model->family, model->tensors, &reader, error) != 0
-               ? -1
-               : weight_reader_part(&reader, SLOT_OUT, layer, part, error);
-  if (process_read_mlp_out(&model->stored, model->family, model->tensors, layer, made, error) != 0) return -1;
+  if (!model->processed && weight_reader_open(&model->arch, model->family, model->tensors, &reader, error) != 0) return -1;
+  if (!model->processed && model->keep == DTYPE_OTHER) return weight_reader_part(&reader, SLOT_OUT, layer, part, error);
+  int failed = model->processed ? process_read_mlp_out(&model->stored, model->family, model->tensors, layer, made, error)
+                                : weight_reader_read(&reader, SLOT_OUT, layer, made, error);
+  if (failed) return -1;
+  if (model->keep != DTYPE_OTHER) round_matrix(model->keep, *made, model->arch.d_model, model->arch.d_mlp);
   *part = (struct matrix_part){.data = *made, .dtype = DTYPE_F32, .layout = ROWS_ARE_OUTPUTS, .n_out = model->arch.d_model,
                                .ld = model->arch.d_mlp};
   return 0;

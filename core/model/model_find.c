@@ -128,19 +128,49 @@ static int find_plain(const struct model_names *names, const char *where, struct
   return read_wanted(where, &wanted, error) == 0 ? find_in_hub(names, &wanted, out, error) : -1;
 }
 
-/* PLACE?OPTION. A path that has a question mark in its name is a path. */
+/* One word behind the "?", of n characters. */
+static int read_option(const char *word, size_t n, struct model_wish *wish) {
+  static const struct {
+    const char *word;
+    enum dtype keep;
+  } types[] = {{"f32", DTYPE_F32}, {"f16", DTYPE_F16}, {"bf16", DTYPE_BF16}, {"q8", DTYPE_Q8}};
+  if (n == 7 && memcmp(word, "process", n) == 0 && !wish->processed) {
+    wish->processed = true;
+    return 0;
+  }
+  for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+    if (strlen(types[i].word) == n && memcmp(word, types[i].word, n) == 0 && wish->keep == DTYPE_OTHER) {
+      wish->keep = types[i].keep;
+      return 0;
+    }
+  return -1;
+}
+
+/* "process", a type, or both with a "+" between them. */
+static int read_options(const char *where, const char *options, struct model_wish *wish, struct error *error) {
+  for (const char *at = options;; at++) {
+    size_t n = strcspn(at, "+");
+    if (read_option(at, n, wish) != 0)
+      return error_set(error, ERROR_ARGUMENT,
+                       "'%.300s': '?%.60s' is not known; behind a model may stand ?process, one of ?f32, ?f16, ?bf16 and ?q8, or both as in "
+                       "?process+bf16",
+                       where, options);
+    at += n;
+    if (!*at) return 0;
+  }
+}
+
+/* PLACE?OPTIONS. A path that has a question mark in its name is a path. */
 int model_find(const struct model_names *names, const char *where, struct model_place *out, struct error *error) {
   char plain[HUB_PATH_BYTES];
   memset(out, 0, sizeof *out);
-  const char *option = path_is_directory(where) || path_is_file(where) ? NULL : strrchr(where, '?');
-  if (!option) return find_plain(names, where, out, error);
-  if (strcmp(option, "?process") != 0)
-    return error_set(error, ERROR_ARGUMENT, "'%.300s': '%.60s' is not known; behind a model may stand ?process", where,
-                     option);
-  int n = snprintf(plain, sizeof plain, "%.*s", (int)(option - where), where);
+  out->wish.keep = DTYPE_OTHER;
+  const char *options = path_is_directory(where) || path_is_file(where) ? NULL : strrchr(where, '?');
+  if (!options) return find_plain(names, where, out, error);
+  if (read_options(where, options + 1, &out->wish, error) != 0) return -1;
+  int n = snprintf(plain, sizeof plain, "%.*s", (int)(options - where), where);
   if (n < 0 || (size_t)n >= sizeof plain)
     return error_set(error, ERROR_LIMIT, "the path '%.100s...' is too long", where);
-  out->processed = true;
   return find_plain(names, plain, out, error);
 }
 
@@ -148,8 +178,7 @@ struct model *model_open_place(const char *id, const struct model_place *place, 
                                struct error *error) {
   const char *fence[] = {place->fence};
   if (*place->fence) mapfile_fence(fence, 1);
-  struct model *model = (place->processed ? model_open_processed : model_open)(id ? id : place->id, place->path, backend,
-                                                                               error);
+  struct model *model = model_open_as(id ? id : place->id, place->path, &place->wish, backend, error);
   if (*place->fence) mapfile_fence(NULL, 0);
   return model;
 }

@@ -5,6 +5,7 @@
  *   EleutherAI/pythia-70m                   a repository in the cache, known to the table or not
  *   EleutherAI/pythia-70m@step3000          at a branch, tag or commit
  *   gpt2?process                            any of these with its weights processed (core/model/process.h)
+ *   gpt2?q8, gpt2?process+bf16              or kept in another type than the file's: f32, f16, bf16, q8 (core/model/model.h)
  *
  * What exists as a path is a path. Nothing is downloaded: core/pull.h does. */
 #ifndef STEERD_CORE_MODEL_MODEL_FIND_H
@@ -19,7 +20,7 @@ struct model_place {
   char id[132];               /* what the model is called when nobody names it */
   char fence[HUB_PATH_BYTES]; /* of a snapshot: the real path of the cache, which its files may not lead out of;
                                * else "" */
-  bool processed;             /* "?process" stood behind it */
+  struct model_wish wish;     /* what stood behind "?" */
 };
 
 /* ERROR_NOT_FOUND says which folder was looked at, the nearest name that is there, and how to get the model. */

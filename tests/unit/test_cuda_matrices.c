@@ -289,6 +289,22 @@ static void test_what_passes(void **state) {
   world_free(world);
 }
 
+/* The processor alone keeps weights in 8 bits: told, and nothing stays behind. */
+static void test_eight_bits_are_refused(void **state) {
+  (void)state;
+  struct backend *backend = must_open("cuda", 1);
+  struct source s = source_new(DTYPE_F32, ROWS_ARE_INPUTS, 100, 90, 30, 0, 31);
+  struct matrix_wish wish = {.dtype = DTYPE_Q8};
+  struct matrix *matrix = NULL;
+  struct error error = ERROR_INIT;
+  assert_int_equal(backend->ops->matrix_new_as(backend, &s.part, 1, 90, &wish, &matrix, &error), -1);
+  assert_int_equal(error.code, ERROR_UNSUPPORTED);
+  assert_non_null(strstr(error.text, "f32, f16 and bf16"));
+  assert_null(matrix);
+  free(s.block);
+  backend_close(backend);
+}
+
 /* Every call of an upload may fail: the error says so, nothing stays behind, and the next one is right. */
 static void test_every_call_may_fail(void **state) {
   (void)state;
@@ -316,7 +332,7 @@ static void test_every_call_may_fail(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_any_order_and_type), cmocka_unit_test(test_by_the_host),         cmocka_unit_test(test_many_pieces),
-      cmocka_unit_test(test_beside_steps),       cmocka_unit_test(test_what_passes),         cmocka_unit_test(test_every_call_may_fail),
+      cmocka_unit_test(test_beside_steps),       cmocka_unit_test(test_what_passes),         cmocka_unit_test(test_eight_bits_are_refused), cmocka_unit_test(test_every_call_may_fail),
       cmocka_unit_test(test_nothing_is_left),
   };
   return find_library() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;

@@ -77,7 +77,9 @@ static void test_precision(void **state) {
     double want;
   } figures[] = {{"bf16: relative error of logits", 0.021257789}, {"bf16: same next token", 94.0 / 96},
                  {"bf16: loss", 9.880540422},                     {"f16: relative error of logits", 0.0031455047},
-                 {"f16: same next token", 1},                     {"f16: loss", 9.870188699}};
+                 {"f16: same next token", 1},                     {"f16: loss", 9.870188699},
+                 {"q8: relative error of logits", 0.077184936},   {"q8: same next token", 87.0 / 96},
+                 {"q8: loss", 9.860168818}};
   struct inspect_facts facts;
   inspect(TINY "model", true, &facts);
   assert_string_equal(fact(&facts, "precision", "measured on")->text, "96 tokens of a built-in text");
@@ -86,10 +88,12 @@ static void test_precision(void **state) {
     if (fabs(got - figures[i].want) > 1e-4 * figures[i].want)
       fail_msg("%s: %.9g, recorded %.9g", figures[i].key, got, figures[i].want);
   }
-  assert_true(fact(&facts, "precision", "bf16: weights")->integer < fact(&facts, "memory", "weights")->integer);
+  int64_t half = fact(&facts, "precision", "bf16: weights")->integer;
+  assert_true(half < fact(&facts, "memory", "weights")->integer && fact(&facts, "precision", "q8: weights")->integer < half);
   inspect_clear(&facts);
   inspect(TINY "model-bf16", true, &facts);
   assert_non_null(strstr(fact(&facts, "precision", "weights")->text, "BF16 in the file and run as they are"));
+  assert_non_null(fact(&facts, "precision", "q8: loss"));
   inspect_clear(&facts);
 }
 

@@ -131,9 +131,14 @@ static void attend_back_rows(const struct attend_back *at, float *scratch) {
 /* ---- weights ---- */
 
 /* to[i] = weights [0, n) as they are kept, n a multiple of LANES. */
-static void widen(enum dtype dtype, int64_t n, const unsigned char *from, float *to) {
-  size_t size = dtype == DTYPE_F32 ? 4 : 2;
-  for (int64_t i = 0; i < n; i += LANES) vf_store(to + i, load_weights(dtype, from + (size_t)i * size));
+static void widen(enum dtype dtype, const unsigned char *panel, int64_t first, int64_t n, float *to) {
+  for (int64_t in = first; in < first + n; in++, to += LANES) {
+    const unsigned char *block = panel + (size_t)(in / Q8_INPUTS) * Q8_BLOCK;
+    if (dtype == DTYPE_Q8)
+      vf_store(to, load_numbers(block + (2 + in % Q8_INPUTS) * LANES, LOAD_F16(block)));
+    else
+      vf_store(to, load_weights(dtype, panel + (size_t)in * panel_line(dtype)));
+  }
 }
 
 static void add_lanes(int64_t n, const float *g, const float *w, float *sums) {

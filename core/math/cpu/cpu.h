@@ -13,6 +13,7 @@
 #define STEERD_CORE_MATH_CPU_CPU_H
 
 #include "core/base/pool.h"
+#include "core/math/blocks.h"
 #include "core/math/host.h"
 #include "core/math/learn.h"
 #include "core/math/sparse.h"
@@ -20,7 +21,8 @@
 
 #define LANES 16 /* outputs of a panel, floats of a `vf` */
 
-/* W in panels of 16 outputs: panel p holds [n_in][16] in the dtype of the file, zero beyond n_out. */
+/* W in panels of 16 outputs: panel p holds [n_in][16] in the dtype of the file, zero beyond n_out. Of Q8 it holds blocks of Q8_INPUTS
+ * inputs, the last one whole too: 16 scales in f16, then [Q8_INPUTS][16] numbers. */
 struct cpu_matrix {
   struct matrix base;
   struct memory *memory;
@@ -28,6 +30,13 @@ struct cpu_matrix {
   int64_t n_panels;
   size_t panel_bytes; /* from panel to panel; a little more than the panel where that would be a power of two */
 };
+
+#define Q8_BLOCK (LANES * (2 + Q8_INPUTS)) /* bytes */
+
+/* Bytes of an input of a panel. Of Q8 its share of a block, so that there the lines of multiples of Q8_INPUTS alone have a place. */
+static inline size_t panel_line(enum dtype dtype) {
+  return dtype == DTYPE_Q8 ? Q8_BLOCK / Q8_INPUTS : LANES * dtype_size(dtype);
+}
 
 /* The way back through attention: some rows of a text, all heads of one KV head. */
 struct attend_back {
@@ -55,7 +64,7 @@ struct ahead {
 };
 
 /* c[r][0 .. 16 panels) (+)= sum over k < n of x[k][r] w[k], for a tile of rows packed as x [n][rows]; weights as they are
- * kept, panel_bytes from panel to panel. `add`: go on from what c holds, else from zero. wide, not for F32: the weights in f32 are
+ * kept, from a multiple of Q8_INPUTS on, panel_bytes from panel to panel. `add`: go on from what c holds, else from zero. wide, not for F32: the weights in f32 are
  * written there too, panels WIDE_FLOATS apart, n <= BLOCK_INPUTS; may be NULL. */
 #define BLOCK_INPUTS 128 /* inputs of a block that several tiles share */
 #define WIDE_FLOATS (BLOCK_INPUTS * LANES)
@@ -72,7 +81,7 @@ struct attend_unit {
 struct kernels {
   const char *name;
   /* tile[dtype of the weights][i][rows - 1]: kernel of 2^i panels; tile_rows[i]: the tallest there is, 0 when none. */
-  tile_fn *const *tile[DTYPE_BF16 + 1][3];
+  tile_fn *const *tile[DTYPE_Q8 + 1][3];
   int tile_rows[3];
   int many; /* the i for more rows than any tile holds */
   /* c[0 .. 16 panels) = x W^T of one row, weights as they are kept; 1 <= panels <= STREAM_PANELS. next: panels
@@ -107,7 +116,7 @@ struct kernels {
   void (*norm_back)(const struct norm *norm, int64_t n, const float *x, float *g, bool hold, float *to);
   void (*attend_back)(const struct attend_back *unit, float *scratch);
   void (*add_lanes)(int64_t n, const float *g, const float *w, float *sums); /* sums[i][lane] += g[lane] w[i][lane], i < n */
-  void (*widen)(enum dtype dtype, int64_t n, const unsigned char *from, float *to); /* n: a multiple of LANES */
+  void (*widen)(enum dtype dtype, const unsigned char *panel, int64_t first, int64_t n, float *to); /* n inputs from `first` on: [n][LANES] */
 
   struct learn learn; /* ops.learn */
 };
@@ -217,7 +226,7 @@ int cpu_matrix_new_as(struct backend *backend, const struct matrix_part *parts, 
                       const struct matrix_wish *wish, struct matrix **out, struct error *error);
 void cpu_matrix_free(struct backend *backend, struct matrix *matrix);
 void cpu_matrix_write(struct matrix *matrix, int64_t first, int64_t count, const float *rows, const float *factors);
-/* row[k] = W(out, k) * scale. */
+/* row[k] = W(out, k) * scale. W(out, k) is an f32. */
 void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row);
 
 int cpu_run(struct backend *backend, const struct op *list, size_t count, const struct step *step,

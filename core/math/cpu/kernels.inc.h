@@ -22,10 +22,12 @@
 TILES(F32)
 TILES(F16)
 TILES(BF16)
+TILES(Q8)
 
 #define NAME_F32(panels, rows) tile_F32_##panels##x##rows,
 #define NAME_F16(panels, rows) tile_F16_##panels##x##rows,
 #define NAME_BF16(panels, rows) tile_BF16_##panels##x##rows,
+#define NAME_Q8(panels, rows) tile_Q8_##panels##x##rows,
 #define NAMES(dtype)                                                           \
   static tile_fn *const tiles_1_##dtype[] = {TILES_1(NAME_##dtype) NULL};       \
   static tile_fn *const tiles_2_##dtype[] = {TILES_2(NAME_##dtype) NULL};       \
@@ -33,12 +35,14 @@ TILES(BF16)
 NAMES(F32)
 NAMES(F16)
 NAMES(BF16)
+NAMES(Q8)
 
 const struct kernels KERNELS = {
     .name = KERNELS_NAME,
     .tile = {[DTYPE_F32] = {tiles_1_F32, tiles_2_F32, tiles_4_F32},
              [DTYPE_F16] = {tiles_1_F16, tiles_2_F16, tiles_4_F16},
-             [DTYPE_BF16] = {tiles_1_BF16, tiles_2_BF16, tiles_4_BF16}},
+             [DTYPE_BF16] = {tiles_1_BF16, tiles_2_BF16, tiles_4_BF16},
+             [DTYPE_Q8] = {tiles_1_Q8, tiles_2_Q8, tiles_4_Q8}},
     .tile_rows = {TILE_ROWS_1, TILE_ROWS_2, TILE_ROWS_4},
     .many = TILE_MANY,
     .stream = stream,

@@ -1,7 +1,7 @@
 /* pack.c: matrices of a file into panels (cpu.h), in parallel, and rows back out of them.
  *
  * Knows dtypes only by their size: packing moves elements and never converts them, except for a matrix whose
- * parts differ in dtype, which is kept in f32, and one that is wished in another dtype than its file has. */
+ * parts differ in dtype, which is kept in f32, and one that is wished in another dtype than its file has, Q8 (blocks.h) among them. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,6 +121,30 @@ static void pack_rows(struct origin from, size_t size, int64_t begin, int64_t en
       memcpy(to + (size_t)in * line + (size_t)lane * size, source + (size_t)lane * ld + (size_t)in * size, size);
 }
 
+/* One output's part of a block, n inputs from `in` on; zeros behind the last, so that the counts are constants. */
+static void pack_lane(struct origin from, int64_t in, int n, int lane, unsigned char *block) {
+  float weights[Q8_INPUTS] = {0};
+  size_t stride = from.part->layout == ROWS_ARE_OUTPUTS ? 1 : (size_t)from.part->ld;
+  dtype_to_f32(element(from, in), from.part->dtype, stride, (size_t)n, weights);
+  uint16_t half = q8_scale(weights, Q8_INPUTS);
+  float scale = f16_to_f32(half);
+  int8_t numbers[Q8_INPUTS];
+  memcpy(block + lane * 2, &half, sizeof half);
+  for (int k = 0; k < Q8_INPUTS; k++) numbers[k] = q8_number(weights[k], scale);
+  for (int k = 0; k < Q8_INPUTS; k++) block[(2 + k) * LANES + lane] = (unsigned char)numbers[k];
+}
+
+/* begin: a multiple of Q8_INPUTS, as the units' are. */
+static void pack_blocks(const struct packing *packing, int64_t panel, int64_t begin, int64_t end) {
+  const struct cpu_matrix *matrix = packing->matrix;
+  unsigned char *to = packing->data + (size_t)panel * matrix->panel_bytes;
+  for (int lane = 0; lane < LANES && panel * LANES + lane < matrix->base.n_out; lane++) {
+    struct origin from = find_output(packing, panel * LANES + lane);
+    for (int64_t in = begin; in < end; in += Q8_INPUTS)
+      pack_lane(from, in, end - in < Q8_INPUTS ? (int)(end - in) : Q8_INPUTS, lane, to + (size_t)(in / Q8_INPUTS) * Q8_BLOCK);
+  }
+}
+
 /* Sixteen outputs from here on lie side by side in the file. */
 static bool is_whole(struct origin from) {
   int64_t run = from.part->run;
@@ -132,7 +156,9 @@ static void pack_panel(const struct packing *packing, int64_t panel, int64_t beg
   struct origin from = find_output(packing, panel * LANES);
   size_t size = dtype_size(matrix->base.dtype);
   unsigned char *to = packing->data + (size_t)panel * matrix->panel_bytes;
-  if (!is_whole(from) || from.part->dtype != matrix->base.dtype)
+  if (matrix->base.dtype == DTYPE_Q8)
+    pack_blocks(packing, panel, begin, end);
+  else if (!is_whole(from) || from.part->dtype != matrix->base.dtype)
     pack_slowly(packing, panel, begin, end);
   else if (from.part->layout == ROWS_ARE_INPUTS)
     pack_columns(from, size, begin, end, to);
@@ -175,10 +201,10 @@ static void pack_work(struct pool_worker *worker, void *context) {
 /* Bytes from panel to panel. Panels that lie a multiple of 2 KiB apart would fall into the same few sets of a
  * cache when several are read side by side; one line more spreads them. */
 static int size_panels(struct cpu_matrix *matrix, size_t *bytes, struct error *error) {
-  size_t panel;
+  size_t panel, inputs = (size_t)matrix->base.n_in;
+  if (matrix->base.dtype == DTYPE_Q8) inputs = size_round_up(inputs, Q8_INPUTS);
   matrix->n_panels = (matrix->base.n_out + LANES - 1) / LANES;
-  if (!checked_mul((size_t)matrix->base.n_in, LANES * dtype_size(matrix->base.dtype), &panel) ||
-      panel > SIZE_MAX / 4)
+  if (!checked_mul(inputs, panel_line(matrix->base.dtype), &panel) || panel > SIZE_MAX / 4)
     return error_memory(error, SIZE_MAX);
   panel = size_round_up(panel, 64);
   if (panel % 2048 == 0) panel += 64;
@@ -230,11 +256,16 @@ void cpu_matrix_write(struct matrix *matrix, int64_t first, int64_t count, const
   }
 }
 
+static float block_weight(const unsigned char *panel, int64_t in, size_t lane) {
+  const unsigned char *block = panel + (size_t)(in / Q8_INPUTS) * Q8_BLOCK;
+  return (float)(int8_t)block[(size_t)(2 + in % Q8_INPUTS) * LANES + lane] * dtype_f32_at(block, DTYPE_F16, lane);
+}
+
 void cpu_matrix_row(const struct matrix *matrix, int64_t out, float scale, float *row) {
   const struct cpu_matrix *w = (const struct cpu_matrix *)matrix;
   assert(0 <= out && out < matrix->n_out);
   const unsigned char *panel = w->data + (size_t)(out / LANES) * w->panel_bytes;
   size_t lane = (size_t)(out % LANES);
   for (int64_t k = 0; k < matrix->n_in; k++)
-    row[k] = dtype_f32_at(panel, matrix->dtype, (size_t)k * LANES + lane) * scale;
+    row[k] = (matrix->dtype == DTYPE_Q8 ? block_weight(panel, k, lane) : dtype_f32_at(panel, matrix->dtype, (size_t)k * LANES + lane)) * scale;
 }

@@ -140,7 +140,7 @@ static float *unit_sums(const struct unit *unit, int64_t panel, int64_t tile, in
  * memory at the start of every block; the prefetchers of the hardware stop at the end of a page. */
 static struct ahead ahead_of(const struct unit *unit, int64_t panel, int64_t begin, int64_t n, int64_t i) {
   const struct cpu_matrix *w = unit->product->w;
-  size_t line = LANES * dtype_size(w->base.dtype), tiles = (size_t)(unit->tile_end - unit->tile);
+  size_t line = panel_line(w->base.dtype), tiles = (size_t)(unit->tile_end - unit->tile);
   if (panel >= unit->panel_end && begin + n < w->base.n_in) {
     panel = unit->panel;
     begin += n;
@@ -155,7 +155,7 @@ static void unit_panels(const struct unit *unit, int64_t panel, int shift, int64
   const struct cpu_matrix *w = unit->product->w;
   enum dtype dtype = w->base.dtype;
   int panels = 1 << shift;
-  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * LANES * dtype_size(dtype);
+  const unsigned char *data = w->data + (size_t)panel * w->panel_bytes + (size_t)begin * panel_line(dtype);
   size_t stride = w->panel_bytes;
   for (int64_t tile = unit->tile; tile < unit->tile_end; tile++) {
     int height = tile_height(&unit->tiling, tile);
@@ -197,8 +197,8 @@ static void unit_finish(const struct unit *unit) {
 static void stream_panels(const struct unit *unit, int64_t panel, int shift, int64_t next) {
   const struct product *product = unit->product;
   const struct cpu_matrix *w = product->w;
-  size_t line = LANES * dtype_size(w->base.dtype);
-  int64_t far = FAR / (int64_t)line, n_in = w->base.n_in, first = n_in > far ? n_in - far : 0;
+  size_t line = panel_line(w->base.dtype);
+  int64_t far = FAR / (int64_t)line, n_in = w->base.n_in, first = n_in > far ? (n_in - far) / Q8_INPUTS * Q8_INPUTS : 0;
   const unsigned char *data = w->data + (size_t)panel * w->panel_bytes, *follow = w->data + (size_t)next * w->panel_bytes;
   const float *x = product->tiles + tile_row(&unit->tiling, unit->tile) * n_in;
   int height = tile_height(&unit->tiling, unit->tile);

@@ -13,6 +13,9 @@
 #define LOAD_F16(p) vf_load_f16((const uint16_t *)(const void *)(p))
 #define LOAD_BF16(p) vf_load_bf16((const uint16_t *)(const void *)(p))
 
+/* Of Q8; exact (blocks.h). */
+VF vf load_numbers(const unsigned char *p, vf scale) { return vf_mul(vf_load_i8((const int8_t *)(const void *)p), scale); }
+
 VF vf load_weights(const enum dtype dtype, const unsigned char *p) {
   if (dtype == DTYPE_F32) return LOAD_F32(p);
   return dtype == DTYPE_F16 ? LOAD_F16(p) : LOAD_BF16(p);
@@ -29,21 +32,30 @@ VF void tile_body(const enum dtype dtype, const bool keep, const int panels, con
     UNROLL for (int p = 0; p < panels; p++)
       sum[r][p] = add ? vf_load(c + (r * panels + p) * LANES) : vf_set1(0.0f);
   }
-  for (int64_t k = 0; k < n; k++) {
-    vf weight[TILE_MAX_PANELS];
-    UNROLL for (int p = 0; p < panels; p++) {
-      weight[p] = load_weights(dtype, w + (size_t)p * panel_bytes);
-      if (keep) vf_store(wide + (size_t)p * WIDE_FLOATS, weight[p]);
-      __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 3);
+  for (int64_t k = 0; k < n;) {
+    const int64_t end = dtype == DTYPE_Q8 && n - k > Q8_INPUTS ? k + Q8_INPUTS : n;
+    vf scale[TILE_MAX_PANELS];
+    if (dtype == DTYPE_Q8) {
+      UNROLL for (int p = 0; p < panels; p++) scale[p] = LOAD_F16(w + (size_t)p * panel_bytes);
+      w += LANES * 2;
     }
-    fetch += fetch_step;
-    UNROLL for (int r = 0; r < rows; r++) {
-      vf value = vf_set1(x[r]);
-      UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(value, weight[p], sum[r][p]);
+    for (; k < end; k++) {
+      vf weight[TILE_MAX_PANELS];
+      UNROLL for (int p = 0; p < panels; p++) {
+        const unsigned char *at = w + (size_t)p * panel_bytes;
+        weight[p] = dtype == DTYPE_Q8 ? load_numbers(at, scale[p]) : load_weights(dtype, at);
+        if (keep) vf_store(wide + (size_t)p * WIDE_FLOATS, weight[p]);
+        __builtin_prefetch(fetch + (size_t)p * fetch_stride, 0, 3);
+      }
+      fetch += fetch_step;
+      UNROLL for (int r = 0; r < rows; r++) {
+        vf value = vf_set1(x[r]);
+        UNROLL for (int p = 0; p < panels; p++) sum[r][p] = vf_fma(value, weight[p], sum[r][p]);
+      }
+      w += LANES * (dtype == DTYPE_F32 ? 4 : dtype == DTYPE_Q8 ? 1 : 2);
+      if (keep) wide += LANES;
+      x += rows;
     }
-    w += LANES * (dtype == DTYPE_F32 ? 4 : 2);
-    if (keep) wide += LANES;
-    x += rows;
   }
   UNROLL for (int r = 0; r < rows; r++) {
     UNROLL for (int p = 0; p < panels; p++) vf_store(c + (r * panels + p) * LANES, sum[r][p]);
@@ -61,6 +73,7 @@ VF void tile_body(const enum dtype dtype, const bool keep, const int panels, con
 #define TILE_F32(panels, rows) TILE_OF(F32, panels, rows)
 #define TILE_F16(panels, rows) TILE_OF(F16, panels, rows)
 #define TILE_BF16(panels, rows) TILE_OF(BF16, panels, rows)
+#define TILE_Q8(panels, rows) TILE_OF(Q8, panels, rows)
 
 /* One row: every panel is a stream of its own from memory, and a chain of its own, so that several of them hide
  * the latency of the multiply-add and keep many fetches under way. The streams fetch STREAM_AHEAD bytes ahead of
@@ -102,12 +115,46 @@ STREAM(F32, 4)
 STREAM(F16, 2)
 STREAM(BF16, 2)
 
+/* The same over blocks, whose lines are fetched at once: for each input it would cost more than the weights do. */
+VF void stream_Q8_body(const int panels, int64_t n, const unsigned char *w, size_t panel_bytes, const unsigned char *next, const float *x,
+                       float *c) {
+  const int64_t last = n - STREAM_AHEAD / (Q8_BLOCK / Q8_INPUTS);
+  vf sum[STREAM_PANELS], scale[STREAM_PANELS];
+  UNROLL for (int p = 0; p < panels; p++) sum[p] = vf_set1(0.0f);
+  for (int64_t k = 0; k < n;) {
+    const int64_t end = n - k > Q8_INPUTS ? k + Q8_INPUTS : n;
+    const unsigned char *fetch = k < last ? w + STREAM_AHEAD : next;
+    if (k >= last) next += Q8_BLOCK;
+    UNROLL for (int p = 0; p < panels; p++) {
+      scale[p] = LOAD_F16(w + (size_t)p * panel_bytes);
+      UNROLL for (int line = 0; line < Q8_BLOCK; line += 64) __builtin_prefetch(fetch + (size_t)p * panel_bytes + line, 0, 3);
+    }
+    w += LANES * 2;
+    for (; k < end; k++, w += LANES) {
+      vf value = vf_set1(x[k]);
+      UNROLL for (int p = 0; p < panels; p++) sum[p] = vf_fma(value, load_numbers(w + (size_t)p * panel_bytes, scale[p]), sum[p]);
+    }
+  }
+  UNROLL for (int p = 0; p < panels; p++) vf_store(c + p * LANES, sum[p]);
+}
+
+static void stream_Q8(int64_t n, const unsigned char *w, size_t panel_bytes, int panels, const unsigned char *next, const float *x,
+                      float *c) {
+  if (panels == STREAM_PANELS) {
+    stream_Q8_body(STREAM_PANELS, n, w, panel_bytes, next, x, c);
+    return;
+  }
+  for (; panels > 0; panels--, w += panel_bytes, c += LANES) stream_Q8_body(1, n, w, panel_bytes, next, x, c);
+}
+
 static void stream(enum dtype dtype, int64_t n, const unsigned char *w, size_t panel_bytes, int panels,
                    const unsigned char *next, const float *x, float *c) {
   if (dtype == DTYPE_F32)
     stream_F32(n, w, panel_bytes, panels, next, x, c);
   else if (dtype == DTYPE_F16)
     stream_F16(n, w, panel_bytes, panels, next, x, c);
+  else if (dtype == DTYPE_Q8)
+    stream_Q8(n, w, panel_bytes, panels, next, x, c);
   else
     stream_BF16(n, w, panel_bytes, panels, next, x, c);
 }

@@ -33,8 +33,7 @@ static void turn_square(const struct product *product, int64_t in, int64_t panel
   const struct cpu_matrix *w = product->w;
   float square[LANES * LANES];
   int64_t n = w->base.n_in - in < LANES ? w->base.n_in - in : LANES;
-  size_t line = LANES * dtype_size(w->base.dtype);
-  product->kernels->widen(w->base.dtype, n * LANES, w->data + (size_t)panel * w->panel_bytes + (size_t)in * line, square);
+  product->kernels->widen(w->base.dtype, w->data + (size_t)panel * w->panel_bytes, in, n, square);
   memset(square + n * LANES, 0, (size_t)(LANES - n) * LANES * sizeof *square);
   for (int i = 0; i < LANES; i += 4)
     for (int j = 0; j < LANES; j += 4) turn_4x4(square + i * LANES + j, LANES, to + j * LANES + i, LANES);
@@ -62,8 +61,8 @@ static void turn_block(const struct product *product, struct block block, float 
 static void fetch_part(const struct product *product, struct block block, int64_t i, int64_t n) {
   const struct cpu_matrix *w = product->w;
   int64_t first = block.begin / LANES, outputs = block_end(product, block) - first;
-  int64_t lines = (int64_t)block.panels * LANES * LANES * (int64_t)dtype_size(w->base.dtype) / 64, all = outputs * lines;
-  const unsigned char *data = w->data + (size_t)(block.in_panel * LANES) * LANES * dtype_size(w->base.dtype);
+  int64_t line = (int64_t)panel_line(w->base.dtype), lines = block.panels * LANES * line / 64, all = outputs * lines;
+  const unsigned char *data = w->data + (size_t)(block.in_panel * LANES * line);
   for (int64_t at = all * i / n; at < all * (i + 1) / n; at++)
     __builtin_prefetch(data + (size_t)(first + at / lines) * w->panel_bytes + (size_t)(at % lines) * 64, 0, 2);
 }
@@ -146,7 +145,7 @@ static void run_unit(const struct back_unit *unit, float *to, int64_t ld) {
  * Nothing is turned, which one row alone would have to pay for. */
 static void row_inputs(const struct product *product, int64_t begin, int64_t end, float *to, float *scratch) {
   const struct cpu_matrix *w = product->w;
-  size_t line = LANES * dtype_size(w->base.dtype);
+  size_t line = panel_line(w->base.dtype);
   const float *x = product->x + product_row(product, 0) * product->ld_x;
   float *sums = scratch, *wide = scratch + BACK_PANELS * LANES * LANES;
   memset(sums, 0, (size_t)(end - begin) * LANES * sizeof *sums);
@@ -157,7 +156,7 @@ static void row_inputs(const struct product *product, int64_t begin, int64_t end
     memcpy(g, x + panel * LANES, (size_t)(left < LANES ? left : LANES) * sizeof *g);
     for (size_t i = 0; panel + 2 < w->n_panels && i < (size_t)(end - begin) * line; i += 64)
       __builtin_prefetch(from + 2 * w->panel_bytes + i, 0, 3);
-    if (w->base.dtype != DTYPE_F32) product->kernels->widen(w->base.dtype, (end - begin) * LANES, from, wide);
+    if (w->base.dtype != DTYPE_F32) product->kernels->widen(w->base.dtype, w->data + (size_t)panel * w->panel_bytes, begin, end - begin, wide);
     product->kernels->add_lanes(end - begin, g, w->base.dtype == DTYPE_F32 ? (const float *)(const void *)from : wide, sums);
   }
   for (int64_t i = 0; i < end - begin; i++) {

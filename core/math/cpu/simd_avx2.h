@@ -68,6 +68,11 @@ VF vf vf_load_f16(const uint16_t *p) {
   return (vf){_mm256_cvtph_ps(load_halves(p)), _mm256_cvtph_ps(load_halves(p + 8))};
 }
 
+VF __m256 widen_i8(const int8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+VF vf vf_load_i8(const int8_t *p) { return (vf){widen_i8(p), widen_i8(p + 8)}; }
+
 VF __m256 vf_low(vf a) { return a.low; }
 VF __m256 vf_high(vf a) { return a.high; }
 

@@ -48,6 +48,10 @@ VF vf vf_load_f16(const uint16_t *p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
 
+VF vf vf_load_i8(const int8_t *p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+
 /* Lanes 0..7 and 8..15. */
 typedef __m256 vf8;
 VF vf8 vf_low(vf a) { return _mm512_castps512_ps256(a); }

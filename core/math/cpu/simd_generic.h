@@ -88,6 +88,11 @@ VF vf vf_load_bf16(const uint16_t *p) {
   for (int i = 0; i < 16; i++) lane[i] = bf16_to_f32(p[i]);
   return vf_load(lane);
 }
+VF vf vf_load_i8(const int8_t *p) {
+  float lane[16];
+  for (int i = 0; i < 16; i++) lane[i] = p[i];
+  return vf_load(lane);
+}
 VF vf vf_load_f16(const uint16_t *p) {
   float lane[16];
   for (int i = 0; i < 16; i++) lane[i] = f16_to_f32(p[i]);

@@ -162,6 +162,8 @@ int cuda_matrix_new_as(struct backend *backend, const struct matrix_part *parts,
                        const struct matrix_wish *wish, struct matrix **out, struct error *error) {
   struct cuda_backend *cuda = (struct cuda_backend *)backend;
   assert(1 <= n_parts && n_parts <= MATRIX_MAX_PARTS && n_in > 0);
+  if (wish->dtype == DTYPE_Q8)
+    return error_set(error, ERROR_UNSUPPORTED, "weights are kept in 8 bits on the processor alone; a CUDA device keeps f32, f16 and bf16");
   struct cuda_matrix *matrix = calloc(1, sizeof *matrix);
   if (!matrix) return error_memory(error, sizeof *matrix);
   matrix->base = parts_describe(parts, n_parts, n_in, wish->dtype);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/math/blocks.h"
+
 static int ref_matrix_new(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                           struct matrix **out, struct error *error) {
   (void)backend;
@@ -34,12 +36,18 @@ static int own_matrix(struct ref_matrix *matrix, struct error *error) {
   return 0;
 }
 
+static void round_rows(struct ref_matrix *matrix) {
+  int64_t n_in = matrix->base.n_in;
+  for (int64_t out = 0; out < matrix->base.n_out; out++) q8_round(matrix->own + out * n_in, n_in);
+}
+
 /* Nothing is packed and there are no threads: it is aside in any case. */
 static int ref_matrix_new_as(struct backend *backend, const struct matrix_part *parts, int n_parts, int64_t n_in,
                              const struct matrix_wish *wish, struct matrix **out, struct error *error) {
   if (ref_matrix_new(backend, parts, n_parts, n_in, out, error) != 0) return -1;
-  if (wish->written && own_matrix((struct ref_matrix *)*out, error) != 0) return free(*out), -1;
+  if ((wish->written || wish->dtype == DTYPE_Q8) && own_matrix((struct ref_matrix *)*out, error) != 0) return free(*out), -1;
   if (wish->dtype == DTYPE_OTHER) return 0;
+  if (wish->dtype == DTYPE_Q8) round_rows((struct ref_matrix *)*out);
   (*out)->dtype = wish->dtype;
   ((struct ref_matrix *)*out)->rounded = true;
   return 0;

@@ -13,7 +13,7 @@ struct ref_matrix {
   struct matrix base;
   struct matrix_part part[MATRIX_MAX_PARTS];
   int n_parts;
-  float *own;   /* what matrix_write has made of them; NULL: they are read where they lie */
+  float *own;   /* what matrix_write has made of them, or Q8; NULL: they are read where they lie */
   bool rounded; /* weights count as if they were kept in base.dtype */
 };
 

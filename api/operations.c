@@ -4,6 +4,7 @@
 
 #include "api/handlers.h"
 #include "api/reply.h"
+#include "core/archive.h"
 #include "core/base/clock.h"
 #include "core/base/number.h"
 
@@ -97,6 +98,11 @@ static void write_engine(struct buffer *out, const struct lab_stats *s) {
   metric(out, "steerd_dict_dropped_total", "counter", "Of them, dropped for others.", (double)s->dict_encoders_dropped);
 }
 
+static void write_store(struct buffer *out, struct store *store) {
+  if (!store) return;
+  metric(out, "steerd_store_writable", "gauge", "0 when the last write to the store failed, or its file is not in its place.", !store_degraded(store));
+}
+
 static void write_porch(struct buffer *out, const struct api *api) {
   if (!api->read_porch) return;
   struct api_porch porch = {0};
@@ -158,6 +164,7 @@ int metrics_get(struct api_call *call, struct error *error) {
   write_engine(out, &stats);
   write_porch(out, api);
   write_kept(out, api);
+  write_store(out, lab_store(api->lab));
   write_replies(out, api->counts);
   buffer_text(out, "# HELP steerd_request_seconds From the whole request to the end of its reply.\n"
                    "# TYPE steerd_request_seconds histogram\n");

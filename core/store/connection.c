@@ -12,6 +12,11 @@
 #define PROGRESS_STEPS 2000     /* virtual machine steps between two looks at the clock: about 20 us */
 #define CACHE_KIB "16384"
 
+static int out_of_memory(struct connection *connection, struct error *error) {
+  connection->starved = true;
+  return error_set(error, ERROR_MEMORY, "store '%s': out of memory", connection->name);
+}
+
 /* What the system refused, and what lets it agree. Nothing of the write is kept, and what was there can be read. */
 static int disk_refused(struct connection *connection, int rc, struct error *error) {
   const char *why = "its disk failed, or a limit on the size of files (ulimit -f) was met: mend that and try again";
@@ -29,12 +34,12 @@ int connection_fail(struct connection *connection, int rc, struct error *error) 
   const char *name = connection->name, *reason = sqlite3_errstr(rc);
   switch (rc & 0xff) {
   case SQLITE_IOERR:
-    if (rc == SQLITE_IOERR_NOMEM) return error_set(error, ERROR_MEMORY, "store '%s': out of memory", name);
+    if (rc == SQLITE_IOERR_NOMEM) return out_of_memory(connection, error);
     /* fall through */
   case SQLITE_FULL:
   case SQLITE_READONLY:
   case SQLITE_CANTOPEN: return disk_refused(connection, rc, error);
-  case SQLITE_NOMEM: return error_set(error, ERROR_MEMORY, "store '%s': out of memory", name);
+  case SQLITE_NOMEM: return out_of_memory(connection, error);
   case SQLITE_TOOBIG: return error_set(error, ERROR_LIMIT, "store '%s': a value is too large to be kept", name);
   case SQLITE_INTERRUPT: return error_set(error, ERROR_TIMEOUT, "the search took too long: use rarer words");
   case SQLITE_BUSY:

@@ -25,6 +25,7 @@ struct connection {
   } statements[STATEMENTS_MAX];
   int n_statements;
   bool io_failed;      /* a call failed because of the disk since this was last cleared */
+  bool starved;        /* a call found no memory: see store_writer */
   int64_t deadline_ns; /* of the running statement; 0: none */
   int64_t data_version; /* SQLite's, when store_generation last asked this connection */
   struct connection *next;

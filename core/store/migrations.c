@@ -142,14 +142,27 @@ static int step_run(struct connection *writer, int step, struct error *error) {
   if (!sqlite3_get_autocommit(writer->db)) sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
   if (!there) return error_prefix(error, "bringing the store to schema %d", step + 1);
   error_clear(error);
-  return error_set(error, ERROR_STORE, "store '%s' says that it has schema %d, but its tables are not those of schema %d: bringing it to schema %d "
+  return error_set(error, ERROR_FORMAT, "store '%s' says that it has schema %d, but its tables are not those of schema %d: bringing it to schema %d "
                    "(this steerd knows up to %d) was undone; restore it from a copy, or use another file", writer->name, step, step, step + 1,
                    migrations_count());
 }
 
+/* Number 0 is that of an empty file: the first step puts its number and its tables in at once. Whose the tables are then, nobody knows. */
+static int nobodys(struct connection *writer, struct error *error) {
+  struct row row;
+  int64_t entries = 0;
+  row_open(&row, writer, "SELECT count(*) FROM sqlite_schema", NULL, error);
+  if (row_next(&row) == 1) entries = row_int(&row);
+  row_close(&row);
+  if (row_check(&row) != 0) return -1;
+  if (entries == 0) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s' has steerd's mark and schema 0, but tables already: it is not a steerd store; name another file for the "
+                   "store", writer->name);
+}
+
 int migrations_run(struct connection *writer, int target, struct error *error) {
   int schema = 0;
-  if (schema_read(writer, &schema, error) != 0) return -1;
+  if (schema_read(writer, &schema, error) != 0 || (schema == 0 && nobodys(writer, error) != 0)) return -1;
   if (schema < 0 || schema > migrations_count())
     return error_set(error, ERROR_FORMAT, "store '%s' has schema %d, and this steerd knows up to %d: update steerd, "
                      "or use another file", writer->name, schema, migrations_count());
@@ -169,7 +182,7 @@ static int entry_verify(struct connection *connection, const char *type, const c
   row_put_text(&row, sql);
   if (row_next(&row) == 1 && row_int(&row) != 1) {
     row.failed = true;
-    error_set(error, ERROR_STORE, "store '%s' says that it has schema %d, but its %s '%s' is missing or another: restore it from a copy, "
+    error_set(error, ERROR_FORMAT, "store '%s' says that it has schema %d, but its %s '%s' is missing or another: restore it from a copy, "
               "or use another file", connection->name, migrations_count(), type, name);
   }
   row_close(&row);

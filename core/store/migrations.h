@@ -11,10 +11,11 @@
 
 int migrations_count(void);
 
-/* Brings the file behind `writer` from its schema to `target`, each step in one transaction. */
+/* Brings the file behind `writer` from its schema to `target`, each step in one transaction. ERROR_FORMAT: its number is not one that
+ * this build knows, or its tables are not those of its number. */
 int migrations_run(struct connection *writer, int target, struct error *error) MUST_CHECK;
 
-/* 0 when every table and index of the present schema is there as the steps make it; else ERROR_STORE. */
+/* 0 when every table and index of the present schema is there as the steps make it; else ERROR_FORMAT. */
 int migrations_verify(struct connection *connection, struct error *error) MUST_CHECK;
 
 #endif

@@ -26,12 +26,20 @@
 #define READERS_MAX 32
 #define FOREIGN_LOOK_NS 1000000000 /* between two looks for commits of a foreign program */
 
+/* Which file it is, whatever name it has now. */
+struct identity {
+  dev_t device;
+  ino_t inode;
+};
+
 struct store {
   char *name; /* as its user gave it */
   char *file; /* as SQLite gets it: a name such as ":memory:" means nothing special here */
   int lock;
   pthread_mutex_t turn; /* held from store_writer to store_writer_end */
   struct connection *writer;
+  struct identity itself, log; /* as they were at opening */
+  atomic_bool gone;            /* the last look did not find them in their places */
   atomic_bool degraded;
   _Atomic uint64_t generation;
   _Atomic int64_t next_look_ns; /* for foreign commits */
@@ -41,8 +49,6 @@ struct store {
 };
 
 int store_schema(void) { return migrations_count(); }
-
-bool store_degraded(const struct store *store) { return atomic_load(&store->degraded); }
 
 /* ---- looking at the file before SQLite does --------------------------------------------------------- */
 
@@ -168,14 +174,50 @@ static int writer_open(struct store *store, bool empty, enum store_check check, 
   return 0;
 }
 
+/* Each reads once, which opens the log: later its name may stand for another file. */
 static int readers_open(struct store *store, int count, struct error *error) {
   for (int i = 0; i < count; i++) {
     struct connection *reader = connection_open(store->file, store->name, CONNECTION_READER, error);
     if (!reader) return -1;
     reader->next = store->readers;
     store->readers = reader;
+    if (connection_exec(reader, "PRAGMA user_version", error) != 0) return -1;
   }
   return 0;
+}
+
+/* ---- are the files still there? --------------------------------------------------------------------- */
+
+static struct identity identity_of(const char *file, const char *end) {
+  char path[PATH_MAX];
+  struct stat status;
+  snprintf(path, sizeof path, "%s%s", file, end);
+  return stat(path, &status) == 0 ? (struct identity){status.st_dev, status.st_ino} : (struct identity){0, 0};
+}
+
+static bool is_there(const struct store *store, const char *end, struct identity opened) {
+  struct identity now = identity_of(store->file, end);
+  return opened.inode == 0 || (now.device == opened.device && now.inode == opened.inode);
+}
+
+/* The kernel writes to a file that was deleted as if nothing had happened, and forgets it with the last who has it open. What would be
+ * lost so is refused. Said once in the log each time that it comes or goes. */
+static int files_look(struct store *store, struct error *error) {
+  bool itself = is_there(store, "", store->itself), whole = itself && is_there(store, "-wal", store->log);
+  if (atomic_exchange(&store->gone, !whole) != !whole) {
+    if (whole) log_info("the store is in its place again path=%s", store->name);
+    else log_error("%s of the store was deleted, moved or replaced: nothing more is kept path=%s", itself ? "the log (-wal)" : "the file", store->name);
+  }
+  if (whole) return 0;
+  if (itself)
+    return error_set(error, ERROR_STORAGE, "store '%s': its log ('-wal' behind its name) was deleted or moved while in use, and what is written now "
+                     "could be lost: end steerd, which folds in what the log had, and start it again", store->name);
+  return error_set(error, ERROR_STORAGE, "store '%s' was deleted, moved or replaced while in use, and what is written now would be lost: put the file "
+                   "back, or start steerd again with what is there then", store->name);
+}
+
+bool store_degraded(struct store *store) {
+  return files_look(store, NULL) != 0 || atomic_load(&store->degraded);
 }
 
 static enum verdict database_open(struct store *store, const struct store_options *options, struct error *error) {
@@ -186,8 +228,11 @@ static enum verdict database_open(struct store *store, const struct store_option
   struct error inner = ERROR_INIT;
   int readers = options->readers > 0 && options->readers <= READERS_MAX ? options->readers : READERS_DEFAULT;
   if (writer_open(store, verdict == VERDICT_EMPTY, options->check, &inner) == 0 &&
-      readers_open(store, readers, &inner) == 0)
+      readers_open(store, readers, &inner) == 0) {
+    store->itself = identity_of(store->file, "");
+    store->log = identity_of(store->file, "-wal");
     return VERDICT_FINE;
+  }
   connection_close(store->writer);
   store->writer = NULL;
   error_set(error, inner.code, "%s", inner.text);
@@ -273,8 +318,24 @@ void store_close(struct store *store) {
 
 /* ---- taking turns ----------------------------------------------------------------------------------- */
 
+/* What SQLite's word index keeps in memory can be wrong after an allocation failed, and the next write would be told of damage that the
+ * file does not have (seen in 3.40.1): a connection that starved writes no more. */
+static int writer_renew(struct store *store, struct error *error) {
+  struct connection *fresh = connection_open(store->file, store->name, CONNECTION_WRITER, error);
+  if (!fresh) return -1;
+  connection_own(fresh);
+  connection_close(store->writer);
+  store->writer = fresh;
+  return 0;
+}
+
 struct connection *store_writer(struct store *store, struct error *error) {
+  if (files_look(store, error) != 0) return NULL;
   pthread_mutex_lock(&store->turn);
+  if (store->writer->starved && writer_renew(store, error) != 0) {
+    pthread_mutex_unlock(&store->turn);
+    return NULL;
+  }
   struct connection *writer = store->writer;
   struct row row;
   writer->io_failed = false;

@@ -49,8 +49,8 @@ struct store_options {
 /* Opens or makes a store and brings its schema up to date, each migration in one transaction.
  *
  * Refused, with not one byte of the file or its log changed: a file that is not SQLite's or not steerd's
- * (ERROR_FORMAT), one with a newer schema than this build knows (ERROR_FORMAT), one that fails the check
- * (ERROR_STORE). With set_aside a damaged file of ours (or one that has lost its header) is renamed, log
+ * (ERROR_FORMAT), one with a newer schema than this build knows or with tables that are not those of the schema it
+ * says it has (ERROR_FORMAT), one that fails the check (ERROR_STORE). With set_aside a damaged file of ours (or one that has lost its header) is renamed, log
  * included, and a new one begun; a foreign or newer one never is. ERROR_BUSY: another process holds it; the
  * text says which. NULL on failure. */
 struct store *store_open(const struct store_options *options, struct error *error) MUST_CHECK;
@@ -58,16 +58,18 @@ struct store *store_open(const struct store_options *options, struct error *erro
 /* Folds the log into the file and lets go of the lock. Every verb must have returned. NULL is fine. */
 void store_close(struct store *store);
 
-/* True after a write failed because the disk is full or broken, until one succeeds again. Writing may be tried
- * again at any time: nothing of the failed write was kept. */
-bool store_degraded(const struct store *store);
+/* True after a write failed because the disk is full or broken, until one succeeds again, and while the file or its log is not
+ * where it was opened (deleted, moved, replaced): every write is ERROR_STORAGE then. Writing may be tried again at any time: nothing
+ * of the failed write was kept. */
+bool store_degraded(struct store *store);
 
 /* A number that grows whenever anything stored may have changed: what was read after asking for it is what is stored as
  * long as it stays the same. A write of this process counts before its verb returns; one of a foreign program (the
  * sqlite3 shell: other steerds are kept out) within a second of being asked for. 0 is never given. */
 uint64_t store_generation(struct store *store);
 
-/* Checks a store that is open, in a reader: 0 when it is sound, else ERROR_STORE with the first finding. */
+/* Checks a store that is open, in a reader: 0 when it is sound, else ERROR_STORE with the first finding, or ERROR_FORMAT
+ * where a table or an index of this build's schema is missing or another. */
 int store_verify(struct store *store, enum store_check check, struct error *error) MUST_CHECK;
 
 /* The number of migrations this build knows, which is the schema number it writes. */

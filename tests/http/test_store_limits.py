@@ -46,3 +46,19 @@ def test_a_full_store_is_told(start_daemon, tmp_path):
     assert resumed.status_code in (200, 202), resumed.text
     assert ended(one, job | {"state": "queued"})["state"] == "done"
     assert one.post("/api/vector/new", VECTOR).status_code == 200
+
+
+def test_a_store_that_goes_is_told(start_daemon):
+    """A deleted file takes writes and loses them: they are refused, once in the log, until it is back."""
+    one = start_daemon()
+    assert one.post("/api/vector/new", VECTOR).status_code == 200 and "steerd_store_writable 1" in one.get("/metrics").text
+    place = one.folder / "store.sqlite"
+    place.rename(one.folder / "away")
+    assert "steerd_store_writable 0" in one.get("/metrics").text
+    for _ in range(3):
+        refused(one.post("/api/vector/new", VECTOR), "put the file back")
+    assert one.log().count("nothing more is kept") == 1
+    listed = one.post("/api/vector/list-owned", {})
+    assert listed.status_code == 200, listed.text
+    (one.folder / "away").rename(place)
+    assert one.post("/api/vector/new", VECTOR).status_code == 200 and "steerd_store_writable 1" in one.get("/metrics").text

@@ -15,6 +15,7 @@
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/base/random.h"
+#include "core/store/store_int.h"
 
 #define FEATURES 40 /* in the stores below: feature i is made_fill(i, seed) with an explanation "seed N" */
 
@@ -447,6 +448,144 @@ static void test_kill(void **state) {
   world_end(&world);
 }
 
+/* ---- files that go while they are open ------------------------------------------------------------------ */
+
+static void count_line(void *context, enum log_level level, const char *text) {
+  (void)text;
+  if (level <= LOG_LEVEL_WARN) ++*(int *)context;
+}
+
+/* Writes are refused with the remedy and told once in the log, reads go on; a file that is back is written again. */
+static void taken_away(const char *end, bool replaced) {
+  struct world world;
+  char file[128], away[136];
+  int lines = 0;
+  world_init(&world);
+  int64_t source = make_store(&world);
+  snprintf(file, sizeof file, "%s%s", world.path, end);
+  snprintf(away, sizeof away, "%s.away", file);
+  assert_int_equal(rename(file, away), 0);
+  if (replaced) write_bytes(file, "x", 1);
+  log_set_sink(count_line, &lines);
+  for (int i = 0; i < 2; i++) {
+    struct error error = ERROR_INIT;
+    assert_int_equal(put_features(world.store, source, 1, 0, FEATURES, 2, &error), -1);
+    assert_int_equal(error.code, ERROR_STORAGE);
+    assert_non_null(strstr(error.text, world.path));
+    assert_non_null(strstr(error.text, *end ? "its log" : "put the file back"));
+    assert_true(store_degraded(world.store));
+  }
+  assert_int_equal(lines, 1);
+  log_set_sink(NULL, NULL);
+  for (uint32_t i = 0; i < FEATURES; i++) assert_int_equal(check_feature(world.store, source, i, 1), 1);
+  assert_int_equal(rename(away, file), 0);
+  must(put_features(world.store, source, 1, 0, FEATURES, 3, &error));
+  assert_false(store_degraded(world.store));
+  world_close(&world);
+  world_open(&world);
+  for (uint32_t i = 0; i < FEATURES; i++) assert_int_equal(check_feature(world.store, source, i, 3), 1);
+  world_end(&world);
+}
+
+static void test_taken_away(void **state) {
+  (void)state;
+  taken_away("", false);
+  taken_away("", true);
+  taken_away("-wal", false);
+}
+
+/* Readers that nobody has used yet stay with the log that is there at opening: what takes its name is not theirs. */
+static void test_log_lost(void **state) {
+  struct world world;
+  char file[128];
+  (void)state;
+  world_init(&world);
+  int64_t source = make_store(&world);
+  snprintf(file, sizeof file, "%s-wal", world.path);
+  assert_int_equal(unlink(file), 0);
+  struct connection *held[4];
+  for (int i = 0; i < 3; i++) assert_non_null(held[i] = store_reader(world.store, NULL));
+  for (uint32_t i = 0; i < FEATURES; i++) assert_int_equal(check_feature(world.store, source, i, 1), 1);
+  for (int i = 0; i < 3; i++) store_reader_end(world.store, held[i], 0);
+  world_close(&world); /* folds in what the log had */
+  world_open(&world);
+  for (uint32_t i = 0; i < FEATURES; i++) assert_int_equal(check_feature(world.store, source, i, 1), 1);
+  world_end(&world);
+}
+
+/* ---- what SQLite's codes mean to a reader --------------------------------------------------------------- */
+
+static void test_texts_of_codes(void **state) {
+  static const struct {
+    int code;
+    enum error_code expected;
+    const char *remedy;
+  } cases[] = {{SQLITE_READONLY_DBMOVED, ERROR_STORAGE, "allow writing to the file and its folder"},
+               {SQLITE_READONLY_DIRECTORY, ERROR_STORAGE, "allow writing to the file and its folder"},
+               {SQLITE_CANTOPEN, ERROR_STORAGE, "more open files"},
+               {SQLITE_FULL, ERROR_STORAGE, "free some space"},
+               {SQLITE_IOERR_WRITE, ERROR_STORAGE, "its disk failed"},
+               {SQLITE_IOERR_NOMEM, ERROR_MEMORY, "out of memory"},
+               {SQLITE_BUSY_SNAPSHOT, ERROR_BUSY, "close it and try again"},
+               {SQLITE_LOCKED, ERROR_BUSY, "close it and try again"},
+               {SQLITE_CORRUPT_VTAB, ERROR_STORE, "restore it from a copy"},
+               {SQLITE_NOTADB, ERROR_STORE, "restore it from a copy"}};
+  (void)state;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct connection connection = {.name = "lab.db"};
+    struct error error = ERROR_INIT;
+    assert_int_equal(connection_fail(&connection, cases[i].code, &error), -1);
+    assert_int_equal(error.code, cases[i].expected);
+    assert_int_equal(connection.io_failed, cases[i].expected == ERROR_STORAGE);
+    if (!strstr(error.text, cases[i].remedy) || !strstr(error.text, "'lab.db'")) fail_msg("%s", error.text);
+  }
+}
+
+/* Another program that writes: the store waits a moment, says so, and goes on when it is gone. */
+static void test_locked(void **state) {
+  struct world world;
+  struct error locked = ERROR_INIT;
+  sqlite3 *other;
+  (void)state;
+  world_init(&world);
+  int64_t source = make_store(&world);
+  assert_int_equal(sqlite3_open(world.path, &other), SQLITE_OK);
+  assert_int_equal(sqlite3_exec(other, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+  assert_int_equal(put_features(world.store, source, 1, 0, FEATURES, 2, &locked), -1);
+  assert_int_equal(locked.code, ERROR_BUSY);
+  assert_non_null(strstr(locked.text, "locked by another program"));
+  assert_false(store_degraded(world.store));
+  assert_int_equal(check_feature(world.store, source, 0, 1), 1);
+  sqlite3_close(other);
+  must(put_features(world.store, source, 1, 0, FEATURES, 2, &error));
+  world_end(&world);
+}
+
+/* A file system that may only be read, or folders of others: the opening says which file and why, and changes nothing. */
+static void test_read_only(void **state) {
+  struct world world;
+  struct error error = ERROR_INIT;
+  (void)state;
+  world_init(&world);
+  if (mount("tmpfs", world.folder, "tmpfs", 0, "size=4m") != 0) {
+    world_end(&world);
+    printf("skip: a read-only file system (mounting a tmpfs needs root)\n");
+    skip();
+  }
+  make_store(&world);
+  world_close(&world);
+  assert_int_equal(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT | MS_RDONLY, "size=4m"), 0);
+  assert_null(world_try(&world, &error));
+  assert_int_equal(error.code, ERROR_IO);
+  assert_non_null(strstr(error.text, world.path));
+  assert_non_null(strstr(error.text, strerror(EROFS)));
+  assert_int_equal(mount("tmpfs", world.folder, "tmpfs", MS_REMOUNT, "size=4m"), 0);
+  world_open(&world);
+  world_close(&world);
+  assert_int_equal(umount(world.folder), 0);
+  world_end(&world);
+}
+
 /* ---- a full disk -------------------------------------------------------------------------------------- */
 
 static void fill_disk(const char *path) {
@@ -599,6 +738,8 @@ int main(void) {
       cmocka_unit_test(test_foreign_files),
       cmocka_unit_test(test_set_aside),
       cmocka_unit_test(test_killed_while_made), cmocka_unit_test(test_kill),
+      cmocka_unit_test(test_taken_away), cmocka_unit_test(test_log_lost),
+      cmocka_unit_test(test_texts_of_codes), cmocka_unit_test(test_locked), cmocka_unit_test(test_read_only),
       cmocka_unit_test(test_full_disk),
       cmocka_unit_test(test_every_write_fails),
       cmocka_unit_test(test_allocations_fail),

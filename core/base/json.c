@@ -112,6 +112,13 @@ const char *json_text_or(const struct json_node *node, const char *fallback) {
   return text ? text : fallback;
 }
 
+bool json_same(const struct json_node *a, const struct json_node *b) {
+  const json_t *one = node_json(a), *other = node_json(b);
+  if (!one || !other) return one == other;
+  if (json_is_number(one) && json_is_number(other) && json_typeof(one) != json_typeof(other)) return json_number_value(one) == json_number_value(other);
+  return json_equal(one, other) == 1;
+}
+
 bool json_next(const struct json_node *object, void **iterator, const char **key,
                const struct json_node **value) {
   json_t *json = (json_t *)(uintptr_t)node_json(object);

@@ -44,6 +44,9 @@ double json_number_or(const struct json_node *node, double fallback);
 bool json_bool_or(const struct json_node *node, bool fallback);
 const char *json_text_or(const struct json_node *node, const char *fallback);
 
+/* Whether two nodes say the same: 1 and 1.0 do, and members in another order. NULL is only NULL's like. */
+bool json_same(const struct json_node *a, const struct json_node *b);
+
 /* Walks an object's members in file order: start with *iterator = NULL; false at the end. */
 bool json_next(const struct json_node *object, void **iterator, const char **key, const struct json_node **value);
 

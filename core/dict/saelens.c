@@ -178,29 +178,38 @@ static int read_head(const struct dict_json *cfg, const char *hook, struct error
 
 #define LAYERS_MOST 9999 /* more than any model has */
 
-/* What SAELens writes beside the point, and nothing here needs: a file that says nonsense there is wrong elsewhere too. */
-static int check_rest(const struct dict_json *cfg, struct error *error) {
-  static const char *const layers[][2] = {{"hook_layer", NULL}, {"hook_point_layer", NULL}, {"hook_layer_out", NULL}};
+/* The number of a layer that SAELens writes beside a point: nothing here needs it, but where it is another than the point's, one of the two
+ * is wrong. */
+static int check_layer(const struct dict_json *cfg, const char *const *names, const char *hook, struct point at, struct error *error) {
   const char *name;
+  const struct json_node *node = dict_json_find(cfg, names, &name);
+  if (!node) return 0;
+  if (json_kind(node) != JSON_KIND_INT) return dict_json_wrong_kind(cfg, name, node, "the number of a layer", error);
+  int64_t layer = json_int_or(node, -1);
+  if (layer < 0 || layer > LAYERS_MOST)
+    return error_set(error, ERROR_FORMAT, "'%s': '%s' is %lld, expected the number of a layer, 0 to %d", cfg->config->file, name,
+                     (long long)layer, LAYERS_MOST);
+  if (strncmp(hook, "blocks.", 7) != 0 || layer == at.layer) return 0;
+  return error_set(error, ERROR_FORMAT, "'%s': '%s' is %lld, but its point is '%.80s': correct the one that is wrong", cfg->config->file, name,
+                   (long long)layer, hook);
+}
+
+static int check_rest(const struct dict_json *cfg, const char *hook, struct error *error) {
+  const char *name, *hook_out = hook;
   const struct json_node *node = dict_json_find(cfg, NAMES("dtype"), &name);
   if (node && json_kind(node) != JSON_KIND_STRING) return dict_json_wrong_kind(cfg, name, node, "a string such as \"float32\"", error);
-  for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
-    node = dict_json_find(cfg, layers[i], &name);
-    if (!node) continue;
-    if (json_kind(node) != JSON_KIND_INT) return dict_json_wrong_kind(cfg, name, node, "the number of a layer", error);
-    int64_t layer = json_int_or(node, -1);
-    if (layer < 0 || layer > LAYERS_MOST)
-      return error_set(error, ERROR_FORMAT, "'%s': '%s' is %lld, expected the number of a layer, 0 to %d", cfg->config->file, name,
-                       (long long)layer, LAYERS_MOST);
-  }
-  return 0;
+  if (dict_json_text(cfg, NAMES("hook_name_out", "hook_point_out"), &hook_out, error) != 0 ||
+      check_layer(cfg, NAMES("hook_layer", "hook_point_layer"), hook, cfg->config->in, error) != 0)
+    return -1;
+  return check_layer(cfg, NAMES("hook_layer_out"), hook_out, cfg->config->out, error);
 }
 
 static int read_point(const struct dict_json *cfg, const struct dict_host *host, struct error *error) {
   const char *hook = NULL;
   if (dict_json_text(cfg, NAMES("hook_name", "hook_point"), &hook, error) != 0) return -1;
   if (!hook) return dict_json_missing(cfg, "hook_name", "a point such as 'blocks.7.hook_resid_pre'", error);
-  if (check_rest(cfg, error) != 0 || dict_config_point(cfg->config, hook, host, error) != 0 || read_output(cfg, hook, host, error) != 0) return -1;
+  if (dict_config_point(cfg->config, hook, host, error) != 0 || read_output(cfg, hook, host, error) != 0 || check_rest(cfg, hook, error) != 0)
+    return -1;
   return read_head(cfg, hook, error);
 }
 
@@ -232,6 +241,29 @@ static int read_training(const struct dict_json *cfg, const struct dict_host *ho
   return dict_json_bool(cfg, NAMES("model_from_pretrained_kwargs.center_writing_weights"), &out->center_mean, error);
 }
 
+/* Newer files keep what training knew in `metadata`, older ones beside it. A field that is in both is read there; what the two say
+ * differently, nobody can know. */
+static int check_both(const struct dict_json *cfg, struct error *error) {
+  void *iterator = NULL;
+  const char *key;
+  const struct json_node *inside;
+  static const char *const read[] = {
+      "architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "d_in", "d_out", "d_sae", "expansion_factor",
+      "normalize_activations", "norm_scaling_factor", "apply_b_dec_to_input", "finetuning_scaling_factor", "rescale_acts_by_decoder_norm",
+      "hook_name", "hook_point", "hook_name_out", "hook_point_out", "hook_layer", "hook_point_layer", "hook_layer_out", "hook_head_index",
+      "hook_point_head_index", "reshape_activations", "prepend_bos", "context_size", "model_name", "model_from_pretrained_kwargs"};
+  while (json_next(cfg->inner, &iterator, &key, &inside)) {
+    const struct json_node *outside = json_get(cfg->root, key);
+    bool counts = false;
+    for (size_t i = 0; i < sizeof read / sizeof *read && !counts; i++) counts = strcmp(key, read[i]) == 0;
+    if (!counts || json_kind(inside) == JSON_KIND_NULL || json_kind(outside) == JSON_KIND_NONE || json_kind(outside) == JSON_KIND_NULL ||
+        json_same(inside, outside))
+      continue;
+    return error_set(error, ERROR_FORMAT, "'%s': '%s' inside 'metadata' is another than beside it: keep the one that is right", cfg->config->file, key);
+  }
+  return 0;
+}
+
 int saelens_read(const char *folder, const struct dict_host *host, struct dict_config *out,
                  struct error *error) {
   struct dict_json cfg;
@@ -241,7 +273,7 @@ int saelens_read(const char *folder, const struct dict_host *host, struct dict_c
     return -1;
   cfg.inner = json_get(cfg.root, "metadata");
   int result = -1;
-  if (read_arithmetic(&cfg, folder, error) == 0 && read_point(&cfg, host, error) == 0 &&
+  if (check_both(&cfg, error) == 0 && read_arithmetic(&cfg, folder, error) == 0 && read_point(&cfg, host, error) == 0 &&
       read_sizes(&cfg, error) == 0)
     result = read_training(&cfg, host, error);
   json_free(cfg.root);

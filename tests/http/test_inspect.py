@@ -95,3 +95,28 @@ def test_odd_values_of_cfg_json_are_refused(tmp_path, field, value, words):
     status, out, err = run_steerd("inspect", str(folder))
     assert status == 1 and words in err and str(folder) in err, (out, err)
     assert field in err or "W_enc" in err or value != value or value == float("inf"), err  # those two are not JSON
+
+
+POINT = "blocks.1.hook_resid_pre"
+
+
+@pytest.mark.parametrize("outside, inside, words", [
+    ({"hook_layer": 2}, {}, ("'hook_layer' is 2", POINT)), ({"hook_point_layer": 0}, {}, ("'hook_point_layer' is 0", POINT)), ({}, {"hook_layer": 0}, ("'hook_layer' is 0",)),
+    ({"hook_name_out": POINT, "hook_layer_out": 2}, {}, ("'hook_layer_out' is 2",)),
+    ({"d_in": 48}, {"d_in": 47}, ("'d_in' inside 'metadata'",)), ({"hook_name": POINT}, {"hook_name": "blocks.0.hook_resid_pre"}, ("'hook_name' inside 'metadata'",)),
+    ({"activation_fn_kwargs": {"k": 1}}, {"activation_fn_kwargs": {"k": 2}}, ("'activation_fn_kwargs' inside",)), ({"prepend_bos": True}, {"prepend_bos": False}, ("'prepend_bos' inside",)),
+    ({"hook_layer": 1}, {"hook_layer": 1}, None), ({"hook_name": POINT}, {"hook_name": POINT}, None), ({"context_size": 128}, {"context_size": 128.0}, ("expected an integer",)),
+    ({"seed": 1}, {"seed": 2}, None), ({"hook_layer": None}, {"hook_layer": 1}, None)])
+def test_fields_that_disagree_are_refused(tmp_path, outside, inside, words):
+    """What is said twice and differently: nobody can know which of the two the weights were made with."""
+    folder = tmp_path / "odd"
+    shutil.copytree(VECTORS / "tiny-gpt2" / "sources" / "1-res-relu", folder)
+    cfg = json.loads((folder / "cfg.json").read_text())
+    metadata = {k: v for k, v in cfg.get("metadata", {}).items() if k not in {**outside, **inside}} | inside
+    metadata.setdefault("hook_name", POINT) if "hook_name" not in cfg | outside else None
+    (folder / "cfg.json").write_text(json.dumps({k: v for k, v in cfg.items() if k not in inside} | outside | {"metadata": metadata}))
+    status, out, err = run_steerd("inspect", str(folder))
+    if words is None:
+        assert status == 0, err
+    else:
+        assert status == 1 and str(folder / "cfg.json") in err and all(word in err for word in words), (out, err)

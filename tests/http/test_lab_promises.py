@@ -77,7 +77,7 @@ def active():
 
 
 def times(busy):
-    return range(3 if busy else 1)
+    return range(2 if busy else 1)
 
 
 def test_an_empty_list_is_no_list(daemon, plain, busy):

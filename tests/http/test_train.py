@@ -342,6 +342,9 @@ def test_what_can_only_fail_again_is_not_resumable(trained, tmp_path):
     assert "it would fail again on the same" in job["notResumable"] and not (folder / "short").exists()
 
 
+KILLED_STEPS = 1200  # a second and more: a state every 0.02 s comes long before the end
+
+
 def killed(process):
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -363,7 +366,7 @@ def wait_for_newer(path, before, process):
 
 def test_killed_behind_a_checkpoint_it_goes_on_from_there(tmp_path):
     """The command line: killed once a state is there that was kept while it trained, and once more behind a newer one."""
-    flags = [*FLAGS, "--steps", "4000", "--checkpoint", "0.02"]
+    flags = [*FLAGS, "--steps", str(KILLED_STEPS), "--checkpoint", "0.02"]
     name = "sae_weights.safetensors"
     status, _, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(tmp_path / "whole"), *flags, seconds=JOB_SECONDS)
     assert status == 0, err
@@ -380,7 +383,7 @@ def test_killed_behind_a_checkpoint_it_goes_on_from_there(tmp_path):
     status, _, err = run_steerd("train", MODEL, "resid_pre.1", "--out", str(out), *flags, seconds=JOB_SECONDS)
     assert status == 0, err
     begun = [int(line.split("training: ")[1].split(" of ")[0]) for line in err.splitlines() if "training: " in line]
-    assert 0 < begun[0] < 4000, err  # it did not begin anew
+    assert 0 < begun[0] < KILLED_STEPS, err  # it did not begin anew
     assert sorted(os.listdir(out)) == ["cfg.json", name]
     assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -390,17 +393,17 @@ def test_a_daemon_that_was_killed_goes_on_with_its_job(start_daemon, tmp_path):
     folder.mkdir()
     options = {"models": {MODEL: FOLDER / "model"}, "store": str(tmp_path / "s.sqlite"), "source_folders": str(folder)}
     first = start_daemon(**options)
-    number = start(first, out="broken", steps=4000, checkpoint=0.02).json()["id"]
+    number = start(first, out="broken", steps=KILLED_STEPS, checkpoint=0.02).json()["id"]
     state = folder / "broken" / "training"
     wait_for(state, first.process)
     wait_for_newer(state, state.stat().st_mtime_ns, first.process)  # by then the job knows of the one before
     first.kill()
     first.close()
     second = start_daemon(**options)
-    assert 0 < second.get(f"/v1/jobs/{number}").json()["done"] <= 4000  # not from the beginning
+    assert 0 < second.get(f"/v1/jobs/{number}").json()["done"] <= KILLED_STEPS  # not from the beginning
     job = wait(second, number)
     assert job["state"] == "done", job
-    whole = wait(second, start(second, out="whole", steps=4000).json()["id"])
+    whole = wait(second, start(second, out="whole", steps=KILLED_STEPS).json()["id"])
     assert whole["state"] == "done"
     name = "sae_weights.safetensors"
     assert (folder / "broken" / name).read_bytes() == (folder / "whole" / name).read_bytes()

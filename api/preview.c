@@ -62,7 +62,7 @@ static int can_allow(struct api *api, size_t i, struct error *error) {
   struct canned *canned = &api->wrong_method[i];
   char allow[64];
   route_allow(&routes[i], allow, sizeof allow);
-  snprintf(canned->text, sizeof canned->text, "this path answers no other method than %s", allow);
+  snprintf(canned->text, sizeof canned->text, "this path answers only %s", allow);
   if (can(api, canned, routes[i].family, (struct reply_error){405, "method", "", canned->text}, error) != 0) return -1;
   canned->header = (struct api_pair){"Allow", arena_text(&api->arena, allow, strlen(allow), error)};
   canned->reply.headers = &canned->header;

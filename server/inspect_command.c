@@ -19,7 +19,7 @@ void help_inspect(void) {
        "or file, or a published name such as gpt2-small/7-res-jb in that cache): what it is taken for, each field that was read,\n"
        "its tensors and every step between a row and its activations. An ini: the model it describes and the dictionaries of its\n"
        "sections [source ID]. Any other file of tensors (safetensors, .pth, .npz, .npy), or a folder with weights alone: the\n"
-       "tensors in it.\n\n"
+       "tensors in it. 'demo' and 'demo/2-res-demo' are the demo that comes with steerd, and a dictionary of it.\n\n"
        "  --json    one JSON object; sizes in bytes\n"
        "  --quick   without the measurement\n\n"
        "Settings such as --threads and --aliases are those of `serve`.");
@@ -85,10 +85,10 @@ static int print_json(const struct inspect_facts *facts, struct error *error) {
 /* ---- the verb ---- */
 
 static int inspect(const struct place_command *command, struct options *options, struct error *error) {
-  struct inspect_options inspect = {.place = command->place, .backend = lab_settings_device(options, error),
+  struct inspect_options inspect = {.place = lab_settings_place(options, command->place, error), .backend = lab_settings_device(options, error),
                                     .threads = (int)options->threads, .measure = !quick};
   struct inspect_facts facts;
-  if (!inspect.backend || lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
+  if (!inspect.place || !inspect.backend || lab_settings_names(options, &inspect.names, &inspect.releases, error) != 0) return -1;
   int failed = inspect_place(&inspect, &facts, error);
   if (!failed && json)
     failed = print_json(&facts, error);

@@ -7,15 +7,31 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/base/mapfile.h"
 #include "server/place.h"
 
 #define DEMO_SOURCES 32
 
+/* PREFIX/share/steerd/demo, or config/demo of the source tree; *out NULL when there is neither. */
+static int locate_demo(struct options *o, const char **out, struct error *error) {
+  if (place_find("demo", &o->arena, out, error) != 0) return -1;
+  return *out ? 0 : place_find("config/demo", &o->arena, out, error);
+}
+
+const char *lab_settings_place(struct options *o, const char *place, struct error *error) {
+  const char *demo = NULL, *slash = strchrnul(place, '/');
+  bool named = strncmp(place, "demo", (size_t)(slash - place)) == 0 && slash - place == 4;
+  if (!named || access(place, F_OK) == 0) return place;
+  if (locate_demo(o, &demo, error) != 0) return NULL;
+  if (!demo) return place;
+  return *slash ? arena_printf(&o->arena, error, "%s/sources%s", demo, slash) : demo;
+}
+
 static int split_model(struct options *o, const char *item, struct lab_model_spec *out, struct error *error) {
   const char *equals = strchr(item, '=');
-  if (!equals) return out->id = NULL, out->path = item, 0;
+  if (!equals) return out->id = NULL, out->path = lab_settings_place(o, item, error), out->path ? 0 : -1;
   if (equals == item || !equals[1])
     return error_set(error, ERROR_ARGUMENT, "model: '%.200s' is not ID=PLACE; example: gpt2-small=/models/gpt2", item);
   out->id = arena_text(&o->arena, item, (size_t)(equals - item), error);
@@ -33,8 +49,8 @@ static int split_source(struct options *o, const char *item, struct lab_source_s
                      "for what is published under that name", item);
   out->model_id = arena_text(&o->arena, item, (size_t)(slash - item), error);
   out->source_id = arena_text(&o->arena, slash + 1, (size_t)(equals - slash - 1), error);
-  out->path = *equals ? equals + 1 : item;
-  return out->model_id && out->source_id ? 0 : -1;
+  out->path = *equals ? equals + 1 : lab_settings_place(o, item, error);
+  return out->model_id && out->source_id && out->path ? 0 : -1;
 }
 
 static int read_specs(struct options *o, struct lab_options *out, struct error *error) {
@@ -54,11 +70,10 @@ static int read_specs(struct options *o, struct lab_options *out, struct error *
 
 /* ---- the demo ---- */
 
-/* PREFIX/share/steerd/demo, or config/demo of the source tree. NULL with an error when there is neither. */
+/* NULL with an error where it is not. */
 static const char *find_demo(struct options *o, struct error *error) {
   const char *demo;
-  if (place_find("demo", &o->arena, &demo, error) != 0) return NULL;
-  if (!demo && place_find("config/demo", &o->arena, &demo, error) != 0) return NULL;
+  if (locate_demo(o, &demo, error) != 0) return NULL;
   if (!demo)
     error_set(error, ERROR_ARGUMENT,
               "no model is named and the demo is not beside this program; give one with --model ID=FOLDER or --model NAME");
@@ -69,9 +84,9 @@ static int by_name(const void *a, const void *b) {
   return strcmp(((const struct lab_source_spec *)a)->source_id, ((const struct lab_source_spec *)b)->source_id);
 }
 
-/* Every folder below demo/sources is a source of that name. */
+/* Every folder below demo/sources is a source of that name; behind them stand those of --source. */
 static int demo_sources(struct options *o, const char *demo, struct lab_options *out, struct error *error) {
-  struct lab_source_spec *sources = arena_array(&o->arena, DEMO_SOURCES, sizeof *sources, error);
+  struct lab_source_spec *sources = arena_array(&o->arena, DEMO_SOURCES + o->source.count, sizeof *sources, error);
   const char *folder = arena_printf(&o->arena, error, "%s/sources", demo);
   DIR *list = folder ? opendir(folder) : NULL;
   struct dirent *entry;
@@ -84,6 +99,8 @@ static int demo_sources(struct options *o, const char *demo, struct lab_options 
   }
   if (list) closedir(list);
   qsort(sources, out->n_sources, sizeof *sources, by_name);
+  for (size_t i = 0; i < o->source.count; i++)
+    if (split_source(o, o->source.items[i], &sources[out->n_sources++], error) != 0) return -1;
   out->sources = sources;
   return 0;
 }
@@ -115,8 +132,7 @@ static int serve_demo(struct options *o, struct lab_options *out, struct error *
 static int find_folders(struct options *o, struct lab_options *out, struct error *error) {
   const char *demo = NULL;
   const char **folders = arena_array(&o->arena, o->source_folders.count + 1, sizeof *folders, error);
-  if (!folders || place_find("demo", &o->arena, &demo, error) != 0) return -1;
-  if (!demo && place_find("config/demo", &o->arena, &demo, error) != 0) return -1;
+  if (!folders || locate_demo(o, &demo, error) != 0) return -1;
   for (size_t i = 0; i < o->source_folders.count; i++) folders[out->n_folders++] = o->source_folders.items[i];
   if (demo) folders[out->n_folders++] = demo;
   out->folders = folders;
@@ -144,6 +160,12 @@ const char *lab_settings_device(struct options *o, struct error *error) {
   return arena_printf(&o->arena, error, "%s%s", o->device, asked ? "+deterministic" : "");
 }
 
+bool lab_settings_is_demo(const struct options *o) {
+  bool all = o->model.count == 0;
+  for (size_t i = 0; i < o->source.count; i++) all = all && strncmp(o->source.items[i], "demo/", 5) == 0;
+  return all;
+}
+
 int lab_settings(struct options *o, struct lab_options *out, struct error *error) {
   *out = (struct lab_options){.store = strcmp(o->store, "auto") == 0 ? "" : o->store,
                               .backend = lab_settings_device(o, error),
@@ -158,5 +180,5 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .generation_timeout_ms = (int)o->generation_timeout,
                               .prefix_cache = o->prefix_cache};
   if (!out->backend || find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
-  return o->model.count == 0 && o->source.count == 0 ? serve_demo(o, out, error) : read_specs(o, out, error);
+  return lab_settings_is_demo(o) ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -111,9 +111,8 @@ static int open_listeners(struct daemon *d, struct error *error) {
 static int open_lab(struct daemon *d, struct error *error) {
   struct lab_options lab;
   if (lab_settings(&d->options, &lab, error)) return -1;
-  bool demo = d->options.model.count == 0 && d->options.source.count == 0;
   bool anywhere = strcmp(d->options.store, "auto") == 0;
-  if (demo && anywhere && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
+  if (lab_settings_is_demo(&d->options) && anywhere && !(lab.store = lab_settings_demo_store(&d->options, error))) return -1;
   lab.holder = "serve";
   lab.run_jobs = true;
   lab.load_statistics = true;
@@ -280,8 +279,9 @@ static int run_daemon(struct daemon *d, struct error *error) {
 static void help_serve(void) {
   puts("steerd serve [--config FILE] [--KEY VALUE ...]\n\n"
        "Serves models and their dictionaries over HTTP until SIGTERM. Prints 'ready URL' on standard output\n"
-       "for each address once it answers. Without --model it serves the demo that came with it, and keeps what it\n"
-       "remembers of it in ~/.cache/steerd unless --store names another file.\n\n"
+       "for each address once it answers. Without --model it serves the demo that came with it, beside its own\n"
+       "dictionaries those of --source demo/NAME=PLACE, and keeps what it remembers of it in ~/.cache/steerd unless\n"
+       "--store names another file.\n\n"
        "The first of these that says something wins: flag, environment (STEERD_MAX_BODY=1048576), --config "
        "FILE,\n" CONFIG_SYSTEM_FILE ", built-in default. 'steerd config' prints them as a file.");
   options_print_help(stdout);
@@ -330,7 +330,7 @@ static const struct verb {
     {"stats", "MODEL SOURCE --corpus FILE --store FILE [--lines] ...",
      "statistics of a source's features over a text; resumes", run_stats, true},
     {"eval", "MODEL SOURCE --corpus FILE [--lines] ...", "how well a dictionary does over a text", run_eval, true},
-    {"map", "MODEL SOURCE --store FILE [--seed N] [--replace] ...", "the map of a source's features: like ones near each other", run_map, true},
+    {"map", "MODEL SOURCE --store FILE [--seed N] [--replace] ...", "a map of a source's features, similar ones near each other", run_map, true},
     {"train", "MODEL POINT --corpus FILE --out FOLDER ...", "a sparse dictionary on a model's activations; resumes", run_train, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
     {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},

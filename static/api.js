@@ -129,6 +129,9 @@ export function transcoderSets(model) {
 /** `every`: what can be chosen, its sources and the neurons of each layer. */
 const withNeurons = (model) => ({ ...model, every: [...model.sources, ...neuronsOf(model)] });
 
+/** Which of them a page begins with: a dictionary of the stream if there is one, whose features say most by themselves. */
+export const firstSource = (model) => model.every.find((one) => !areNeurons(one) && !one.kind?.includes('transcoder')) ?? model.every[0];
+
 let asked;
 const allModels = () => (asked ??= get('/models').then((reply) => ({ ...reply, models: reply.models.map(withNeurons) }),
   (error) => { asked = undefined; throw error; })); // to be asked again

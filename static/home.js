@@ -41,7 +41,7 @@ export function sourceList(model) {
   if (!model.sources.length) return empty('No dictionary is loaded for this model.', 'Start the daemon with ', h('code', {}, `--source ${model.id}/SOURCE=PATH`), '. ', h('a', { href: '/lab' }, 'The laboratory'), ' works without.');
   return h('ul', { class: 'list' }, model.sources.map((source) => h('li', {},
     h('a', { href: path(model.id, source.id) }, h('span', { class: 'name' }, source.id), ' ',
-      h('small', { class: 'soft' }, source.stored ? `${count(source.features)} features, without a dictionary` : `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));
+      h('small', { class: 'soft' }, source.stored ? `${count(source.features)} ${source.features === 1 ? 'feature' : 'features'}, without a dictionary` : `${count(source.features)} features, ${source.kind}, at ${source.point}`)))));
 }
 
 function modelCard(model) {
@@ -74,6 +74,20 @@ function finder(all) {
   return card('Find a feature', h('div', { class: 'stack tight' },
     withSources.length > 1 && field('In the model', choice),
     explanationSearch(() => ({ model: model.id })), h('div', {}, random)));
+}
+
+/** What to try first with the model that comes with steerd, whose features are known. */
+function firstSteps(all) {
+  if (!all.some((model) => model.id === 'demo' && model.sources.some((source) => source.id === '2-res-demo' && !source.stored))) return null;
+  const at = (page, fields) => `${page}#${new URLSearchParams({ model: 'demo', ...fields })}`;
+  const steps = [
+    [at('/steer', { prompt: 'One day, the children went to the', feature: '2-res-demo/1890@22', temperature: 0.4, n_tokens: 30, seed: 3 }), 'Turn up “little girl”',
+      'Feature 1890 fires on “little” and promotes “girl”. Press Steer: the story is written twice, plainly and with the feature turned up.'],
+    [at('/inspect', { source: '2-res-demo', prompt: 'The princess walked in the dark forest' }), 'See what a sentence turns on', 'Every token, and the features that fire there.'],
+    [at('/graph', { prompt: 'Once upon a time, there was a little girl named' }), 'Ask why the next word is “Lily”', 'Which features made it, and which words made those.'],
+    [path('demo', '2-res-demo', 'map'), 'Walk over the map', '2,048 features, similar ones near each other.'],
+  ];
+  return card('Start here', h('ul', { class: 'list' }, steps.map(([href, name, text]) => h('li', {}, h('a', { href }, h('span', { class: 'name' }, name), ' ', h('small', { class: 'soft' }, text))))));
 }
 
 function loadCard() {
@@ -123,9 +137,9 @@ export async function draw(main) {
   const version = h('p', { class: 'hint' });
   const aside = h('div', { class: 'stack' });
   show(main, h('div', { class: 'head' }, h('h1', {}, 'Look inside a language model while it runs'),
-    h('p', { class: 'lead' }, 'A model reads and writes text; its dictionaries name what happens inside as features. ',
-      h('a', { href: '/steer' }, 'Push a feature'), ' and watch the text change, ', h('a', { href: '/inspect' }, 'see which features a text turns on'),
-      ', or ', h('a', { href: '/lab' }, 'take the model apart'), ': patching, heads, edits at any point.')),
+    h('p', { class: 'lead' }, 'A dictionary takes what goes on inside a model apart into features, each of which stands for something: a word, a name, the end of a sentence. ',
+      h('a', { href: '/steer' }, 'Turn one up'), ' and watch the text change, ', h('a', { href: '/inspect' }, 'see which features a text turns on'),
+      ', or ', h('a', { href: '/lab' }, 'take the model apart'), ' yourself: patching, attention heads, edits at any point.')),
     h('div', { class: 'columns side' }, list, aside));
   show(aside, loadCard(), version);
   versionLine(version);
@@ -133,6 +147,6 @@ export async function draw(main) {
     const all = await knownModels();
     if (!all.length) return empty('No model is loaded.', 'Start the daemon with --model ID=PATH.');
     aside.insertBefore(firstRequest(all[0]), version);
-    return [finder(all), ...all.map(modelCard)];
+    return [firstSteps(all), finder(all), ...all.map(modelCard)];
   });
 }

@@ -2,7 +2,7 @@
 // against another.
 
 import { card, count, empty, field, h, load, num, select, setTitle, show } from './dom.js';
-import { explanationOf, featurePath, models, post, sourceName } from './api.js';
+import { explanationOf, featurePath, firstSource, models, post, sourceName } from './api.js';
 import { overText } from './chart.js';
 import { meter, tokenLine } from './tokens.js';
 import { picker } from './search.js';
@@ -92,7 +92,7 @@ const head = () => h('div', { class: 'head' }, h('h1', {}, 'What does the model 
 
 function build(main, all, hash) {
   const state = { model: all.find((one) => one.id === hash.get('model')) ?? all[0] };
-  state.source = state.model.every.find((one) => one.id === hash.get('source')) ?? state.model.every[0];
+  state.source = state.model.every.find((one) => one.id === hash.get('source')) ?? firstSource(state.model);
   const prompt = h('textarea', { rows: 3, spellcheck: 'false', required: true });
   prompt.value = hash.get('prompt') ?? (state.model.family === 'workshop' ? 'saint-jean' : state.model.vocabulary > 1000 ? 'Once upon a time there was a rabbit who lived in the garden.' : 'Once upon a time');
   state.text = () => prompt.value;

@@ -2,7 +2,7 @@
 // and, on a pair of texts, which place of the model carries the difference.
 
 import { card, empty, field, h, load, num, percent, select, setTitle, show } from './dom.js';
-import { models, post, sourceName } from './api.js';
+import { firstSource, models, post, sourceName } from './api.js';
 import { grid } from './grid.js';
 import { sameCallBelow } from './snippet.js';
 import { meter, tokenChip } from './tokens.js';
@@ -32,7 +32,7 @@ const wordsOf = ({ op, source, index, strength, value, point, heads }) =>
 function changeForm(model, edits, changed) {
   const kinds = Object.entries(CHANGES).filter(([, [, ask]]) => !ask.includes('source') || model.every.length);
   const kind = select(kinds.map(([id, [title]]) => [id, title]), kinds[0][0]);
-  const inputs = { source: select(model.every.map((one) => [one.id, sourceName(one)]), model.every[0]?.id), index: h('input', { type: 'number', min: 0, step: 1, value: '0', required: true }),
+  const inputs = { source: select(model.every.map((one) => [one.id, sourceName(one)]), firstSource(model)?.id), index: h('input', { type: 'number', min: 0, step: 1, value: '0', required: true }),
     amount: h('input', { type: 'number', step: 'any', required: true }), layer: select(numbers(model.layers), '0'), head: select(numbers(model.heads), '0') };
   const names = { source: 'Dictionary', index: 'Feature', amount: 'Amount', layer: 'Layer', head: 'Head' };
   const fields = h('div', { class: 'pair' });

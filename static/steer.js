@@ -2,7 +2,7 @@
 // The setup lives in the address behind '#', which never reaches the server: it can be kept and passed on.
 
 import { card, copyButton, count, crumbs, during, empty, failure, field, freshId, h, load, num, say, select, setTitle, show, tabs } from './dom.js';
-import { events, explanationOf, featurePath, findModel, models, post } from './api.js';
+import { events, explanationOf, featurePath, findModel, firstSource, models, post } from './api.js';
 import { picker } from './search.js';
 import { sameCall } from './snippet.js';
 
@@ -136,7 +136,7 @@ function controls(setup, state, all, changed, rebuild) {
   const drawFeatures = () => {
     hint.textContent = METHODS.find(([id]) => id === setup.method)[2];
     show(list, setup.features.length ? setup.features.map((f, i) => featureBox(setup, f, changed, () => { setup.features.splice(i, 1); drawFeatures(); changed(); }))
-      : h('li', {}, empty('No feature is chosen yet.', 'Choose one below: without, both texts are the same.')));
+      : h('li', {}, empty('No feature is chosen yet.', 'Choose one below; without any, both texts are the same.')));
   };
   const add = (row) => {
     if (setup.features.some((f) => f.source === row.source && f.index === row.index)) return;
@@ -174,7 +174,7 @@ function build(main, all, setup, given) {
   const model = all.find((one) => one.id === setup.model) ?? all[0];
   setup.model = model.id;
   for (const f of setup.features) f.strength ??= usualStrength(setup.method);
-  const state = { model, source: model.every.find((one) => one.id === setup.features[0]?.source) ?? model.every[0] };
+  const state = { model, source: model.every.find((one) => one.id === setup.features[0]?.source) ?? firstSource(model) };
   const plain = output('Default', 'plain', 'nothing is pushed');
   const steered = output('Steered', 'steered', 'with the features');
   const log = h('div', { class: 'unseen', role: 'log', 'aria-live': 'polite', 'aria-label': 'Steered text as it is written' });

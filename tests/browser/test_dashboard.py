@@ -375,6 +375,19 @@ def test_real_model_streams_and_stops(browser, demo):
     has(browser, "Done in")
 
 
+def test_where_to_start(browser, demo):
+    """The front page says what to try first with the demo; a page begins with a dictionary of the stream, not with a transcoder."""
+    open_page(browser, demo.url)
+    browser.find_element(By.PARTIAL_LINK_TEXT, "Turn up “little girl”").click()
+    has(browser, "2-res-demo/1890")
+    assert find(browser, "textarea").get_attribute("value") == "One day, the children went to the"
+    button(browser, "Steer").click()
+    wait(browser, lambda: count(browser, ".steered .other") == 1)  # the feature is pushed: the texts part
+    first = "import('/static/api.js').then((api) => arguments[1](api.firstSource({ every: arguments[0].map((kind) => ({ kind })) }).kind))"
+    for kinds, wanted in ((["topk transcoder", "topk", "neurons"], "topk"), (["topk transcoder", "neurons"], "topk transcoder"), (["neurons"], "neurons")):
+        assert browser.execute_async_script(first, kinds) == wanted
+
+
 def test_stop(browser, site):
     steer_page(browser, site, n_tokens=120)
     assert not button(browser, "Stop").is_enabled()

@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import time
 
 import pytest
 import requests
+
+from conftest import Daemon, run_steerd
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 READY_SECONDS = 60  # a sanitizer build loads the demo's statistics in some ten seconds
@@ -166,3 +169,17 @@ def test_a_port_that_is_taken(tmp_path):
     assert done.returncode == 1 and "Address already in use" in done.stderr
     told = re.search(r"make demo DEMO_LISTEN=\S+", done.stderr)
     assert told and told[0] in (ROOT / "README.md").read_text()
+
+
+def test_a_dictionary_beside_the_demos_own(tmp_path):
+    """--source alone does not take the demo away, and "demo" is a place where its folder is not the working one."""
+    mine = tmp_path / "mine"
+    shutil.copytree(ROOT / "config" / "demo" / "sources" / "2-res-demo", mine, ignore=shutil.ignore_patterns("statistics"))
+    daemon = Daemon(["--source", f"demo/2-mine={mine}"], store="")
+    sources = [one["id"] for one in daemon.get("/models").json()["models"][0]["sources"]]
+    daemon.finish()
+    assert "2-mine" in sources and "2-res-demo" in sources and len(sources) == 6, sources
+    status, out, err = run_steerd("inspect", "demo/2-res-demo", "--quick")
+    assert status == 0 and "topk of 2048 features" in out, err
+    status, out, err = run_steerd("serve", "--source", "other/3-x=/nonexistent")
+    assert status == 2 and err.endswith("steerd: no model is named; give one with --model\n"), err

@@ -7,7 +7,8 @@ steerd=${1:?usage: demo.sh STEERD}
 listen=${DEMO_LISTEN:-127.0.0.1:8080}
 store=${DEMO_STORE:-build/demo.sqlite}
 
-"$steerd" serve --listen "$listen" --store "$store" --log-level warn | while read -r word url; do
+mkdir -p build/trained # where the page of jobs puts a dictionary that is trained there
+"$steerd" serve --listen "$listen" --store "$store" --source-folders build/trained --log-level warn | while read -r word url; do
   [ "$word" = ready ] || continue
   cat <<TEXT
 

@@ -91,7 +91,7 @@ static void test_unknown_paths(void **state) {
   assert_int_equal(x.status, 405);
   assert_string_equal(x.allow, "POST");
   forget(&x);
-  expect_error("PUT", "/steer", NULL, 405, "method", NULL, "this path answers no other method than POST, GET, HEAD");
+  expect_error("PUT", "/steer", NULL, 405, "method", NULL, "this path answers only POST, GET, HEAD");
   x = ask("PUT", "/steer", NULL);
   assert_string_equal(x.allow, "POST, GET, HEAD");
   forget(&x);

@@ -224,6 +224,8 @@ const struct route routes[] = {
     {"GET", "/jobs", "The page of long pieces of work", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/list", "The page of all lists", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/list/{list}", "The page of a list of features", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/quick-list", "The page of features that its address names: features=[{modelId, layer, index}, ...], name", FAMILY_OPERATIONS, NULL, page_get,
+     ROUTE_OPEN},
     {"GET", "/{model}", "The page of a model", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
     {"GET", "/{model}/{source}", "The page of a source", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
     {"GET", "/{model}/{source}/{index}", "The page of a feature, or the map (map); embed=true for a frame", FAMILY_OPERATIONS, NULL,

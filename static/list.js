@@ -5,7 +5,7 @@ import { featurePath, post, server } from './api.js';
 import { tokenChip, tokenLine } from './tokens.js';
 
 const LOGITS_SHOWN = 5, PAGE = 50;
-const listPath = (id) => `/list/${encodeURIComponent(id)}`;
+export const listPath = (id) => `/list/${encodeURIComponent(id)}`;
 
 // ---- one feature of a list ------------------------------------------------------------------------------
 
@@ -22,7 +22,8 @@ function evidence(row) {
   ];
 }
 
-function featureItem(list, row, changed) {
+/** `list` null: it is in none, and cannot be taken out. */
+export function featureItem(list, row, changed) {
   const notes = h('div', { 'aria-live': 'polite' });
   const place = { modelId: row.modelId, layer: row.layer, index: row.index };
   const label = labelOf(row), told = row.explanations[0]?.description;
@@ -31,7 +32,7 @@ function featureItem(list, row, changed) {
     h('div', {}, h('a', { href: featurePath(row.modelId, row.layer, row.index) }, label), ' ', h('small', { class: 'soft' }, `${row.modelId} / ${row.layer} / ${row.index}`)),
     h('span', { class: 'row' }, known(row.frac_nonzero) && h('span', { class: 'number soft', title: 'share of tokens it fires on' }, percent(row.frac_nonzero)),
       known(row.maxActApprox) && h('span', { class: 'number soft', title: 'largest activation' }, num(row.maxActApprox)),
-      h('button', { type: 'button', class: 'quiet', 'aria-label': `Take out ${label}`, onclick: drop }, 'Take out'))),
+      list && h('button', { type: 'button', class: 'quiet', 'aria-label': `Take out ${label}`, onclick: drop }, 'Take out'))),
   told && told !== label && h('p', { class: 'hint' }, told), evidence(row), notes));
 }
 

@@ -1,4 +1,7 @@
 """Lists of features and what was uploaded, in a real browser: made by hand, filled from a feature's page, read, changed, deleted."""
+import json
+import urllib.parse
+
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
@@ -105,3 +108,24 @@ def test_what_has_no_weights(browser, bare, uploaded):
 def test_a_list_that_is_not_there(browser, bare):
     browser.get(bare.url + "/list/99999")
     has(browser, "There is no list 99999")
+
+
+def quick(bare, features, name="some"):
+    """An address as SAELens' get_neuronpedia_quick_list writes it."""
+    return f"{bare.url}/quick-list/?name={urllib.parse.quote(name)}&features={urllib.parse.quote(features if isinstance(features, str) else json.dumps(features))}"
+
+
+def test_a_list_in_the_address(browser, bare, uploaded):
+    rows = [{"modelId": MODEL, "layer": SOURCE, "index": "7"}, {"modelId": uploaded, "layer": "1-mine", "index": "3", "description": HOSTILE},
+            {"modelId": MODEL, "layer": SOURCE, "index": "99999"}, {"modelId": "nowhere", "layer": "1-x", "index": "1"}]
+    open_page(browser, quick(bare, rows, HOSTILE))
+    has(browser, "2 features")
+    has(browser, "2 more are named, and are not here")
+    assert [a.get_attribute("href").removeprefix(bare.url) for a in browser.find_elements(By.CSS_SELECTOR, "ul.list a")] == [f"/{MODEL}/{SOURCE}/7", f"/{uploaded}/1-mine/3"]
+    assert "evil" in find(browser, "ul.list li:last-child a").text  # as the address says, before any explanation
+    button(browser, "Keep them as a list").click()
+    wait(browser, lambda: "/list/" in browser.current_url and settled(browser))
+    assert count(browser, "ul.list li") == 2 and browser.title != "owned"
+    for wrong, words in (("{", "must be a JSON array"), ([5], "must be a JSON array"), ([], "names no features"), (rows[3:], "None of these features is here")):
+        open_page(browser, quick(bare, wrong))
+        has(browser, words)

@@ -21,12 +21,12 @@ static int locate_demo(struct options *o, const char **out, struct error *error)
 }
 
 const char *lab_settings_place(struct options *o, const char *place, struct error *error) {
-  const char *demo = NULL, *slash = strchrnul(place, '/');
-  bool named = strncmp(place, "demo", (size_t)(slash - place)) == 0 && slash - place == 4;
+  const char *demo = NULL, *rest = place + strcspn(place, "/?");
+  bool named = rest - place == 4 && strncmp(place, "demo", 4) == 0;
   if (!named || access(place, F_OK) == 0) return place;
   if (locate_demo(o, &demo, error) != 0) return NULL;
   if (!demo) return place;
-  return *slash ? arena_printf(&o->arena, error, "%s/sources%s", demo, slash) : demo;
+  return arena_printf(&o->arena, error, "%s%s%s", demo, *rest == '/' ? "/sources" : "", rest);
 }
 
 static int split_model(struct options *o, const char *item, struct lab_model_spec *out, struct error *error) {

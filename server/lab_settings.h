@@ -13,8 +13,8 @@ int lab_settings(struct options *options, struct lab_options *out, struct error 
 /* Whether no model is named, and no source but of "demo". */
 bool lab_settings_is_demo(const struct options *options);
 
-/* Where "demo" and "demo/SOURCE" are, unless there is such a file here: the demo's folder, and that of one of its dictionaries; any
- * other place as it is. In options->arena; NULL on error. */
+/* Where "demo" and "demo/SOURCE" are, unless there is such a file here: the demo's folder, and that of one of its dictionaries; "?q8" and its like
+ * stay behind it. Any other place as it is. In options->arena; NULL on error. */
 const char *lab_settings_place(struct options *options, const char *place, struct error *error) MUST_CHECK;
 
 /* What computes, as lab_options and inspect_options take it; in options->arena. NULL when out of memory. */

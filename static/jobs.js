@@ -45,10 +45,11 @@ function subject(job) {
 const trained = (job, r) => [facts([['Features', count(r.features)], ['Features a token (L0)', known(r.l0) ? num(r.l0) : null], ['Explained variance', known(r.explainedVariance) ? num(r.explainedVariance) : null],
   ['Features that never fired', known(r.dead) ? count(r.dead) : null], ['Folder', h('code', {}, r.path)]]), trainedPlace(job)];
 
-/** What an evaluation found, in a line; all of it stands on the page of the dictionary. */
+/** What an evaluation found, in a line; all of it stands on the page of the dictionary. A map is looked at on a page of its own. */
 function found(job) {
   const r = job.result;
   if (job.kind === 'train' && r) return trained(job, r);
+  if (job.kind === 'map' && stateOf(job) === 'done') return h('p', {}, h('a', { href: path(job.parameters.modelId, job.parameters.source, 'map') }, 'Look at the map'));
   if (job.kind !== 'eval' || !r) return null;
   return facts([['Features a position (L0)', num(r.l0)], ['Explained variance', num(r.explainedVariance)], ['Cross-entropy', `${num(r.raw)}, through the dictionary ${num(r.spliced)}`],
     ['Share kept', known(r.kept) ? percent(r.kept) : null]]);
@@ -157,7 +158,7 @@ export async function draw(main) {
   setTitle('Jobs');
   const list = jobList();
   const side = h('div', {});
-  show(main, h('div', { class: 'head' }, h('h1', {}, 'Long work'), h('p', { class: 'lead' }, 'Jobs run one after the other behind the requests, survive a restart and can be stopped.')),
+  show(main, h('div', { class: 'head' }, h('h1', {}, 'Long work'), h('p', { class: 'lead' }, 'Jobs run one after the other while the server goes on answering requests. They survive a restart, and can be stopped.')),
     h('div', { class: 'columns side' }, list.node, side));
   await load(side, async () => {
     await list.look();

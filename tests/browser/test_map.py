@@ -259,7 +259,7 @@ def test_a_large_one_is_a_job(browser, told, tmp_path):
         button(browser, "Make it").click()
         wait(browser, lambda: browser.current_url.endswith("/jobs"))
         wait(browser, lambda: "map 1" in text_of(browser) and "done" in text_of(browser), 120)
-        open_page(browser, f"{one.url}/{MODEL}/1-large/map")
+        browser.find_element(By.LINK_TEXT, "Look at the map").click()
         wait(browser, lambda: count(browser, ".map canvas") == 1 and ink(browser)[0] > 4200)
     finally:
         one.finish()

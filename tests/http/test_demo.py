@@ -181,5 +181,7 @@ def test_a_dictionary_beside_the_demos_own(tmp_path):
     assert "2-mine" in sources and "2-res-demo" in sources and len(sources) == 6, sources
     status, out, err = run_steerd("inspect", "demo/2-res-demo", "--quick")
     assert status == 0 and "topk of 2048 features" in out, err
+    status, out, err = run_steerd("inspect", "demo?q8", "--quick")
+    assert status == 0 and "4273664" in out, err
     status, out, err = run_steerd("serve", "--source", "other/3-x=/nonexistent")
     assert status == 2 and err.endswith("steerd: no model is named; give one with --model\n"), err

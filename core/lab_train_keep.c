@@ -294,7 +294,10 @@ static int get_state(const struct train_plan *plan, struct trainer *trainer, str
 
 /* NULL without an error: there is none. */
 static FILE *open_state(const struct train_plan *plan, char path[TRAIN_PATH_BYTES], struct error *error) {
+  struct stat about;
   if (path_of(plan->args.out, "training", path, error) != 0) return NULL;
+  if (stat(path, &about) == 0 && !S_ISREG(about.st_mode)) /* opening a pipe would wait for its writer */
+    return error_set(error, ERROR_IO, "'%.200s' is not a regular file: take it away, or name another folder", path), NULL;
   FILE *file = fopen(path, "rbe");
   if (!file && errno != ENOENT) error_set(error, ERROR_IO, "'%.200s' could not be read: %s", path, strerror(errno));
   return file;

@@ -342,6 +342,15 @@ def test_what_can_only_fail_again_is_not_resumable(trained, tmp_path):
     assert "it would fail again on the same" in job["notResumable"] and not (folder / "short").exists()
 
 
+def test_a_pipe_in_the_place_of_a_state_is_refused(tmp_path):
+    """Opening it would wait for somebody who writes, and no signal would end that."""
+    (tmp_path / "made").mkdir()
+    os.mkfifo(tmp_path / "made" / "training")
+    status, out, err = run_steerd("train", MODEL, "resid_pre.1", "--corpus", SMALL["corpus"], "--steps", "2", "--batch", "8", "--k", "2", "--features", "16",
+                                  "--model", f"{MODEL}={VECTORS / MODEL / 'model'}", "--out", str(tmp_path / "made"))
+    assert status == 1 and f"'{tmp_path / 'made' / 'training'}' is not a regular file" in err, (status, out, err)
+
+
 KILLED_STEPS = 1200  # a second and more: a state every 0.02 s comes long before the end
 
 

@@ -245,8 +245,11 @@ static int check_identity(const struct train_plan *plan, const char *saved, stru
   return failed;
 }
 
+/* A right checksum does not make it true: what is counted on from here must not overflow. */
 static bool sane(const struct feed_state *feed, const struct train_plan *plan) {
-  return feed->buffers >= 0 && feed->document >= 0 && feed->dealt >= 0 && feed->dealt < plan->buffer_batches;
+  const int64_t most = INT64_MAX / 4;
+  return feed->buffers >= 0 && feed->buffers < most && feed->document >= 0 && feed->document < most && feed->dealt >= 0 &&
+         feed->dealt < plan->buffer_batches;
 }
 
 static int tell_damaged(struct error *error) {

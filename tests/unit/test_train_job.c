@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/base/clock.h"
+#include "core/base/digest.h"
 #include "core/base/log.h"
 #include "core/base/mapfile.h"
 #include "core/training.h"
@@ -259,6 +260,50 @@ static void flip(const char *path, long at) {
   assert_int_equal(fseek(file, -1, SEEK_CUR), 0);
   fputc(byte ^ 4, file);
   fclose(file);
+}
+
+/* Writes a number of the feed's state, and the checksum that then is right. */
+static void forge(const char *path, size_t which, int64_t value) {
+  static const uint64_t key[2] = {0x7472616967u, 0x6b656570u};
+  const size_t magic = sizeof "steerd training 4", sum = sizeof(struct digest);
+  struct error failed = ERROR_INIT;
+  struct digester digester;
+  uint64_t identity;
+  char *bytes;
+  size_t n;
+  if (file_read(path, (size_t)64 << 20, &bytes, &n, &failed) != 0) fail_msg("%s", failed.text);
+  memcpy(&identity, bytes + magic, sizeof identity);
+  memcpy(bytes + magic + sizeof identity + identity + which * sizeof value, &value, sizeof value);
+  digest_begin(&digester, key);
+  digest_add(&digester, bytes, n - sum);
+  struct digest now = digest_end(&digester);
+  memcpy(bytes + n - sum, &now, sum);
+  FILE *file = fopen(path, "wb");
+  assert_non_null(file);
+  assert_int_equal(fwrite(bytes, 1, n, file), n);
+  fclose(file);
+  free(bytes);
+}
+
+/* Whole, and nothing that a run could have written. */
+static void test_forged_state(void **state) {
+  (void)state;
+  const char *path = begin("forged");
+  struct lab_train_args args = tiny_args(inside("forged"));
+  struct lab *lab = open_lab(&tiny, NULL, NULL, false, 1);
+  for (size_t which = 0; which < 3; which++) { /* buffers, document, dealt */
+    forge(path, which, INT64_MAX);
+    refused(lab, &args, ERROR_FORMAT, "", "this training's state is damaged");
+    forge(path, which, -1);
+    refused(lab, &args, ERROR_FORMAT, "", "this training's state is damaged");
+    forge(path, which, 0);
+  }
+  struct lab_train_found found;
+  struct arena arena;
+  arena_init(&arena, 0);
+  if (run(lab, &args, 0, &found, &arena) != 0) fail_msg("%s", error.text); /* the sums of forge are right ones */
+  arena_clear(&arena);
+  lab_close(lab);
 }
 
 /* One bit anywhere, a file that is cut or goes on, another version: never trained on, and the file is named. */
@@ -556,7 +601,7 @@ static int remove_folder(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_stopped_and_resumed), cmocka_unit_test(test_refusals), cmocka_unit_test(test_other_settings),
-      cmocka_unit_test(test_damaged_state), cmocka_unit_test(test_stopped_before_the_first_step), cmocka_unit_test(test_two_into_one_folder),
+      cmocka_unit_test(test_damaged_state), cmocka_unit_test(test_forged_state), cmocka_unit_test(test_stopped_before_the_first_step), cmocka_unit_test(test_two_into_one_folder),
       cmocka_unit_test(test_job_cancelled_and_resumed), cmocka_unit_test(test_killed), cmocka_unit_test(test_job_refusals),
       cmocka_unit_test(test_demo),
   };

@@ -40,10 +40,10 @@ struct rows_feature {
 };
 void rows_feature(struct json_writer *w, const struct rows_feature *feature);
 
-/* What of it stands in a list of features: sizes, logits, activations, explanations. Of model and source only the ids are read. */
 /* umap_x, umap_y, umap_cluster, umap_log_feature_sparsity: the last as imported, else log10 of the rate (NaN: not known). */
 void rows_map_place(struct json_writer *w, const struct store_place *place, double rate);
 
+/* What of it stands in a list of features: sizes, logits, activations, explanations. Of model and source only the ids are read. */
 void rows_summary_members(struct json_writer *w, const struct rows_feature *feature);
 
 /* One stored example of a feature. */

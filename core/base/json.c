@@ -31,11 +31,16 @@ int json_check_depth(const char *text, size_t length, int depth, struct error *e
   return 0;
 }
 
+/* In words that do not name a flag of a library. */
+static const char *reason_of(const json_error_t *why) {
+  return json_error_code(why) == json_error_null_character ? "\\u0000 has no place in a string here" : why->text;
+}
+
 struct json_node *json_parse(const char *text, size_t length, int depth, struct error *error) {
   if (json_check_depth(text, length, depth, error) != 0) return NULL;
   json_error_t why;
   json_t *root = json_loadb(text, length, JSON_REJECT_DUPLICATES, &why);
-  if (!root) error_set(error, ERROR_FORMAT, "invalid JSON at line %d column %d: %s", why.line, why.column, why.text);
+  if (!root) error_set(error, ERROR_FORMAT, "invalid JSON at line %d column %d: %s", why.line, why.column, reason_of(&why));
   return (struct json_node *)root;
 }
 

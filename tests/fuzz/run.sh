@@ -61,6 +61,14 @@ seeds() {
       done
       printf "\004a's  12\n\xc3\xa9e\xcc\x81 <s>" >"$to/text"
       printf '\003aaaa\000\000\000\000\001\000\000\000u\000\000\000\000\001\000\000\000s\000\000\000\000\001\000\000\000t\000\000\000\000\001\000\000\000a' >"$to/bin" ;;
+    fuzz_texts)
+      python3 - "$to" <<'SEEDS'
+import json, sys
+for i, case in enumerate(json.load(open("tests/vectors/chat/chats.json"))["cases"]):
+    open(f"{sys.argv[1]}/chat{i}", "wb").write(b"\0" + case["template"].encode())
+SEEDS
+      printf '\001{"sha":"%040d","siblings":[{"rfilename":"config.json","size":2,"blobId":"%040d"},{"rfilename":"a/model.safetensors","size":9,"lfs":{"sha256":"%064d","size":9}}]}' \
+        0 0 0 >"$to/listing" ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }

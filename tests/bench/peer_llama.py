@@ -5,14 +5,14 @@
 
 PROGRAM is a built llama-batched-bench (no BLAS, for this processor), PYTHON one that has the packages gguf and numpy. Each FOLDER
 is one that make_gpt2_small_shaped.py or make_llama_shaped.py wrote; its weights are written as model.gguf beside them, in the
-same types.
+same types. FOLDER?q8 is its matrices in 8 bits, ours as steerd keeps them then, the peer's as Q8_0: blocks of 32 and a scale in f16 both.
 
 Both programs take the same cases in turns: prompts of 128 and 512 tokens, one stream behind each of them; one, 8 and 32 streams
 with prompts of 16. Streams begin together and each has its own text; ours draws greedily and counts that, the peer draws nothing.
 Ours keeps keys and values in f32, the peer in f16 as it does by itself. The peer rounds activations to the weights' own type where
-that has 16 bits; ours multiplies them as f32.
+that has 16 or 8 bits; ours multiplies them as f32.
 
-Printed: medians of the rounds (quartiles) of tokens a second and a processor second, and of the ratio in each round. On a
+Printed: medians of the rounds (quartiles) of tokens a second and, of one thread, a processor second, and of the ratio in each round. On a
 machine with other work only one thread's processor time says much (--threads 1): the peer's threads wait for each other by asking, which
 takes the processor from whoever is waited for."""
 import argparse
@@ -33,7 +33,7 @@ ROWS = [("prompt of 128", 128, 1, "pp"), ("prompt of 512", 512, 1, "pp"), ("one 
 
 def import_writer():
     try:
-        import gguf
+        import gguf.quants
         import numpy
     except ImportError as error:
         print(f"skip: the llama.cpp peer ({error}; set STEERD_LLAMA_PYTHON to a Python that has gguf and numpy)")
@@ -59,19 +59,22 @@ def widened(np, kind, values):
 
 
 class File:
-    def __init__(self, gguf, np, path, config, arch):
+    def __init__(self, gguf, np, path, config, arch, eight):
         self.gguf, self.np, self.writer = gguf, np, gguf.GGUFWriter(path, arch)
-        self.config = config
+        self.config, self.eight = config, eight
         w = self.writer
         w.add_context_length(config.get("n_ctx") or config["max_position_embeddings"])
         w.add_vocab_size(config["vocab_size"])
         w.add_tokenizer_model("none")
 
     def add(self, name, tensor):
-        """Matrices as they are stored, vectors and positions as f32, which is what the peer's own converter makes of them."""
+        """Matrices as they are stored or in 8 bits, vectors and positions as f32: what the peer's own converter makes of them."""
         kind, values = tensor
         if values.ndim == 1 or name.startswith("position"):
             self.writer.add_tensor(name, widened(self.np, kind, values))
+        elif self.eight:
+            q8 = self.gguf.GGMLQuantizationType.Q8_0
+            self.writer.add_tensor(name, self.gguf.quants.quantize(self.np.ascontiguousarray(widened(self.np, kind, values)), q8), raw_dtype=q8)
         elif kind == "BF16":
             self.writer.add_tensor(name, self.np.ascontiguousarray(values).view("u1"), raw_dtype=self.gguf.GGMLQuantizationType.BF16)
         else:
@@ -134,15 +137,18 @@ def write_llama(file, config, tensors):
         file.add("output.weight", tensors["lm_head.weight"])
 
 
-def write_gguf(folder):
-    path = os.path.join(folder, "model.gguf")
+def write_gguf(place):
+    folder, _, kept = place.partition("?")
+    if kept not in ("", "q8"):
+        sys.exit(f"peer_llama: {place}: behind '?' only q8 is compared")
+    path = os.path.join(folder, f"model{'-' + kept if kept else ''}.gguf")
     if os.path.exists(path):
         return path
     gguf, np = import_writer()
     with open(os.path.join(folder, "config.json"), encoding="utf-8") as text:
         config = json.load(text)
     kind = config["model_type"]
-    file = File(gguf, np, path + ".new", config, kind)
+    file = File(gguf, np, path + ".new", config, kind, kept == "q8")
     {"gpt2": write_gpt2, "llama": write_llama}[kind](file, config, read_tensors(np, folder))
     file.close()
     os.rename(path + ".new", path)
@@ -152,7 +158,8 @@ def write_gguf(folder):
 # ---- turns -----------------------------------------------------------------------------------------------------------
 
 def processor_of(pid):
-    """Seconds of all threads that live, as the kernel tells them of another process."""
+    """Seconds of all threads that live, as the kernel tells them of another process. The peer's further threads end with each
+    step and take theirs along: with more than one this says nothing."""
     total = 0
     for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
         try:
@@ -210,7 +217,7 @@ def compare(args, folder):
     print(f"\n{folder}: {args.threads} threads, {args.rounds} rounds in turns, load {os.getloadavg()[0]:.1f}")
     for name, prompt, streams, phase in ROWS:
         tokens, key = (prompt if phase == "pp" else NEW) * streams, (prompt, streams, phase)
-        for which, clock in enumerate(("clock", "processor")):
+        for which, clock in enumerate(("clock", "processor")[:2 if args.threads == 1 else 1]):
             mine, peer = [tokens / a[key][which] for a, _ in rounds], [tokens / b[key][which] for _, b in rounds]
             print(f"{name:18} by {clock:9}  steerd {spread(mine, '.1f'):24}  llama.cpp {spread(peer, '.1f'):24} "
                   f"{spread([x / y for x, y in zip(mine, peer)], '.2f')}x", flush=True)
@@ -218,7 +225,7 @@ def compare(args, folder):
 
 def main():
     parser = argparse.ArgumentParser(description="llama.cpp beside bench_streams")
-    parser.add_argument("folders", nargs="+")
+    parser.add_argument("folders", nargs="+", metavar="FOLDER", help="of a model; FOLDER?q8: the same in 8 bits")
     parser.add_argument("--bench", required=True, help="the program bench_streams")
     parser.add_argument("--peer", required=True, help="the program llama-batched-bench")
     parser.add_argument("--peer-option", action="append", default=[], help="handed on to it, as --peer-option=-fa --peer-option=off")

@@ -51,7 +51,7 @@ if [ -n "${STEERD_LLAMA_BATCHED_BENCH:-}" ] && [ -n "${STEERD_LLAMA_PYTHON:-}" ]
       /usr/bin/python3 tests/tools/make_llama_shaped.py --out "$data/llama-$dtype" --dtype "$dtype"
   done
   run "$STEERD_LLAMA_PYTHON" tests/bench/peer_llama.py --peer "$STEERD_LLAMA_BATCHED_BENCH" --bench "$build/bench/bench_streams" \
-    "$data/f32" "$data/bf16" "$data/llama-f32" "$data/llama-bf16"
+    "$data/f32" "$data/bf16" "$data/f32?q8" "$data/llama-f32" "$data/llama-bf16" "$data/llama-bf16?q8"
 else
   echo "skip: the llama.cpp peer (set STEERD_LLAMA_BATCHED_BENCH to its program, STEERD_LLAMA_PYTHON to a Python that has gguf and numpy)"
   echo

@@ -182,7 +182,7 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
   } else if (call->request->body_length > preview_body_most(api, call->route))
     reply_refuse(call, 413, "too_large", call->route->flags & ROUTE_BATCH ? api->too_large_batch : api->too_large);
   else if (preview_wrong_kind(call->request, call->route))
-    reply_refuse(call, 415, "content_type", TEXT_KIND);
+    reply_refuse(call, 415, "content_type", call->route->flags & ROUTE_FILE ? TEXT_KIND_FILE : TEXT_KIND);
   return call->replied;
 }
 

@@ -70,7 +70,7 @@ struct api {
   struct arena arena; /* what canned replies and files point to */
   struct static_files files;  /* the dashboard; empty without a folder */
   const char *embed_policy;   /* Content-Security-Policy of pages that may be framed */
-  struct canned missing[2], large[2], large_batch, kind[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
+  struct canned missing[2], large[2], large_batch, kind[2], kind_file, busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
   const char *too_large, *too_large_batch;                          /* the sentences of 413, with the limit in it */
   struct canned *wrong_method;                                      /* 405, beside routes */
   struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */
@@ -179,6 +179,7 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
   "there is nothing at this path; of OpenAI's routes this server has /v1/models, /v1/completions and "                \
   "/v1/chat/completions (the base URL of a client ends in /v1); GET /docs lists what else there is"
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
+#define TEXT_KIND_FILE "a request from a web page needs the header 'Content-Type: application/octet-stream' here: the body is a file"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
 #define TEXT_NO_STORE "none; the setting 'store' (--store FILE) keeps statistics and explanations"
 #define TEXT_CLOSING "the server is shutting down"
@@ -194,7 +195,7 @@ int preview_prepare(struct api *api, struct error *error) MUST_CHECK;
 /* Bytes that the body of a request may have; row NULL: no route. */
 size_t preview_body_most(const struct api *api, const struct route *row);
 
-/* Whether a head with this row needs a JSON content type and has another one. */
+/* Whether a head with this row needs a content type (JSON; of a file, its bytes) and has another one. */
 bool preview_wrong_kind(const struct api_request *head, const struct route *row);
 
 /* Value of a header, NULL when absent. */

@@ -8,19 +8,24 @@
 #include "api/openai.h"
 #include "api/steer.h"
 #include "core/base/clock.h"
+#include "core/vectors.h"
+
+enum { VECTORS_MOST = 256 }; /* of a request */
 
 static const struct field feature_rows[] = {STEER_FEATURE_ROWS("source", "layer"), {.name = NULL}};
 
 static const struct field vector_rows[] = {
-    {"point", NULL, FIELD_TEXT, .required = true, .min = 1, .max = 128, .text = "Where, such as \"blocks.5.hook_resid_pre\"."},
-    {"vector", NULL, FIELD_NUMBERS, .required = true, .min = 1, .max = 1e6, .text = "As many numbers as the point has columns."},
+    {"point", NULL, FIELD_TEXT, .min = 1, .max = 128, .text = "Where, such as \"blocks.5.hook_resid_pre\"."},
+    {"vector", NULL, FIELD_NUMBERS, .min = 1, .max = 1e6, .text = "As many numbers as the point has columns."},
+    {"label", NULL, FIELD_TEXT, .min = 1, .max = 256,
+     .text = "In place of both: all kept vectors of the model that have this label (POST /api/vector/upload), each where it belongs."},
     {"strength", NULL, FIELD_NUMBER, .fallback = "1", .min = -1e6, .max = 1e6,
      .text = "The vector's factor, or the factor or cap of the method."},
     {.name = NULL}};
 
 const struct field steering_fields[] = {
     {"features", NULL, FIELD_OBJECTS, .cap = CAP_FEATURES, .inner = feature_rows, .text = "Features turned up or down."},
-    {"vectors", NULL, FIELD_OBJECTS, .max = 256, .inner = vector_rows, .text = "Vectors in the same way, after the features."},
+    {"vectors", NULL, FIELD_OBJECTS, .max = VECTORS_MOST, .inner = vector_rows, .text = "Vectors in the same way, after the features."},
     STEER_METHOD_ROW("method", "steer_method"),
     {"strength_multiplier", NULL, FIELD_NUMBER, .fallback = "1", .max = 10, .text = "Multiplies every strength."},
     {"steer_special_tokens", NULL, FIELD_BOOL, .fallback = "true",
@@ -37,22 +42,65 @@ const struct field response_format_fields[] = {
 
 /* ---- steering ----------------------------------------------------------------------------------------- */
 
-static int read_vector(struct api_call *call, const struct values *values, const struct lab_steering *steering,
-                       struct lab_edit *out, struct error *error) {
-  size_t n;
-  float *vector = read_floats(call, values, "vector", &n, error);
-  if (!vector) return -1;
-  *out = steer_vector(steering, values_text(values, "point", NULL), vector, n, values_number(values, "strength"));
+/* What `steering.vectors` becomes: a label stands for several. */
+struct vectors_read {
+  struct api_call *call;
+  const struct lab_model_info *model;
+  struct lab_steering *out;
+  struct lab_edit *edits; /* room for VECTORS_MOST */
+};
+
+static int add_vector(struct vectors_read *read, const char *point, float *vector, size_t n, double strength, struct error *error) {
+  struct lab_steering *out = read->out;
+  if (out->n_vectors == VECTORS_MOST)
+    return error_set_field(error, ERROR_ARGUMENT, "steering.vectors", "'steering.vectors' are more than %d, those of labels counted", VECTORS_MOST);
+  read->edits[out->n_vectors++] = steer_vector(out, point, vector, n, strength);
   return 0;
 }
 
-static int read_vectors(struct api_call *call, const struct values *values, struct lab_steering *out, struct error *error) {
-  out->n_vectors = values_count(values, "vectors");
-  struct lab_edit *vectors = arena_array(&call->arena, out->n_vectors, sizeof *vectors, error);
-  out->vectors = vectors;
-  for (size_t i = 0; vectors && i < out->n_vectors; i++)
-    if (read_vector(call, values_at(values, "vectors", i), out, &vectors[i], error) != 0) return -1;
-  return vectors ? 0 : -1;
+static int add_given(struct vectors_read *read, const struct values *values, const char *at, struct error *error) {
+  size_t n;
+  const char *missing = !values_has(values, "point") ? "point" : !values_has(values, "vector") ? "vector" : NULL;
+  if (missing) {
+    char field[64];
+    snprintf(field, sizeof field, "%s.%s", at, missing);
+    return error_set_field(error, ERROR_ARGUMENT, field, "'%s' is required: a vector and its point, or the label of kept ones", field);
+  }
+  float *vector = read_floats(read->call, values, "vector", &n, error);
+  return vector ? add_vector(read, values_text(values, "point", NULL), vector, n, values_number(values, "strength"), error) : -1;
+}
+
+static int add_labelled(struct vectors_read *read, const struct values *values, const char *at, struct error *error) {
+  struct store_vector *kept;
+  size_t n;
+  struct error own = ERROR_INIT;
+  char field[64];
+  snprintf(field, sizeof field, "%s.label", at);
+  if (values_has(values, "point") || values_has(values, "vector"))
+    return error_set_field(error, ERROR_ARGUMENT, field, "'%s' takes the place of a point and a vector; leave those out", field);
+  if (lab_vectors_labelled(read->call->api->lab, read->model, values_text(values, "label", NULL), &read->call->arena, &kept, &n, &own) != 0)
+    return error_set_field(error, own.code, field, "'%s': %s", field, own.text);
+  for (size_t i = 0; i < n; i++) {
+    float *copy = arena_array(&read->call->arena, kept[i].n, sizeof *copy, error); /* its length may become 1 */
+    if (!copy) return -1;
+    memcpy(copy, kept[i].values, kept[i].n * sizeof *copy);
+    if (add_vector(read, kept[i].point, copy, kept[i].n, values_number(values, "strength"), error) != 0) return -1;
+  }
+  return 0;
+}
+
+static int read_vectors(struct api_call *call, const struct lab_model_info *model, const struct values *values, struct lab_steering *out,
+                        struct error *error) {
+  size_t n = values_count(values, "vectors");
+  struct vectors_read read = {call, model, out, arena_array(&call->arena, n ? VECTORS_MOST : 0, sizeof *read.edits, error)};
+  out->vectors = read.edits;
+  for (size_t i = 0; read.edits && i < n; i++) {
+    const struct values *row = values_at(values, "vectors", i);
+    char at[48];
+    snprintf(at, sizeof at, "steering.vectors[%zu]", i);
+    if ((values_has(row, "label") ? add_labelled : add_given)(&read, row, at, error) != 0) return -1;
+  }
+  return read.edits ? 0 : -1;
 }
 
 static int read_steering(struct api_call *call, const struct lab_model_info *model, struct lab_steering *out,
@@ -64,7 +112,7 @@ static int read_steering(struct api_call *call, const struct lab_model_info *mod
   out->strength_multiplier = values_number(values, "strength_multiplier");
   out->special_tokens = values_bool(values, "steer_special_tokens");
   if (steer_features(call, values, model, "steering.", "source", &out->features, &out->n_features, error) != 0 ||
-      read_vectors(call, values, out, error) != 0)
+      read_vectors(call, model, values, out, error) != 0)
     return -1;
   return edits_read(call, values, "edits", "steering.", &out->edits, &out->n_edits, error);
 }

@@ -347,7 +347,22 @@ static void write_body_schema(struct json_writer *w, const struct route *row, co
   jw_close(w, '}');
 }
 
+/* A file has no schema but its type. */
+static void write_file_body(struct json_writer *w) {
+  jw_key(w, "requestBody");
+  jw_open(w, '{');
+  jw_member_bool(w, "required", true);
+  jw_key(w, "content");
+  jw_open(w, '{');
+  jw_key(w, "application/octet-stream");
+  jw_open(w, '{');
+  jw_close(w, '}');
+  jw_close(w, '}');
+  jw_close(w, '}');
+}
+
 static void write_body(struct json_writer *w, const struct route *row, const struct api_options *options) {
+  if (row->flags & ROUTE_FILE) write_file_body(w);
   if (!row->fields || route_takes_query(row)) return;
   jw_key(w, "requestBody");
   jw_open(w, '{');

@@ -19,20 +19,19 @@ const char *call_base(struct api_call *call, struct error *error) {
   return arena_printf(&call->arena, error, "http://%s", host);
 }
 
-/* "application/json", with parameters or without. */
-static bool json_type(const char *value) {
-  static const char name[] = "application/json";
-  size_t length = sizeof name - 1;
+/* The type, with parameters or without. */
+static bool is_type(const char *value, const char *name) {
+  size_t length = strlen(name);
   if (!value || strncasecmp(value, name, length) != 0) return false;
   return strchr("; \t", value[length]) != NULL; /* the end counts: strchr finds the NUL too */
 }
 
-/* A page can send a form to any address, but JSON only after asking (a preflight). Only browsers send these
+/* A page can send a form to any address, but JSON or plain bytes only after asking (a preflight). Only browsers send these
  * two headers, so a plain `curl -d` needs no content type. */
 bool preview_wrong_kind(const struct api_request *head, const struct route *row) {
   if (strcmp(row->method, "GET") == 0) return false;
   if (!request_header(head, "Origin") && !request_header(head, "Sec-Fetch-Site")) return false;
-  return !json_type(request_header(head, "Content-Type"));
+  return !is_type(request_header(head, "Content-Type"), row->flags & ROUTE_FILE ? "application/octet-stream" : "application/json");
 }
 
 /* ---- canned replies ----------------------------------------------------------------------------------- */
@@ -93,7 +92,8 @@ int preview_prepare(struct api *api, struct error *error) {
                                       "(setting 'max_batch_body')", most_of_batch(&api->options));
   if (!api->too_large || !api->too_large_batch) return -1;
   const struct reply_error batch = {413, "too_large", "", api->too_large_batch};
-  if (can(api, &api->large_batch, FAMILY_SHORT, batch, error) != 0) return -1;
+  const struct reply_error file = {415, "content_type", "", TEXT_KIND_FILE};
+  if (can(api, &api->large_batch, FAMILY_SHORT, batch, error) != 0 || can(api, &api->kind_file, FAMILY_SHORT, file, error) != 0) return -1;
   if (can_shapes(api, FAMILY_SHORT, 0, error) != 0 || can_shapes(api, FAMILY_OPENAI, 1, error) != 0) return -1;
   api->wrong_method = arena_array(&api->arena, n_routes, sizeof *api->wrong_method, error);
   if (!api->wrong_method) return -1;
@@ -125,7 +125,7 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
     return turn_away(api, row && row->flags & ROUTE_BATCH ? &api->large_batch : &api->large[shape], NULL, reply);
   if (!row && !allowed) return turn_away(api, &api->missing[shape], NULL, reply);
   if (!row) return turn_away(api, &api->wrong_method[allowed - routes], NULL, reply);
-  if (preview_wrong_kind(head, row)) return turn_away(api, &api->kind[shape], NULL, reply);
+  if (preview_wrong_kind(head, row)) return turn_away(api, row->flags & ROUTE_FILE ? &api->kind_file : &api->kind[shape], NULL, reply);
   if (!row->handler || !(row->flags & ROUTE_ENGINE)) return 0;
   struct lab_stats stats;
   lab_stats(api->lab, &stats);

@@ -29,7 +29,7 @@ bool route_matches(const char *pattern, const char *path) {
   return *pattern == '\0' && *path == '\0';
 }
 
-bool route_takes_query(const struct route *row) { return strcmp(row->method, "GET") == 0; }
+bool route_takes_query(const struct route *row) { return strcmp(row->method, "GET") == 0 || (row->flags & ROUTE_FILE); }
 
 static bool is_placeholder(const char *pattern, const char *name) {
   size_t n = strlen(name);

@@ -30,6 +30,7 @@ enum {
   ROUTE_STORED = 8, /* a GET that tells what is stored and what is loaded, and nothing that changes otherwise: its finished
                      * reply is kept until something is written (kept.h) */
   ROUTE_BATCH = 32, /* takes batches of rows: its body may have max_batch_body bytes, and few are read at a time */
+  ROUTE_FILE = 64,  /* a POST whose body is a file's bytes (application/octet-stream); its fields are those of the query */
   ROUTE_READS = 16, /* tells what is in the store: where there is none, the reply's header X-Store says so */
 };
 
@@ -39,7 +40,7 @@ struct route {
                          * path that begins with a placeholder never stands for /api, /v1 or /static, nor for POST */
   const char *summary;  /* one line for the documentation */
   enum route_family family;
-  const struct field *fields; /* of the JSON body, or of a GET's query; NULL: neither is read */
+  const struct field *fields; /* of the JSON body, or of the query (route_takes_query); NULL: neither is read */
 
   /* Writes the whole reply, or starts a job (call.h). -1 with an error is answered by reply_error. NULL: the
    * endpoint is known but not built, and answers 501. */
@@ -55,7 +56,7 @@ enum { ROUTE_SEGMENTS = 16 }; /* a path with more segments matches nothing */
 /* Whether `path` is `pattern` with something in each {placeholder}. A trailing slash changes nothing. */
 bool route_matches(const char *pattern, const char *path);
 
-/* Whether a row's fields are those of the query: GET has no body. */
+/* Whether a row's fields are those of the query: GET has no body, and that of a file has no fields. */
 bool route_takes_query(const struct route *row);
 
 /* The part of `path` that stands for {name} in `pattern`, which it matches: *length bytes; NULL when there is none. */

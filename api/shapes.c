@@ -211,6 +211,10 @@ static const struct shape shapes[] = {
     {vector_new_post,
      .body = "{message: text, url: text, vector: {modelId: text, source: text, index: text, label: text?, createdAt: text, "
      "defaultSteerStrength: number, hookName: text, values: [number]}}"},
+    {vector_upload_post,
+     .body = "{message: text, modelId: text, label: text, format: text, modelHint: text?, vectors: [{source: text, index: text, "
+     "hookName: text, length: number}], features: [{modelId: text, layer: text, index: text, strength: number}]}"},
+    {vector_download_get, .types = "application/octet-stream"},
     {vector_get_post, .body = "{vector: @Vector}"},
     {vector_list_post, .body = "{vectors: [@Vector]}"},
     {vector_delete_post, .body = "@Done"},

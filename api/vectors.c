@@ -7,6 +7,7 @@
 
 #include "api/handlers.h"
 #include "api/reply.h"
+#include "core/vectors.h"
 
 enum { VECTOR_MOST = 24576 };
 
@@ -50,9 +51,7 @@ static int name_place(struct api_call *call, const struct lab_model_info *model,
     return error_set_field(error, ERROR_ARGUMENT, "layerNumber",
                            "'layerNumber' must be an integer from 0 to %d for model '%.64s', found %" PRId64,
                            model->n_layer - 1, model->id, layer);
-  vector->source = arena_printf(&call->arena, error, "%" PRId64 "-neuronpedia-resid-%s", layer, pre ? "pre" : "post");
-  vector->point = arena_printf(&call->arena, error, "blocks.%" PRId64 ".hook_resid_%s", layer, pre ? "pre" : "post");
-  return vector->source && vector->point ? 0 : -1;
+  return lab_vector_place(layer, pre, &call->arena, vector, error);
 }
 
 static int write_new(struct api_call *call, const struct store_vector *vector, struct error *error) {

@@ -76,11 +76,65 @@ int store_vector_new(struct store *store, const struct store_vector *vector, int
   return result;
 }
 
+#define LABEL_WHERE " FROM vectors WHERE model = ?1 AND label = ?2"
+
+static int labels_count(struct connection *connection, const char *model, const char *label, int64_t *count, struct error *error) {
+  struct row row;
+  row_open(&row, connection, "SELECT count(*)" LABEL_WHERE, NULL, error);
+  row_put_text(&row, model);
+  row_put_text(&row, label);
+  int got = row_next(&row);
+  *count = got == 1 ? row_int(&row) : 0;
+  row_close(&row);
+  return got == 1 ? 0 : -1;
+}
+
+static int label_free(struct connection *writer, const char *model, const char *label, struct error *error) {
+  int64_t count;
+  if (labels_count(writer, model, label, &count, error) != 0) return -1;
+  if (!count) return 0;
+  return error_set(error, ERROR_CONFLICT, "model '%.64s' has %lld vectors labelled '%.200s' already", model, (long long)count, label);
+}
+
+int store_vectors_add(struct store *store, struct store_vector *vectors, size_t n, struct error *error) {
+  if (!n || !vectors->label) return error_set(error, ERROR_ARGUMENT, "vectors that belong together need a label");
+  struct connection *writer = store_writer(store, error);
+  if (!writer) return -1;
+  int result = label_free(writer, vectors->model, vectors->label, error);
+  for (size_t i = 0; i < n && result == 0; i++) {
+    result = number_free(writer, &vectors[i], &vectors[i].index, error);
+    if (result == 0) result = vector_write(writer, &vectors[i], vectors[i].index, error);
+  }
+  return store_writer_end(store, writer, result, error);
+}
+
 int store_vector_find(struct store *store, const char *model, const char *source, int64_t index, struct arena *arena,
                       struct store_vector *out, struct error *error) {
   struct connection *reader = store_reader(store, error);
   if (!reader) return -1;
   return store_reader_end(store, reader, vector_by_number(reader, model, source, index, arena, out, error));
+}
+
+static int labelled_read(struct connection *reader, const char *model, const char *label, struct arena *arena,
+                         struct store_vector **out, size_t *n, struct error *error) {
+  struct row row;
+  int64_t count;
+  *n = 0;
+  if (labels_count(reader, model, label, &count, error) != 0) return -1;
+  if (!(*out = arena_array(arena, (size_t)count, sizeof **out, error))) return -1;
+  row_open(&row, reader, "SELECT " VECTOR_COLUMNS LABEL_WHERE " ORDER BY id", arena, error);
+  row_put_text(&row, model);
+  row_put_text(&row, label);
+  while (row_next(&row) == 1 && vector_take(&row, *out + *n) == 0) ++*n;
+  row_close(&row);
+  return row_check(&row);
+}
+
+int store_vectors_labelled(struct store *store, const char *model, const char *label, struct arena *arena, struct store_vector **out,
+                           size_t *n, struct error *error) {
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  return store_reader_end(store, reader, labelled_read(reader, model, label, arena, out, n, error));
 }
 
 #define LIST_WHERE " FROM vectors WHERE (?1 IS NULL OR model = ?1) AND (?2 IS NULL OR owner = ?2)"

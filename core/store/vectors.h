@@ -21,6 +21,10 @@ struct store_vector {
 int store_vector_new(struct store *store, const struct store_vector *vector, int64_t *index,
                      struct error *error) MUST_CHECK;
 
+/* Adds vectors that belong together under one label of one model, all or none, and gives each its index. ERROR_CONFLICT: that model
+ * has a vector of that label. */
+int store_vectors_add(struct store *store, struct store_vector *vectors, size_t n, struct error *error) MUST_CHECK;
+
 /* 1 and *out when it exists, 0 when not, -1 on error. */
 int store_vector_find(struct store *store, const char *model, const char *source, int64_t index, struct arena *arena,
                       struct store_vector *out, struct error *error) MUST_CHECK;
@@ -28,6 +32,10 @@ int store_vector_find(struct store *store, const char *model, const char *source
 /* Vectors of an owner (NULL: of everybody) in a model (NULL: all), oldest first; *out is [*n]. */
 int store_vector_list(struct store *store, const char *model, const char *owner, struct arena *arena,
                       struct store_vector **out, size_t *n, struct error *error) MUST_CHECK;
+
+/* Vectors of a model with that label, oldest first; *out is [*n], *n 0 when there is none. */
+int store_vectors_labelled(struct store *store, const char *model, const char *label, struct arena *arena, struct store_vector **out,
+                           size_t *n, struct error *error) MUST_CHECK;
 
 /* 1 when it was deleted, 0 when there was none, -1 on error. */
 int store_vector_delete(struct store *store, const char *model, const char *source, int64_t index,

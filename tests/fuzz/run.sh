@@ -69,6 +69,7 @@ for i, case in enumerate(json.load(open("tests/vectors/chat/chats.json"))["cases
 SEEDS
       printf '\001{"sha":"%040d","siblings":[{"rfilename":"config.json","size":2,"blobId":"%040d"},{"rfilename":"a/model.safetensors","size":9,"lfs":{"sha256":"%064d","size":9}}]}' \
         0 0 0 >"$to/listing" ;;
+    fuzz_control_vector) cp tests/vectors/control-vectors/{*.gguf,*.safetensors,*.npz} "$to" ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }

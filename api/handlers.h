@@ -142,7 +142,7 @@ extern const struct field lab_training_fields[];
 HANDLER(lab_training_get);
 
 /* lab_run.c, lab_next.c, lab_compare.c, lab_patch.c, lab_ablate.c, lab_lens.c */
-extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_patch_fields[],
+extern const struct field lab_run_fields[], lab_next_fields[], lab_compare_fields[], lab_direction_fields[], lab_patch_fields[],
     lab_attribute_fields[], lab_graph_fields[];
 extern const struct field lab_ablate_fields[], lab_lens_fields[], lab_components_fields[];
 extern const struct field lab_heads_fields[], lab_points_fields[];
@@ -150,6 +150,7 @@ HANDLER(lab_points_get);
 HANDLER(docs_points_get);
 HANDLER(lab_heads_post);
 HANDLER(lab_compare_post);
+HANDLER(lab_direction_post);
 HANDLER(lab_patch_post);
 HANDLER(lab_attribute_post);
 HANDLER(lab_graph_post);

@@ -157,6 +157,8 @@ const struct route routes[] = {
      lab_run_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/next", "The next-token table, with edits", FAMILY_LAB, lab_next_fields, lab_next_post,
      ROUTE_ENGINE | ROUTE_STRICT},
+    {"POST", "/v1/lab/direction", "The direction that leads from some texts to others", FAMILY_LAB, lab_direction_fields,
+     lab_direction_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/compare", "Features that differ between two prompts", FAMILY_LAB, lab_compare_fields,
      lab_compare_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/patch", "Activation patching", FAMILY_LAB, lab_patch_fields, lab_patch_post,

@@ -260,6 +260,10 @@ static const struct shape shapes[] = {
     {lab_run_post, .body = "@Run|{results: [@Run]}", .types = ARRAYS},
     {lab_next_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
     {lab_ablate_post, .body = "@BeforeAfter|{results: [@BeforeAfter]}"},
+    {lab_direction_post,
+     .body = "{model: text, positive: integer, negative: integer, method: text, row: text, directions: [{point: text, length: number, "
+     "separation: number, positiveMean: number, negativeMean: number, rowLength: number, vector?: [number]}], kept: {label: text, "
+     "features: [{modelId: text, layer: text, index: text, strength: number}]}?}"},
     {lab_compare_post,
      .body = "{source: text, texts: [{" TEXT_TOKENS ", position: integer}], "
              "features: [{index: integer, first: number, second: number, difference: number}]}"},

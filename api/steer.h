@@ -75,4 +75,7 @@ void steer_write_turns(struct json_writer *w, const struct values *values, const
 int steer_write_raw(struct json_writer *w, const struct lab_chat *chat, const struct lab_news *news, struct arena *arena,
                     struct error *error) MUST_CHECK;
 
+/* "features": kept vectors as /steer takes them. (vector_files.c) */
+void steer_write_kept(struct json_writer *w, const struct store_vector *vectors, size_t n);
+
 #endif

@@ -4,6 +4,7 @@
 
 #include "api/handlers.h"
 #include "api/reply.h"
+#include "api/steer.h"
 #include "core/vectors.h"
 
 const struct field vector_upload_fields[] = {
@@ -41,16 +42,15 @@ static void write_vectors(struct json_writer *w, const struct lab_vector_file *f
   jw_close(w, ']');
 }
 
-/* What /steer takes as it is. */
-static void write_features(struct json_writer *w, const struct lab_vector_file *file) {
+void steer_write_kept(struct json_writer *w, const struct store_vector *vectors, size_t n) {
   jw_key(w, "features");
   jw_open(w, '[');
-  for (size_t i = 0; i < file->n; i++) {
+  for (size_t i = 0; i < n; i++) {
     jw_open(w, '{');
-    jw_member_text(w, "modelId", file->vectors[i].model);
-    jw_member_text(w, "layer", file->vectors[i].source);
-    reply_digits(w, "index", file->vectors[i].index);
-    jw_member_f64(w, "strength", file->vectors[i].strength);
+    jw_member_text(w, "modelId", vectors[i].model);
+    jw_member_text(w, "layer", vectors[i].source);
+    reply_digits(w, "index", vectors[i].index);
+    jw_member_f64(w, "strength", vectors[i].strength);
     jw_close(w, '}');
   }
   jw_close(w, ']');
@@ -66,7 +66,7 @@ static void write_kept(struct api_call *call, const struct lab_vector_file *file
   jw_member_text(&w, "format", file->format);
   jw_member_text(&w, "modelHint", file->hint);
   write_vectors(&w, file);
-  write_features(&w, file);
+  steer_write_kept(&w, file->vectors, file->n);
   jw_close(&w, '}');
 }
 

@@ -44,6 +44,15 @@ def test_cache(url):
     assert losses[-1] == pytest.approx(sum(losses[:-1]) / len(losses[:-1]), abs=1.1e-3)
 
 
+def test_contrast(url):
+    for _ in range(2):  # the second time the label is there and is made anew
+        text = output(url, "contrast.py")
+    told = dict(re.findall(r"strength ([+-]\d):(.*)", text))
+    assert "sad" in told["-1"] and "sad" not in told["+0"] + told["+1"]
+    assert len(re.findall(r"blocks\.[123]\.hook_resid_post", text)) == 3
+    assert "A GGUF control vector of 33" in text  # 3 x 256 floats are 3,072 bytes, and a head
+
+
 def test_attribution_graph(url):
     text = output(url, "attribution_graph.py")
     assert re.search(r'Output " she" \(p=0\.6\d+\): \d+ nodes, \d+ edges', text)

@@ -31,6 +31,7 @@ struct api *api_new(struct lab *lab, const struct api_options *options, struct e
   api->started_ns = clock_ns();
   pthread_mutex_init(&api->lock, NULL);
   kept_init(&api->kept, options->max_kept);
+  graph_uploads_init(&api->uploads);
   arena_init(&api->arena, 0);
   if (preview_prepare(api, error) == 0 && load_dashboard(api, error) == 0) return api;
   api_free(api);
@@ -41,6 +42,7 @@ void api_free(struct api *api) {
   if (!api) return;
   arena_clear(&api->arena);
   kept_clear(&api->kept);
+  graph_uploads_clear(&api->uploads);
   pthread_mutex_destroy(&api->lock);
   free(api);
 }
@@ -183,6 +185,8 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
     reply_refuse(call, 413, "too_large", call->route->flags & ROUTE_BATCH ? api->too_large_batch : api->too_large);
   else if (preview_wrong_kind(call->request, call->route))
     reply_refuse(call, 415, "content_type", call->route->flags & ROUTE_FILE ? TEXT_KIND_FILE : TEXT_KIND);
+  else if (preview_packed(call->request, call->route))
+    reply_refuse(call, 415, "header", TEXT_PACKED);
   return call->replied;
 }
 

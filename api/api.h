@@ -122,7 +122,7 @@ void *api_take_prepared(const struct api_reply *reply, bool packed);
 bool api_put_prepared(const struct api_reply *reply, bool packed, void *prepared, void (*drop)(void *prepared));
 
 /* Whether a request needs no key: the dashboard's own files and pages, which tell no more of the models than whether a
- * name that somebody guesses is loaded. */
+ * name that somebody guesses is loaded; and addresses that were given to somebody with a key, and that nobody can guess. */
 bool api_is_open(const struct api *api, const struct api_request *head);
 
 /* An error reply in the family of the path, for the porch's own refusals (431, 400, 408, 421, 501): body into

@@ -17,6 +17,7 @@
 #include <stdatomic.h>
 
 #include "api/api.h"
+#include "api/graph_uploads.h"
 #include "api/kept.h"
 #include "api/parse.h"
 #include "api/route.h"
@@ -60,6 +61,7 @@ struct api {
   _Atomic int in_flight;
   struct api_counts counts[STRIPES];
   struct kept_replies kept;
+  struct graph_uploads uploads;
   void (*read_porch)(void *context, struct api_porch *out);
   void *porch_context;
   int64_t started_ns;
@@ -70,7 +72,7 @@ struct api {
   struct arena arena; /* what canned replies and files point to */
   struct static_files files;  /* the dashboard; empty without a folder */
   const char *embed_policy;   /* Content-Security-Policy of pages that may be framed */
-  struct canned missing[2], large[2], large_batch, kind[2], kind_file, busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
+  struct canned missing[2], large[2], large_batch, kind[2], kind_file, packed[2], busy[2], closing[2]; /* 404, 413, 415, 503; [1] as OpenAI's */
   const char *too_large, *too_large_batch;                          /* the sentences of 413, with the limit in it */
   struct canned *wrong_method;                                      /* 405, beside routes */
   struct api_pair retry[API_RETRY_MOST + 1];                        /* Retry-After by seconds */
@@ -180,6 +182,7 @@ int call_add_page(struct api_call *call, const struct page *page, struct error *
   "/v1/chat/completions (the base URL of a client ends in /v1); GET /docs lists what else there is"
 #define TEXT_KIND "a request from a web page needs the header 'Content-Type: application/json'"
 #define TEXT_KIND_FILE "a request from a web page needs the header 'Content-Type: application/octet-stream' here: the body is a file"
+#define TEXT_PACKED "compressed bodies are not read here; send it without Content-Encoding"
 #define TEXT_BUSY "the queue is full; try again after the seconds in Retry-After"
 #define TEXT_NO_STORE "none; the setting 'store' (--store FILE) keeps statistics and explanations"
 #define TEXT_CLOSING "the server is shutting down"
@@ -197,6 +200,9 @@ size_t preview_body_most(const struct api *api, const struct route *row);
 
 /* Whether a head with this row needs a content type (JSON; of a file, its bytes) and has another one. */
 bool preview_wrong_kind(const struct api_request *head, const struct route *row);
+
+/* Whether the body is compressed, and this row reads none that is. */
+bool preview_packed(const struct api_request *head, const struct route *row);
 
 /* Value of a header, NULL when absent. */
 const char *request_header(const struct api_request *request, const char *name);

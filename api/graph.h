@@ -29,4 +29,10 @@ int graph_write(struct api_call *call, const struct lab_graph_result *result, st
 /* The text behind a graph: the prompt, or its tokens together; in the call's arena. */
 const char *graph_prompt(struct api_call *call, const struct lab_graph_result *result, struct error *error) MUST_CHECK;
 
+/* Where the graph is seen: its page on this server; in the call's arena. */
+const char *graph_page_url(struct api_call *call, const struct store_graph *graph, struct error *error) MUST_CHECK;
+
+/* Always -1: ERROR_CONFLICT, there is a graph of that name already. */
+int graph_refuse_taken(const char *field, const char *slug, struct error *error);
+
 #endif

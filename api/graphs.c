@@ -42,13 +42,13 @@ static const char *file_url(struct api_call *call, const struct store_graph *gra
   return base ? arena_printf(&call->arena, error, "%s/v1/graphs/%s/%s", base, graph->model, graph->slug) : NULL;
 }
 
-static const char *page_url(struct api_call *call, const struct store_graph *graph, struct error *error) {
+const char *graph_page_url(struct api_call *call, const struct store_graph *graph, struct error *error) {
   const char *base = call_base(call, error);
   return base ? arena_printf(&call->arena, error, "%s/graph?model=%s&slug=%s", base, graph->model, graph->slug) : NULL;
 }
 
 static int write_row(struct api_call *call, struct json_writer *w, const struct store_graph *graph, struct error *error) {
-  const char *file = file_url(call, graph, error), *page = page_url(call, graph, error);
+  const char *file = file_url(call, graph, error), *page = graph_page_url(call, graph, error);
   struct json_node *tokens = file && page ? json_parse(graph->tokens, strlen(graph->tokens), 2, error) : NULL;
   if (!tokens) return -1;
   jw_open(w, '{');
@@ -107,8 +107,8 @@ static const char *make_slug(struct api_call *call, const char *prompt, struct e
   return arena_printf(&call->arena, error, "%s%s%" PRId64, words, n ? "-" : "", (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000);
 }
 
-static int refuse_taken(const char *slug, struct error *error) {
-  return error_set_field(error, ERROR_CONFLICT, "slug", "Model + Slug/ID Exists: there is a graph '%.128s' already; give another slug, or delete it "
+int graph_refuse_taken(const char *field, const char *slug, struct error *error) {
+  return error_set_field(error, ERROR_CONFLICT, field, "Model + Slug/ID Exists: there is a graph '%.128s' already; give another slug, or delete it "
                          "(POST /api/graph/delete)", slug);
 }
 
@@ -134,7 +134,7 @@ static int keep(struct api_call *call, const struct lab_graph_result *result, co
                               .n_links = (int64_t)result->n_links, .json = json->data, .length = json->length};
   if (!out->prompt || !out->tokens) return -1;
   int done = store_graph_new(lab_store(call->api->lab), out, NULL, error);
-  return done == 1 ? 0 : done < 0 ? -1 : refuse_taken(plan->slug, error);
+  return done == 1 ? 0 : done < 0 ? -1 : graph_refuse_taken("slug", plan->slug, error);
 }
 
 static int graph_generate_finish(struct api_call *call, struct error *error) {
@@ -145,7 +145,7 @@ static int graph_generate_finish(struct api_call *call, struct error *error) {
   buffer_init(&json, STORE_GRAPH_BYTES);
   int failed = graph_write(call, result, &json, error) != 0 || keep(call, result, &json, &graph, error) != 0;
   buffer_clear(&json);
-  const char *file = failed ? NULL : file_url(call, &graph, error), *page = file ? page_url(call, &graph, error) : NULL;
+  const char *file = failed ? NULL : file_url(call, &graph, error), *page = file ? graph_page_url(call, &graph, error) : NULL;
   if (!page) return -1;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
@@ -168,7 +168,7 @@ int graph_generate_post(struct api_call *call, struct error *error) {
   if (!model || (slug && check_slug(slug, error) != 0)) return -1;
   if (!slug && !(slug = make_slug(call, values_text(call->values, "prompt", NULL), error))) return -1;
   int found = store_graph_find(store, model->id, slug, false, &call->arena, &old, error);
-  if (found) return found < 0 ? -1 : refuse_taken(slug, error);
+  if (found) return found < 0 ? -1 : graph_refuse_taken("slug", slug, error);
   return graph_start(call, &names, slug, graph_generate_finish, error);
 }
 

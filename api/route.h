@@ -31,11 +31,13 @@ enum {
                      * reply is kept until something is written (kept.h) */
   ROUTE_BATCH = 32, /* takes batches of rows: its body may have max_batch_body bytes, and few are read at a time */
   ROUTE_FILE = 64,  /* a POST whose body is a file's bytes (application/octet-stream); its fields are those of the query */
+  ROUTE_PACKED = 128, /* takes a body with Content-Encoding: gzip, and unpacks it itself */
+  ROUTE_SECRET = 256, /* needs no key: its address has a name in it that nobody can guess */
   ROUTE_READS = 16, /* tells what is in the store: where there is none, the reply's header X-Store says so */
 };
 
 struct route {
-  const char *method;   /* "GET" (answers HEAD too) or "POST", "DELETE" */
+  const char *method;   /* "GET" (answers HEAD too) or "POST", "PUT", "DELETE" */
   const char *path;     /* "/feature/{model}/{source}/{index}"; literal rows stand before rows that would hide them; a
                          * path that begins with a placeholder never stands for /api, /v1 or /static, nor for POST */
   const char *summary;  /* one line for the documentation */

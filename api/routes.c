@@ -103,6 +103,9 @@ const struct route routes[] = {
      ROUTE_ENGINE},
     {"POST", "/api/graph/list-owned", "All graphs that are kept", FAMILY_NEURONPEDIA, NULL, graph_list_post, ROUTE_READS},
     {"POST", "/api/graph/delete", "Delete a graph", FAMILY_NEURONPEDIA, graph_delete_fields, graph_delete_post, 0},
+    {"POST", "/api/graph/signed-put", "An address to which a graph may be put that was made elsewhere", FAMILY_NEURONPEDIA, graph_place_fields,
+     graph_place_post, 0},
+    {"POST", "/api/graph/save-to-db", "Check a graph that was put, and keep it", FAMILY_NEURONPEDIA, graph_save_fields, graph_save_post, 0},
     {"GET", "/api/graph/{model}/{slug}", "What is known of a graph", FAMILY_NEURONPEDIA, NULL, graph_get, ROUTE_READS},
 
     /* Neuronpedia's inference API */
@@ -175,6 +178,8 @@ const struct route routes[] = {
      ROUTE_ENGINE | ROUTE_STRICT},
     {"POST", "/v1/lab/graph", "Which features made which others, from the text to its next token", FAMILY_LAB, lab_graph_fields,
      lab_graph_post, ROUTE_ENGINE | ROUTE_STRICT},
+    {"PUT", "/v1/graph-uploads/{upload}", "Bring the file of a graph, as JSON or packed with gzip", FAMILY_LAB, NULL, graph_upload_put,
+     ROUTE_BATCH | ROUTE_PACKED | ROUTE_SECRET},
     {"GET", "/v1/graphs/{model}/{slug}", "A graph that is kept", FAMILY_LAB, NULL, graph_file_get, ROUTE_READS},
     {"GET", "/v1/lab/training", "Which dictionaries can be trained here, with which options, or why none", FAMILY_LAB, lab_training_fields,
      lab_training_get, ROUTE_STRICT},

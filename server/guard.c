@@ -128,9 +128,9 @@ int guard_check(const struct guard_head *head, const struct guard_limits *limits
   body->chunked = value_of(head, "Transfer-Encoding") != NULL;
   if (body->chunked ? check_chunked(head, refusal) : check_length(head, &body->length, refusal)) return -1;
   const char *coding = value_of(head, "Content-Encoding");
-  if (coding && strcasecmp(coding, "identity"))
+  if (coding && strcasecmp(coding, "identity") && strcasecmp(coding, "gzip"))
     return guard_refuse(refusal, 415, "header", true,
-                        "compressed request bodies are not read; send it without Content-Encoding");
+                        "the only Content-Encoding that is read is gzip, of a graph that is uploaded; send the body as it is");
   const char *expect = value_of(head, "Expect");
   body->waits = expect && !strcasecmp(expect, "100-continue") && !strcmp(head->version, "HTTP/1.1");
   return 0;

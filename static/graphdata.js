@@ -8,18 +8,25 @@ const KINDS = { 'cross layer transcoder': 'feature', 'mlp reconstruction error':
 /** Of a logit: the token that its name quotes. */
 const outputOf = (clerp) => /^Output "([\s\S]*)" \(p=[^)]*\)$/.exec(clerp)?.[1] ?? clerp;
 
-function nodeOf(raw, tokens) {
+/** Of a feature of a graph that was made elsewhere, which says no more than its name, LAYER_INDEX_POSITION. */
+function featureOf(raw, set) {
+  const index = Number(/^\d+_(\d+)_\d+$/.exec(raw.node_id)?.[1] ?? raw.feature);
+  return { source: raw.source ?? (set ? `${raw.layer}-${set}` : `layer ${raw.layer}`), index: raw.index ?? index };
+}
+
+function nodeOf(raw, tokens, set) {
   const kind = KINDS[raw.feature_type];
   return { id: raw.node_id, kind, position: raw.ctx_idx, token: kind === 'logit' ? outputOf(raw.clerp) : tokens[raw.ctx_idx] ?? '', at: tokens[raw.ctx_idx] ?? '',
-    row: kind === 'embedding' ? 0 : Number(raw.layer) + (kind === 'logit' ? 0 : 1), share: raw.influence, activation: raw.activation, probability: raw.token_prob,
-    source: raw.source, index: raw.index, name: kind === 'feature' && raw.clerp ? raw.clerp : null, likeliest: raw.is_target_logit, inputs: [], outputs: [] };
+    row: kind === 'embedding' ? 0 : Number(raw.layer) + (kind === 'logit' ? 0 : 1), share: raw.influence ?? 0, activation: raw.activation ?? null, probability: raw.token_prob ?? 0,
+    ...(kind === 'feature' ? featureOf(raw, set) : {}), name: kind === 'feature' && raw.clerp ? raw.clerp : null, likeliest: raw.is_target_logit, inputs: [], outputs: [] };
 }
 
 /** {nodes, byId, tokens, rows, links, reply}. Rows count from the bottom: 0 the tokens, layer + 1, the outputs. The links of a node are
  * {node, weight}, largest first, whatever their sign. */
 export function readGraph(reply) {
   const tokens = reply.metadata.prompt_tokens;
-  const nodes = reply.nodes.map((raw) => nodeOf(raw, tokens)).filter((node) => node.kind);
+  const set = reply.metadata.feature_details?.neuronpedia_source_set?.split('/').pop();
+  const nodes = reply.nodes.map((raw) => nodeOf(raw, tokens, set)).filter((node) => node.kind);
   const byId = new Map(nodes.map((node) => [node.id, node]));
   for (const { source, target, weight } of reply.links) {
     const from = byId.get(source), to = byId.get(target);

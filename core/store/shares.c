@@ -1,4 +1,5 @@
 /* shares.c: rows of share links. Request and reply are opaque text. */
+#include "core/base/secret.h"
 #include "core/store/store_int.h"
 
 static int share_take(struct row *row, struct store_share *out) {
@@ -12,20 +13,11 @@ static int share_take(struct row *row, struct store_share *out) {
   return row_check_seal(row, "a shared output");
 }
 
-/* 26 letters of 5 random bits. */
-static int share_name(char out[STORE_SHARE_ID], struct error *error) {
-  unsigned char random[STORE_SHARE_ID - 1];
-  if (random_secret(random, sizeof random, error) != 0) return -1;
-  for (size_t i = 0; i < sizeof random; i++) out[i] = "abcdefghijklmnopqrstuvwxyz234567"[random[i] & 31];
-  out[sizeof random] = '\0';
-  return 0;
-}
-
 int store_share_save(struct store *store, const struct store_share *share, char out_id[STORE_SHARE_ID],
                      struct error *error) {
   struct row row;
   char now[25], name[STORE_SHARE_ID];
-  if (share_name(name, error) != 0) return -1;
+  if (secret_name(name, error) != 0) return -1;
   struct connection *writer = store_writer(store, error);
   if (!writer) return -1;
   row_open(&row, writer, "INSERT INTO shares(id, kind, model, request, reply, created_at, seal)"

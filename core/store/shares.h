@@ -2,9 +2,10 @@
 #ifndef STEERD_CORE_STORE_SHARES_H
 #define STEERD_CORE_STORE_SHARES_H
 
+#include "core/base/secret.h"
 #include "core/store/store.h"
 
-#define STORE_SHARE_ID 27 /* bytes of an id with its NUL: 26 of a-z and 2-7, 130 random bits from the system */
+#define STORE_SHARE_ID SECRET_NAME
 
 struct store_share {
   const char *id;         /* ignored when saving */

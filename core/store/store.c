@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -442,12 +441,4 @@ const char *time_or_now(const char *given, char now[25]) {
   if (given) return given;
   clock_iso(now);
   return now;
-}
-
-int random_secret(void *out, size_t bytes, struct error *error) {
-  ssize_t got;
-  do got = getrandom(out, bytes, 0);
-  while (got < 0 && errno == EINTR);
-  if (got != (ssize_t)bytes) return error_set(error, ERROR_IO, "the system gave no random bytes");
-  return 0;
 }

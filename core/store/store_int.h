@@ -76,7 +76,4 @@ int examples_add(struct connection *writer, int64_t feature, const struct store_
 int examples_of(struct connection *reader, int64_t feature, size_t most, struct arena *arena,
                 const struct store_example **out, size_t *n, struct error *error) MUST_CHECK;
 
-/* Random bytes from the system. */
-int random_secret(void *out, size_t bytes, struct error *error) MUST_CHECK;
-
 #endif

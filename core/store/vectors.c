@@ -1,4 +1,5 @@
 /* vectors.c: rows of steering vectors. */
+#include "core/base/secret.h"
 #include "core/store/store_int.h"
 
 #define VECTOR_COLUMNS "model, source, number, label, point, strength, owner, created_at, numbers, seal"

@@ -171,7 +171,7 @@ FRAMING = {
     "name with bracket": ("X(A): b\r\n\r\n", {400}),
     "name above ASCII": ("X-\xe9: b\r\n\r\n", {400}),
     "no colon": ("nonsense\r\n\r\n", {400}),
-    "compressed body": ("Content-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc", {415}),
+    "compressed body": ("Content-Encoding: br\r\nContent-Length: 3\r\n\r\nabc", {415}),
     "chunk size 17 digits": ("Transfer-Encoding: chunked\r\n\r\n11111111111111111\r\nx\r\n", {413}),
     "chunk size word": ("Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n", {400}),
     "chunk size negative": ("Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n", {400}),
@@ -187,6 +187,13 @@ def test_framing(daemon, canary, name):
     rest, allowed = FRAMING[name]
     data = b"POST /api/steer HTTP/1.1\r\nHost: localhost\r\n" + rest.encode("latin-1")
     check(daemon, canary, data, allowed, closes=True)
+
+
+def test_packed_body(daemon, canary):
+    """gzip is read of one route alone; elsewhere the body is let come to its end, and is refused."""
+    for line in (b"POST /api/steer", b"POST /nowhere", b"GET /health", b"PUT /v1/graph-uploads/none"):
+        data = line + b" HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"
+        check(daemon, canary, data, {415} if b"steer" in line or b"health" in line else {404, 501})
 
 
 def test_coding_needs_http_1_1(daemon, canary):

@@ -96,6 +96,7 @@ void field_allowed(const struct field *field, const struct api_options *options,
       [FIELD_CONTENT] = "a string, or an array of {\"type\": \"text\", \"text\": ...},",
       [FIELD_REFUSED] = "left out",
       [FIELD_ROWS] = "an array of at least 1 array of numbers, all equally long",
+      [FIELD_GROUPS] = "an array of arrays of strings",
       [FIELD_OBJECT] = "an object",
       [FIELD_OBJECTS] = "an array",
   };

@@ -30,6 +30,7 @@ enum field_type {
   FIELD_CONTENT, /* a string, or an array of {type: "text", text}; min and max count characters of all together */
   FIELD_REFUSED, /* known, and not served: `text` says what to do instead; null is as good as left out */
   FIELD_ROWS,    /* an array of arrays of numbers, all of one length; min and max count the rows */
+  FIELD_GROUPS,  /* an array of arrays of strings; min and max count the arrays, `most` the strings of each */
   FIELD_OBJECT,  /* an object with the rows `inner` */
   FIELD_OBJECTS  /* an array of such objects; min and max count elements */
 };

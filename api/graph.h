@@ -32,6 +32,9 @@ const char *graph_prompt(struct api_call *call, const struct lab_graph_result *r
 /* Where the graph is seen: its page on this server; in the call's arena. */
 const char *graph_page_url(struct api_call *call, const struct store_graph *graph, struct error *error) MUST_CHECK;
 
+/* Always -1: ERROR_NOT_FOUND with the field slug. */
+int graph_refuse_missing(const char *model, const char *slug, struct error *error);
+
 /* Always -1: ERROR_CONFLICT, there is a graph of that name already. */
 int graph_refuse_taken(const char *field, const char *slug, struct error *error);
 

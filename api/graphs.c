@@ -73,7 +73,7 @@ static int write_row(struct api_call *call, struct json_writer *w, const struct 
   return 0;
 }
 
-static int refuse_missing(const char *model, const char *slug, struct error *error) {
+int graph_refuse_missing(const char *model, const char *slug, struct error *error) {
   return error_set_field(error, ERROR_NOT_FOUND, "slug", "model '%.64s' has no graph '%.128s'; POST /api/graph/list-owned has those there are",
                          model, slug);
 }
@@ -183,7 +183,7 @@ static int find_path(struct api_call *call, bool json, struct store_graph *out, 
   const struct lab_model_info *model = call_known_model(call, name, "modelId", error);
   if (!model) return -1;
   int found = store_graph_find(store, model->id, slug, json, &call->arena, out, error);
-  return found == 1 ? 0 : found < 0 ? -1 : refuse_missing(model->id, slug, error);
+  return found == 1 ? 0 : found < 0 ? -1 : graph_refuse_missing(model->id, slug, error);
 }
 
 int graph_get(struct api_call *call, struct error *error) {
@@ -223,7 +223,7 @@ int graph_delete_post(struct api_call *call, struct error *error) {
   const struct lab_model_info *model = call_known_model(call, values_text(call->values, "modelId", NULL), "modelId", error);
   if (!model) return -1;
   int done = store_graph_delete(store, model->id, slug, error);
-  if (done <= 0) return done < 0 ? -1 : refuse_missing(model->id, slug, error);
+  if (done <= 0) return done < 0 ? -1 : graph_refuse_missing(model->id, slug, error);
   jw_init(&w, &call->body);
   jw_open(&w, '{');
   jw_member_text(&w, "message", "Graph deleted successfully");

@@ -163,6 +163,13 @@ HANDLER(graph_file_get);
 HANDLER(graph_list_post);
 HANDLER(graph_delete_post);
 
+/* graph_tokenize.c, graph_subgraphs.c */
+extern const struct field graph_tokenize_fields[], subgraph_save_fields[], subgraph_list_fields[], subgraph_delete_fields[];
+HANDLER(graph_tokenize_post);
+HANDLER(subgraph_save_post);
+HANDLER(subgraph_list_post);
+HANDLER(subgraph_delete_post);
+
 /* graph_upload.c */
 extern const struct field graph_place_fields[], graph_save_fields[];
 HANDLER(graph_place_post);

@@ -203,6 +203,7 @@ static void write_type(struct json_writer *w, const struct field *field, bool st
     case FIELD_CONTENT: write_content(w, field, options); return;
     case FIELD_REFUSED: jw_member_text(w, "type", "null"); return;
     case FIELD_ROWS: write_lines(w, "number", true); return;
+    case FIELD_GROUPS: write_lines(w, "string", true); return;
     default: write_object(w, field->inner, strict || field->strict, options); return;
   }
 }

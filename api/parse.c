@@ -241,6 +241,20 @@ static int check_rows(struct parser *p, const struct field *row, const char *pat
   return 0;
 }
 
+static int check_groups(struct parser *p, const struct field *row, const char *path, const json_t *json) {
+  if (check_length(p, row, path, json) != 0) return -1;
+  for (size_t i = 0; i < json_array_size(json); i++) {
+    const json_t *group = json_array_get(json, i);
+    char element[64], must[80];
+    snprintf(must, sizeof must, "an array of at most %d strings", row->most);
+    if (!json_is_array(group) || json_array_size(group) > (size_t)row->most) return refuse_element(p, path, i, must, json);
+    element_path(element, sizeof element, path, i);
+    for (size_t j = 0; j < json_array_size(group); j++)
+      if (!json_is_string(json_array_get(group, j))) return refuse_element(p, element, j, "a string", group);
+  }
+  return 0;
+}
+
 static int check_prompts(struct parser *p, const struct field *row, const char *path, const json_t *json) {
   const json_t *first = json_array_get(json, 0);
   if (!json_is_array(json) || json_is_string(first)) return check_texts(p, row, path, json);
@@ -403,6 +417,7 @@ static int check_value(struct parser *p, const struct field *row, const char *pa
     case FIELD_CONTENT: return check_content(p, row, path, value);
     case FIELD_REFUSED: return refuse_field(p, row, path);
     case FIELD_ROWS: return check_rows(p, row, path, json);
+    case FIELD_GROUPS: return check_groups(p, row, path, json);
     default: return check_inner(p, row, path, value);
   }
 }

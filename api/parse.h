@@ -53,6 +53,9 @@ size_t values_rows(const struct values *values, const char *name);
 size_t values_row_count(const struct values *values, const char *name, size_t i);
 double values_row_at(const struct values *values, const char *name, size_t i, size_t j);
 
+/* FIELD_GROUPS: values_count of them, values_row_count in each. */
+const char *values_group_at(const struct values *values, const char *name, size_t i, size_t j);
+
 /* FIELD_TOKENS: whether arrays were given, not integers. */
 bool values_is_nested(const struct values *values, const char *name);
 

@@ -106,6 +106,11 @@ const struct route routes[] = {
     {"POST", "/api/graph/signed-put", "An address to which a graph may be put that was made elsewhere", FAMILY_NEURONPEDIA, graph_place_fields,
      graph_place_post, 0},
     {"POST", "/api/graph/save-to-db", "Check a graph that was put, and keep it", FAMILY_NEURONPEDIA, graph_save_fields, graph_save_post, 0},
+    {"POST", "/api/graph/tokenize", "The tokens of a prompt, and the next ones that a graph would explain", FAMILY_NEURONPEDIA, graph_tokenize_fields,
+     graph_tokenize_post, ROUTE_ENGINE},
+    {"POST", "/api/graph/subgraph/save", "Keep what is pinned and grouped in a graph", FAMILY_NEURONPEDIA, subgraph_save_fields, subgraph_save_post, 0},
+    {"POST", "/api/graph/subgraph/list", "The subgraphs of a graph", FAMILY_NEURONPEDIA, subgraph_list_fields, subgraph_list_post, ROUTE_READS},
+    {"POST", "/api/graph/subgraph/delete", "Delete a subgraph", FAMILY_NEURONPEDIA, subgraph_delete_fields, subgraph_delete_post, 0},
     {"GET", "/api/graph/{model}/{slug}", "What is known of a graph", FAMILY_NEURONPEDIA, NULL, graph_get, ROUTE_READS},
 
     /* Neuronpedia's inference API */

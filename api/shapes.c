@@ -121,6 +121,10 @@ static const struct {
      "nodes: [{node_id: text, feature: integer, layer: text, ctx_idx: integer, feature_type: text, token_prob: number, "
      "is_target_logit: boolean, run_idx: integer, reverse_ctx_idx: integer, jsNodeId: text, clerp: text, influence: number, "
      "activation: number?, source?: text, index?: integer}], links: [{source: text, target: text, weight: number}]}"},
+    {"UploadedGraph",
+     "{metadata: {slug: text, scan: text, prompt: text, prompt_tokens: [text], ...}, qParams: {...}, nodes: [{node_id: text, feature: integer?, "
+     "layer: text|integer, ctx_idx: integer, feature_type: text, jsNodeId: text, clerp: text, ...}], "
+     "links: [{source: text, target: text, weight: number, ...}], ...}"},
     {"Attribution",
      "{" TEXT_TOKENS ", metric: text, position: integer?, answers: [@Answer], value: number, against: @PatchedRun?, positions: [integer], "
      "attributions: {*: [number|[number]]}, normalized?: {*: [number?|[number?]]}, gradients?: {*: [[number?]|[[number?]]]}, "
@@ -272,11 +276,17 @@ static const struct shape shapes[] = {
              "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
     {lab_attribute_post, .body = "@Attribution", .types = ARRAYS},
     {lab_graph_post, .body = "@AttributionGraph"},
-    {graph_file_get, .body = "@AttributionGraph|{metadata: {...}, qParams: {...}, nodes: [{...}], links: [{source: text, target: text, weight: number}]}"},
+    {graph_file_get, .body = "@AttributionGraph|@UploadedGraph"},
     {graph_generate_post, .body = "{message: text, s3url: text, url: text, slug: text, numNodes: integer, numLinks: integer}"},
     {graph_get, .body = "@GraphRow"},
     {graph_list_post, .body = "[@GraphRow]"},
     {graph_delete_post, .body = "{message: text}"},
+    {graph_tokenize_post, .body = "{prompt: text, input_tokens: [text], salient_logits: [{token: text, token_id: integer, probability: number}], "
+                                  "total_salient_tokens: integer, cumulative_probability: number}"},
+    {subgraph_save_post, .body = "{success: boolean, subgraphId: text}"},
+    {subgraph_list_post, .body = "{success: boolean, subgraphs: [{id: text, displayName: text?, graphMetadataId: text, pinnedIds: [text], supernodes: [[text]], "
+                                 "clerps: [[text]], pruningThreshold: number?, densityThreshold: number?, userId: null, isFeaturedSolution: boolean, createdAt: text, updatedAt: text}]}"},
+    {subgraph_delete_post, .body = "{success: boolean, message: text}"},
     {graph_place_post, .body = "{url: text, key: text, putRequestId: text}"},
     {graph_upload_put, .body = "{putRequestId: text}"},
     {graph_save_post, .body = "{message: text, url: text}"},

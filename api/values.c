@@ -119,6 +119,10 @@ double values_row_at(const struct values *values, const char *name, size_t i, si
   return json_number_value(json_array_get(row_of(values, name, i), j));
 }
 
+const char *values_group_at(const struct values *values, const char *name, size_t i, size_t j) {
+  return json_string_value(json_array_get(row_of(values, name, i), j));
+}
+
 const char *values_given(const struct values *values, const char *name) {
   const struct value *value = &values->given[find(values, name)];
   return value->json ? value->given : NULL;

@@ -47,6 +47,7 @@ static int forget_all(struct connection *writer, const struct store_forget *what
   if (!what->whole_model) return 0;
   if (statement_run(writer, "DELETE FROM source_sets WHERE model = ?1", what->model, NULL, error) != 0 ||
       statement_run(writer, "DELETE FROM vectors WHERE model = ?1", what->model, NULL, error) != 0 ||
+      statement_run(writer, "DELETE FROM subgraphs WHERE graph IN (SELECT id FROM graphs WHERE model = ?1)", what->model, NULL, error) != 0 ||
       statement_run(writer, "DELETE FROM graph_texts WHERE id IN (SELECT id FROM graphs WHERE model = ?1)", what->model, NULL, error) != 0 ||
       statement_run(writer, "DELETE FROM graphs WHERE model = ?1", what->model, NULL, error) != 0)
     return -1;

@@ -141,7 +141,8 @@ int store_graph_delete(struct store *store, const char *model, const char *slug,
   if (!writer) return -1;
   arena_init(&arena, 0);
   int result = graph_by_name(writer, model, slug, &arena, &graph, error);
-  if (result == 1 && (row_delete(writer, "DELETE FROM graph_texts WHERE id = ?1", graph.id, error) != 0 ||
+  if (result == 1 && (row_delete(writer, "DELETE FROM subgraphs WHERE graph = ?1", graph.id, error) != 0 ||
+                      row_delete(writer, "DELETE FROM graph_texts WHERE id = ?1", graph.id, error) != 0 ||
                       row_delete(writer, "DELETE FROM graphs WHERE id = ?1", graph.id, error) != 0))
     result = -1;
   arena_clear(&arena);

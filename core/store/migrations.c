@@ -120,7 +120,13 @@ static const char schema_8[] =
     "CREATE TABLE feature_places("
     "  id INTEGER PRIMARY KEY, x REAL, y REAL, cluster REAL, sparsity REAL, seal INTEGER);";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7, schema_8};
+/* What is pinned and grouped in a graph. */
+static const char schema_9[] =
+    "CREATE TABLE subgraphs("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT, graph INTEGER NOT NULL, name TEXT, choices TEXT NOT NULL, created_at TEXT, updated_at TEXT, seal INTEGER);"
+    "CREATE INDEX subgraphs_by_graph ON subgraphs(graph);";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7, schema_8, schema_9};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

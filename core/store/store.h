@@ -91,6 +91,7 @@ struct store_text {
 #include "core/store/maps.h"
 #include "core/store/shares.h"
 #include "core/store/sources.h"
+#include "core/store/subgraphs.h"
 #include "core/store/uploads.h"
 #include "core/store/vectors.h"
 

@@ -109,6 +109,88 @@ def test_explanations_stand_at_their_features(kept):
         (n.get("source"), n.get("index")) == (feature["source"], feature["index"]) for n in graph["nodes"])
 
 
+def test_subgraphs(start_daemon, tmp_path):
+    store = str(tmp_path / "store.sqlite")
+    daemon = start_daemon(options("relu"), store=store)
+    where = {"modelId": MODEL, "slug": "ship"}
+    for slug in ["ship", "other"]:
+        assert generate(daemon, slug=slug).status_code == 200
+    choices = {"pinnedIds": ["0_1_2", "E_5_2"], "supernodes": [["sea", "0_1_2"], ["empty"]], "clerps": [["0_1", "a \"ship\""]], "pruningThreshold": 0.8,
+               "densityThreshold": None}
+    first = daemon.post("/api/graph/subgraph/save", {**where, **choices, "displayName": "mine"}).json()
+    bare = {"pinnedIds": [], "supernodes": [], "clerps": [], "pruningThreshold": None, "densityThreshold": 0.99}
+    second = daemon.post("/api/graph/subgraph/save", {**where, **bare}).json()
+    assert first["success"] and second["success"] and first["subgraphId"] != second["subgraphId"]
+    listed = daemon.post("/api/graph/subgraph/list", where).json()["subgraphs"]
+    assert [s["id"] for s in listed] == [second["subgraphId"], first["subgraphId"]]  # newest first
+    assert {key: listed[1][key] for key in choices} == choices and listed[1]["displayName"] == "mine"
+    assert {key: listed[0][key] for key in bare} == bare and listed[0]["displayName"] is None
+    assert listed[0]["graphMetadataId"] == daemon.get(f"/api/graph/{MODEL}/ship").json()["id"]
+    assert daemon.post("/api/graph/subgraph/list", {**where, "slug": "other"}).json()["subgraphs"] == []
+    again = daemon.post("/api/graph/subgraph/save", {**where, **bare, "overwriteId": first["subgraphId"], "displayName": "not looked at"})
+    assert again.json() == first
+    refused(daemon.post("/api/graph/subgraph/save", {**where, **bare, "slug": "other", "overwriteId": first["subgraphId"]}), 404, "overwriteId", "of this graph")
+    daemon.finish()
+
+    daemon = start_daemon(options("relu"), store=store)
+    listed = daemon.post("/api/graph/subgraph/list", where).json()["subgraphs"]
+    assert listed[1]["displayName"] == "mine" and {key: listed[1][key] for key in bare} == bare
+    assert daemon.post("/api/graph/subgraph/delete", {"subgraphId": second["subgraphId"]}).json()["success"]
+    refused(daemon.post("/api/graph/subgraph/delete", {"subgraphId": second["subgraphId"]}), 404, "subgraphId", "list")
+    assert daemon.post("/api/graph/delete", where).status_code == 200  # takes its subgraphs along
+    refused(daemon.post("/api/graph/subgraph/list", where), 404, "slug", "list-owned")
+    refused(daemon.post("/api/graph/subgraph/delete", {"subgraphId": first["subgraphId"]}), 404, "subgraphId")
+
+
+@pytest.mark.parametrize("change, field, words", [
+    ({"slug": "none"}, "slug", "no graph 'none'"),
+    ({"pinnedIds": None}, "pinnedIds", "required"),
+    ({"pinnedIds": [1]}, "pinnedIds[0]", "a string"),
+    ({"pinnedIds": ["x"] * 10001}, "pinnedIds", "10000"),
+    ({"pinnedIds": ["x" * 257]}, "pinnedIds[0]", "256"),
+    ({"supernodes": "x"}, "supernodes", "an array of arrays of strings"),
+    ({"supernodes": ["x"]}, "supernodes[0]", "an array of at most 5000 strings"),
+    ({"supernodes": [["a"], ["b", 3]]}, "supernodes[1][1]", "a string"),
+    ({"clerps": [["a"] * 17]}, "clerps[0]", "at most 16"),
+    ({"pruningThreshold": 1.5}, "pruningThreshold", "0 to 1"),
+    ({"overwriteId": "x"}, "overwriteId", "integer"),
+])
+def test_what_is_no_subgraph(kept, change, field, words):
+    assert generate(kept, slug="ship").status_code == 200
+    body = {"modelId": MODEL, "slug": "ship", "pinnedIds": [], "supernodes": [], "clerps": [], "pruningThreshold": None, "densityThreshold": None, **change}
+    reply = kept.post("/api/graph/subgraph/save", body)
+    assert reply.status_code in (400, 404) and words in reply.json()["message"], reply.text
+    assert reply.json().get("field") == field, reply.text
+    assert kept.post("/api/graph/subgraph/list", {"modelId": MODEL, "slug": "ship"}).json()["subgraphs"] == []
+
+
+def test_subgraphs_are_few(kept):
+    assert generate(kept, slug="ship").status_code == 200
+    body = {"modelId": MODEL, "slug": "ship", "pinnedIds": [], "supernodes": [], "clerps": []}
+    for _ in range(100):
+        assert kept.post("/api/graph/subgraph/save", body).status_code == 200
+    more = kept.post("/api/graph/subgraph/save", body)
+    assert more.status_code == 400 and "may have 100" in more.json()["message"]
+
+
+def test_tokenize(kept):
+    """The next tokens are those of a graph of the same prompt, and the tokens those that its nodes stand at."""
+    graph = kept.post("/v1/lab/graph", {"text": TEXT, "maxLogits": 7, "logitProbability": 0.4, "nodeThreshold": 1, "edgeThreshold": 1}).json()
+    logits = [n for n in graph["nodes"] if n["feature_type"] == "logit"]
+    reply = kept.post("/api/graph/tokenize", {"modelId": MODEL, "prompt": TEXT, "sourceSetName": "relu", "maxNLogits": 7, "desiredLogitProb": 0.4}).json()
+    assert reply["prompt"] == TEXT and reply["input_tokens"] == graph["metadata"]["prompt_tokens"]
+    assert [s["token_id"] for s in reply["salient_logits"]] == [n["feature"] for n in logits]
+    assert [s["probability"] for s in reply["salient_logits"]] == pytest.approx([n["token_prob"] for n in logits], abs=1e-6)  # one pass each, in f32
+    assert reply["total_salient_tokens"] == len(logits) <= 7
+    assert reply["cumulative_probability"] == pytest.approx(sum(n["token_prob"] for n in logits), abs=1e-5)
+    one = kept.post("/api/graph/tokenize", {"modelId": MODEL, "prompt": TEXT, "desiredLogitProb": 0}).json()
+    assert one["total_salient_tokens"] == 1  # as a graph has one at least
+    refused(kept.post("/api/graph/tokenize", {"modelId": MODEL}), 400, "prompt")
+    refused(kept.post("/api/graph/tokenize", {"modelId": "none", "prompt": TEXT}), 404, "modelId")
+    refused(kept.post("/api/graph/tokenize", {"modelId": MODEL, "prompt": TEXT, "maxNLogits": 0}), 400, "maxNLogits")
+    refused(kept.post("/api/graph/tokenize", {"modelId": MODEL, "prompt": TEXT, "messages": [{"role": "user", "content": "x"}]}), 400, "messages", "apply-chat-template")
+
+
 def test_published_client(tmp_path):
     neuronpedia = pytest.importorskip("neuronpedia", reason="skip: the package 'neuronpedia' is not installed for this interpreter")
     from neuronpedia.requests.base_request import NPRequest

@@ -51,6 +51,57 @@ static void test_graphs(void **state) {
   world_end(&world);
 }
 
+static void test_subgraphs(void **state) {
+  struct world world;
+  struct store_graph other = cat;
+  struct store_subgraph *all;
+  int64_t graph, second, first, id;
+  size_t n;
+  (void)state;
+  other.model = "pup";
+  world_init(&world);
+  world_open(&world);
+  assert_int_equal(store_graph_new(world.store, &cat, &graph, NULL), 1);
+  assert_int_equal(store_graph_new(world.store, &other, &second, NULL), 1);
+  struct store_subgraph one = {.graph = graph, .name = "sea", .choices = "{\"a\":1}"};
+  must(store_subgraph_new(world.store, &one, &first, &error));
+  one.name = NULL;
+  must(store_subgraph_new(world.store, &one, &id, &error));
+  assert_true(id > first);
+  one.id = first;
+  one.choices = "{}";
+  assert_int_equal(store_subgraph_update(world.store, &one, NULL), 1);
+  one.graph = second;
+  assert_int_equal(store_subgraph_update(world.store, &one, NULL), 0); /* of another graph */
+  world_close(&world);
+  world_open(&world);
+  must(store_subgraphs_of(world.store, graph, &world.arena, &all, &n, &error));
+  assert_true(n == 2 && all[0].id == id && all[1].id == first && !all[0].name);
+  assert_string_equal(all[1].name, "sea");
+  assert_string_equal(all[1].choices, "{}");
+  assert_int_equal(store_subgraph_delete(world.store, first, NULL), 1);
+  assert_int_equal(store_subgraph_delete(world.store, first, NULL), 0);
+
+  char *large = malloc(STORE_SUBGRAPH_BYTES + 2);
+  memset(large, 'x', STORE_SUBGRAPH_BYTES + 1);
+  large[STORE_SUBGRAPH_BYTES + 1] = 0;
+  struct store_subgraph much = {.graph = graph, .choices = large}, nowhere = {.graph = graph + 100, .choices = "{}"};
+  must_fail(ERROR_LIMIT, store_subgraph_new(world.store, &much, &id, &error));
+  free(large);
+  must_fail(ERROR_NOT_FOUND, store_subgraph_new(world.store, &nowhere, &id, &error));
+
+  one.graph = second;
+  must(store_subgraph_new(world.store, &one, &id, &error));
+  assert_int_equal(store_graph_delete(world.store, "tiny", "cat", NULL), 1);
+  must(store_subgraphs_of(world.store, graph, &world.arena, &all, &n, &error));
+  assert_int_equal(n, 0);
+  must(store_forget(world.store, &(struct store_forget){.model = "pup", .whole_model = true}, &error));
+  must(store_subgraphs_of(world.store, second, &world.arena, &all, &n, &error));
+  assert_int_equal(n, 0);
+  must(store_verify(world.store, STORE_CHECK_FULL, &error));
+  world_end(&world);
+}
+
 /* With a model that is forgotten go its graphs, texts and all, and nobody else's. */
 static void test_forgotten(void **state) {
   struct world world;
@@ -138,7 +189,7 @@ static void test_best(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_graphs), cmocka_unit_test(test_forgotten), cmocka_unit_test(test_limits), cmocka_unit_test(test_damage),
-                                     cmocka_unit_test(test_best)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_graphs),    cmocka_unit_test(test_subgraphs), cmocka_unit_test(test_forgotten),
+                                     cmocka_unit_test(test_limits),    cmocka_unit_test(test_damage),    cmocka_unit_test(test_best)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,6 +204,9 @@ static void write_evaluation(struct json_writer *w, const struct store_evaluatio
   jw_member_f64(w, "mse", e->mse);
   jw_member_f64(w, "explainedVariance", e->explained);
   jw_member_f64(w, "fvu", 1 - e->explained);
+  jw_member_f64(w, "cosine", e->cosine);
+  jw_member_f64(w, "l2Ratio", e->l2_ratio);
+  jw_member_f64(w, "relativeReconstructionBias", e->bias);
   jw_key(w, "crossEntropy");
   jw_open(w, '{');
   jw_member_int(w, "tokens", e->n_predicted);
@@ -212,6 +215,12 @@ static void write_evaluation(struct json_writer *w, const struct store_evaluatio
   jw_member_f64(w, "withError", e->ce_error);
   jw_member_f64(w, "zero", e->ce_zero);
   jw_member_f64(w, "kept", gap != 0 ? (e->ce_zero - e->ce_spliced) / gap : NAN);
+  jw_close(w, '}');
+  jw_key(w, "klDivergence");
+  jw_open(w, '{');
+  jw_member_f64(w, "spliced", e->kl_spliced);
+  jw_member_f64(w, "zero", e->kl_zero);
+  jw_member_f64(w, "kept", e->kl_zero > 0 ? (e->kl_zero - e->kl_spliced) / e->kl_zero : NAN);
   jw_close(w, '}');
   jw_member_int(w, "dead", e->n_dead);
   jw_key(w, "shares");

@@ -145,8 +145,9 @@ static const struct {
     {"ChatLogprobs", "{content: [@ScoredToken], refusal: null}"},
     {"Evaluation",
      "{corpus: text, corpusHash: text, lines: boolean, ends: boolean, documents: integer, tokens: integer, l0: number, mse: number?, "
-     "explainedVariance: number?, fvu: number?, crossEntropy: {tokens: integer, raw: number?, spliced: number?, withError: number?, "
-     "zero: number?, kept: number?}, dead: integer, shares: " SHARE_ROWS ", madeAt: text}"},
+     "explainedVariance: number?, fvu: number?, cosine: number?, l2Ratio: number?, relativeReconstructionBias: number?, "
+     "crossEntropy: {tokens: integer, raw: number?, spliced: number?, withError: number?, "
+     "zero: number?, kept: number?}, klDivergence: {spliced: number?, zero: number?, kept: number?}, dead: integer, shares: " SHARE_ROWS ", madeAt: text}"},
     {"LensFrames",
      "{meta: {kind: text, model: text, types: [text], layers_by_type: {*: [integer]}, top_n: integer, prompt_len: integer, "
      "num_completion_tokens: integer, temperature: number, prepend_bos: boolean, reuse_len: integer}, tokens: [{kind: text, "

@@ -237,7 +237,7 @@ struct lab_eval_layer {
   int layer;
   const char *source_id;
   int64_t n_features, n_dead;
-  double l0, mse, explained;
+  double l0, mse, explained, cosine, l2_ratio, bias; /* core/analysis/quality.h */
 };
 
 struct lab_eval_found {

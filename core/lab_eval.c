@@ -15,7 +15,7 @@
 #define BATCH_DOCUMENTS 64
 #define BATCH_ROWS 2048 /* positions whose rows are in memory at a time, unless a document is longer */
 #define STATE_PART 0
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 /* The resume state. Behind it, where there are several dictionaries, what they compute (print of each, with its NUL); then the
  * qualities. */
@@ -290,7 +290,8 @@ static void describe(const struct eval_job *job, struct store_evaluation *out) {
                                    .mse = r->quality.mse, .explained = r->quality.explained,
                                    .n_predicted = r->n_predicted, .ce_raw = r->ce[EVALUATE_RAW],
                                    .ce_spliced = r->ce[EVALUATE_SPLICED], .ce_error = r->ce[EVALUATE_ERROR],
-                                   .ce_zero = r->ce[EVALUATE_ZERO]};
+                                   .ce_zero = r->ce[EVALUATE_ZERO], .cosine = r->quality.cosine, .l2_ratio = r->quality.l2_ratio,
+                                   .bias = r->quality.bias, .kl_spliced = r->kl[EVALUATE_SPLICED], .kl_zero = r->kl[EVALUATE_ZERO]};
   for (int64_t f = 0; f < job->about.info->n_feat; f++) {
     out->n_dead += fired[f] == 0;
     for (int i = 0; i < STORE_SHARES; i++) out->below[i] += (double)fired[f] < ends[i] * (double)r->quality.rows;
@@ -306,7 +307,8 @@ static struct lab_eval_layer *describe_layers(const struct eval_job *job, struct
     const int64_t *fired = quality_fired(job->qualities[i]);
     quality_read(job->qualities[i], &figures);
     layers[i] = (struct lab_eval_layer){.layer = (int)i, .n_features = dict_info(job->dicts[i])->n_feat, .l0 = figures.l0,
-                                        .mse = figures.mse, .explained = figures.explained};
+                                        .mse = figures.mse, .explained = figures.explained, .cosine = figures.cosine,
+                                        .l2_ratio = figures.l2_ratio, .bias = figures.bias};
     layers[i].source_id = arena_text(arena, job->layers[i]->id, strlen(job->layers[i]->id), error);
     for (int64_t f = 0; f < layers[i].n_features; f++) layers[i].n_dead += fired[f] == 0;
     if (!layers[i].source_id) return NULL;
@@ -322,6 +324,9 @@ static void write_layer(const struct lab_eval_layer *layer, struct json_writer *
   jw_member_f64(w, "mse", layer->mse);
   jw_member_f64(w, "explainedVariance", layer->explained);
   jw_member_f64(w, "fvu", 1 - layer->explained);
+  jw_member_f64(w, "cosine", layer->cosine);
+  jw_member_f64(w, "l2Ratio", layer->l2_ratio);
+  jw_member_f64(w, "relativeReconstructionBias", layer->bias);
   jw_member_int(w, "dead", layer->n_dead);
   jw_close(w, '}');
 }

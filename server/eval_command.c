@@ -45,7 +45,10 @@ static void print(const struct job_command *command, const struct store_evaluati
   printf("  features a position (L0)         %.5g of %lld\n", e->l0, (long long)e->n_features);
   printf("  squared error a position (MSE)   %.6g   sum over the width\n", e->mse);
   printf("  explained variance (EV)          %.6f   1 - sum |y - x^|^2 / sum |y - mean y|^2\n", e->explained);
-  printf("  unexplained (FVU)                %.6f   1 - EV\n\n", 1 - e->explained);
+  printf("  unexplained (FVU)                %.6f   1 - EV\n", 1 - e->explained);
+  printf("  cosine of rows                   %.6f   mean of <y, x^> / (|y| |x^|)\n", e->cosine);
+  printf("  ratio of lengths (L2)            %.6f   mean of |x^| / |y|\n", e->l2_ratio);
+  printf("  relative reconstruction bias     %.6f   sum |x^|^2 / sum <y, x^>\n\n", e->bias);
   printf("  cross-entropy over %lld predicted tokens, nats\n", (long long)e->n_predicted);
   printf("    the model as it is             %.6f\n", e->ce_raw);
   printf("    through the dictionary         %.6f\n", e->ce_spliced);
@@ -53,6 +56,10 @@ static void print(const struct job_command *command, const struct store_evaluati
   printf("    zeros in its place             %.6f\n", e->ce_zero);
   printf("    share kept                     %.5f   (zero - through) / (zero - raw)\n\n",
          gap != 0 ? (e->ce_zero - e->ce_spliced) / gap : 0);
+  printf("  divergence (KL) from the model's own predictions, nats\n");
+  printf("    through the dictionary         %.6f\n", e->kl_spliced);
+  printf("    zeros in its place             %.6f\n", e->kl_zero);
+  printf("    share kept                     %.5f   (zero - through) / zero\n\n", e->kl_zero > 0 ? (e->kl_zero - e->kl_spliced) / e->kl_zero : 0);
   printf("  features that never fire         %lld\n", (long long)e->n_dead);
   printf("  that fire at less than 10 %%, 1 %%, 0.1 %%, 0.01 %% of the positions   %lld, %lld, %lld, %lld\n",
          (long long)e->below[0], (long long)e->below[1], (long long)e->below[2], (long long)e->below[3]);

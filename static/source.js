@@ -42,8 +42,8 @@ function quality(told) {
   const [e] = told.evaluations ?? [], test = told.selfTest, ce = e?.crossEntropy;
   const shown = e
     ? facts([['Over', `${e.corpus}, ${count(e.tokens)} positions`], ['Features a position (L0)', num(e.l0)], ['Explained variance', num(e.explainedVariance)],
-      ['Squared error', num(e.mse)], ['Never fire', count(e.dead)], ['Model’s cross-entropy', num(ce.raw)], ['Through the dictionary', num(ce.spliced)],
-      ['Its error put back', num(ce.withError)], ['Zeros in its place', num(ce.zero)], ['Share kept', percent(ce.kept)]])
+      ['Squared error', num(e.mse)], ['Cosine', known(e.cosine) ? num(e.cosine) : null], ['Ratio of lengths', known(e.l2Ratio) ? num(e.l2Ratio) : null], ['Never fire', count(e.dead)], ['Model’s cross-entropy', num(ce.raw)], ['Through the dictionary', num(ce.spliced)],
+      ['Its error put back', num(ce.withError)], ['Zeros in its place', num(ce.zero)], ['Share kept', percent(ce.kept)], ['Divergence (KL)', known(e.klDivergence?.spliced) ? num(e.klDivergence.spliced) : null]])
     : test ? facts([['Over', `a built-in text, ${count(test.tokens)} tokens`], ['Features a token (L0)', num(test.l0)], ['By its configuration', known(test.promisedL0) ? num(test.promisedL0) : null],
       ['Explained variance', num(test.explainedVariance)]]) : null;
   if (!shown && !test?.warning) return null;

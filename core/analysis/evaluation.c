@@ -1,6 +1,7 @@
-/* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model, taps what
- * the dictionaries read and write, and runs it spliced and ablated; the second puts back what the first one reconstructed, error
- * included. Sums are kept for each document and added in the documents' order. */
+/* evaluation.c: documents in batches through the engine's background. Two tasks a batch: the first runs the raw model and taps what
+ * the dictionaries read and write; the second runs it spliced, ablated, and with what was reconstructed put back, error included. The first one's logits,
+ * which the second's are compared with, wait in a temporary file: a batch of them may be larger than a model. Sums are kept for each document and added in
+ * the documents' order. */
 #include "core/analysis/evaluation.h"
 
 #include <math.h>
@@ -9,11 +10,13 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/analysis/divergence.h"
 #include "core/base/checked.h"
+#include "core/base/spool.h"
 
 #define MOST 64 /* documents of a batch */
 #define PIECE 64 /* rows whose errors are made at a time */
-#define FIRST_RUNS 3
+#define WAITING_MOST ((int64_t)256 << 20) /* bytes of logits in the temporary file, unless a document has more */
 #define LOOK_NS 100000000 /* somebody who wants it to stop waits no longer */
 
 /* What the raw model showed of one dictionary. */
@@ -27,7 +30,8 @@ struct document {
   int32_t *ids;
   int32_t n;
   struct part *parts; /* [n_dicts] */
-  double loss[EVALUATION_RUNS];
+  double loss[EVALUATION_RUNS], divergence[EVALUATION_RUNS];
+  int64_t row; /* of its first position among those of the batch */
 };
 
 struct batch {
@@ -38,6 +42,8 @@ struct batch {
   int runs;        /* of the task that is under way: sequence s is run s % runs of document s / runs, ... */
   int first_run;   /* ... counted from here */
   float *logits;   /* [vocabulary] */
+  float *plain;    /* [vocabulary] of the model as it is */
+  struct spool *spool; /* [rows of the batch, vocabulary] logits of the model as it is, where a token is predicted */
   float *errors;   /* [PIECE, d_out] */
   int32_t eos;
   bool done;
@@ -67,18 +73,30 @@ static int32_t target(const struct batch *b, const struct document *d, int32_t p
   return position + 1 < d->n ? d->ids[position + 1] : b->what->ends ? b->eos : -1;
 }
 
+/* What a row of logits, in b->logits, has to do with that of the model as it is. */
+static int compare(struct batch *b, struct document *d, int run, int32_t position, struct error *error) {
+  int64_t vocabulary = b->what->model->arch.vocabulary;
+  size_t bytes = (size_t)vocabulary * sizeof(float);
+  int64_t at = (d->row + position) * (int64_t)bytes;
+  if (run == EVALUATE_RAW) return spool_write(b->spool, at, b->logits, bytes, error);
+  if (spool_read(b->spool, at, b->plain, bytes, error) != 0) return -1;
+  d->divergence[run] += divergence_of(b->plain, b->logits, vocabulary);
+  return 0;
+}
+
 static int on_logits(void *context, int sequence, int32_t position, int32_t n_rows, struct rows logits,
                      struct backend *backend, struct error *error) {
   struct batch *b = context;
   struct document *d = &b->documents[sequence / b->runs];
-  double *loss = &d->loss[b->first_run + sequence % b->runs];
+  int run = b->first_run + sequence % b->runs;
   int64_t vocabulary = b->what->model->arch.vocabulary;
   for (int32_t i = 0; i < n_rows; i++) {
     int32_t next = target(b, d, position + i);
     struct span row = span_at(logits.at, (size_t)i * (size_t)logits.ld * sizeof(float));
     if (next < 0) continue;
     if (backend->ops->read(backend, b->logits, row, (size_t)vocabulary * sizeof(float), error) != 0) return -1;
-    *loss -= (double)sampler_logprob(b->logits, vocabulary, next);
+    d->loss[run] -= (double)sampler_logprob(b->logits, vocabulary, next);
+    if (compare(b, d, run, position + i, error) != 0) return -1;
   }
   return 0;
 }
@@ -280,9 +298,9 @@ static int open_part(const struct batch *b, struct part *part, size_t n, struct 
   return (part->x || !reads) && part->y ? 0 : error_memory(error, n * (size_t)b->info->in_width * sizeof *part->x);
 }
 
-static int open_document(struct batch *b, int64_t number, int32_t n, struct error *error) {
+static int open_document(struct batch *b, int64_t number, int64_t row, int32_t n, struct error *error) {
   struct document *d = &b->documents[b->n_documents++];
-  *d = (struct document){.number = number, .n = n};
+  *d = (struct document){.number = number, .n = n, .row = row};
   d->ids = malloc((size_t)n * sizeof *d->ids);
   d->parts = calloc((size_t)b->what->n_dicts, sizeof *d->parts);
   if (!d->ids || !d->parts) return error_memory(error, (size_t)b->what->n_dicts * sizeof *d->parts);
@@ -292,16 +310,22 @@ static int open_document(struct batch *b, int64_t number, int32_t n, struct erro
   return 0;
 }
 
+/* Positions of a batch. */
+static int64_t most_rows(const struct evaluation *what) {
+  int64_t waiting = WAITING_MOST / (what->model->arch.vocabulary * (int64_t)sizeof(float));
+  return waiting < what->max_rows ? waiting : what->max_rows;
+}
+
 /* Documents from `first` on; returns behind the last, or -1. */
 static int64_t open_batch(struct batch *b, int64_t first, struct error *error) {
   const struct evaluation *what = b->what;
-  int64_t all = corpus_documents(what->corpus), rows = 0, at = first;
+  int64_t all = corpus_documents(what->corpus), rows = 0, at = first, most_of_rows = most_rows(what);
   int most = what->max_documents < MOST ? what->max_documents : MOST;
   for (; at < all && b->n_documents < most; at++) {
     int32_t n = corpus_length(what->corpus, at);
     rows += n;
-    if (at > first && rows > what->max_rows) break;
-    if (n > 0 && open_document(b, at, n, error) != 0) return -1;
+    if (at > first && rows > most_of_rows) break;
+    if (n > 0 && open_document(b, at, rows - n, n, error) != 0) return -1;
   }
   return at;
 }
@@ -320,7 +344,10 @@ static int add_rows(struct batch *b, struct quality *const *qualities, const str
 static int add_batch(struct batch *b, struct quality *const *qualities, struct evaluation_sums *sums, struct error *error) {
   for (int i = 0; i < b->n_documents; i++) {
     const struct document *d = &b->documents[i];
-    for (int run = 0; run < EVALUATION_RUNS; run++) sums->loss[run] += d->loss[run];
+    for (int run = 0; run < EVALUATION_RUNS; run++) {
+      sums->loss[run] += d->loss[run];
+      sums->divergence[run] += d->divergence[run];
+    }
     sums->n_predicted += d->n - 1 + b->what->ends;
     for (size_t at = b->what->skip_first; at < (size_t)d->n; at += PIECE)
       if (add_rows(b, qualities, d, at, size_min(PIECE, (size_t)d->n - at), error) != 0) return -1;
@@ -333,8 +360,8 @@ static int run_batches(struct batch *b, struct quality *const *qualities, struct
   while (sums->next_document < all) {
     int64_t next = open_batch(b, sums->next_document, error);
     int result = next < 0 ? -1 : 0;
-    if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW, FIRST_RUNS, error);
-    if (!result && b->n_documents) result = run_task(b, EVALUATE_ERROR, 1, error);
+    if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW, 1, error);
+    if (!result && b->n_documents) result = run_task(b, EVALUATE_RAW + 1, EVALUATION_RUNS - 1, error);
     if (!result) result = add_batch(b, qualities, sums, error);
     for (int i = 0; i < b->n_documents; i++) close_document(b, &b->documents[i]);
     b->n_documents = 0;
@@ -354,13 +381,18 @@ int evaluation_run(const struct evaluation *evaluation, struct quality *const *q
   b->eos = tokenizer_eos(evaluation->model->tokenizer);
   size_t bytes = (size_t)evaluation->model->arch.vocabulary * sizeof(float), width = (size_t)b->info->d_out * sizeof(float);
   b->logits = malloc(bytes);
+  b->plain = malloc(bytes);
   b->errors = malloc(PIECE * width);
   pthread_mutex_init(&b->mutex, NULL);
   pthread_cond_init(&b->changed, NULL);
-  int result = b->logits && b->errors ? run_batches(b, qualities, sums, error) : error_memory(error, bytes + PIECE * width);
+  int result = b->logits && b->plain && b->errors ? 0 : error_memory(error, 2 * bytes + PIECE * width);
+  if (result == 0 && !(b->spool = spool_open(error))) result = -1;
+  if (result == 0) result = run_batches(b, qualities, sums, error);
+  spool_close(b->spool);
   pthread_cond_destroy(&b->changed);
   pthread_mutex_destroy(&b->mutex);
   free(b->errors);
+  free(b->plain);
   free(b->logits);
   free(b);
   return result;
@@ -370,5 +402,8 @@ void evaluation_read(const struct evaluation_sums *sums, const struct quality *q
   double predicted = sums->n_predicted ? (double)sums->n_predicted : (double)NAN;
   out->n_predicted = sums->n_predicted;
   quality_read(quality, &out->quality);
-  for (int run = 0; run < EVALUATION_RUNS; run++) out->ce[run] = sums->loss[run] / predicted;
+  for (int run = 0; run < EVALUATION_RUNS; run++) {
+    out->ce[run] = sums->loss[run] / predicted;
+    out->kl[run] = sums->divergence[run] / predicted;
+  }
 }

@@ -5,6 +5,7 @@
  * predict as the first (it measures rounding, and that splicing does what it says); with 0 in place of them. Cross-entropy is the
  * mean over all predicted tokens of -ln p(next), in nats: positions 0..n-2 of every document, and with `ends` also the
  * model's EOS behind the last. Position 0 is left as it is in every run where it holds a BOS that the source does not count.
+ * KL is the mean, over the same positions, of the divergence (divergence.h) of a changed run's predictions from those of the model as it is.
  *
  * Of a cross-layer transcoder layers 0 to K are evaluated together: what stands for the output of layer M is what the features of all layers up
  * to M write there, as they fire in the model as it is; and in place of the rows means the outputs of all K + 1 layers at once. */
@@ -26,7 +27,7 @@ struct evaluation {
   bool skip_first;  /* position 0 is not counted and not changed */
   bool ends;        /* the model has an EOS, and it is predicted */
   int max_documents; /* of a batch, at most 64 */
-  int64_t max_rows;  /* positions of a batch; bounds its memory */
+  int64_t max_rows;  /* positions of a batch; bounds its memory, and, with the vocabulary, what waits in a temporary file */
 
   /* Called after every batch, from the thread that runs this: 0 to go on, anything else stops the run (which then
    * returns that value). */
@@ -40,13 +41,13 @@ struct evaluation {
 /* Over documents [0, next_document). Zeros, with a new quality, begin; those of an earlier run, with its quality, go on. */
 struct evaluation_sums {
   int64_t next_document, n_predicted;
-  double loss[EVALUATION_RUNS];
+  double loss[EVALUATION_RUNS], divergence[EVALUATION_RUNS];
 };
 
 struct evaluation_result {
   struct quality_figures quality;
   int64_t n_predicted;
-  double ce[EVALUATION_RUNS];
+  double ce[EVALUATION_RUNS], kl[EVALUATION_RUNS]; /* kl of the first: 0 */
 };
 
 /* Blocks the calling thread, not the engine. `qualities`, one for each dictionary, keep how often each feature fired; they and the

@@ -8,11 +8,19 @@
 #include "core/base/checked.h"
 
 #define PIECE 64 /* rows whose errors are made at a time */
+#define SHORT_ROW 1e-4 /* what a reconstruction is not divided by, as in SAELens */
+
+/* Of rows y and their reconstructions x^. */
+struct lengths {
+  double cosines, ratios;   /* sums of <y, x^> / (|y| |x^|) and |x^| / |y| */
+  double made2, along;      /* sums of |x^|^2 and <y, x^> */
+};
 
 struct quality {
   const struct dict *dict;
   int64_t rows, entries;
   double error2;       /* sum of |y - x^|^2 */
+  struct lengths lengths;
   double *mean, *away; /* [d_out]: running mean of y, and sum of squared distances from it (Welford) */
   float *errors;       /* [PIECE, d_out] */
   int64_t *fired;      /* [n_feat] */
@@ -50,9 +58,18 @@ static void add_codes(struct quality *q, const struct sparse *codes, size_t firs
   q->entries += (int64_t)(codes->start[first + n] - codes->start[first]);
 }
 
+/* A row with |y|^2, |x^|^2 and <y, x^>. */
+static void add_lengths(struct lengths *sums, double row2, double made2, double along) {
+  double row = sqrt(row2), made = sqrt(made2), both = row * made;
+  sums->cosines += both > 0 ? along / both : 0;
+  sums->ratios += row < SHORT_ROW ? made : made / row;
+  sums->made2 += made2;
+  sums->along += along;
+}
+
 static void add_row(struct quality *q, const float *y, const float *errors) {
   const struct dict_info *info = dict_info(q->dict);
-  double centre = 0;
+  double centre = 0, row2 = 0, made2 = 0, along = 0;
   y += info->out_column;
   for (int64_t i = 0; info->center_mean && i < info->d_out; i++) centre += y[i];
   centre /= (double)info->d_out;
@@ -62,7 +79,12 @@ static void add_row(struct quality *q, const float *y, const float *errors) {
     q->mean[i] += off / (double)q->rows;
     q->away[i] += off * (value - q->mean[i]);
     q->error2 += (double)errors[i] * errors[i];
+    double made = value - errors[i];
+    row2 += value * value;
+    made2 += made * made;
+    along += value * made;
   }
+  add_lengths(&q->lengths, row2, made2, along);
 }
 
 int quality_add_errors(struct quality *q, const struct sparse *codes, size_t first, size_t n, const float *y, const float *errors,
@@ -98,7 +120,10 @@ void quality_read(const struct quality *q, struct quality_figures *out) {
   for (int64_t i = 0; i < dict_info(q->dict)->d_out; i++) away += q->away[i];
   double unexplained = away > 0 ? q->error2 / away : (double)NAN;
   double mse = q->alone ? (double)NAN : q->error2 / rows;
-  *out = (struct quality_figures){q->rows, (double)q->entries / rows, mse, 1 - unexplained, unexplained};
+  double known = q->alone ? (double)NAN : rows;
+  *out = (struct quality_figures){.rows = q->rows, .l0 = (double)q->entries / rows, .mse = mse, .explained = 1 - unexplained, .unexplained = unexplained,
+                                  .cosine = q->lengths.cosines / known, .l2_ratio = q->lengths.ratios / known,
+                                  .bias = q->lengths.along != 0 ? q->lengths.made2 / q->lengths.along : (double)NAN};
 }
 
 /* ---- state ---- */
@@ -106,6 +131,7 @@ void quality_read(const struct quality *q, struct quality_figures *out) {
 struct saved {
   int64_t rows, entries;
   double error2;
+  struct lengths lengths;
 };
 
 size_t quality_bytes(const struct quality *q) {
@@ -115,7 +141,7 @@ size_t quality_bytes(const struct quality *q) {
 
 void quality_save(const struct quality *q, struct buffer *out) {
   const struct dict_info *info = dict_info(q->dict);
-  struct saved head = {q->rows, q->entries, q->error2};
+  struct saved head = {q->rows, q->entries, q->error2, q->lengths};
   buffer_append(out, &head, sizeof head);
   buffer_append(out, q->mean, 2 * (size_t)info->d_out * sizeof *q->mean); /* `away` lies behind it */
   buffer_append(out, q->fired, (size_t)info->n_feat * sizeof *q->fired);
@@ -135,6 +161,7 @@ int quality_load(struct quality *q, const void *data, size_t bytes, struct error
   q->rows = head.rows;
   q->entries = head.entries;
   q->error2 = head.error2;
+  q->lengths = head.lengths;
   return 0;
 }
 

@@ -4,6 +4,9 @@
  *   L0   mean number of features that fire
  *   MSE  mean of |y - x^|^2, summed over the width (as SAELens has it)
  *   EV   1 - sum |y - x^|^2 / sum |y - m|^2, m the mean row over the counted rows; FVU = 1 - EV
+ *   COS  mean of <y, x^> / (|y| |x^|); 0 where either is a row of zeros
+ *   L2   mean of |x^| / |y|, |x^| itself where |y| < 1e-4 (as SAELens has it)
+ *   BIAS sum |x^|^2 / sum <y, x^>: 1 where reconstructions are neither shrunk nor stretched along what they explain
  * A layer of a cross-layer transcoder stands for no rows by itself: of it L0 is known and nothing else (NaN), unless the errors
  * are given that all layers up to it leave of its output.
  * Sums are in double, in the order rows are added. Not thread-safe. */
@@ -30,6 +33,7 @@ int quality_add_errors(struct quality *quality, const struct sparse *codes, size
 struct quality_figures {
   int64_t rows;
   double l0, mse, explained, unexplained; /* NaN without rows; the last two also where the rows do not vary */
+  double cosine, l2_ratio, bias;          /* NaN without rows; the last also where the sum below is 0 */
 };
 void quality_read(const struct quality *quality, struct quality_figures *out);
 

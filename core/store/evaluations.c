@@ -1,9 +1,13 @@
 /* evaluations.c: rows of evaluations. */
+#include <math.h>
+
 #include "core/store/store_int.h"
 
 #define COLUMNS \
   "source, corpus_hash, ends, corpus, lines, n_documents, n_tokens, n_features, l0, mse, explained, n_predicted, ce_raw," \
   "ce_spliced, ce_error, ce_zero, n_dead, below_1, below_2, below_3, below_4, made_at, seal"
+
+#define FIGURE_COLUMNS "source, corpus_hash, ends, cosine, l2_ratio, bias, kl_spliced, kl_zero, seal"
 
 static int evaluation_take(struct row *row, struct store_evaluation *out) {
   *out = (struct store_evaluation){0};
@@ -27,6 +31,30 @@ static int evaluation_take(struct row *row, struct store_evaluation *out) {
   for (int i = 0; i < STORE_SHARES; i++) out->below[i] = row_int(row);
   out->made_at = row_text(row);
   return row_check_seal(row, "an evaluation");
+}
+
+/* The further figures of an evaluation; one of before there were any has none. */
+static int figures_read(struct connection *reader, struct arena *arena, struct store_evaluation *e, struct error *error) {
+  struct row row;
+  e->cosine = e->l2_ratio = e->bias = e->kl_spliced = e->kl_zero = NAN;
+  row_open(&row, reader, "SELECT " FIGURE_COLUMNS " FROM evaluation_figures WHERE source = ?1 AND corpus_hash = ?2 AND ends = ?3", arena, error);
+  row_put_int(&row, e->source);
+  row_put_text(&row, e->corpus_hash);
+  row_put_int(&row, e->ends);
+  int got = row_next(&row);
+  if (got == 1) {
+    (void)row_int(&row);
+    (void)row_text(&row);
+    (void)row_int(&row);
+    e->cosine = row_real(&row);
+    e->l2_ratio = row_real(&row);
+    e->bias = row_real(&row);
+    e->kl_spliced = row_real(&row);
+    e->kl_zero = row_real(&row);
+    got = row_check_seal(&row, "the figures of an evaluation");
+  }
+  row_close(&row);
+  return got < 0 ? -1 : 0;
 }
 
 static int evaluation_write(struct connection *writer, const struct store_evaluation *e, struct error *error) {
@@ -57,11 +85,27 @@ static int evaluation_write(struct connection *writer, const struct store_evalua
   return row_run(&row);
 }
 
+static int figures_write(struct connection *writer, const struct store_evaluation *e, struct error *error) {
+  struct row row;
+  row_open(&row, writer, "INSERT OR REPLACE INTO evaluation_figures(" FIGURE_COLUMNS ") VALUES(?,?,?,?,?,?,?,?,?)", NULL, error);
+  row_put_int(&row, e->source);
+  row_put_text(&row, e->corpus_hash);
+  row_put_int(&row, e->ends);
+  row_put_real(&row, e->cosine);
+  row_put_real(&row, e->l2_ratio);
+  row_put_real(&row, e->bias);
+  row_put_real(&row, e->kl_spliced);
+  row_put_real(&row, e->kl_zero);
+  row_put_seal(&row);
+  return row_run(&row);
+}
+
 int store_evaluation_put(struct store *store, const struct store_evaluation *evaluation, struct error *error) {
   struct connection *writer = store_writer(store, error);
   if (!writer) return -1;
   int result = source_require(writer, evaluation->source, error);
   if (result == 0) result = evaluation_write(writer, evaluation, error);
+  if (result == 0) result = figures_write(writer, evaluation, error);
   return store_writer_end(store, writer, result, error);
 }
 
@@ -90,7 +134,9 @@ static int list(struct connection *reader, int64_t source, struct arena *arena, 
   while (*n < most && (got = row_next(&row)) == 1)
     if (evaluation_take(&row, &(*out)[(*n)++]) != 0) break;
   row_close(&row);
-  return row_check(&row);
+  int failed = row_check(&row);
+  for (size_t i = 0; !failed && i < *n; i++) failed = figures_read(reader, arena, &(*out)[i], error);
+  return failed;
 }
 
 int store_evaluation_list(struct store *store, int64_t source, struct arena *arena, struct store_evaluation **out, size_t *n,
@@ -100,9 +146,14 @@ int store_evaluation_list(struct store *store, int64_t source, struct arena *are
   return store_reader_end(store, reader, list(reader, source, arena, out, n, error));
 }
 
-int evaluations_clear(struct connection *writer, int64_t source, struct error *error) {
+static int rows_clear(struct connection *writer, const char *sql, int64_t source, struct error *error) {
   struct row row;
-  row_open(&row, writer, "DELETE FROM evaluations WHERE source = ?1", NULL, error);
+  row_open(&row, writer, sql, NULL, error);
   row_put_int(&row, source);
   return row_run(&row);
+}
+
+int evaluations_clear(struct connection *writer, int64_t source, struct error *error) {
+  if (rows_clear(writer, "DELETE FROM evaluation_figures WHERE source = ?1", source, error) != 0) return -1;
+  return rows_clear(writer, "DELETE FROM evaluations WHERE source = ?1", source, error);
 }

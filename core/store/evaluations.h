@@ -19,6 +19,8 @@ struct store_evaluation {
   double ce_raw, ce_spliced, ce_error, ce_zero; /* the model; x^ in place of x; x^ + error; 0 in place of x */
   int64_t n_dead;              /* features that never fired */
   int64_t below[STORE_SHARES]; /* features that fired less often than that, dead ones included */
+  double cosine, l2_ratio, bias; /* quality.h; NaN: of rows from before these were counted */
+  double kl_spliced, kl_zero;    /* divergence from the model's predictions, nats a token; NaN likewise */
   const char *made_at;         /* ISO 8601 UTC; NULL when putting: now */
 };
 

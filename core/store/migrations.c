@@ -126,7 +126,13 @@ static const char schema_9[] =
     "  id INTEGER PRIMARY KEY AUTOINCREMENT, graph INTEGER NOT NULL, name TEXT, choices TEXT NOT NULL, created_at TEXT, updated_at TEXT, seal INTEGER);"
     "CREATE INDEX subgraphs_by_graph ON subgraphs(graph);";
 
-static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7, schema_8, schema_9};
+/* Further figures of evaluations. A table of its own: the seal of a row covers its columns, so that a row cannot grow. */
+static const char schema_10[] =
+    "CREATE TABLE evaluation_figures("
+    "  source INTEGER NOT NULL, corpus_hash TEXT NOT NULL, ends INTEGER NOT NULL, cosine REAL, l2_ratio REAL, bias REAL,"
+    "  kl_spliced REAL, kl_zero REAL, seal INTEGER, PRIMARY KEY(source, corpus_hash, ends)) WITHOUT ROWID;";
+
+static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, schema_5, schema_6, schema_7, schema_8, schema_9, schema_10};
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 

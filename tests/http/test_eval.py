@@ -48,10 +48,17 @@ def test_as_pytorch_has_it(daemon, source):
     assert got["mse"] == pytest.approx(want["mse"], rel=1e-3)
     assert got["explainedVariance"] == pytest.approx(want["explained"], abs=1e-3)
     assert got["fvu"] == pytest.approx(1 - got["explainedVariance"], abs=1e-12)
+    # Of unit size, and sums of the same rows.
+    for mine, theirs in (("cosine", "cosine"), ("l2Ratio", "l2_ratio"), ("relativeReconstructionBias", "bias")):
+        assert got[mine] == pytest.approx(want[theirs], abs=1e-3), mine
     # Attention is sharp in this model: a feature that flips at one of 6,600 positions moves a mean by about 1e-4.
     for mine, theirs in (("raw", "raw"), ("spliced", "spliced"), ("zero", "zero"), ("withError", "raw")):
         assert ce[mine] == pytest.approx(want[theirs], abs=1e-3), mine
     assert ce["kept"] == pytest.approx((ce["zero"] - ce["spliced"]) / (ce["zero"] - ce["raw"]))
+    # The same positions and the same feature that may flip; a divergence of some nats moves as a mean of logits does.
+    kl = got["klDivergence"]
+    assert kl["spliced"] == pytest.approx(want["kl_spliced"], abs=2e-3) and kl["zero"] == pytest.approx(want["kl_zero"], abs=2e-3)
+    assert kl["kept"] == pytest.approx((kl["zero"] - kl["spliced"]) / kl["zero"])
     assert got["dead"] == want["dead"]
     for row, below in zip(got["shares"], want["below"]):
         assert abs(row["features"] - below) <= 1  # one may sit at the limit

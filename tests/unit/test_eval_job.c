@@ -57,9 +57,10 @@ static char *dump_source(struct lab *lab, int64_t source) {
   if (store_evaluation_list(lab_store(lab), source, &arena, &rows, &n, &error) != 0) fail_msg("%s", error.text);
   for (size_t i = 0; i < n; i++) {
     const struct store_evaluation *e = &rows[i];
-    buffer_printf(&out, "%s %s %lld %lld %lld %a %a %a %lld %a %a %a %a %lld %lld %lld\n", e->corpus, e->corpus_hash,
+    buffer_printf(&out, "%s %s %lld %lld %lld %a %a %a %lld %a %a %a %a %a %a %a %a %a %lld %lld %lld\n", e->corpus, e->corpus_hash,
                   (long long)e->n_documents, (long long)e->n_tokens, (long long)e->n_features, e->l0, e->mse, e->explained,
-                  (long long)e->n_predicted, e->ce_raw, e->ce_spliced, e->ce_error, e->ce_zero, (long long)e->n_dead,
+                  (long long)e->n_predicted, e->ce_raw, e->ce_spliced, e->ce_error, e->ce_zero,
+                  e->cosine, e->l2_ratio, e->bias, e->kl_spliced, e->kl_zero, (long long)e->n_dead,
                   (long long)e->below[0], (long long)e->below[2]);
   }
   arena_clear(&arena);

@@ -212,7 +212,8 @@ static void test_evaluations(void **state) {
   struct store_evaluation e = {.source = source, .corpus = "a.txt", .corpus_hash = "aa", .lines = true, .n_documents = 3,
                                .n_tokens = 100, .n_features = 8, .l0 = 2.5, .mse = 0.25, .explained = 0.875,
                                .n_predicted = 97, .ce_raw = 1.5, .ce_spliced = 1.75, .ce_error = 1.5, .ce_zero = NAN,
-                               .n_dead = 1, .below = {4, 3, 2, 1}, .made_at = "2026-01-01T00:00:00.000Z"};
+                               .n_dead = 1, .below = {4, 3, 2, 1}, .cosine = 0.5, .l2_ratio = 0.75, .bias = 1.25,
+                               .kl_spliced = 0.125, .kl_zero = NAN, .made_at = "2026-01-01T00:00:00.000Z"};
   must(store_evaluation_put(world.store, &e, &error));
   e.l0 = 3.5; /* the same text again takes the place of the first */
   must(store_evaluation_put(world.store, &e, &error));
@@ -226,6 +227,7 @@ static void test_evaluations(void **state) {
   assert_true(rows[1].ce_raw == 1.5 && rows[1].ce_spliced == 1.75 && rows[1].ce_error == 1.5 && isnan(rows[1].ce_zero));
   assert_true(rows[1].n_documents == 3 && rows[1].n_tokens == 100 && rows[1].n_features == 8 && rows[1].n_predicted == 97);
   assert_true(rows[1].n_dead == 1 && rows[1].below[0] == 4 && rows[1].below[3] == 1);
+  assert_true(rows[1].cosine == 0.5 && rows[1].l2_ratio == 0.75 && rows[1].bias == 1.25 && rows[1].kl_spliced == 0.125 && isnan(rows[1].kl_zero));
   assert_string_equal(rows[1].corpus, "a.txt");
   assert_string_equal(rows[1].made_at, "2026-01-01T00:00:00.000Z");
   e.source = source + 50;

@@ -170,6 +170,9 @@ HANDLER(subgraph_save_post);
 HANDLER(subgraph_list_post);
 HANDLER(subgraph_delete_post);
 
+/* graph_features.c */
+HANDLER(graph_feature_get);
+
 /* graph_upload.c */
 extern const struct field graph_place_fields[], graph_save_fields[];
 HANDLER(graph_place_post);

@@ -111,6 +111,7 @@ const struct route routes[] = {
     {"POST", "/api/graph/subgraph/save", "Keep what is pinned and grouped in a graph", FAMILY_NEURONPEDIA, subgraph_save_fields, subgraph_save_post, 0},
     {"POST", "/api/graph/subgraph/list", "The subgraphs of a graph", FAMILY_NEURONPEDIA, subgraph_list_fields, subgraph_list_post, ROUTE_READS},
     {"POST", "/api/graph/subgraph/delete", "Delete a subgraph", FAMILY_NEURONPEDIA, subgraph_delete_fields, subgraph_delete_post, 0},
+    {"POST", "/api/steer-logits", "Next tokens with features of a graph turned up or down", FAMILY_NEURONPEDIA, PLANNED},
     {"GET", "/api/graph/{model}/{slug}", "What is known of a graph", FAMILY_NEURONPEDIA, NULL, graph_get, ROUTE_READS},
 
     /* Neuronpedia's inference API */
@@ -185,6 +186,7 @@ const struct route routes[] = {
      lab_graph_post, ROUTE_ENGINE | ROUTE_STRICT},
     {"PUT", "/v1/graph-uploads/{upload}", "Bring the file of a graph, as JSON or packed with gzip", FAMILY_LAB, NULL, graph_upload_put,
      ROUTE_BATCH | ROUTE_PACKED | ROUTE_SECRET},
+    {"GET", "/v1/graph-features/{model}/{set}/{feature}", "A feature as viewers of graphs read it", FAMILY_LAB, NULL, graph_feature_get, ROUTE_READS},
     {"GET", "/v1/graphs/{model}/{slug}", "A graph that is kept", FAMILY_LAB, NULL, graph_file_get, ROUTE_READS},
     {"GET", "/v1/lab/training", "Which dictionaries can be trained here, with which options, or why none", FAMILY_LAB, lab_training_fields,
      lab_training_get, ROUTE_STRICT},

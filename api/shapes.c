@@ -282,6 +282,10 @@ static const struct shape shapes[] = {
     {graph_get, .body = "@GraphRow"},
     {graph_list_post, .body = "[@GraphRow]"},
     {graph_delete_post, .body = "{message: text}"},
+    {graph_feature_get, .body = "{transcoder_id: text, index: integer, examples_quantiles: [{quantile_name: text, examples: [{tokens: [text], "
+                                "tokens_acts_list: [number], train_token_ind: integer, is_repeated_datapoint: boolean}]}], top_logits: [text], "
+                                "bottom_logits: [text], act_min: number, act_max: number, histogram: [number], "
+                                "activation_frequency: number}"},
     {graph_tokenize_post, .body = "{prompt: text, input_tokens: [text], salient_logits: [{token: text, token_id: integer, probability: number}], "
                                   "total_salient_tokens: integer, cumulative_probability: number}"},
     {subgraph_save_post, .body = "{success: boolean, subgraphId: text}"},

@@ -173,6 +173,40 @@ def test_subgraphs_are_few(kept):
     assert more.status_code == 400 and "may have 100" in more.json()["message"]
 
 
+def pair(layer, index):
+    return (layer + index) * (layer + index + 1) // 2 + index
+
+
+def test_features_as_viewers_read_them(kept):
+    graph = kept.post("/v1/lab/graph", {"text": TEXT}).json()
+    node = next(n for n in graph["nodes"] if n["feature_type"] == "cross layer transcoder" and n["layer"] == "1")
+    tokens, values = ["A", " ship", "\n"], [0, 2.5, 0.5]
+    rows = [{"tokens": tokens, "values": values}, {"tokens": tokens, "values": [0, 0.25, 0], "quantileMin": 0.1, "quantileMax": 0.3, "quantileFraction": 0.5}]
+    identity = kept.get(f"/v1/lab/dictionaries/{MODEL}/{node['source']}").json()["provenance"]["identity"]
+    put = kept.post("/api/activation/upload-batch", {"modelId": MODEL, "source": node["source"], "index": node["index"], "activations": rows, "identity": identity})
+    assert put.status_code == 200, put.text
+    known = kept.get(f"/api/feature/{MODEL}/{node['source']}/{node['index']}").json()
+    base = f"/v1/graph-features/{MODEL}/{graph['metadata']['feature_details']['neuronpedia_source_set']}"
+    told = kept.get(f"{base}/{node['feature']}.json").json()
+    assert kept.get(f"{base}/{node['feature']}").json() == told
+    assert (told["transcoder_id"], told["index"]) == (node["source"], node["index"])
+    assert told["top_logits"] == known["pos_str"] and told["bottom_logits"] == known["neg_str"] and len(told["top_logits"]) > 0
+    groups = {group["quantile_name"]: group["examples"] for group in told["examples_quantiles"]}
+    assert {name: len(examples) for name, examples in groups.items()} == {"Top activations": 1, "Activations from 0.1 to 0.3": 1}
+    assert groups["Top activations"][0] == {"tokens": tokens, "tokens_acts_list": values, "train_token_ind": 1, "is_repeated_datapoint": False}
+    assert told["act_max"] == 2.5
+    for name, status, words in [(pair(1, 40), 404, "no feature 40"), (pair(3, 0), 404, "3-relu"), ("x", 404, "L + I"), ("1.txt", 404, "L + I"),
+                                (2**63, 404, "L + I"), (2**61, 404, "L + I"), (2**61 - 1, 404, "-relu"), ("", 404, "")]:
+        reply = kept.get(f"{base}/{name}")
+        assert reply.status_code == status and words in reply.json()["message"], reply.text
+
+
+@pytest.mark.parametrize("layer, index", [(0, 0), (0, 39), (2, 0), (2, 17), (1, 39)])
+def test_every_pair_is_read_back(kept, layer, index):
+    told = kept.get(f"/v1/graph-features/{MODEL}/relu/{pair(layer, index)}").json()
+    assert (told["transcoder_id"], told["index"]) == (f"{layer}-relu", index)
+
+
 def test_tokenize(kept):
     """The next tokens are those of a graph of the same prompt, and the tokens those that its nodes stand at."""
     graph = kept.post("/v1/lab/graph", {"text": TEXT, "maxLogits": 7, "logitProbability": 0.4, "nodeThreshold": 1, "edgeThreshold": 1}).json()

@@ -194,6 +194,44 @@ def test_nodes_as_viewers_read_them(daemon, cases):
     assert all(link["source"] in nodes and link["target"] in nodes for link in graph["links"])
 
 
+VIEWER = json.loads((VECTORS / "graph" / "viewer.json").read_text())  # circuit-tracer's own classes, make_viewer.py
+KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+
+
+def faults(value, schema, path=""):
+    """Where a value is not what a schema of viewer.json asks for."""
+    if "$ref" in schema:
+        return faults(value, VIEWER["$defs"][schema["$ref"].rsplit("/", 1)[1]], path)
+    if "anyOf" in schema:
+        return min((faults(value, one, path) for one in schema["anyOf"]), key=len)
+    if not isinstance(value, KINDS[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean"):
+        return [f"{path}: {value!r} is no {schema['type']}"]
+    found = [f"{path}.{name} is missing" for name in schema.get("required", []) if name not in value]
+    for name, one in schema.get("properties", {}).items():
+        found += faults(value[name], one, f"{path}.{name}") if name in value else []
+    for i, one in enumerate(value if schema["type"] == "array" else []):
+        found += faults(one, schema["items"], f"{path}[{i}]")
+    return found
+
+
+def test_circuit_tracers_classes_read_it(daemon, cases):
+    graph = ask(daemon, cases["gpt2"], **ALL)
+    assert faults(graph, VIEWER) == []
+    kinds = {node["feature_type"] for node in graph["nodes"]}
+    assert kinds == {"cross layer transcoder", "mlp reconstruction error", "embedding", "logit"}  # those that its viewer draws
+    broken = json.loads(json.dumps(graph))
+    broken["nodes"][0]["layer"], broken["qParams"]["supernodes"], broken["nodes"][1]["influence"] = 0, [1], True
+    del broken["metadata"]["prompt"]
+    assert len(faults(broken, VIEWER)) == 4  # the looking itself is looked at
+
+
+def test_circuit_tracer_itself_reads_it(daemon, cases):
+    models = pytest.importorskip("circuit_tracer.frontend.graph_models", reason="skip: circuit-tracer is not installed for this interpreter")
+    graph = ask(daemon, cases["gpt2"], **ALL)
+    read = models.Model(**graph)
+    assert len(read.nodes) == len(graph["nodes"]) and read.links == graph["links"] and read.metadata.slug == graph["metadata"]["slug"]
+
+
 def test_what_is_said_of_the_graph(daemon, cases):
     case = cases["gpt2"]
     graph = ask(daemon, case, nodeThreshold=.7, edgeThreshold=.9, slug="ship")

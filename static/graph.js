@@ -30,10 +30,13 @@ const head = () => h('div', { class: 'head' }, h('h1', {}, 'What made the next t
 /** A name, of the first words of the text. */
 const slugOf = (text) => text.toLowerCase().match(/[a-z0-9]+/g)?.slice(0, 8).join('-').slice(0, 60) || 'graph';
 
-/** The request that a kept graph came of. */
-function requestOf({ scan, prompt, slug, generation_settings: made, pruning_settings: pruned, feature_details: of }) {
+const madeHere = ({ info }) => info?.generator?.name === 'steerd';
+
+/** The request that a kept graph came of; of one that was made elsewhere what is told of it. */
+function requestOf({ scan, prompt, slug, generation_settings, pruning_settings, feature_details: of }) {
+  const made = generation_settings ?? {}, pruned = pruning_settings ?? {};
   const used = { maxLogits: made.max_n_logits, logitProbability: made.desired_logit_prob, maxFeatures: made.max_feature_nodes, nodeThreshold: pruned.node_threshold, edgeThreshold: pruned.edge_threshold };
-  const limits = LIMITS.filter(([name, , usual]) => used[name] !== usual).map(([name]) => [name, used[name]]);
+  const limits = LIMITS.filter(([name, , usual]) => Number.isFinite(used[name]) && used[name] !== usual).map(([name]) => [name, used[name]]);
   return { modelId: scan, text: prompt, sourceSet: of?.neuronpedia_source_set ?? '', slug, ...Object.fromEntries(limits) };
 }
 
@@ -114,6 +117,7 @@ function download(graph, state) {
 
 /** Layers whose MLPs no transcoder of the graph stands for; none where a source is not known any more. */
 function bareLayers(model, { reply, rows }) {
+  if (!madeHere(reply.metadata)) return [];
   const layers = reply.metadata.transcoder_list.map((id) => model.sources.find((source) => source.id === id)?.layer ?? Number(/^(\d+)-/.exec(id)?.[1] ?? NaN));
   return layers.some(Number.isNaN) ? [] : Array.from({ length: model.layers ?? rows - 2 }, (_, layer) => layer).filter((layer) => !layers.includes(layer));
 }
@@ -121,11 +125,13 @@ function bareLayers(model, { reply, rows }) {
 const listed = (layers) => (layers.length === 1 ? `layer ${layers[0]}` : `layers ${layers.slice(0, -1).join(', ')} and ${layers.at(-1)}`);
 
 function scoreCard(model, graph) {
-  const { scores, counts } = graph.reply.metadata;
+  const { scores, counts, info } = graph.reply.metadata;
+  const sizes = [['Nodes', count(graph.nodes.length)], ['Links', count(graph.reply.links.length)]];
+  if (!scores) return card('Made elsewhere', facts([['By', info?.generator?.name ?? null], ...sizes]), h('p', { class: 'hint' }, 'It was brought as a file, which does not say how far it can be believed.'));
   const bare = bareLayers(model, graph);
   const cut = counts && counts.looked_at < counts.active;
   return card('How far it can be believed',
-    facts([['Replacement', num(scores.replacement)], ['Completeness', num(scores.completeness)], ['Nodes', count(graph.nodes.length)], ['Links', count(graph.reply.links.length)], ['Features that fired', counts ? count(counts.active) : null]]),
+    facts([['Replacement', num(scores.replacement)], ['Completeness', num(scores.completeness)], ...sizes, ['Features that fired', counts ? count(counts.active) : null]]),
     h('p', { class: 'hint' }, REPLACEMENT), h('p', { class: 'hint' }, COMPLETENESS),
     bare.length > 0 && h('p', { class: 'hint' }, `No transcoder of this set stands for the MLP of ${listed(bare)}: all that is written there is error.`),
     cut && h('p', { class: 'hint' }, `Inputs were computed of ${count(counts.looked_at)} of the features that fired, the most influential ones.`));
@@ -205,13 +211,13 @@ async function drawn(page, request, reply, asked) {
   const keeping = h('div', {});
   page.changed = (kept) => {
     page.kept = kept;
-    show(keeping, keepCard(request, kept, page, () => download(graph, state)));
+    show(keeping, kept || madeHere(reply.metadata) ? keepCard(request, kept, page, () => download(graph, state)) : null); // what is kept anew is made anew
     keep();
   };
   const part = graphPart(model, graph, state, keep, keeping);
   page.changed(page.kept);
   say(`The graph is drawn: ${graph.nodes.length} nodes`);
-  return h('div', { class: 'stack' }, part, sameCallBelow('/v1/lab/graph', request));
+  return h('div', { class: 'stack' }, part, madeHere(reply.metadata) && sameCallBelow('/v1/lab/graph', request));
 }
 
 /** Down to the graph, where the window is too low for it to be seen below the form. */
@@ -246,7 +252,7 @@ const open = (page, controls, at, asked) => load(page.out, async () => {
   const request = requestOf(reply.metadata);
   page.kept = row;
   page.list.refresh();
-  if (controls) refill(controls, request);
+  if (controls && madeHere(reply.metadata)) refill(controls, request);
   setTitle(row.slug, 'Graph');
   return drawn(page, request, reply, asked);
 }, 'Opening the graph…').then(() => reveal(page));

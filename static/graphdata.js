@@ -11,7 +11,7 @@ const outputOf = (clerp) => /^Output "([\s\S]*)" \(p=[^)]*\)$/.exec(clerp)?.[1] 
 /** Of a feature of a graph that was made elsewhere, which says no more than its name, LAYER_INDEX_POSITION. */
 function featureOf(raw, set) {
   const index = Number(/^\d+_(\d+)_\d+$/.exec(raw.node_id)?.[1] ?? raw.feature);
-  return { source: raw.source ?? (set ? `${raw.layer}-${set}` : `layer ${raw.layer}`), index: raw.index ?? index };
+  return { source: raw.source ?? (set ? `${raw.layer}-${String(set).split('/').pop()}` : `layer ${raw.layer}`), index: raw.index ?? index, elsewhere: !raw.source };
 }
 
 function nodeOf(raw, tokens, set) {
@@ -25,7 +25,7 @@ function nodeOf(raw, tokens, set) {
  * {node, weight}, largest first, whatever their sign. */
 export function readGraph(reply) {
   const tokens = reply.metadata.prompt_tokens;
-  const set = reply.metadata.feature_details?.neuronpedia_source_set?.split('/').pop();
+  const set = reply.metadata.feature_details?.neuronpedia_source_set ?? reply.metadata.info?.neuronpedia_source_set;
   const nodes = reply.nodes.map((raw) => nodeOf(raw, tokens, set)).filter((node) => node.kind);
   const byId = new Map(nodes.map((node) => [node.id, node]));
   for (const { source, target, weight } of reply.links) {

@@ -1,7 +1,7 @@
 // graphnode.js: beside the drawing of an attribution graph: what the chosen node is and what goes into it and out of it, and the pinned ones.
 
 import { card, empty, facts, h, load, num, percent, show } from './dom.js';
-import { explanationOf, featurePath, get } from './api.js';
+import { explanationOf, featurePath, get, post } from './api.js';
 import { linksAmong, placeOf, signed, tipOf, titleOf } from './graphdata.js';
 import { logitList, meter, tokenChip, tokenLine } from './tokens.js';
 
@@ -49,11 +49,15 @@ function around(row, max) {
   return tokenLine(row.tokens.slice(from, end), row.values.slice(from, end), { max, view: 'compact', focus: row.maxValueTokenIndex - from });
 }
 
+/** What is stored of a feature of which nobody knows whether it is one of this server's, or null. */
+const storedOf = async (model, node) => (await post('/api/features', [{ modelId: model, layer: node.source, index: String(node.index), maxActsToReturn: TEXTS }]))[0] ?? null;
+
 /** What is stored of a feature, in short. */
 function glance(model, node) {
   const out = h('div', {});
   load(out, async () => {
-    const feature = await get('/api/feature' + featurePath(model, node.source, node.index));
+    const feature = node.elsewhere ? await storedOf(model, node) : await get('/api/feature' + featurePath(model, node.source, node.index));
+    if (!feature) return empty('Nothing is known of this feature here.', 'The graph was made elsewhere, and no transcoder of this name is loaded or stored.');
     const told = feature.explanations?.[0]?.description, texts = (feature.activations ?? []).slice(0, TEXTS);
     if (!told && !texts.length && !feature.pos_str?.length) return empty('Nothing is stored of this feature.', 'Statistics over a text make examples: ', h('a', { href: '/jobs' }, 'start a job'), '.');
     return h('div', { class: 'stack tight' }, told && h('p', {}, told),
@@ -72,11 +76,11 @@ export function nodeCard(model, node, pinned, act) {
   return h('section', { class: 'card', 'aria-label': 'The chosen node' },
     h('div', { class: 'row apart' }, h('h2', { tabindex: -1 }, titleOf(node)), h('button', { type: 'button', 'aria-pressed': String(held), onclick: () => act.pin(node.id) }, held ? 'Unpin' : 'Pin')),
     h('div', { class: 'stack tight' },
-      facts([['At', placeOf(node)], ['Layer', feature ? node.row - 1 : null], ['Activation', feature ? num(node.activation, 4) : null], ['Probability', node.kind === 'logit' ? percent(node.probability) : null]]),
+      facts([['At', placeOf(node)], ['Layer', feature ? node.row - 1 : null], ['Activation', feature && node.activation !== null ? num(node.activation, 4) : null], ['Probability', node.kind === 'logit' ? percent(node.probability) : null]]),
       node.kind !== 'logit' && h('p', { class: 'hint' }, `With all that are more influential, it has ${percent(Math.min(1, node.share))} of the influence on the outputs.`),
       WORDS[node.kind] && h('p', { class: 'hint' }, WORDS[node.kind]),
       feature && glance(model, node),
-      feature && h('div', { class: 'row' }, h('a', { class: 'button', href: featurePath(model, node.source, node.index) }, 'The page of this feature')),
+      feature && !node.elsewhere && h('div', { class: 'row' }, h('a', { class: 'button', href: featurePath(model, node.source, node.index) }, 'The page of this feature')),
       node.kind !== 'embedding' && node.kind !== 'error' && linkTable(model, 'Inputs', node.inputs, act, 'What goes into it was too little to be kept.'),
       node.kind !== 'logit' && linkTable(model, 'Outputs', node.outputs, act, 'Nothing that was kept comes from it.')));
 }

@@ -3,6 +3,7 @@ import json
 import re
 
 import pytest
+import requests
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -325,6 +326,40 @@ def test_a_kept_graph_outlives_its_transcoders(browser, tmp_path):
 
 
 # ---- other states ---------------------------------------------------------------------------------------
+
+
+def bring(daemon, graph):
+    body = json.dumps(graph).encode()
+    place = daemon.post("/api/graph/signed-put", {"filename": "g.json", "contentLength": len(body)}).json()
+    assert requests.put(place["url"], data=body, timeout=30).status_code == 200
+    saved = daemon.post("/api/graph/save-to-db", {"putRequestId": place["putRequestId"]})
+    assert saved.status_code == 200, saved.text
+    return saved.json()["url"]
+
+
+ELSEWHERE = {  # no more than Neuronpedia's schema asks for
+    "metadata": {"slug": "elsewhere", "scan": MODEL, "prompt": "<u>A ship", "prompt_tokens": ["<u>A", " ship"]}, "qParams": {},
+    "nodes": [{"node_id": "E_5_0", "feature": 0, "layer": "E", "ctx_idx": 0, "feature_type": "embedding", "jsNodeId": "E_5-0", "clerp": ""},
+              {"node_id": "1_7_1", "feature": 43, "layer": 1, "ctx_idx": 1, "feature_type": "cross layer transcoder", "jsNodeId": "1_7-0", "clerp": ""},
+              {"node_id": "4_9_1", "feature": 9, "layer": "4", "ctx_idx": 1, "feature_type": "logit", "jsNodeId": "L_9-1", "clerp": 'Output "<s>x" (p=0.750)'}],
+    "links": [{"source": "E_5_0", "target": "1_7_1", "weight": 1.5}, {"source": "1_7_1", "target": "4_9_1", "weight": -0.25}, {"source": "gone", "target": "4_9_1", "weight": 1}]}
+
+
+def test_a_graph_that_was_made_elsewhere(browser, lab):
+    url = bring(lab, ELSEWHERE)
+    try:
+        open_page(browser, url)
+        wait(browser, lambda: count(browser, ".drawing .mark") > 0)
+        assert set(marks(browser)) == {"E_5_0", "1_7_1", "4_9_1"}
+        has(browser, "Made elsewhere")
+        assert "Replacement" not in text_of(browser)
+        mark(browser, "1_7_1").click()
+        has(browser, "Feature 7 of layer 1")
+        has(browser, "Nothing is known of this feature here")
+        assert "<s>x" in text_of(browser) and count(browser, "main u, main s") == 0
+        assert "That did not work" not in text_of(browser)
+    finally:
+        lab.post("/api/graph/delete", {"modelId": MODEL, "slug": "elsewhere"})
 
 
 def test_a_server_without_store(browser):

@@ -79,6 +79,7 @@ static int compare(struct batch *b, struct document *d, int run, int32_t positio
   size_t bytes = (size_t)vocabulary * sizeof(float);
   int64_t at = (d->row + position) * (int64_t)bytes;
   if (run == EVALUATE_RAW) return spool_write(b->spool, at, b->logits, bytes, error);
+  if (run == EVALUATE_ERROR) return 0; /* its cross-entropy says enough: it is the first's */
   if (spool_read(b->spool, at, b->plain, bytes, error) != 0) return -1;
   d->divergence[run] += divergence_of(b->plain, b->logits, vocabulary);
   return 0;

@@ -47,7 +47,7 @@ struct evaluation_sums {
 struct evaluation_result {
   struct quality_figures quality;
   int64_t n_predicted;
-  double ce[EVALUATION_RUNS], kl[EVALUATION_RUNS]; /* kl of the first: 0 */
+  double ce[EVALUATION_RUNS], kl[EVALUATION_RUNS]; /* kl of RAW and ERROR: 0, not counted */
 };
 
 /* Blocks the calling thread, not the engine. `qualities`, one for each dictionary, keep how often each feature fired; they and the

@@ -240,7 +240,7 @@ struct api_call *api_begin(struct api *api, const struct api_request *request, v
   call->api = api;
   call->request = request;
   call->family = route_family_of(request->path);
-  call->waker = (struct lab_waker){wake, context};
+  call->waker = (struct lab_waker){wake, context, request->owner};
   call->began_ns = clock_ns();
   call->status = 200;
   call->content_type = "application/json";

@@ -60,6 +60,7 @@ struct api_request {
   const char *body;       /* may be NULL when body_length is 0 */
   size_t body_length;
   const char *request_id; /* already checked: [A-Za-z0-9._-]{1,64} */
+  uint64_t owner;         /* names the key, or the address where there is none: clients take turns by it; 0: nobody */
   const char *key;        /* the client's key ("" when none is configured or none was sent) */
   bool trusted;           /* sent from this machine or with a key: may start work over files of this machine */
 };

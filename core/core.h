@@ -186,6 +186,7 @@ struct lab_job;
 struct lab_waker {
   void (*wake)(void *context);
   void *context;
+  uint64_t owner; /* whoever asks: jobs of different owners take turns (engine.h); 0: nobody in particular */
 };
 
 enum lab_job_state { LAB_JOB_WAITING, LAB_JOB_RUNNING, LAB_JOB_DONE, LAB_JOB_FAILED };

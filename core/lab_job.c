@@ -40,15 +40,26 @@ static int submitted(struct lab_job *job, int failed) {
   return failed;
 }
 
+/* In the name of whoever asked for the job. */
+static int submit(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
+  struct engine_task_args owned = *args;
+  owned.owner = job->waker.owner;
+  return engine_submit(job->lab->engine, &owned, &job->task, error);
+}
+
+static int submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work, struct error *error) {
+  return engine_submit_work(job->lab->engine, model, work, job->waker.owner, job, &job->task, error);
+}
+
 int job_submit(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
   pthread_mutex_lock(&job->mutex);
-  return submitted(job, engine_submit(job->lab->engine, args, &job->task, error));
+  return submitted(job, submit(job, args, error));
 }
 
 int job_submit_work(struct lab_job *job, const struct model *model, const struct engine_work *work,
                     struct error *error) {
   pthread_mutex_lock(&job->mutex);
-  return submitted(job, engine_submit_work(job->lab->engine, model, work, job, &job->task, error));
+  return submitted(job, submit_work(job, model, work, error));
 }
 
 /* Edit lists are taken in any case, as engine_submit takes them. */
@@ -60,7 +71,7 @@ static int refuse_cancelled(const struct engine_task_args *args, struct error *e
 int job_continue(struct lab_job *job, const struct engine_task_args *args, struct error *error) {
   pthread_mutex_lock(&job->mutex);
   job->task = NULL;
-  int failed = job->cancelled ? refuse_cancelled(args, error) : engine_submit(job->lab->engine, args, &job->task, error);
+  int failed = job->cancelled ? refuse_cancelled(args, error) : submit(job, args, error);
   pthread_mutex_unlock(&job->mutex);
   return failed;
 }
@@ -70,7 +81,7 @@ int job_continue_work(struct lab_job *job, const struct model *model, const stru
   pthread_mutex_lock(&job->mutex);
   job->task = NULL;
   int failed = job->cancelled ? error_set(error, ERROR_CANCELLED, "the request was cancelled")
-                              : engine_submit_work(job->lab->engine, model, work, job, &job->task, error);
+                              : submit_work(job, model, work, error);
   pthread_mutex_unlock(&job->mutex);
   return failed;
 }

@@ -111,7 +111,7 @@ int table_wait(struct lab *lab, const struct model *model, const struct engine_w
   static const struct engine_work waiting_work = {.slice = wait_slice, .done = wait_done};
   struct waiting waiting = {work, context, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false, ERROR_INIT};
   struct engine_task *task;
-  if (engine_submit_work(lab->engine, model, &waiting_work, &waiting, &task, error) != 0) return -1;
+  if (engine_submit_work(lab->engine, model, &waiting_work, 0, &waiting, &task, error) != 0) return -1;
   pthread_mutex_lock(&waiting.mutex);
   while (!waiting.done) pthread_cond_wait(&waiting.changed, &waiting.mutex);
   pthread_mutex_unlock(&waiting.mutex);

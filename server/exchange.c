@@ -368,6 +368,7 @@ static int judge(struct exchange *x, const char *method) {
   if (id && guard_is_request_id(id)) snprintf(x->id, sizeof x->id, "%s", id);
   x->gzip = guard_accepts_gzip(header(x, "Accept-Encoding"));
   if (read_target(x) || check_host(x) || check_origin(x) || check_key(x)) return -1;
+  x->request.owner = *x->request.key ? keys_owner(x->request.key) : x->peer->address;
   x->request.trusted = *x->request.key || x->peer->local;
   return recall(x) ? 0 : ask_preview(x, x->framing.length);
 }

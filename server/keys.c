@@ -107,6 +107,14 @@ void keys_close(struct keys *keys) {
 
 size_t keys_count(const struct keys *keys) { return keys->count; }
 
+uint64_t keys_owner(const char *key) {
+  unsigned char digest[SHA256_BYTES];
+  uint64_t owner;
+  sha256(key, strlen(key), digest);
+  memcpy(&owner, digest, sizeof owner);
+  return owner ? owner : 1;
+}
+
 bool keys_match(const struct keys *keys, const char *key) {
   unsigned char digest[SHA256_BYTES];
   sha256(key, strlen(key), digest);

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/base/error.h"
 
@@ -24,5 +25,8 @@ size_t keys_count(const struct keys *keys);
 /* Whether the key is one of them. The work depends on the key's length and on how many there are, never on
  * which byte differs. */
 bool keys_match(const struct keys *keys, const char *key);
+
+/* A number that stands for the key and does not tell it: never 0, another one for another key. */
+uint64_t keys_owner(const char *key);
 
 #endif

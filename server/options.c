@@ -47,7 +47,8 @@ static const struct option table[] = {
   {"threads", "engine", OPTION_INT, "0", 0, 1024, "threads", "",
    "Compute threads; 0 uses every processor this process may use, within what its control groups allow.", AT(threads)},
   {"max_queue", "engine", OPTION_INT, "64", 1, 100000, "requests", "",
-   "Requests that may wait for the engine; the next one gets 503 with Retry-After.", AT(max_queue)},
+   "Requests that may wait for the engine; the next one gets 503 with Retry-After. Clients (keys, or addresses where there are none) "
+   "take turns, and none may have more waiting than places are left: alone, half of them.", AT(max_queue)},
   {"max_sessions", "engine", OPTION_INT, "16", 1, 4096, "sequences", "",
    "Sequences that run at once.", AT(max_sessions)},
   {"max_step_rows", "engine", OPTION_INT, "256", 1, 65536, "rows", "",

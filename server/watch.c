@@ -228,14 +228,28 @@ static void list_remove(struct watch *watch, struct peer *peer) {
   pthread_mutex_unlock(&watch->lock);
 }
 
-static bool is_local(int fd) {
+/* An IPv4 address as the same 64 bits whether it came mapped into IPv6 or not; no network of IPv6 begins so. */
+#define IPV4_PREFIX (UINT64_C(0xffff) << 32)
+
+static uint64_t big_endian(const uint8_t *bytes, size_t n) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < n; i++) value = value << 8 | bytes[i];
+  return value;
+}
+
+static void read_other_end(struct peer *peer) {
   struct sockaddr_storage from;
   socklen_t size = sizeof from;
-  if (getpeername(fd, (struct sockaddr *)&from, &size)) return false;
-  if (from.ss_family == AF_INET) return ntohl(((struct sockaddr_in *)&from)->sin_addr.s_addr) >> 24 == 127;
+  peer->address = 1;
+  if (getpeername(peer->fd, (struct sockaddr *)&from, &size)) return;
   const struct in6_addr *v6 = &((struct sockaddr_in6 *)&from)->sin6_addr;
-  return from.ss_family == AF_INET6 &&
-         (IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127));
+  const uint8_t *v4 = NULL;
+  if (from.ss_family == AF_INET) v4 = (const uint8_t *)&((struct sockaddr_in *)&from)->sin_addr;
+  else if (from.ss_family != AF_INET6) return;
+  else if (IN6_IS_ADDR_V4MAPPED(v6)) v4 = v6->s6_addr + 12;
+  uint64_t network = v4 ? IPV4_PREFIX | big_endian(v4, 4) : big_endian(v6->s6_addr, 8);
+  peer->local = v4 ? v4[0] == 127 : IN6_IS_ADDR_LOOPBACK(v6);
+  if (network) peer->address = network;
 }
 
 struct peer *peer_open(struct watch *watch, struct MHD_Connection *connection, int fd) {
@@ -244,7 +258,7 @@ struct peer *peer_open(struct watch *watch, struct MHD_Connection *connection, i
   peer->watch = watch;
   peer->connection = connection;
   peer->fd = fd;
-  peer->local = is_local(fd);
+  read_other_end(peer);
   pthread_mutex_init(&peer->lock, NULL);
   set_phase(peer, PEER_HEAD);
   if (!list_add(watch, peer)) goto refuse;

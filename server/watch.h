@@ -48,7 +48,8 @@ struct peer {
   struct watch *watch;
   struct MHD_Connection *connection;
   int fd;
-  bool local; /* the other end is on this machine */
+  bool local;       /* the other end is on this machine */
+  uint64_t address; /* of the other end, never 0: all of IPv4, the first 64 bits of IPv6, which one site has to itself */
   uint64_t id;
   struct peer *previous, *next;
   uint64_t expected; /* bytes of the request under way; 0: not known. The library's thread's own, as the next one */

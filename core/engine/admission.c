@@ -49,10 +49,52 @@ static int check_fits(const struct engine *engine, const struct engine_task *tas
   return 0;
 }
 
-/* Under the mutex: it waits no more. */
+/* ---- owners ---- */
+
+/* Each owner's tasks stand in turns of their own, one behind the other, and lists are in the order of turns: so one of each owner comes
+ * before the second of any. Whoever is new begins with the turn that is on, behind those who wait for it: nobody is passed by more
+ * than one task of each other owner, however fast these come back. */
+void admission_place(struct engine_task **head, struct engine_task **tail, struct engine_task *task) {
+  task->turn = *head ? (*head)->turn : 0;
+  for (const struct engine_task *t = *head; t; t = t->next)
+    if (t->owner == task->owner && t->turn >= task->turn) task->turn = t->turn + 1;
+  struct engine_task **at = head;
+  if (*tail && (*tail)->turn <= task->turn) at = &(*tail)->next;
+  while (*at && (*at)->turn <= task->turn) at = &(*at)->next;
+  task->next = *at;
+  *at = task;
+  if (!task->next) *tail = task;
+}
+
+/* Under the mutex, as the two below: it waits, be it in the queue or, as work, behind other work. */
+static void count(struct engine *engine, struct engine_task *task) {
+  task->queued = true;
+  engine->n_queued++;
+  task->previous_queued = NULL;
+  task->next_queued = engine->queued;
+  if (engine->queued) engine->queued->previous_queued = task;
+  engine->queued = task;
+}
+
 static void uncount(struct engine *engine, struct engine_task *task) {
-  engine->n_queued -= task->queued;
+  if (!task->queued) return;
   task->queued = false;
+  engine->n_queued--;
+  if (task->previous_queued)
+    task->previous_queued->next_queued = task->next_queued;
+  else
+    engine->queued = task->next_queued;
+  if (task->next_queued) task->next_queued->previous_queued = task->previous_queued;
+}
+
+/* The share of an owner is as large as what is left: alone it has half of the queue, and whoever comes finds a place. */
+static int check_share(const struct engine *engine, const struct engine_task *task, struct error *error) {
+  int left = engine->options.max_queue - engine->n_queued, own = 0;
+  if (left <= 0) return error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
+  for (const struct engine_task *t = engine->queued; t && task->owner; t = t->next_queued) own += t->owner == task->owner;
+  if (own <= left) return 0;
+  return error_set(error, ERROR_BUSY, "%d of your requests wait already: no client may have more in the queue than places are left (%d)",
+                   own, left);
 }
 
 /* Background tasks are not counted: long jobs hand over one or two at a time. */
@@ -61,16 +103,11 @@ static int enqueue(struct engine *engine, struct engine_task *task, struct error
   pthread_mutex_lock(&engine->mutex);
   if (engine->stop || (engine->draining && !task->continues)) {
     failed = error_set(error, ERROR_BUSY, "the server is shutting down");
-  } else if (!task->background && !task->continues && engine->n_queued >= engine->options.max_queue) {
-    failed = error_set(error, ERROR_BUSY, "the queue is full (%d requests wait)", engine->n_queued);
+  } else if (!task->background && !task->continues && check_share(engine, task, error) != 0) {
+    failed = -1;
   } else {
-    if (engine->queue_tail)
-      engine->queue_tail->next = task;
-    else
-      engine->queue_head = task;
-    engine->queue_tail = task;
-    task->queued = !task->background;
-    engine->n_queued += task->queued;
+    admission_place(&engine->queue_head, &engine->queue_tail, task);
+    if (!task->background) count(engine, task);
     if (task->warmth == TASK_COLD && !preparer_start(engine)) task->warmth = TASK_READY; /* the worker brings them itself */
     pthread_cond_signal(task->warmth == TASK_COLD ? &engine->grown_cold : &engine->changed);
   }
@@ -92,10 +129,10 @@ int engine_submit(struct engine *engine, const struct engine_task_args *args, st
   return -1;
 }
 
-int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, void *context,
+int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, uint64_t owner, void *context,
                        struct engine_task **out, struct error *error) {
   struct engine_task *task;
-  if (task_new_work(runner_of(engine, model), work, context, &task, error) != 0) return -1;
+  if (task_new_work(runner_of(engine, model), work, owner, context, &task, error) != 0) return -1;
   *out = task;
   if (enqueue(engine, task, error) == 0) return 0;
   *out = NULL;
@@ -186,11 +223,7 @@ static struct engine_task *dequeue(struct engine *engine) {
 }
 
 static void admit_work(struct runner *runner, struct engine_task *task) {
-  if (runner->work_tail)
-    runner->work_tail->next = task;
-  else
-    runner->work_head = task;
-  runner->work_tail = task;
+  admission_place(&runner->work_head, &runner->work_tail, task);
   atomic_fetch_add(&runner->engine->working, 1);
 }
 

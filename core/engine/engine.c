@@ -344,11 +344,13 @@ static void step(struct runner *runner) {
 static struct engine_task *next_work(struct runner *runner) {
   struct engine_task *task = runner->work_head;
   if (!task || !task->had_turn || !task->next) return task;
+  const struct engine_task *behind = runner->work_tail;
   runner->work_head = task->next;
   runner->work_tail->next = task;
   runner->work_tail = task;
   task->next = NULL;
   task->had_turn = false;
+  task->turn = behind->turn > task->turn ? behind->turn : task->turn;
   return runner->work_head;
 }
 

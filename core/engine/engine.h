@@ -23,6 +23,10 @@
  * of the KV memory unless nothing else runs, and while others run only a few rows of a step. WORK is a function that the worker calls between
  * steps, a bounded slice at a time: tables made from a dictionary, say.
  *
+ * OWNERS. Every task belongs to whoever asked for it. Those that wait take turns, one task of each owner after the other; an owner's own
+ * run in the order in which they came. An owner may have no more tasks waiting than places are left in the queue, so that nobody
+ * fills it alone.
+ *
  * CALLBACKS come from the worker's thread, in order, without any lock of the engine held; they must not wait.
  * `done` is the last one and comes exactly once for every submitted task. */
 #ifndef STEERD_CORE_ENGINE_ENGINE_H
@@ -37,7 +41,7 @@ struct engine;
 struct engine_task;
 
 struct engine_options {
-  int max_queue;             /* tasks waiting at most */
+  int max_queue;             /* tasks waiting at most, of all owners */
   int max_sessions;          /* sequences running at once */
   int max_step_rows;         /* rows in a step, >= max_sessions */
   size_t kv_bytes;           /* per model; 0: chosen by model and by the memory that is left (core/engine/kv.h) */
@@ -126,6 +130,7 @@ struct engine_task_args {
   void *context;
   bool background;
   bool in_turn;   /* n_sequences may be more than run at once; no sequence forks or is a twin */
+  uint64_t owner; /* whoever asks; 0: nobody in particular, who is one owner in the order and may fill the queue */
   bool continues; /* the next part of a request that was let in before: a full queue does not refuse it */
 };
 
@@ -133,7 +138,7 @@ struct engine_task_args {
  * 1 when each fits the model's context. Any thread. */
 int engine_fitting(const struct engine *engine, const struct model *model, const int32_t *positions, int n);
 
-/* Queues a task. ERROR_BUSY when the queue is full or the engine drains; ERROR_LIMIT when the task could never
+/* Queues a task. ERROR_BUSY when the queue or the owner's share of it is full or the engine drains; ERROR_LIMIT when the task could never
  * run (more sequences or KV memory than there is). *out is valid until `done` returns. */
 int engine_submit(struct engine *engine, const struct engine_task_args *args, struct engine_task **out,
                   struct error *error) MUST_CHECK;
@@ -147,8 +152,8 @@ struct engine_work {
   bool long_one; /* behind each of its slices the work that waits comes first; other work is done one after the other */
 };
 
-/* Queues work on a model; ends like a task, with engine_cancel or done. work is static. */
-int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, void *context,
+/* Queues work on a model; ends like a task, with engine_cancel or done. work is static; owner as engine_task_args.owner. */
+int engine_submit_work(struct engine *engine, const struct model *model, const struct engine_work *work, uint64_t owner, void *context,
                        struct engine_task **out, struct error *error) MUST_CHECK;
 
 /* Ends the task with ERROR_CANCELLED at the next step. Any thread, before `done` has returned. */

@@ -53,7 +53,10 @@ struct engine_task {
   const struct engine_work *work;     /* NULL for sequences */
   bool had_turn;                      /* of long work: others come first */
   void *context;
-  bool queued;              /* counted among those that wait; guarded by the engine's mutex, and so is warmth */
+  bool queued;              /* counted among those that wait; guarded by the engine's mutex, and so are warmth and the next two */
+  struct engine_task *next_queued, *previous_queued;
+  uint64_t owner;
+  int64_t turn;             /* its place in the list it is in: ascending, and those of one owner all differ */
   enum task_warmth warmth;
   bool background, continues;
   struct sequence *sequences;
@@ -80,6 +83,7 @@ struct engine {
   pthread_cond_t changed;    /* the worker has something to do */
   pthread_cond_t grown_cold; /* and the preparer */
   struct engine_task *queue_head, *queue_tail;
+  struct engine_task *queued; /* those that are counted, in no order */
   int n_queued;
   bool stop, draining;
   bool overfull; /* dictionaries were prepared beside those that there are */
@@ -97,6 +101,10 @@ void engine_finish(struct engine *engine, struct engine_task *task);
 
 /* Starts or ends every task of the queue that can leave it. */
 void admission_admit(struct engine *engine);
+
+/* Puts the task where its owner's turn comes in a list that only this fills: of the queue (under the mutex), of the work of a runner
+ * (the worker). */
+void admission_place(struct engine_task **head, struct engine_task **tail, struct engine_task *task);
 
 /* Under the mutex: whether there is a task that is not the preparer's affair. */
 bool admission_waits(const struct engine *engine);
@@ -122,7 +130,7 @@ void preparer_join(struct engine *engine); /* the engine stops */
 /* Builds the task's sequences; takes the edit lists in any case. */
 int task_new(struct runner *runner, const struct engine_task_args *args, struct engine_task **out,
              struct error *error) MUST_CHECK;
-int task_new_work(struct runner *runner, const struct engine_work *work, void *context, struct engine_task **out,
+int task_new_work(struct runner *runner, const struct engine_work *work, uint64_t owner, void *context, struct engine_task **out,
                   struct error *error) MUST_CHECK;
 void task_give_back(struct engine_task *task); /* its KV blocks: it has ended */
 void task_free(struct engine_task *task);
@@ -188,7 +196,7 @@ struct runner {
   int n_running, n_background; /* of these in background tasks */
   struct engine_task *turns; /* admitted IN TURN tasks */
   int32_t reserved;         /* KV blocks kept back for them */
-  struct engine_task *work_head, *work_tail; /* admitted work, first come first served */
+  struct engine_task *work_head, *work_tail; /* admitted work, owners in turn */
   int next;                 /* who is served first: rotates */
   int max_sessions;
   int32_t max_rows;

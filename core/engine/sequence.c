@@ -144,6 +144,7 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
     task->events = args->events;
     task->context = args->context;
     task->background = args->background;
+    task->owner = args->owner;
     task->continues = args->continues;
     task->in_turn = args->in_turn;
     task->n_sequences = args->n_sequences;
@@ -167,12 +168,13 @@ int task_new(struct runner *runner, const struct engine_task_args *args, struct 
   return 0;
 }
 
-int task_new_work(struct runner *runner, const struct engine_work *work, void *context, struct engine_task **out,
+int task_new_work(struct runner *runner, const struct engine_work *work, uint64_t owner, void *context, struct engine_task **out,
                   struct error *error) {
   struct engine_task *task = calloc(1, sizeof *task);
   if (!task) return error_memory(error, sizeof *task);
   task->runner = runner;
   task->work = work;
+  task->owner = owner;
   task->context = context;
   task->background = !work->asked;
   task->queued_ns = clock_ns();

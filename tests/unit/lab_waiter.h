@@ -20,7 +20,7 @@ static inline void on_wake(void *context) {
   pthread_cond_broadcast(&w->changed);
   pthread_mutex_unlock(&w->mutex);
 }
-static const struct lab_waker waker = {on_wake, &waiter};
+static const struct lab_waker waker = {.wake = on_wake, .context = &waiter};
 
 /* LAB_JOB_DONE or LAB_JOB_FAILED. The job wakes us under its own lock, so its state is asked for without ours. */
 static inline enum lab_job_state wait_for(struct lab_job *job) {

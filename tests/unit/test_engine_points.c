@@ -259,7 +259,7 @@ static void test_large_edits_hold_nobody_up(void **state) {
   struct engine_task_args other = {.model = b.model, .sequences = &edited, .n_sequences = 1, .events = &late_events, .context = &late};
   struct engine_task *task;
   pthread_mutex_lock(&gate);
-  if (engine_submit_work(engine, b.model, &holding, &gate, &task, &error) != 0 || engine_submit(engine, &other, &task, &error) != 0 ||
+  if (engine_submit_work(engine, b.model, &holding, 0, &gate, &task, &error) != 0 || engine_submit(engine, &other, &task, &error) != 0 ||
       engine_submit(engine, &one, &task, &error) != 0)
     fail_msg("%s", error.text);
   pthread_mutex_unlock(&gate);
@@ -315,7 +315,7 @@ static void expect_turns(bool long_one, bool late, const char *want) {
   struct engine_task *task;
   pthread_mutex_lock(&gate);
   for (int i = 0; i < 3; i++) {
-    if (engine_submit_work(engine, b.model, long_one && i < 2 ? &slow : &usual, &all[i], &task, &error) != 0) fail_msg("%s", error.text);
+    if (engine_submit_work(engine, b.model, long_one && i < 2 ? &slow : &usual, 0, &all[i], &task, &error) != 0) fail_msg("%s", error.text);
     while (late && !atomic_load(&all[0].begun)) usleep(100);
   }
   pthread_mutex_unlock(&gate);

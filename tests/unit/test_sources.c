@@ -341,7 +341,7 @@ static struct lab_source_check check_of(struct lab *tested, const char *id, cons
   struct error error = ERROR_INIT;
   struct lab_job *job;
   struct bell bell = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
-  if (lab_source_load(tested, &spec, (struct lab_waker){bell_ring, &bell}, &job, &error) != 0) fail_msg("%s", error.text);
+  if (lab_source_load(tested, &spec, (struct lab_waker){bell_ring, &bell, 0}, &job, &error) != 0) fail_msg("%s", error.text);
   while (lab_job_state(job) == LAB_JOB_WAITING || lab_job_state(job) == LAB_JOB_RUNNING) bell_wait(&bell);
   assert_int_equal(lab_job_state(job), LAB_JOB_DONE);
   for (int i = 0; i < 1000 && check.state != LAB_CHECK_DONE && check.state != LAB_CHECK_FAILED; i++) {

@@ -202,7 +202,7 @@ static void test_in_the_background(void **state) {
   int64_t id = 0;
   struct lab *lab = open_lab(store_path("daemon"), true, &error);
   assert_non_null(lab);
-  struct lab_watch *watch = lab_watch(lab, (struct lab_waker){on_wake, &wakes});
+  struct lab_watch *watch = lab_watch(lab, (struct lab_waker){on_wake, &wakes, 0});
   struct lab_stats_args args = stats_args();
   assert_int_equal(lab_stats_start(lab, &args, &id, &error), 0);
   struct lab_progress progress;

@@ -104,7 +104,7 @@ static const struct lab_source_info *first_source(struct lab *lab) {
 }
 
 static int start(struct lab *lab, int64_t index, struct lab_job **out, struct error *error) {
-  return lab_feature(lab, first_source(lab), index, 10, (struct lab_waker){note, NULL}, out, error);
+  return lab_feature(lab, first_source(lab), index, 10, (struct lab_waker){note, NULL, 0}, out, error);
 }
 
 /* A steer whose first token finds the gate shut. */
@@ -115,7 +115,7 @@ static struct lab_job *hold_engine(struct lab *lab) {
                                 .strength_multiplier = 1, .want = {false, true}, .n_tokens = 2, .top_p = 1,
                                 .n_logprobs = -1};
   set_gate(true);
-  if (lab_steer(lab, &args, (struct lab_waker){hold, NULL}, &job, &error) != 0) fail_msg("%s", error.text);
+  if (lab_steer(lab, &args, (struct lab_waker){hold, NULL, 0}, &job, &error) != 0) fail_msg("%s", error.text);
   wait_held(&gate);
   return job;
 }
@@ -180,7 +180,7 @@ static void test_work_times_out_behind_work(void **state) {
   struct lab_job *first, *behind, *steer = hold_engine(lab);
   struct error error = ERROR_INIT;
   set_one(&second, true);
-  assert_int_equal(lab_feature(lab, first_source(lab), 0, 10, (struct lab_waker){hold_second, NULL}, &first, &error), 0);
+  assert_int_equal(lab_feature(lab, first_source(lab), 0, 10, (struct lab_waker){hold_second, NULL, 0}, &first, &error), 0);
   assert_int_equal(start(lab, 1, &behind, &error), 0);
   set_gate(false);
   wait_held(&second);

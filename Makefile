@@ -62,7 +62,7 @@ help:
 	@echo '  make build    build/steerd, the daemon (CPU)'
 	@echo '  make check    quick tests, layers and warnings        make bench    tokens/s beside this machine'"'"'s limits'
 	@echo '  make asan     the tests under ASan and UBSan          make tsan     the unit tests under TSan'
-	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of every file parser'
+	@echo '  make clang    build with clang, same warnings         make fuzz     short fuzz run of what reads files and requests'
 	@echo '  make cuda     the GPU backend, a library (needs nvcc)    make gpu-all (gpu-check, gpu-bench)   with a GPU'
 	@echo '  make deps     install the Debian packages it needs    make install  to PREFIX (default /usr/local), make uninstall'
 	@echo '  make browser  the dashboard in a real browser         make deb      a Debian package in build/'

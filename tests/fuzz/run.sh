@@ -70,15 +70,34 @@ SEEDS
       printf '\001{"sha":"%040d","siblings":[{"rfilename":"config.json","size":2,"blobId":"%040d"},{"rfilename":"a/model.safetensors","size":9,"lfs":{"sha256":"%064d","size":9}}]}' \
         0 0 0 >"$to/listing" ;;
     fuzz_control_vector) cp tests/vectors/control-vectors/{*.gguf,*.safetensors,*.npz} "$to" ;;
+    fuzz_request)
+      printf '\000{"flag":true,"n_tokens":4,"number":1.5,"index":"12","text":"a","source":3,"sources":["a",1],"texts":["a","b"],"choice":"two","choices":["one"]}' >"$to/body1"
+      printf '\003{"names":["a",1],"ints":[1],"numbers":[1.5,2],"places":[-1],"tokens":[[1],[2]],"prompts":[1,2],"weights":{"3":-1},"content":[{"type":"text","text":"x"}],"grid":[[1,2]],"one":{"idx":1},"many":[{"index":2,"strength":3}]}' >"$to/body2"
+      printf '\001/a/b%%20c?flag=1&count=3&texts=a,b&ints=1,2&text=%%C3%%A9+x&choice=two' >"$to/target"
+      printf '\002POST\nHost:localhost\nContent-Length:12\nExpect:100-continue\nAccept-Encoding:br;q=1, gzip;q=0' >"$to/head1"
+      printf '\002POST\nHost:a\nTransfer-Encoding:chunked\nX-Request-Id:abc.1-2' >"$to/head2" ;;
+    fuzz_lines)
+      local n=0 part line
+      for part in $(find config/demo -name '*.jsonl*'); do
+        while IFS= read -r line; do { printf '\000'; printf %s "$line" | head -c 7000; } >"$to/line$((n++))"; done < <(gzip -cdf "$part" | head -n 2)
+      done
+      python3 - "$to" <<'SEEDS'
+import struct, sys
+counts = 20 + 2 * 128 + 4 + 6  # the checkpoint of test_llama2c.c
+for name, header in (("v0", struct.pack("<7i", 4, 6, 2, 2, 1, 5, 3)), ("v1", struct.pack("<Ii7iB", 0x616b3432, 1, 4, 6, 2, 2, 1, 5, 3, 1).ljust(256, b"\0"))):
+    open(f"{sys.argv[1]}/{name}", "wb").write(b"\1" + header + bytes(4 * (counts if name == "v0" else counts - 6)))
+SEEDS
+      ;;
     fuzz_ini) printf '[a]\nx = 1 ; y\n# z\n[b c]\n p:q\n' >"$to/seed.ini" ;;
   esac
 }
 
 # The parsers in one archive, of which each fuzzer takes what it needs.
 library=$build/parsers.a
-if [ ! -e $library ] || [ -n "$(find core -name '*.[ch]' -newer $library | head -n 1)" ]; then
+if [ ! -e $library ] || [ -n "$(find core api server -name '*.[ch]' -newer $library | head -n 1)" ]; then
   rm -f $library
-  for source in core/base/*.c core/model/*.c core/dict/*.c core/math/*.c core/math/{ref,cpu}/*.c; do
+  for source in core/base/*.c core/model/*.c core/dict/*.c core/math/*.c core/math/{ref,cpu}/*.c core/archive_{read,write}.c \
+    api/{body,field,parse,values}.c server/guard.c; do
     object=$build/$(echo "$source" | tr / _).o
     case $source in # kernels for one instruction set, as in the Makefile
       *_avx2.c) set_of='-mavx2 -mfma -mf16c' ;;

@@ -239,6 +239,7 @@ const struct route routes[] = {
     {"GET", "/inspect", "The page that looks into a text", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/lab", "The page of experiments", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/graph", "The page of attribution graphs", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
+    {"GET", "/direction", "The page of a direction from texts", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/jobs", "The page of long pieces of work", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/list", "The page of all lists", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},
     {"GET", "/list/{list}", "The page of a list of features", FAMILY_OPERATIONS, NULL, page_get, ROUTE_OPEN},

@@ -8,7 +8,7 @@ const parts = location.pathname.split('/').filter(Boolean).map(decodeURIComponen
 const query = new URLSearchParams(location.search);
 const embedded = parts.length === 3 && query.get('embed') === 'true';
 
-const fixed = { steer: './steer.js', inspect: './inspect.js', lab: './lab.js', graph: './graph.js', jobs: './jobs.js', list: './list.js', 'quick-list': './quicklist.js' };
+const fixed = { steer: './steer.js', inspect: './inspect.js', lab: './lab.js', direction: './direction.js', graph: './graph.js', jobs: './jobs.js', list: './list.js', 'quick-list': './quicklist.js' };
 const subjects = ['./home.js', './model.js', './source.js', parts[2] === 'map' ? './map.js' : './feature.js'];
 
 const page = import(fixed[parts[0]] ?? subjects[Math.min(parts.length, 3)]);

@@ -192,7 +192,7 @@ function build(main, all, hash) {
   };
   const choice = select(all.map((one) => [one.id, one.id]), model.id);
   choice.addEventListener('change', () => build(main, all, new URLSearchParams({ model: choice.value })));
-  show(main, h('div', { class: 'head' }, h('h1', {}, 'The laboratory'), h('p', { class: 'lead' }, 'Change something inside the model and watch what comes of it. Every card is one request, and shows it.')),
+  show(main, h('div', { class: 'head' }, h('h1', {}, 'The laboratory'), h('p', { class: 'lead' }, 'Change something inside the model and watch what comes of it. Every card is one request, and shows it. ', h('a', { href: `/direction?model=${encodeURIComponent(model.id)}` }, 'A direction from texts of your own'), ' has a page of its own.')),
     h('div', { class: 'columns controls' },
       h('div', { class: 'stack' },
         h('form', { class: 'card fields', onsubmit: submits(run) }, all.length > 1 && field('Model', choice), field('Text', prompt), h('div', { class: 'row' }, h('button', { class: 'main' }, 'Run'))),

@@ -12,7 +12,7 @@ from page import MODEL, SOURCE, button, count, find, has, open_page, settled, te
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", f"/{MODEL}/{SOURCE}/map", f"/{MODEL}/1", f"/{MODEL}/1/17", "/steer", "/inspect", "/lab", "/graph", "/list", "/jobs"]
+PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", f"/{MODEL}/{SOURCE}/map", f"/{MODEL}/1", f"/{MODEL}/1/17", "/steer", "/inspect", "/lab", "/direction", "/graph", "/list", "/jobs"]
 SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
 OWN_ELEMENTS = set("a button code dd details div dl dt figcaption figure form g h1 h2 h3 input label legend li nav ol option p path pre "
                    "rect section select small span summary svg textarea ul fieldset i".split())

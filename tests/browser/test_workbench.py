@@ -123,6 +123,53 @@ def test_lab_says_what_does_not_fit(browser, demo):
     has(browser, "That did not work")
 
 
+def test_direction_is_found_steered_with_and_kept(browser, demo):
+    open_page(browser, demo.url + "/lab")
+    browser.find_element(By.LINK_TEXT, "A direction from texts of your own").click()
+    wait(browser, lambda: count(browser, "table tbody tr") == 4)
+    chosen = [box.is_selected() for box in browser.find_elements(By.CSS_SELECTOR, "td input[type=checkbox]")]
+    assert chosen == [False, True, True, False]  # the middle half
+    strength = find(browser, "input[type=number]")
+    texts = {}
+    for value in ("-2", "2"):
+        strength.clear()
+        strength.send_keys(value)
+        button(browser, "Write").click()
+        has(browser, f"With the direction, {value} times")
+        plain, steered = [p.text for p in browser.find_elements(By.CSS_SELECTOR, ".output .text")]
+        assert plain.startswith("One day, the little girl") and steered.startswith("One day, the little girl") and plain != steered
+        texts[value] = steered
+    assert find(browser, "input[type=range]").get_attribute("value") == "2" and texts["-2"] != texts["2"]
+    keep = card_of(browser, "Keep it")
+    keep.find_element(By.CSS_SELECTOR, "input").send_keys("of the page")
+    button(browser, "Keep").click()
+    has(browser, "Kept: 2 vectors under “of the page”.")
+    file = browser.find_element(By.LINK_TEXT, "The same as a file").get_attribute("href")
+    assert demo.client.get(file).content[:4] == b"GGUF"
+    # What was kept steers as the page did.
+    body = {"model": "demo", "prompt": "One day, the little girl", "max_tokens": 40, "temperature": 0, "steering": {"vectors": [{"label": "of the page", "strength": 2}]}}
+    reply = demo.post("/v1/completions", body).json()
+    assert " ".join(("One day, the little girl" + reply["choices"][0]["text"]).split()) == " ".join(texts["2"].split())
+
+
+@pytest.mark.allow_errors("400", "409")
+def test_direction_says_what_does_not_fit(browser, demo):
+    open_page(browser, demo.url + "/direction?model=demo")
+    wait(browser, lambda: count(browser, "table tbody tr") == 4)
+    for box in browser.find_elements(By.CSS_SELECTOR, "td input[type=checkbox]"):
+        if box.is_selected():
+            box.click()
+    button(browser, "Write").click()
+    has(browser, "No layer is chosen.")
+    negative = browser.find_elements(By.TAG_NAME, "textarea")[1]
+    negative.clear()
+    negative.send_keys("one text alone")
+    browser.find_element(By.CSS_SELECTOR, "option[value=pca]").click()
+    button(browser, "Find the direction").click()
+    has(browser, "That did not work")
+    has(browser, "as many of both")
+
+
 def test_jobs_progress_and_cancel(browser, site):
     open_page(browser, site + "/jobs")
     has(browser, "running")

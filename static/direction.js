@@ -132,14 +132,11 @@ function build(main, all, id) {
   find();
 }
 
-export async function draw(main, _parts, query) {
+export function draw(main, _parts, query) {
   setTitle('Direction');
-  const host = h('div', {});
-  show(main, host);
-  await load(host, async () => {
-    const all = await models();
-    if (!all.length) return empty('No model is loaded.');
-    const page = h('div', {});
+  return load(main, async () => {
+    const all = await models(), page = h('div', {});
+    if (!all.length) return empty('No model is loaded.', 'Start the daemon with --model ID=PATH.');
     build(page, all, query.get('model'));
     return page;
   });

@@ -30,6 +30,7 @@ struct api_options {
   size_t max_batch_body;  /* the same of routes that take batches, at least max_body; 0: max_body */
   size_t max_json_depth;  /* nesting of a body */
   size_t max_result;      /* bytes of a reply */
+  int64_t stuck_ms;       /* the worker stands still for longer, though it has work: /health says so; 0: never */
   int max_features;       /* features in one steer request */
   int max_texts;          /* texts in one request */
   int max_new_tokens;     /* n_tokens at most */

@@ -34,8 +34,14 @@ static int write_word(struct api_call *call, const char *key, const char *value)
   return 0;
 }
 
+/* Alive is whoever answers, unless those who wait for the engine wait for nothing. */
 int health_get(struct api_call *call, struct error *error) {
-  (void)error;
+  struct lab_stats stats;
+  lab_stats(call->api->lab, &stats);
+  int64_t most = call->api->options.stuck_ms;
+  if (most && stats.still_seconds * 1e3 > (double)most)
+    return error_set(error, ERROR_BUSY, "the engine has work and has not moved for %.3g seconds (setting 'stuck_timeout')",
+                     stats.still_seconds);
   return write_word(call, "status", "healthy");
 }
 

@@ -153,6 +153,7 @@ struct lab_stats {
   int64_t steps, step_rows;      /* steps run and rows computed in them */
   double busy_seconds;           /* time inside steps */
   double mean_service_seconds;   /* of recent requests: for Retry-After */
+  double still_seconds;          /* since the worker last went on, though it has work; 0: it has none */
   size_t kv_bytes, kv_used_bytes;
   size_t dict_budget, dict_encoder_bytes;       /* 0: no limit; of encoders prepared now */
   int64_t dict_encoders_prepared, dict_encoders_dropped; /* how often */

@@ -282,6 +282,7 @@ void lab_stats(const struct lab *lab, struct lab_stats *out) {
                             .requests_cancelled = e.tasks_cancelled, .prompt_tokens = e.prompt_tokens, .spared_tokens = e.spared_tokens,
                             .new_tokens = e.new_tokens, .steps = e.steps, .step_rows = e.step_rows,
                             .busy_seconds = e.busy_seconds, .mean_service_seconds = e.mean_service_seconds,
+                            .still_seconds = e.still_seconds,
                             .kv_bytes = e.kv_bytes, .kv_used_bytes = e.kv_used_bytes,
                             .dict_budget = d.limit, .dict_encoder_bytes = d.bytes,
                             .dict_encoders_prepared = d.prepared, .dict_encoders_dropped = d.dropped};

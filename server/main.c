@@ -66,19 +66,6 @@ static int catch_signals(struct error *error) {
   return 0;
 }
 
-static bool device_is_lost(const struct lab *lab) {
-  struct lab_stats stats;
-  lab_stats(lab, &stats);
-  return stats.lost;
-}
-
-/* Or for the end of the compute device: what is in flight has failed by then, and so would all that comes. */
-static void wait_for_signal(const struct lab *lab) {
-  struct pollfd pipe_end = {.fd = signal_pipe[0], .events = POLLIN};
-  while (poll(&pipe_end, 1, DEVICE_GLANCE_MS) != 1 && !device_is_lost(lab)) {
-  }
-}
-
 /* ---- one daemon ------------------------------------------------------------------------------------- */
 
 struct daemon {
@@ -154,6 +141,7 @@ static int open_api(struct daemon *d, struct error *error) {
       .max_json_depth = (size_t)o->max_json_depth,
       .max_result = (size_t)o->max_result,
       .max_kept = (size_t)o->reply_cache,
+      .stuck_ms = o->stuck_timeout,
       .max_features = (int)o->max_features,
       .max_texts = (int)o->max_texts,
       .max_new_tokens = (int)o->max_new_tokens,
@@ -227,6 +215,29 @@ static void drain(struct daemon *d) {
   wait_until_idle(d, FAREWELL_MS);
 }
 
+/* Tells the manager that the worker moves, or has nothing to do. */
+static void feed_watchdog(const struct daemon *d) {
+  struct lab_stats stats;
+  lab_stats(d->lab, &stats);
+  if (stats.still_seconds * 1e3 <= (double)d->options.stuck_timeout) notify_manager("WATCHDOG=1");
+}
+
+static bool device_is_lost(const struct lab *lab) {
+  struct lab_stats stats;
+  lab_stats(lab, &stats);
+  return stats.lost;
+}
+
+/* Or for the end of the compute device: what is in flight has failed by then, and so would all that comes. */
+static void wait_for_signal(const struct daemon *d) {
+  struct pollfd pipe_end = {.fd = signal_pipe[0], .events = POLLIN};
+  int feed_ms = notify_watchdog_ms();
+  int glance_ms = feed_ms && feed_ms < DEVICE_GLANCE_MS ? feed_ms : DEVICE_GLANCE_MS;
+  do {
+    if (feed_ms) feed_watchdog(d);
+  } while (poll(&pipe_end, 1, glance_ms) != 1 && !device_is_lost(d->lab));
+}
+
 static void say_ready(const struct daemon *d) {
   for (size_t i = 0; i < d->n_listeners; i++) printf("ready %s\n", d->listeners[i].url);
   fflush(stdout);
@@ -263,7 +274,7 @@ static int run_daemon(struct daemon *d, struct error *error) {
     serving = 1;
     say_ready(d);
     notify_manager("READY=1");
-    wait_for_signal(d->lab);
+    wait_for_signal(d);
     if (device_is_lost(d->lab))
       rc = error_set(error, ERROR_DEVICE, "the compute device has failed; the server ends, to be started again");
     drain(d);

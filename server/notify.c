@@ -1,6 +1,7 @@
 /* notify.c: a datagram to whoever started the daemon. Refuses to know what is done with it, and needs no library for it. */
 #include "server/notify.h"
 
+#include <limits.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,13 @@ static socklen_t manager_address(const char *place, struct sockaddr_un *out) {
   memcpy(out->sun_path, place, length);
   if (*place == '@') out->sun_path[0] = '\0';
   return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+}
+
+int notify_watchdog_ms(void) {
+  const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+  if (!usec || (pid && strtoll(pid, NULL, 10) != (long long)getpid())) return 0;
+  long long ms = strtoll(usec, NULL, 10) / 2000;
+  return ms < 1 ? 0 : ms > INT_MAX ? INT_MAX : (int)ms;
 }
 
 void notify_manager(const char *state) {

@@ -6,4 +6,8 @@
  * where the variable is not set, and no harm where nobody listens. */
 void notify_manager(const char *state);
 
+/* How often at least the manager wants to hear "WATCHDOG=1", in milliseconds (half of WATCHDOG_USEC, as systemd advises); 0: never,
+ * or it waits for another process (WATCHDOG_PID). */
+int notify_watchdog_ms(void);
+
 #endif

@@ -72,6 +72,9 @@ static const struct option table[] = {
    "Longest wait in the queue.", AT(queue_timeout)},
   {"generation_timeout", "engine", OPTION_SECONDS, "120", 1, DAY, "seconds", "",
    "Longest generation; it then stops with what it has.", AT(generation_timeout)},
+  {"stuck_timeout", "engine", OPTION_SECONDS, "600", 1, DAY, "seconds", "",
+   "The engine has work and stands still for longer, within one step of some hundred positions: /health answers 503, and a service "
+   "manager that keeps watch (WatchdogSec) hears no more.", AT(stuck_timeout)},
 
   {"max_body", "requests", OPTION_INT, "1048576", 1024, GIB, "bytes", "",
    "Request body on ordinary routes.", AT(max_body)},

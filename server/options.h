@@ -30,7 +30,7 @@ struct options {
   int64_t max_body, max_batch_body, max_store, max_json_depth, max_result, reply_cache, max_features, max_texts, max_new_tokens,
       max_prompt_chars;
   int64_t max_headers_bytes, max_header_count, max_connections, max_connections_per_address, http_threads;
-  int64_t header_timeout, body_timeout, idle_timeout, stall_timeout, drain_timeout;
+  int64_t header_timeout, body_timeout, idle_timeout, stall_timeout, drain_timeout, stuck_timeout;
   bool insecure, core_dumps, self_test, deterministic, prefix_cache;
 };
 

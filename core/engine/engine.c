@@ -403,7 +403,11 @@ static bool is_idle(const struct engine *engine) {
 /* Sleeps until there is something to do; false when the engine stops and nothing is left. */
 static bool wait_for_work(struct engine *engine) {
   pthread_mutex_lock(&engine->mutex);
-  while (is_idle(engine) && !(engine->stop && !engine->queue_head)) pthread_cond_wait(&engine->changed, &engine->mutex);
+  while (is_idle(engine) && !(engine->stop && !engine->queue_head)) {
+    atomic_store(&engine->moved_ns, 0);
+    pthread_cond_wait(&engine->changed, &engine->mutex);
+  }
+  atomic_store(&engine->moved_ns, clock_ns());
   bool go_on = !engine->stop || engine->queue_head || atomic_load(&engine->running) + atomic_load(&engine->working) > 0;
   bool stop = engine->stop, overfull = engine->overfull;
   engine->overfull = false;
@@ -428,7 +432,9 @@ static void *worker(void *argument) {
     admission_admit(engine);
     for (size_t r = 0; r < engine->n_runners; r++) {
       struct runner *runner = &engine->runners[r];
+      atomic_store(&engine->moved_ns, clock_ns());
       slice(runner);
+      atomic_store(&engine->moved_ns, clock_ns());
       sweep(runner);
       admission_start_turns(engine, runner);
       if (!runner->n_running) {
@@ -436,6 +442,7 @@ static void *worker(void *argument) {
         continue;
       }
       upload(runner);
+      atomic_store(&engine->moved_ns, clock_ns());
       step(runner);
       sweep(runner);
     }
@@ -607,6 +614,8 @@ void engine_stats(struct engine *engine, struct engine_stats *out) {
   out->step_rows = atomic_load(&engine->step_rows);
   out->busy_seconds = (double)atomic_load(&engine->busy_ns) * 1e-9;
   out->mean_service_seconds = atomic_load(&engine->mean_service);
+  int64_t moved = atomic_load(&engine->moved_ns), now = clock_ns();
+  out->still_seconds = moved && now > moved ? (double)(now - moved) * 1e-9 : 0;
   for (size_t i = 0; i < engine->n_runners; i++) {
     const struct kv_pool *kv = engine->runners[i].kv;
     int32_t blocks = kv_pool_blocks(kv), used = blocks - kv_pool_blocks_free(kv);

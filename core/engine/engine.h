@@ -167,6 +167,7 @@ struct engine_stats {
   int64_t new_tokens, steps, step_rows;
   double busy_seconds, mean_service_seconds;
   size_t kv_bytes, kv_used_bytes;
+  double still_seconds; /* since the worker last went on, though it has work: as a rule less than a step; 0 while it has none */
   bool draining;
 };
 void engine_stats(struct engine *engine, struct engine_stats *out); /* any thread */

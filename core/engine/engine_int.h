@@ -88,6 +88,7 @@ struct engine {
   bool stop, draining;
   bool overfull; /* dictionaries were prepared beside those that there are */
   atomic_int running, working; /* sequences; tasks that are work */
+  _Atomic int64_t moved_ns;    /* when the worker last went on to the next thing; 0: it has nothing to do */
   _Atomic int64_t done, failed, cancelled, prompt_tokens, spared_tokens, new_tokens, steps, step_rows, busy_ns;
   _Atomic double mean_service;
 };

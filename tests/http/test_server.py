@@ -87,6 +87,59 @@ def test_a_service_manager_hears_of_it(start_daemon, tmp_path, abstract):
         assert one.wait() == 0
 
 
+def heard_within(manager, seconds):
+    """What a service manager hears in that time."""
+    said, end = [], time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        manager.settimeout(left)
+        try:
+            said.append(manager.recv(4096))
+        except TimeoutError:
+            break
+    return said
+
+
+@pytest.mark.parametrize("for_whom", ["anybody", "another process"])
+def test_a_watchdog_is_fed(start_daemon, tmp_path, for_whom):
+    """systemd's WatchdogSec: twice in each interval, while nothing is to be done as well; not where another process is meant."""
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name)
+        manager.settimeout(START_SECONDS)
+        environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "200000"}
+        if for_whom != "anybody":
+            environment["WATCHDOG_PID"] = "1"
+        start_daemon(environment=environment)
+        assert manager.recv(4096) == b"READY=1"
+        said = heard_within(manager, 1.0)
+        assert set(said) == ({b"WATCHDOG=1"} if for_whom == "anybody" else set())
+        assert for_whom != "anybody" or 3 <= len(said) <= 12  # ten; fewer on a busy machine
+
+
+def test_an_engine_that_stands_still_is_not_healthy(start_daemon, tmp_path):
+    """With a limit below one step's time every long step looks stuck: /health says so, and all is well again behind it, for
+    the service manager too."""
+    name = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name)
+        one = start_daemon(stuck_timeout=0.001, max_sessions=64, max_step_rows=16384,
+                           environment={"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"})
+        seen, end = None, time.monotonic() + 30
+        while seen is None and time.monotonic() < end:
+            sockets = [raw(one, post_bytes("/api/steer", steer_body(prompt="The " * 70 + str(i)))) for i in range(24)]
+            for _ in range(20):
+                reply = one.get("/health")
+                if reply.status_code != 200:
+                    seen = reply
+            for s in sockets:
+                s.close()
+        assert seen is not None, "no step took longer than a millisecond"
+        assert seen.status_code == 503 and "has not moved for" in seen.json()["message"] and "Retry-After" in seen.headers
+        wait_for(lambda: one.get("/health").status_code == 200, what="healthy again")
+        heard_within(manager, 0.1)
+        assert b"WATCHDOG=1" in heard_within(manager, 1.0)
+
+
 @pytest.mark.parametrize("place", ["", "@", "no-path", "/nowhere/notify", "/" + 200 * "x"])
 def test_a_service_manager_that_is_not_there_does_no_harm(start_daemon, place):
     assert start_daemon(environment={"NOTIFY_SOCKET": place}).get("/health").status_code == 200

@@ -156,7 +156,32 @@ static void test_no_owner_fills_the_queue(void **state) {
   room_close(&room);
 }
 
+static double still(struct room *room) {
+  struct engine_stats stats;
+  engine_stats(room->engine, &stats);
+  return stats.still_seconds;
+}
+
+/* What a watchdog asks: a worker that does not come back is seen, one that has nothing to do stands still for no time at all. */
+static void test_a_worker_that_stands_still_is_seen(void **state) {
+  (void)state;
+  struct room room;
+  room_open(&room, 8);
+  for (int round = 0; round < 2; round++) {
+    room_close_gate(&room);
+    usleep(30000);
+    double first = still(&room);
+    assert_true(first >= 0.03 && first < 30); /* the slice began before room_close_gate returned */
+    usleep(1000);
+    assert_true(still(&room) > first);
+    room_open_gate(&room);
+    for (int i = 0; i < 5000 && still(&room) > 0; i++) usleep(1000);
+    assert_true(still(&room) == 0);
+  }
+  room_close(&room);
+}
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_owners_take_turns), cmocka_unit_test(test_no_owner_fills_the_queue)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(test_a_worker_that_stands_still_is_seen), cmocka_unit_test(test_owners_take_turns), cmocka_unit_test(test_no_owner_fills_the_queue)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,6 +37,7 @@ struct lab_options {
   const char *store;        /* SQLite file; NULL or "": nothing is kept */
   const char *holder;       /* who holds the store, for others that find it taken: "serve", "stats" */
   bool run_jobs;            /* run long jobs in the background (core/archive.h) */
+  bool set_aside;           /* a damaged store is renamed and a new one begun (core/store/store.h); else it is refused */
   bool load_statistics;     /* a source whose folder holds statistics/ (docs/store.md) and of which the store has none: import
                                them when opening; a failure is a warning in the log */
   int checkpoint_ms;        /* a long job keeps its state at least this often; 0: every 20 s */

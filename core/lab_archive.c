@@ -132,11 +132,20 @@ int archive_put_source(const struct lab *lab, struct lab_source *source, bool st
 
 /* ---- opening ---- */
 
+/* What has to be decided by whoever started it: nothing is begun anew in place of weeks of counting. */
+static int refuse_damaged(const struct error *own, struct error *error) {
+  return error_set(error, own->code, "%s (%s)", own->text, "--set-aside yes renames the file to PATH.corrupt-TIME and begins a new one; "
+                   "`sqlite3 PATH .recover` may save rows of it");
+}
+
 int archive_open(struct lab *lab, const struct lab_options *options, struct error *error) {
   if (!options->store || !*options->store) return 0;
-  struct store_options store = {.path = options->store, .holder = options->holder, .check = STORE_CHECK_QUICK};
-  lab->store = store_open(&store, error);
-  if (!lab->store) return -1;
+  struct store_options store = {.path = options->store, .holder = options->holder, .check = STORE_CHECK_QUICK,
+                                .set_aside = options->set_aside};
+  struct error own = ERROR_INIT;
+  lab->store = store_open(&store, &own);
+  if (!lab->store && own.code == ERROR_STORE) return refuse_damaged(&own, error);
+  if (!lab->store) return error_set(error, own.code, "%s", own.text);
   for (size_t m = 0; m < lab->n_models; m++) {
     const struct lab_source_info *const *sources;
     size_t n = lab_sources(lab, &lab->infos[m], &sources);

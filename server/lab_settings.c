@@ -178,7 +178,8 @@ int lab_settings(struct options *o, struct lab_options *out, struct error *error
                               .dict_dtype = o->dict_dtype,
                               .queue_timeout_ms = (int)o->queue_timeout,
                               .generation_timeout_ms = (int)o->generation_timeout,
-                              .prefix_cache = o->prefix_cache};
+                              .prefix_cache = o->prefix_cache,
+                              .set_aside = o->set_aside};
   if (!out->backend || find_folders(o, out, error) != 0 || lab_settings_names(o, &out->aliases, &out->releases, error) != 0) return -1;
   return lab_settings_is_demo(o) ? serve_demo(o, out, error) : read_specs(o, out, error);
 }

@@ -35,6 +35,8 @@ static const struct option table[] = {
   {"store", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FILE",
    "SQLite file for statistics, explanations and shared results; empty keeps nothing, and so does auto, but where the demo is "
    "served (~/.cache/steerd).", AT(store)},
+  {"set_aside", "what is served", OPTION_FLAG, "no", 0, 0, "", "yes|no",
+   "A store that is damaged is renamed to STORE.corrupt-TIME and a new one begun; no: steerd does not start with it.", AT(set_aside)},
   {"static", "what is served", OPTION_TEXT, "auto", 0, 0, "", "FOLDER",
    "The dashboard's files; auto finds those that came with the program, empty serves none.", AT(static_folder)},
 

@@ -31,7 +31,7 @@ struct options {
       max_prompt_chars;
   int64_t max_headers_bytes, max_header_count, max_connections, max_connections_per_address, http_threads;
   int64_t header_timeout, body_timeout, idle_timeout, stall_timeout, drain_timeout, stuck_timeout;
-  bool insecure, core_dumps, self_test, deterministic, prefix_cache;
+  bool insecure, core_dumps, self_test, set_aside, deterministic, prefix_cache;
 };
 
 enum option_kind {

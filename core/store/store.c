@@ -110,7 +110,7 @@ static int file_local(const struct store *store, struct error *error) {
   case 0xff534d42: /* CIFS */
   case 0xfe534d42: /* SMB 2 */
     return error_set(error, ERROR_UNSUPPORTED, "store '%s' is on a network file system, where locks cannot be trusted: "
-                     "put it on a local disk, or allow it explicitly", store->name);
+                     "put it on a local disk", store->name);
   default: return 0;
   }
 }

@@ -2,7 +2,9 @@
 import resource
 import time
 
-from conftest import MODEL
+import pytest
+
+from conftest import MODEL, model_options, run_steerd
 
 VECTOR = {"modelId": MODEL, "layerNumber": 1, "hookType": "resid-pre", "vector": [0.5] * 48}
 
@@ -62,3 +64,27 @@ def test_a_store_that_goes_is_told(start_daemon):
     assert listed.status_code == 200, listed.text
     (one.folder / "away").rename(place)
     assert one.post("/api/vector/new", VECTOR).status_code == 200 and "steerd_store_writable 1" in one.get("/metrics").text
+
+
+@pytest.mark.parametrize("damage", ["header", "pages"])
+def test_a_damaged_store_is_refused_or_set_aside(start_daemon, tmp_path, damage):
+    place = tmp_path / "store.sqlite"
+    one = start_daemon(store=str(place))
+    assert one.post("/api/vector/new", VECTOR).status_code == 200
+    one.finish()
+    data = bytearray(place.read_bytes())
+    if damage == "header":  # its name stays: a file that says it is another's is never touched
+        data[16:24] = b"\xff" * 8
+    else:
+        for page in range(2, len(data) // 8192):
+            data[page * 8192:page * 8192 + 200] = b"\xa5" * 200
+    place.write_bytes(data)
+    status, _, err = run_steerd("serve", *model_options(), "--listen", "127.0.0.1:0", "--store", str(place))
+    assert status not in (0, 2) and "--set-aside" in err and str(place) in err, err
+    assert place.read_bytes() == data and not list(tmp_path.glob("*.corrupt-*"))
+    two = start_daemon(store=str(place), set_aside="yes")
+    assert two.post("/api/vector/list-owned", {}).json()["vectors"] == []
+    assert two.post("/api/vector/new", VECTOR).status_code == 200
+    aside = [path for path in tmp_path.glob("store.sqlite.corrupt-*") if not path.name.endswith("-wal")]
+    assert len(aside) == 1 and aside[0].read_bytes() == data
+    assert "a damaged store was set aside" in two.log()

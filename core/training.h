@@ -35,7 +35,7 @@ struct lab_train_args {
   {.kind = "topk", .l1 = -1, .aux = -1, .warm_up = -1, .decay = -1, .l1_warm_up = -1, .dead_after = -1, .l0 = -1, .threshold = -1, \
    .bandwidth = -1, .target_l0 = -1, .tanh_scale = -1, .pre_act = -1, .l0_warm_up = -1, .checkpoint = -1}
 
-/* A number among them. Everybody who reads or writes one goes by this table (lab_train_options.c). */
+/* A number among them. Everybody who reads or writes one goes by this table (train_options.c). */
 struct lab_train_option {
   const char *name;    /* as JSON spells it, "l1WarmUp"; the flag is --l1-warm-up */
   size_t offset;       /* in struct lab_train_args, of an int64_t where it is whole, else of a double */

@@ -1,4 +1,4 @@
-/* forget.c: taking away sources, sets and models. Knows no rule about which may go: core/lab_forget.c does. */
+/* forget.c: taking away sources, sets and models. Knows no rule about which may go: core/lab/forget.c does. */
 #include "core/store/store_int.h"
 
 /* Over what is freed zeros are written (connection.c has it so only where a page is written anyway), and the log, where older

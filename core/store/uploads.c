@@ -1,5 +1,5 @@
 /* uploads.c: rows of what clients register and upload, each request in one transaction. Knows which rows may be added; whether
- * an upload may go to a source at all is decided outside (core/archive_upload.c). */
+ * an upload may go to a source at all is decided outside (core/archive/upload.c). */
 #include "core/store/store_int.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* What is read line by line, or as numbers alone: the first byte says which. A line of Neuronpedia's dataset as each of the rows that it may
  * be; the rest is a checkpoint of llama2.c. */
-#include "core/archive_rows.h"
+#include "core/archive/rows.h"
 #include "core/base/arena.h"
 #include "core/base/utf8.h"
 #include "core/model/llama2c.h"

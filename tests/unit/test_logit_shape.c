@@ -12,7 +12,7 @@
 #include "core/analysis/logit_shape.h"
 #include "core/analysis/token_classes.h"
 #include "core/base/random.h"
-#include "core/lab_token_sets.h"
+#include "core/lab/token_sets.h"
 
 /* ---- moments ---- */
 

@@ -14,7 +14,7 @@
 
 #include "core/base/log.h"
 #include "core/complete.h"
-#include "core/lab_int.h"
+#include "core/lab/lab_int.h"
 #include "tests/unit/lab_waiter.h"
 
 #define TINY "tests/vectors/tiny-gpt2/"

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
 here = os.path.dirname(os.path.abspath(__file__))
-source = open(os.path.join(here, "../../../core/inspect_precision.c")).read()
+source = open(os.path.join(here, "../../../core/inspect/precision.c")).read()
 text = "".join(re.findall(r'^    "(.*)"', source[source.index("text[] ="):source.index("/* One run")], re.M)).replace('\\"', '"')
 tokenizer = Tokenizer.from_file(os.path.join(here, "model/tokenizer.json"))
 model = GPT2LMHeadModel.from_pretrained(os.path.join(here, "model"), torch_dtype=torch.float32, attn_implementation="eager")

@@ -91,7 +91,7 @@ static int open_store(struct options *options, const char *verb, struct opened *
   if (lab_settings(options, &settings, error)) return -1;
   if (!settings.store || !*settings.store) return error_set(error, ERROR_ARGUMENT, "%s needs --store FILE", verb);
   settings.holder = verb;
-  if (settings.n_models > 0) {
+  if (options->model.count || options->source.count) { /* not the demo that `serve` would take then: it has no place in every store */
     out->lab = lab_open(&settings, error);
     out->store = out->lab ? lab_store(out->lab) : NULL;
   } else {

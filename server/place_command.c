@@ -1,6 +1,7 @@
 /* place_command.c: arguments and frame of the verbs that take one PLACE. Knows no verb. */
 #include "server/place_command.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,9 +30,10 @@ static int take_place(struct place_command *c, const char *word, struct error *e
 
 /* Without its name: a setting that sounds like it would be the wrong thing to suggest. */
 static int refuse_flag(const struct place_command *c, const char *word, struct error *error) {
-  const char *first = c->flags[0].word, *second = c->flags[1].word;
-  return error_set(error, ERROR_ARGUMENT, "unknown flag '%.100s'; %s takes %s%s%s, and settings of 'steerd serve'", word, c->verb, first,
-                   second ? ", " : "", second ? second : "");
+  char known[100] = "";
+  for (size_t i = 0; i < sizeof c->flags / sizeof *c->flags && c->flags[i].word; i++)
+    snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", c->flags[i].word);
+  return error_set(error, ERROR_ARGUMENT, "unknown flag '%.100s'; %s takes %s, and settings of 'steerd serve'", word, c->verb, known);
 }
 
 static int read_arguments(struct place_command *c, struct rest *rest, int argc, char **argv, struct error *error) {

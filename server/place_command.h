@@ -14,7 +14,7 @@ struct place_command {
   struct {
     const char *word; /* "--json" */
     bool *value;      /* becomes true */
-  } flags[2];
+  } flags[3];
   /* What the verb does; `settings` is everything else that was said. */
   int (*run)(const struct place_command *command, struct options *settings, struct error *error);
   const char *place; /* set by place_command_main */

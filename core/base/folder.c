@@ -1,11 +1,13 @@
-/* Makes folders, from the top down. */
+/* folder.c: makes folders, from the top down, and gives files that are whole their names. */
 #include "core/base/folder.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/base/mapfile.h"
 
@@ -25,4 +27,17 @@ int folder_make(const char *path, struct error *error) {
     *slash = '/';
   }
   return make(part, error);
+}
+
+int64_t file_bytes(const char *path) {
+  struct stat info;
+  return stat(path, &info) == 0 && S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
+}
+
+int file_settle(const char *from, const char *to, struct error *error) {
+  int descriptor = open(from, O_RDONLY | O_CLOEXEC);
+  int failed = descriptor < 0 || fsync(descriptor) != 0 || rename(from, to) != 0;
+  int why = errno;
+  if (descriptor >= 0) close(descriptor);
+  return failed ? error_set(error, ERROR_IO, "cannot keep '%.300s': %s", to, strerror(why)) : 0;
 }

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/base/folder.h"
@@ -40,14 +39,9 @@ int hub_writer_open(const char *root, const char *repository, bool make, struct 
 
 /* ---- blobs ---- */
 
-static int64_t size_of(const char *path) {
-  struct stat info;
-  return stat(path, &info) == 0 && S_ISREG(info.st_mode) ? (int64_t)info.st_size : -1;
-}
-
 bool hub_writer_has(const struct hub_writer *writer, const struct hub_file *file) {
   char path[HUB_PATH_BYTES];
-  return put(path, writer->folder, "blobs", file->hash, "", NULL) == 0 && size_of(path) == file->size;
+  return put(path, writer->folder, "blobs", file->hash, "", NULL) == 0 && file_bytes(path) == file->size;
 }
 
 int hub_writer_partial(const struct hub_writer *writer, const struct hub_file *file, char out[HUB_PATH_BYTES],
@@ -58,7 +52,7 @@ int hub_writer_partial(const struct hub_writer *writer, const struct hub_file *f
 int64_t hub_writer_bytes(const struct hub_writer *writer, const struct hub_file *file) {
   char path[HUB_PATH_BYTES];
   if (hub_writer_has(writer, file)) return file->size;
-  int64_t size = hub_writer_partial(writer, file, path, NULL) == 0 ? size_of(path) : 0;
+  int64_t size = hub_writer_partial(writer, file, path, NULL) == 0 ? file_bytes(path) : 0;
   return size > 0 ? size : 0;
 }
 
@@ -83,7 +77,7 @@ static int check_content(const char *path, const struct hub_file *file, struct e
   unsigned char digest[SHA256_BYTES];
   char text[2 * SHA256_BYTES + 1];
   struct mapfile map;
-  int64_t size = size_of(path);
+  int64_t size = file_bytes(path);
   if (size != file->size)
     return error_set(error, ERROR_FORMAT, "'%.200s' came with %lld bytes where the hub tells of %lld", file->path, (long long)size,
                      (long long)file->size);
@@ -97,15 +91,6 @@ static int check_content(const char *path, const struct hub_file *file, struct e
                    file->path, text, file->hash);
 }
 
-/* On the disk before it has the name of a whole file. */
-static int settle(const char *from, const char *to, struct error *error) {
-  int descriptor = open(from, O_RDONLY | O_CLOEXEC);
-  int failed = descriptor < 0 || fsync(descriptor) != 0 || rename(from, to) != 0;
-  int why = errno;
-  if (descriptor >= 0) close(descriptor);
-  return failed ? error_set(error, ERROR_IO, "cannot keep '%.300s': %s", to, strerror(why)) : 0;
-}
-
 int hub_writer_finish(const struct hub_writer *writer, const struct hub_file *file, struct error *error) {
   char from[HUB_PATH_BYTES], to[HUB_PATH_BYTES];
   if (hub_writer_partial(writer, file, from, error) != 0 || put(to, writer->folder, "blobs", file->hash, "", error) != 0) return -1;
@@ -113,7 +98,7 @@ int hub_writer_finish(const struct hub_writer *writer, const struct hub_file *fi
     unlink(from);
     return -1;
   }
-  return settle(from, to, error);
+  return file_settle(from, to, error);
 }
 
 /* ---- snapshots ---- */

@@ -328,7 +328,7 @@ def test_a_listing_that_is_none_is_refused(hub, place, text):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    ([], "pull needs a PLACE"), (["gpt2", "x"], "pull takes one PLACE; found 'gpt2' and 'x'"), (["gpt2", "--lst"], "unknown flag '--lst'; pull takes --list, and settings"),
+    ([], "pull needs a PLACE"), (["gpt2", "x"], "pull takes one PLACE; found 'gpt2' and 'x'"), (["gpt2", "--lst"], "unknown flag '--lst'; pull takes --list, --labels, --statistics, and settings"),
 ])
 def test_arguments_that_will_not_do(place, arguments, words):
     status, _, err = pull(place, *arguments)

@@ -23,15 +23,15 @@ home() {
 }
 
 rooms='core/|api/|server/'
-deny core/base   'core/(math|model|dict|engine|analysis|store)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/math   'core/(model|dict|engine|analysis|store)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/model  'core/(dict|engine|analysis|store)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/dict   'core/(engine|analysis|store)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/store  'core/(math|model|dict|engine|analysis)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/engine 'core/(analysis|store)/|core/(core|lab|archive|inspect)|api/|server/'
-deny core/analysis 'core/store/|core/(core|lab|archive|inspect)|api/|server/'
-deny api         'core/(math|model|dict|engine|analysis|store|lab|archive|inspect)/|server/'
-deny server      'core/(math|model|dict|engine|analysis|store|lab|archive|inspect)/'
+deny core/base   'core/(math|model|dict|engine|analysis|store)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/math   'core/(model|dict|engine|analysis|store)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/model  'core/(dict|engine|analysis|store)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/dict   'core/(engine|analysis|store)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/store  'core/(math|model|dict|engine|analysis)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/engine 'core/(analysis|store)/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny core/analysis 'core/store/|core/(core|lab|archive|inspect|pull)|api/|server/'
+deny api         'core/(math|model|dict|engine|analysis|store|lab|archive|inspect|pull)/|server/'
+deny server      'core/(math|model|dict|engine|analysis|store|lab|archive|inspect|pull)/'
 
 home 'microhttpd\.h' server/
 home 'jansson\.h'    api/ core/base/json

@@ -1,4 +1,4 @@
-/* pull.c: from a name to files in the cache: what is wanted, what of it is there, and bringing the rest. Knows the hub's wire format;
+/* hub.c: from a name to files in the hub's cache: what is wanted, what of it is there, and bringing the rest. Knows the hub's wire format;
  * how files travel, are chosen and are kept is in fetch.h, hub_listing.h and hub_write.h. */
 #include "core/pull.h"
 
@@ -6,11 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/base/buffer.h"
-#include "core/base/clock.h"
 #include "core/base/fetch.h"
 #include "core/base/json.h"
 #include "core/base/mapfile.h"
@@ -20,9 +18,9 @@
 #include "core/model/hub_write.h"
 #include "core/model/model_names.h"
 #include "core/model/tokenizer.h"
+#include "core/pull/pull_int.h"
 
 #define LISTING_BYTES (64 << 20)
-#define TELL_NS 200000000
 #define WAIT_US 200000
 
 /* What is wished, in the hub's words. */
@@ -42,9 +40,7 @@ struct pull {
   char root[HUB_PATH_BYTES];
   struct hub_writer writer;
   struct hub_listing listing;
-  const char *file;                /* on its way; "" while somebody else brings it */
-  int64_t total, done, done_first; /* bytes of what is wanted: all, those here without the file on its way, those at the beginning */
-  int64_t began_ns, told_ns;
+  struct pull_meter meter;
 };
 
 /* ---- names ---- */
@@ -142,25 +138,12 @@ static int read_token(char token[512], struct error *error) {
 }
 
 static int read_surroundings(struct pull *p, struct error *error) {
-  const char *offline = getenv("HF_HUB_OFFLINE"), *endpoint = getenv("HF_ENDPOINT");
-  if (offline && *offline && strcmp(offline, "0") != 0)
-    return error_set(error, ERROR_ARGUMENT, "HF_HUB_OFFLINE is set: nothing is fetched");
-  p->endpoint = endpoint && *endpoint ? endpoint : "https://huggingface.co";
-  bool http = !strncmp(p->endpoint, "https://", 8) || !strncmp(p->endpoint, "http://", 7);
-  if (!http || strlen(p->endpoint) > 500)
-    return error_set(error, ERROR_ARGUMENT, "HF_ENDPOINT: '%.100s' is not https://HOST or http://HOST", p->endpoint);
+  p->endpoint = pull_endpoint("HF_ENDPOINT", "https://huggingface.co", error);
+  if (!p->endpoint) return -1;
   return hub_root(p->root, error) != 0 ? -1 : read_token(p->token, error);
 }
 
 /* ---- the hub ---- */
-
-/* What is not a plain character goes as %XX; slashes stay where `slashes`. */
-static void add_escaped(struct buffer *url, const char *text, bool slashes) {
-  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
-  for (; *text; text++)
-    if (strchr(plain, *text) || (slashes && *text == '/')) buffer_char(url, *text);
-    else buffer_printf(url, "%%%02X", (unsigned char)*text);
-}
 
 static void begin_url(const struct pull *p, const char *rest, struct buffer *url) {
   size_t length = strlen(p->endpoint);
@@ -168,7 +151,7 @@ static void begin_url(const struct pull *p, const char *rest, struct buffer *url
   buffer_init(url, 0);
   buffer_append(url, p->endpoint, length);
   buffer_text(url, rest);
-  add_escaped(url, p->wish.repository, true);
+  pull_escape(url, p->wish.repository, true);
 }
 
 /* What the hub means by a status. It says 401 of what does not exist, too, to who has no token. */
@@ -202,7 +185,7 @@ static int fetch_listing(struct pull *p, const char *path, struct error *error) 
   size_t length;
   begin_url(p, "/api/models/", &url);
   buffer_text(&url, "/revision/");
-  add_escaped(&url, p->wish.revision, false);
+  pull_escape(&url, p->wish.revision, false);
   buffer_text(&url, "?blobs=true");
   if (fetch_to(p, &url, &fetch, error) != 0 || file_read(path, LISTING_BYTES, &text, &length, error) != 0) return -1;
   int failed = hub_listing_read(text, length, &p->listing, error);
@@ -212,12 +195,8 @@ static int fetch_listing(struct pull *p, const char *path, struct error *error) 
 
 /* By way of a file that is gone when it was read. */
 static int read_listing(struct pull *p, struct error *error) {
-  const char *folder = getenv("TMPDIR");
   char path[HUB_PATH_BYTES];
-  snprintf(path, sizeof path, "%.4000s/steerd-listing-XXXXXX", folder && *folder ? folder : "/tmp");
-  int descriptor = mkstemp(path);
-  if (descriptor < 0) return error_set(error, ERROR_IO, "cannot make a file '%.300s': %s", path, strerror(errno));
-  close(descriptor);
+  if (pull_temporary(path, error) != 0) return -1;
   int failed = fetch_listing(p, path, error);
   unlink(path);
   return failed;
@@ -252,45 +231,22 @@ static void count(struct pull *p, struct pull_report *report) {
     if (!file->wanted) continue;
     report->files++;
     report->bytes += file->size;
-    p->total += file->size;
-    p->done += hub_writer_bytes(&p->writer, file);
+    p->meter.total += file->size;
+    p->meter.done += hub_writer_bytes(&p->writer, file);
     if (p->options->list) p->options->list(p->options->context, file->path, file->size, hub_writer_has(&p->writer, file));
   }
-  p->done_first = p->done;
-}
-
-static int check_room(const struct pull *p, struct error *error) {
-  struct statvfs info;
-  int64_t needed = p->total - p->done;
-  if (statvfs(p->root, &info) != 0) return 0; /* writing will tell */
-  int64_t room = (int64_t)info.f_bavail * (int64_t)info.f_frsize;
-  if (needed <= room) return 0;
-  return error_set(error, ERROR_IO, "'%.200s' has room for %.1f GB more, and %.1f GB are to come; HF_HUB_CACHE names another folder",
-                   p->root, (double)room / 1e9, (double)needed / 1e9);
 }
 
 /* ---- bringing ---- */
-
-static bool tell_bytes(void *context, int64_t bytes) {
-  struct pull *p = context;
-  int64_t now = clock_ns();
-  if (!p->options->tell || now - p->told_ns < TELL_NS) return false;
-  p->told_ns = now;
-  struct pull_progress progress = {.file = p->file, .done = p->done + bytes, .total = p->total, .seconds_left = -1};
-  double seconds = (double)(now - p->began_ns) / 1e9;
-  progress.rate = (double)(progress.done - p->done_first) / seconds;
-  if (progress.rate > 0 && seconds > 1) progress.seconds_left = (double)(p->total - progress.done) / progress.rate;
-  return p->options->tell(p->options->context, &progress);
-}
 
 static int bring(struct pull *p, const struct hub_file *file, struct error *error) {
   char path[HUB_PATH_BYTES];
   struct buffer url;
   if (hub_writer_partial(&p->writer, file, path, error) != 0) return -1;
-  struct fetch fetch = {.path = path, .tell = tell_bytes, .context = p};
+  struct fetch fetch = {.path = path, .tell = pull_meter_tell, .context = &p->meter};
   begin_url(p, "/", &url);
   buffer_printf(&url, "/resolve/%s/", p->listing.commit);
-  add_escaped(&url, file->path, true);
+  pull_escape(&url, file->path, true);
   bool whole = hub_writer_bytes(&p->writer, file) == file->size; /* it came, and whoever brought it was ended then */
   if (whole) buffer_clear(&url);
   if (!whole && fetch_to(p, &url, &fetch, error) != 0) return -1;
@@ -302,28 +258,28 @@ static int take_turn(struct pull *p, const struct hub_file *file, int *lock, str
   for (;;) {
     if (hub_writer_lock(&p->writer, file, lock, error) != 0) return -1;
     if (*lock >= 0) return 0;
-    p->file = "";
-    if (tell_bytes(p, hub_writer_bytes(&p->writer, file))) return error_set(error, ERROR_CANCELLED, "stopped");
+    p->meter.file = "";
+    if (pull_meter_tell(&p->meter, hub_writer_bytes(&p->writer, file))) return error_set(error, ERROR_CANCELLED, "stopped");
     usleep(WAIT_US);
   }
 }
 
 static int have(struct pull *p, const struct hub_file *file, struct pull_report *report, struct error *error) {
   int lock = -1, failed = 0;
-  p->done -= hub_writer_bytes(&p->writer, file); /* counted by its own bytes while it comes */
+  p->meter.done -= hub_writer_bytes(&p->writer, file); /* counted by its own bytes while it comes */
   if (!hub_writer_has(&p->writer, file)) failed = take_turn(p, file, &lock, error);
   if (!failed && !hub_writer_has(&p->writer, file)) {
-    p->file = file->path;
+    p->meter.file = file->path;
     report->fetched += file->size - hub_writer_bytes(&p->writer, file);
     failed = bring(p, file, error);
   }
   hub_writer_unlock(lock);
-  p->done += file->size;
+  p->meter.done += file->size;
   return failed;
 }
 
 static int have_all(struct pull *p, struct pull_report *report, struct error *error) {
-  p->began_ns = p->told_ns = clock_ns();
+  pull_meter_begin(&p->meter);
   for (size_t i = 0; i < p->listing.n; i++)
     if (p->listing.files[i].wanted && have(p, &p->listing.files[i], report, error) != 0) return -1;
   /* Linked when all are there: a snapshot is never half of what was wished. Files that an older commit brought and that are the same here
@@ -349,12 +305,12 @@ static void report_place(const struct pull *p, struct pull_report *out) {
 }
 
 static int pull_wish(struct pull *p, struct pull_report *out, struct error *error) {
-  p->total = p->done = 0;
+  p->meter.total = p->meter.done = 0;
   int failed = read_listing(p, error);
   if (!failed) failed = choose(p, error);
   if (!failed) failed = hub_writer_open(p->root, p->wish.repository, !p->options->list_only, &p->writer, error);
   if (!failed) count(p, out);
-  if (!failed && !p->options->list_only) failed = check_room(p, error) || have_all(p, out, error) ? -1 : 0;
+  if (!failed && !p->options->list_only) failed = pull_check_room(p->root, p->meter.total - p->meter.done, "HF_HUB_CACHE", error) || have_all(p, out, error) ? -1 : 0;
   return failed;
 }
 
@@ -380,7 +336,7 @@ static int pull_tokenizer(struct pull *p, const char *name, struct pull_report *
 }
 
 int pull(const struct pull_options *options, struct pull_report *out, struct error *error) {
-  struct pull p = {.options = options};
+  struct pull p = {.options = options, .meter = {.tell = options->tell, .context = options->context}};
   char tokenizer[256];
   memset(out, 0, sizeof *out);
   if (read_place(options, &p.wish, error) != 0 || read_surroundings(&p, error) != 0) return -1;

@@ -118,6 +118,7 @@ static void write_one(struct json_writer *w, const struct lab_text_activations *
   jw_member_null(w, "dataIndex");
   jw_member_text(w, "dataSource", "steerd");
   jw_member_int(w, "maxValueTokenIndex", feature->max_position);
+  if (feature->origins) activations_write_origins(w, feature, text->n_tokens);
   jw_member_text(w, "createdAt", now);
   jw_close(w, '}');
 }
@@ -140,6 +141,7 @@ static int finish_one(struct api_call *call, struct error *error) {
 static int start_one(struct api_call *call, struct activations_plan *plan, const struct values *values,
                      const char *source, const char *field, struct error *error) {
   plan->args.form = LAB_ONE_FEATURE;
+  plan->args.origins = true;
   plan->args.index = values_int(values, "index");
   if (activations_take_source(call, plan, values_text(values, source, NULL), field, error) != 0) return -1;
   return activations_start(call, plan, finish_one, error);
@@ -153,25 +155,27 @@ int activation_new_post(struct api_call *call, struct error *error) {
 
 /* ---- top by token ------------------------------------------------------------------------------------- */
 
-static void write_token(struct json_writer *w, const struct lab_text_activations *text, size_t i) {
+static void write_token(struct json_writer *w, struct api_call *call, const struct lab_text_activations *text, size_t i,
+                        const struct activations_labels *labels, const struct lab_source_info *source) {
   jw_open(w, '{');
   jw_member_int(w, "position", text->position_offset + (int64_t)i);
   jw_member_text(w, "token", text->tokens[i]);
   jw_member_bool(w, "isSpecial", text->special[i]);
-  activations_write_top(w, text, i);
+  activations_write_top(w, call, text, i, labels, source);
   jw_close(w, '}');
 }
 
 static int write_by_token(struct api_call *call, struct json_writer *w, const struct lab_text_activations *text,
                           struct error *error) {
   const struct activations_plan *plan = call->plan;
-  (void)error;
+  struct activations_labels labels = {0};
+  if (!plan->many && activations_labels(call, text, plan->source, &labels, error) != 0) return -1;
   jw_open(w, '{');
-  jw_member_text(w, "source", plan->args.source_ids[0]);
+  jw_member_text(w, "source", plan->source->id);
   jw_key(w, "results");
   jw_open(w, '[');
   for (size_t i = 0; i < text->n_tokens; i++)
-    if (!(plan->hide_special && text->special[i])) write_token(w, text, i);
+    if (!(plan->hide_special && text->special[i])) write_token(w, call, text, i, &labels, plan->source);
   jw_close(w, ']');
   jw_close(w, '}');
   return 0;
@@ -202,7 +206,8 @@ int search_topk_post(struct api_call *call, struct error *error) {
 static int write_over_text(struct api_call *call, struct json_writer *w, const struct lab_text_activations *text,
                            struct error *error) {
   const struct activations_plan *plan = call->plan;
-  (void)error;
+  struct activations_labels labels = {0};
+  if (!plan->many && activations_labels(call, text, NULL, &labels, error) != 0) return -1;
   bool sorted = plan->args.n_sort_positions > 0;
   jw_open(w, '{');
   reply_texts(w, "tokens", text->tokens, text->n_tokens);
@@ -221,6 +226,8 @@ static int write_over_text(struct api_call *call, struct json_writer *w, const s
     jw_f32_array(w, feature->values, text->n_tokens);
     jw_member_f32(w, "maxValue", feature->max);
     jw_member_int(w, "maxValueIndex", feature->max_position);
+    if (feature->origins) activations_write_origins(w, feature, text->n_tokens);
+    activations_write_label(w, "neuron", call, &labels, feature->source, feature->index);
     jw_close(w, '}');
   }
   jw_close(w, ']');
@@ -238,6 +245,7 @@ static int finish_over_text(struct api_call *call, struct error *error) {
 
 static int start_over_text(struct api_call *call, struct activations_plan *plan, int n_results, struct error *error) {
   plan->args.form = LAB_TOP_OVER_TEXT;
+  plan->args.origins = true;
   plan->args.n_results = n_results;
   if (activations_take_set(call, plan, &names, error) != 0) return -1;
   return activations_start(call, plan, finish_over_text, error);

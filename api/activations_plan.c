@@ -28,7 +28,7 @@ struct activations_plan *activations_plan_new(struct api_call *call, const struc
 
 int activations_take_source(struct api_call *call, struct activations_plan *plan, const char *source, const char *field,
                             struct error *error) {
-  if (!lab_find_source(call->api->lab, plan->args.model, source, field, error)) return -1;
+  if (!(plan->source = lab_find_source(call->api->lab, plan->args.model, source, field, error))) return -1;
   const char **ids = arena_array(&call->arena, 1, sizeof *ids, error);
   if (!ids) return -1;
   ids[0] = source;
@@ -121,13 +121,22 @@ int activations_finish(struct api_call *call, activations_write *write, struct e
   return 0;
 }
 
-void activations_write_top(struct json_writer *w, const struct lab_text_activations *text, size_t i) {
+void activations_write_origins(struct json_writer *w, const struct lab_feature_values *values, size_t n) {
+  jw_key(w, "dfaValues");
+  jw_f32_array(w, values->origins, n);
+  jw_member_int(w, "dfaTargetIndex", values->max_position);
+  jw_member_f32(w, "dfaMaxValue", values->origins_max);
+}
+
+void activations_write_top(struct json_writer *w, struct api_call *call, const struct lab_text_activations *text, size_t i,
+                           const struct activations_labels *labels, const struct lab_source_info *source) {
   jw_key(w, "topFeatures");
   jw_open(w, '[');
   for (int k = 0; k < text->n_top[i]; k++) {
     jw_open(w, '{');
     jw_member_f32(w, "activationValue", text->top[i][k].value);
     jw_member_int(w, "featureIndex", text->top[i][k].index);
+    if (labels) activations_write_label(w, "feature", call, labels, source, text->top[i][k].index);
     jw_close(w, '}');
   }
   jw_close(w, ']');

@@ -68,16 +68,13 @@ static void write_values(struct json_writer *w, const struct lab_feature_values 
   jw_f32_array(w, values->values, n);
   jw_member_f32(w, "maxValue", values->max);
   jw_member_int(w, "maxValueIndex", values->max_position);
-  jw_key(w, "dfaValues");
-  if (!values->origins) {
-    jw_null(w);
-    jw_member_null(w, "dfaTargetIndex");
-    jw_member_null(w, "dfaMaxValue");
+  if (values->origins) {
+    activations_write_origins(w, values, n);
     return;
   }
-  jw_f32_array(w, values->origins, n);
-  jw_member_int(w, "dfaTargetIndex", values->max_position);
-  jw_member_f32(w, "dfaMaxValue", values->origins_max);
+  jw_member_null(w, "dfaValues");
+  jw_member_null(w, "dfaTargetIndex");
+  jw_member_null(w, "dfaMaxValue");
 }
 
 void inference_write_single(struct json_writer *w, const struct lab_feature_values *values, const char *const *tokens,
@@ -178,22 +175,21 @@ int inference_all_batch_post(struct api_call *call, struct error *error) { retur
 
 /* ---- the strongest at each token ---------------------------------------------------------------------- */
 
-static void write_token(struct json_writer *w, const struct lab_text_activations *text, size_t i) {
+static void write_token(struct json_writer *w, struct api_call *call, const struct lab_text_activations *text, size_t i) {
   jw_open(w, '{');
   jw_member_int(w, "tokenPosition", text->position_offset + (int64_t)i);
   jw_member_text(w, "token", text->tokens[i]);
   jw_member_bool(w, "isSpecial", text->special[i]);
-  activations_write_top(w, text, i);
+  activations_write_top(w, call, text, i, NULL, NULL);
   jw_close(w, '}');
 }
 
 static int write_topk(struct api_call *call, struct json_writer *w, const struct lab_text_activations *text, struct error *error) {
-  (void)call;
   (void)error;
   jw_open(w, '{');
   jw_key(w, "results");
   jw_open(w, '[');
-  for (size_t i = 0; i < text->n_tokens; i++) write_token(w, text, i);
+  for (size_t i = 0; i < text->n_tokens; i++) write_token(w, call, text, i);
   jw_close(w, ']');
   reply_texts(w, "tokens", text->tokens, text->n_tokens);
   jw_close(w, '}');
@@ -206,13 +202,10 @@ static int start_topk(struct api_call *call, const struct activations_names *nam
   const struct values *values = call->values;
   struct activations_plan *plan = new_plan(call, names, error);
   if (!plan || activations_take_source(call, plan, values_text(values, "source", NULL), "source", error) != 0) return -1;
-  const struct lab_source_info *source =
-      lab_find_source(call->api->lab, plan->args.model, plan->args.source_ids[0], "source", error);
-  if (!source) return -1;
   int64_t wanted = values_int(values, "topK");
   bool ignore = values_bool(values, "ignoreBos");
   plan->args.form = LAB_TOP_BY_TOKEN;
-  plan->args.n_results = (int)(wanted < source->n_feat ? wanted : source->n_feat);
+  plan->args.n_results = (int)(wanted < plan->source->n_feat ? wanted : plan->source->n_feat);
   plan->args.count_field = "topK";
   plan->args.ignore_bos = ignore ? LAB_BOS_YES : LAB_BOS_NO;
   plan->args.bos_values = LAB_BOS_YES;

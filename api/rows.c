@@ -340,6 +340,26 @@ void rows_summary_members(struct json_writer *w, const struct rows_feature *feat
   write_lists(w, feature);
 }
 
+void rows_label(struct json_writer *w, const char *key, const struct lab_source_info *source, int64_t index,
+                const struct store_feature_label *label) {
+  jw_key(w, key);
+  jw_open(w, '{');
+  jw_member_text(w, "modelId", source->model_id);
+  jw_member_text(w, "layer", source->id);
+  reply_digits(w, "index", index);
+  jw_member_f32(w, "maxActApprox", label->max);
+  jw_member_f64(w, "frac_nonzero", label->rate);
+  jw_key(w, "explanations");
+  jw_open(w, '[');
+  if (label->best) {
+    jw_open(w, '{');
+    rows_explanation_members(w, label->best);
+    jw_close(w, '}');
+  }
+  jw_close(w, ']');
+  jw_close(w, '}');
+}
+
 /* As upstream's rows that join features and lists. */
 static void write_places(struct json_writer *w, const struct rows_feature *feature) {
   jw_key(w, "lists");

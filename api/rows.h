@@ -40,6 +40,10 @@ struct rows_feature {
 };
 void rows_feature(struct json_writer *w, const struct rows_feature *feature);
 
+/* What stands beside a feature that a search found, as a member: its place, sizes and best explanation. */
+void rows_label(struct json_writer *w, const char *key, const struct lab_source_info *source, int64_t index,
+                const struct store_feature_label *label);
+
 /* umap_x, umap_y, umap_cluster, umap_log_feature_sparsity: the last as imported, else log10 of the rate (NaN: not known). */
 void rows_map_place(struct json_writer *w, const struct store_place *place, double rate);
 

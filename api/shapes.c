@@ -26,6 +26,7 @@
 #define LIST_MEMBERS \
   "id: text, name: text, description: text?, defaultTestText: text?, createdAt: text, updatedAt: text, count: integer, url: text"
 #define TOP_FEATURES "[{activationValue: number, featureIndex: integer}]"
+#define ORIGINS "dfaValues?: [number], dfaTargetIndex?: integer, dfaMaxValue?: number"
 #define INFERENCE_VALUES \
   "values: [number], maxValue: number, maxValueIndex: integer, dfaValues: [number]?, dfaTargetIndex: integer?, dfaMaxValue: number?"
 
@@ -42,11 +43,15 @@ static const struct {
     {"TokenLogprob", "{token: text, logprob: number, topLogprobs: [{token: text, logprob: number}]}"},
     {"FeatureValues",
      "{tokens: [text], values: [number], maxValue: number, minValue: number, " AT_FEATURE ", creatorId: null, dataIndex: null, "
-     "dataSource: text, maxValueTokenIndex: integer, createdAt: text}"},
+     "dataSource: text, maxValueTokenIndex: integer, " ORIGINS ", createdAt: text}"},
+    {"FeatureLabel",
+     "{" AT_FEATURE ", maxActApprox: number?, frac_nonzero: number?, explanations: [{" AT_FEATURE ", description: text, "
+     "explanationModelName: text?, typeName: text?}]}"},
     {"TopByToken",
-     "{source: text, results: [{position: integer, token: text, isSpecial: boolean, topFeatures: " TOP_FEATURES "}]}"},
+     "{source: text, results: [{position: integer, token: text, isSpecial: boolean, "
+     "topFeatures: [{activationValue: number, featureIndex: integer, feature?: @FeatureLabel}]}]}"},
     {"TopOverText",
-     "{tokens: [text], result: [{" AT_FEATURE ", values: [number], maxValue: number, maxValueIndex: integer}], "
+     "{tokens: [text], result: [{" AT_FEATURE ", values: [number], maxValue: number, maxValueIndex: integer, " ORIGINS ", neuron?: @FeatureLabel}], "
      "sortIndexes: [integer]}"},
     {"Activation",
      "{id: text, modelId: text, layer: text, source: text, index: text, tokens: [text], values: [number], maxValue: number, "

@@ -187,6 +187,11 @@ async function askNames() {
   for (const one of asked) one.tell(told.get(featurePath(one.model, one.source, one.index)) ?? null);
 }
 
+/** What a search has told of a feature already, or that nobody said anything: it need not be asked for. */
+export const knowName = (model, source, index, label) => named.set(featurePath(model, source, index), Promise.resolve(label?.explanations[0]?.description ?? null));
+/** The same of the rows of /api/search-all over one text. */
+export const knowNames = (rows) => rows.forEach((row) => knowName(row.modelId, row.layer, row.index, row.neuron));
+
 /** The best explanation of a feature, or null; asked once. */
 export function explanationOf(model, source, index) {
   const key = featurePath(model, source, index);

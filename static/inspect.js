@@ -2,7 +2,7 @@
 // against another.
 
 import { card, count, empty, field, h, load, num, select, setTitle, show } from './dom.js';
-import { explanationOf, featurePath, firstSource, models, post, sourceName } from './api.js';
+import { explanationOf, featurePath, firstSource, knowName, models, post, sourceName } from './api.js';
 import { overText } from './chart.js';
 import { meter, tokenLine } from './tokens.js';
 import { picker } from './search.js';
@@ -106,6 +106,7 @@ function build(main, all, hash) {
     const next = new URLSearchParams({ model: state.model.id, source: state.source.id, prompt: prompt.value });
     history.replaceState(null, '', `#${next}`);
     const reply = await post('/api/search-topk-by-token', { modelId: state.model.id, source: state.source.id, text: prompt.value, numResults: AT_TOKEN, ignoreBos: !state.source.bosCounts });
+    for (const row of reply.results) for (const one of row.topFeatures) knowName(state.model.id, state.source.id, one.featureIndex, one.feature);
     return reply.results.length ? tokenPicker(state, reply.results, over.run) : empty('No token is left to show.');
   }, 'Reading…');
   show(main, head(),

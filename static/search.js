@@ -2,7 +2,7 @@
 // page that needs one.
 
 import { empty, failure, h, load, num, select, show, waiting } from './dom.js';
-import { boundOf, explanationOf, explanations, featurePath, post, sourceName } from './api.js';
+import { boundOf, explanationOf, explanations, featurePath, knowNames, post, sourceName } from './api.js';
 
 /** The words that matched are marked, as the server found them (between U+0002 and U+0003), else by their beginnings. */
 function marked({ snippet, description }, words) {
@@ -78,6 +78,7 @@ export function picker(state, text, chosen, { verb = 'Add', eager = false } = {}
   };
   const inText = () => attempt(async () => {
     const reply = await post('/api/search-all', { modelId: state.model.id, sourceSet: state.source.set, selectedLayers: [state.source.id], text: text(), sortIndexes: [], numResults: 20 });
+    knowNames(reply.result);
     return reply.result.map((row) => ({ source: row.layer, index: Number(row.index), peak: row.maxValue }));
   });
   if (!state.source) return empty('This model has no dictionary.', 'Start the daemon with --source MODEL/SOURCE=PATH to look inside it.');

@@ -1,7 +1,7 @@
 // source.js: one dictionary: how often its features fire, all of them in a table, and what a text turns on.
 
 import { bytes, card, column, count, crumbs, empty, facts, field, h, known, load, noStore, num, pager, percent, setTitle, show } from './dom.js';
-import { areNeurons, boundOf, explanationOf, featurePath, findSource, get, path, post, queryOf, server } from './api.js';
+import { areNeurons, boundOf, explanationOf, featurePath, findSource, get, knowNames, path, post, queryOf, server } from './api.js';
 import { densityChart } from './chart.js';
 import { promoters, skewed } from './logits.js';
 import { explanationSearch } from './search.js';
@@ -95,6 +95,7 @@ export function strongest(at) {
   const run = () => load(out, async () => {
     const reply = await post('/api/search-all', { modelId: at.model.id, sourceSet: at.source.set, selectedLayers: [at.source.id], text: input.value, sortIndexes: [], numResults: 12 });
     if (!reply.result.length) return empty('Nothing fires on this text.');
+    knowNames(reply.result);
     const max = reply.result[0].maxValue;
     return h('ul', { class: 'list' }, reply.result.map((row) => {
       const meaning = h('span', { class: 'soft' });

@@ -14,7 +14,7 @@
 #include "core/base/error.h"
 #include "core/store/store.h"
 
-#define STATEMENTS_MAX 128
+#define STATEMENTS_MAX 160
 
 struct connection {
   sqlite3 *db;

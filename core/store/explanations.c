@@ -211,16 +211,23 @@ int explanations_of(struct connection *reader, int64_t source, uint32_t index, s
   return row_check(&row);
 }
 
-static int best_read(struct connection *reader, const struct store_feature_at *feature, struct arena *arena, const char **out,
-                     struct error *error) {
+int explanation_best(struct connection *reader, int64_t feature, struct arena *arena, struct store_explanation *out, struct error *error) {
   struct row row;
-  struct store_explanation best;
   row_open(&row, reader, "SELECT " EXPLANATION_COLUMNS EXPLANATION_FROM " WHERE e.feature = ?1"
            " ORDER BY e.origin DESC, e.score DESC, e.id LIMIT 1", arena, error);
-  row_put_int(&row, feature_key(feature->source, feature->index));
-  if (row_next(&row) == 1 && explanation_take(&row, &best) == 0) *out = best.description;
+  row_put_int(&row, feature);
+  int got = row_next(&row);
+  if (got == 1 && explanation_take(&row, out) != 0) got = -1;
   row_close(&row);
-  return row_check(&row);
+  return got;
+}
+
+static int best_read(struct connection *reader, const struct store_feature_at *feature, struct arena *arena, const char **out,
+                     struct error *error) {
+  struct store_explanation best;
+  int got = explanation_best(reader, feature_key(feature->source, feature->index), arena, &best, error);
+  if (got == 1) *out = best.description;
+  return got < 0 ? -1 : 0;
 }
 
 int store_explanation_best(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena, const char **out,

@@ -50,6 +50,18 @@ struct store_feature_at {
 int store_explanation_best(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena, const char **out,
                            struct error *error) MUST_CHECK;
 
+/* What stands beside a feature that something else found. */
+struct store_feature_label {
+  bool known;        /* something of the following is */
+  double rate;       /* share of counted positions where it fires; NaN: nobody counted */
+  float max;         /* its largest activation there; NaN */
+  const struct store_explanation *best; /* NULL: nobody explained it */
+};
+
+/* The label of each of n features into out [n], all of one moment. In the arena. */
+int store_feature_labels(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena,
+                         struct store_feature_label *out, struct error *error) MUST_CHECK;
+
 struct store_explanation_query {
   const char *model;     /* model id; NULL: all */
   int64_t source;        /* 0: all sources of the model */

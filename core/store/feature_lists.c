@@ -118,3 +118,43 @@ int store_density(struct store *store, int64_t source, float *rates, size_t n, s
   if (!reader) return -1;
   return store_reader_end(store, reader, density_read(reader, source, rates, n, known, error));
 }
+
+/* ---- labels ------------------------------------------------------------------------------------------- */
+
+static int label_numbers(struct connection *reader, int64_t feature, struct store_feature_label *out, struct error *error) {
+  struct row row;
+  struct store_feature_row one;
+  row_open(&row, reader, "SELECT id, n_fired, rate, mean, maximum, seal, NULL FROM features WHERE id = ?1", NULL, error);
+  row_put_int(&row, feature);
+  if (row_next(&row) == 1 && list_row_take(&row, &one) == 0) {
+    out->known = true;
+    out->rate = one.rate;
+    out->max = one.max;
+  }
+  row_close(&row);
+  return row_check(&row);
+}
+
+static int label_read(struct connection *reader, const struct store_feature_at *at, struct arena *arena, struct store_feature_label *out,
+                      struct error *error) {
+  struct store_explanation best, *kept;
+  *out = (struct store_feature_label){.rate = NAN, .max = NAN};
+  if (!at->source) return 0;
+  int64_t key = feature_key(at->source, at->index);
+  int got = label_numbers(reader, key, out, error) != 0 ? -1 : explanation_best(reader, key, arena, &best, error);
+  if (got <= 0) return got;
+  if (!(kept = arena_alloc(arena, sizeof *kept, error))) return -1;
+  *kept = best;
+  out->known = true;
+  out->best = kept;
+  return 0;
+}
+
+int store_feature_labels(struct store *store, const struct store_feature_at *features, size_t n, struct arena *arena,
+                         struct store_feature_label *out, struct error *error) {
+  struct connection *reader = store_reader(store, error);
+  if (!reader) return -1;
+  int result = 0;
+  for (size_t i = 0; i < n && result == 0; i++) result = label_read(reader, &features[i], arena, &out[i], error);
+  return store_reader_end(store, reader, result);
+}

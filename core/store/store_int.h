@@ -53,6 +53,9 @@ int explanation_insert(struct connection *writer, const struct store_explanation
                        struct error *error) MUST_CHECK;
 int explanations_of(struct connection *reader, int64_t source, uint32_t index, struct arena *arena,
                     const struct store_explanation **out, size_t *n, struct error *error) MUST_CHECK;
+/* The best of a feature by its key: 1, 0 when it has none, -1. */
+int explanation_best(struct connection *reader, int64_t feature, struct arena *arena, struct store_explanation *out,
+                     struct error *error) MUST_CHECK;
 int explanations_clear(struct connection *writer, int64_t source, struct error *error) MUST_CHECK;
 /* Every origin's, of features by their keys; and everything else that is stored of these features. */
 int explanations_forget(struct connection *writer, int64_t first, int64_t last, struct error *error) MUST_CHECK;

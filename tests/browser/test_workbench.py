@@ -25,6 +25,22 @@ def test_inspect(browser, site):
     wait(browser, lambda: count(browser, "tbody tr") > 3)
 
 
+def test_what_features_mean_comes_with_the_search(browser, bare):
+    """Inspect names every feature that it shows, and asks for none of the names."""
+    rows = bare.post("/api/search-topk-by-token", {"modelId": MODEL, "source": SOURCE, "text": "Hello there you"}).json()["results"]
+    top = rows[-1]["topFeatures"][0]["featureIndex"]
+    made = bare.post("/api/explanation/new", {"modelId": MODEL, "layer": SOURCE, "index": top, "description": "the last word"}).json()
+    try:
+        open_page(browser, f"{bare.url}/inspect#{urllib.parse.urlencode({'model': MODEL, 'source': SOURCE, 'prompt': 'Hello there you'})}")
+        has(browser, "the last word")
+        button(browser, "Over the text").click()
+        wait(browser, lambda: count(browser, "svg.chart") == 1)
+        asked = browser.execute_script("return performance.getEntriesByType('resource').map((one) => new URL(one.name).pathname)")
+        assert "/api/search-topk-by-token" in asked and "/api/features" not in asked
+    finally:
+        bare.post(f"/api/explanation/{made['id']}/delete", {})
+
+
 def test_a_feature_of_another_dictionary_is_its_own(browser, site):
     """The dictionary of the feature over the text is chosen beside it, and is not that of the page."""
     open_page(browser, f"{site}/inspect#{urllib.parse.urlencode({'model': MODEL, 'source': SOURCE, 'prompt': 'Hello there you'})}")

@@ -323,6 +323,53 @@ def test_empty_answers_without_a_store_say_why(daemon, start_daemon):
     assert "X-Store" not in bare.get("/models").headers
 
 
+def label_of(feature):
+    """What a search tells of a feature, from all that is told of it where it is asked for alone."""
+    said = [{key: one[key] for key in ("modelId", "layer", "index", "description", "explanationModelName", "typeName")}
+            for one in feature["explanations"][:1]]
+    return {**{key: feature[key] for key in ("modelId", "layer", "index", "maxActApprox", "frac_nonzero")}, "explanations": said}
+
+
+def test_searches_tell_what_features_mean(daemon):
+    whole = {}
+
+    def label(index):
+        if index not in whole:
+            whole[index] = label_of(get(daemon, f"/feature/{MODEL}/{SOURCE}/{index}").json())
+        return whole[index]
+
+    body = {"text": LINES[0], "sourceSet": "res-relu", "selectedLayers": [SOURCE], "sortIndexes": [], "numResults": 10}
+    over = post(daemon, "/api/search-all", body)["result"]
+    assert len(over) == 10
+    for row in over:
+        assert row["neuron"] == label(int(row["index"])) and "dfaValues" not in row
+    assert post(daemon, "/activations", body)["result"] == over
+    tokens = post(daemon, "/api/search-topk-by-token", {"text": LINES[0], "source": SOURCE, "numResults": 5})["results"]
+    for row in tokens:
+        for one in row["topFeatures"]:
+            assert one["feature"] == label(one["featureIndex"])
+    # An explanation that somebody writes is there at once, and comes first.
+    first = tokens[0]["topFeatures"][0]["featureIndex"]
+    made = post(daemon, "/api/explanation/new", {"modelId": MODEL, "layer": SOURCE, "index": first, "description": "the first one"})
+    try:
+        again = post(daemon, "/api/search-topk-by-token", {"text": LINES[0], "source": SOURCE, "numResults": 5})["results"]
+        assert again[0]["topFeatures"][0]["feature"]["explanations"][0]["description"] == "the first one"
+    finally:
+        post(daemon, f"/api/explanation/{made['id']}/delete", {})
+    # Several texts: as upstream, without.
+    for path, more in (("/api/search-all", body), ("/api/search-topk-by-token", {"source": SOURCE})):
+        several = post(daemon, path, {**more, "text": [LINES[0], LINES[1]]})["results"]
+        assert len(several) == 2 and not re.search(r'"(neuron|feature)":', json.dumps(several))
+
+
+def test_nothing_is_told_of_what_nobody_knows(daemon):
+    body = {"text": LINES[0], "sourceSet": "res-jump", "sortIndexes": []}
+    rows = post(daemon, "/api/search-all", body)["result"]
+    assert rows and all("neuron" not in row for row in rows)
+    tokens = post(daemon, "/api/search-topk-by-token", {"text": LINES[0], "source": "2-res-jump"})["results"]
+    assert all("feature" not in one for row in tokens for one in row["topFeatures"])
+
+
 def test_dense_features_are_passed_over(daemon):
     """densityThreshold leaves out what fires more often, before the best are chosen."""
     rates = get(daemon, f"/v1/lab/dictionaries/{MODEL}/{SOURCE}/density").json()["rates"]

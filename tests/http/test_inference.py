@@ -207,6 +207,30 @@ def test_shares_among_the_strongest(sets):
                 assert one["dfaValues"] == pytest.approx(other["dfaValues"], rel=1e-5, abs=1e-5)
 
 
+def test_shares_in_the_web_api(sets):
+    """The same numbers under the names of /api: of one feature, and of the strongest over a text."""
+    index = int(read_tensors(VECTORS / "dict-points" / "expected.safetensors")["2-z/features"][1:].max(0).argmax())
+    alone = ask(sets, "/v1/activation/single", {"prompt": PROMPTS[1], "source": "2-att-z", "index": index})["activation"]
+    body = {"feature": {"layer": "2-att-z", "index": index}, "customText": PROMPTS[1], "ignoreBos": True}
+    new = ask(sets, "/api/activation/new", body)
+    names = ("dfaValues", "dfaTargetIndex", "dfaMaxValue")
+    assert [new[name] for name in names] == [alone[name] for name in names] and new["dfaTargetIndex"] == new["maxValueTokenIndex"]
+    shown = ask(sets, "/api/activation/new", {**body, "ignoreBos": False})
+    assert shown["dfaValues"][1:] == new["dfaValues"] and shown["dfaTargetIndex"] == new["dfaTargetIndex"] + 1
+    search = {"text": PROMPTS[1], "sourceSet": "att-z", "ignoreBos": False, "numResults": 20}
+    rows = ask(sets, "/api/search-all", search)["result"]
+    assert len(rows) > 5
+    for row in rows:
+        at = int(row["index"])
+        assert row["dfaTargetIndex"] == row["maxValueIndex"] and row["dfaMaxValue"] == max(row["dfaValues"])
+        if row["maxValueIndex"] == EXPECTED["dfa_positions"][at]:  # BOS counts here, where upstream has 0 for it
+            assert row["dfaValues"] == pytest.approx(EXPECTED["dfa"][at], rel=1e-4, abs=2e-4)
+    assert sum(row["maxValueIndex"] == EXPECTED["dfa_positions"][int(row["index"])] for row in rows) > 5
+    assert ask(sets, "/activations", {**search, "text": [PROMPTS[0], PROMPTS[1]]})["results"][1]["result"] == rows
+    other = ask(sets, "/api/activation/new", {**body, "feature": {"layer": "1-res-x", "index": 3}})
+    assert not set(names) & set(other)
+
+
 # ---- all ------------------------------------------------------------------------------------------------
 
 

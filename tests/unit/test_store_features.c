@@ -257,6 +257,28 @@ static void test_random_and_density(void **state) {
   world_end(&world);
 }
 
+static void test_labels(void **state) {
+  struct world world;
+  (void)state;
+  world_init(&world);
+  world_open(&world);
+  int64_t source = listed_source(&world), other = world_source(&world, "told", 9);
+  struct store_explanation rule = {.source = other, .index = 8, .description = "by rule", .type = "rule", .score = 0.5};
+  must(store_explanation_put(world.store, &rule, NULL, &error));
+  const struct store_feature_at at[] = {{source, 2}, {0, 0}, {source, 5}, {other, 8}, {other, 3}, {source, 2}};
+  struct store_feature_label out[6];
+  must(store_feature_labels(world.store, at, 6, &world.arena, out, &error));
+  assert_true(out[0].known && out[0].rate == 0.5 && out[0].max == 2);
+  assert_string_equal(out[0].best->description, "cats");
+  assert_true(!out[1].known && !out[1].best && isnan(out[1].rate) && isnan(out[1].max));
+  assert_true(out[2].known && out[2].max == 9 && !out[2].best);
+  assert_true(out[3].known && isnan(out[3].rate) && isnan(out[3].max)); /* explained, but not counted */
+  assert_string_equal(out[3].best->type, "rule");
+  assert_false(out[4].known);
+  assert_string_equal(out[5].best->description, "cats");
+  world_end(&world);
+}
+
 static void test_batch_is_whole(void **state) {
   struct world world;
   struct made made;
@@ -341,7 +363,7 @@ int main(void) {
       cmocka_unit_test(test_special_numbers),
       cmocka_unit_test(test_moments), cmocka_unit_test(test_examples),
       cmocka_unit_test(test_feature_lists),
-      cmocka_unit_test(test_random_and_density),
+      cmocka_unit_test(test_random_and_density), cmocka_unit_test(test_labels),
       cmocka_unit_test(test_batch_is_whole), cmocka_unit_test(test_maps),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

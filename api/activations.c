@@ -12,6 +12,7 @@
 #include "api/activations.h"
 #include "api/handlers.h"
 #include "api/reply.h"
+#include "api/vector_features.h"
 #include "core/base/clock.h"
 
 #define TEXT_ROW                                                                                        \
@@ -101,7 +102,9 @@ static float smallest(const float *values, size_t count) {
   return least;
 }
 
-static void write_one(struct json_writer *w, const struct lab_text_activations *text, const char *now) {
+void activations_write_one(struct json_writer *w, const struct lab_text_activations *text) {
+  char now[25];
+  clock_iso(now);
   const struct lab_feature_values *feature = &text->features[0];
   char index[24];
   snprintf(index, sizeof index, "%lld", (long long)feature->index);
@@ -129,17 +132,17 @@ static int finish_one(struct api_call *call, struct error *error) {
   size_t n_texts;
   const struct lab_text_activations *texts = lab_activations_result(call->job, &n_texts);
   struct json_writer w;
-  char now[25];
-  clock_iso(now);
   jw_init(&w, &call->body);
   if (plan->many) jw_open(&w, '[');
-  for (size_t i = 0; i < n_texts; i++) write_one(&w, &texts[i], now);
+  for (size_t i = 0; i < n_texts; i++) activations_write_one(&w, &texts[i]);
   if (plan->many) jw_close(&w, ']');
   return 0;
 }
 
 static int start_one(struct api_call *call, struct activations_plan *plan, const struct values *values,
                      const char *source, const char *field, struct error *error) {
+  if (lab_holds_vectors(values_text(values, source, NULL)))
+    return vector_activations_start(call, plan, values_text(values, source, NULL), values_int(values, "index"), field, error);
   plan->args.form = LAB_ONE_FEATURE;
   plan->args.origins = true;
   plan->args.index = values_int(values, "index");

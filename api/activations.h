@@ -57,6 +57,9 @@ void activations_write_label(struct json_writer *w, const char *key, struct api_
 /* "dfaValues", "dfaTargetIndex" and "dfaMaxValue" of a feature that reads what heads bring together. */
 void activations_write_origins(struct json_writer *w, const struct lab_feature_values *values, size_t n);
 
+/* The whole of one feature over a text, as /api/activation/new tells it. */
+void activations_write_one(struct json_writer *w, const struct lab_text_activations *text);
+
 /* "topFeatures" of the token at `i`. labels: NULL, or what is told beside them as "feature", of `source`. */
 void activations_write_top(struct json_writer *w, struct api_call *call, const struct lab_text_activations *text, size_t i,
                            const struct activations_labels *labels, const struct lab_source_info *source);

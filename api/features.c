@@ -9,6 +9,7 @@
 #include "api/handlers.h"
 #include "api/reply.h"
 #include "api/rows.h"
+#include "api/vector_features.h"
 #include "core/base/number.h"
 
 enum { FEATURES_MOST = 100, OFFSET_PAGE = 25, LISTS_MOST = 100 };
@@ -128,8 +129,10 @@ static int write_one_stored(struct api_call *call, const struct place *place, ui
 
 int feature_get(struct api_call *call, struct error *error) {
   struct place *place = arena_alloc(&call->arena, sizeof *place, error);
+  const char *source = call_part(call, "source", error);
   int64_t index;
-  if (!place || call_known_path(call, place, error) != 0 || path_index(call, place, &index, error) != 0) return -1;
+  if (source && lab_holds_vectors(source)) return vector_feature_get(call, error);
+  if (!source || !place || call_known_path(call, place, error) != 0 || path_index(call, place, &index, error) != 0) return -1;
   if (place->source->stored) return write_one_stored(call, place, (uint32_t)index, error);
   call->plan = place;
   call->finish = finish_feature;
@@ -158,10 +161,22 @@ static size_t examples_wanted(const struct values *values, const struct values *
   return values_has(first, "maxActsToReturn") ? (size_t)values_int(first, "maxActsToReturn") : STORE_SLOT_MAX;
 }
 
+/* One that is not there is passed over, as features are. */
+static int write_vector_of(struct api_call *call, struct json_writer *w, const struct values *values, struct error *error) {
+  struct error own = ERROR_INIT;
+  struct store_vector vector;
+  const struct lab_model_info *model = call_known_model(call, values_text(values, "modelId", NULL), "modelId", &own);
+  if (!model && own.code != ERROR_NOT_FOUND) return *error = own, -1;
+  int found = model ? vector_find(call, model, values_text(values, "layer", NULL), values_int(values, "index"), &vector, error) : 0;
+  if (found == 1) vector_feature_write(w, model, &vector);
+  return found < 0 ? -1 : 0;
+}
+
 static int write_one_of(struct api_call *call, struct json_writer *w, size_t i, struct reader *reader,
                         struct error *error) {
   const struct values *values = values_at(call->values, "features", i);
   struct place place;
+  if (lab_holds_vectors(values_text(values, "layer", NULL))) return write_vector_of(call, w, values, error);
   int found = find_feature(call, values, i, &place, error);
   if (found <= 0) return found;
   if (place.source != reader->place.source && open_reader(call, &place, reader, error) != 0) return -1;

@@ -89,7 +89,7 @@ HANDLER(explanation_search_release_post);
 HANDLER(explanation_search_all_post);
 
 /* vectors.c */
-extern const struct field vector_new_fields[], vector_get_fields[], vector_list_fields[], vector_upload_fields[],
+extern const struct field vector_new_fields[], vector_get_fields[], vector_delete_fields[], vector_list_fields[], vector_upload_fields[],
     vector_download_fields[];
 HANDLER(vector_new_post);
 HANDLER(vector_upload_post);

@@ -8,6 +8,7 @@
 #include "api/handlers.h"
 #include "api/inference.h"
 #include "api/reply.h"
+#include "api/vector_run.h"
 
 const struct field inference_raw_fields[] = {
     INFERENCE_PROMPTS_ROW, INFERENCE_MODEL_ROW,
@@ -60,73 +61,27 @@ static float *new_row(struct api_call *call, const struct lab_run_result *result
 
 /* ---- a vector in place of a feature ------------------------------------------------------------------- */
 
-struct vector_plan {
-  const float *vector;
-  size_t n;
-  bool many;
-};
-
-static int write_products(struct api_call *call, struct json_writer *w, const struct lab_run_result *result, size_t t, float *row,
-                          struct error *error) {
-  const struct vector_plan *plan = call->plan;
-  const struct lab_run_text *text = &result->texts[t];
-  float *values = arena_array(&call->arena, text->n_tokens, sizeof *values, error);
-  struct lab_feature_values out = {.values = values};
-  if (!values) return -1;
-  for (size_t i = 0; i < text->n_tokens; i++) {
-    double sum = 0;
-    if (read_row(call, result, t, 0, i, row, error) != 0) return -1;
-    for (size_t k = 0; k < plan->n; k++) sum += (double)row[k] * (double)plan->vector[k];
-    values[i] = (float)sum;
-    if (i && values[i] <= out.max) continue;
-    out.max = values[i];
-    out.max_position = (int64_t)i;
-  }
-  inference_write_single(w, &out, text->tokens, text->special, text->n_tokens);
-  return 0;
-}
-
-static int finish_vector(struct api_call *call, struct error *error) {
-  const struct vector_plan *plan = call->plan;
-  const struct lab_run_result *result = lab_run_result(call->job);
-  float *row = new_row(call, result, error);
-  if (!row) return -1;
-  if ((size_t)result->tensors[0].width != plan->n || result->tensors[0].square)
-    return error_set_field(error, ERROR_ARGUMENT, "vector", "'vector' has %zu numbers, a row of '%s' %lld", plan->n,
-                           result->tensors[0].name, (long long)result->tensors[0].width);
-  struct json_writer w;
-  jw_init(&w, &call->body);
-  w.snake = call_speaks_snake(call);
-  if (plan->many) {
-    jw_open(&w, '{');
-    jw_key(&w, "results");
-    jw_open(&w, '[');
-  }
-  for (size_t t = 0; t < result->n_texts; t++)
-    if (write_products(call, &w, result, t, row, error) != 0) return -1;
-  if (plan->many) {
-    jw_close(&w, ']');
-    jw_close(&w, '}');
-  }
+static int write_vector(struct api_call *call, struct json_writer *w, const struct lab_run_text *text,
+                        const struct lab_feature_values *values, struct error *error) {
+  (void)call;
+  (void)error;
+  inference_write_single(w, values, text->tokens, text->special, text->n_tokens);
   return 0;
 }
 
 int inference_start_vector(struct api_call *call, const char *texts, bool many, struct error *error) {
-  const char *hook = values_text(call->values, "hook", NULL);
-  struct lab_run_args args = {.points = &hook, .n_points = 1};
-  struct vector_plan *plan = arena_alloc(&call->arena, sizeof *plan, error);
-  if (!plan || !(plan->vector = read_floats(call, call->values, "vector", &plan->n, error)) || read_texts(call, texts, many, &args, error) != 0) return -1;
-  if (strpbrk(hook, "*?"))
-    return error_set_field(error, ERROR_ARGUMENT, "hook", "'hook' must be one point, found '%.64s'", hook);
-  bool bos = values_has(call->values, "prependBos") ? values_bool(call->values, "prependBos") : args.model->prepends_bos;
-  args.bos = bos ? LAB_BOS_YES : LAB_BOS_NO;
-  plan->many = many;
-  call->plan = plan;
-  call->finish = finish_vector;
-  struct error own = ERROR_INIT;
-  if (lab_run(call->api->lab, &args, call->waker, &call->job, &own) == 0) return 0;
-  bool point = strncmp(own.field, "points", 6) == 0;
-  return error_set_field(error, own.code, point ? "hook" : own.field, "%s", own.text);
+  struct vector_run *run = arena_alloc(&call->arena, sizeof *run, error);
+  size_t n = values_count(call->values, texts);
+  struct lab_text *given = arena_array(&call->arena, n, sizeof *given, error);
+  const struct lab_model_info *model = call_model(call, call->values, "model", error);
+  if (!run || !given || !model) return -1;
+  for (size_t i = 0; i < n; i++) given[i].text = values_text_at(call->values, texts, i, &given[i].length);
+  bool bos = values_has(call->values, "prependBos") ? values_bool(call->values, "prependBos") : model->prepends_bos;
+  *run = (struct vector_run){.model = model, .texts = given, .n_texts = n, .field = texts, .many = many,
+                             .bos = bos ? LAB_BOS_YES : LAB_BOS_NO, .hook = values_text(call->values, "hook", NULL),
+                             .vector_field = "vector", .hook_field = "hook", .write = write_vector};
+  run->values = read_floats(call, call->values, "vector", &run->n, error);
+  return run->values ? vector_run_start(call, run, error) : -1;
 }
 
 /* ---- raw ---------------------------------------------------------------------------------------------- */

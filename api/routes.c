@@ -74,7 +74,7 @@ const struct route routes[] = {
     {"POST", "/api/vector/get", "Read a steering vector", FAMILY_NEURONPEDIA, vector_get_fields, vector_get_post, 0},
     {"POST", "/api/vector/list-owned", "List steering vectors", FAMILY_NEURONPEDIA, vector_list_fields,
      vector_list_post, ROUTE_READS},
-    {"POST", "/api/vector/delete", "Delete a steering vector", FAMILY_NEURONPEDIA, vector_get_fields,
+    {"POST", "/api/vector/delete", "Delete a steering vector, or all of one label", FAMILY_NEURONPEDIA, vector_delete_fields,
      vector_delete_post, 0},
     {"POST", "/api/cossim", "Features nearest to a feature", FAMILY_NEURONPEDIA, cossim_fields, cossim_post,
      ROUTE_ENGINE},
@@ -247,7 +247,7 @@ const struct route routes[] = {
      ROUTE_OPEN},
     {"GET", "/{model}", "The page of a model", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
     {"GET", "/{model}/{source}", "The page of a source", FAMILY_OPERATIONS, NULL, subject_page_get, ROUTE_OPEN},
-    {"GET", "/{model}/{source}/{index}", "The page of a feature, or the map (map); embed=true for a frame", FAMILY_OPERATIONS, NULL,
+    {"GET", "/{model}/{source}/{index}", "The page of a feature or a kept vector, or the map (map); embed=true for a frame", FAMILY_OPERATIONS, NULL,
      subject_page_get, ROUTE_OPEN},
 };
 

@@ -249,12 +249,13 @@ static void write_head(struct json_writer *w, const struct rows_feature *feature
   reply_digits(w, "index", feature->stored->index);
   jw_member_text(w, "sourceSetName", feature->source->set);
   jw_member_null(w, "creatorId");
-  jw_member_text(w, "createdAt", feature->statistics->made_at);
+  const struct store_vector *vector = feature->vector;
+  jw_member_text(w, "createdAt", vector ? vector->created_at : feature->statistics->made_at);
   jw_member_f32(w, "maxActApprox", largest(feature->stored));
-  jw_member_bool(w, "hasVector", false);
-  member_values(w, "vector", NULL, 0);
-  jw_member_null(w, "vectorLabel");
-  jw_member_int(w, "vectorDefaultSteerStrength", 10);
+  jw_member_bool(w, "hasVector", vector != NULL);
+  member_values(w, "vector", vector ? vector->values : NULL, vector ? vector->n : 0);
+  jw_member_text(w, "vectorLabel", vector ? vector->label : NULL);
+  jw_member_f64(w, "vectorDefaultSteerStrength", vector ? vector->strength : 10);
   jw_member_text(w, "hookName", feature->source->point);
 }
 

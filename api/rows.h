@@ -35,6 +35,7 @@ struct rows_feature {
   const struct store_feature *stored;
   const struct store_statistics *statistics;
   float decoder_norm; /* NaN: not known */
+  const struct store_vector *vector; /* that stands here in place of a feature; NULL */
   const struct store_list_place *lists; /* that it is in: [n_lists] */
   size_t n_lists;
 };

@@ -97,7 +97,7 @@ static const struct {
      "creator: any, lists: [{listId: text, modelId: text, layer: text, source: text, index: text, description: text?, "
      "addedAt: text, list: {id: text, name: text, description: text?}}], comments: [any]}"},
     {"Vector",
-     "{modelId: text, layer: text, source: text, index: text, vectorLabel: text?, createdAt: text, creatorId: null, "
+     "{modelId: text, layer: text, source: text, index: text, vectorLabel: text?, createdAt: text?, creatorId: null, "
      "vectorDefaultSteerStrength: number, hookName: text, vector: [number]}"},
     {"FeatureName", "{model: text, source: text, index: integer}"},
     {"Job",

@@ -12,6 +12,7 @@
 
 #include "api/call.h"
 #include "api/handlers.h"
+#include "api/vector_features.h"
 #include "core/base/mapfile.h"
 
 enum { FILES_MOST = 128, FILE_BYTES_MOST = 1 << 20, SEGMENT_BYTES = 256 };
@@ -140,6 +141,13 @@ static bool is_index(const char *text, int64_t count) {
   return length > 0 && length < 13 && strspn(text, "0123456789") == length && atoll(text) < count;
 }
 
+static int check_vector(struct api_call *call, const struct lab_model_info *model, const char *source, const char *index,
+                        struct error *error) {
+  struct store_vector vector;
+  int found = is_index(index, INT64_MAX) ? vector_find(call, model, source, atoll(index), &vector, error) : 0;
+  return found < 0 ? -1 : found ? 0 : vector_refuse(model, source, index, "index", error);
+}
+
 /* Whether /model[/source[/index or map]] names something that is loaded, or known from the store. */
 static int check_subject(struct api_call *call, struct error *error) {
   char model_id[SEGMENT_BYTES], source_id[SEGMENT_BYTES], index[SEGMENT_BYTES];
@@ -151,6 +159,7 @@ static int check_subject(struct api_call *call, struct error *error) {
   const struct lab_model_info *model = call_known_model(call, model_id, "modelId", NULL);
   if (!model) return error_set(error, ERROR_NOT_FOUND, TEXT_MISSING);
   if (!*source_id) return 0;
+  if (*index && lab_holds_vectors(source_id)) return check_vector(call, model, source_id, index, error);
   if (call_known_place(call, model_id, source_id, "source", &place, NULL) != 0)
     return error_set(error, ERROR_NOT_FOUND, "model '%.64s' has no source '%.64s'; GET /models lists them", model->id, source_id);
   if (!*index || strcmp(index, "map") == 0) return 0;

@@ -22,12 +22,6 @@ const struct field vector_download_fields[] = {
 
 /* ---- upload ------------------------------------------------------------------------------------------- */
 
-static double length_of(const struct store_vector *vector) {
-  double square = 0;
-  for (size_t i = 0; i < vector->n; i++) square += (double)vector->values[i] * (double)vector->values[i];
-  return sqrt(square);
-}
-
 static void write_vectors(struct json_writer *w, const struct lab_vector_file *file) {
   jw_key(w, "vectors");
   jw_open(w, '[');
@@ -36,7 +30,7 @@ static void write_vectors(struct json_writer *w, const struct lab_vector_file *f
     jw_member_text(w, "source", file->vectors[i].source);
     reply_digits(w, "index", file->vectors[i].index);
     jw_member_text(w, "hookName", file->vectors[i].point);
-    jw_member_f32(w, "length", (float)length_of(&file->vectors[i]));
+    jw_member_f32(w, "length", (float)lab_vector_norm(file->vectors[i].values, file->vectors[i].n));
     jw_close(w, '}');
   }
   jw_close(w, ']');

@@ -7,7 +7,7 @@
 
 #include "api/handlers.h"
 #include "api/reply.h"
-#include "core/vectors.h"
+#include "api/vector_features.h"
 
 enum { VECTOR_MOST = 24576 };
 
@@ -25,8 +25,16 @@ const struct field vector_new_fields[] = {
 
 const struct field vector_get_fields[] = {MODEL_ROW, SOURCE_ROW("source", "layer"), INDEX_ROW, {.name = NULL}};
 
+const struct field vector_delete_fields[] = {
+    MODEL_ROW,
+    {"source", "layer", FIELD_SOURCE, .text = "With index: one vector."},
+    {"index", NULL, FIELD_INDEX, .max = 1e12, .text = "Its number there."},
+    {"vectorLabel", "label", FIELD_TEXT, .min = 1, .max = 256, .text = "In place of both: all vectors of the model that have this label."},
+    {.name = NULL}};
+
 const struct field vector_list_fields[] = {
     {"modelId", "model", FIELD_TEXT, .min = 1, .max = 128, .text = "Only those of this model; left out: all."},
+    {"values", NULL, FIELD_BOOL, .fallback = "true", .text = "false leaves out the numbers: `vector` is [] then."},
     {.name = NULL}};
 
 /* ---- new ---------------------------------------------------------------------------------------------- */
@@ -115,20 +123,33 @@ static void write_vector(struct json_writer *w, const struct store_vector *vecto
   jw_close(w, '}');
 }
 
-static int refuse_vector(const char *model, const char *source, int64_t index, struct error *error) {
-  return error_set_field(error, ERROR_NOT_FOUND, "index", "there is no vector %" PRId64 " of '%.64s' in model '%.64s'",
-                         index, source, model);
+/* A feature of a dictionary is a vector too: the row that it writes. */
+static int find_row(struct api_call *call, int64_t index, struct store_vector *out, struct error *error) {
+  struct place place;
+  struct lab_feature_vectors row;
+  if (call_place(call, call->values, "modelId", "source", "", &place, error) != 0 ||
+      call_check_index(place.source, index, "index", error) != 0 ||
+      lab_feature_vectors(call->api->lab, place.source, index, &call->arena, &row, error) != 0)
+    return -1;
+  *out = (struct store_vector){.model = place.model->id, .source = place.source->id, .index = index, .label = "", .strength = 10,
+                               .point = place.source->point_out, .values = row.decoder, .n = row.n_decoder};
+  return 0;
+}
+
+static int find_kept(struct api_call *call, const char *source, int64_t index, struct store_vector *out, struct error *error) {
+  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  char number[24];
+  snprintf(number, sizeof number, "%" PRId64, index);
+  int found = model ? vector_find(call, model, source, index, out, error) : -1;
+  if (found < 0) return -1;
+  return found ? 0 : vector_refuse(model, source, number, "index", error);
 }
 
 int vector_get_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
-  if (!model) return -1;
-  struct store *store = lab_store(call->api->lab);
   const char *source = values_text(call->values, "source", NULL);
   int64_t index = values_int(call->values, "index");
   struct store_vector vector;
-  int found = store ? store_vector_find(store, model->id, source, index, &call->arena, &vector, error) : 0;
-  if (found <= 0) return found < 0 ? -1 : refuse_vector(model->id, source, index, error);
+  if ((lab_holds_vectors(source) ? find_kept(call, source, index, &vector, error) : find_row(call, index, &vector, error)) != 0) return -1;
   struct json_writer w;
   jw_init(&w, &call->body);
   jw_open(&w, '{');
@@ -151,19 +172,42 @@ int vector_list_post(struct api_call *call, struct error *error) {
   jw_open(&w, '{');
   jw_key(&w, "vectors");
   jw_open(&w, '[');
-  for (size_t i = 0; i < n; i++) write_vector(&w, &vectors[i]);
+  for (size_t i = 0; i < n; i++) {
+    if (!values_bool(call->values, "values")) vectors[i].values = NULL;
+    write_vector(&w, &vectors[i]);
+  }
   jw_close(&w, ']');
   jw_close(&w, '}');
   return 0;
 }
 
-/* Success also when there was nothing to delete, as upstream answers. */
+/* ---- delete ------------------------------------------------------------------------------------------- */
+
+/* One vector, or a label; never both, for then one of them would be deleted unasked. */
+static int check_delete(const struct values *values, struct error *error) {
+  bool source = values_has(values, "source"), index = values_has(values, "index"), label = values_has(values, "vectorLabel");
+  if (label && (source || index))
+    return error_set_field(error, ERROR_ARGUMENT, "vectorLabel", "'vectorLabel' stands in place of 'source' and 'index': give one or the other");
+  if (label || (source && index)) return 0;
+  const char *missing = source ? "index" : "source";
+  return error_set_field(error, ERROR_ARGUMENT, missing, "'%s' is required: 'source' with 'index', or 'vectorLabel' alone", missing);
+}
+
+static int delete_label(struct store *store, const char *model, const char *label, struct error *error) {
+  int deleted = store_vectors_delete(store, model, label, error);
+  if (deleted != 0) return deleted < 0 ? -1 : 0;
+  return error_set_field(error, ERROR_NOT_FOUND, "vectorLabel", "model '%.64s' has no vectors labelled '%.200s'", model, label);
+}
+
+/* Of one vector it is a success also when there was none, as upstream answers. */
 int vector_delete_post(struct api_call *call, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
-  if (!model) return -1;
+  const struct values *values = call->values;
+  const struct lab_model_info *model = call_model(call, values, "modelId", error);
+  if (!model || check_delete(values, error) != 0) return -1;
   struct store *store = lab_store(call->api->lab);
   if (!store) return lab_needs_store(error);
-  const char *source = values_text(call->values, "source", NULL);
-  if (store_vector_delete(store, model->id, source, values_int(call->values, "index"), error) < 0) return -1;
-  return reply_success(call);
+  int failed = values_has(values, "vectorLabel")
+                   ? delete_label(store, model->id, values_text(values, "vectorLabel", NULL), error)
+                   : store_vector_delete(store, model->id, values_text(values, "source", NULL), values_int(values, "index"), error) < 0;
+  return failed ? -1 : reply_success(call);
 }

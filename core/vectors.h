@@ -12,6 +12,21 @@
 /* Fills vector->source ("6-neuronpedia-resid-pre") and vector->point ("blocks.6.hook_resid_pre"), in the arena. */
 int lab_vector_place(int64_t layer, bool pre, struct arena *arena, struct store_vector *vector, struct error *error) MUST_CHECK;
 
+/* Whether a source id is one that kept vectors stand under. */
+bool lab_holds_vectors(const char *source_id);
+
+/* A kept vector's source as a feature's is told: its place, and nothing of a dictionary. Borrows the model's and the vector's texts. */
+struct lab_source_info lab_vector_source(const struct lab_model_info *model, const struct store_vector *vector);
+
+/* The length of a vector. */
+double lab_vector_norm(const float *values, size_t n);
+
+/* A vector [model->d_model] of a loaded model's stream against its unembedding, as a job: which logits it raises most, which it lowers.
+ * The values are copied. The result has the groups STORE_LOGITS and STORE_MOMENTS, and is owned by the job. */
+int lab_vector_logits(struct lab *lab, const struct lab_model_info *model, const float *values, struct lab_waker waker,
+                      struct lab_job **out, struct error *error) MUST_CHECK;
+const struct store_feature *lab_vector_logits_result(const struct lab_job *job);
+
 struct lab_vector_file {
   const char *format;           /* "gguf", "safetensors" or "npz" */
   const char *hint;             /* the kind of model that the file says it is for; NULL: it does not say */

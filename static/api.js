@@ -182,7 +182,7 @@ async function askNames() {
   const told = new Map();
   try {
     const body = asked.map(({ model, source, index }) => ({ modelId: model, layer: source, index: String(index), maxActsToReturn: 0 }));
-    for (const feature of await post('/api/features', body)) told.set(featurePath(feature.modelId, feature.layer, feature.index), feature.explanations?.[0]?.description);
+    for (const feature of await post('/api/features', body)) told.set(featurePath(feature.modelId, feature.layer, feature.index), feature.explanations?.[0]?.description ?? feature.vectorLabel);
   } catch { /* a name is an ornament: the number stands without it */ }
   for (const one of asked) one.tell(told.get(featurePath(one.model, one.source, one.index)) ?? null);
 }
@@ -200,4 +200,21 @@ export function explanationOf(model, source, index) {
     else if (wanted.length === 100) askNames();
   }));
   return named.get(key);
+}
+
+/** Kept vectors of a model by their labels, oldest first: [{label, strength, vectors: [{source, index, point}]}]; one without a label stands alone. */
+export async function keptVectors(model) {
+  const groups = new Map();
+  for (const row of (await post('/api/vector/list-owned', { modelId: model, values: false })).vectors) {
+    const key = row.vectorLabel ? `l${row.vectorLabel}` : `n${featurePath(model, row.layer, row.index)}`;
+    if (!groups.has(key)) groups.set(key, { label: row.vectorLabel || null, strength: row.vectorDefaultSteerStrength, vectors: [] });
+    groups.get(key).vectors.push({ source: row.layer, index: Number(row.index), point: row.hookName });
+  }
+  return [...groups.values()];
+}
+
+/** "behind layer 3": where a kept vector is added. */
+export function pointPlace(point) {
+  const [, layer, side] = /^blocks\.(\d+)\.hook_resid_(pre|post)$/.exec(point) ?? [];
+  return layer === undefined ? `at ${point}` : `${side === 'pre' ? 'before' : 'behind'} layer ${layer}`;
 }

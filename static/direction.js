@@ -1,7 +1,7 @@
 // direction.js: what leads from some texts to others: found behind every layer, steered with at once, kept under a label.
 
 import { card, during, empty, field, h, load, num, percent, say, select, setTitle, show } from './dom.js';
-import { models, post, queryOf } from './api.js';
+import { featurePath, models, post, queryOf } from './api.js';
 import { sameCallBelow } from './snippet.js';
 import { meter } from './tokens.js';
 
@@ -82,9 +82,9 @@ function steerCard(state) {
 
 function keptNote(state, label, reply) {
   const file = `/api/vector/download${queryOf({ modelId: state.model.id, vectorLabel: label })}`;
-  const steering = { vectors: [{ label, strength: 1 }] };
+  const steering = { vectors: [{ label, strength: 1 }] }, [first] = reply.kept.features;
   return h('div', { class: 'stack tight' },
-    h('p', {}, `Kept: ${reply.kept.features.length} vectors under “${label}”. `, !state.chosen.has('blocks.0.hook_resid_post') && [h('a', { href: file, download: `${label}.gguf` }, 'The same as a file'), ' for llama.cpp.']),
+    h('p', {}, `Kept: ${reply.kept.features.length} vectors under “`, h('a', { href: featurePath(first.modelId, first.layer, first.index) }, label), '”. ', !state.chosen.has('blocks.0.hook_resid_post') && [h('a', { href: file, download: `${label}.gguf` }, 'The same as a file'), ' for llama.cpp.']),
     sameCallBelow('/v1/completions', { model: state.model.id, prompt: 'Once upon a time', max_tokens: TOKENS, temperature: 0, steering }));
 }
 

@@ -2,7 +2,7 @@
 // what it promotes, where it fired, and a box to try it. The embedded form of it stands in notebooks' frames.
 
 import { card, copyButton, count, crumbs, during, empty, facts, failure, field, h, known, load, noStore, num, percent, say, select, setTitle, show, tabs, waiting } from './dom.js';
-import { ApiError, areNeurons, boundOf, explanationOf, featurePath, findSource, get, nounOf, post, server } from './api.js';
+import { ApiError, areNeurons, boundOf, explanationOf, featurePath, findSource, get, nounOf, path, post, server } from './api.js';
 import { histogram } from './chart.js';
 import { listCard } from './list.js';
 import { logitList, tokenLine } from './tokens.js';
@@ -45,7 +45,7 @@ function figures(feature) {
     ['Tokens counted', known(feature.n_tokens) && feature.n_tokens > 0 ? count(feature.n_tokens) : null]]);
 }
 
-function plots(feature, height) {
+export function plots(feature, height) {
   const bars = (what) => ({ heights: feature[`${what}_data_bar_heights`] ?? [], values: feature[`${what}_data_bar_values`] ?? [] });
   const activity = bars('freq_hist'), logits = bars('logits_hist');
   return [
@@ -56,13 +56,13 @@ function plots(feature, height) {
 
 const clip = (list, n) => (list ?? []).slice(0, n);
 
-function logits(feature, most = 10) {
+export function logits(feature, most = 10) {
   if (!feature.pos_str?.length && !feature.neg_str?.length) return null;
   return h('div', { class: 'logits' }, logitList('Pushes up', clip(feature.pos_str, most), clip(feature.pos_values, most)),
     logitList('Pushes down', clip(feature.neg_str, most), clip(feature.neg_values, most)));
 }
 
-const LOGITS = 'What one unit of it adds to the logit of a token, straight from its place to the output.';
+export const LOGITS = 'What one unit of it adds to the logit of a token, straight from its place to the output.';
 
 /** One of the source's features as a line: its address, its meaning when it comes, a bar. */
 function neighbourLine(at, index, cosine) {
@@ -182,7 +182,7 @@ function drawWhole(main, at, told) {
   const left = h('div', { class: 'stack' });
   const right = h('div', { class: 'stack' });
   const headline = (feature) => show(top,
-    crumbs(['Home', '/'], [at.model.id, featurePath(at.model.id)], [at.source.id, `/${encodeURIComponent(at.model.id)}/${encodeURIComponent(at.source.id)}`]),
+    crumbs(['Home', '/'], [at.model.id, path(at.model.id)], [at.source.id, `/${encodeURIComponent(at.model.id)}/${encodeURIComponent(at.source.id)}`]),
     h('div', { class: 'row apart' }, h('h1', {}, heading(at, feature)),
       h('div', { class: 'row' }, stepLinks(at), !at.source.stored && h('a', { class: 'button main', href: steerLink(at, feature) }, 'Steer with it'))),
     h('p', { class: 'lead' }, `${nameOf(at)} of ${placeOf(at)}${at.source.stored ? '' : `, at ${at.source.point}`}`));
@@ -241,7 +241,13 @@ export async function draw(main, [modelId, sourceId, index], query) {
   setTitle(`${sourceId}/${index}`);
   const told = /^\d+$/.test(index) ? get('/api/feature' + featurePath(modelId, sourceId, index)) : null;
   told?.catch(() => {}); // waited for below, once the source is known
-  const at = { ...(await findSource(modelId, sourceId)), index: Number(index) };
+  const source = await findSource(modelId, sourceId).catch(async (error) => {
+    const vector = error.status === 404 ? await told?.catch(() => null) : null; // a kept vector is named as a feature is, and has no source
+    if (!vector?.hasVector) throw error;
+    return { vector };
+  });
+  if (source.vector) return (await import('./vector.js')).drawVector(main, source.vector);
+  const at = { ...source, index: Number(index) };
   if (!told || at.index >= boundOf(at.source))
     throw new ApiError(404, { message: `${sourceId} has no ${nounOf(at)} ${index}: they go from 0 to ${boundOf(at.source) - 1}` });
   if (query.get('embed') === 'true') return drawEmbedded(main, at, told, query);

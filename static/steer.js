@@ -2,7 +2,7 @@
 // The setup lives in the address behind '#', which never reaches the server: it can be kept and passed on.
 
 import { card, copyButton, count, crumbs, during, empty, failure, field, freshId, h, load, num, say, select, setTitle, show, tabs } from './dom.js';
-import { events, explanationOf, featurePath, findModel, firstSource, models, post } from './api.js';
+import { events, explanationOf, featurePath, findModel, firstSource, keptVectors, models, pointPlace, post } from './api.js';
 import { picker } from './search.js';
 import { sameCall } from './snippet.js';
 
@@ -13,6 +13,7 @@ const METHODS = [
 ];
 const NUMBERS = { temperature: 0.5, n_tokens: 48, seed: 42, strength_multiplier: 1, freq_penalty: 0 };
 const PROMPT = 'Once upon a time';
+const REACH_OF_LABELS = 4;
 
 const reach = (method) => METHODS.find(([id]) => id === method)[3];
 
@@ -27,12 +28,16 @@ function readHash() {
     const match = /^(.+)\/(\d+)(?:@(-?[\d.]+(?:e-?\d+)?))?$/.exec(word);
     if (match) setup.features.push({ source: match[1], index: Number(match[2]), strength: match[3] === undefined ? null : Number(match[3]) });
   }
+  for (const word of hash.getAll('label')) {
+    const [, label, strength] = /^(.*?)(?:@(-?[\d.]+(?:e-?\d+)?))?$/s.exec(word);
+    setup.features.push({ label, strength: strength === undefined ? null : Number(strength) });
+  }
   return setup;
 }
 
 function hashOf(setup) {
   const hash = new URLSearchParams({ model: setup.model, prompt: setup.prompt });
-  for (const f of setup.features) hash.append('feature', `${f.source}/${f.index}@${f.strength}`);
+  for (const f of setup.features) hash.append(...(f.label === undefined ? ['feature', `${f.source}/${f.index}@${f.strength}`] : ['label', `${f.label}@${f.strength}`]));
   if (setup.method !== METHODS[0][0]) hash.set('method', setup.method);
   for (const [name, usual] of Object.entries(NUMBERS)) if (setup[name] !== usual) hash.set(name, setup[name]);
   return `#${hash}`;
@@ -40,7 +45,7 @@ function hashOf(setup) {
 
 function bodyOf(setup) {
   return { modelId: setup.model, prompt: setup.prompt,
-    features: setup.features.map((f) => ({ modelId: setup.model, layer: f.source, index: f.index, strength: f.strength })),
+    features: setup.features.flatMap((f) => (f.vectors ?? [f]).map(({ source, index }) => ({ modelId: setup.model, layer: source, index, strength: f.strength }))),
     steer_method: setup.method, ...Object.fromEntries(Object.keys(NUMBERS).map((name) => [name, setup[name]])) };
 }
 
@@ -79,13 +84,16 @@ function slider(label, value, { min, max, step, wide = true }, changed) {
 }
 
 function featureBox(setup, feature, changed, removed) {
-  const most = Math.max(reach(setup.method), Math.abs(feature.strength));
+  const labelled = feature.label !== undefined; // kept vectors of one label: strength 1 is usually their own length
+  const most = Math.max(labelled && setup.method === METHODS[0][0] ? REACH_OF_LABELS : reach(setup.method), Math.abs(feature.strength));
   const name = h('span', {}, feature.description ?? '');
-  const title = `${feature.source}/${feature.index}`;
-  if (!feature.description)
+  const title = labelled ? feature.label : `${feature.source}/${feature.index}`;
+  const first = labelled ? feature.vectors[0] : feature;
+  if (labelled) show(name, feature.vectors.length > 1 ? `${count(feature.vectors.length)} kept vectors` : `kept, ${pointPlace(first.point)}`);
+  else if (!feature.description)
     explanationOf(setup.model, feature.source, feature.index).then((told) => { if (told) { feature.description = told; show(name, told); } });
   return h('li', { class: 'feature' },
-    h('div', { class: 'row' }, h('div', {}, h('a', { href: featurePath(setup.model, feature.source, feature.index) }, title), ' ', h('small', { class: 'soft' }, name)),
+    h('div', { class: 'row' }, h('div', {}, h('a', { href: featurePath(setup.model, first.source, first.index) }, title), ' ', h('small', { class: 'soft' }, name)),
       h('button', { type: 'button', class: 'quiet', 'aria-label': `Remove ${title}`, onclick: removed }, '✕')),
     slider(`Strength of ${title}`, feature.strength, { min: -most, max: most, step: most > 20 ? 1 : 0.1 }, (value) => { feature.strength = value; changed(); }));
 }
@@ -145,6 +153,14 @@ function controls(setup, state, all, changed, rebuild) {
     changed();
     say(`added ${row.source} ${row.index}`);
   };
+  const addKept = (group) => {
+    if (group.label === null) return add({ ...group.vectors[0], peak: group.strength });
+    if (setup.features.some((f) => f.label === group.label)) return undefined;
+    setup.features.push({ label: group.label, vectors: group.vectors, strength: setup.method === METHODS[0][0] ? group.strength : usualStrength(setup.method) });
+    drawFeatures();
+    changed();
+    return say(`added ${group.label}`);
+  };
   const number = (name, label, props, note) => {
     const input = h('input', { type: 'number', value: setup[name], ...props });
     input.addEventListener('input', () => { if (Number.isFinite(input.valueAsNumber)) { setup[name] = input.valueAsNumber; changed(); } });
@@ -156,6 +172,8 @@ function controls(setup, state, all, changed, rebuild) {
     field('Prompt', prompt),
     h('div', {}, h('h3', { class: 'label' }, 'Features'), list),
     h('div', {}, h('h3', { class: 'label' }, 'Add a feature'), picker(state, () => setup.prompt, add, { eager: setup.features.length === 0 })),
+    state.kept.length > 0 && h('div', {}, h('h3', { class: 'label' }, 'Add kept vectors'), h('div', { class: 'found' }, state.kept.map((group) => h('button', { type: 'button', onclick: () => addKept(group) },
+      h('span', {}, group.label ?? `Vector ${group.vectors[0].index}`), h('small', { class: 'soft' }, group.vectors.length > 1 ? `${count(group.vectors.length)} layers` : pointPlace(group.vectors[0].point)))))),
     h('div', {}, h('h3', { class: 'label' }, 'Method'), tabs('Method', METHODS.map(([id, text]) => [id, text]), setup.method, (id) => {
       setup.method = id;
       for (const f of setup.features) if (Math.abs(f.strength) > reach(id)) f.strength = usualStrength(id);
@@ -170,11 +188,28 @@ function controls(setup, state, all, changed, rebuild) {
 
 const usualStrength = (method, peak) => (method === 'ORTHOGONAL_DECOMP' ? 2 : method === 'PROJECTION_CAP' ? 0 : Math.round(Math.min(60, peak ?? 20)));
 
-function build(main, all, setup, given) {
+/** Labels become the vectors that they stand for; what is not kept any more is told and left out. */
+function findKept(setup, kept) {
+  const lost = [];
+  setup.features = setup.features.filter((f) => {
+    if (f.label === undefined) return true;
+    const group = kept.find((one) => one.label === f.label);
+    if (!group) lost.push(f.label);
+    if (!group) return false;
+    f.vectors = group.vectors;
+    f.strength ??= group.strength;
+    return true;
+  });
+  return lost;
+}
+
+async function build(main, all, setup, given) {
   const model = all.find((one) => one.id === setup.model) ?? all[0];
   setup.model = model.id;
+  const kept = await keptVectors(model.id).catch(() => []); // steering goes on without
+  const lost = findKept(setup, kept);
   for (const f of setup.features) f.strength ??= usualStrength(setup.method);
-  const state = { model, source: model.every.find((one) => one.id === setup.features[0]?.source) ?? firstSource(model) };
+  const state = { model, kept, source: model.every.find((one) => one.id === setup.features[0]?.source) ?? firstSource(model) };
   const plain = output('Default', 'plain', 'nothing is pushed');
   const steered = output('Steered', 'steered', 'with the features');
   const log = h('div', { class: 'unseen', role: 'log', 'aria-live': 'polite', 'aria-label': 'Steered text as it is written' });
@@ -261,6 +296,7 @@ function build(main, all, setup, given) {
         code.node)));
   if (given) write(setup.includesPrompt ? given : { DEFAULT: setup.prompt + given.DEFAULT, STEERED: setup.prompt + given.STEERED }, setup.prompt, true);
   else invite();
+  if (lost.length) show(notes, empty(`No vectors are kept under ${lost.map((label) => `\u201c${label}\u201d`).join(', ')}.`, 'They may have been deleted, or are another model\u2019s.'));
   document.onkeydown = (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) { event.preventDefault(); steer(); } };
 }
 
@@ -275,7 +311,7 @@ export async function draw(main, [shareId]) {
     const setup = saved ? setupOf(saved) : readHash();
     if (setup.model) setup.model = (await findModel(setup.model)).id;
     const page = h('div', {});
-    build(page, all, setup, saved);
+    await build(page, all, setup, saved);
     return page;
   });
 }

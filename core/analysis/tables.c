@@ -111,24 +111,33 @@ static int to_stream(const struct dict *dict, struct plan *plan, float *rows, in
   return failed;
 }
 
-int tables_each(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
-                void (*see)(void *context, int i, const float *logits), void *context, struct error *error) {
-  size_t width = (size_t)dict_info(dict)->d_out, stream = (size_t)plan_model(plan)->arch.d_model;
-  assert(tables_has_logits(dict, (int64_t)stream));
+/* rows [n, d_model] of the stream, without the final norm, through the unembedding. */
+static int each_unembedded(struct plan *plan, int64_t vocabulary, const float *rows, int n,
+                           void (*see)(void *context, int i, const float *logits), void *context, struct error *error) {
   struct backend *backend = plan_backend(plan);
-  float *rows = malloc((size_t)n * (width > stream ? width : stream) * sizeof *rows), *logits = malloc((size_t)vocabulary * sizeof *logits);
-  int failed = rows && logits ? 0 : error_memory(error, (size_t)vocabulary * sizeof *logits);
-  for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, features[i], rows + (size_t)i * width);
-  if (!failed) failed = to_stream(dict, plan, rows, n, error);
-  if (!failed) failed = plan_unembed(plan, rows, n, error);
+  float *logits = malloc((size_t)vocabulary * sizeof *logits);
+  int failed = logits ? plan_unembed(plan, rows, n, error) : error_memory(error, (size_t)vocabulary * sizeof *logits);
   struct rows all = plan_logits(plan);
   for (int i = 0; !failed && i < n; i++) {
     struct span at = span_at(all.at, (size_t)i * (size_t)all.ld * sizeof(float));
     failed = backend->ops->read(backend, logits, at, (size_t)vocabulary * sizeof(float), error);
     if (!failed) see(context, i, logits);
   }
-  free(rows);
   free(logits);
+  return failed;
+}
+
+int tables_each(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
+                void (*see)(void *context, int i, const float *logits), void *context, struct error *error) {
+  size_t width = (size_t)dict_info(dict)->d_out, stream = (size_t)plan_model(plan)->arch.d_model;
+  assert(tables_has_logits(dict, (int64_t)stream));
+  size_t bytes = (size_t)n * (width > stream ? width : stream) * sizeof(float);
+  float *rows = malloc(bytes);
+  int failed = rows ? 0 : error_memory(error, bytes);
+  for (int i = 0; !failed && i < n; i++) dict_decoder_row(dict, features[i], rows + (size_t)i * width);
+  if (!failed) failed = to_stream(dict, plan, rows, n, error);
+  if (!failed) failed = each_unembedded(plan, vocabulary, rows, n, see, context, error);
+  free(rows);
   return failed;
 }
 
@@ -146,6 +155,11 @@ int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary
                   struct feature_logits *out, struct error *error) {
   struct summaries summaries = {vocabulary, out};
   return tables_each(dict, plan, vocabulary, features, n, see_summary, &summaries, error);
+}
+
+int tables_row_logits(struct plan *plan, int64_t vocabulary, const float *row, struct feature_logits *out, struct error *error) {
+  struct summaries summaries = {vocabulary, out};
+  return each_unembedded(plan, vocabulary, row, 1, see_summary, &summaries, error);
 }
 
 /* ---- neighbours ---- */

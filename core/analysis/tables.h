@@ -37,6 +37,9 @@ int tables_each(const struct dict *dict, struct plan *plan, int64_t vocabulary, 
 int tables_logits(const struct dict *dict, struct plan *plan, int64_t vocabulary, const uint32_t *features, int n,
                   struct feature_logits *out, struct error *error) MUST_CHECK;
 
+/* The same of one row of the stream's width that belongs to no dictionary: row [d_model]. */
+int tables_row_logits(struct plan *plan, int64_t vocabulary, const float *row, struct feature_logits *out, struct error *error) MUST_CHECK;
+
 struct feature_neighbours {
   uint32_t index[TABLE_NEIGHBOURS_MOST];
   float cosine[TABLE_NEIGHBOURS_MOST];

@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "core/model/point_shape.h"
-#include "core/store/vectors.h"
+#include "core/vectors.h"
 
 /* Vectors and edits: two lists, so that errors name the one that a client wrote. */
 enum { PLANS = 2 };
@@ -80,12 +80,6 @@ static int put_feature(const struct lab_steering *asked, size_t i, struct point 
   return prepare_vector(asked, field, v, n, error);
 }
 
-/* Sources that kept vectors stand under, as /api/vector/new names them. */
-static bool holds_vectors(const char *source_id) {
-  const char *set = source_id + strspn(source_id, "0123456789");
-  return set != source_id && (strcmp(set, "-neuronpedia-resid-pre") == 0 || strcmp(set, "-neuronpedia-resid-post") == 0);
-}
-
 /* A vector that somebody keeps (store): it steers as a feature does. */
 static int add_kept_vector(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
                            struct steering *steering, struct error *error) {
@@ -153,7 +147,7 @@ static int add_targets(const struct lab_steering *asked, size_t i, const struct 
 static int add_feature(struct lab *lab, const struct lab_model_info *model, const struct lab_steering *asked, size_t i,
                        struct steering *steering, struct error *error) {
   char field[64];
-  if (holds_vectors(asked->features[i].source_id)) return add_kept_vector(lab, model, asked, i, steering, error);
+  if (lab_holds_vectors(asked->features[i].source_id)) return add_kept_vector(lab, model, asked, i, steering, error);
   snprintf(field, sizeof field, "%sfeatures[%zu].%s", asked->prefix, i, asked->source_field);
   const struct lab_source_info *info = lab_find_source(lab, model, asked->features[i].source_id, field, error);
   if (!info || check_index(asked, info, i, error) != 0) return -1;

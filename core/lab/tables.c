@@ -142,13 +142,13 @@ void table_free_decoder(struct lab *lab, const struct model *model, struct decod
 
 /* ---- rows of the store ---- */
 
-static int store_tokens(const struct table_work *work, const int32_t *ids, const float *values, int n,
+static int store_tokens(const struct model *model, const int32_t *ids, const float *values, int n,
                         struct arena *arena, struct store_tokens *out, struct error *error) {
   struct store_text *texts = arena_array(arena, (size_t)n, sizeof *texts, error);
   float *copy = arena_array(arena, (size_t)n, sizeof *copy, error);
   if (!texts || !copy) return -1;
   for (int i = 0; i < n; i++) {
-    texts[i].text = lab_token_text(work->model->tokenizer, ids[i], arena, error);
+    texts[i].text = lab_token_text(model->tokenizer, ids[i], arena, error);
     if (!texts[i].text) return -1;
     texts[i].length = strlen(texts[i].text);
     copy[i] = values[i];
@@ -157,18 +157,19 @@ static int store_tokens(const struct table_work *work, const int32_t *ids, const
   return 0;
 }
 
+int table_store_logits(const struct model *model, const struct feature_logits *logits, struct arena *arena, struct store_feature *out,
+                       struct error *error) {
+  out->groups |= STORE_LOGITS | STORE_MOMENTS;
+  out->moments = (struct store_moments){logits->moments.mean, logits->moments.std, logits->moments.skewness, logits->moments.kurtosis};
+  out->logits = (struct store_histogram){logits->bars, logits->centres, TABLE_LOGIT_BARS};
+  if (store_tokens(model, logits->top, logits->top_value, logits->n, arena, &out->top, error) != 0) return -1;
+  return store_tokens(model, logits->bottom, logits->bottom_value, logits->n, arena, &out->bottom, error);
+}
+
 int table_store(const struct table_work *work, const struct table_row *row, struct arena *arena,
                 struct store_feature *out, struct error *error) {
-  const struct feature_logits *logits = &row->logits;
   if (work->logits) out->groups |= STORE_LOGITS; /* also where it is known that there are none */
-  if (work->logits && work->source->info.promotes) {
-    out->groups |= STORE_MOMENTS;
-    out->moments = (struct store_moments){logits->moments.mean, logits->moments.std, logits->moments.skewness, logits->moments.kurtosis};
-    if (store_tokens(work, logits->top, logits->top_value, logits->n, arena, &out->top, error) != 0 ||
-        store_tokens(work, logits->bottom, logits->bottom_value, logits->n, arena, &out->bottom, error) != 0)
-      return -1;
-    out->logits = (struct store_histogram){logits->bars, logits->centres, TABLE_LOGIT_BARS};
-  }
+  if (work->logits && work->source->info.promotes && table_store_logits(work->model, &row->logits, arena, out, error) != 0) return -1;
   if (work->neighbours) {
     out->groups |= STORE_NEIGHBOURS;
     out->neighbours = row->neighbours.index;

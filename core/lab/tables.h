@@ -42,4 +42,8 @@ void table_free_decoder(struct lab *lab, const struct model *model, struct decod
 int table_store(const struct table_work *work, const struct table_row *row, struct arena *arena,
                 struct store_feature *out, struct error *error) MUST_CHECK;
 
+/* The STORE_LOGITS and STORE_MOMENTS groups alone. Token texts in the arena; the histogram is borrowed. */
+int table_store_logits(const struct model *model, const struct feature_logits *logits, struct arena *arena, struct store_feature *out,
+                       struct error *error) MUST_CHECK;
+
 #endif

@@ -1,5 +1,8 @@
 /* vectors.c: directions of several layers under one label: from files into the store, and back. */
 #include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "core/model/control_vector.h"
 #include "core/model/points.h"
@@ -10,6 +13,24 @@ int lab_vector_place(int64_t layer, bool pre, struct arena *arena, struct store_
   vector->source = arena_printf(arena, error, "%" PRId64 "-neuronpedia-resid-%s", layer, word);
   vector->point = arena_printf(arena, error, "blocks.%" PRId64 ".hook_resid_%s", layer, word);
   return vector->source && vector->point ? 0 : -1;
+}
+
+bool lab_holds_vectors(const char *source_id) {
+  const char *set = source_id + strspn(source_id, "0123456789");
+  return set != source_id && (strcmp(set, "-neuronpedia-resid-pre") == 0 || strcmp(set, "-neuronpedia-resid-post") == 0);
+}
+
+struct lab_source_info lab_vector_source(const struct lab_model_info *model, const struct store_vector *vector) {
+  const char *set = vector->source + strspn(vector->source, "0123456789");
+  return (struct lab_source_info){.id = vector->source, .set = set + (*set == '-'), .model_id = model->id, .point = vector->point,
+                                  .point_out = vector->point, .layer = atoi(vector->source), .d_in = (int64_t)vector->n,
+                                  .bos_counts = true, .promotes = true};
+}
+
+double lab_vector_norm(const float *values, size_t n) {
+  double square = 0;
+  for (size_t i = 0; i < n; i++) square += (double)values[i] * (double)values[i];
+  return sqrt(square);
 }
 
 static int take_directions(const struct control_vector *file, const struct store_vector *alike, size_t width, struct arena *arena,

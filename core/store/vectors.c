@@ -179,3 +179,15 @@ int store_vector_delete(struct store *store, const char *model, const char *sour
   if (result == 0) result = sqlite3_changes(writer->db) > 0;
   return store_writer_end(store, writer, result, error);
 }
+
+int store_vectors_delete(struct store *store, const char *model, const char *label, struct error *error) {
+  struct row row;
+  struct connection *writer = store_writer(store, error);
+  if (!writer) return -1;
+  row_open(&row, writer, "DELETE" LABEL_WHERE, NULL, error);
+  row_put_text(&row, model);
+  row_put_text(&row, label);
+  int result = row_run(&row);
+  if (result == 0) result = sqlite3_changes(writer->db);
+  return store_writer_end(store, writer, result, error);
+}

@@ -41,4 +41,7 @@ int store_vectors_labelled(struct store *store, const char *model, const char *l
 int store_vector_delete(struct store *store, const char *model, const char *source, int64_t index,
                         struct error *error) MUST_CHECK;
 
+/* Deletes all vectors of a model with that label, in one step: how many there were, -1 on error. */
+int store_vectors_delete(struct store *store, const char *model, const char *label, struct error *error) MUST_CHECK;
+
 #endif

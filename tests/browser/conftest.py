@@ -45,6 +45,9 @@ def chromium():
 @pytest.fixture(scope="session")
 def bare():
     one = steerd_http.Daemon(steerd_http.model_options())
+    kept = [one.post("/api/vector/new", {"modelId": steerd_http.MODEL, "layerNumber": layer, "hookType": "hook_resid_post", "vectorLabel": "kept for long",
+                                         "vectorDefaultSteerStrength": 1.5, "vector": [(c + layer) % 7 - 3 for c in range(48)]}).json() for layer in (1, 2)]
+    one.vector = kept[0]["vector"]["index"]  # the page of it is one of those that are looked at
     yield one
     one.finish()
 

@@ -12,17 +12,23 @@ from page import MODEL, SOURCE, button, count, find, has, open_page, settled, te
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", f"/{MODEL}/{SOURCE}/map", f"/{MODEL}/1", f"/{MODEL}/1/17", "/steer", "/inspect", "/lab", "/direction", "/graph", "/list", "/jobs"]
+PAGES = ["/", f"/{MODEL}", f"/{MODEL}/{SOURCE}", f"/{MODEL}/{SOURCE}/12", f"/{MODEL}/{SOURCE}/map", f"/{MODEL}/1", f"/{MODEL}/1/17", f"/{MODEL}/1-neuronpedia-resid-post/VECTOR", "/steer", "/inspect", "/lab", "/direction", "/graph", "/list", "/jobs"]
 SWITCHES = "embed=true&embedexplanation=true&embedplots=true&embedtest=true&height=300"
 OWN_ELEMENTS = set("a button code dd details div dl dt figcaption figure form g h1 h2 h3 input label legend li nav ol option p path pre "
                    "rect section select small span summary svg textarea ul fieldset i".split())
 WEIGHT_MOST = 200_000  # bytes, uncompressed, of a page with its scripts and styles
 
 
+@pytest.fixture
+def path(request, bare):
+    """The number of a kept vector is the server's choice: it takes the place of VECTOR."""
+    return request.param.replace("VECTOR", bare.vector)
+
+
 # ---- every page -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES, indirect=True)
 def test_page_opens_fits_and_is_light(browser, site, path):
     open_page(browser, site + path)
     assert count(browser, "h1") == 1 and browser.title.endswith("steerd")
@@ -34,7 +40,7 @@ def test_page_opens_fits_and_is_light(browser, site, path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES, indirect=True)
 def test_no_sideways_scroll_on_a_phone(browser, site, path, scheme):
     resize(browser, 360, 740)
     paint(browser, scheme)
@@ -45,7 +51,7 @@ def test_no_sideways_scroll_on_a_phone(browser, site, path, scheme):
     assert light == (scheme == "light")
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES, indirect=True)
 def test_everything_has_a_name(browser, site, path):
     open_page(browser, site + path)
     nameless = browser.execute_script("""
@@ -54,10 +60,11 @@ def test_everything_has_a_name(browser, site, path):
     assert not nameless, nameless
     twice = browser.execute_script("const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.filter((id, i) => ids.indexOf(id) !== i)")
     assert not twice, twice
+    assert count(browser, "a[href*=undefined]") == 0
     assert count(browser, "main") == 1 and count(browser, "[style]:not(i):not(.middle):not(#tip)") == 0
 
 
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES, indirect=True)
 def test_every_control_is_reached_by_tab(browser, site, path):
     """Once round by Tab: each stop is on the screen and ringed, and no visible control is left out."""
     open_page(browser, site + path)
@@ -511,7 +518,7 @@ def test_keyboard_alone_steers(browser, site):
 
 
 @pytest.mark.allow_errors("501", "404", "503")
-@pytest.mark.parametrize("path", PAGES)
+@pytest.mark.parametrize("path", PAGES, indirect=True)
 def test_pages_of_a_daemon_without_statistics_stand(browser, bare, path):
     open_page(browser, bare.url + path)
     assert count(browser, "h1") == 1

@@ -8,6 +8,7 @@
 #include "api/handlers.h"
 #include "api/inference.h"
 #include "api/reply.h"
+#include "api/tensor_reply.h"
 #include "api/vector_run.h"
 
 const struct field inference_raw_fields[] = {
@@ -137,8 +138,26 @@ static int write_rows(struct api_call *call, struct json_writer *w, const struct
   return 0;
 }
 
+/* One array [layer, text, column], or one of each layer [text, column], as they lie in the run's result: each text has one position. */
+static int finish_arrays(struct api_call *call, enum tensor_form form, const struct lab_run_result *result, struct error *error) {
+  struct tensor_shape *shapes = arena_array(&call->arena, result->n_tensors, sizeof *shapes, error);
+  int64_t n_texts = (int64_t)result->n_texts, width = result->tensors[0].width, bytes = n_texts * width * (int64_t)sizeof(float);
+  if (!shapes) return -1;
+  for (size_t i = 0; i < result->n_tensors; i++)
+    shapes[i] = (struct tensor_shape){.name = result->tensors[i].name, .dims = {n_texts, width}, .n_dims = 2, .bytes = bytes,
+                                      .offset = result->texts[0].offsets[i]};
+  struct tensor_shape all = {.dims = {(int64_t)result->n_tensors, n_texts, width}, .n_dims = 3, .bytes = result->bytes};
+  if (form == TENSOR_NPY)
+    tensor_write_npy(&call->body, &all);
+  else
+    tensor_write_safetensors(&call->body, shapes, result->n_tensors);
+  return tensor_stream(call, form, result->bytes, lab_run_read, error);
+}
+
 static int finish_raw(struct api_call *call, struct error *error) {
   const struct lab_run_result *result = lab_run_result(call->job);
+  enum tensor_form form = tensor_form(call);
+  if (form != TENSOR_JSON) return finish_arrays(call, form, result, error);
   float *row = new_row(call, result, error);
   if (!row) return -1;
   struct json_writer w;

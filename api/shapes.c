@@ -246,7 +246,7 @@ static const struct shape shapes[] = {
      "generated_tokens: integer}, summary: text}"},
     {inference_lens_post, .body = "@LensFrames", .types = LINES},
     {lens_prompt_post, .body = "@LensFrames", .types = LINES},
-    {inference_vector_post, .body = "{vector: [number], hookName: text, encoderVector: [number], encoderHookName: text}"},
+    {inference_vector_post, .body = "{vector: [number], hookName: text, encoderVector: [number], encoderHookName: text}", .types = ARRAYS},
     {inference_cossim_post,
      .body = "{feature: @FeatureName?, topkDecoderCossimFeatures: [{feature: @FeatureName, cosineSimilarity: number}]}"},
     {inference_similarity_post, .body = "{similarityMatrix: [[number]], tokens: [text]}"},
@@ -263,7 +263,7 @@ static const struct shape shapes[] = {
     {inference_source_post, .body = "{results: [@ActiveFeatures]}"},
     {inference_raw_post,
      .body = "{hookPoint: text, type: text, dtype: text, device: text, results: [{tokenStrings: [text], tokenIds: [integer], "
-             "activations: [{layer: integer, tokenIndices: [integer], values: [[number?]]}]}]}"},
+             "activations: [{layer: integer, tokenIndices: [integer], values: [[number?]]}]}]}", .types = ARRAYS},
     {inference_attention_post,
      .body = "{seqLen: integer, attentionIndices: [integer], attentionValues: [number], maxActivation: number, tokens: [text]}"},
 

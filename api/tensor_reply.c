@@ -15,6 +15,10 @@ enum tensor_form tensor_form(const struct api_call *call) {
   return accept && strcasestr(accept, "application/vnd.safetensors") ? TENSOR_SAFETENSORS : TENSOR_JSON;
 }
 
+const char *tensor_content_type(enum tensor_form form) {
+  return form == TENSOR_NPY ? "application/x-npy" : "application/vnd.safetensors";
+}
+
 /* Version 1.0: magic, length of the dictionary, the dictionary padded so that data begins at a multiple of 64. */
 void tensor_write_npy(struct buffer *out, const struct tensor_shape *shape) {
   char text[512];
@@ -90,6 +94,6 @@ int tensor_stream(struct api_call *call, enum tensor_form form, int64_t bytes, t
   call->plan = plan;
   call->pull = pull;
   call->stream = true;
-  call->content_type = form == TENSOR_NPY ? "application/x-npy" : "application/vnd.safetensors";
+  call->content_type = tensor_content_type(form);
   return 0;
 }

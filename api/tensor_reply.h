@@ -9,6 +9,8 @@ enum tensor_form { TENSOR_JSON, TENSOR_NPY, TENSOR_SAFETENSORS };
 /* What the Accept header asks for; JSON unless one of the two is named. */
 enum tensor_form tensor_form(const struct api_call *call);
 
+const char *tensor_content_type(enum tensor_form form); /* not of JSON */
+
 struct tensor_shape {
   const char *name;
   int64_t dims[5];

@@ -18,6 +18,13 @@ def read_tensors(path):
             .reshape(row["shape"]) for name, row in rows.items()}
 
 
+def load_safetensors(raw):
+    at = 8 + struct.unpack("<Q", raw[:8])[0]
+    assert at % 8 == 0
+    return {name: np.frombuffer(raw[at + row["data_offsets"][0]:at + row["data_offsets"][1]], "<f4").reshape(row["shape"])
+            for name, row in json.loads(raw[8:at]).items()}
+
+
 def write_tensors(path, tensors, kind="F32"):
     """{name: float array} as a safetensors file; kind "BF16": to nearest, ties to even."""
     rows, at, size = {}, 0, 4 if kind == "F32" else 2

@@ -1,5 +1,6 @@
 """The routes of Neuronpedia's inference server: every field of every shape, the numbers against recorded ones (sae_lens and PyTorch
 in float64, tests/vectors) with the routes' own rules done here in NumPy, and against what the other routes say."""
+import io
 import json
 import os
 import pathlib
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import MODEL, ROOT, VECTORS, Daemon
-from tensors import read_tensors, write_tensors
+from tensors import load_safetensors, read_tensors, write_tensors
 
 TINY = VECTORS / MODEL
 SOURCE = "1-res-relu"
@@ -383,6 +384,17 @@ def test_raw(daemon):
     assert second["activations"][1]["values"] == [run[-1]]
     some = ask(daemon, "/v1/activation/raw", {"prompts": [PROMPTS[0]], "layers": [2, 0, 2], "hookPoint": "residual_stream"})
     assert some["results"][0]["activations"] == [first["activations"][0], first["activations"][2]]
+    # The same numbers as arrays, of texts of several lengths: each has one position.
+    body = {"prompts": [PROMPTS[0], "so"], "layers": [2, 0]}
+    rows = [[one["activations"][k]["values"][0] for one in (first, second)] for k in (0, 2)]
+    npy = daemon.post("/v1/activation/raw", body, headers={"Accept": "application/x-npy"})
+    array = np.load(io.BytesIO(npy.content))
+    assert npy.headers["Content-Type"] == "application/x-npy" and array.shape == (2, 2, 48)
+    assert (array == np.array(rows, np.float32)).all()
+    tensors = daemon.post("/v1/activation/raw", body, headers={"Accept": "application/vnd.safetensors"})
+    arrays = load_safetensors(tensors.content)
+    assert sorted(arrays) == ["blocks.0.hook_resid_post", "blocks.2.hook_resid_post"]
+    assert all((arrays[f"blocks.{layer}.hook_resid_post"] == array[i]).all() for i, layer in enumerate((0, 2)))
     refused(daemon, "/v1/activation/raw", {"prompts": ["so"], "layers": [0, 3]}, 400, "layers[1]", "0 to 2")
     refused(daemon, "/v1/activation/raw", {"prompts": ["so"], "hookPoint": "mlp_out"}, 400, "hookPoint", "residual_stream")
     refused(daemon, "/v1/activation/raw", {"prompts": ["so"], "type": "all"}, 400, "type", "final_output_token")

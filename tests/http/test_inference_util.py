@@ -1,9 +1,11 @@
 """POST /v1/util/...: vectors of features and their neighbours beside the dictionary's own file, done here in NumPy."""
+import io
+
 import numpy as np
 import pytest
 
 from conftest import MODEL, VECTORS
-from tensors import read_tensors
+from tensors import load_safetensors, read_tensors
 from test_inference import SOURCE, ask, refused
 
 WEIGHTS = {k: v.astype(np.float64) for k, v in read_tensors(VECTORS / MODEL / "sources" / SOURCE / "sae_weights.safetensors").items()}
@@ -25,6 +27,11 @@ def test_vectors_of_a_feature(daemon, index):
     assert got["vector"] == pytest.approx((WEIGHTS["W_dec"][index] / NORMS[index]).tolist(), **CLOSE)
     assert got["encoderVector"] == pytest.approx((WEIGHTS["W_enc"][:, index] * NORMS[index]).tolist(), **CLOSE)
     assert ask(daemon, "/v1/util/sae-vector", {"source": SOURCE, "index": str(index)}) == got
+    body = {"source": SOURCE, "index": index}
+    npy = daemon.post("/v1/util/sae-vector", body, headers={"Accept": "application/x-npy"})
+    assert npy.headers["Content-Type"] == "application/x-npy" and np.load(io.BytesIO(npy.content)).tolist() == np.float32(got["vector"]).tolist()
+    both = load_safetensors(daemon.post("/v1/util/sae-vector", body, headers={"Accept": "application/vnd.safetensors"}).content)
+    assert {name: array.tolist() for name, array in both.items()} == {name: np.float32(got[name]).tolist() for name in ("vector", "encoderVector")}
     refused(daemon, "/v1/util/sae-vector", {"source": SOURCE, "index": 96}, 404, "index", "0 to 95")
     refused(daemon, "/v1/util/sae-vector", {"source": SOURCE, "index": -1}, 400, "index")
     refused(daemon, "/v1/util/sae-vector", {"source": "9-no", "index": 1}, 404, "source")

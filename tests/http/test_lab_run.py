@@ -1,12 +1,12 @@
 """POST /v1/lab/run and /v1/lab/next beside their twin in NumPy, and what is promised of edits everywhere."""
 import io
 import json
-import struct
 
 import numpy as np
 import pytest
 
 from conftest import MODEL, VECTORS
+from tensors import load_safetensors
 from twin import Dictionary, Twin, agrees, log_softmax
 
 FOLDER = VECTORS / MODEL
@@ -41,13 +41,6 @@ def refused(daemon, path, body, field, *words, status=400):
     assert reply.get("field") == field, reply
     for word in words:
         assert word in reply["error"], reply["error"]
-
-
-def load_safetensors(raw):
-    at = 8 + struct.unpack("<Q", raw[:8])[0]
-    assert at % 8 == 0
-    return {name: np.frombuffer(raw[at + row["data_offsets"][0]:at + row["data_offsets"][1]], "<f4").reshape(row["shape"])
-            for name, row in json.loads(raw[8:at]).items()}
 
 
 # ---- the twin itself ------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ static int find_row(struct api_call *call, int64_t index, struct store_vector *o
 }
 
 static int find_kept(struct api_call *call, const char *source, int64_t index, struct store_vector *out, struct error *error) {
-  const struct lab_model_info *model = call_model(call, call->values, "modelId", error);
+  const struct lab_model_info *model = call_known_model(call, values_text(call->values, "modelId", NULL), "modelId", error);
   char number[24];
   snprintf(number, sizeof number, "%" PRId64, index);
   int found = model ? vector_find(call, model, source, index, out, error) : -1;
@@ -161,7 +161,8 @@ int vector_get_post(struct api_call *call, struct error *error) {
 
 int vector_list_post(struct api_call *call, struct error *error) {
   const struct lab_model_info *model = NULL;
-  if (values_has(call->values, "modelId") && !(model = call_model(call, call->values, "modelId", error))) return -1;
+  const char *id = values_text(call->values, "modelId", NULL);
+  if (id && !(model = call_known_model(call, id, "modelId", error))) return -1;
   struct store *store = lab_store(call->api->lab);
   struct store_vector *vectors = NULL;
   size_t n = 0;
@@ -202,7 +203,7 @@ static int delete_label(struct store *store, const char *model, const char *labe
 /* Of one vector it is a success also when there was none, as upstream answers. */
 int vector_delete_post(struct api_call *call, struct error *error) {
   const struct values *values = call->values;
-  const struct lab_model_info *model = call_model(call, values, "modelId", error);
+  const struct lab_model_info *model = call_known_model(call, values_text(values, "modelId", NULL), "modelId", error);
   if (!model || check_delete(values, error) != 0) return -1;
   struct store *store = lab_store(call->api->lab);
   if (!store) return lab_needs_store(error);

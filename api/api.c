@@ -85,8 +85,7 @@ void api_set_porch(struct api *api, void (*read_porch)(void *context, struct api
 
 void api_print_routes(void) {
   for (size_t i = 0; i < n_routes; i++)
-    printf("%-6s %-44s  %s%s\n", routes[i].method, routes[i].path, routes[i].summary,
-           routes[i].handler ? "" : " (not built yet)");
+    printf("%-6s %-44s  %s\n", routes[i].method, routes[i].path, routes[i].summary);
 }
 
 /* ---- helpers of handlers ------------------------------------------------------------------------------ */
@@ -193,9 +192,6 @@ static bool refuse_head(struct api_call *call, const struct route *allowed) {
 static int run_handler(struct api_call *call, struct error *error) {
   const struct route *row = call->route;
   const struct api_options *options = &call->api->options;
-  if (!row->handler)
-    return error_set(error, ERROR_UNSUPPORTED, "'%s %s' (%s) is planned but not built yet; GET /docs lists what is",
-                     row->method, row->path, row->summary);
   if ((row->flags & ROUTE_ENGINE) && atomic_load(&call->api->draining))
     return error_set(error, ERROR_BUSY, TEXT_CLOSING);
   if (row->fields) {

@@ -58,7 +58,7 @@ static const struct field from_rows[] = {
     {"edits", NULL, FIELD_OBJECTS, .max = 256, .inner = inner_edit_rows, .example = "{\"op\": \"zero\", \"point\": \"z.0\"}",
      .text = "Changes in that run."},
     {"positions", NULL, FIELD_PLACES, .min = 1, .max = 1e6,
-     .text = "Take from these positions, in this order; left out: from the same ones."},
+     .text = "Take from these positions, in this order; left out: from the same ones. Of a mean: it is over these; left out: over all."},
     {.name = NULL}};
 
 const struct field edit_fields[] = {
@@ -81,7 +81,7 @@ static const struct {
     {"set", LAB_EDIT_SET, "point vector value heads keys", "point"},
     {"scale", LAB_EDIT_SCALE, "point source index value heads keys includeError", "value"},
     {"zero", LAB_EDIT_ZERO, "point heads keys", "point"},
-    {"mean", LAB_EDIT_MEAN, "point source index heads keys includeError from over texts perPosition", ""},
+    {"mean", LAB_EDIT_MEAN, "point source index value heads keys includeError from over texts perPosition", ""},
     {"clamp", LAB_EDIT_CLAMP, "source index value unit includeError", "value"},
     {"ablate", LAB_EDIT_ABLATE, "source index includeError", "index"},
     {"splice", LAB_EDIT_SPLICE, "source features includeError", "source"},

@@ -23,6 +23,10 @@ struct graph_names {
 int graph_start(struct api_call *call, const struct graph_names *names, const char *slug,
                 int (*finish)(struct api_call *call, struct error *error), struct error *error) MUST_CHECK;
 
+/* The sources of the set that a field names (left out: the model's only set of transcoders), lowest layer first, in the call's arena. */
+int graph_transcoders(struct api_call *call, const struct lab_model_info *model, const char *field, const struct lab_source_info ***out, size_t *n,
+                      struct error *error) MUST_CHECK;
+
 /* Appends the graph as circuit-tracer writes it. Explanations come from the store, where there is one. */
 int graph_write(struct api_call *call, const struct lab_graph_result *result, struct buffer *out, struct error *error) MUST_CHECK;
 

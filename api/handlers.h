@@ -163,9 +163,10 @@ HANDLER(graph_file_get);
 HANDLER(graph_list_post);
 HANDLER(graph_delete_post);
 
-/* graph_tokenize.c, graph_subgraphs.c */
-extern const struct field graph_tokenize_fields[], subgraph_save_fields[], subgraph_list_fields[], subgraph_delete_fields[];
+/* graph_tokenize.c, graph_steer.c, graph_subgraphs.c */
+extern const struct field graph_tokenize_fields[], steer_logits_fields[], subgraph_save_fields[], subgraph_list_fields[], subgraph_delete_fields[];
 HANDLER(graph_tokenize_post);
+HANDLER(steer_logits_post);
 HANDLER(subgraph_save_post);
 HANDLER(subgraph_list_post);
 HANDLER(subgraph_delete_post);

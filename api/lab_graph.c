@@ -69,20 +69,33 @@ static const char *only_set(struct api_call *call, const struct lab_model_info *
   return *n_sets == 1 ? set : NULL;
 }
 
+/* The set that a field names, or the model's only one. sources: what else may say it; or NULL. */
+static const char *pick_set(struct api_call *call, const struct lab_model_info *model, const char *field, const char *sources, struct error *error) {
+  size_t n_sets = 0;
+  const char *set = values_has(call->values, field) ? values_text(call->values, field, NULL) : only_set(call, model, &n_sets);
+  if (set) return set;
+  if (n_sets)
+    (void)error_set_field(error, ERROR_ARGUMENT, field, "model '%.64s' has %zu sets with transcoders: name one as '%s'%s%s%s", model->id, n_sets, field,
+                          sources ? ", or transcoders as '" : "", sources ? sources : "", sources ? "'" : "");
+  else
+    (void)error_set_field(error, ERROR_ARGUMENT, field, "model '%.64s' has no set of transcoders, which stand for its MLPs in a graph: load some (docs/dictionaries.md), or train "
+                          "them (steerd train), and name their set as '%s'", model->id, field);
+  return NULL;
+}
+
+int graph_transcoders(struct api_call *call, const struct lab_model_info *model, const char *field, const struct lab_source_info ***out, size_t *n,
+                      struct error *error) {
+  const char *set = pick_set(call, model, field, NULL, error);
+  return set ? call_source_set(call, model, set, field, out, n, error) : -1;
+}
+
 static int read_sources(struct api_call *call, struct graph_plan *plan, const struct graph_names *fields, struct error *error) {
   bool set = values_has(call->values, fields->set), named = fields->sources && values_count(call->values, fields->sources) > 0;
-  size_t n_sets = 0;
   if (set && named)
     return error_set_field(error, ERROR_ARGUMENT, fields->sources, "'%s' and '%s' exclude each other: give one of them", fields->sources, fields->set);
   if (named) return read_named(call, plan, fields->sources, error);
-  plan->set = set ? values_text(call->values, fields->set, NULL) : only_set(call, plan->args.model, &n_sets);
-  if (plan->set) return read_set(call, plan, fields->set, error);
-  if (n_sets)
-    return error_set_field(error, ERROR_ARGUMENT, fields->set, "model '%.64s' has %zu sets with transcoders: name one as '%s'%s%s%s", plan->args.model->id,
-                           n_sets, fields->set, fields->sources ? ", or transcoders as '" : "", fields->sources ? fields->sources : "",
-                           fields->sources ? "'" : "");
-  return error_set_field(error, ERROR_ARGUMENT, fields->set, "model '%.64s' has no set of transcoders, which stand for its MLPs in a graph: load some (docs/dictionaries.md), or train "
-                           "them (steerd train), and name their set as '%s'", plan->args.model->id, fields->set);
+  plan->set = pick_set(call, plan->args.model, fields->set, fields->sources, error);
+  return plan->set ? read_set(call, plan, fields->set, error) : -1;
 }
 
 /* ---- requests ---- */

@@ -439,12 +439,8 @@ static void write_replies(struct json_writer *w, const struct route *row) {
   const char *schema = row->family == FAMILY_OPENAI ? "#/components/schemas/OpenAIError" : "#/components/schemas/Error";
   jw_key(w, "responses");
   jw_open(w, '{');
-  if (row->handler) {
-    write_answer(w, row);
-    write_error_reply(w, "default", "Refused or failed.", schema);
-  } else {
-    write_error_reply(w, "501", "Planned, not built yet.", schema);
-  }
+  write_answer(w, row);
+  write_error_reply(w, "default", "Refused or failed.", schema);
   jw_close(w, '}');
 }
 

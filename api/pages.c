@@ -144,9 +144,9 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
   char title[160], id[ROUTE_ID_BYTES];
   snprintf(title, sizeof title, "%s %s", row->method, row->path);
   route_id(row, id);
-  buffer_printf(out, "<h3 id=\"%s\"%s>", id, row->handler ? "" : " class=\"planned\"");
+  buffer_printf(out, "<h3 id=\"%s\">", id);
   page_element(out, "code", title);
-  buffer_text(out, row->handler ? "</h3>\n<p>" : " (not built yet: answers 501)</h3>\n<p class=\"planned\">");
+  buffer_text(out, "</h3>\n<p>");
   page_escaped(out, row->summary);
   buffer_text(out, ".</p>\n");
   const struct shape *shape = shape_of(row);
@@ -161,7 +161,7 @@ static void add_route(struct buffer *out, const struct route *row, const struct 
     add_shape(out, event);
     buffer_text(out, "</p>\n");
   }
-  if (!row->handler || !row->fields || !row->fields->name) return;
+  if (!row->fields || !row->fields->name) return;
   const char *what = route_takes_query(row) ? "query parameters" : "fields";
   buffer_printf(out, "<p>Unknown %s are %s.</p>\n", what, row->flags & ROUTE_STRICT ? "refused" : "ignored");
   if (row->fields->bare) buffer_text(out, "<p>The body may also be the array itself.</p>\n");

@@ -44,8 +44,7 @@ struct route {
   enum route_family family;
   const struct field *fields; /* of the JSON body, or of the query (route_takes_query); NULL: neither is read */
 
-  /* Writes the whole reply, or starts a job (call.h). -1 with an error is answered by reply_error. NULL: the
-   * endpoint is known but not built, and answers 501. */
+  /* Writes the whole reply, or starts a job (call.h). -1 with an error is answered by reply_error. */
   int (*handler)(struct api_call *call, struct error *error);
   int flags;
 };

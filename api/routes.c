@@ -1,8 +1,5 @@
-/* routes.c: the table of endpoints, nothing else. A row without a handler is planned: it is documented as such
- * and answers 501. */
+/* routes.c: the table of endpoints, nothing else. */
 #include "api/handlers.h"
-
-#define PLANNED NULL, NULL, 0
 
 const struct route routes[] = {
     /* the card's four */
@@ -111,7 +108,8 @@ const struct route routes[] = {
     {"POST", "/api/graph/subgraph/save", "Keep what is pinned and grouped in a graph", FAMILY_NEURONPEDIA, subgraph_save_fields, subgraph_save_post, 0},
     {"POST", "/api/graph/subgraph/list", "The subgraphs of a graph", FAMILY_NEURONPEDIA, subgraph_list_fields, subgraph_list_post, ROUTE_READS},
     {"POST", "/api/graph/subgraph/delete", "Delete a subgraph", FAMILY_NEURONPEDIA, subgraph_delete_fields, subgraph_delete_post, 0},
-    {"POST", "/api/steer-logits", "Next tokens with features of a graph turned up or down", FAMILY_NEURONPEDIA, PLANNED},
+    {"POST", "/api/steer-logits", "Next tokens with features of a graph turned up or down", FAMILY_NEURONPEDIA, steer_logits_fields,
+     steer_logits_post, ROUTE_ENGINE},
     {"GET", "/api/graph/{model}/{slug}", "What is known of a graph", FAMILY_NEURONPEDIA, NULL, graph_get, ROUTE_READS},
 
     /* Neuronpedia's inference API */

@@ -171,6 +171,7 @@ static const struct {
      "neg_values: [number], pos_str: [text], pos_values: [number], activations: [@Activation], explanations: [@Explanation]}"},
     {"Tokens", "{tokens: [integer], tokenStrings: [text], prependBos: boolean}"},
     {"Done", "{message: text}"},
+    {"ExpectedNext", "{token: text, top_logits: [{token: text, prob: number}]}"},
 };
 
 static const struct shape shapes[] = {
@@ -281,6 +282,7 @@ static const struct shape shapes[] = {
      .body = "{point: text, axes: text, answers: [@Answer], clean: @PatchedRun, corrupted: @PatchedRun, layers: [integer], "
              "positions?: [integer], heads?: [integer], matrix: [[number?]], values: [[number]]}"},
     {lab_attribute_post, .body = "@Attribution", .types = ARRAYS},
+    {steer_logits_post, .body = "{DEFAULT_GENERATION: text?, STEERED_GENERATION: text?, DEFAULT_LOGITS_BY_TOKEN: [@ExpectedNext], STEERED_LOGITS_BY_TOKEN: [@ExpectedNext]}"},
     {lab_graph_post, .body = "@AttributionGraph"},
     {graph_file_get, .body = "@AttributionGraph|@UploadedGraph"},
     {graph_generate_post, .body = "{message: text, s3url: text, url: text, slug: text, numNodes: integer, numLinks: integer}"},
@@ -375,7 +377,7 @@ static const struct shape shapes[] = {
 };
 
 const struct shape *shape_of(const struct route *row) {
-  for (size_t i = 0; row->handler && i < sizeof shapes / sizeof shapes[0]; i++)
+  for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
     if (shapes[i].handler == row->handler) return &shapes[i];
   return NULL;
 }

@@ -23,7 +23,7 @@ struct shape {
   const char *event; /* of what an event of a stream carries as its data, where that is no `body` */
 };
 
-/* What a route answers. NULL when it is not built, or nobody has written it down. */
+/* What a route answers. NULL when nobody has written it down. */
 const struct shape *shape_of(const struct route *row);
 
 /* What the events of a reply carry; NULL: it has no such stream. */

@@ -121,17 +121,18 @@ static int read_args(struct api_call *call, struct lab_steer_args *args, struct 
 
 /* ---- out ---------------------------------------------------------------------------------------------- */
 
-/* prompt + text as one JSON string. */
-static int write_text(struct json_writer *w, const struct steer_plan *plan, const struct lab_generated *output,
-                      struct arena *arena, struct error *error) {
+int steer_write_text(struct json_writer *w, const char *prompt, size_t n, const struct lab_generated *output, struct arena *arena, struct error *error) {
   if (!output->text) return jw_null(w), 0;
-  size_t length = plan->prompt_length + output->length;
-  char *text = arena_alloc(arena, length + 1, error);
+  char *text = arena_alloc(arena, n + output->length + 1, error);
   if (!text) return -1;
-  memcpy(text, plan->prompt, plan->prompt_length);
-  memcpy(text + plan->prompt_length, output->text, output->length);
-  jw_string(w, text, length);
+  memcpy(text, prompt, n);
+  memcpy(text + n, output->text, output->length);
+  jw_string(w, text, n + output->length);
   return 0;
+}
+
+static int write_text(struct json_writer *w, const struct steer_plan *plan, const struct lab_generated *output, struct arena *arena, struct error *error) {
+  return steer_write_text(w, plan->prompt, plan->prompt_length, output, arena, error);
 }
 
 static void write_logprob(struct json_writer *w, const struct lab_logprob *logprob, bool with_top) {

@@ -38,6 +38,10 @@ enum lab_steer_method steer_method(const char *word);
 int steer_features(struct api_call *call, const struct values *values, const struct lab_model_info *model, const char *prefix,
                    const char *source, const struct lab_steer_feature **out, size_t *n, struct error *error) MUST_CHECK;
 
+/* prompt [n] and the text behind it as one JSON string; null where the output was not asked for. */
+int steer_write_text(struct json_writer *w, const char *prompt, size_t n, const struct lab_generated *output, struct arena *arena,
+                     struct error *error) MUST_CHECK;
+
 /* What a vector of one's own does at a point: the edit of the steering's method. With steering->unit it is brought to length 1. */
 struct lab_edit steer_vector(const struct lab_steering *steering, const char *point, float *vector, size_t n, double strength);
 

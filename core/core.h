@@ -292,6 +292,7 @@ struct lab_steer_args {
   double frequency_penalty;     /* logit -= penalty * count among generated tokens */
   int64_t seed;
   int n_logprobs;               /* most likely tokens to report with each token; -1: none at all */
+  bool look_ahead;              /* one token more is drawn, which is not in the text: its log-probabilities say what was expected behind the last */
 };
 
 /* Fields named in errors: "prompt", "features[i].layer", "features[i].index", "n_tokens", "seed". */
@@ -308,7 +309,7 @@ struct lab_generated {
   char *text;              /* generated text only, whole characters, no EOS text */
   size_t length;
   const char *finish;      /* "stop" (EOS), "length", "timeout"; NULL while it runs */
-  int64_t n_tokens;
+  int64_t n_tokens;        /* with look_ahead that token too */
   struct lab_logprob *logprobs; /* [n_logprob_tokens], when asked for */
   size_t n_logprob_tokens;
 };

@@ -26,7 +26,7 @@ struct lab_input {
 /* ---- edits ------------------------------------------------------------------------------------------ */
 
 /* Where a text is continued (steer, completions), edits apply to what is generated too: a mean is that of the prompt, and rows of
- * another run go on as far as it does. Scores and patterns are edited by the verbs of this page only. */
+ * another run go on as far as it does. Scores and patterns are edited at positions of the prompt only. */
 
 enum lab_edit_op {
   LAB_EDIT_ADD,     /* h += strength * v; v is a vector, or the unit row of a feature */
@@ -35,7 +35,7 @@ enum lab_edit_op {
   LAB_EDIT_SET,     /* h = v, or `value` in every column */
   LAB_EDIT_SCALE,   /* h *= value; of features: their activations */
   LAB_EDIT_ZERO,    /* h = 0 */
-  LAB_EDIT_MEAN,    /* h = its mean over `over`; of features: their activations */
+  LAB_EDIT_MEAN,    /* h = its mean over `over`; of a feature: its activation = its mean + value */
   LAB_EDIT_CLAMP,   /* activations of features = value, active there or not */
   LAB_EDIT_ABLATE,  /* ... = 0 */
   LAB_EDIT_SPLICE,  /* h = what the dictionary makes of it, after `features` have changed */
@@ -77,7 +77,7 @@ struct lab_edit {
   const struct lab_input *from;     /* PATCH: the run to take from; MEAN: the run to average; NULL: none */
   const struct lab_edit *from_edits; /* its edits: no PATCH with from, no MEAN */
   size_t n_from_edits;
-  const int64_t *from_positions;    /* as many as `positions` select, in order; none: the same positions */
+  const int64_t *from_positions;    /* PATCH: as many as `positions` select, in order; none: the same positions. MEAN: those that it is over; none: all */
   size_t n_from_positions;
   const float *rows;     /* PATCH: [n_rows][width of the point (of the heads, of their keys)], one for each selected position */
   size_t n_rows, row_width;

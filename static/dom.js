@@ -98,11 +98,11 @@ export const pager = ({ offset, size, shown, total }, turn) => h('div', { class:
 /** Where nothing can have been kept. */
 export const noStore = (what) => empty(`${what}: this server keeps nothing.`, 'Start the daemon with ', h('code', {}, '--store FILE'), ' to keep statistics, explanations and jobs.');
 
-/** An error as the server words it. Something that is not built yet is no failure and looks like none. */
+/** An error as the server words it. Something that this daemon was started without is no failure and looks like none. */
 export function failure(error, retry) {
-  const planned = error.status === 501;
-  const title = planned ? 'Not on this server' : error.status === 404 ? 'Not found' : 'That did not work';
-  return h('div', { class: `notice ${planned ? 'planned' : 'bad'}`, role: planned ? 'note' : 'alert' },
+  const without = error.status === 501;
+  const title = without ? 'Not on this server' : error.status === 404 ? 'Not found' : 'That did not work';
+  return h('div', { class: `notice ${without ? 'without' : 'bad'}`, role: without ? 'note' : 'alert' },
     h('strong', {}, title), h('p', {}, sentence(error.message)),
     error.status === 401 ? keyForm() : retry && (error.status >= 502 || error.status === 500 || !error.status) && h('div', { class: 'row' }, h('button', { onclick: retry }, 'Try again')));
 }

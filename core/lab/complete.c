@@ -349,13 +349,14 @@ static bool waits(const struct complete *c) {
   return any;
 }
 
-/* All sequences of a prompt share its list. */
+/* Sequences of a prompt share its list, those that are only read apart. */
 static int make_lists(struct complete *c, struct error *error) {
   struct edit_list *list = NULL;
   for (size_t i = 0; c->steerings && i < c->n_sequences; i++) {
     if (!c->steerings[c->owners[i].prompt]) continue;
-    bool same = i > 0 && c->owners[i].prompt == c->owners[i - 1].prompt;
-    list = same ? edit_list_share(list) : steering_list(c->steerings[c->owners[i].prompt], error);
+    int32_t max_new = c->sequences[i].max_new;
+    bool same = i > 0 && c->owners[i].prompt == c->owners[i - 1].prompt && max_new == c->sequences[i - 1].max_new;
+    list = same ? edit_list_share(list) : steering_list(c->steerings[c->owners[i].prompt], max_new, error);
     c->sequences[i].edits = list;
     if (list) continue;
     for (size_t k = 0; k < i; k++) edit_list_free(c->sequences[k].edits, c->model->backend);

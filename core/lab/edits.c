@@ -243,6 +243,8 @@ static int resolve_one(struct lab *lab, const struct lab_model_info *model, stru
   if (from->source_id && (from->op == LAB_EDIT_SET || from->op == LAB_EDIT_ZERO || from->op == LAB_EDIT_PATCH ||
                            from->op == LAB_EDIT_KNOCKOUT))
     return edit_at_fault(error, ERROR_ARGUMENT, edit, "source", "it works on a point, not on a feature; name the point");
+  if (from->op == LAB_EDIT_MEAN && !from->source_id && from->value != 0)
+    return edit_at_fault(error, ERROR_ARGUMENT, edit, "value", "it is added to the mean of a feature; the mean of a point takes none");
   if (reads_features(from->op) && !from->source_id)
     return edit_at_fault(error, ERROR_ARGUMENT, edit, "source", "it changes features, so a source is needed");
   if (resolve_dict(lab, model, from, edit, error) != 0 || resolve_point(plan, from, edit, error) != 0 ||

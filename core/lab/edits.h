@@ -46,6 +46,8 @@ struct edits_plan {
   struct resolved_edit *edits;
   size_t n_edits;
   bool continues;     /* the text goes on: edits apply to generated positions too. Set before edits_needs */
+  int32_t more;       /* so many positions at most stand behind the text in the end; rows of scores and patterns have columns for them from
+                         the beginning. Read by edits_append alone */
   size_t n_columns;   /* runs of columns in all edits over all texts */
   double bytes;       /* that their lists take, at most, beside vectors and rows */
   struct edit_need *needs;

@@ -51,9 +51,9 @@ struct resolved_edit {
 /* What is kept of a run for one edit. */
 struct edit_need {
   struct resolved_edit *edit;
-  const struct edits_plan *owner; /* whose edit it is */
   const struct lab_ids *ids;      /* of the run */
   struct point point;             /* tapped */
+  uint8_t *counted;               /* [ids->n]: positions that the sum is over */
   float *rows;                    /* where it takes rows: [ids->n][width] */
   double *sum;                    /* else: [width], or [1] of a feature; over `count` positions */
   int64_t width, count;
@@ -108,7 +108,7 @@ int64_t edit_width(const struct edits_plan *plan, const struct resolved_edit *ed
 
 /* The runs of columns that change in a row of a text of n tokens, ascending, to be freed; n_from: tokens of the run that values
  * are taken from. */
-int edit_columns(const struct resolved_edit *edit, size_t n, size_t n_from, struct columns **out, size_t *count,
+int edit_columns(const struct edits_plan *plan, const struct resolved_edit *edit, size_t n, size_t n_from, struct columns **out, size_t *count,
                  struct error *error) MUST_CHECK;
 
 /* Everything that edits name in a text, against that text. */

@@ -141,7 +141,7 @@ static int lower_feature(const struct resolved_edit *edit, float value, struct e
 /* The row that belongs to position i, the k-th of those that take part; from where `columns` begin. */
 static const float *row_for(const struct lowering *l, size_t i, size_t k, const struct columns *columns, size_t offset) {
   const struct resolved_edit *edit = l->edit;
-  if (edit->op == LAB_EDIT_MEAN) return l->mean + i * (size_t)edit_width(l->plan, edit, l->ids->n) + columns->begin;
+  if (edit->op == LAB_EDIT_MEAN) return l->mean + i * (size_t)edit_width(l->plan, edit, l->ids->n) + columns->from;
   if (edit->rows) return edit->rows + k * edit->row_width + offset;
   const struct edit_need *need = l->plan->needs + edit->first_need;
   size_t from = edit->n_from_positions ? (size_t)edit_place(edit->from_positions[k], edit->from.n) : i;
@@ -192,7 +192,7 @@ static int lower_all_columns(const struct lowering *l, struct edit *e, struct er
   const struct resolved_edit *edit = l->edit;
   struct columns *columns;
   size_t n, offset = 0, from = edit->has_from ? edit->from.n : l->ids->n;
-  if (edit_columns(edit, l->ids->n, from, &columns, &n, error) != 0) return -1;
+  if (edit_columns(l->plan, edit, l->ids->n, from, &columns, &n, error) != 0) return -1;
   int failed = 0;
   for (size_t c = 0; !failed && c < n; c++) {
     failed = lower_columns(l, &columns[c], offset, e, error);
@@ -216,7 +216,7 @@ static float scalar_of(const struct resolved_edit *edit) {
 
 /* What a feature is set to, or multiplied with. */
 static float feature_value(const struct lowering *l) {
-  if (l->edit->op == LAB_EDIT_MEAN && !l->edit->known) return l->mean[0];
+  if (l->edit->op == LAB_EDIT_MEAN && !l->edit->known) return l->mean[0] + l->edit->value;
   return l->edit->op == LAB_EDIT_ABLATE ? 0 : l->edit->value;
 }
 

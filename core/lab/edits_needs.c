@@ -58,10 +58,22 @@ static int check_rows(const struct edits_plan *plan, struct error *error) {
 
 /* ---- needs ---- */
 
+/* Tokens that the edit may touch and, of a run whose positions are named, those alone. */
+static int mark_counted(const struct edits_plan *plan, struct edit_need *need, struct error *error) {
+  const struct resolved_edit *edit = need->edit;
+  bool listed = edit->op == LAB_EDIT_MEAN && edit->n_from_positions > 0;
+  need->counted = arena_alloc(plan->arena, need->ids->n, error);
+  if (!need->counted) return -1;
+  memset(need->counted, !listed, need->ids->n);
+  for (size_t i = 0; listed && i < edit->n_from_positions; i++) need->counted[edit_place(edit->from_positions[i], need->ids->n)] = 1;
+  for (size_t i = 0; i < need->ids->n; i++) need->counted[i] = need->counted[i] && edit_may_touch(plan, edit, need->ids->ids[i]);
+  return 0;
+}
+
 static int add_need(struct edits_plan *plan, struct resolved_edit *edit, const struct lab_ids *ids, struct error *error) {
   struct edit_need *need = &plan->needs[plan->n_needs++];
   bool rows = edit_has_rows(edit), feature = edit->dict && !rows;
-  *need = (struct edit_need){.edit = edit, .owner = plan, .ids = ids};
+  *need = (struct edit_need){.edit = edit, .ids = ids};
   need->point = feature ? dict_info(edit->dict)->in : edit->point;
   need->width = feature ? 1 : edit_width(plan, edit, ids->n);
   if (rows)
@@ -69,7 +81,7 @@ static int add_need(struct edits_plan *plan, struct resolved_edit *edit, const s
   else
     need->sum = arena_array(plan->arena, (size_t)need->width, sizeof *need->sum, error);
   edit->n_needs++;
-  return need->rows || need->sum ? 0 : -1;
+  return need->rows || need->sum ? mark_counted(plan, need, error) : -1;
 }
 
 /* The texts whose runs an edit takes from. */
@@ -167,9 +179,26 @@ int edits_run(const struct edits_plan *plan, size_t run, struct engine_sequence 
 
 /* ---- while they run ---- */
 
-static int sum_features(struct edit_need *need, const struct engine_tapped *tapped, const uint8_t *counts,
+/* One feature by itself where that can be had: rows [n_rows][width] on the host. */
+static int sum_one_feature(struct edit_need *need, const struct engine_tapped *tapped, const uint8_t *counts, const float *rows,
+                           struct error *error) {
+  float *values = malloc((size_t)tapped->n_rows * sizeof *values);
+  if (!values) return error_memory(error, (size_t)tapped->n_rows * sizeof *values);
+  dict_feature_values(need->edit->dict, need->edit->index, rows, (size_t)tapped->n_rows, values);
+  for (int32_t i = 0; i < tapped->n_rows; i++)
+    if (counts[i]) need->sum[0] += (double)values[i];
+  free(values);
+  return 0;
+}
+
+static int sum_features(struct edit_need *need, const struct engine_tapped *tapped, const uint8_t *counts, float *rows,
                         struct error *error) {
   struct sparse codes;
+  if (dict_features_independent(need->edit->dict)) {
+    size_t n = (size_t)tapped->n_rows * (size_t)tapped->width;
+    if (tapped->backend->ops->read(tapped->backend, rows, tapped->rows.at, n * sizeof *rows, error) != 0) return -1;
+    return sum_one_feature(need, tapped, counts, rows, error);
+  }
   sparse_init(&codes);
   int failed = dict_encode(need->edit->dict, tapped->rows, tapped->n_rows, &codes, error);
   for (int32_t i = 0; !failed && i < tapped->n_rows; i++)
@@ -191,16 +220,12 @@ int edits_tapped(const struct edits_plan *plan, size_t run, const struct engine_
   struct edit_need *need = plan->runs[run].needs[tapped->tap];
   bool feature = need->edit->dict && !need->rows;
   size_t n = (size_t)tapped->n_rows;
-  uint8_t *counts = malloc(n);
+  const uint8_t *counts = need->counted + tapped->position;
   float *rows = need->rows ? need->rows + (size_t)tapped->position * (size_t)need->width
                            : malloc(n * (size_t)tapped->width * sizeof *rows);
-  int failed = counts && rows ? 0 : error_memory(error, n * (size_t)tapped->width * sizeof *rows);
-  for (size_t i = 0; !failed && i < n; i++) {
-    counts[i] = edit_may_touch(need->owner, need->edit, need->ids->ids[(size_t)tapped->position + i]);
-    need->count += counts[i];
-  }
-  if (!failed) failed = feature ? sum_features(need, tapped, counts, error) : take_rows(need, tapped, counts, rows, error);
+  int failed = rows ? 0 : error_memory(error, n * (size_t)tapped->width * sizeof *rows);
+  for (size_t i = 0; !failed && i < n; i++) need->count += counts[i];
+  if (!failed) failed = feature ? sum_features(need, tapped, counts, rows, error) : take_rows(need, tapped, counts, rows, error);
   if (!need->rows) free(rows);
-  free(counts);
   return failed;
 }

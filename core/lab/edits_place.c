@@ -75,7 +75,8 @@ static size_t key_runs(const struct resolved_edit *edit, size_t n, uint8_t *mask
   return runs;
 }
 
-static int square_columns(const struct resolved_edit *edit, size_t n, size_t n_from, struct columns **out, size_t *count,
+/* each: columns of a head in the row that is changed. */
+static int square_columns(const struct resolved_edit *edit, size_t n, int32_t each, size_t n_from, struct columns **out, size_t *count,
                           struct error *error) {
   uint8_t *mask = malloc(n);
   struct row_range *runs = malloc((n / 2 + 1) * sizeof *runs);
@@ -85,7 +86,7 @@ static int square_columns(const struct resolved_edit *edit, size_t n, size_t n_f
   for (size_t c = 0; *out && c < edit->n_columns; c++)
     for (int32_t head = edit->columns[c].begin; head < edit->columns[c].end; head++)
       for (size_t r = 0; r < n_runs; r++)
-        (*out)[used++] = (struct columns){head * (int32_t)n + runs[r].begin, head * (int32_t)n + runs[r].end,
+        (*out)[used++] = (struct columns){head * each + runs[r].begin, head * each + runs[r].end,
                                           head * (int32_t)n_from + runs[r].begin};
   bool failed = !mask || !runs || !*out;
   free(mask);
@@ -93,9 +94,9 @@ static int square_columns(const struct resolved_edit *edit, size_t n, size_t n_f
   return failed ? error_memory(error, n * sizeof *runs + *count * sizeof **out) : 0;
 }
 
-int edit_columns(const struct resolved_edit *edit, size_t n, size_t n_from, struct columns **out, size_t *count,
+int edit_columns(const struct edits_plan *plan, const struct resolved_edit *edit, size_t n, size_t n_from, struct columns **out, size_t *count,
                  struct error *error) {
-  if (edit->square) return square_columns(edit, n, n_from, out, count, error);
+  if (edit->square) return square_columns(edit, n, (int32_t)n + plan->more, n_from, out, count, error);
   *count = edit->n_columns;
   *out = malloc(*count * sizeof **out + 1);
   if (!*out) return error_memory(error, *count * sizeof **out);
@@ -151,9 +152,9 @@ static int check_other_keys(const struct resolved_edit *edit, const struct lab_i
 
 static int check_square(const struct edits_plan *plan, const struct resolved_edit *edit, const struct lab_ids *ids,
                         struct error *error) {
-  if (plan->continues)
-    return edit_at_fault(error, ERROR_ARGUMENT, edit, "point", "scores and patterns have a column for every token of a text, so they "
-                         "are edited in /v1/lab only, where the text is known as a whole");
+  if (plan->continues && edit->where != LAB_PROMPT && edit->where != LAB_LISTED)
+    return edit_at_fault(error, ERROR_ARGUMENT, edit, "positions", "scores and patterns have a column for every token of a text, which grows "
+                         "here: say positions: \"prompt\", or list some of the prompt");
   if (check_keys(edit, ids, error) != 0 || check_lengths(edit, ids, error) != 0) return -1;
   return edit->has_from ? check_other_keys(edit, ids, error) : 0;
 }
@@ -222,6 +223,14 @@ static int check_texts(const struct edits_plan *plan, const struct resolved_edit
   return 0;
 }
 
+/* Of the run that a mean is over. */
+static int check_averaged(const struct resolved_edit *edit, struct error *error) {
+  for (size_t i = 0; i < edit->n_from_positions; i++)
+    if (edit_place(edit->from_positions[i], edit->from.n) < 0)
+      return refuse_position(edit, "from.positions", edit->from_positions[i], edit->from.n, error);
+  return 0;
+}
+
 /* What can be edited at the point, and in which columns. */
 static int check_point(struct edits_plan *plan, const struct resolved_edit *edit, const struct lab_ids *ids,
                        struct error *error) {
@@ -229,11 +238,11 @@ static int check_point(struct edits_plan *plan, const struct resolved_edit *edit
   struct columns *columns;
   size_t n;
   if (edit->dict) return 0;
-  if (edit_columns(edit, ids->n, 0, &columns, &n, error) != 0) return -1;
+  if (edit_columns(plan, edit, ids->n, 0, &columns, &n, error) != 0) return -1;
   plan->n_columns += n;
   plan->bytes += (double)n * (double)(PIECE_BYTES + edit_places(plan, edit, ids->n) * (edit_has_rows(edit) ? 5 : 1));
   int failed = point_check_edit(&plan->opened->model->arch, edit->point, edit_kind_of(edit), columns[0].begin,
-                                columns[n - 1].end, (int32_t)ids->n, &inner);
+                                columns[n - 1].end, (int32_t)ids->n + plan->more, &inner);
   free(columns);
   if (failed) return edit_at_fault(error, inner.code, edit, "point", inner.text);
   if (plan->n_columns <= MOST_COLUMNS) return 0;
@@ -249,6 +258,7 @@ int edits_check_place(struct edits_plan *plan, const struct lab_ids *ids, struct
         return refuse_position(edit, "positions", edit->positions[i], ids->n, error);
     if ((edit->square && check_square(plan, edit, ids, error) != 0) || check_point(plan, edit, ids, error) != 0 ||
         (edit->op == LAB_EDIT_PATCH && check_patch(plan, edit, ids, error) != 0) ||
+        (edit->op == LAB_EDIT_MEAN && edit->has_from && check_averaged(edit, error) != 0) ||
         (edit->per_position && check_texts(plan, edit, ids, error) != 0))
       return -1;
   }

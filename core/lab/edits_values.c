@@ -56,7 +56,7 @@ static int stored_mean(struct lab *lab, const struct lab_source_info *info, stru
                     "no statistics of this feature are stored to take its mean from; collect them (POST /v1/jobs), or give the "
                     "texts that the mean is over");
   edit->known = true;
-  edit->value = (float)mean;
+  edit->value += (float)mean;
   return 0;
 }
 

@@ -27,6 +27,7 @@ struct steer_job {
   struct lab_job job;
   const struct model *model;
   int n_top;                        /* -1: no log-probabilities */
+  int64_t most;                     /* tokens of the text */
   struct output outputs[LAB_STEER_OUTPUTS];
   int output_of[LAB_STEER_OUTPUTS]; /* of sequence 0, 1 */
   bool same;                        /* no edits: STEERED is DEFAULT */
@@ -76,7 +77,8 @@ static bool on_token(void *context, int sequence, const struct engine_token *tok
   job->new_tokens++;
   output->n_tokens++;
   /* Out of memory: the text's buffer remembers it, and reading the output says so. */
-  if (detokenizer_push(&output->text, token->token) != 0 || (steer->n_top >= 0 && !keep_logprobs(output, token)))
+  bool shown = output->n_tokens <= steer->most;
+  if ((shown && detokenizer_push(&output->text, token->token) != 0) || (steer->n_top >= 0 && !keep_logprobs(output, token)))
     output->text.text.failed = true;
   job_wake(job);
   pthread_mutex_unlock(&job->mutex);
@@ -107,7 +109,7 @@ static struct engine_sequence make_sequence(const struct lab_steer_args *args, c
                                             const int32_t *ids, size_t n) {
   return (struct engine_sequence){
       .tokens = ids, .n_tokens = (int32_t)n, .last_layer = model->arch.n_layer,
-      .max_new = room_for(model, n, args->n_tokens), .eos = tokenizer_eos(model->tokenizer),
+      .max_new = room_for(model, n, args->n_tokens + args->look_ahead), .eos = tokenizer_eos(model->tokenizer),
       .n_logprobs = args->n_logprobs,
       .sampling = {.temperature = args->temperature, .top_k = args->top_k, .top_p = args->top_p,
                    .frequency_penalty = args->frequency_penalty, .seed = args->seed}};
@@ -138,6 +140,7 @@ static struct steer_job *make_job(struct lab *lab, const struct lab_steer_args *
   job_init(&steer->job, lab, waker, destroy);
   steer->model = lab_model_of(lab, args->model)->model;
   steer->n_top = args->n_logprobs;
+  steer->most = args->n_tokens;
   steer->same = args->n_features + args->n_edits == 0;
   for (int i = 0; i < LAB_STEER_OUTPUTS; i++) {
     steer->outputs[i].wanted = args->want[i];
@@ -161,8 +164,9 @@ static int prepare(struct steer_job *steer, const struct lab_steer_args *args, s
 
 static int make_list(struct steer_job *steer, struct error *error) {
   if (steer->steered < 0) return 0;
-  steer->sequences[steer->steered].edits = steering_list(steer->steering, error);
-  return steer->sequences[steer->steered].edits ? 0 : -1;
+  struct engine_sequence *steered = &steer->sequences[steer->steered];
+  steered->edits = steering_list(steer->steering, steered->max_new, error);
+  return steered->edits ? 0 : -1;
 }
 
 static struct engine_task_args make_task(struct steer_job *steer) {

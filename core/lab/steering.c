@@ -212,11 +212,15 @@ void steering_free(struct steering *steering) {
 
 size_t steering_bytes(const struct steering *steering) { return steering->arena.used; }
 
-struct edit_list *steering_list(const struct steering *steering, struct error *error) {
+struct edit_list *steering_list(const struct steering *steering, int32_t max_new, struct error *error) {
   struct edit_list *list = edit_list_new(error);
   int failed = list ? 0 : -1;
   for (size_t i = 0; !failed && i < steering->n_features; i++) failed = edit_list_add(list, &steering->features[i], error);
-  for (int i = 0; !failed && i < PLANS; i++) failed = edits_append(&steering->plans[i], 0, &steering->prompt, list, error);
+  for (int i = 0; !failed && i < PLANS; i++) {
+    struct edits_plan plan = steering->plans[i];
+    plan.more = engine_keys(0, max_new);
+    failed = edits_append(&plan, 0, &steering->prompt, list, error);
+  }
   if (!failed) return list;
   edit_list_free(list, steering->model->backend);
   return NULL;

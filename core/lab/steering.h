@@ -30,8 +30,8 @@ bool steering_waits(const struct steering *steering);
 int steering_start(struct steering *const *steerings, size_t n, struct lab_job *job,
                    int (*then)(struct lab_job *job, struct error *error), struct error *error);
 
-/* Features first, then edits, in their order. The caller frees it with edit_list_free, or the engine takes it. Any thread, once
- * the runs are done. */
-struct edit_list *steering_list(const struct steering *steering, struct error *error) MUST_CHECK;
+/* Features first, then edits, in their order, for a sequence that may generate max_new tokens and no other. The caller frees it with
+ * edit_list_free, or the engine takes it. Any thread, once the runs are done. */
+struct edit_list *steering_list(const struct steering *steering, int32_t max_new, struct error *error) MUST_CHECK;
 
 #endif

@@ -445,8 +445,8 @@ def test_completions_take_the_same_edits(daemon):
     want = [post(daemon, "/api/steer", {**ask, "prompt": prompt})["STEERED"] for prompt in prompts]
     assert [choice["text"] for choice in got["choices"]] == [want[0], want[0], want[1], want[1]]
     reply = daemon.post("/v1/completions", {**body, "prompt": TEXT, "steering": {"edits": [{"op": "zero", "point": "pattern.1"}]}})
-    assert reply.status_code == 400 and reply.json()["error"]["param"] == "steering.edits[0].point", reply.text
-    assert "/v1/lab only" in reply.json()["error"]["message"]
+    assert reply.status_code == 400 and reply.json()["error"]["param"] == "steering.edits[0].positions", reply.text
+    assert 'say positions: "prompt"' in reply.json()["error"]["message"]
 
 
 def test_patches_of_what_is_generated_say_what_is_missing(daemon):

@@ -5,6 +5,7 @@
 
 #include "api/graph.h"
 #include "api/handlers.h"
+#include "api/lab_common.h"
 #include "api/steer.h"
 
 static const struct field node_rows[] = {
@@ -21,6 +22,7 @@ const struct field steer_logits_fields[] = {
     MODEL_ROW,
     {"sourceSetName", "sourceSet", FIELD_TEXT, .min = 1, .max = 128, .text = "The graph's set of transcoders. Left out: the model's only one."},
     {"prompt", "text", FIELD_TEXT, .required = true, .min = 1, .cap = CAP_PROMPT, .text = "The graph's prompt."},
+    PREPEND_BOS_ROW,
     {"messages", NULL, FIELD_REFUSED, .text = "POST /v1/apply-chat-template writes a chat as the text that it is for the model: give that as 'prompt'"},
     {"features", NULL, FIELD_OBJECTS, .required = true, .max = 1024, .inner = node_rows,
      .example = "{\"layer\": 2, \"index\": 57, \"token_active_position\": 3, \"steer_position\": 3, \"ablate\": true}",
@@ -140,7 +142,8 @@ static int read_nodes(struct api_call *call, struct steer_logits *plan, struct e
 static int read_prompt(struct api_call *call, struct steer_logits *plan, struct error *error) {
   struct lab_steer_args *args = &plan->args;
   args->prompt = values_text(call->values, "prompt", &args->prompt_length);
-  if (lab_tokenize(call->api->lab, args->model, args->prompt, args->prompt_length, LAB_BOS_YES, &call->arena, &plan->tokens, error) != 0) return -1;
+  args->bos = lab_read_bos(call->values);
+  if (lab_tokenize(call->api->lab, args->model, args->prompt, args->prompt_length, args->bos, &call->arena, &plan->tokens, error) != 0) return -1;
   int64_t *ids = arena_array(&call->arena, plan->tokens.count, sizeof *ids, error);
   if (!ids) return -1;
   for (size_t i = 0; i < plan->tokens.count; i++) ids[i] = plan->tokens.ids[i];

@@ -105,6 +105,7 @@ static int read_args(struct api_call *call, struct lab_steer_args *args, struct 
   if (!args->model) return -1;
   args->prompt = values_text(values, "prompt", &args->prompt_length);
   args->method = steer_method(values_text(values, "steer_method", NULL));
+  args->bos = LAB_BOS_YES;
   args->strength_multiplier = values_number(values, "strength_multiplier");
   read_types(values, args->want);
   args->steer_special_tokens = values_bool(values, "steer_special_tokens");

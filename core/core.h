@@ -171,6 +171,7 @@ struct lab_tokens {
   bool bos;            /* ids[0] is a BOS that was put in front or stood there */
 };
 
+/* BOS in front, where the model has one. DEFAULT: as the model's tokenizer does by itself in lab_tokenize; YES in verbs that run a text. */
 enum lab_bos { LAB_BOS_DEFAULT, LAB_BOS_YES, LAB_BOS_NO };
 
 /* text: valid UTF-8; it may be longer than the model's context. Result in the arena. Errors: ERROR_ARGUMENT (field
@@ -277,6 +278,7 @@ struct lab_steer_args {
   const struct lab_model_info *model;
   const char *prompt;     /* valid UTF-8 */
   size_t prompt_length;
+  enum lab_bos bos;       /* in front of the prompt */
   const struct lab_steer_feature *features; /* none: STEERED equals DEFAULT */
   size_t n_features;
   const struct lab_edit *edits; /* [n_edits] of STEERED, after the features */

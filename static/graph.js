@@ -1,11 +1,12 @@
 // graph.js: attribution graphs: which features of transcoders made which others, from the tokens of a text to its next token. This is the form and
-// the frame; graphdata.js reads a reply, graphview.js draws it, graphnode.js tells of a node, graphkept.js has those that are kept.
+// the frame; graphdata.js reads a reply, graphview.js draws it, graphnode.js tells of a node, graphsteer.js turns some, graphkept.js has those that are kept.
 
 import { card, count, empty, facts, field, h, load, num, say, select, setTitle, show } from './dom.js';
 import { explanationOf, findModel, get, models, path, post, transcoderSets } from './api.js';
 import { readGraph, within } from './graphdata.js';
 import { graphView, legend } from './graphview.js';
 import { nodeCard, pinnedCard } from './graphnode.js';
+import { steerCard } from './graphsteer.js';
 import { keepCard, keptCard, keptPath } from './graphkept.js';
 import { sameCallBelow } from './snippet.js';
 
@@ -161,9 +162,10 @@ function stateOf(graph, hash) {
 }
 
 /** The drawing and all that is said of it. `keep(state)` is told of each change; `below`: more cards. */
-function graphPart(model, graph, state, keep, below) {
-  const node = h('div', {}), pinned = h('div', {});
+function graphPart(model, request, graph, state, keep, below) {
+  const node = h('div', {}), pinned = h('div', {}), turned = h('div', {}), factors = new Map();
   const fill = () => { show(node, nodeCard(model.id, graph.byId.get(state.chosen), state.pinned, act)); show(pinned, pinnedCard(model.id, graph, state.pinned, act)); };
+  const turn = () => show(turned, steerCard(model, request, graph, state.pinned, factors));
   const changed = () => { view.refresh(); keep(state); };
   const act = {
     point: (id) => view.point(id),
@@ -178,6 +180,7 @@ function graphPart(model, graph, state, keep, below) {
       if (!state.pinned.delete(id)) state.pinned.add(id);
       const again = node.contains(document.activeElement);
       fill();
+      turn();
       changed();
       if (again) node.querySelector('button').focus();
       say(state.pinned.has(id) ? 'pinned' : 'unpinned');
@@ -185,10 +188,11 @@ function graphPart(model, graph, state, keep, below) {
   };
   const view = graphView(graph, state, act);
   fill();
+  turn();
   keep(state);
   nameFeatures(model, graph);
   return h('div', { class: 'columns side graphs' }, // in one column, a node stands right below the drawing
-    card('The graph', view.node, legend(graph), shareSlider(graph, state, changed)), h('div', { class: 'beside' }, node), h('div', { class: 'stack' }, pinned, scoreCard(model, graph), below));
+    card('The graph', view.node, legend(graph), shareSlider(graph, state, changed)), h('div', { class: 'beside' }, node), h('div', { class: 'stack' }, pinned, turned, scoreCard(model, graph), below));
 }
 
 // ---- the page -------------------------------------------------------------------------------------------
@@ -214,7 +218,7 @@ async function drawn(page, request, reply, asked) {
     show(keeping, kept || madeHere(reply.metadata) ? keepCard(request, kept, page, () => download(graph, state)) : null); // what is kept anew is made anew
     keep();
   };
-  const part = graphPart(model, graph, state, keep, keeping);
+  const part = graphPart(model, request, graph, state, keep, keeping);
   page.changed(page.kept);
   say(`The graph is drawn: ${graph.nodes.length} nodes`);
   return h('div', { class: 'stack' }, part, madeHere(reply.metadata) && sameCallBelow('/v1/lab/graph', request));

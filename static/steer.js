@@ -3,6 +3,7 @@
 
 import { card, copyButton, count, crumbs, during, empty, failure, field, freshId, h, load, num, say, select, setTitle, show, tabs } from './dom.js';
 import { events, explanationOf, featurePath, findModel, firstSource, keptVectors, models, pointPlace, post } from './api.js';
+import { output, whereParted, writeText } from './outputs.js';
 import { picker } from './search.js';
 import { sameCall } from './snippet.js';
 
@@ -99,25 +100,6 @@ function featureBox(setup, feature, changed, removed) {
 }
 
 // ---- the two texts --------------------------------------------------------------------------------------
-
-function output(title, className, note) {
-  const text = h('div', { class: 'text' });
-  return { text, node: h('section', { class: `card output ${className}`, 'aria-label': title }, h('div', { class: 'row apart' }, h('h2', {}, title), h('small', { class: 'soft' }, note)), text) };
-}
-
-/** The prompt is quiet, what was written is plain, and from where the two part it is marked. */
-function writeText(host, whole, prompt, parted) {
-  const written = whole.slice(prompt.length);
-  const same = parted === null ? written.length : Math.min(parted, written.length);
-  show(host, h('span', { class: 'given' }, prompt), written.slice(0, same), same < written.length && h('span', { class: 'other' }, written.slice(same)));
-}
-
-/** Where two continuations first differ, told only as far as both are written; null while they agree. */
-function whereParted(a, b, complete) {
-  const most = Math.min(a.length, b.length);
-  for (let i = 0; i < most; i++) if (a[i] !== b[i]) return i;
-  return complete && a.length !== b.length ? most : null;
-}
 
 /** Reads the growing text to a screen reader in sentences, not in tokens. */
 function reader(log) {

@@ -156,7 +156,7 @@ static int prepare(struct steer_job *steer, const struct lab_steer_args *args, s
                                .n_edits = args->n_edits, .method = args->method,
                                .strength_multiplier = args->strength_multiplier,
                                .special_tokens = args->steer_special_tokens, .prefix = "", .source_field = "layer"};
-  if (lab_encode(steer->model, args->prompt, args->prompt_length, true, 1, "prompt", &steer->ids, &n, error) != 0) return -1;
+  if (lab_encode(steer->model, args->prompt, args->prompt_length, args->bos != LAB_BOS_NO, 1, "prompt", &steer->ids, &n, error) != 0) return -1;
   if (!steer->same && steering_new(lab, args->model, &asked, steer->ids, n, &steer->steering, error) != 0) return -1;
   make_sequences(steer, args, n);
   return 0;

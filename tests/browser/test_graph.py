@@ -222,6 +222,58 @@ def test_address_brings_back_what_is_looked_at(browser, lab):
 # ---- keeping --------------------------------------------------------------------------------------------
 
 
+def shown_next(browser):
+    """{next token: [without, with]} as the card tells them."""
+    rows = browser.find_elements(By.CSS_SELECTOR, "table.next tbody tr")
+    return {row.find_element(By.CSS_SELECTOR, "td").get_attribute("textContent"): [cell.text for cell in row.find_elements(By.CSS_SELECTOR, ".right .number")] for row in rows}
+
+
+def near(told, value):
+    """A percentage in three digits; what was not among the likeliest is below the least of them."""
+    return float(told.strip("<% ")) / 100 == pytest.approx(value, rel=0.0051, abs=1e-4)
+
+
+def test_pinned_nodes_are_turned(browser, lab, kept):
+    """In a graph that is kept, as in one that is drawn: the numbers are those of the API for the same nodes."""
+    row, graph = kept
+    first, second = sorted((n for n in graph["nodes"] if n["feature_type"] == "cross layer transcoder"), key=lambda n: n["influence"])[:2]
+    open_page(browser, lab.url + f"/graph?model={MODEL}&slug=ship#pinned={first['node_id']}")
+    has(browser, "Turn nodes (1)")
+    mark(browser, second["node_id"]).click()
+    button(browser, "Pin").click()
+    has(browser, "Turn nodes (2)")
+    choices = [Select(one) for one in browser.find_elements(By.CSS_SELECTOR, ".graphs .item select")]
+    choices[1].select_by_visible_text("twice as strong")
+    button(browser, "Continue the text").click()
+    has(browser, "Next token")
+    at = [{"layer": int(n["layer"]), "index": n["index"], "token_active_position": n["ctx_idx"], "steer_position": n["ctx_idx"]} for n in (first, second)]
+    body = {"modelId": MODEL, "sourceSetName": "relu", "prompt": TEXT, "temperature": 0, "nTokens": 20, "topK": 8,
+            "features": [{**at[0], "ablate": True}, {**at[1], "delta": second["activation"]}]}
+    sent = lab.post("/api/steer-logits", body).json()
+    last = len(graph["metadata"]["prompt_tokens"]) - 1
+    plain, turned = ({t["token"].replace(" ", "\u00b7"): t["prob"] for t in sent[f"{which}_LOGITS_BY_TOKEN"][last]["top_logits"]} for which in ("DEFAULT", "STEERED"))
+    shown = shown_next(browser)
+    assert set(shown) == set(plain) | set(turned) and plain != turned
+    for token, (without, with_) in shown.items():
+        assert without.startswith("<") == (token not in plain) and with_.startswith("<") == (token not in turned)
+        assert near(without, plain.get(token, min(plain.values()))) and near(with_, turned.get(token, min(turned.values())))
+    assert sent["DEFAULT_GENERATION"].split() == find(browser, ".output.plain .text").text.split()
+    assert sent["STEERED_GENERATION"].split() == find(browser, ".output.steered .text").text.split() and sent["STEERED_GENERATION"] != sent["DEFAULT_GENERATION"]
+    mark(browser, second["node_id"]).click()  # looking at a node takes nothing away
+    assert count(browser, "table.next") == 1
+    for choice in choices:
+        choice.select_by_visible_text("left as it is")
+    button(browser, "Continue the text").click()
+    has(browser, "Both texts are the same")
+    assert all(len(set(pair)) == 1 for pair in shown_next(browser).values())
+
+
+def test_nothing_to_turn(browser, lab):
+    open_page(browser, lab.url + address())
+    has(browser, "Pin features to switch them off")
+    assert not any(b.text == "Continue the text" for b in browser.find_elements(By.CSS_SELECTOR, "button"))
+
+
 def test_keep_open_delete(browser, lab):
     open_page(browser, lab.url + address("&nodeThreshold=0.9"))
     wait(browser, lambda: count(browser, ".drawing .mark") > 0)
@@ -314,6 +366,7 @@ def test_a_kept_graph_outlives_its_transcoders(browser, tmp_path):
         wait(browser, lambda: count(browser, ".drawing .mark") > 0)
         has(browser, "Kept as old")
         assert "all that is written there is error" not in text_of(browser)
+        assert "Turn nodes" not in text_of(browser)
     finally:
         second.finish()
     third = steerd_http.Daemon(["--model", f"other={steerd_http.VECTORS / MODEL / 'model'}"], store=store)  # nor is its model loaded

@@ -202,3 +202,17 @@ def test_patterns_of_what_is_generated_are_not_edited(daemon, positions):
     edit = {"op": "zero", "point": "pattern.1", "positions": positions}
     answer = daemon.post("/api/steer", {"modelId": "gpt2", "prompt": "The ship", "edits": [edit]})
     assert answer.status_code == 400 and answer.json()["field"] == "edits[0].positions" and 'positions: "prompt"' in answer.json()["message"]
+
+
+@pytest.mark.parametrize("bos", [None, False, True])
+def test_positions_are_those_of_the_graph(daemon, bos):
+    """Whatever the model's habit is (this one's is to begin without BOS): graphs of a text have BOS in front unless it is refused."""
+    given = {"prependBos": bos} if bos is not None else {}
+    graph = daemon.post("/v1/lab/graph", {"modelId": "gpt2", "sourceSet": "tc", "text": "One night a ship", **given}).json()["metadata"]["prompt_tokens"]
+    assert graph[0].startswith("O" if bos is False else "<|endoftext|>")
+    one = {"layer": 0, "index": 3, "token_active_position": len(graph) - 1, "steer_position": len(graph) - 1, "delta": 4}
+    body = {"modelId": "gpt2", "sourceSetName": "tc", "prompt": "One night a ship", "nTokens": 1, **given}
+    reply = daemon.post(PATH, {**body, "features": [one]}).json()
+    assert [row["token"] for row in reply["STEERED_LOGITS_BY_TOKEN"]][:-1] == graph
+    assert reply["STEERED_GENERATION"].startswith("One night a ship")
+    refused(daemon, PATH, {**body, "features": [{**one, "token_active_position": len(graph)}]}, "features[0].token_active_position")

@@ -277,10 +277,11 @@ int api_poll(struct api_call *call, struct api_reply *reply) {
   if (!call->replied) return 0;
   if (call->body.failed) call->status = 503;
   *reply = (struct api_reply){.status = call->status, .content_type = call->content_type, .headers = call->headers,
-                              .n_headers = call->n_headers, .stream = call->stream};
+                              .n_headers = call->n_headers, .stream = call->stream, .events = call->events, .held = call->held};
   if (call->stream) return 1;
   reply->body = call->body.failed ? no_memory : call->body.data ? call->body.data : "";
   reply->body_length = call->body.failed ? sizeof no_memory - 1 : call->body.length;
+  reply->held = (int64_t)reply->body_length;
   return 1;
 }
 

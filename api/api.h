@@ -74,6 +74,8 @@ struct api_reply {
   const struct api_pair *headers; /* further headers (Allow, Retry-After, Link, X-Total-Count ...) */
   size_t n_headers;
   bool stream;            /* body comes through api_read */
+  bool events;            /* a stream of events, which are sent as they happen */
+  int64_t held;           /* bytes that wait until the call is ended, in memory or in temporary files */
   const char *body;       /* whole body when !stream; not NUL-terminated necessarily */
   size_t body_length;
   struct kept *kept;      /* set by api_recall alone: given back with api_release */
@@ -127,6 +129,9 @@ bool api_put_prepared(const struct api_reply *reply, bool packed, void *prepared
  * name that somebody guesses is loaded; and addresses that were given to somebody with a key, and that nobody can guess. */
 bool api_is_open(const struct api *api, const struct api_request *head);
 
+/* Whether a request asks for computing, as steering does; what is stored is read without. */
+bool api_computes(const struct api_request *head);
+
 /* An error reply in the family of the path, for the porch's own refusals (431, 400, 408, 421, 501): body into
  * out, at most size bytes with NUL; returns its length. */
 size_t api_error_body(const char *path, int status, const char *word, const char *text, char *out, size_t size);
@@ -140,6 +145,8 @@ int api_in_flight(const struct api *api);
 /* The porch's own counters, shown by /metrics: set by the porch, any thread. */
 struct api_porch {
   int64_t connections, requests, refused, bytes_in, bytes_out;
+  int64_t held;                      /* bytes of large replies that clients have not read to their end */
+  int64_t too_many, wrong_keys;      /* of the refused: for their client's rate; for their key */
 };
 void api_set_porch(struct api *api, void (*read_porch)(void *context, struct api_porch *out), void *context);
 

@@ -108,6 +108,7 @@ struct api_call {
   void *plan; /* the handler's own, in the arena */
   bool personal;     /* has the name by which this client asks in it: kept for nobody */
   bool stream;
+  int64_t held;      /* bytes of a result that a stream reads, until the call is ended */
   bool events;       /* of a stream: server-sent events, else one JSON text */
   _Atomic bool gone; /* the client went away */
   struct api_call *next_watching;

@@ -118,6 +118,9 @@ static void write_porch(struct buffer *out, const struct api *api) {
   metric(out, "steerd_http_refused_total", "counter", "Requests turned away before their body.", (double)porch.refused);
   metric(out, "steerd_http_bytes_in_total", "counter", "Bytes of bodies received.", (double)porch.bytes_in);
   metric(out, "steerd_http_bytes_out_total", "counter", "Bytes of bodies sent.", (double)porch.bytes_out);
+  metric(out, "steerd_http_held_bytes", "gauge", "Bytes of large replies that wait for their clients.", (double)porch.held);
+  metric(out, "steerd_http_too_many_total", "counter", "Requests refused because their client sent too many (429).", (double)porch.too_many);
+  metric(out, "steerd_http_wrong_keys_total", "counter", "Requests refused for their key.", (double)porch.wrong_keys);
 }
 
 static void write_kept(struct buffer *out, struct api *api) {

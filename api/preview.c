@@ -148,6 +148,11 @@ bool api_is_open(const struct api *api, const struct api_request *head) {
   return row && (row->flags & ROUTE_OPEN) && api->files.count > 0; /* the plain page at / lists what is loaded */
 }
 
+bool api_computes(const struct api_request *head) {
+  const struct route *allowed, *row = route_find(head->method, head->path, &allowed);
+  return row && (row->flags & ROUTE_ENGINE);
+}
+
 size_t api_error_body(const char *path, int status, const char *word, const char *text, char *out, size_t size) {
   struct buffer body;
   struct reply_error what = {status, word, "", text};

@@ -94,6 +94,7 @@ int tensor_stream(struct api_call *call, enum tensor_form form, int64_t bytes, t
   call->plan = plan;
   call->pull = pull;
   call->stream = true;
+  call->held = bytes;
   call->content_type = tensor_content_type(form);
   return 0;
 }

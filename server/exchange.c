@@ -44,7 +44,9 @@ struct exchange {
   struct guard_refusal refusal; /* status 0: not refused */
   struct api_reply early;       /* the reception's own refusal, when early.status is set */
   struct api_reply recalled;    /* a finished reply, when recalled.kept is set */
+  bool flows;                   /* the reply is a stream of events */
   struct reply_prepared prepared;
+  struct hold hold;
   struct api_call *call;        /* changed under list->lock: exchanges_cancel reads it */
   int status;
   int64_t bytes_out;
@@ -61,6 +63,7 @@ void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *ru
   memset(exchanges, 0, sizeof *exchanges);
   exchanges->rules = *rules;
   for (size_t i = 0; i < STRIPES; i++) pthread_mutex_init(&exchanges->lists[i].lock, NULL);
+  holds_init(&exchanges->holds, rules->max_held);
   if (getrandom(&exchanges->id_seed, sizeof exchanges->id_seed, GRND_NONBLOCK) < 0)
     exchanges->id_seed = (uint64_t)clock_ns();
 }
@@ -80,6 +83,7 @@ static void list_clear(struct exchange_list *list) {
 
 void exchanges_clear(struct exchanges *exchanges) {
   for (size_t i = 0; i < STRIPES; i++) list_clear(&exchanges->lists[i]);
+  holds_clear(&exchanges->holds);
 }
 
 size_t exchanges_count(struct exchanges *exchanges) {
@@ -110,6 +114,9 @@ void exchanges_read(struct exchanges *exchanges, struct api_porch *out) {
     out->bytes_in += __atomic_load_n(&list->bytes_in, __ATOMIC_RELAXED);
     out->bytes_out += __atomic_load_n(&list->bytes_out, __ATOMIC_RELAXED);
   }
+  out->held = holds_total(&exchanges->holds);
+  out->too_many = __atomic_load_n(&exchanges->too_many, __ATOMIC_RELAXED);
+  out->wrong_keys = __atomic_load_n(&exchanges->wrong_keys, __ATOMIC_RELAXED);
 }
 
 void exchanges_refuse(struct exchanges *exchanges) { add(&exchanges->lists[stripe_own()].refused, 1); }
@@ -334,14 +341,38 @@ static const char *sent_key(const struct exchange *x) {
   return authorization + 7 + strspn(authorization + 7, " ");
 }
 
+static int64_t seconds_of(int64_t ns) { return (ns + 999999999) / 1000000000; }
+
+static int refuse_for_now(struct exchange *x, int64_t wait, const char *text) {
+  add(&x->all->too_many, 1);
+  x->refusal.retry = seconds_of(wait);
+  return guard_refuse(&x->refusal, 429, "rate", false, "%s; try again after the seconds in Retry-After", text);
+}
+
+/* Without a key nobody guesses. */
+static enum door knock(struct exchange *x, const char *key, int64_t *wait) {
+  bool right = keys_match(x->all->rules.keys, key);
+  if (!*key) return right ? DOOR_OPEN : DOOR_WRONG;
+  return doors_knock(x->all->rules.doors, x->peer->address, right, right ? keys_owner(key) : 0, clock_tick_ns(), wait);
+}
+
 static int check_key(struct exchange *x) {
+  int64_t wait;
   if (!keys_count(x->all->rules.keys) || x->preflight) return 0;
-  x->request.key = sent_key(x);
-  if (keys_match(x->all->rules.keys, x->request.key)) return 0;
-  x->request.key = "";
+  const char *key = sent_key(x);
+  enum door door = knock(x, key, &wait);
+  if (door == DOOR_OPEN) return x->request.key = key, 0;
   if (!strcmp(x->request.path, "/health") || api_is_open(x->all->rules.api, &x->request)) return 0;
+  add(&x->all->wrong_keys, 1);
+  if (door == DOOR_LATER) return refuse_for_now(x, wait, "too many wrong keys came from this address");
   return guard_refuse(&x->refusal, 401, "key", false,
                       "a valid key is needed in X-Api-Key, X-Secret-Key or Authorization: Bearer");
+}
+
+static int check_rate(struct exchange *x) {
+  if (!x->all->rules.rates || x->preflight || !api_computes(&x->request)) return 0;
+  int64_t wait = rates_take(x->all->rules.rates, x->request.owner, clock_tick_ns());
+  return wait ? refuse_for_now(x, wait, "this client sent as many requests as the setting 'rate' allows") : 0;
 }
 
 static int ask_preview(struct exchange *x, uint64_t length) {
@@ -370,7 +401,8 @@ static int judge(struct exchange *x, const char *method) {
   if (read_target(x) || check_host(x) || check_origin(x) || check_key(x)) return -1;
   x->request.owner = *x->request.key ? keys_owner(x->request.key) : x->peer->address;
   x->request.trusted = *x->request.key || x->peer->local;
-  return recall(x) ? 0 : ask_preview(x, x->framing.length);
+  if (recall(x)) return 0;
+  return ask_preview(x, x->framing.length) || check_rate(x) ? -1 : 0;
 }
 
 static bool refused(const struct exchange *x) { return x->refusal.status || x->early.status; }
@@ -402,13 +434,15 @@ static enum MHD_Result send_whole(struct exchange *x, const struct api_reply *re
 static enum MHD_Result send_refusal(struct exchange *x) {
   add(&x->list->refused, 1);
   if (x->early.status) return send_whole(x, &x->early, false);
-  char body[ERROR_BYTES];
+  char body[ERROR_BYTES], seconds[24];
   struct api_pair extra = {"WWW-Authenticate", "Bearer"};
-  if (x->refusal.status == 503) extra = (struct api_pair){"Retry-After", "1"};
+  bool later = x->refusal.retry || x->refusal.status == 503;
+  snprintf(seconds, sizeof seconds, "%lld", (long long)(x->refusal.retry ? x->refusal.retry : 1));
+  if (later) extra = (struct api_pair){"Retry-After", seconds};
   const char *path = *x->request.path ? x->request.path : "/";
   struct api_reply reply = {.status = x->refusal.status, .content_type = "application/json", .body = body};
   reply.headers = &extra;
-  reply.n_headers = x->refusal.status == 401 || x->refusal.status == 503;
+  reply.n_headers = x->refusal.status == 401 || later;
   reply.body_length =
       api_error_body(path, x->refusal.status, x->refusal.word, x->refusal.text, body, sizeof body);
   return send_whole(x, &reply, false);
@@ -432,7 +466,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *out, size_t s
     if (n < 0) return MHD_CONTENT_READER_END_OF_STREAM;
     if (n > 0) {
       x->bytes_out += n;
-      return peer_enter(x->peer, PEER_SEND, x) ? n : MHD_CONTENT_READER_END_WITH_ERROR;
+      return peer_enter(x->peer, x->flows ? PEER_FLOW : PEER_SEND, x) ? n : MHD_CONTENT_READER_END_WITH_ERROR;
     }
     peer_enter(x->peer, PEER_WORK, x);
     enum peer_sleep sleep = peer_sleep(x->peer);
@@ -442,9 +476,14 @@ static ssize_t read_stream(void *context, uint64_t position, char *out, size_t s
 }
 
 static enum MHD_Result send_reply(struct exchange *x, const struct api_reply *reply) {
+  if (!holds_enter(&x->all->holds, &x->hold, x->request.owner, reply->held)) {
+    guard_refuse(&x->refusal, 503, "busy", false, "clients have too much to read yet (setting 'max_held'); try again after the seconds in Retry-After");
+    return send_refusal(x);
+  }
   if (!reply->stream) return send_whole(x, reply, true);
   struct reply_manner how = manner(x);
-  if (!peer_enter(x->peer, PEER_SEND, x)) return MHD_NO;
+  x->flows = reply->events;
+  if (!peer_enter(x->peer, x->flows ? PEER_FLOW : PEER_SEND, x)) return MHD_NO;
   x->status = reply->status;
   return reply_queue_stream(x->connection, reply, read_stream, x, &how) ? MHD_NO : MHD_YES;
 }
@@ -579,6 +618,7 @@ void exchange_close(struct exchange *x, int status, bool cut) {
   add(&x->list->bytes_out, x->bytes_out);
   write_log(x, call, now, status, cut);
   if (call) api_end(call);
+  holds_leave(&x->all->holds, &x->hold);
   if (x->prepared.response) reply_done(&x->recalled, &x->prepared);
   if (x->recalled.kept) api_release(x->all->rules.api, &x->recalled, now - x->begin_ns);
   buffer_clear(&x->body);

@@ -19,9 +19,12 @@
 
 #include "api/api.h"
 #include "core/base/stripe.h"
+#include "server/doors.h"
 #include "server/guard.h"
+#include "server/holds.h"
 #include "server/keys.h"
 #include "server/origin.h"
+#include "server/rates.h"
 #include "server/watch.h"
 
 struct exchange;
@@ -33,6 +36,9 @@ struct exchange_rules {
   struct origin_list hosts, origins;
   struct guard_limits limits;
   size_t max_body, max_batch_body; /* bytes */
+  int64_t max_held;                /* bytes of large replies that are being read */
+  struct rates *rates;             /* of requests that compute, by their owner; NULL: any */
+  struct doors *doors;             /* NULL: no keys are asked for */
 };
 
 /* The requests that one thread has under way, and what it counts. */
@@ -52,6 +58,8 @@ struct exchanges {
   bool draining;    /* atomic: every reply closes its connection */
   uint64_t id_seed; /* of request ids */
   int batches;      /* atomic: requests under way whose body has outgrown max_body */
+  struct holds holds;
+  int64_t too_many, wrong_keys; /* atomic counters: of the refused */
 };
 
 void exchanges_init(struct exchanges *exchanges, const struct exchange_rules *rules);

@@ -34,6 +34,7 @@ struct guard_refusal {
   const char *word;  /* "framing", "header", "target", "host", "origin", "key" */
   char text[192];
   bool close;        /* what follows on this connection cannot be trusted */
+  int64_t retry;     /* seconds of Retry-After; 0: none, but with 503 */
 };
 
 /* Sets the refusal unless there is one. Always returns -1. */

@@ -71,6 +71,8 @@ static int catch_signals(struct error *error) {
 struct daemon {
   struct options options;
   struct keys *keys;
+  struct doors *doors; /* NULL: no keys are asked for */
+  struct rates *rates; /* NULL: no rate is set */
   struct listener *listeners;
   size_t n_listeners;
   struct lab *lab;
@@ -166,11 +168,16 @@ static int open_http(struct daemon *d, struct error *error) {
                 .origins = {o->cors_origins.items, o->cors_origins.count},
                 .limits = {(size_t)o->max_headers_bytes, (size_t)o->max_header_count},
                 .max_body = (size_t)o->max_body,
-                .max_batch_body = (size_t)o->max_batch_body},
+                .max_batch_body = (size_t)o->max_batch_body,
+                .max_held = o->max_held,
+                .rates = d->rates,
+                .doors = d->doors},
       .watch = {.timeout_ms = {[PEER_HEAD] = o->header_timeout,
                                [PEER_IDLE] = o->idle_timeout,
                                [PEER_BODY] = o->body_timeout,
-                               [PEER_SEND] = o->stall_timeout},
+                               [PEER_SEND] = o->stall_timeout,
+                               [PEER_FLOW] = o->stall_timeout},
+                .least_rate = o->min_send_rate,
                 .max_peers = (size_t)o->max_connections},
       .max_per_address = (size_t)o->max_connections_per_address,
       .threads = (unsigned)o->http_threads,
@@ -181,9 +188,16 @@ static int open_http(struct daemon *d, struct error *error) {
   return d->http ? 0 : -1;
 }
 
+/* What clients are counted by, where they are. */
+static int open_guards(struct daemon *d, struct error *error) {
+  if (keys_count(d->keys) && !(d->doors = doors_new(error))) return -1;
+  if (d->options.rate && !(d->rates = rates_new(d->options.rate, error))) return -1;
+  return 0;
+}
+
 static int open_daemon(struct daemon *d, struct error *error) {
   d->keys = keys_open(d->options.keys.items, d->options.keys.count, error);
-  if (!d->keys || open_listeners(d, error)) return -1;
+  if (!d->keys || open_guards(d, error) || open_listeners(d, error)) return -1;
   return open_lab(d, error) || open_api(d, error) || open_http(d, error) ? -1 : 0;
 }
 
@@ -193,6 +207,8 @@ static void close_daemon(struct daemon *d) {
   lab_close(d->lab);
   for (size_t i = 0; i < d->n_listeners; i++) listener_close(&d->listeners[i]);
   keys_close(d->keys);
+  doors_free(d->doors);
+  rates_free(d->rates);
 }
 
 static bool is_busy(const struct daemon *d) { return http_busy(d->http) > 0 || api_in_flight(d->api) > 0; }

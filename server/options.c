@@ -91,6 +91,12 @@ static const struct option table[] = {
    "Largest reply.", AT(max_result)},
   {"reply_cache", "requests", OPTION_INT, "67108864", 0, 4 * GIB, "bytes", "",
    "Memory for finished replies about features, kept until something is written; 0 keeps none.", AT(reply_cache)},
+  {"max_held", "requests", OPTION_INT, "1073741824", 1 << 20, 1LL << 50, "bytes", "",
+   "What large replies of all clients may hold, in memory or in temporary files, until they are read; the next one gets 503. No client may "
+   "hold more than stays free: alone, half.", AT(max_held)},
+  {"rate", "requests", OPTION_INT, "0", 0, 1000000, "requests a minute", "",
+   "How many requests that compute (steering, generation, activations, the laboratory) a client may send in a minute: a key, or an address "
+   "where there are none. They may come at once; the next gets 429 with Retry-After. 0: any number.", AT(rate)},
   {"max_features", "requests", OPTION_INT, "64", 1, 4096, "features", "",
    "Features in one steering request.", AT(max_features)},
   {"max_texts", "requests", OPTION_INT, "256", 1, 65536, "texts", "",
@@ -118,6 +124,9 @@ static const struct option table[] = {
    "How long a connection may wait for its next request.", AT(idle_timeout)},
   {"stall_timeout", "connections", OPTION_SECONDS, "30", 1, DAY, "seconds", "",
    "How long a client may leave a reply unread.", AT(stall_timeout)},
+  {"min_send_rate", "connections", OPTION_INT, "4096", 0, GIB, "bytes a second", "",
+   "How fast a client must read a reply that is ready, counted over stall_timeout; streams of events wait for slower ones. 0: at any "
+   "pace.", AT(min_send_rate)},
   {"drain_timeout", "connections", OPTION_SECONDS, "30", 0, DAY, "seconds", "",
    "How long running requests may go on after SIGTERM.", AT(drain_timeout)},
 

@@ -27,9 +27,9 @@ struct options {
   const char *store, *aliases, *releases, *static_folder, *device, *log_format, *log_level, *dict_dtype;
   int64_t dict_budget, threads, max_queue, max_step_rows, max_sessions, kv_mib;
   int64_t queue_timeout, generation_timeout;
-  int64_t max_body, max_batch_body, max_store, max_json_depth, max_result, reply_cache, max_features, max_texts, max_new_tokens,
+  int64_t max_body, max_batch_body, max_store, max_json_depth, max_result, max_held, rate, reply_cache, max_features, max_texts, max_new_tokens,
       max_prompt_chars;
-  int64_t max_headers_bytes, max_header_count, max_connections, max_connections_per_address, http_threads;
+  int64_t max_headers_bytes, max_header_count, max_connections, max_connections_per_address, http_threads, min_send_rate;
   int64_t header_timeout, body_timeout, idle_timeout, stall_timeout, drain_timeout, stuck_timeout;
   bool insecure, core_dumps, self_test, set_aside, deterministic, prefix_cache;
 };

@@ -48,20 +48,38 @@ static void resume(struct peer *peer) {
 
 static void set_phase(struct peer *peer, enum peer_phase phase) {
   int64_t timeout = peer->watch->options.timeout_ms[phase];
+  if (phase != peer->phase) peer->window_ns = 0;
   peer->phase = phase;
   peer->deadline_ns = timeout ? clock_tick_ns() + timeout * MS : 0;
 }
 
-/* What the kernel saw since the last look: a first byte ends idleness, an acknowledged byte is progress. */
-static void look(struct peer *peer) {
+static bool sends(enum peer_phase phase) { return phase == PEER_SEND || phase == PEER_FLOW; }
+
+/* A window ends when the client has read all that there was: then it waits for us, and its rate says nothing of it. */
+static bool crawls(struct peer *peer, const struct tcp_info *info, int64_t now) {
+  int64_t rate = peer->watch->options.least_rate, window_ms = peer->watch->options.timeout_ms[PEER_SEND];
+  bool behind = info->tcpi_unacked || info->tcpi_notsent_bytes, begun = peer->window_ns && behind;
+  if (peer->phase != PEER_SEND || !rate || !window_ms) return false;
+  if (begun && now - peer->window_ns < window_ms * MS) return false;
+  uint64_t least = (uint64_t)rate * (uint64_t)window_ms / 1000;
+  bool slow = begun && info->tcpi_bytes_acked - peer->window_from < least;
+  peer->window_ns = now;
+  peer->window_from = info->tcpi_bytes_acked;
+  return slow;
+}
+
+/* What the kernel saw since the last look: a first byte ends idleness, an acknowledged byte is progress. True: its client
+ * reads too slowly. */
+static bool look(struct peer *peer, int64_t now) {
   struct tcp_info info;
-  if ((peer->phase != PEER_IDLE && peer->phase != PEER_SEND) || !tcp_state(peer->fd, &info)) return;
+  if ((peer->phase != PEER_IDLE && !sends(peer->phase)) || !tcp_state(peer->fd, &info)) return false;
   if (peer->phase == PEER_IDLE && info.tcpi_bytes_received > peer->received) {
     set_phase(peer, PEER_HEAD);
-  } else if (peer->phase == PEER_SEND && info.tcpi_bytes_acked != peer->acknowledged) {
+  } else if (sends(peer->phase) && info.tcpi_bytes_acked != peer->acknowledged) {
     peer->acknowledged = info.tcpi_bytes_acked;
-    set_phase(peer, PEER_SEND);
+    set_phase(peer, peer->phase);
   }
+  return crawls(peer, &info, now);
 }
 
 /* The library may have missed the end of its input when that came together with the last bytes, and would
@@ -88,9 +106,9 @@ static void check_deadlines(struct watch *watch) {
   int64_t now = clock_tick_ns();
   for (struct peer *peer = watch->first; peer; peer = peer->next) {
     pthread_mutex_lock(&peer->lock);
-    look(peer);
+    bool slow = look(peer, now);
     show_end(peer);
-    if (peer->deadline_ns && peer->deadline_ns <= now) expire(peer);
+    if (slow || (peer->deadline_ns && peer->deadline_ns <= now)) expire(peer);
     pthread_mutex_unlock(&peer->lock);
   }
 }
@@ -306,7 +324,7 @@ bool peer_enter(struct peer *peer, enum peer_phase phase, void *request) {
   peer->request = request;
   bool good = !peer->overdue;
   if (good) set_phase(peer, phase);
-  if (phase == PEER_SEND) count_received(peer);
+  if (sends(phase)) count_received(peer);
   show_end(peer);
   pthread_mutex_unlock(&peer->lock);
   return good;

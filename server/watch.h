@@ -30,13 +30,15 @@ enum peer_phase {
   PEER_IDLE, /* between two requests; any byte turns it into PEER_HEAD */
   PEER_BODY, /* the body is coming */
   PEER_WORK, /* the request is being worked on: no deadline */
-  PEER_SEND  /* a reply is going out; every acknowledged byte moves the deadline */
+  PEER_SEND, /* a reply that is ready is going out; every acknowledged byte moves the deadline */
+  PEER_FLOW  /* the same of events, which go out as they are made: no rate is asked of who reads them */
 };
-enum { PEER_PHASES = PEER_SEND + 1 };
+enum { PEER_PHASES = PEER_FLOW + 1 };
 
 struct watch_options {
   int64_t timeout_ms[PEER_PHASES]; /* 0: none */
   size_t max_peers;
+  int64_t least_rate; /* bytes a second that a client must read in PEER_SEND, over the length of its timeout; 0: any */
   /* Writes a 408 for an overdue head or body onto the socket; NULL: the socket is only shut. Called with
    * the peer's lock held. */
   void (*overdue)(int fd, void *request);
@@ -59,6 +61,8 @@ struct peer {
   int64_t deadline_ns;   /* 0: none */
   uint64_t received;     /* bytes of all requests that have their reply: more of them are the next request's */
   uint64_t acknowledged; /* bytes, when the watcher last looked at a reply */
+  int64_t window_ns;     /* since then the rate is counted; 0: not yet */
+  uint64_t window_from;  /* acknowledged at its beginning */
   void *request;         /* for `overdue`; NULL before the request line was read */
   bool asleep, woken, gone, overdue;
 };

@@ -20,7 +20,8 @@
 #include "server/watch.h"
 
 enum {
-  PATIENCE_MS = 5000
+  PATIENCE_MS = 5000,
+  LENGTH = 400000 /* bytes of a long reply: more than small buffers take, on both sides */
 }; /* far above anything that is waited for here, so that a slow machine is no failure */
 
 static struct watch *watch;
@@ -52,7 +53,8 @@ static void on_connection(void *context, struct MHD_Connection *connection, void
     peer_close(*socket_context);
     return;
   }
-  int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+  int fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd, small = 4096;
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small); /* what a client leaves unread stays with us */
   *socket_context = peer_open(watch, connection, fd);
 }
 
@@ -64,7 +66,15 @@ static enum MHD_Result answer(struct MHD_Connection *connection, const char *tex
   return rc;
 }
 
-/* "/early": the wake comes before the sleep. "/late": somebody else wakes it. The head's call is skipped. */
+static enum MHD_Result answer_at_length(struct MHD_Connection *connection) {
+  static char long_text[LENGTH];
+  struct MHD_Response *r = MHD_create_response_from_buffer(sizeof long_text, long_text, MHD_RESPMEM_PERSISTENT);
+  enum MHD_Result rc = MHD_queue_response(connection, 200, r);
+  MHD_destroy_response(r);
+  return rc;
+}
+
+/* "/ready", "/events": a long reply, in the phase of one that is ready, or of events. "/early": the wake comes before the sleep. "/late": somebody else wakes it. The head's call is skipped. */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data, size_t *size,
                                   void **state) {
@@ -75,6 +85,10 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     *state = peer;
     peer_enter(peer, PEER_WORK, peer);
     return MHD_YES;
+  }
+  if (!strcmp(url, "/ready") || !strcmp(url, "/events")) {
+    peer_enter(peer, *url == '/' && url[1] == 'r' ? PEER_SEND : PEER_FLOW, peer);
+    return answer_at_length(connection);
   }
   bump(&calls);
   bool again = *state == &calls;
@@ -118,7 +132,8 @@ static int ask(const char *text) {
   struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
   to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   struct timeval patience = {PATIENCE_MS / 1000, 0};
-  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  int fd = socket(AF_INET, SOCK_STREAM, 0), small = 4096;
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
   assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
   assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), (ssize_t)strlen(text));
@@ -241,11 +256,58 @@ static void deadlines(void **state) {
   stop();
 }
 
+/* Each of them reads some bytes every 20 ms, 30,000 in a second, until that long has passed or `until` connections are left. */
+static void read_slowly(const int *fds, int n, int for_ms, size_t until) {
+  char piece[600];
+  for (int64_t end = clock_ns() + (int64_t)for_ms * 1000000; clock_ns() < end && watch_count(watch) > until; poll(NULL, 0, 20))
+    for (int i = 0; i < n; i++) (void)!recv(fds[i], piece, sizeof piece, MSG_DONTWAIT);
+}
+
+static size_t read_all(int fd) {
+  char piece[65536];
+  size_t total = 0;
+  for (ssize_t n; total < LENGTH && (n = recv(fd, piece, sizeof piece, 0)) > 0;) total += (size_t)n;
+  return total;
+}
+
+/* A window is a second, and 150,000 bytes the least in one. The slow ones make progress all the time: a stalled one would be cut too. */
+static void slow_readers_of_what_is_ready_are_cut(void **state) {
+  (void)state;
+  struct watch_options least = {.max_peers = 8, .least_rate = 150000};
+  least.timeout_ms[PEER_SEND] = least.timeout_ms[PEER_FLOW] = 1000;
+  int slow[2], fast;
+  start(&least);
+  get("/ready", &slow[0]), get("/events", &slow[1]), get("/ready", &fast);
+  assert_true(read_all(fast) >= LENGTH);
+  close(fast);
+  read_slowly(slow, 2, PATIENCE_MS, 1);
+  assert_int_equal(watch_count(watch), 1);
+  read_slowly(&slow[1], 1, 2000, 0);
+  assert_int_equal(watch_count(watch), 1); /* that of events goes on */
+  close(slow[0]), close(slow[1]);
+  stop();
+}
+
+static void any_pace_will_do_where_no_rate_is_asked(void **state) {
+  (void)state;
+  struct watch_options any = {.max_peers = 8};
+  any.timeout_ms[PEER_SEND] = 1000;
+  int fd;
+  start(&any);
+  get("/ready", &fd);
+  for (int i = 0; i < PATIENCE_MS && !watch_count(watch); i++) poll(NULL, 0, 1);
+  read_slowly(&fd, 1, 2500, 0);
+  assert_int_equal(watch_count(watch), 1);
+  close(fd);
+  stop();
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(early_wake_is_kept),   cmocka_unit_test(wake_resumes_once),
       cmocka_unit_test(hangup_wakes),         cmocka_unit_test(release_wakes_and_forbids_sleep),
       cmocka_unit_test(stop_beside_sleepers), cmocka_unit_test(too_many_are_shut),
-      cmocka_unit_test(deadlines)};
+      cmocka_unit_test(deadlines),            cmocka_unit_test(slow_readers_of_what_is_ready_are_cut),
+      cmocka_unit_test(any_pace_will_do_where_no_rate_is_asked)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

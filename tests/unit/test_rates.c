@@ -49,6 +49,15 @@ static void many_clients_do_not_shut_each_other_out(void **state) {
   rates_free(rates);
 }
 
+static void who_owes_most_is_remembered(void **state) {
+  (void)state;
+  struct rates *rates = rates_new(20, NULL);
+  for (int i = 0; i < 20; i++) assert_int_equal(rates_take(rates, 7, begin), 0);
+  for (uint64_t client = 1000; client <= 100000; client++) assert_int_equal(rates_take(rates, client, begin), 0);
+  assert_true(rates_take(rates, 7, begin) > 0);
+  rates_free(rates);
+}
+
 /* ---- doors ---- */
 
 static enum door knock(struct doors *doors, uint64_t address, bool right, int64_t now) {
@@ -125,7 +134,8 @@ static void small_ones_and_the_only_one_always_go(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(a_minutes_worth_at_once_then_one_by_one), cmocka_unit_test(waiting_is_told_without_counting),
-      cmocka_unit_test(many_clients_do_not_shut_each_other_out), cmocka_unit_test(guessing_is_stopped),
+      cmocka_unit_test(many_clients_do_not_shut_each_other_out), cmocka_unit_test(who_owes_most_is_remembered),
+      cmocka_unit_test(guessing_is_stopped),
       cmocka_unit_test(who_was_let_in_comes_in_again),           cmocka_unit_test(one_client_leaves_room_for_others),
       cmocka_unit_test(small_ones_and_the_only_one_always_go)};
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -284,9 +284,12 @@ def test_what_cannot_be_done_is_said(daemon, edit, field, word):
     refused(daemon, "/v1/lab/next", {"tokens": IDS["gpt2"], "edits": [edit]}, field, word)
 
 
-def test_scores_are_for_the_laboratory(daemon):
+def test_scores_have_a_column_for_each_token(daemon):
+    """A text that goes on would add one with each token: only rows of the prompt are edited then. And columns make pieces, which are counted."""
     edit = {"op": "knockout", "point": "attn_scores.1", "keys": [0]}
-    refused(daemon, "/api/steer", {"prompt": "One night", "features": [], "edits": [edit]}, "edits[0].point", "/v1/lab only")
+    body = {"prompt": "One night", "features": [], "temperature": 0, "n_tokens": 3}
+    refused(daemon, "/api/steer", {**body, "edits": [edit]}, "edits[0].positions", 'say positions: "prompt"')
+    post(daemon, "/api/steer", {**body, "edits": [{**edit, "positions": "prompt"}]})
     many = [{**edit, "keys": list(range(0, 160, 2)), "heads": [0, 1, 2, 3]}] * 256
     refused(daemon, "/v1/lab/run", {"tokens": [511] * 160, "edits": many, "loss": True}, "edits[204]", "65536 pieces")
 

@@ -8,6 +8,7 @@
 #define STEERD_CORE_ARCHIVE_H
 
 #include "core/core.h"
+#include "core/store/care.h"
 #include "core/store/explanations.h"
 #include "core/store/features.h"
 #include "core/store/jobs.h"

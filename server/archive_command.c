@@ -1,27 +1,17 @@
-/* archive_command.c: `steerd import` and `steerd export`. Their own words are taken out of the arguments; the rest are settings
- * like those of `serve`. Without --model only the store is opened; with it, what is imported must fit the dictionaries. */
+/* archive_command.c: `steerd import` and `steerd export`. Without --model only the store is opened; with it, what is imported must fit
+ * the dictionaries. */
 #include "server/archive_command.h"
 
-#include <signal.h>
 #include <stdbool.h>
-#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/archive.h"
-#include "core/base/log.h"
-#include "core/base/mapfile.h"
 #include "core/base/number.h"
-#include "server/command.h"
-#include "server/config.h"
 #include "server/lab_settings.h"
-
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int number) {
-  (void)number;
-  interrupted = 1;
-}
+#include "server/progress.h"
+#include "server/words_command.h"
 
 void help_import(void) {
   puts("steerd import FOLDER --store FILE [--as MODEL/SOURCE] [--model [ID=]PLACE --source MODEL/SOURCE=PATH]\n\n"
@@ -37,46 +27,11 @@ void help_export(void) {
   puts("steerd export MODEL SOURCE --out FOLDER --store FILE\n\n"
        "Writes everything a store has of a source in Neuronpedia's dataset layout, 1,024 features a batch. Importing it\n"
        "gives the same again. As the folder 'statistics' beside a dictionary's weights it is loaded by the first daemon that\n"
-       "serves the dictionary with a store that has no statistics of it.\n\n"
+       "serves the dictionary with a store that has no statistics of it. A daemon that has the store open may go on: what is\n"
+       "exported is what was there when the export began.\n\n"
        "  --out FOLDER       made if it is not there; must not hold an export yet\n"
        "  --digits N         rounds activations, logits and cosines to 2 to 9 significant digits: smaller, and no longer\n"
        "                     exactly what the store has (0: exact)");
-}
-
-/* ---- arguments ---- */
-
-struct command {
-  const char *words[2]; /* FOLDER; or MODEL, SOURCE */
-  int n_words, most_words;
-  const char *own[2], *own_values[2]; /* the verb's flags, and what was given for them */
-  int argc;
-  char **argv; /* what is left for the settings */
-};
-
-static int own_flag(const struct command *c, const char *word) {
-  for (int i = 0; i < 2; i++)
-    if (c->own[i] && strcmp(word, c->own[i]) == 0) return i;
-  return -1;
-}
-
-static int read_arguments(struct command *c, int argc, char **argv, struct error *error) {
-  c->argv = calloc((size_t)argc + 1, sizeof *c->argv);
-  if (!c->argv) return error_memory(error, (size_t)argc * sizeof *c->argv);
-  for (int i = 0; i < argc; i++) {
-    char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-    int own = own_flag(c, word);
-    if (own >= 0) {
-      if (!value) return error_set(error, ERROR_ARGUMENT, "%s needs a value", word);
-      c->own_values[own] = value;
-      i++;
-    } else if (word[0] != '-' && c->n_words < c->most_words) {
-      c->words[c->n_words++] = word;
-    } else { /* a setting and, unless it is --name=value, its value */
-      c->argv[c->argc++] = word;
-      if (word[0] == '-' && !strchr(word, '=') && value) c->argv[c->argc++] = value, i++;
-    }
-  }
-  return 0;
 }
 
 /* ---- the store, with or without a lab around it ---- */
@@ -101,6 +56,15 @@ static int open_store(struct options *options, const char *verb, struct opened *
   return out->store ? 0 : -1;
 }
 
+/* For verbs that only read: another process may hold the store, and keeps it. */
+static int open_store_to_read(struct options *options, const char *verb, struct opened *out, struct error *error) {
+  if (open_store(options, verb, out, error) == 0) return 0;
+  if (error->code != ERROR_BUSY) return -1;
+  error_clear(error);
+  out->store = store_open_beside(options->store, false, error);
+  return out->store ? 0 : -1;
+}
+
 static void close_store(struct opened *opened) {
   if (opened->lab)
     lab_close(opened->lab);
@@ -113,7 +77,7 @@ static bool tell(void *context, const struct archive_progress *progress) {
   if (isatty(STDERR_FILENO))
     fprintf(stderr, "\r\033[K%s: %lld features, %lld examples, %lld explanations", progress->file ? progress->file : "done",
             (long long)progress->features, (long long)progress->examples, (long long)progress->explanations);
-  return interrupted;
+  return progress_stopped();
 }
 
 static void report(const char *what, const char *place, const struct archive_progress *done) {
@@ -134,7 +98,7 @@ static int split_name(struct options *options, const char *name, struct archive_
   return args->model_id ? 0 : -1;
 }
 
-static int import_folder(const struct command *c, struct options *options, struct error *error) {
+static int import_folder(const struct words_command *c, struct options *options, struct error *error) {
   struct archive_import_args args = {.folder = c->words[0], .tell = tell};
   struct archive_progress done;
   struct opened opened = {NULL, NULL};
@@ -147,7 +111,7 @@ static int import_folder(const struct command *c, struct options *options, struc
   return failed;
 }
 
-static int export_folder(const struct command *c, struct options *options, struct error *error) {
+static int export_folder(const struct words_command *c, struct options *options, struct error *error) {
   struct archive_export_args args = {.model_id = c->words[0], .source_id = c->words[1], .folder = c->own_values[0],
                                      .tell = tell};
   int64_t digits = 0;
@@ -158,42 +122,19 @@ static int export_folder(const struct command *c, struct options *options, struc
   if (c->own_values[1] && (!number_parse_int(c->own_values[1], &digits) || digits < 0 || digits == 1 || digits > 9))
     return error_set(error, ERROR_ARGUMENT, "--digits: '%.40s' is not 0 or a number from 2 to 9", c->own_values[1]);
   args.digits = (int)digits;
-  if (open_store(options, "export", &opened, error)) return -1;
+  if (open_store_to_read(options, "export", &opened, error)) return -1;
   int failed = archive_export(opened.store, &args, &done, error);
   close_store(&opened);
   if (!failed) report("exported", args.folder, &done);
   return failed;
 }
 
-static int run(struct command *c, int (*verb)(const struct command *, struct options *, struct error *), void (*show)(void),
-               int argc, char **argv) {
-  struct error error = ERROR_INIT;
-  struct options options;
-  bool help = false;
-  if (read_arguments(c, argc, argv, &error)) {
-    free(c->argv);
-    return complain(&error);
-  }
-  log_set_level(LOG_LEVEL_WARN);
-  mapfile_guard_install();
-  signal(SIGINT, on_interrupt);
-  signal(SIGTERM, on_interrupt);
-  int failed = config_read(&options, c->argc, c->argv, CONFIG_SYSTEM_FILE, &help, &error);
-  if (!failed && help)
-    show();
-  else if (!failed)
-    failed = verb(c, &options, &error);
-  options_clear(&options);
-  free(c->argv);
-  return failed ? complain(&error) : EXIT_DONE;
-}
-
 int run_import(int argc, char **argv) {
-  struct command command = {.most_words = 1, .own = {"--as"}};
-  return run(&command, import_folder, help_import, argc, argv);
+  struct words_command command = {.most_words = 1, .own = {"--as"}, .help = help_import, .run = import_folder};
+  return words_command_main(&command, argc, argv);
 }
 
 int run_export(int argc, char **argv) {
-  struct command command = {.most_words = 2, .own = {"--out", "--digits"}};
-  return run(&command, export_folder, help_export, argc, argv);
+  struct words_command command = {.most_words = 2, .own = {"--out", "--digits"}, .help = help_export, .run = export_folder};
+  return words_command_main(&command, argc, argv);
 }

@@ -32,6 +32,7 @@
 #include "server/place.h"
 #include "server/pull_command.h"
 #include "server/stats_command.h"
+#include "server/store_command.h"
 #include "server/train_command.h"
 
 /* After the drain time: how long a cancelled request may take to say so to its client. */
@@ -361,6 +362,7 @@ static const struct verb {
     {"train", "MODEL POINT --corpus FILE --out FOLDER ...", "a sparse dictionary on a model's activations; resumes", run_train, true},
     {"import", "FOLDER --store FILE ...", "a source's statistics from Neuronpedia's batches", run_import, true},
     {"export", "MODEL SOURCE --out FOLDER --store FILE", "a source's statistics as such batches", run_export, true},
+    {"store", "check|backup [FILE] ...", "looks a store through, or copies it, beside a daemon that runs", run_store, true},
     {"routes", "", "prints every route with its summary", run_routes, false},
     {"config", "", "prints every setting at its default, as an INI file", run_config, false},
     {"version", "", "prints version and commit", run_version, false},
@@ -393,6 +395,7 @@ static int help_verb(const struct verb *verb) {
   else if (verb->run == run_train) help_train();
   else if (verb->run == run_import) help_import();
   else if (verb->run == run_export) help_export();
+  else if (verb->run == run_store) help_store();
   else printf("steerd %s%s%s\n\n%s\n", verb->name, *verb->arguments ? " " : "", verb->arguments, verb->text);
   return EXIT_DONE;
 }

@@ -20,6 +20,8 @@ void progress_catch_signals(void) {
   signal(SIGTERM, on_interrupt);
 }
 
+bool progress_stopped(void) { return interrupted; }
+
 static void write_time(double seconds, char out[32]) {
   if (seconds < 90)
     snprintf(out, 32, "%.0f s", seconds);

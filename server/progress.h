@@ -10,6 +10,9 @@
 /* From here on SIGINT and SIGTERM ask the job to stop in place of ending the process. */
 void progress_catch_signals(void);
 
+/* True once one came. */
+bool progress_stopped(void);
+
 /* `tell` of lab_stats_run and lab_eval_run: a bar that is drawn anew on a terminal, a line each elsewhere. True once a
  * signal came. */
 bool progress_tell(void *context, const struct lab_progress *progress);

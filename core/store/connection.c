@@ -129,3 +129,26 @@ void connection_close(struct connection *connection) {
 void connection_own(struct connection *connection) {
   sqlite3_db_config(connection->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
 }
+
+/* ---- checking --------------------------------------------------------------------------------------- */
+
+/* What SQLite found, of which the first line only names the database. */
+static int damage_found(const struct connection *connection, const char *finding, struct error *error) {
+  const char *line = strchr(finding, '\n');
+  line = line ? line + 1 : finding;
+  return error_set(error, ERROR_STORE, "store '%s' is damaged (%.*s): restore it from a copy or begin a new one",
+                   connection->name, (int)strcspn(line, "\n"), line);
+}
+
+int connection_check(struct connection *connection, enum store_check check, struct error *error) {
+  struct row row;
+  if (check == STORE_CHECK_NONE) return 0;
+  row_open(&row, connection,
+           check == STORE_CHECK_FULL ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", NULL, error);
+  if (row_next(&row) == 1) {
+    const char *finding = row_text(&row);
+    if (finding && strcmp(finding, "ok") != 0) row.failed = damage_found(connection, finding, error) != 0;
+  }
+  row_close(&row);
+  return row_check(&row);
+}

@@ -39,6 +39,10 @@ struct connection *connection_open(const char *file, const char *name, enum conn
                                    struct error *error) MUST_CHECK;
 void connection_close(struct connection *connection); /* NULL is fine */
 
+/* 0 when what SQLite checks is sound, else ERROR_STORE with its first finding. */
+int connection_check(struct connection *connection, enum store_check check, struct error *error) MUST_CHECK;
+
+
 /* The writer may fold the log into the file from now on: everything about it has been checked. */
 void connection_own(struct connection *connection);
 
@@ -92,6 +96,12 @@ const struct store_text *row_texts(struct row *row, size_t *n);
 /* Compares the seal that stands in the next column. 0, or -1: this or an earlier step on the row failed. */
 int row_check_seal(struct row *row, const char *what) MUST_CHECK;
 int row_check(struct row *row) MUST_CHECK; /* without a seal */
+
+/* Takes all columns of a row whose last is its seal, whatever they are: whether it is the seal over the others. */
+bool row_sealed(struct row *row);
+
+/* Column `column` as text, for people; not taken, and borrowed until the next step. "" for NULL. */
+const char *row_shown(const struct row *row, int column);
 
 /* Fails the row as damaged. */
 void row_damaged(struct row *row, const char *what);

@@ -136,7 +136,7 @@ static const char *const steps[] = {schema_1, schema_2, schema_3, schema_4, sche
 
 int migrations_count(void) { return (int)(sizeof steps / sizeof *steps); }
 
-static int schema_read(struct connection *connection, int *schema, struct error *error) {
+int migrations_schema(struct connection *connection, int *schema, struct error *error) {
   struct row row;
   row_open(&row, connection, "PRAGMA user_version", NULL, error);
   if (row_next(&row) == 1) *schema = (int)row_int(&row);
@@ -174,7 +174,7 @@ static int nobodys(struct connection *writer, struct error *error) {
 
 int migrations_run(struct connection *writer, int target, struct error *error) {
   int schema = 0;
-  if (schema_read(writer, &schema, error) != 0 || (schema == 0 && nobodys(writer, error) != 0)) return -1;
+  if (migrations_schema(writer, &schema, error) != 0 || (schema == 0 && nobodys(writer, error) != 0)) return -1;
   if (schema < 0 || schema > migrations_count())
     return error_set(error, ERROR_FORMAT, "store '%s' has schema %d, and this steerd knows up to %d: update steerd, "
                      "or use another file", writer->name, schema, migrations_count());

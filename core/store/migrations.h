@@ -11,6 +11,9 @@
 
 int migrations_count(void);
 
+/* The schema number of the file. */
+int migrations_schema(struct connection *connection, int *schema, struct error *error) MUST_CHECK;
+
 /* Brings the file behind `writer` from its schema to `target`, each step in one transaction. ERROR_FORMAT: its number is not one that
  * this build knows, or its tables are not those of its number. */
 int migrations_run(struct connection *writer, int target, struct error *error) MUST_CHECK;

@@ -328,3 +328,25 @@ int row_check_seal(struct row *row, const char *what) {
   if ((uint64_t)sqlite3_column_int64(row->statement, row->column++) != row->seal) row_damaged(row, what);
   return row_check(row);
 }
+
+static void row_take_any(struct row *row) {
+  size_t bytes;
+  switch (sqlite3_column_type(row->statement, row->column)) {
+  case SQLITE_INTEGER: row_int(row); break;
+  case SQLITE_FLOAT: row_real(row); break;
+  case SQLITE_TEXT: row_bytes(row, true, &bytes); break;
+  case SQLITE_BLOB: row_bytes(row, false, &bytes); break;
+  default: row_is_null(row); break;
+  }
+}
+
+bool row_sealed(struct row *row) {
+  int last = sqlite3_column_count(row->statement) - 1;
+  while (row->column < last) row_take_any(row);
+  return (uint64_t)sqlite3_column_int64(row->statement, last) == row->seal;
+}
+
+const char *row_shown(const struct row *row, int column) {
+  const unsigned char *text = sqlite3_column_text(row->statement, column);
+  return text ? (const char *)text : "";
+}

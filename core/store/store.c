@@ -18,6 +18,7 @@
 
 #include "core/base/clock.h"
 #include "core/base/log.h"
+#include "core/store/copy.h"
 #include "core/store/lock.h"
 #include "core/store/migrations.h"
 
@@ -38,6 +39,7 @@ struct store {
   pthread_mutex_t turn; /* held from store_writer to store_writer_end */
   struct connection *writer;
   struct identity itself, log; /* as they were at opening */
+  bool beside;                 /* another process may write: one reader, in one transaction from opening to closing */
   atomic_bool gone;            /* the last look did not find them in their places */
   atomic_bool degraded;
   _Atomic uint64_t generation;
@@ -117,31 +119,10 @@ static int file_local(const struct store *store, struct error *error) {
 
 /* ---- checking --------------------------------------------------------------------------------------- */
 
-/* What SQLite found, of which the first line only names the database. */
-static int damage_found(const struct connection *connection, const char *finding, struct error *error) {
-  const char *line = strchr(finding, '\n');
-  line = line ? line + 1 : finding;
-  return error_set(error, ERROR_STORE, "store '%s' is damaged (%.*s): restore it from a copy or begin a new one",
-                   connection->name, (int)strcspn(line, "\n"), line);
-}
-
-static int database_check(struct connection *connection, enum store_check check, struct error *error) {
-  struct row row;
-  if (check == STORE_CHECK_NONE) return 0;
-  row_open(&row, connection,
-           check == STORE_CHECK_FULL ? "PRAGMA integrity_check(1)" : "PRAGMA quick_check(1)", NULL, error);
-  if (row_next(&row) == 1) {
-    const char *finding = row_text(&row);
-    if (finding && strcmp(finding, "ok") != 0) row.failed = damage_found(connection, finding, error) != 0;
-  }
-  row_close(&row);
-  return row_check(&row);
-}
-
 int store_verify(struct store *store, enum store_check check, struct error *error) {
   struct connection *reader = store_reader(store, error);
   if (!reader) return -1;
-  int result = database_check(reader, check, error);
+  int result = connection_check(reader, check, error);
   if (result == 0) result = migrations_verify(reader, error);
   return store_reader_end(store, reader, result);
 }
@@ -156,6 +137,23 @@ static int find_empty(struct connection *connection, bool *empty, struct error *
   return row_check(&row);
 }
 
+/* Earlier steerds cannot read what they are brought to here. Without room for a copy there is none: the steps themselves are safe. */
+static int keep_older(struct store *store, struct error *error) {
+  char path[PATH_MAX];
+  int schema = 0;
+  struct error inner = ERROR_INIT;
+  if (migrations_schema(store->writer, &schema, error) != 0) return -1;
+  if (schema == 0 || schema == migrations_count()) return 0;
+  snprintf(path, sizeof path, "%s.schema-%d", store->file, schema);
+  if (copy_pages(store->writer, path, COPY_REPLACES, NULL, &inner) == 0)
+    log_warn("the store is brought from schema %d to %d, which earlier steerds cannot read; as it was it stays in path=%s", schema,
+             migrations_count(), path);
+  else
+    log_warn("the store is brought from schema %d to %d, which earlier steerds cannot read; no copy of it as it was could be kept: %s", schema,
+             migrations_count(), inner.text);
+  return 0;
+}
+
 /* Opens the writer on a file whose header is sound or that is empty. Nothing is written before every check has
  * passed, and the log is not folded in when one fails. */
 static int writer_open(struct store *store, bool empty, enum store_check check, struct error *error) {
@@ -165,7 +163,8 @@ static int writer_open(struct store *store, bool empty, enum store_check check, 
   if (!store->writer || (!empty && find_empty(store->writer, &empty, error) != 0)) return -1;
   if (empty && connection_exec(store->writer, begin, error) != 0) return -1;
   if (migrations_run(store->writer, 0, error) != 0) return -1; /* only looks at the schema number */
-  if (!empty && database_check(store->writer, check, error) != 0) return -1;
+  if (!empty && connection_check(store->writer, check, error) != 0) return -1;
+  if (keep_older(store, error) != 0) return -1;
   if (connection_exec(store->writer, "PRAGMA journal_mode=WAL; PRAGMA journal_size_limit=67108864", error) != 0 ||
       migrations_run(store->writer, migrations_count(), error) != 0 || migrations_verify(store->writer, error) != 0)
     return -1;
@@ -258,6 +257,9 @@ static int database_set_aside(const struct store *store, struct error *error) {
 /* ---- opening and closing ---------------------------------------------------------------------------- */
 
 static struct store *store_new(const char *path, struct error *error) {
+  if (!path || !*path) return error_set(error, ERROR_ARGUMENT, "the store needs the name of a file"), NULL;
+  if (strlen(path) > PATH_MAX - 64)
+    return error_set(error, ERROR_ARGUMENT, "the path of the store is longer than %d bytes", PATH_MAX - 64), NULL;
   struct store *store = calloc(1, sizeof *store);
   if (!store) return error_memory(error, sizeof *store), NULL;
   pthread_mutex_init(&store->turn, NULL);
@@ -276,10 +278,6 @@ static struct store *store_new(const char *path, struct error *error) {
 }
 
 struct store *store_open(const struct store_options *options, struct error *error) {
-  if (!options->path || !*options->path)
-    return error_set(error, ERROR_ARGUMENT, "the store needs the name of a file"), NULL;
-  if (strlen(options->path) > PATH_MAX - 64)
-    return error_set(error, ERROR_ARGUMENT, "the path of the store is longer than %d bytes", PATH_MAX - 64), NULL;
   struct error inner = ERROR_INIT;
   struct store *store = store_new(options->path, error);
   if (!store) return NULL;
@@ -299,8 +297,53 @@ fail:
   return NULL;
 }
 
+/* The file as it stands, before SQLite sees it. */
+static int beside_look(const struct store *store, struct error *error) {
+  struct stat status;
+  if (stat(store->file, &status) != 0)
+    return error_set(error, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_IO, "cannot open store '%s': %s", store->name, strerror(errno));
+  if (!S_ISREG(status.st_mode)) return error_set(error, ERROR_FORMAT, "store '%s' is not a regular file", store->name);
+  if (file_local(store, error) != 0) return -1;
+  enum verdict verdict = header_look(store->name, store->file, error);
+  if (verdict == VERDICT_EMPTY) return error_set(error, ERROR_NOT_FOUND, "store '%s' is empty", store->name);
+  return verdict == VERDICT_FINE ? 0 : -1;
+}
+
+/* The schema is the first thing that is read in the transaction, which begins with that. */
+static int beside_open(struct store *store, bool older, struct error *error) {
+  int schema = 0;
+  struct connection *reader = connection_open(store->file, store->name, CONNECTION_READER, error);
+  store->readers = reader;
+  if (!reader || connection_exec(reader, "BEGIN", error) != 0 || migrations_run(reader, 0, error) != 0 || migrations_schema(reader, &schema, error) != 0)
+    return -1;
+  if (schema == 0) return error_set(error, ERROR_NOT_FOUND, "store '%s' is empty", store->name);
+  if (older) return 0;
+  if (schema < migrations_count())
+    return error_set(error, ERROR_FORMAT, "store '%s' has schema %d, and this steerd reads %d: the next 'steerd serve' with it, once nobody holds it, "
+                     "brings it there", store->name, schema, migrations_count());
+  return connection_check(reader, STORE_CHECK_QUICK, error) != 0 ? -1 : migrations_verify(reader, error);
+}
+
+struct store *store_open_beside(const char *path, bool older, struct error *error) {
+  struct store *store = store_new(path, error);
+  if (!store) return NULL;
+  store->beside = true;
+  if (beside_look(store, error) == 0 && beside_open(store, older, error) == 0) return store;
+  store_close(store);
+  return NULL;
+}
+
+/* An empty log is one that our own opening made: the last who closes removes it, and there is nothing to fold in. */
+static void beside_close(const struct store *store) {
+  char log[PATH_MAX];
+  struct stat status;
+  snprintf(log, sizeof log, "%s-wal", store->file);
+  if (store->readers && stat(log, &status) == 0 && status.st_size == 0) connection_own(store->readers);
+}
+
 void store_close(struct store *store) {
   if (!store) return;
+  if (store->beside) beside_close(store);
   for (struct connection *reader = store->readers, *next; reader; reader = next) {
     next = reader->next;
     connection_close(reader);
@@ -329,6 +372,7 @@ static int writer_renew(struct store *store, struct error *error) {
 }
 
 struct connection *store_writer(struct store *store, struct error *error) {
+  if (store->beside) return error_set(error, ERROR_ARGUMENT, "store '%s' was opened for reading", store->name), NULL;
   if (files_look(store, error) != 0) return NULL;
   pthread_mutex_lock(&store->turn);
   if (store->writer->starved && writer_renew(store, error) != 0) {
@@ -376,6 +420,7 @@ static void reader_free(struct store *store, struct connection *reader) {
 }
 
 struct connection *store_reader(struct store *store, struct error *error) {
+  if (store->beside) return store->readers;
   pthread_mutex_lock(&store->readers_mutex);
   while (!store->readers) pthread_cond_wait(&store->readers_free, &store->readers_mutex);
   struct connection *reader = store->readers;
@@ -389,6 +434,7 @@ struct connection *store_reader(struct store *store, struct error *error) {
 }
 
 int store_reader_end(struct store *store, struct connection *reader, int result) {
+  if (store->beside) return result; /* it goes on seeing its moment */
   sqlite3_exec(reader->db, "ROLLBACK", NULL, NULL, NULL); /* nothing was written: only ends the moment it saw */
   reader_free(store, reader);
   return result;
@@ -420,7 +466,7 @@ static bool version_moved(struct connection *reader) {
 /* One thread looks; while all readers are busy nobody does, and the next one that asks tries again. */
 static void look_for_foreigners(struct store *store, int64_t now) {
   int64_t due = atomic_load(&store->next_look_ns);
-  if (now < due || !atomic_compare_exchange_strong(&store->next_look_ns, &due, now + FOREIGN_LOOK_NS)) return;
+  if (store->beside || now < due || !atomic_compare_exchange_strong(&store->next_look_ns, &due, now + FOREIGN_LOOK_NS)) return;
   struct connection *reader = reader_if_free(store);
   if (!reader) {
     atomic_store(&store->next_look_ns, now);

@@ -137,7 +137,7 @@ def test_other_programs(daemon):
     number = explain(daemon, 9, "written by a person")
     settle(daemon, FEATURE + "9")
     store = daemon.folder / "store.sqlite"
-    status, _, says = run_steerd("export", MODEL, SOURCE, "--store", str(store), "--out", str(daemon.folder / "out"))
+    status, _, says = run_steerd("import", str(daemon.folder), "--store", str(store))
     assert status == 1 and "in use by process" in says, says
     with sqlite3.connect(store, timeout=10) as foreign:
         foreign.execute("DELETE FROM explanations WHERE feature = (SELECT feature FROM explanations WHERE description = ?)",

@@ -21,6 +21,32 @@ static void member_said(struct json_writer *w, const char *key, const struct lab
     jw_member_bool(w, key, value);
 }
 
+static void member_slice(struct json_writer *w, const int64_t *slice) {
+  jw_key(w, "seqposSlice");
+  if (!slice) {
+    jw_null(w);
+    return;
+  }
+  jw_open(w, '[');
+  for (int i = 0; i < 3; i++)
+    if (slice[i] == LAB_OPEN) jw_null(w);
+    else jw_int(w, slice[i]);
+  jw_close(w, ']');
+}
+
+/* On which positions statistics are made; of a stored one nobody has said. */
+static void members_positions(struct json_writer *w, const struct lab_source_info *source) {
+  member_slice(w, source->seqpos_slice);
+  jw_key(w, "excludedTokens");
+  if (source->stored) {
+    jw_null(w);
+    return;
+  }
+  jw_open(w, '[');
+  for (size_t i = 0; i < source->n_excluded; i++) jw_int(w, source->excluded[i]);
+  jw_close(w, ']');
+}
+
 void source_members(struct json_writer *w, const struct lab_source_info *source) {
   jw_member_text(w, "set", source->set);
   jw_member_text(w, "kind", source->kind);
@@ -32,6 +58,7 @@ void source_members(struct json_writer *w, const struct lab_source_info *source)
   jw_member_int(w, "width", source->d_in);
   member_said(w, "folded", source, source->folded);
   member_said(w, "bosCounts", source, source->bos_counts);
+  members_positions(w, source);
   jw_member_bool(w, "promotes", source->promotes);
   jw_member_int(w, "bytes", (int64_t)source->bytes);
 }

@@ -11,7 +11,7 @@
 #define SHARE_ROWS "[{below: number, features: integer, share: number?}]"
 #define SOURCE_MEMBERS                                                                                              \
   "set: text, kind: text?, layer: integer, point: text?, pointOut: text?, features: integer, width: integer, "          \
-  "folded: boolean?, bosCounts: boolean?, promotes: boolean, pointLast?: text, bytes: integer, indices?: integer"
+  "folded: boolean?, bosCounts: boolean?, seqposSlice: [integer?]?, excludedTokens: [integer]?, promotes: boolean, pointLast?: text, bytes: integer, indices?: integer"
 #define LISTED_SOURCE AT_SOURCE ", state: text, lastUsedAt: text?, path?: text?, encoderBytes: integer"
 #define TEXTS_MEMBERS \
   "STEERED: text?, DEFAULT: text?, steeredLogProbs: [@TokenLogprob]?, defaultLogProbs: [@TokenLogprob]?, id: text?, shareUrl: text?"

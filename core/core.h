@@ -69,6 +69,8 @@ void lab_drain(struct lab *lab);
 
 /* ---- what is here ----------------------------------------------------------------------------------- */
 
+#define LAB_OPEN INT64_MIN
+
 struct lab_source_info {
   const char *id;          /* "7-res-jb" */
   const char *set;         /* "res-jb" */
@@ -81,6 +83,10 @@ struct lab_source_info {
   int64_t n_feat, d_in;
   bool folded;             /* activations are in folded units (raw * norm of the decoder row) */
   bool bos_counts;         /* whether the BOS position belongs to statistics and answers */
+  const int64_t *seqpos_slice; /* [3] Python's start, stop and step over a context, LAB_OPEN for None: of which positions statistics and
+                                  evaluations are; NULL: of all */
+  const int32_t *excluded;     /* [n_excluded] token ids that neither has, ascending */
+  size_t n_excluded;
   bool promotes;           /* its rows reach the logits by themselves: not so queries, keys and values */
   size_t bytes;            /* mapped, and kept beside the encoder */
   bool counted;            /* of a stored one: somebody has said how its numbers were made (folded, bos_counts) */

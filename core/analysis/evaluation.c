@@ -29,6 +29,8 @@ struct document {
   int64_t number;
   int32_t *ids;
   int32_t n;
+  uint8_t *mask;   /* [n] positions that count and are changed, */
+  int32_t counted; /* so many */
   struct part *parts; /* [n_dicts] */
   double loss[EVALUATION_RUNS], divergence[EVALUATION_RUNS];
   int64_t row; /* of its first position among those of the batch */
@@ -143,21 +145,12 @@ static void make_errors(const struct batch *b, const struct document *d, int whi
 
 /* ---- edits ---- */
 
-/* Byte masks of the positions that are changed: all, or all but the first. */
-static uint8_t *make_mask(const struct batch *b, int32_t n, struct error *error) {
-  uint8_t *mask = malloc((size_t)n + 1);
-  if (!mask) return error_memory(error, (size_t)n + 1), NULL;
-  memset(mask, 1, (size_t)n);
-  if (b->what->skip_first) mask[0] = 0;
-  return mask;
-}
-
 /* Of layers that go together each writes those that are replaced and no others. */
 static int add_edit(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d, int which,
-                    const float *rows, const uint8_t *mask, struct error *error) {
+                    const float *rows, struct error *error) {
   const struct dict_info *info = dict_info(b->what->dicts[which]);
   struct edit edit = {.point = info->out, .column_begin = (int32_t)info->out_column,
-                      .column_end = (int32_t)(info->out_column + info->d_out), .prompt = true, .mask = mask, .n_mask = d->n};
+                      .column_end = (int32_t)(info->out_column + info->d_out), .prompt = true, .mask = d->mask, .n_mask = d->n};
   if (run == EVALUATE_SPLICED) {
     edit.dict = b->what->dicts[which];
     edit.n_targets = info->cross ? b->what->n_dicts - which : 0;
@@ -170,30 +163,36 @@ static int add_edit(struct edit_list *list, const struct batch *b, enum evaluati
   return edit_list_add(list, &edit, error);
 }
 
-/* (y - error) + error for the changed positions: y but for rounding. */
-static float *put_back(const struct batch *b, const struct document *d, int which, struct error *error) {
+/* (y - error) + error of rows [first, first + n): y but for rounding. */
+static void put_back_rows(const struct batch *b, const struct document *d, int which, size_t first, size_t n, float *rows) {
   size_t width = (size_t)b->info->d_out, out = (size_t)b->info->out_width;
-  size_t skip = b->what->skip_first, n = (size_t)d->n - skip;
-  float *rows = malloc((n * width + 1) * sizeof *rows);
-  if (!rows) return error_memory(error, n * width * sizeof *rows), NULL;
-  make_errors(b, d, which, skip, n, rows);
+  make_errors(b, d, which, first, n, rows);
   for (size_t r = 0; r < n; r++) {
-    const float *y = d->parts[which].y + (r + skip) * out + b->info->out_column;
+    const float *y = d->parts[which].y + (r + first) * out + b->info->out_column;
     for (size_t i = 0; i < width; i++) {
       volatile float left = y[i] - rows[r * width + i]; /* rounded to f32, as what is spliced is */
       rows[r * width + i] = left + rows[r * width + i];
     }
   }
+}
+
+/* For the changed positions, in their order. */
+static float *put_back(const struct batch *b, const struct document *d, int which, struct error *error) {
+  size_t width = (size_t)b->info->d_out, n = (size_t)d->counted;
+  float *rows = malloc((n * width + 1) * sizeof *rows), *to = rows;
+  if (!rows) return error_memory(error, n * width * sizeof *rows), NULL;
+  for (int32_t begin, end = 0; positions_next(d->mask, d->n, &begin, &end); to += (size_t)(end - begin) * width)
+    put_back_rows(b, d, which, (size_t)begin, (size_t)(end - begin), to);
   return rows;
 }
 
 /* Higher layers first, as the engine wants those of a cross-layer transcoder. */
 static int add_edits(struct edit_list *list, const struct batch *b, enum evaluation_run run, const struct document *d,
-                     const uint8_t *mask, struct error *error) {
+                     struct error *error) {
   int failed = 0;
   for (int which = b->what->n_dicts - 1; which >= 0 && !failed; which--) {
     float *rows = run == EVALUATE_ERROR ? put_back(b, d, which, error) : NULL;
-    failed = rows || run != EVALUATE_ERROR ? add_edit(list, b, run, d, which, rows, mask, error) : -1;
+    failed = rows || run != EVALUATE_ERROR ? add_edit(list, b, run, d, which, rows, error) : -1;
     free(rows);
   }
   return failed;
@@ -203,11 +202,9 @@ static int add_edits(struct edit_list *list, const struct batch *b, enum evaluat
 static int make_edits(const struct batch *b, enum evaluation_run run, const struct document *d, struct edit_list **out,
                       struct error *error) {
   *out = NULL;
-  if (run == EVALUATE_RAW || d->n <= b->what->skip_first) return 0;
-  uint8_t *mask = make_mask(b, d->n, error);
-  struct edit_list *list = mask ? edit_list_new(error) : NULL;
-  int failed = list ? add_edits(list, b, run, d, mask, error) : -1;
-  free(mask);
+  if (run == EVALUATE_RAW || d->counted == 0) return 0;
+  struct edit_list *list = edit_list_new(error);
+  int failed = list ? add_edits(list, b, run, d, error) : -1;
   if (failed) edit_list_free(list, NULL);
   else *out = list;
   return failed;
@@ -286,6 +283,7 @@ static void close_document(const struct batch *b, struct document *d) {
     sparse_clear(&part->codes);
   }
   free(d->parts);
+  free(d->mask);
   free(d->ids);
   memset(d, 0, sizeof *d);
 }
@@ -303,11 +301,13 @@ static int open_document(struct batch *b, int64_t number, int64_t row, int32_t n
   struct document *d = &b->documents[b->n_documents++];
   *d = (struct document){.number = number, .n = n, .row = row};
   d->ids = malloc((size_t)n * sizeof *d->ids);
+  d->mask = malloc((size_t)n);
   d->parts = calloc((size_t)b->what->n_dicts, sizeof *d->parts);
-  if (!d->ids || !d->parts) return error_memory(error, (size_t)b->what->n_dicts * sizeof *d->parts);
+  if (!d->ids || !d->mask || !d->parts) return error_memory(error, (size_t)b->what->n_dicts * sizeof *d->parts);
   for (int i = 0; i < b->what->n_dicts; i++)
     if (open_part(b, &d->parts[i], (size_t)n, error) != 0) return -1;
   corpus_ids(b->what->corpus, number, d->ids);
+  d->counted = positions_mark(&b->what->positions, d->ids, n, d->mask);
   return 0;
 }
 
@@ -342,6 +342,14 @@ static int add_rows(struct batch *b, struct quality *const *qualities, const str
   return 0;
 }
 
+/* The rows that count. */
+static int add_document(struct batch *b, struct quality *const *qualities, const struct document *d, struct error *error) {
+  for (int32_t begin, end = 0; positions_next(d->mask, d->n, &begin, &end);)
+    for (size_t at = (size_t)begin; at < (size_t)end; at += PIECE)
+      if (add_rows(b, qualities, d, at, size_min(PIECE, (size_t)end - at), error) != 0) return -1;
+  return 0;
+}
+
 static int add_batch(struct batch *b, struct quality *const *qualities, struct evaluation_sums *sums, struct error *error) {
   for (int i = 0; i < b->n_documents; i++) {
     const struct document *d = &b->documents[i];
@@ -350,8 +358,7 @@ static int add_batch(struct batch *b, struct quality *const *qualities, struct e
       sums->divergence[run] += d->divergence[run];
     }
     sums->n_predicted += d->n - 1 + b->what->ends;
-    for (size_t at = b->what->skip_first; at < (size_t)d->n; at += PIECE)
-      if (add_rows(b, qualities, d, at, size_min(PIECE, (size_t)d->n - at), error) != 0) return -1;
+    if (add_document(b, qualities, d, error) != 0) return -1;
   }
   return 0;
 }

@@ -4,7 +4,8 @@
  * Every document is run four times: as it is; with x^ in place of the rows of the output point; with x^ + (y - x^), which must
  * predict as the first (it measures rounding, and that splicing does what it says); with 0 in place of them. Cross-entropy is the
  * mean over all predicted tokens of -ln p(next), in nats: positions 0..n-2 of every document, and with `ends` also the
- * model's EOS behind the last. Position 0 is left as it is in every run where it holds a BOS that the source does not count.
+ * model's EOS behind the last. Positions on which the source is not meant to be read (positions.h) are left as they are in every run, and
+ * no figure of quality.h has them; what is predicted at them counts, for the changed rows in front of them reach them too.
  * KL is the mean, over the same positions, of the divergence (divergence.h) of a changed run's predictions from those of the model as it is.
  *
  * Of a cross-layer transcoder layers 0 to K are evaluated together: what stands for the output of layer M is what the features of all layers up
@@ -24,7 +25,7 @@ struct evaluation {
   const struct dict *const *dicts; /* [n_dicts] one, or the layers of a cross-layer transcoder from 0 on */
   int n_dicts;
   const struct corpus *corpus;
-  bool skip_first;  /* position 0 is not counted and not changed */
+  struct positions positions; /* of a document: those that are counted and changed; its ids are borrowed */
   bool ends;        /* the model has an EOS, and it is predicted */
   int max_documents; /* of a batch, at most 64 */
   int64_t max_rows;  /* positions of a batch; bounds its memory, and, with the vocabulary, what waits in a temporary file */

@@ -46,6 +46,7 @@ void statistics_free(struct statistics *s) {
   free(s->out);
   free(s->links);
   free(s->keys);
+  free(s->mask);
   free(s);
 }
 
@@ -102,7 +103,7 @@ static int part_of_range(const struct tally *t, float value, int n) {
 
 /* Window of docs/statistics.md. */
 static void place_window(const struct statistics *s, struct kept *kept, int32_t length) {
-  int32_t shown = s->options.skip_first ? 1 : 0, window = s->options.window;
+  int32_t shown = s->options.positions.skip_first ? 1 : 0, window = s->options.window;
   int32_t start = kept->position - 3 * window / 4;
   if (start > length - window) start = length - window;
   if (start < shown) start = shown;
@@ -187,8 +188,9 @@ static int turn(struct statistics *s, int32_t length, const struct sparse *codes
   *n_touched = 0;
   size_t used = 0;
   /* Backwards, so that each new link goes in front and chains come out in ascending position. */
-  for (int32_t position = length - 1; position >= (s->options.skip_first ? 1 : 0); position--) {
+  for (int32_t position = length - 1; position >= 0; position--) {
     size_t row = first_row + (size_t)position;
+    if (!s->mask[position]) continue;
     for (size_t e = codes->start[row]; e < codes->start[row + 1]; e++) {
       int32_t feature = codes->index[e];
       if (s->first[feature] < 0) s->touched[(*n_touched)++] = feature;
@@ -199,20 +201,23 @@ static int turn(struct statistics *s, int32_t length, const struct sparse *codes
   return 0;
 }
 
-static int make_keys(struct statistics *s, int64_t document, int32_t length, struct error *error) {
-  if (s->options.n_quantile == 0) return 0;
-  if ((size_t)length > s->key_capacity) {
-    uint64_t *keys = realloc(s->keys, (size_t)length * sizeof *keys);
-    if (!keys) return error_memory(error, (size_t)length * sizeof *keys);
-    s->keys = keys;
-    s->key_capacity = (size_t)length;
-  }
-  for (int32_t p = 0; p < length; p++) {
+static int make_positions(struct statistics *s, int32_t length, struct error *error) {
+  if ((size_t)length <= s->capacity) return 0;
+  uint8_t *mask = realloc(s->mask, (size_t)length);
+  if (mask) s->mask = mask;
+  uint64_t *keys = realloc(s->keys, (size_t)length * sizeof *keys);
+  if (keys) s->keys = keys;
+  if (!mask || !keys) return error_memory(error, (size_t)length * sizeof *keys);
+  s->capacity = (size_t)length;
+  return 0;
+}
+
+static void make_keys(struct statistics *s, int64_t document, int32_t length) {
+  for (int32_t p = 0; s->options.n_quantile && p < length; p++) {
     uint32_t words[4];
     random_words(0, (uint64_t)document, (uint64_t)p, words);
     s->keys[p] = (uint64_t)words[0] << 32 | words[1];
   }
-  return 0;
 }
 
 static int take_in(struct statistics *s, int64_t document, int32_t length, int64_t feature, struct error *error) {
@@ -235,17 +240,20 @@ static int take_in(struct statistics *s, int64_t document, int32_t length, int64
       best.position = link->position;
     }
     struct kept entry = {.document = document, .position = link->position, .value = link->value,
-                         .key = s->keys ? s->keys[link->position] : 0};
+                         .key = s->options.n_quantile ? s->keys[link->position] : 0};
     if (consider_interval(s, t, feature, entry, length, error) != 0) return -1;
   }
   if (!(best.value > 0)) return 0;
   return consider_top(s, t, feature, best, length, error);
 }
 
-int statistics_add(struct statistics *s, int64_t document, int32_t length, const struct sparse *codes,
+int statistics_add(struct statistics *s, int64_t document, const int32_t *ids, int32_t length, const struct sparse *codes,
                    size_t first_row, struct error *error) {
   size_t n = 0;
-  int failed = turn(s, length, codes, first_row, &n, error) != 0 || make_keys(s, document, length, error) != 0;
+  if (make_positions(s, length, error) != 0) return -1;
+  int32_t counted = positions_mark(&s->options.positions, ids, length, s->mask);
+  make_keys(s, document, length);
+  int failed = turn(s, length, codes, first_row, &n, error);
   for (size_t i = 0; i < n; i++) {
     int64_t feature = s->touched[i];
     if (!failed) failed = take_in(s, document, length, feature, error);
@@ -253,8 +261,7 @@ int statistics_add(struct statistics *s, int64_t document, int32_t length, const
     s->first[feature] = -1;
   }
   if (failed) return -1;
-  int32_t counted = length - (s->options.skip_first ? 1 : 0);
-  s->n_tokens += counted > 0 ? counted : 0;
+  s->n_tokens += counted;
   s->n_documents++;
   return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "core/base/buffer.h"
+#include "core/dict/positions.h"
 #include "core/math/sparse.h"
 
 #define STATISTICS_BARS 64
@@ -24,14 +25,16 @@ struct statistics_options {
   int64_t n_feat;
   int n_top, n_quantile; /* 0..100, 0..10 */
   int window;            /* tokens, 8..256 */
-  bool skip_first;       /* position 0 of a document is not counted and not shown */
+  struct positions positions; /* of a document: those that are counted. A BOS that is skipped is not shown either; others that are left out
+                                 are shown without a value. Its ids are borrowed */
 };
 
 struct statistics *statistics_new(const struct statistics_options *options, struct error *error) MUST_CHECK;
 void statistics_free(struct statistics *statistics); /* NULL is fine */
 
-/* Rows first_row .. first_row + length - 1 of codes are the document's positions 0 .. length - 1. */
-int statistics_add(struct statistics *statistics, int64_t document, int32_t length, const struct sparse *codes,
+/* Rows first_row .. first_row + length - 1 of codes are the document's positions 0 .. length - 1, ids [length] its tokens (NULL where no
+ * token is excluded). */
+int statistics_add(struct statistics *statistics, int64_t document, const int32_t *ids, int32_t length, const struct sparse *codes,
                    size_t first_row, struct error *error) MUST_CHECK;
 
 int64_t statistics_tokens(const struct statistics *statistics);    /* counted positions */

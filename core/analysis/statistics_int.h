@@ -41,8 +41,9 @@ struct statistics {
   int32_t *first, *touched; /* [n_feat]: head of a feature's chain, -1; features with a chain */
   struct link *links;
   size_t link_capacity;
-  uint64_t *keys;
-  size_t key_capacity;
+  uint64_t *keys;   /* [capacity] of positions of the document at hand, ... */
+  uint8_t *mask;    /* ... and which of them count */
+  size_t capacity;
   struct statistics_example *out;
 };
 

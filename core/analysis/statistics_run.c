@@ -17,6 +17,7 @@ struct flight {
   int64_t first;            /* document */
   int n;                    /* documents; 0: not in use */
   struct sparse *codes;     /* [max_sequences] */
+  int32_t *ids;             /* of all of them, one behind the other */
   struct awaited task;
 };
 
@@ -48,6 +49,7 @@ static void flight_close(struct flight *flight) {
   awaited_close(&flight->task);
   for (int i = 0; flight->codes && i < flight->run->max_sequences; i++) sparse_clear(&flight->codes[i]);
   free(flight->codes);
+  free(flight->ids);
 }
 
 /* How many documents from `first` make a task: as many as rows, sequences and memory for keys and values allow. */
@@ -67,7 +69,8 @@ static int count_documents(const struct statistics_run *run, int64_t first) {
 }
 
 /* Empty documents (an empty line without BOS) have nothing to run. */
-static void fill(struct flight *flight, struct engine_sequence *sequences, int32_t *ids, int *n_sequences) {
+static void fill(struct flight *flight, struct engine_sequence *sequences, int *n_sequences) {
+  int32_t *ids = flight->ids;
   const struct statistics_run *run = flight->run;
   const struct dict_info *info = dict_info(run->dict);
   *n_sequences = 0;
@@ -91,14 +94,14 @@ static int launch(struct flight *flight, int64_t first, struct error *error) {
   size_t rows = 0;
   for (int i = 0; i < flight->n; i++) rows += (size_t)corpus_length(run->corpus, first + i);
   struct engine_sequence *sequences = calloc((size_t)flight->n, sizeof *sequences);
-  int32_t *ids = malloc((rows + 1) * sizeof *ids);
+  int32_t *ids = realloc(flight->ids, (rows + 1) * sizeof *ids);
+  if (ids) flight->ids = ids;
   int failed = sequences && ids ? 0 : error_memory(error, rows * sizeof *ids), n = 0;
-  if (!failed) fill(flight, sequences, ids, &n);
+  if (!failed) fill(flight, sequences, &n);
   struct engine_task_args args = {.model = run->model, .sequences = sequences, .n_sequences = n, .events = &events,
                                   .context = flight, .background = true};
   if (!failed && n) failed = awaited_submit(&flight->task, &args, error);
   free(sequences);
-  free(ids);
   if (failed) flight->n = 0;
   return failed;
 }
@@ -110,11 +113,13 @@ static int land(struct flight *flight, struct error *error) {
   static const size_t nothing[] = {0};
   const struct sparse empty = {.n_rows = 0, .start = (size_t *)(uintptr_t)nothing};
   int64_t begin = clock_ns();
+  const int32_t *ids = flight->ids;
   int sequence = 0, failed = 0;
   for (int i = 0; !failed && i < flight->n; i++) {
     int32_t length = corpus_length(run->corpus, flight->first + i);
     const struct sparse *codes = length ? &flight->codes[sequence++] : &empty;
-    failed = statistics_add(run->statistics, flight->first + i, length, codes, 0, error);
+    failed = statistics_add(run->statistics, flight->first + i, ids, length, codes, 0, error);
+    ids += length;
   }
   flight->n = 0;
   run->upkeep_seconds += (double)(clock_ns() - begin) * 1e-9;

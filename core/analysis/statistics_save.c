@@ -9,7 +9,8 @@
 
 struct head {
   uint32_t version;
-  int32_t n_top, n_quantile, window, skip_first;
+  int32_t n_top, n_quantile, window;
+  int32_t positions; /* 1 where BOS is skipped, + 2 positions_print */
   int64_t n_feat, n_tokens, n_documents;
 };
 
@@ -55,7 +56,7 @@ static struct head make_head(const struct statistics *s) {
   head.n_top = s->options.n_top;
   head.n_quantile = s->options.n_quantile;
   head.window = s->options.window;
-  head.skip_first = s->options.skip_first;
+  head.positions = (int32_t)(positions_print(&s->options.positions) << 1 | s->options.positions.skip_first);
   head.n_feat = s->options.n_feat;
   head.n_tokens = s->n_tokens;
   head.n_documents = s->n_documents;

@@ -89,6 +89,8 @@ int dict_config_info(const struct dict_config *config, const struct dict_host *h
       .bos_counts = config->bos_counts,
       .prepend_bos = config->prepend_bos,
       .context = config->context,
+      .positions = {.skip_first = config->prepend_bos && !config->bos_counts && (!host->tokenizer || tokenizer_bos(host->tokenizer) >= 0),
+                    .slice = config->slice},
       .l0 = config->l0,
       .format = config->format,
   };
@@ -275,10 +277,24 @@ static int open_whole(struct dict *dict, const struct dict_config *config, struc
   return 0;
 }
 
+/* Which tokens are left out: those of the description's list, or the tokenizer's special ones. */
+static int exclude_tokens(struct dict *dict, const struct dict_config *config, const struct dict_host *host, struct error *error) {
+  int32_t special[TOKENIZER_CONTROLS];
+  size_t n = config->excludes_special && host->tokenizer ? tokenizer_controls(host->tokenizer, special) : config->n_excluded;
+  const int32_t *ids = config->excludes_special ? special : config->excluded;
+  if (n == 0) return 0;
+  dict->excluded = malloc(n * sizeof *dict->excluded);
+  if (!dict->excluded) return error_memory(error, n * sizeof *dict->excluded);
+  memcpy(dict->excluded, ids, n * sizeof *ids);
+  dict->info.positions.excluded = dict->excluded;
+  dict->info.positions.n_excluded = n;
+  return 0;
+}
+
 static int load(struct dict *dict, const struct dict_config *config, const struct dict_host *host,
                 struct error *error) {
   struct dict_found found;
-  if (dict_config_info(config, host, &dict->info, error) != 0) return -1;
+  if (dict_config_info(config, host, &dict->info, error) != 0 || exclude_tokens(dict, config, host, error) != 0) return -1;
   dict->tensors = tensors_open(config->weights, error);
   if (!dict->tensors) return -1;
   dict->info.bytes = tensors_bytes(dict->tensors);
@@ -325,6 +341,7 @@ void dict_close(struct dict *dict) {
   tensors_close(dict->tensors);
   tensors_close(dict->decoder);
   free(dict->whole);
+  free(dict->excluded);
   free(dict->host);
   free(dict->made);
   free(dict);

@@ -42,8 +42,10 @@
 
 #include "core/base/buffer.h"
 #include "core/base/error.h"
+#include "core/dict/positions.h"
 #include "core/math/ops.h"
 #include "core/model/arch.h"
+#include "core/model/tokenizer.h"
 
 enum dict_kind { DICT_RELU, DICT_JUMPRELU, DICT_TOPK, DICT_GATED, DICT_GROUPMAX, DICT_KIND_COUNT, /* those of files, and then */
                  DICT_NEURONS = DICT_KIND_COUNT };
@@ -80,6 +82,7 @@ struct dict_host {
   const char *model_id;
   const struct arch *arch;          /* borrowed for the call */
   const struct dict_memory *memory; /* NULL: prepared at once, by the backend's threads, as the file has it; to stay */
+  const struct tokenizer *tokenizer; /* borrowed for the call; NULL: its BOS is taken to be there, and no token of it to be special */
 };
 
 struct dict_info {
@@ -103,6 +106,7 @@ struct dict_info {
   bool bos_counts;      /* the BOS position belongs to statistics and answers */
   bool prepend_bos;     /* trained on texts that begin with BOS */
   int64_t context;      /* tokens it was trained on at a time; 0 = not said */
+  struct positions positions; /* of a context that begins as prepend_bos says: those that count; its ids live as the dictionary */
   double l0;            /* features a token its makers measured; 0 = not said */
   enum dtype dtype;     /* of the weights in the file */
   const char *format;   /* "saelens", "workshop", ... */
@@ -140,8 +144,8 @@ const char *dict_kind_name(enum dict_kind kind); /* "relu", "jumprelu", "topk", 
 /* "relu", "topk transcoder", "jumprelu skip transcoder"; static text. */
 const char *dict_title(const struct dict_info *info);
 
-/* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices.
- * How the encoder is kept is not part of it. */
+/* 16 hexadecimal digits that differ where anything differs that it computes with: all of its vectors, samples of its matrices; and
+ * where it is meant to be read elsewhere (positions_print). How the encoder is kept is not part of it. */
 void dict_fingerprint(const struct dict *dict, char out[17]);
 
 /* Prepares the encoder if it was dropped, by the calling thread alone: any thread, so that the worker need not. It may be dropped

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/log.h"
@@ -22,7 +23,12 @@ void dict_config_init(struct dict_config *config, const char *format) {
   buffer_init(&config->notes, NOTES_LIMIT);
 }
 
-void dict_config_clear(struct dict_config *config) { buffer_clear(&config->notes); }
+void dict_config_clear(struct dict_config *config) {
+  free(config->excluded);
+  config->excluded = NULL;
+  config->n_excluded = 0;
+  buffer_clear(&config->notes);
+}
 
 void dict_config_note(struct dict_config *config, const char *format, ...) {
   char line[512];

@@ -48,6 +48,10 @@ struct dict_config {
   double threshold_scale;       /* what thresholds are multiplied by */
   bool threshold_is_log;        /* the file keeps their logarithm */
   int64_t context;              /* 0: not said */
+  struct slice slice;           /* of a context: where it is meant to be read */
+  bool excludes_special;        /* and not at the tokenizer's special tokens, */
+  int32_t *excluded;            /* or at those of a list: [n_excluded] ascending, none twice; owned */
+  size_t n_excluded;
   double l0;                    /* features a token that its makers measured; 0: not said */
   struct dict_tensor tensors[ROLE_COUNT];
   char names[ROLE_COUNT][96];   /* those that a description gives */

@@ -74,6 +74,25 @@ static void describe_output(const struct dict_info *info, struct buffer *out) {
 
 /* ---- all of it --------------------------------------------------------------------------------------- */
 
+static void describe_bound(int64_t bound, struct buffer *out) {
+  if (bound != SLICE_OPEN) buffer_printf(out, "%lld", (long long)bound);
+}
+
+/* As Python writes it, and only where something is left out. */
+static void describe_positions(const struct dict_config *config, struct buffer *out) {
+  const struct slice *slice = &config->slice;
+  if (!slice->given && !config->excludes_special && !config->n_excluded) return;
+  buffer_text(out, "counts: positions [");
+  if (slice->given) describe_bound(slice->start, out);
+  buffer_char(out, ':');
+  if (slice->given) describe_bound(slice->stop, out);
+  if (slice->given && slice->step != 1) buffer_printf(out, ":%lld", (long long)slice->step);
+  buffer_text(out, "] of a context");
+  if (config->excludes_special) buffer_text(out, ", but for the tokenizer's BOS, EOS, PAD and SEP");
+  if (config->n_excluded) buffer_printf(out, ", but for %zu token ids", config->n_excluded);
+  buffer_char(out, '\n');
+}
+
 static void describe_decision(const struct dict_config *config, const struct dict_info *info, struct buffer *out) {
   char in[POINT_NAME_BYTES], to[POINT_NAME_BYTES];
   buffer_printf(out, "kind: %s of %lld features, %s\n", dict_title(info), (long long)info->n_feat, dtype_name(info->dtype));
@@ -86,6 +105,7 @@ static void describe_decision(const struct dict_config *config, const struct dic
   buffer_char(out, '\n');
   if (info->context) buffer_printf(out, "context: %lld tokens\n", (long long)info->context);
   buffer_printf(out, "texts begin with BOS: %s\n", info->prepend_bos ? "yes" : "no");
+  describe_positions(config, out);
   if (info->l0 > 0) buffer_printf(out, "features a token, as its makers measured: %g\n", info->l0);
 }
 
@@ -99,7 +119,7 @@ static void describe_fields(const struct dict_config *config, struct buffer *out
 }
 
 static int describe(const struct dict_config *config, struct buffer *out, struct error *error) {
-  static const struct dict_host nobody = {NULL, NULL, NULL};
+  static const struct dict_host nobody = {NULL, NULL, NULL, NULL};
   struct dict_info info;
   struct dict_found found;
   if (dict_config_info(config, &nobody, &info, error) != 0) return -1;
@@ -121,7 +141,7 @@ static int describe(const struct dict_config *config, struct buffer *out, struct
 }
 
 int dict_describe(const char *path, const char *id, struct buffer *out, struct error *error) {
-  static const struct dict_host nobody = {NULL, NULL, NULL};
+  static const struct dict_host nobody = {NULL, NULL, NULL, NULL};
   struct dict_config *config = malloc(sizeof *config);
   if (!config) return error_memory(error, sizeof *config);
   int failed = dict_config_read(path, id, &nobody, config, error);

@@ -14,6 +14,8 @@ struct dict {
   struct tensor w_enc, w_dec; /* [d_in, n_feat], [n_feat, n_targets * d_out]: views of the files' */
   struct tensor skip;         /* [d_in, d_out]; n_dims 0: none */
 
+  int32_t *excluded; /* of info.positions; NULL: none */
+
   float *made;      /* of neurons of a processed model: w_dec, which no file has so; else NULL */
 
   float *host;      /* one block; the vectors below point into it */

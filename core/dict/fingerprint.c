@@ -1,4 +1,4 @@
-/* fingerprint.c: a short name for what a dictionary computes, so that what was counted with one is never taken for another's. */
+/* fingerprint.c: a short name for what a dictionary computes and where, so that what was counted with one is never taken for another's. */
 #include <stdio.h>
 
 #include "core/dict/dict_internal.h"
@@ -32,6 +32,8 @@ void dict_fingerprint(const struct dict *dict, char out[17]) {
   const double plain[] = {info->kind, info->k, info->apply_b_dec_to_input, info->center_mean, info->folded,
                           info->selects_folded, info->norm, info->scale, info->out_scale};
   hash = mix(hash, plain, sizeof plain);
+  uint32_t positions = positions_print(&info->positions);
+  if (positions) hash = mix(hash, &positions, sizeof positions);
   if (info->cross) hash = mix(hash, &info->n_targets, sizeof info->n_targets);
   hash = mix_vector(hash, dict->b_enc, info->n_feat);
   hash = mix_vector(hash, dict->b_dec, info->d_out);

@@ -18,7 +18,8 @@ static struct tensor decoder_of(const struct matrix_part *part, int64_t d_mlp) {
                          .bytes = (size_t)d_mlp * (size_t)part->n_out * dtype_size(part->dtype)};
 }
 
-static struct dict_info describe(const struct arch *arch, int32_t layer, enum dtype dtype) {
+static struct dict_info describe(const struct model *model, int32_t layer, enum dtype dtype) {
+  const struct arch *arch = &model->arch;
   enum site out = arch_has(arch, HAS_POST_NORMS) ? SITE_MLP_RAW : SITE_MLP_OUT;
   return (struct dict_info){.kind = DICT_NEURONS,
                             .transcoder = true,
@@ -35,6 +36,7 @@ static struct dict_info describe(const struct arch *arch, int32_t layer, enum dt
                             .out_scale = 1,
                             .prepend_bos = true,
                             .context = CONTEXT,
+                            .positions = {.skip_first = model->tokenizer && tokenizer_bos(model->tokenizer) >= 0},
                             .dtype = dtype,
                             .format = "model",
                             .bytes = (size_t)arch->d_mlp * sizeof(float)};
@@ -55,7 +57,7 @@ struct dict *dict_open_neurons(const struct model *model, int32_t layer, struct 
     return NULL;
   }
   for (size_t f = 0; f < n; f++) norms[f] = 1;
-  dict->info = describe(&model->arch, layer, part.dtype);
+  dict->info = describe(model, layer, part.dtype);
   dict->w_dec = decoder_of(&part, model->arch.d_mlp);
   dict->made = made;
   if (made) dict->info.bytes += dict->w_dec.bytes;

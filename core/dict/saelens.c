@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "core/base/mapfile.h"
-#include "core/dict/dict_json.h"
 
 /* ---- what it computes ------------------------------------------------------------------------------- */
 
@@ -238,6 +237,7 @@ static int read_training(const struct dict_json *cfg, const struct dict_host *ho
       dict_json_text(cfg, NAMES("model_name"), &model, error) != 0)
     return -1;
   dict_config_model(out, model, host);
+  if (saelens_read_positions(cfg, error) != 0) return -1;
   return dict_json_bool(cfg, NAMES("model_from_pretrained_kwargs.center_writing_weights"), &out->center_mean, error);
 }
 
@@ -251,7 +251,8 @@ static int check_both(const struct dict_json *cfg, struct error *error) {
       "architecture", "activation_fn", "activation_fn_str", "activation_fn_kwargs", "k", "d_in", "d_out", "d_sae", "expansion_factor",
       "normalize_activations", "norm_scaling_factor", "apply_b_dec_to_input", "finetuning_scaling_factor", "rescale_acts_by_decoder_norm",
       "hook_name", "hook_point", "hook_name_out", "hook_point_out", "hook_layer", "hook_point_layer", "hook_layer_out", "hook_head_index",
-      "hook_point_head_index", "reshape_activations", "prepend_bos", "context_size", "model_name", "model_from_pretrained_kwargs"};
+      "hook_point_head_index", "reshape_activations", "prepend_bos", "context_size", "model_name", "model_from_pretrained_kwargs",
+      "seqpos_slice", "exclude_special_tokens"};
   while (json_next(cfg->inner, &iterator, &key, &inside)) {
     const struct json_node *outside = json_get(cfg->root, key);
     bool counts = false;

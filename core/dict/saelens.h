@@ -17,10 +17,15 @@
 #define STEERD_CORE_DICT_SAELENS_H
 
 #include "core/dict/dict_config.h"
+#include "core/dict/dict_json.h"
 
 /* Reads FOLDER/cfg.json into an initialised config. A model_name other than host->model_id is only a warning in the
  * log. */
 int saelens_read(const char *folder, const struct dict_host *host, struct dict_config *out,
                  struct error *error) MUST_CHECK;
+
+/* Of saelens_read, once the context is known: seqpos_slice, absent or null or all of it for all positions; exclude_special_tokens, true
+ * (BOS, EOS, PAD and SEP of the tokenizer), a list of ids, or false. */
+int saelens_read_positions(const struct dict_json *cfg, struct error *error) MUST_CHECK;
 
 #endif

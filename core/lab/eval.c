@@ -254,7 +254,7 @@ static int evaluate(struct eval_job *job, struct error *error) {
   struct error why = ERROR_INIT;
   struct evaluation what = {.engine = job->about.lab->engine, .model = job->about.opened->model,
                             .dicts = job->dicts, .n_dicts = job->n, .corpus = job->about.corpus,
-                            .skip_first = subject_skips_first(&job->about), .ends = job->ends,
+                            .positions = dict_info(job->about.source->dict)->positions, .ends = job->ends,
                             .max_documents = BATCH_DOCUMENTS, .max_rows = BATCH_ROWS / job->n, .progress = on_progress,
                             .stop = should_stop, .context = job};
   job->saved_ns = clock_ns();

@@ -23,6 +23,7 @@ struct lab_source {
   char print[17];               /* what it computes (dict_fingerprint); "" without a store */
   char *id, *set, *model_id, *point, *point_out, *path;
   char *point_last;             /* NULL where there is one */
+  int64_t slice[3];             /* of info.seqpos_slice */
   _Atomic int64_t used_at;      /* seconds since 1970; 0: never */
   int pins;                     /* long jobs that use it; guarded by lab_sources.mutex */
   struct lab_source_check check; /* guarded by lab_sources.mutex */

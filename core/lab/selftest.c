@@ -81,22 +81,33 @@ static int run_ids(struct selftest *t, const int32_t *ids, int32_t n, struct err
   return t->error.code ? error_set(error, t->error.code, "%s", t->error.text) : 0;
 }
 
+/* Those of the rows of a text on which the dictionary is meant to be read. */
+static int add_rows(struct selftest *t, const int32_t *ids, int32_t n, struct error *error) {
+  const struct dict_info *info = dict_info(t->source->dict);
+  uint8_t *mask = malloc((size_t)n + 1);
+  int failed = mask ? 0 : error_memory(error, (size_t)n + 1);
+  if (mask) positions_mark(&info->positions, ids, n, mask);
+  for (int32_t begin, end = 0; !failed && positions_next(mask, n, &begin, &end);)
+    failed = quality_add(t->quality, &t->codes, (size_t)begin, (size_t)(end - begin), t->x + (size_t)begin * (size_t)info->in_width,
+                         t->y + (size_t)begin * (size_t)info->out_width, error);
+  free(mask);
+  return failed;
+}
+
 static int run_text(struct selftest *t, const char *text, struct error *error) {
   const struct dict_info *info = dict_info(t->source->dict);
   const struct tokenizer *tokenizer = t->model->tokenizer;
   bool bos = info->prepend_bos && tokenizer_bos(tokenizer) >= 0;
   int64_t most = info->context && info->context < t->model->arch.n_ctx ? info->context : t->model->arch.n_ctx;
   int32_t *ids = NULL;
-  size_t n = 0, skip = bos && !info->bos_counts;
+  size_t n = 0;
   if (tokenizer_encode(tokenizer, text, strlen(text), bos ? TOKENIZE_BOS : 0, &ids, &n, error) != 0) return -1;
   if (n > (size_t)most) n = (size_t)most;
   t->codes.n_rows = 0;
   t->x = malloc(n * (size_t)info->in_width * sizeof *t->x);
   t->y = info->transcoder ? malloc(n * (size_t)info->out_width * sizeof *t->y) : t->x;
   int failed = t->x && t->y ? run_ids(t, ids, (int32_t)n, error) : error_memory(error, n * (size_t)info->in_width * 4);
-  if (!failed && n > skip)
-    failed = quality_add(t->quality, &t->codes, skip, n - skip, t->x + skip * (size_t)info->in_width,
-                         t->y + skip * (size_t)info->out_width, error);
+  if (!failed) failed = add_rows(t, ids, (int32_t)n, error);
   if (t->y != t->x) free(t->y);
   free(t->x);
   free(ids);
@@ -147,6 +158,14 @@ static int run_all(struct selftest *t, const char *const *texts, struct error *e
   return 0;
 }
 
+/* The text has about 120 tokens, and a slice may begin behind them. */
+static int check_counted(const struct selftest *t, struct error *error) {
+  struct quality_figures figures;
+  quality_read(t->quality, &figures);
+  if (figures.rows > 0) return 0;
+  return error_set(error, ERROR_ARGUMENT, "its text has no position on which the dictionary is read (seqposSlice, excludedTokens)");
+}
+
 /* An encoder that found no room in the budget is not brought in for this: it would drive out one that is used. */
 static int measure(struct selftest *t, struct error *error) {
   struct dict_budget_stats budget;
@@ -156,8 +175,8 @@ static int measure(struct selftest *t, struct error *error) {
   t->quality = quality_new(t->source->dict, error);
   if (!t->quality) return -1;
   struct error own = ERROR_INIT;
-  if (run_all(t, prose, &own) == 0) return 0;
-  if (own.code == ERROR_ARGUMENT) return run_all(t, names, error); /* a character that the vocabulary lacks */
+  if (run_all(t, prose, &own) == 0) return check_counted(t, error);
+  if (own.code == ERROR_ARGUMENT) return run_all(t, names, error) != 0 ? -1 : check_counted(t, error); /* a character that the vocabulary lacks */
   return error_set(error, own.code, "%s", own.text);
 }
 

@@ -127,6 +127,16 @@ static int name_source(struct lab_source *source, const struct lab_source_spec *
   return error_memory(error, sizeof in);
 }
 
+_Static_assert(SLICE_OPEN == LAB_OPEN, "both are Python's None");
+
+static const int64_t *describe_slice(const struct slice *slice, int64_t out[3]) {
+  if (!slice->given) return NULL;
+  out[0] = slice->start;
+  out[1] = slice->stop;
+  out[2] = slice->step;
+  return out;
+}
+
 static void describe_source(struct lab_source *source, const struct arch *arch) {
   const struct dict_info *d = dict_info(source->dict);
   source->info = (struct lab_source_info){.id = source->id, .set = source->set, .model_id = source->model_id,
@@ -134,7 +144,9 @@ static void describe_source(struct lab_source *source, const struct arch *arch) 
                                           .point_out = source->point_out, .point_last = source->point_last, .layer = d->in.layer, .n_feat = d->n_feat,
                                           .d_in = d->d_in, .folded = d->folded, .bos_counts = d->bos_counts,
                                           .promotes = tables_has_logits(source->dict, arch->d_model),
-                                          .bytes = d->bytes};
+                                          .bytes = d->bytes,
+                                          .seqpos_slice = describe_slice(&d->positions.slice, source->slice),
+                                          .excluded = d->positions.excluded, .n_excluded = d->positions.n_excluded};
 }
 
 const char *source_published_name(const struct lab *lab, const struct lab_source_spec *spec, char out[SOURCE_NAME_BYTES]) {
@@ -161,7 +173,7 @@ struct lab_source *source_open(struct lab *lab, const struct lab_source_spec *sp
   }
   if (source_check_id(spec->source_id, error) != 0) return NULL;
   const struct dict_memory memory = {lab->budget, lab->keep, aside};
-  struct dict_host host = {opened->model->id, &opened->model->arch, &memory};
+  struct dict_host host = {opened->model->id, &opened->model->arch, &memory, opened->model->tokenizer};
   struct lab_source_spec named = {opened->model->id, spec->source_id, spec->path};
   struct dict *dict = dict_open(spec->path, spec->source_id, &host, lab->backend, error);
   if (dict) return source_new(dict, &named, &opened->model->arch, error);

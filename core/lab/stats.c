@@ -98,7 +98,7 @@ static void report(const struct stats_job *job, int64_t done, int64_t total, con
 static int make_statistics(struct stats_job *job, struct error *error) {
   struct statistics_options options = {.n_feat = job->about.info->n_feat, .n_top = job->args.n_top,
                                        .n_quantile = job->args.n_quantile, .window = job->args.window,
-                                       .skip_first = subject_skips_first(&job->about)};
+                                       .positions = dict_info(job->about.source->dict)->positions};
   job->statistics = statistics_new(&options, error);
   return job->statistics ? 0 : -1;
 }

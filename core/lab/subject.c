@@ -3,6 +3,7 @@
 #include "core/lab/subject.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -93,6 +94,23 @@ int subject_keep(struct lab_subject *subject, struct error *error) {
 
 static bool stop_reading(void *context) { return subject_stopping(context); }
 
+/* A text of lines that are shorter than where a slice begins has no position to count. */
+static int check_counted(struct lab_subject *subject, struct error *error) {
+  size_t most = (size_t)subject_context(subject);
+  int32_t *ids = malloc(most * sizeof *ids), counted = 0;
+  uint8_t *mask = malloc(most);
+  int failed = ids && mask ? 0 : error_memory(error, most * sizeof *ids);
+  for (int64_t d = 0; !failed && !counted && d < corpus_documents(subject->corpus) && !subject_stopping(subject); d++) {
+    corpus_ids(subject->corpus, d, ids);
+    counted = positions_mark(&dict_info(subject->source->dict)->positions, ids, corpus_length(subject->corpus, d), mask);
+  }
+  free(ids);
+  free(mask);
+  if (failed || counted || subject_stopping(subject)) return failed;
+  return error_set_field(error, ERROR_ARGUMENT, "corpus", "'%s' has no position on which '%s' is read (its seqposSlice and excludedTokens say "
+                         "where): nothing was counted or replaced", subject->args.corpus, subject->info->id);
+}
+
 int subject_open_corpus(struct lab_subject *subject, struct error *error) {
   struct corpus_options options = {.lines = subject->args.lines, .context = subject_context(subject),
                                    .bos = dict_info(subject->source->dict)->prepend_bos,
@@ -102,7 +120,7 @@ int subject_open_corpus(struct lab_subject *subject, struct error *error) {
   if (subject->corpus && corpus_tokens(subject->corpus) == 0)
     return error_set_field(error, ERROR_ARGUMENT, "corpus", "'%s' has no tokens: nothing was counted or replaced",
                            subject->args.corpus);
-  return subject->corpus ? 0 : -1;
+  return subject->corpus ? check_counted(subject, error) : -1;
 }
 
 void subject_close(struct lab_subject *subject) {
@@ -116,11 +134,6 @@ void subject_close(struct lab_subject *subject) {
 int64_t subject_context(const struct lab_subject *subject) {
   int64_t model = subject->opened->model->arch.n_ctx, dict = dict_info(subject->source->dict)->context;
   return dict > 0 && dict < model ? dict : model;
-}
-
-bool subject_skips_first(const struct lab_subject *subject) {
-  const struct dict_info *info = dict_info(subject->source->dict);
-  return info->prepend_bos && tokenizer_bos(subject->opened->model->tokenizer) >= 0 && !info->bos_counts;
 }
 
 bool subject_stopping(const struct lab_subject *subject) { return subject->running->stopping(subject->running); }

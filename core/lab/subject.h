@@ -50,11 +50,10 @@ int subject_read(struct lab_subject *subject, const char *text, struct error *er
 /* Checks again and keeps the source, and no other one: the job may take hours. */
 int subject_keep(struct lab_subject *subject, struct error *error) MUST_CHECK;
 
-/* Reads the text, which takes a while and is done again after a restart. */
+/* Reads the text, which takes a while and is done again after a restart. ERROR_ARGUMENT where no position of it counts. */
 int subject_open_corpus(struct lab_subject *subject, struct error *error) MUST_CHECK;
 
 int64_t subject_context(const struct lab_subject *subject);     /* tokens of a document at most */
-bool subject_skips_first(const struct lab_subject *subject);    /* position 0 is a BOS that the source does not count */
 bool subject_stopping(const struct lab_subject *subject);
 int64_t subject_checkpoint_ns(const struct lab_subject *subject);  /* how often a job keeps its state */
 const char *subject_corpus_name(const struct lab_subject *subject); /* without its folders */

@@ -17,7 +17,7 @@ struct tokenizer *tokenizer_new(int32_t count, struct error *error) {
   struct tokenizer *t = calloc(1, sizeof *t);
   if (!t)
     return error_memory(error, sizeof *t), NULL;
-  t->bos = t->eos = -1;
+  t->bos = t->eos = t->pad = t->sep = -1;
   if (pieces_init(&t->pieces, count, error) != 0) {
     free(t);
     return NULL;
@@ -83,6 +83,19 @@ int tokenizer_finish(struct tokenizer *t, struct error *error) {
 int32_t tokenizer_size(const struct tokenizer *t) { return t->pieces.count; }
 int32_t tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 int32_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
+
+size_t tokenizer_controls(const struct tokenizer *t, int32_t out[TOKENIZER_CONTROLS]) {
+  const int32_t ids[TOKENIZER_CONTROLS] = {t->bos, t->eos, t->pad, t->sep};
+  size_t n = 0;
+  for (size_t i = 0; i < TOKENIZER_CONTROLS; i++) {
+    size_t at = n;
+    while (at > 0 && out[at - 1] > ids[i]) at--;
+    if (ids[i] < 0 || (at > 0 && out[at - 1] == ids[i])) continue;
+    memmove(out + at + 1, out + at, (n++ - at) * sizeof *out);
+    out[at] = ids[i];
+  }
+  return n;
+}
 struct decoder_start tokenizer_start(const struct tokenizer *t) { return t->decoder.start; }
 bool tokenizer_prepends_bos(const struct tokenizer *t) { return t->prepends_bos; }
 const char *tokenizer_title(const struct tokenizer *t) { return t->kind->title(t->state); }

@@ -37,6 +37,11 @@ int32_t tokenizer_bos(const struct tokenizer *t);  /* -1 when there is none */
 int32_t tokenizer_eos(const struct tokenizer *t);  /* -1 when there is none */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 
+/* The ids of BOS, EOS, PAD and SEP, those that there are, ascending and none twice: how many is the result. What a chat's template adds is
+ * none of them. */
+#define TOKENIZER_CONTROLS 4
+size_t tokenizer_controls(const struct tokenizer *t, int32_t out[TOKENIZER_CONTROLS]);
+
 /* What kind it is, in a few words: "byte-level BPE". Static. */
 const char *tokenizer_title(const struct tokenizer *t);
 

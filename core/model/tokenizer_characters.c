@@ -215,6 +215,7 @@ struct tokenizer *tokenizer_open_characters(const char *text_path, struct error 
   t->state = c;
   t->bos = ID_SOS;
   t->eos = ID_EOS;
+  t->pad = ID_PAD;
   t->prepends_bos = true;
   if (fill_pieces(t, c, error) == 0 && tokenizer_finish(t, error) == 0)
     return t;

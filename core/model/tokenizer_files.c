@@ -239,6 +239,13 @@ static int settle_token(struct tokenizer *t, const struct settings *s, const cha
   return 0;
 }
 
+/* What neither begins nor ends a text is known by its text alone; one that the vocabulary lacks can be in no text. */
+static int32_t find_token(const struct tokenizer *t, const struct settings *s, const char *key) {
+  const char *text = token_text(json_get(s->tokenizer, key));
+  if (!text) text = token_text(json_get(s->special, key));
+  return text && *text ? pieces_find(&t->pieces, text, strlen(text)) : -1;
+}
+
 /* Whether models of this type begin with BOS when nothing is said: TransformerLens' table. */
 static bool habit(const struct json_node *config) {
   static const char *const without[] = {"gpt_neox", "qwen2", "qwen3", "phi", "bloom"};
@@ -254,6 +261,8 @@ static int settings_apply(struct tokenizer *t, const struct settings *s, struct 
     return -1;
   if (settle_token(t, s, "eos_token", "eos_token_id", &t->eos, error) != 0)
     return -1;
+  t->pad = find_token(t, s, "pad_token");
+  t->sep = find_token(t, s, "sep_token");
   t->prepends_bos = t->bos >= 0 && json_bool_or(json_get(s->tokenizer, "add_bos_token"), habit(s->model));
   return 0;
 }

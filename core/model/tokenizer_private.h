@@ -34,6 +34,7 @@ struct tokenizer {
   struct normalizer *normalizer;       /* between the two sets; NULL: none */
   struct decoder decoder;              /* how pieces became what they show */
   int32_t bos, eos;                    /* -1: none */
+  int32_t pad, sep;                    /* -1: none; they take no part in encoding */
   const struct added_token *bos_token; /* of bos, set by tokenizer_finish; NULL: none */
   bool prepends_bos;
   struct chat_template chat;

@@ -100,7 +100,7 @@ int main(int argc, char **argv) {
   write_dictionary(folder);
   static const struct arch arch = {.n_layer = 1, .n_head = 12, .n_kv_head = 12, .d_head = 64, .d_model = D, .d_mlp = 4 * D,
                                    .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-  struct dict_host host = {"bench", &arch, NULL};
+  struct dict_host host = {"bench", &arch, NULL, NULL};
   struct backend *backend = backend_open("cpu", 2, &error);
   if (!backend) die(error.text);
   struct dict *dict = open_often(folder, &host, backend);

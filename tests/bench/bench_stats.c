@@ -92,7 +92,7 @@ int main(int argc, char **argv) {
   struct model *model = model_open("model", argv[1], backend, &error);
   check(!model, &error);
   const struct arch *arch = &model->arch;
-  struct dict_host host = {"gpt2-small", arch, NULL};
+  struct dict_host host = {"gpt2-small", arch, NULL, NULL};
   struct dict *dict = dict_open(dictionary, SOURCE_ID, &host, backend, &error);
   check(!dict, &error);
   const struct dict_info *info = dict_info(dict);
@@ -102,7 +102,7 @@ int main(int argc, char **argv) {
   unlink(text);
   check(!corpus, &error);
   struct statistics_options options = {.n_feat = info->n_feat, .n_top = 20, .n_quantile = 2, .window = 64,
-                                       .skip_first = !info->bos_counts};
+                                       .positions = info->positions};
   struct statistics *statistics = statistics_new(&options, &error);
   check(!statistics, &error);
   struct engine_options engine_options = {.max_queue = 4, .max_sessions = 16, .max_step_rows = rows};

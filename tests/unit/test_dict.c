@@ -8,10 +8,10 @@
 #define TINY "tests/vectors/tiny-gpt2"
 static const struct arch tiny_arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = 48, .d_mlp = 128,
                                         .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host tiny = {"tiny-gpt2", &tiny_arch, NULL};
+static const struct dict_host tiny = {"tiny-gpt2", &tiny_arch, NULL, NULL};
 static const struct arch villes_arch = {.n_layer = 1, .n_head = 4, .n_kv_head = 4, .d_head = 8, .d_model = 32, .d_mlp = 128,
                                         .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host villes = {"villes", &villes_arch, NULL};
+static const struct dict_host villes = {"villes", &villes_arch, NULL, NULL};
 
 static struct backend *backend;
 

@@ -13,7 +13,7 @@
 enum { D = 48, FEATURES = 40, LAYERS = 3 };
 static const struct arch tiny_arch = {.n_layer = LAYERS, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = D, .d_mlp = 192,
                                       .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host tiny = {"tiny-gpt2", &tiny_arch, NULL};
+static const struct dict_host tiny = {"tiny-gpt2", &tiny_arch, NULL, NULL};
 static struct backend *backends[DICT_BACKENDS];
 static struct tensors *file;
 static char top[64];
@@ -240,7 +240,7 @@ static void layers_that_are_missing_or_too_many(void **state) {
                                      .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
   static const struct arch flatter = {.n_layer = 2, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = D, .d_mlp = 192,
                                       .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-  static const struct dict_host four = {"deeper", &deeper, NULL}, two = {"flatter", &flatter, NULL};
+  static const struct dict_host four = {"deeper", &deeper, NULL, NULL}, two = {"flatter", &flatter, NULL, NULL};
   refuse("rm W_enc_1.safetensors", "0-clt", &tiny, "'W_enc_1.safetensors' is missing");
   refuse("rm W_dec_2.safetensors", "0-clt", &tiny, "'W_dec_2.safetensors' is missing");
   refuse("true", "3-clt", &tiny, "layer 3 is out of range, model 'tiny-gpt2' has layers 0 to 2");

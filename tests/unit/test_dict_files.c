@@ -8,7 +8,7 @@
 
 static const struct arch toy_arch = {.n_layer = 2, .n_head = 2, .n_kv_head = 2, .d_head = 2, .d_model = 4, .d_mlp = 16,
                                         .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host toy = {"toy", &toy_arch, NULL};
+static const struct dict_host toy = {"toy", &toy_arch, NULL, NULL};
 
 static struct backend *backend;
 
@@ -186,12 +186,117 @@ static void wrong_descriptions_are_refused(void **state) {
       {CFG(",\"prepend_bos\":\"yes\""), ERROR_FORMAT,
        "CFG: 'prepend_bos' is a string, expected true or false"},
       {"[1]", ERROR_FORMAT, "CFG is an array, expected an object"},
+#define SLICE "a list of 1 to 3 integers or nulls, as Python's slice(...) takes them, such as [5, -5]"
+      {CFG(",\"seqpos_slice\":5"), ERROR_FORMAT, "CFG: 'seqpos_slice' is an integer, expected " SLICE},
+      {CFG(",\"seqpos_slice\":[]"), ERROR_FORMAT, "CFG: 'seqpos_slice' has 0 elements, expected " SLICE},
+      {CFG(",\"metadata\":{\"seqpos_slice\":[1,2,3,4]}"), ERROR_FORMAT, "CFG: 'seqpos_slice' has 4 elements, expected " SLICE},
+      {CFG(",\"seqpos_slice\":[5,\"-5\"]"), ERROR_FORMAT,
+       "CFG: element 1 of 'seqpos_slice' is a string, expected an integer or null"},
+      {CFG(",\"seqpos_slice\":[1.0]"), ERROR_FORMAT, "CFG: element 0 of 'seqpos_slice' is a number, expected an integer or null"},
+      {CFG(",\"seqpos_slice\":[true,3]"), ERROR_FORMAT, "CFG: element 0 of 'seqpos_slice' is a boolean, expected an integer or null"},
+      {CFG(",\"seqpos_slice\":[null,-2147483648]"), ERROR_FORMAT,
+       "CFG: element 1 of 'seqpos_slice' is -2147483648, expected -2147483647 to 2147483647, or null"},
+      {CFG(",\"seqpos_slice\":[0,9223372036854775807,1]"), ERROR_FORMAT,
+       "CFG: element 1 of 'seqpos_slice' is 9223372036854775807, expected -2147483647 to 2147483647, or null"},
+      {CFG(",\"seqpos_slice\":[1,5,0]"), ERROR_FORMAT, "CFG: the step of 'seqpos_slice' is 0, expected another integer or null"},
+      {CFG(",\"context_size\":8,\"seqpos_slice\":[5,-5]"), ERROR_FORMAT,
+       "CFG: 'seqpos_slice' leaves no position of a context of context_size 8"},
+      {CFG(",\"seqpos_slice\":[1,5],\"metadata\":{\"seqpos_slice\":[1,6]}"), ERROR_FORMAT,
+       "CFG: 'seqpos_slice' inside 'metadata' is another than beside it: keep the one that is right"},
+      {CFG(",\"exclude_special_tokens\":\"all\""), ERROR_FORMAT,
+       "CFG: 'exclude_special_tokens' is a string, expected true, false or a list of token ids"},
+      {CFG(",\"metadata\":{\"exclude_special_tokens\":[3,-1]}"), ERROR_FORMAT,
+       "CFG: element 1 of 'exclude_special_tokens' is -1, expected a token id, 0 to 2147483647"},
+      {CFG(",\"exclude_special_tokens\":[2147483648]"), ERROR_FORMAT,
+       "CFG: element 0 of 'exclude_special_tokens' is 2147483648, expected a token id, 0 to 2147483647"},
+      {CFG(",\"exclude_special_tokens\":[3,null]"), ERROR_FORMAT,
+       "CFG: element 1 of 'exclude_special_tokens' is null, expected a token id"},
+      {CFG(",\"exclude_special_tokens\":true,\"metadata\":{\"exclude_special_tokens\":false}"), ERROR_FORMAT,
+       "CFG: 'exclude_special_tokens' inside 'metadata' is another than beside it: keep the one that is right"},
   };
   write_weights(standard_items, EXTRA);
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     write_file(cfg_path, rows[i].cfg, strlen(rows[i].cfg));
     refused(folder, "1-res-toy", rows[i].code, rows[i].text);
   }
+}
+
+/* ---- where it is read ---- */
+
+static struct dict *open_cfg(const char *cfg) {
+  struct error error = ERROR_INIT;
+  write_file(cfg_path, cfg, strlen(cfg));
+  struct dict *dict = dict_open(folder, "1-res-toy", &toy, backend, &error);
+  if (!dict) fail_msg("%s: %s", cfg, error.text);
+  return dict;
+}
+
+static void slices_are_read(void **state) {
+  (void)state;
+  static const struct {
+    const char *cfg;
+    struct slice slice;
+  } rows[] = {
+      {CFG(""), {0}},
+      {CFG(",\"seqpos_slice\":null"), {0}},
+      {CFG(",\"seqpos_slice\":[null]"), {0}}, /* what SAELens writes where nothing was said */
+      {CFG(",\"seqpos_slice\":[0,null,1]"), {0}},
+      {CFG(",\"seqpos_slice\":[null,null,-1]"), {0}},
+      {CFG(",\"seqpos_slice\":[5]"), {true, SLICE_OPEN, 5, 1}}, /* slice(5) ends at 5 */
+      {CFG(",\"seqpos_slice\":[5,-5],\"context_size\":11"), {true, 5, -5, 1}},
+      {CFG(",\"seqpos_slice\":[5,null]"), {true, 5, SLICE_OPEN, 1}},
+      {CFG(",\"seqpos_slice\":[null,-3,2]"), {true, SLICE_OPEN, -3, 2}},
+      {CFG(",\"seqpos_slice\":[9,3,null]"), {true, 9, 3, 1}}, /* no context is said for which it would be empty */
+      {CFG(",\"seqpos_slice\":[9,3,-2]"), {true, 9, 3, -2}},
+      {CFG(",\"metadata\":{\"seqpos_slice\":[1,null]}"), {true, 1, SLICE_OPEN, 1}},
+      {CFG(",\"seqpos_slice\":[1,5],\"metadata\":{\"seqpos_slice\":[1,5]}"), {true, 1, 5, 1}},
+      {CFG(",\"seqpos_slice\":[1,5],\"metadata\":{\"seqpos_slice\":null}"), {true, 1, 5, 1}},
+  };
+  write_weights(standard_items, EXTRA);
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct dict *dict = open_cfg(rows[i].cfg);
+    const struct slice *got = &dict_info(dict)->positions.slice, *want = &rows[i].slice;
+    if (got->given != want->given || (want->given && (got->start != want->start || got->stop != want->stop || got->step != want->step)))
+      fail_msg("%s: %d %lld %lld %lld", rows[i].cfg, got->given, (long long)got->start, (long long)got->stop, (long long)got->step);
+    dict_close(dict);
+  }
+}
+
+static void excluded_tokens_are_read(void **state) {
+  (void)state;
+  static const int32_t want[] = {0, 3, 9};
+  write_weights(standard_items, EXTRA);
+  struct dict *dict = open_cfg(CFG(",\"metadata\":{\"exclude_special_tokens\":[9,3,0,9]}"));
+  const struct positions *positions = &dict_info(dict)->positions;
+  assert_int_equal(positions->n_excluded, 3);
+  assert_memory_equal(positions->excluded, want, sizeof want);
+  assert_true(positions->skip_first && !positions->slice.given);
+  dict_close(dict);
+  static const char *const nothing[] = {CFG(",\"exclude_special_tokens\":false"), CFG(",\"exclude_special_tokens\":null"),
+                                        CFG(",\"exclude_special_tokens\":[]"), CFG(",\"prepend_bos\":false")};
+  for (int i = 0; i < 4; i++) {
+    dict = open_cfg(nothing[i]);
+    assert_int_equal(dict_info(dict)->positions.n_excluded, 0);
+    assert_int_equal(dict_info(dict)->positions.skip_first, i < 3);
+    dict_close(dict);
+  }
+}
+
+/* What was counted at other positions is not taken for this one's; a dictionary that says nothing keeps the name it had. */
+static void a_fingerprint_says_where(void **state) {
+  (void)state;
+  static const char *const cfgs[] = {CFG(""), CFG(",\"seqpos_slice\":[null]"), CFG(",\"seqpos_slice\":[1,null]"),
+                                     CFG(",\"seqpos_slice\":[2,null]"), CFG(",\"exclude_special_tokens\":[3]")};
+  char prints[5][17];
+  write_weights(standard_items, EXTRA);
+  for (int i = 0; i < 5; i++) {
+    struct dict *dict = open_cfg(cfgs[i]);
+    dict_fingerprint(dict, prints[i]);
+    dict_close(dict);
+  }
+  assert_string_equal(prints[0], prints[1]);
+  for (int i = 1; i < 5; i++)
+    for (int k = 1; k < i; k++) assert_string_not_equal(prints[i], prints[k]);
 }
 
 static void wrong_weights_are_refused(void **state) {
@@ -478,6 +583,9 @@ static void closing_nothing_is_fine(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(wrong_descriptions_are_refused),
+      cmocka_unit_test(slices_are_read),
+      cmocka_unit_test(excluded_tokens_are_read),
+      cmocka_unit_test(a_fingerprint_says_where),
       cmocka_unit_test(wrong_weights_are_refused),
       cmocka_unit_test(wrong_ids_and_paths_are_refused),
       cmocka_unit_test(wrong_sections_are_refused),

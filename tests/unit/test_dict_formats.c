@@ -9,7 +9,7 @@
 #define EMBEDDING "tests/vectors/dict-embed/gemma-scope-2b-pt-res/embedding/width_4k/average_l0_6"
 static const struct arch toy_arch = {.n_layer = 2, .n_head = 3, .n_kv_head = 3, .d_head = 8, .d_model = 16, .d_mlp = 20,
                                      .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host toy = {"toy", &toy_arch, NULL};
+static const struct dict_host toy = {"toy", &toy_arch, NULL, NULL};
 
 static struct backend *backends[DICT_BACKENDS];
 static struct tensors *file;
@@ -69,7 +69,7 @@ static void an_embedding_is_read_as_it_lies(void **state) {
   (void)state;
   static const struct arch gemma = {.n_layer = 3, .n_head = 4, .n_kv_head = 2, .d_head = 10, .d_model = 24, .d_mlp = 44,
                                     .has = HAS_MLP | HAS_NORM2 | HAS_POST_NORMS, .norm = NORM_RMS, .embed_scale = 4.89897949f};
-  static const struct dict_host host = {"gemma-2-2b", &gemma, NULL};
+  static const struct dict_host host = {"gemma-2-2b", &gemma, NULL, NULL};
   struct tensors *want = tensors_open("tests/vectors/dict-embed/expected.safetensors", NULL);
   assert_non_null(want);
   for (int b = 0; b < DICT_BACKENDS; b++) {

@@ -7,7 +7,7 @@
 #define FOLDER "tests/vectors/dict-kinds"
 static const struct arch toy_arch = {.n_layer = 2, .n_head = 3, .n_kv_head = 3, .d_head = 8, .d_model = 16, .d_mlp = 20,
                                         .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host toy = {"toy", &toy_arch, NULL};
+static const struct dict_host toy = {"toy", &toy_arch, NULL, NULL};
 
 static const struct {
   const char *name, *title, *in, *out;

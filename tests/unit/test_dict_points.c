@@ -139,7 +139,7 @@ static void logits_as_recorded(void **state) {
   struct model *model = model_open("tiny", TINY "model", backend, &error);
   struct plan *plan = model ? plan_new(model, (struct plan_limits){16, 16}, &error) : NULL;
   if (!plan) fail_msg("%s", error.text);
-  struct dict_host host = {"tiny", &model->arch, NULL};
+  struct dict_host host = {"tiny", &model->arch, NULL, NULL};
   for (int s = 0; s < SOURCES; s++) {
     char key[96];
     size_t count;

@@ -48,7 +48,7 @@ static struct dict *must_open(const char *input, struct backend *backend) {
   struct error error = ERROR_INIT;
   static const struct arch arch = {.n_layer = 1, .n_head = 7, .n_kv_head = 7, .d_head = D / 7, .d_model = D, .d_mlp = 128,
                                    .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-  struct dict_host host = {"wide", &arch, NULL};
+  struct dict_host host = {"wide", &arch, NULL, NULL};
   FILE *file = must_create("cfg.json");
   fprintf(file, "{\"architecture\":\"standard\",\"hook_name\":\"blocks.0.hook_resid_pre\",\"d_in\":%d,\"d_sae\":%d,%s}", D, F, input);
   assert_int_equal(fclose(file), 0);

@@ -31,7 +31,7 @@ static struct dict *must_open(const char *name, struct backend *backend, const s
   struct error error = ERROR_INIT;
   static const struct arch arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = WIDTH / 4, .d_model = WIDTH,
                                    .d_mlp = 128, .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-  struct dict_host host = {"tiny-gpt2", &arch, memory};
+  struct dict_host host = {"tiny-gpt2", &arch, memory, NULL};
   snprintf(path, sizeof path, SOURCES "%s", name);
   struct dict *dict = dict_open(path, name, &host, backend, &error);
   if (!dict) fail_msg("%s", error.text);

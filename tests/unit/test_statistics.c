@@ -34,7 +34,7 @@ static void open_bench(struct bench *b, const char *model, const char *dict_path
   check(!(b->backend = backend_open("cpu", 2, &error)), &error);
   check(!(b->model = model_open("model", model, b->backend, &error)), &error);
   const struct arch *arch = &b->model->arch;
-  struct dict_host host = {"tiny-gpt2", arch, NULL};
+  struct dict_host host = {"tiny-gpt2", arch, NULL, NULL};
   check(!(b->dict = dict_open(dict_path, id, &host, b->backend, &error)), &error);
 }
 
@@ -80,7 +80,7 @@ static void count(struct bench *b, const struct statistics_vectors *want, const 
   check(!(b->corpus = corpus_open(corpus, model->tokenizer, &cut, &error)), &error);
   struct statistics_options options = {.n_feat = info->n_feat, .n_top = (int)want->n_top,
                                        .n_quantile = (int)want->n_quantile, .window = (int)want->window,
-                                       .skip_first = !info->bos_counts};
+                                       .positions = info->positions};
   check(!(b->statistics = statistics_new(&options, &error)), &error);
   struct engine_options engine_options = {.max_queue = 4, .max_sessions = 32, .max_step_rows = 256};
   struct engine *engine = engine_new(b->backend, &model, 1, &engine_options, &error);
@@ -248,13 +248,13 @@ static void save_all(struct statistics *s, struct buffer *out) {
 /* Saved and loaded after every document or never: the same bytes at the end. */
 static void test_saved_state(void **state) {
   (void)state;
-  struct statistics_options options = {.n_feat = 700, .n_top = 4, .n_quantile = 2, .window = 8, .skip_first = true};
+  struct statistics_options options = {.n_feat = 700, .n_top = 4, .n_quantile = 2, .window = 8, .positions = {.skip_first = true}};
   struct error error = ERROR_INIT;
   struct statistics *whole = statistics_new(&options, &error), *broken = statistics_new(&options, &error);
   for (unsigned d = 0; d < 12; d++) {
     struct sparse codes = random_codes(d, 5 + (int32_t)d, 700);
-    check(statistics_add(whole, d, 5 + (int32_t)d, &codes, 0, &error), &error);
-    check(statistics_add(broken, d, 5 + (int32_t)d, &codes, 0, &error), &error);
+    check(statistics_add(whole, d, NULL, 5 + (int32_t)d, &codes, 0, &error), &error);
+    check(statistics_add(broken, d, NULL, 5 + (int32_t)d, &codes, 0, &error), &error);
     sparse_clear(&codes);
     struct statistics *next = statistics_new(&options, &error);
     struct buffer part;

@@ -23,7 +23,7 @@
 
 static struct error error;
 static const struct arch arch = {.n_layer = 2, .n_head = 3, .n_kv_head = 3, .d_head = 8, .d_model = WIDTH, .d_mlp = 20, .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-static const struct dict_host host = {"toy", &arch, NULL};
+static const struct dict_host host = {"toy", &arch, NULL, NULL};
 
 static void fine(int failed) {
   if (failed) fprintf(stderr, "%s\n", error.text);

@@ -206,7 +206,7 @@ static void test_parts_are_the_whole(void **state) {
   struct backend *backend = backend_open("cpu", 2, &error);
   static const struct arch arch = {.n_layer = 3, .n_head = 4, .n_kv_head = 4, .d_head = 12, .d_model = 48, .d_mlp = 128,
                                    .has = HAS_MLP | HAS_NORM2, .norm = NORM_LAYER};
-  const struct dict_host host = {"tiny-gpt2", &arch, NULL};
+  const struct dict_host host = {"tiny-gpt2", &arch, NULL, NULL};
   struct dict *dict = dict_open(TINY "sources/1-res-relu", "1-res-relu", &host, backend, &error);
   if (!dict) fail_msg("%s", error.text);
   int64_t n = dict_info(dict)->n_feat, skip = 5, ends[] = {1, 17, 32, 90, n};

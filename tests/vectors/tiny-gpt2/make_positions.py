@@ -27,8 +27,8 @@ SLACK = 1e-3
 def count(model, tokenizer, sae, lines, slice_, excluded):
     point, norms = KINDS[NAME][1], sae.W_dec.norm(dim=1)
     documents = cut(tokenizer, lines)
-    values, rows, near, ce, kl, predicted, places = [], [], 0, np.zeros(3), np.zeros(2), 0, []
-    for number, ids in enumerate(documents):
+    values, rows, near, ce, kl, predicted = [], [], 0, np.zeros(3), np.zeros(2), 0
+    for ids in documents:
         at = sorted(set(range(len(ids))[slice(*slice_)]) - {0} - {p for p, token in enumerate(ids) if token in excluded})
         points = {}
         with watch(model, points=points):
@@ -37,7 +37,6 @@ def count(model, tokenizer, sae, lines, slice_, excluded):
         pre = (rows[-1] - sae.b_dec) @ sae.W_enc + sae.b_enc
         near = near + (pre.abs() <= SLACK).sum(0)
         values.append(sae.encode(rows[-1]))
-        places += [(number, p) for p in at]
 
         def change(made):
             def edit(whole):
@@ -54,10 +53,8 @@ def count(model, tokenizer, sae, lines, slice_, excluded):
     a, x = torch.cat(values), torch.cat(rows)
     error = (x - sae.decode(a)).square().sum().item()
     folded = a * norms
-    best = folded.argmax(0)
     return {"lines": lines, "seqpos_slice": slice_, "exclude_special_tokens": sorted(excluded), "documents": len(documents), "tokens": len(x),
             "n_fired": (a > 0).sum(0).tolist(), "near": near.tolist(), "sum": folded.sum(0).tolist(), "max": folded.amax(0).tolist(),
-            "best": [list(places[i]) for i in best.tolist()],
             "predicted": predicted, "l0": (a > 0).sum().item() / len(x), "mse": error / len(x),
             "explained": 1 - error / (x - x.mean(0)).square().sum().item(),
             **{run: float(sum_ / predicted) for run, sum_ in zip(("raw", "spliced", "zero"), ce)},

@@ -20,7 +20,7 @@ const KEPT = ' Cross-entropy: how badly the next token is foreseen, in nats; 100
 /** Which positions of a context its statistics are of, as Python writes it; null: all that it counts. */
 function counted({ seqposSlice: slice, excludedTokens: tokens }) {
   const [start, stop, step] = slice ?? [];
-  const words = [slice && `[${start ?? ''}:${stop ?? ''}${step !== 1 ? `:${step}` : ''}] of a text`, tokens?.length && `not at ${count(tokens.length)} tokens`];
+  const words = [slice && `positions [${start ?? ''}:${stop ?? ''}${step !== 1 ? `:${step}` : ''}] of a text`, tokens?.length && `without ${count(tokens.length)} tokens`];
   return words.filter(Boolean).join(', ') || null;
 }
 
@@ -33,7 +33,7 @@ function dictionaryFacts(at) {
     h('p', { class: 'hint' }, 'There is no dictionary behind this name: what was uploaded or imported can be read, and nothing is computed with it.')];
   if (areNeurons(source)) return [facts([['Neurons', count(source.features)], ['Read at', source.point]]), h('p', { class: 'hint' }, UNITS.neurons)];
   return [facts([['Features', count(source.features)], ['Kind', source.kind], ['Reads', source.point], ['Writes', source.pointOut !== source.point ? source.pointOut : null],
-    ['Width', count(source.width)], ['Units', units], ['Counted', counted(source)], ['Memory', bytes(source.bytes)]]), h('p', { class: 'hint' }, UNITS[units])];
+    ['Width', count(source.width)], ['Units', units], ['Statistics over', counted(source)], ['Memory', bytes(source.bytes)]]), h('p', { class: 'hint' }, UNITS[units])];
 }
 
 /** What was measured of it, where the server knows: statistics' conventions and reconstruction quality. */

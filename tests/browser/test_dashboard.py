@@ -2,6 +2,7 @@
 import hashlib
 import http.server
 import json
+import shutil
 import threading
 import urllib.parse
 
@@ -154,6 +155,24 @@ def test_home_search_and_load(browser, site):
     assert count(browser, "mark") > 0
     find(browser, "form[role=search] + div a").click()
     wait(browser, lambda: settled(browser) and "colours of flowers" in text_of(browser, "h1"))
+
+
+def test_positions_that_statistics_are_of(browser, tmp_path):
+    folder = tmp_path / "some"
+    shutil.copytree(steerd_http.VECTORS / MODEL / "sources" / SOURCE, folder)
+    (folder / "cfg.json").chmod(0o644)
+    cfg = json.loads((folder / "cfg.json").read_text())
+    cfg["metadata"] |= {"seqpos_slice": [5, -5], "exclude_special_tokens": [0, 3, 7]}
+    (folder / "cfg.json").write_text(json.dumps(cfg))
+    one = steerd_http.Daemon(steerd_http.model_options() + ["--source", f"{MODEL}/1-some={folder}"])
+    try:
+        open_page(browser, one.url + f"/{MODEL}/1-some")
+        has(browser, "positions [5:-5] of a text, without 3 tokens")
+        open_page(browser, one.url + f"/{MODEL}/{SOURCE}")  # it counts all of them, and the row is not there
+        has(browser, "Units")
+        assert "Statistics over" not in text_of(browser, "main")
+    finally:
+        one.finish()
 
 
 def test_search_without_hits_says_so(browser, site):

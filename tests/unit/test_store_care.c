@@ -341,9 +341,11 @@ struct writing {
   volatile bool stop;
 };
 
+#define WRITTEN_MOST 20000 /* a copy that never ends must not fill the disk: what is read beside a writer keeps the log growing */
+
 static void *write_on(void *context) {
   struct writing *writing = context;
-  for (uint32_t i = 0; !writing->stop; i = (i + 1) % 9) put_explanation(writing->world, 8, i, "written while a copy is made");
+  for (uint32_t i = 0; !writing->stop && i < WRITTEN_MOST; i++) put_explanation(writing->world, 8, i % 9, "written while a copy is made");
   return NULL;
 }
 
